@@ -1,0 +1,77 @@
+# `make` lists the targets. Everything is built with the dev profile, which compiles dependencies with optimisation.
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+.SILENT:
+.PHONY: help demo test setup tools lint docs
+
+REQUIREMENTS := tests/readers/requirements.txt jobs/requirements.txt
+INSTALLED := .venv/.installed
+
+# Where nightcap finds ONNX Runtime, and the tests the Python with DuckDB and Polars. Wildcards are left to the shell,
+# because make would look before setup has run.
+ENVIRONMENT = export NIGHTCAP_PYTHON="$(CURDIR)/.venv/bin/python"; \
+	library=("$(CURDIR)"/.venv/lib/python3*/site-packages/onnxruntime/capi/libonnxruntime.so.*); \
+	export ORT_DYLIB_PATH="$${ORT_DYLIB_PATH:-$${library[0]}}";
+
+help: ## list the targets
+	awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+demo: setup ## caption the sample photographs and print the captions
+	cargo build --locked
+	$(ENVIRONMENT) cargo run --quiet --locked -- run jobs/sample.toml
+	.venv/bin/python tests/readers/show_captions.py out/sample
+
+test: setup ## run every test
+	$(ENVIRONMENT) log="$$(mktemp)"; trap 'rm -f "$$log"' EXIT; status=0; \
+	cargo test --locked --no-fail-fast | tee "$$log" || status=$$?; \
+	awk '/^test result:/ { passed += $$4; failed += $$6; skipped += $$8 } \
+		END { printf "\ntests: %d passed, %d failed, %d skipped\n", passed, failed, skipped }' "$$log"; \
+	if [ "$$status" != 0 ]; then echo "make test: failed, see above" >&2; exit "$$status"; fi
+
+lint: setup ## check formatting and run clippy
+	cargo fmt --check
+	cargo clippy --all-targets --locked -- -D warnings
+
+docs: setup ## build the API documentation, private items included
+	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked --document-private-items
+
+setup: $(INSTALLED) ## check the tools and install ONNX Runtime, DuckDB and Polars into .venv
+
+# cmake and nasm build libjpeg-turbo; without nasm it would have no SIMD code.
+tools:
+	if ! command -v cargo >/dev/null; then \
+		printf 'setup: expected cargo on PATH, found none\nhint: install Rust, https://rustup.rs\n' >&2; exit 1; \
+	fi; \
+	if ! command -v gcc >/dev/null; then \
+		printf 'setup: expected gcc on PATH, found none\nhint: sudo apt-get install build-essential\n' >&2; exit 1; \
+	fi; \
+	missing=(); \
+	for tool in cmake nasm; do command -v "$$tool" >/dev/null || missing+=("$$tool"); done; \
+	if [ "$${#missing[@]}" = 0 ]; then exit 0; fi; \
+	if [ "$$(id -u)" = 0 ]; then as_root=(); else as_root=(sudo -n); fi; \
+	if ! command -v apt-get >/dev/null || ! "$${as_root[@]}" true 2>/dev/null; then \
+		printf 'setup: expected %s on PATH, found none\n' "$${missing[*]}" >&2; \
+		printf 'hint: sudo apt-get install %s\n' "$${missing[*]}" >&2; exit 1; \
+	fi; \
+	echo "setup: installing $${missing[*]} with apt-get"; \
+	"$${as_root[@]}" apt-get update -qq; \
+	"$${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
+		apt-get install -qq --no-install-recommends "$${missing[@]}" >/dev/null
+
+$(INSTALLED): $(REQUIREMENTS) | tools
+	for python in python3 python3.14 python3.13 python3.12 python3.11 none; do \
+		if "$$python" -c 'import ensurepip, sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))' 2>/dev/null; \
+		then break; fi; \
+	done; \
+	if [ "$$python" = none ]; then \
+		echo "setup: expected Python 3.11 to 3.14 with the venv module, found $$(python3 --version 2>&1 || true)" >&2; \
+		echo "hint: sudo apt-get install python3 python3-venv" >&2; exit 1; \
+	fi; \
+	echo "setup: installing ONNX Runtime, DuckDB and Polars into .venv"; \
+	"$$python" -m venv --clear .venv; \
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check --only-binary :all: --no-deps --require-hashes \
+		$(addprefix -r ,$(REQUIREMENTS)); \
+	touch $@
