@@ -1,0 +1,135 @@
+//! The command line: arguments in, a parsed [`Cli`] out. Nothing is looked up or opened here.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Captions image collections overnight and builds search indexes from them: Parquet in, Parquet out.
+#[derive(Debug, Parser)]
+#[command(name = "nightcap", version, max_term_width = 100, subcommand_required = true, arg_required_else_help = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// How log lines on stderr look.
+    #[arg(long, value_enum, default_value_t = LogFormat::Text, global = true)]
+    pub log_format: LogFormat,
+}
+
+/// Form of log lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a job: caption and embed every selected row, write parts, publish the run.
+    Run(RunArgs),
+    /// Say what `run` would do: rows, parts, bytes, columns. Writes nothing.
+    Plan(PlanArgs),
+    /// List the runs of an OUTPUT: parts, counts, failures by kind.
+    Status(StatusArgs),
+    /// Check that every part of a run is there, then publish it.
+    Finalize(FinalizeArgs),
+    /// Look at a model directory.
+    #[command(subcommand)]
+    Model(ModelCommand),
+    /// Documented commands that are not built yet arrive here, to be refused by name.
+    #[command(external_subcommand)]
+    Other(Vec<String>),
+}
+
+/// The job and what is changed about it.
+#[derive(Debug, Args)]
+pub struct JobArgs {
+    /// The job file.
+    #[arg(value_name = "JOB.toml")]
+    pub job: PathBuf,
+    /// Set a key of the job file, as in `--set runtime.batch_size=8`.
+    #[arg(long, value_name = "SECTION.KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Take only the first N selected rows.
+    #[arg(long, value_name = "N")]
+    pub limit: Option<u64>,
+}
+
+/// Arguments of `run`.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// Which job.
+    #[command(flatten)]
+    pub job: JobArgs,
+    /// Name the run, or go on with the run of that name. Default: go on with this job's unfinished run, or r<date>t<time>z.
+    #[arg(long, value_name = "ID")]
+    pub run_id: Option<String>,
+    /// Make only every Nth part, starting with part I; `/N` takes I from JOB_COMPLETION_INDEX or AWS_BATCH_JOB_ARRAY_INDEX.
+    #[arg(long, value_name = "I/N")]
+    pub shard: Option<String>,
+    /// Not supported yet.
+    #[arg(long, hide = true)]
+    pub retry_failed: bool,
+    /// Not supported yet.
+    #[arg(long, hide = true)]
+    pub full: bool,
+}
+
+/// Arguments of `plan`.
+#[derive(Debug, Args)]
+pub struct PlanArgs {
+    /// Which job.
+    #[command(flatten)]
+    pub job: JobArgs,
+}
+
+/// Arguments of `status`.
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// The output folder.
+    #[arg(value_name = "OUTPUT")]
+    pub output: PathBuf,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+    /// Not supported yet.
+    #[arg(long, hide = true)]
+    pub check: bool,
+}
+
+/// Arguments of `finalize`.
+#[derive(Debug, Args)]
+pub struct FinalizeArgs {
+    /// The output folder.
+    #[arg(value_name = "OUTPUT")]
+    pub output: PathBuf,
+    /// The run to publish.
+    #[arg(long, value_name = "ID")]
+    pub run_id: String,
+    /// Not supported yet.
+    #[arg(long, hide = true)]
+    pub partial: bool,
+}
+
+/// Commands about model directories.
+#[derive(Debug, Subcommand)]
+pub enum ModelCommand {
+    /// Explain what was found in a model directory, and what is missing.
+    Inspect {
+        /// The model directory.
+        #[arg(value_name = "DIR")]
+        dir: PathBuf,
+        /// Prefer graphs with this file-name suffix, as in fp16.
+        #[arg(long)]
+        precision: Option<String>,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Not supported yet.
+    #[command(external_subcommand)]
+    Other(Vec<String>),
+}

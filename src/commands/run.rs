@@ -1,0 +1,144 @@
+//! `nightcap run`: claim a run, make its missing parts, publish it.
+
+use std::collections::BTreeSet;
+use std::io::Write;
+use std::sync::Arc;
+
+use super::prepare::{Prepared, prepare};
+use super::{Context, Status, not_supported};
+use crate::cli::RunArgs;
+use crate::engine::Engine;
+use crate::error::Error;
+use crate::fetch::Fetcher;
+use crate::job::Limits;
+use crate::metrics::{Metrics, StageTimes};
+use crate::output::Counts;
+use crate::output::finalize::{finalize, present_parts};
+use crate::output::store::OutputStore;
+use crate::output::{part_path, published_path};
+use crate::pipeline::{self, Stages};
+use crate::plan::PlanError;
+use crate::plan::claim::{Claimed, Draft, claim};
+use crate::plan::shard::Shard;
+use crate::progress::Progress;
+
+pub(super) fn execute(args: &RunArgs, context: &mut Context<'_>) -> Result<Status, Error> {
+    if args.retry_failed || args.full {
+        return Err(not_supported(if args.full { "--full" } else { "--retry-failed" }));
+    }
+    let shard = Shard::resolve(args.shard.as_deref(), context.variable)?;
+    if shard.is_some() && args.run_id.is_none() {
+        let why = "a shard needs --run-id, so that all shards work on one run\nhint: give every shard the same id, as in --run-id r20261123";
+        return Err(PlanError::Shard(why.to_owned()).into());
+    }
+    let prepared = prepare(&args.job)?;
+    let engine = Engine::load(&prepared.model, prepared.engine_options())?;
+    let store = OutputStore::create(&prepared.job.output.path)?;
+    let claimed = claim_run(&store, &prepared, args.run_id.as_deref())?;
+    let run = claimed.plan.run.as_str();
+    tracing::info!(
+        run,
+        rows = claimed.plan.rows,
+        parts = claimed.plan.parts,
+        output = %prepared.job.output.path.display(),
+        "{}", if claimed.resumed { "going on with an unfinished run" } else { "starting a new run" }
+    );
+    if store.get(&published_path(run))?.is_some() {
+        tracing::info!(run, "this run is published already; there is nothing to do");
+        return Ok(Status::Done);
+    }
+    let present = present_parts(&store, run)?;
+    let ours = shard.unwrap_or(Shard::WHOLE);
+    let missing: BTreeSet<u64> =
+        (0..claimed.plan.parts).filter(|part| ours.makes(*part) && !present.contains(part)).collect();
+    make_parts(&prepared, &claimed, &store, engine, &missing, context)?;
+    if context.stop.requested() {
+        tracing::warn!(run, "stopped; run the same command again to go on");
+        return Ok(Status::Stopped);
+    }
+    if let Some(shard) = shard {
+        let hint = format!("nightcap finalize {} --run-id {run}", prepared.job.output.path.display());
+        tracing::info!(run, shard = shard.index, of = shard.count, "shard finished; when all have: {hint}");
+        return Ok(Status::Done);
+    }
+    let published = finalize(&store, run)?;
+    let counts = &published.counts;
+    tracing::info!(run, rows = counts.rows, ok = counts.ok, failed = counts.failed, "published");
+    Ok(judge(counts, &prepared.job.limits))
+}
+
+fn claim_run(store: &OutputStore, prepared: &Prepared, run: Option<&str>) -> Result<Claimed, Error> {
+    let draft = Draft {
+        identity: prepared.identity(),
+        manifest: &prepared.manifest,
+        select: &|| prepared.select(),
+        part_rows: prepared.job.output.part_rows,
+        batch_size: prepared.job.runtime.batch_size,
+        caption_fingerprint: prepared.caption_fingerprint.clone(),
+        embedding_fingerprint: prepared.embedding_fingerprint.clone(),
+        schema: &prepared.schema,
+    };
+    let claimed = claim(store, &draft, run)?;
+    let (planned, asked) = (claimed.plan.batch_size, prepared.job.runtime.batch_size);
+    if planned != asked {
+        tracing::warn!(planned, asked, "the run keeps the batch size it was planned with, so that its parts stay comparable");
+    }
+    Ok(claimed)
+}
+
+fn make_parts(
+    prepared: &Prepared,
+    claimed: &Claimed,
+    store: &OutputStore,
+    engine: Engine,
+    missing: &BTreeSet<u64>,
+    context: &Context<'_>,
+) -> Result<(), Error> {
+    let rows = missing.iter().map(|part| claimed.plan.rows_in(*part)).sum();
+    let Some(first) = missing.first() else { return Ok(()) };
+    tracing::debug!(first = part_path(&claimed.plan.run, *first), parts = missing.len(), "making parts");
+    let (metrics, progress) = (Arc::new(Metrics::default()), Progress::new(&context.terminal, rows));
+    let (fetcher, encoder) =
+        (Fetcher::new(&prepared.job.limits), prepared.encoder(&claimed.plan));
+    let stages = Stages {
+        job: &prepared.job,
+        manifest: &prepared.manifest,
+        plan: &claimed.plan,
+        selection: &claimed.selection,
+        fetcher: &fetcher,
+        processor: prepared.processor.clone(),
+        encoder: &encoder,
+        store,
+        metrics: metrics.clone(),
+        progress: &progress,
+        stop: &context.stop,
+    };
+    let outcome = pipeline::run(&stages, engine, missing);
+    progress.finish();
+    outcome.map_err(Error::while_making_parts)?;
+    report_stages(&metrics, context);
+    Ok(())
+}
+
+/// Says where the time went: a table for people, an event a stage for machines.
+fn report_stages(metrics: &Metrics, context: &Context<'_>) {
+    if context.json_log {
+        for StageTimes { stage, busy_s, wait_input_s, wait_output_s, bytes } in metrics.stages() {
+            tracing::info!(stage, busy_s, wait_input_s, wait_output_s, bytes, "stage");
+        }
+    } else {
+        // A closed stderr is no reason to fail a run that is done.
+        let _ = write!(context.terminal.clone(), "{metrics}");
+    }
+}
+
+/// Whether so many rows failed that the night needs attention.
+fn judge(counts: &Counts, limits: &Limits) -> Status {
+    let allowed = limits.max_failed_fraction * counts.rows as f64;
+    if counts.failed >= limits.min_failed_rows.max(1) && counts.failed as f64 > allowed {
+        let fraction = limits.max_failed_fraction;
+        tracing::error!(failed = counts.failed, rows = counts.rows, "more rows failed than limits.max_failed_fraction = {fraction} allows");
+        return Status::TooManyFailed;
+    }
+    Status::Done
+}

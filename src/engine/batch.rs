@@ -1,0 +1,282 @@
+//! One batch of rows through the whole model. In: rows with encoded images and texts. Out: for each row its embeddings
+//! and caption, or the error of that row alone. Which graph feeds which is the model directory's business.
+
+use std::sync::Arc;
+
+use super::embedding::{cosine, is_finite};
+use super::fuse::{Fused, Fusion};
+use super::generate::{Caption, Decoder, Sequence};
+use super::settings::GenerationSettings;
+use super::text::{TextEncoder, TextFeatures};
+use super::tokens::{TextTokenizer, Tokens};
+use super::vision::{ImageEncoder, ImageFeatures, stack_states};
+use crate::model::{ModelDirectory, ModelError, Problem, Role};
+use crate::onnx::{GraphOptions, OnnxError, OnnxErrorKind, Value};
+use crate::row_error::{ErrorKind, RowError, Stage};
+
+/// What an engine is asked for. Graphs that nothing asked for are not opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EngineOptions {
+    /// Threads that a graph uses; 0 leaves it to ONNX Runtime (every core).
+    pub threads: usize,
+    /// Whether rows have images; without, only the text graph is opened.
+    pub images: bool,
+    /// How captions are written; `None` writes none.
+    pub generation: Option<GenerationSettings>,
+    /// Whether a caption is compared with its image.
+    pub caption_similarity: bool,
+    /// Whether fused embeddings are wanted.
+    pub wants_fused: bool,
+}
+
+impl Default for EngineOptions {
+    /// Image and text embeddings, no captions.
+    fn default() -> Self {
+        Self { threads: 0, images: true, generation: None, caption_similarity: false, wants_fused: false }
+    }
+}
+
+/// One row: its encoded image, its text, or both.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct RowInput {
+    /// From [`Engine::encode_images`].
+    pub image: Option<Arc<ImageFeatures>>,
+    /// A text without any token counts as none.
+    pub text: Option<String>,
+}
+
+/// What the model says about one row. Every embedding is L2-normalised.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct RowOutput {
+    /// Of the row's image.
+    pub image_embedding: Option<Vec<f32>>,
+    /// Of the row's own text.
+    pub text_embedding: Option<Vec<f32>>,
+    /// Of image and text together; also for a row without text, if the model allows that.
+    pub fused_embedding: Option<Vec<f32>>,
+    /// The cosine of image and text embedding, if the model compares them.
+    pub image_text_similarity: Option<f32>,
+    /// The generated caption, if the row has an image and captions are written.
+    pub caption: Option<Caption>,
+}
+
+/// A loaded model.
+#[derive(Debug)]
+pub struct Engine {
+    tokenizer: Option<TextTokenizer>,
+    vision: Option<ImageEncoder>,
+    text: Option<TextEncoder>,
+    fusion: Option<Fusion>,
+    decoder: Option<Decoder>,
+    compares: bool,
+    caption_similarity: bool,
+}
+
+impl Engine {
+    /// Opens the graphs that `options` ask for.
+    ///
+    /// # Errors
+    /// When ONNX Runtime is missing or refuses a graph, the tokenizer cannot be read, or captions are asked of a model
+    /// that has no decoder.
+    pub fn load(directory: &ModelDirectory, options: EngineOptions) -> Result<Self, ModelError> {
+        let graph = GraphOptions { threads: options.threads };
+        let EngineOptions { images, generation, caption_similarity, wants_fused, .. } = options;
+        if generation.is_some() && !directory.can_caption() {
+            let what = format!("captions are asked for, but there is no {}.onnx", Role::Decoder.stem());
+            return Err(ModelError::one(
+                directory.path(),
+                Problem::new(".", what).with_hint("generation.enabled = false"),
+            ));
+        }
+        let generation = generation.filter(|_| images);
+        let decoder = generation.map(|settings| Decoder::open(directory, graph, settings)).transpose()?.flatten();
+        let attends = |role| decoder.as_ref().is_some_and(|decoder| decoder.contexts.iter().any(|c| c.role == role));
+        let fuses = images && (wants_fused || attends(Role::Fusion));
+        let fusion = if fuses { Fusion::open(directory, graph)? } else { None };
+        let keeps_states = fusion.is_some() || attends(Role::Vision);
+        let vision = if images { ImageEncoder::open(directory, graph, keeps_states)? } else { None };
+        let text = TextEncoder::open(directory, graph)?;
+        let tokenizer = TextTokenizer::load(directory)?;
+        let compares = directory.compares_images_with_texts();
+        Ok(Self { tokenizer, vision, text, fusion, decoder, compares, caption_similarity })
+    }
+
+    /// Encodes `images`, each `[3, height, width]` f32 RGB normalised, in one run of the vision graph.
+    ///
+    /// # Errors
+    /// When an image has another size, there is no vision graph, or the run fails.
+    pub fn encode_images(
+        &mut self,
+        images: &[&[f32]],
+        height: usize,
+        width: usize,
+    ) -> Result<Vec<Arc<ImageFeatures>>, OnnxError> {
+        match &mut self.vision {
+            Some(vision) => vision.encode(images, height, width),
+            None => Err(refused("images were given to a model without a vision graph".into())),
+        }
+    }
+
+    /// Runs one batch. The results are in the order of `rows`; a row whose values are not finite fails alone.
+    ///
+    /// # Errors
+    /// When a run fails as a whole.
+    pub fn run(&mut self, rows: &[RowInput]) -> Result<Vec<Result<RowOutput, RowError>>, OnnxError> {
+        let mut results: Vec<_> = rows.iter().map(|row| image_output(row.image.as_deref())).collect();
+        let texts: Vec<_> = rows.iter().map(|row| row.text.as_deref()).collect();
+        let (text, text_of) = self.encode_texts(&texts)?;
+        if let Some(text) = &text {
+            self.place_texts(text, &text_of, &mut results);
+        }
+        let images: Vec<(usize, &ImageFeatures)> = rows
+            .iter()
+            .enumerate()
+            .filter(|(row, _)| results[*row].is_ok())
+            .filter_map(|(row, input)| Some((row, input.image.as_deref()?)))
+            .collect();
+        if images.is_empty() || (self.fusion.is_none() && self.decoder.is_none()) {
+            return Ok(results);
+        }
+        let features: Vec<_> = images.iter().map(|(_, image)| *image).collect();
+        let mut fused = Fused { embeddings: Vec::new(), states: Vec::new() };
+        if let Some(fusion) = &mut self.fusion {
+            let texts: Vec<_> = images.iter().map(|(row, _)| text_of[*row]).collect();
+            fused = fusion.fuse(&features, &texts, text.as_ref())?;
+            for (&(row, _), embedding) in images.iter().zip(std::mem::take(&mut fused.embeddings)) {
+                if is_finite(&embedding) {
+                    update(&mut results[row], |output| output.fused_embedding = Some(embedding));
+                } else if text_of[row].is_some() {
+                    results[row] = Err(not_finite(Stage::Encode, "the fusion graph"));
+                }
+                // without text, a model that has no null token gives no fused embedding
+            }
+        }
+        if let Some(decoder) = &mut self.decoder {
+            let contexts = contexts(decoder, &features, fused.states)?;
+            let sequences = decoder.generate(contexts, images.len())?;
+            let rows: Vec<_> = images.iter().map(|(row, _)| *row).collect();
+            self.place_captions(&rows, sequences, &mut results)?;
+        }
+        Ok(results)
+    }
+
+    /// Encodes the texts that have tokens; says for each text its row among the encoded ones.
+    fn encode_texts(
+        &mut self,
+        texts: &[Option<&str>],
+    ) -> Result<(Option<TextFeatures>, Vec<Option<usize>>), OnnxError> {
+        let mut rows = vec![None; texts.len()];
+        let (Some(encoder), Some(tokenizer)) = (&mut self.text, &self.tokenizer) else { return Ok((None, rows)) };
+        let mut encoded: Vec<Tokens> = Vec::new();
+        for (row, text) in rows.iter_mut().zip(texts) {
+            let Some(text) = text else { continue };
+            if let Some(tokens) = tokenizer.encode(text).map_err(|error| untokenized(&error))? {
+                *row = Some(encoded.len());
+                encoded.push(tokens);
+            }
+        }
+        if encoded.is_empty() {
+            return Ok((None, rows));
+        }
+        Ok((Some(encoder.encode(tokenizer.pad(&encoded))?), rows))
+    }
+
+    fn place_texts(&self, text: &TextFeatures, text_of: &[Option<usize>], results: &mut [Result<RowOutput, RowError>]) {
+        for (result, row) in results.iter_mut().zip(text_of) {
+            let Some(embedding) = row.and_then(|row| text.embeddings.get(row)) else { continue };
+            if !is_finite(embedding) {
+                *result = Err(not_finite(Stage::Encode, "the text encoder"));
+            }
+            update(result, |output| {
+                let image = output.image_embedding.as_ref().filter(|_| self.compares);
+                output.image_text_similarity = image.map(|image| cosine(image, embedding));
+                output.text_embedding = Some(embedding.clone());
+            });
+        }
+    }
+
+    fn place_captions(
+        &mut self,
+        rows: &[usize],
+        sequences: Vec<Sequence>,
+        results: &mut [Result<RowOutput, RowError>],
+    ) -> Result<(), OnnxError> {
+        let Some(tokenizer) = &self.tokenizer else { return Ok(()) };
+        let mut captions = Vec::with_capacity(rows.len());
+        for (&row, sequence) in rows.iter().zip(sequences) {
+            if !sequence.finite {
+                results[row] = Err(not_finite(Stage::Generate, "the decoder"));
+            }
+            let text = tokenizer.decode(&sequence.tokens).map_err(|error| untokenized(&error))?;
+            let (logprob, tokens) = (sequence.logprob as f32, i32::try_from(sequence.tokens.len()).unwrap_or(i32::MAX));
+            captions.push(Caption { text, logprob, tokens, finish: sequence.finish, similarity: None });
+        }
+        if self.caption_similarity && self.compares {
+            let texts: Vec<_> = rows
+                .iter()
+                .zip(&captions)
+                .map(|(row, caption)| results[*row].is_ok().then_some(caption.text.as_str()))
+                .collect();
+            let (text, text_of) = self.encode_texts(&texts)?;
+            for ((&row, caption), text_row) in rows.iter().zip(&mut captions).zip(text_of) {
+                let embedding = text_row.and_then(|place| text.as_ref()?.embeddings.get(place));
+                let image = results[row].as_ref().ok().and_then(|output| output.image_embedding.as_ref());
+                let Some((embedding, image)) = embedding.zip(image) else { continue };
+                if is_finite(embedding) {
+                    caption.similarity = Some(cosine(image, embedding));
+                } else {
+                    results[row] = Err(not_finite(Stage::Encode, "the text encoder, given the caption,"));
+                }
+            }
+        }
+        for (&row, caption) in rows.iter().zip(captions) {
+            update(&mut results[row], |output| output.caption = Some(caption));
+        }
+        Ok(())
+    }
+}
+
+/// What the decoder attends to, in the order of its inputs.
+fn contexts(
+    decoder: &Decoder,
+    images: &[&ImageFeatures],
+    mut fused: Vec<(String, Value)>,
+) -> Result<Vec<Value>, OnnxError> {
+    let mut values = Vec::with_capacity(decoder.contexts.len());
+    for context in &decoder.contexts {
+        values.push(match context.role {
+            Role::Fusion => match fused.iter().position(|(name, _)| *name == context.output) {
+                Some(place) => fused.swap_remove(place).1.into_float(context.dtype)?,
+                None => return Err(refused(format!("the fusion graph gave no output {:?}", context.output))),
+            },
+            _ => stack_states(images, context.dtype)?,
+        });
+    }
+    Ok(values)
+}
+
+fn image_output(image: Option<&ImageFeatures>) -> Result<RowOutput, RowError> {
+    match image {
+        Some(image) if !image.finite => Err(not_finite(Stage::Encode, "the image encoder")),
+        Some(image) => Ok(RowOutput { image_embedding: image.embedding.clone(), ..RowOutput::default() }),
+        None => Ok(RowOutput::default()),
+    }
+}
+
+fn update(result: &mut Result<RowOutput, RowError>, change: impl FnOnce(&mut RowOutput)) {
+    if let Ok(output) = result {
+        change(output);
+    }
+}
+
+fn not_finite(stage: Stage, who: &str) -> RowError {
+    RowError::new(stage, ErrorKind::NonFiniteOutput, format!("{who} gave NaN or infinity for this row"))
+}
+
+fn untokenized(error: &tokenizers::Error) -> OnnxError {
+    refused(format!("the tokenizer failed: {error}"))
+}
+
+fn refused(what: String) -> OnnxError {
+    OnnxError { kind: OnnxErrorKind::Run, graph: None, what, hint: None }
+}

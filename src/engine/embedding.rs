@@ -1,0 +1,57 @@
+//! Embeddings. In: a graph's outputs. Out: vectors of length 1, and their cosines. No graph is run here. Graphs that
+//! normalise by themselves lose nothing by it; split CLIP exports need it.
+
+use crate::model::{ModelDirectory, Role};
+use crate::onnx::{OnnxError, OnnxErrorKind, Outputs};
+
+/// The output of a graph that holds embeddings, `[batch, width]`.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct EmbeddingOutput {
+    name: &'static str,
+    width: usize,
+}
+
+impl EmbeddingOutput {
+    /// The embedding output of `role`'s graph, if it has one.
+    pub(super) fn of(directory: &ModelDirectory, role: Role) -> Option<Self> {
+        let width = match role {
+            Role::Vision => directory.image_embedding_dim(),
+            Role::Text => directory.text_embedding_dim(),
+            Role::Fusion => directory.fused_embedding_dim(),
+            Role::Decoder => None,
+        };
+        Some(Self { name: role.embedding_output()?, width: width? })
+    }
+
+    /// One vector of length 1 for each of `batch` rows; a vector that is not finite stays as it is.
+    pub(super) fn read(self, outputs: &Outputs, batch: usize) -> Result<Vec<Vec<f32>>, OnnxError> {
+        let value = outputs.get(self.name, batch)?;
+        let values = value.to_f32()?;
+        if values.len() != batch * self.width {
+            let (expected, found) = ([batch, self.width], value.shape());
+            let what = format!("expected {:?} of shape {expected:?}, found {found:?}", self.name);
+            return Err(OnnxError { kind: OnnxErrorKind::Run, graph: None, what, hint: None });
+        }
+        let mut rows: Vec<_> = values.chunks_exact(self.width.max(1)).map(<[f32]>::to_vec).collect();
+        rows.iter_mut().filter(|row| is_finite(row)).for_each(|row| normalize(row));
+        Ok(rows)
+    }
+}
+
+/// Scales `vector` to length 1; as torch's `normalize`, a length below 1e-12 counts as 1e-12.
+fn normalize(vector: &mut [f32]) {
+    let length = vector.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt().max(1e-12);
+    for x in vector {
+        *x = (f64::from(*x) / length) as f32;
+    }
+}
+
+/// The cosine of two vectors of length 1 and of equal width.
+pub(super) fn cosine(a: &[f32], b: &[f32]) -> f32 {
+    a.iter().zip(b).map(|(&x, &y)| f64::from(x) * f64::from(y)).sum::<f64>() as f32
+}
+
+/// Whether no element is NaN or infinite.
+pub(super) fn is_finite(values: &[f32]) -> bool {
+    values.iter().all(|value| value.is_finite())
+}

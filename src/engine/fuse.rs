@@ -1,0 +1,130 @@
+//! Fusion of image and text. In: states of images and, for some of them, of a text. Out: fused states for the decoder and
+//! a fused embedding for each image. A row without text gets an attention mask of zeros.
+
+use super::embedding::EmbeddingOutput;
+use super::text::TextFeatures;
+use super::vision::{ImageFeatures, stack_states};
+use crate::model::{ModelDirectory, Producer, Role};
+use crate::onnx::{DataType, Dim, Graph, GraphOptions, Input, OnnxError, Port, Value};
+
+/// The fusion graph, its inputs and which of its outputs are kept.
+#[derive(Debug)]
+pub(super) struct Fusion {
+    graph: Graph,
+    inputs: Vec<FusionInput>,
+    embedding: Option<EmbeddingOutput>,
+    states: Vec<String>,
+}
+
+#[derive(Debug)]
+struct FusionInput {
+    name: String,
+    dtype: DataType,
+    source: Source,
+}
+
+#[derive(Debug)]
+enum Source {
+    Image,
+    /// A text output, and its shape for one row of a batch without any text.
+    Text {
+        output: String,
+        absent: Vec<usize>,
+    },
+    Mask,
+}
+
+/// What fusion says about several images.
+#[derive(Debug)]
+pub(super) struct Fused {
+    /// An L2-normalised embedding for each image; empty if the model has none.
+    pub(super) embeddings: Vec<Vec<f32>>,
+    /// The outputs that the decoder takes, by name, `[images, ...]`.
+    pub(super) states: Vec<(String, Value)>,
+}
+
+impl Fusion {
+    pub(super) fn open(directory: &ModelDirectory, options: GraphOptions) -> Result<Option<Self>, OnnxError> {
+        let Some(file) = directory.graph(Role::Fusion) else { return Ok(None) };
+        let inputs = directory.bindings().of(Role::Fusion).iter().filter_map(|(name, producer)| {
+            let port = file.header.input(name)?;
+            let source = match producer {
+                Producer::Output(Role::Vision, _) => Source::Image,
+                Producer::Output(_, output) => {
+                    let produced = directory.graph(Role::Text).and_then(|text| text.header.output(output));
+                    Source::Text { output: output.clone(), absent: absent_shape(port, produced) }
+                }
+                _ => Source::Mask,
+            };
+            Some(FusionInput { name: name.clone(), dtype: port.dtype, source })
+        });
+        let inputs = inputs.collect();
+        let outputs = file.header.outputs.iter().map(|port| port.name.clone());
+        let states = outputs.filter(|name| directory.bindings().takes(Role::Fusion, name)).collect();
+        let embedding = EmbeddingOutput::of(directory, Role::Fusion);
+        Ok(Some(Self { graph: Graph::open(&file.path, options)?, inputs, embedding, states }))
+    }
+
+    /// One run over `images`; `texts` holds for each image its row in `text`, if it has one.
+    pub(super) fn fuse(
+        &mut self,
+        images: &[&ImageFeatures],
+        texts: &[Option<usize>],
+        text: Option<&TextFeatures>,
+    ) -> Result<Fused, OnnxError> {
+        let batch = images.len();
+        let text = text.filter(|_| texts.iter().any(Option::is_some));
+        let mut feeds = Vec::with_capacity(self.inputs.len());
+        for input in &self.inputs {
+            let value = match (&input.source, text) {
+                (Source::Image, _) => stack_states(images, input.dtype)?,
+                (Source::Text { output, .. }, Some(text)) => {
+                    let states = text.outputs.get(output, text.tokens.rows)?;
+                    let shape = states.shape();
+                    let (shape, data) = scatter(&states.to_f32()?, &shape, texts);
+                    Value::from_f32(input.dtype, &shape, data)?
+                }
+                (Source::Text { absent, .. }, None) => {
+                    let shape: Vec<usize> = std::iter::once(batch).chain(absent.iter().copied()).collect();
+                    Value::from_f32(input.dtype, &shape, vec![0.0; shape.iter().product()])?
+                }
+                (Source::Mask, Some(text)) => {
+                    let shape = [text.tokens.rows, text.tokens.length];
+                    let (shape, data) = scatter(&text.tokens.attention_mask, &shape, texts);
+                    Value::from_i64(&shape, data)?
+                }
+                (Source::Mask, None) => Value::from_i64(&[batch, 1], vec![0; batch])?,
+            };
+            feeds.push((input.name.as_str(), Input::Owned(value)));
+        }
+        let mut outputs = self.graph.run(feeds)?;
+        let embeddings = self.embedding.map_or(Ok(Vec::new()), |embedding| embedding.read(&outputs, batch))?;
+        let take = |name: &String| Ok((name.clone(), outputs.take(name, batch)?));
+        Ok(Fused { embeddings, states: self.states.iter().map(take).collect::<Result<_, OnnxError>>()? })
+    }
+}
+
+/// The shape of one row of a text output when there is no text: 1 for every axis that no declaration fixes.
+fn absent_shape(input: &Port, output: Option<&Port>) -> Vec<usize> {
+    let dims = |port: &Port| port.shape.clone().unwrap_or_default();
+    let (declared, produced) = (dims(input), output.map(dims).unwrap_or_default());
+    let fixed = |dims: &[Dim], axis: usize| match dims.get(axis) {
+        Some(Dim::Fixed(size)) => Some(*size),
+        _ => None,
+    };
+    (1..declared.len().max(produced.len()))
+        .map(|axis| fixed(&declared, axis).or_else(|| fixed(&produced, axis)).unwrap_or(1))
+        .collect()
+}
+
+/// Lays the rows of `from` out so that row `i` is `from`'s row `rows[i]`, or zeros.
+fn scatter<T: Copy + Default>(from: &[T], shape: &[usize], rows: &[Option<usize>]) -> (Vec<usize>, Vec<T>) {
+    let size: usize = shape[1..].iter().product();
+    let mut data = vec![T::default(); rows.len() * size];
+    for (to, row) in data.chunks_exact_mut(size.max(1)).zip(rows) {
+        if let Some(row) = row {
+            to.copy_from_slice(&from[row * size..(row + 1) * size]);
+        }
+    }
+    (std::iter::once(rows.len()).chain(shape[1..].iter().copied()).collect(), data)
+}

@@ -1,0 +1,93 @@
+//! Texts to tokens and back. In: `tokenizer.json`. Out: token ids, padded on the right to a common length.
+
+use tokenizers::{PaddingStrategy, Tokenizer, TruncationParams};
+
+use crate::model::{ModelDirectory, ModelError, Problem};
+
+/// The model's tokenizer.
+#[derive(Debug)]
+pub(super) struct TextTokenizer {
+    tokenizer: Tokenizer,
+    pad: i64,
+    /// The length every text is padded to, if the tokenizer's file fixes one.
+    fixed_length: Option<usize>,
+}
+
+/// The tokens of one text, special tokens included.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Tokens {
+    ids: Vec<u32>,
+    types: Vec<u32>,
+}
+
+/// Tokens of several texts, each field `[rows, length]` row-major.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct TokenBatch {
+    pub(super) rows: usize,
+    pub(super) length: usize,
+    pub(super) input_ids: Vec<i64>,
+    /// 1 for a token, 0 for padding.
+    pub(super) attention_mask: Vec<i64>,
+    pub(super) token_type_ids: Vec<i64>,
+}
+
+impl TextTokenizer {
+    pub(super) fn load(directory: &ModelDirectory) -> Result<Option<Self>, ModelError> {
+        let Some(path) = directory.tokenizer() else { return Ok(None) };
+        let fail = |error: tokenizers::Error| {
+            ModelError::one(directory.path(), Problem::new("tokenizer.json", format!("not usable: {error}")))
+        };
+        let mut tokenizer = Tokenizer::from_file(path).map_err(fail)?;
+        let padding = tokenizer.get_padding().cloned();
+        let configured = directory.config().setting("pad_token_id").and_then(|found| found.value.as_i64());
+        let pad = padding.as_ref().map(|padding| i64::from(padding.pad_id)).or(configured).unwrap_or(0);
+        let fixed_length = padding.and_then(|padding| match padding.strategy {
+            PaddingStrategy::Fixed(length) => Some(length),
+            PaddingStrategy::BatchLongest => None,
+        });
+        let own = tokenizer.get_truncation().cloned();
+        let longest =
+            own.iter().map(|truncation| truncation.max_length).chain(directory.config().max_text_tokens()).min();
+        let truncation = longest.map(|max_length| TruncationParams { max_length, ..own.unwrap_or_default() });
+        tokenizer.with_truncation(truncation).map_err(fail)?;
+        tokenizer.with_padding(None);
+        Ok(Some(Self { tokenizer, pad, fixed_length }))
+    }
+
+    /// The tokens of `text`, cut at the longest length the model takes; `None` if there is no token in it.
+    pub(super) fn encode(&self, text: &str) -> Result<Option<Tokens>, tokenizers::Error> {
+        let encoding = self.tokenizer.encode_fast(text, true)?;
+        if encoding.get_special_tokens_mask().iter().all(|&special| special == 1) {
+            return Ok(None);
+        }
+        Ok(Some(Tokens { ids: encoding.get_ids().to_vec(), types: encoding.get_type_ids().to_vec() }))
+    }
+
+    /// Pads `texts` on the right to the longest of them, or to the tokenizer's fixed length.
+    pub(super) fn pad(&self, texts: &[Tokens]) -> TokenBatch {
+        let longest = texts.iter().map(|tokens| tokens.ids.len()).max().unwrap_or(0);
+        let length = self.fixed_length.map_or(longest, |fixed| fixed.max(longest));
+        let size = texts.len() * length;
+        let mut batch = TokenBatch {
+            rows: texts.len(),
+            length,
+            input_ids: vec![self.pad; size],
+            attention_mask: vec![0; size],
+            token_type_ids: vec![0; size],
+        };
+        for (row, tokens) in texts.iter().enumerate() {
+            let place = row * length..row * length + tokens.ids.len();
+            let wide = |ids: &[u32]| ids.iter().map(|&id| i64::from(id)).collect::<Vec<_>>();
+            batch.input_ids[place.clone()].copy_from_slice(&wide(&tokens.ids));
+            batch.token_type_ids[place.clone()].copy_from_slice(&wide(&tokens.types));
+            batch.attention_mask[place].fill(1);
+        }
+        batch
+    }
+
+    /// The text of `ids` without special tokens, trimmed.
+    pub(super) fn decode(&self, ids: &[i64]) -> Result<String, tokenizers::Error> {
+        let ids: Vec<u32> = ids.iter().filter_map(|&id| u32::try_from(id).ok()).collect();
+        Ok(self.tokenizer.decode(&ids, true)?.trim().to_owned())
+    }
+}

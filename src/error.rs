@@ -1,0 +1,73 @@
+//! What ends a command early. The row-level counterpart, which never does, is [`crate::row_error::RowError`].
+
+use crate::commands::Status;
+use crate::job::JobFileError;
+use crate::manifest::ManifestError;
+use crate::model::ModelError;
+use crate::onnx::OnnxError;
+use crate::output::OutputError;
+use crate::plan::PlanError;
+use crate::preprocess::ConfigError;
+
+/// Any error of the library's commands. Each variant's own text says what was expected, what was found and what to do.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The job file.
+    #[error(transparent)]
+    Job(#[from] JobFileError),
+    /// The manifest.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
+    /// The model directory.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// ONNX Runtime.
+    #[error(transparent)]
+    Onnx(#[from] OnnxError),
+    /// The model's image preprocessing.
+    #[error(transparent)]
+    Preprocess(#[from] ConfigError),
+    /// The output folder.
+    #[error(transparent)]
+    Output(#[from] OutputError),
+    /// The plan.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// What the model cannot do but the job asks for.
+    #[error("{0}")]
+    Unfit(String),
+    /// The storage failed while parts were being made.
+    #[error("{0}\nhint: the parts already written stay; run the same command again to go on")]
+    Interrupted(Box<Error>),
+    /// A thread or timer that the operating system refused.
+    #[error("cannot {action}: {source}")]
+    System {
+        /// What was tried.
+        action: &'static str,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+impl Error {
+    /// The exit status of a process that ends with this error.
+    #[must_use]
+    pub const fn status(&self) -> Status {
+        match self {
+            Self::Interrupted(_) => Status::Stopped,
+            _ => Status::Refused,
+        }
+    }
+
+    /// This error as it reads when some parts may have been made already.
+    #[must_use]
+    pub fn while_making_parts(self) -> Self {
+        match self {
+            Self::Output(OutputError::Store { .. } | OutputError::Folder { .. }) | Self::System { .. } => {
+                Self::Interrupted(Box::new(self))
+            }
+            other => other,
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! Every key a job file may have, and which of them this version carries out.
+//!
+//! Unknown keys are errors that name the nearest known one; keys of the documented job file that are not built yet are
+//! refused as such. Nothing is ever ignored.
+
+use super::JobFileError;
+
+/// The sections of a job file with their keys. A key that ends in `?` is documented but not built yet.
+const SECTIONS: &[(&str, &[&str])] = &[
+    ("input", &["manifest", "key", "image", "text", "where", "signature?", "on_duplicate_key?"]),
+    ("model", &["path", "precision"]),
+    (
+        "generation",
+        &[
+            "enabled",
+            "strategy",
+            "max_new_tokens",
+            "min_new_tokens",
+            "num_beams?",
+            "length_penalty?",
+            "early_stopping?",
+            "temperature?",
+            "top_k?",
+            "top_p?",
+            "min_p?",
+            "repetition_penalty?",
+            "no_repeat_ngram_size?",
+            "stop?",
+            "seed?",
+            "prompt?",
+        ],
+    ),
+    ("embedding", &["image", "text", "fused", "caption_similarity", "dtype", "model?"]),
+    ("output", &["path", "columns", "part_rows", "reuse_by_content?"]),
+    ("runtime", &["devices", "batch_size", "prefetch_bytes", "threads"]),
+    (
+        "limits",
+        &[
+            "max_failed_fraction",
+            "min_failed_rows",
+            "max_image_bytes",
+            "max_image_pixels",
+            "fetch_timeout_ms",
+            "retries?",
+            "outage_after?",
+            "roots",
+        ],
+    ),
+    ("storage", &["endpoint?", "region?", "path_style?", "anonymous?"]),
+];
+
+/// Checks that section `section` and, if given, its key `key` exist and are built.
+pub(super) fn check(section: &str, key: Option<&str>) -> Result<(), JobFileError> {
+    let Some((_, keys)) = SECTIONS.iter().find(|(name, _)| *name == section) else {
+        let nearest = nearest(section, SECTIONS.iter().map(|(name, _)| *name));
+        return Err(JobFileError::UnknownSection { section: section.to_owned(), nearest });
+    };
+    let Some(key) = key else { return Ok(()) };
+    match keys.iter().find(|known| known.trim_end_matches('?') == key) {
+        Some(known) if known.ends_with('?') => Err(JobFileError::NotSupported { key: format!("{section}.{key}") }),
+        Some(_) => Ok(()),
+        None => Err(JobFileError::UnknownKey {
+            key: format!("{section}.{key}"),
+            nearest: nearest(key, keys.iter().map(|known| known.trim_end_matches('?'))),
+        }),
+    }
+}
+
+/// The known name most like `name`, by Jaro-Winkler similarity.
+fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> String {
+    known
+        .max_by(|a, b| strsim::jaro_winkler(name, a).total_cmp(&strsim::jaro_winkler(name, b)))
+        .unwrap_or_default()
+        .to_owned()
+}

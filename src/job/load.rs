@@ -1,0 +1,315 @@
+//! From TOML text to a [`Job`]: keys first (so that a misspelt one is named with its line), then types, then ranges.
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use toml::de::{DeTable, DeValue};
+
+use super::{Embedding, Generation, Input, Job, JobFileError, Limits, Model, Output, Runtime, VectorType, keys};
+use crate::paths;
+
+impl Job {
+    /// Reads the job file at `path` and applies `overrides`, each `section.key=value` with a TOML value or a bare string.
+    ///
+    /// Relative paths in the job file, overrides included, are relative to the job file's folder.
+    ///
+    /// # Errors
+    /// Any [`JobFileError`]: unreadable, not TOML, unknown or unsupported keys, missing keys, values out of range.
+    pub fn load(path: &Path, overrides: &[String]) -> Result<Self, JobFileError> {
+        let unreadable = |source| JobFileError::Unreadable { path: path.to_owned(), source };
+        let text = std::fs::read_to_string(path).map_err(unreadable)?;
+        // The folder's links are resolved, the file's are not: a mounted job file is often a link into a hidden folder.
+        let absolute = std::path::absolute(path).map_err(unreadable)?;
+        let folder = std::fs::canonicalize(absolute.parent().unwrap_or(Path::new("/"))).map_err(unreadable)?;
+        Self::parse(&text, &path.display().to_string(), &folder, overrides)
+    }
+
+    /// Like [`Job::load`] for text in memory; `name` is what errors call it.
+    ///
+    /// # Errors
+    /// As [`Job::load`].
+    pub fn parse(text: &str, name: &str, folder: &Path, overrides: &[String]) -> Result<Self, JobFileError> {
+        let syntax = |origin: &str, error: toml::de::Error| JobFileError::Syntax {
+            origin: origin.to_owned(),
+            message: error.to_string().trim_end().to_owned(),
+        };
+        check_keys(text, name).map_err(|error| error.unwrap_or_else(|error| syntax(name, error)))?;
+        let mut table: toml::Table = toml::from_str(text).map_err(|error| syntax(name, error))?;
+        for assignment in overrides {
+            apply(&mut table, assignment)
+                .map_err(|error| JobFileError::At { origin: format!("--set {assignment}"), error: Box::new(error) })?;
+        }
+        let file: JobFile = table.try_into().map_err(|error| syntax(name, error))?;
+        file.validate(folder).map_err(|error| JobFileError::At { origin: name.to_owned(), error: Box::new(error) })
+    }
+}
+
+/// Checks every key of the file; the inner `Err` is a syntax error, the inner `Ok` the finding with its line.
+fn check_keys(text: &str, name: &str) -> Result<(), Result<JobFileError, toml::de::Error>> {
+    let document = DeTable::parse(text).map_err(Err)?;
+    let at = |offset: usize, error| {
+        let line = text.get(..offset).map_or(1, |before| before.matches('\n').count() + 1);
+        Ok(JobFileError::At { origin: format!("{name}:{line}"), error: Box::new(error) })
+    };
+    for (section, value) in document.get_ref() {
+        keys::check(section.get_ref(), None).map_err(|error| at(section.span().start, error))?;
+        let DeValue::Table(table) = value.get_ref() else { continue };
+        for key in table.keys() {
+            keys::check(section.get_ref(), Some(key.get_ref())).map_err(|error| at(key.span().start, error))?;
+        }
+    }
+    Ok(())
+}
+
+/// Sets one `section.key=value` in the parsed file.
+fn apply(table: &mut toml::Table, assignment: &str) -> Result<(), JobFileError> {
+    let shape = || JobFileError::Value {
+        key: "--set".to_owned(),
+        expected: "section.key=value, as in runtime.batch_size=8".to_owned(),
+        found: format!("`{assignment}`"),
+    };
+    let (path, value) = assignment.split_once('=').ok_or_else(shape)?;
+    let (section, key) = path.trim().split_once('.').ok_or_else(shape)?;
+    keys::check(section, Some(key))?;
+    let value = value.trim();
+    // What is no TOML value (an unquoted path, say) is meant as a string.
+    let parsed = toml::from_str::<toml::Table>(&format!("value = {value}")).ok().and_then(|mut t| t.remove("value"));
+    let parsed = parsed.unwrap_or_else(|| toml::Value::String(value.to_owned()));
+    let section = table.entry(section).or_insert_with(|| toml::Value::Table(toml::Table::new()));
+    section.as_table_mut().ok_or_else(shape)?.insert(key.to_owned(), parsed);
+    Ok(())
+}
+
+/// The file as written: optional everywhere, before defaults and checks.
+#[derive(Deserialize)]
+struct JobFile {
+    #[serde(default)]
+    input: InputFile,
+    #[serde(default)]
+    model: ModelFile,
+    #[serde(default)]
+    generation: GenerationFile,
+    #[serde(default)]
+    embedding: EmbeddingFile,
+    #[serde(default)]
+    output: OutputFile,
+    #[serde(default)]
+    runtime: RuntimeFile,
+    #[serde(default)]
+    limits: LimitsFile,
+}
+
+#[derive(Deserialize, Default)]
+struct InputFile {
+    manifest: Option<OneOrMany>,
+    key: Option<String>,
+    image: Option<String>,
+    text: Option<String>,
+    #[serde(rename = "where")]
+    predicate: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "expected a string or a list of strings")]
+enum OneOrMany {
+    One(String),
+    Many(Vec<String>),
+}
+
+#[derive(Deserialize, Default)]
+struct ModelFile {
+    path: Option<String>,
+    precision: Option<String>,
+}
+
+#[derive(Deserialize, Default)]
+struct GenerationFile {
+    enabled: Option<bool>,
+    strategy: Option<String>,
+    max_new_tokens: Option<usize>,
+    min_new_tokens: Option<usize>,
+}
+
+#[derive(Deserialize, Default)]
+struct EmbeddingFile {
+    image: Option<bool>,
+    text: Option<bool>,
+    fused: Option<bool>,
+    caption_similarity: Option<bool>,
+    dtype: Option<VectorType>,
+}
+
+#[derive(Deserialize, Default)]
+struct OutputFile {
+    path: Option<String>,
+    columns: Option<Vec<String>>,
+    part_rows: Option<u64>,
+}
+
+#[derive(Deserialize, Default)]
+struct RuntimeFile {
+    devices: Option<Vec<String>>,
+    batch_size: Option<usize>,
+    prefetch_bytes: Option<usize>,
+    threads: Option<usize>,
+}
+
+#[derive(Deserialize, Default)]
+struct LimitsFile {
+    max_failed_fraction: Option<f64>,
+    min_failed_rows: Option<u64>,
+    max_image_bytes: Option<u64>,
+    max_image_pixels: Option<u64>,
+    fetch_timeout_ms: Option<u64>,
+    roots: Option<Vec<String>>,
+}
+
+impl JobFile {
+    fn validate(self, folder: &Path) -> Result<Job, JobFileError> {
+        let text_only = self.input.image.is_none();
+        Ok(Job {
+            input: self.input.validate(folder)?,
+            model: self.model.validate(folder)?,
+            generation: self.generation.validate(text_only)?,
+            embedding: self.embedding.resolve(),
+            output: self.output.validate(folder)?,
+            runtime: self.runtime.validate()?,
+            limits: self.limits.validate(folder)?,
+        })
+    }
+}
+
+impl InputFile {
+    fn validate(self, folder: &Path) -> Result<Input, JobFileError> {
+        let manifest = match self.manifest {
+            Some(OneOrMany::One(one)) => vec![one],
+            Some(OneOrMany::Many(many)) if !many.is_empty() => many,
+            _ => {
+                let what = "the Parquet file, glob or list of files that names the images";
+                return Err(JobFileError::Missing { key: "input.manifest", what });
+            }
+        };
+        let manifest = manifest.iter().map(|pattern| local_path("input.manifest", pattern, folder));
+        let manifest = manifest.map(|path| Ok(path?.to_string_lossy().into_owned())).collect::<Result<_, _>>()?;
+        let key = self.key.ok_or(JobFileError::Missing { key: "input.key", what: "the column that names a row" })?;
+        if self.image.is_none() && self.text.is_none() {
+            let what = "the column with the images (or `input.text` alone, for a job that embeds texts)";
+            return Err(JobFileError::Missing { key: "input.image", what });
+        }
+        Ok(Input { manifest, key, image: self.image, text: self.text, predicate: self.predicate })
+    }
+}
+
+impl ModelFile {
+    fn validate(self, folder: &Path) -> Result<Model, JobFileError> {
+        let path = self.path.ok_or(JobFileError::Missing { key: "model.path", what: "the model directory" })?;
+        Ok(Model { path: local_path("model.path", &path, folder)?, precision: self.precision })
+    }
+}
+
+impl GenerationFile {
+    fn validate(self, text_only: bool) -> Result<Generation, JobFileError> {
+        match self.strategy.as_deref() {
+            None | Some("greedy") => {}
+            Some(known @ ("beam" | "sample")) => {
+                return Err(JobFileError::NotSupported { key: format!("generation.strategy = \"{known}\"") });
+            }
+            Some(other) => return Err(value("generation.strategy", "\"greedy\"", format!("\"{other}\""))),
+        }
+        if self.max_new_tokens == Some(0) {
+            return Err(value("generation.max_new_tokens", "at least 1", "0"));
+        }
+        let (min, max) = (self.min_new_tokens, self.max_new_tokens);
+        if let (Some(min), Some(max)) = (min, max) {
+            if min > max {
+                return Err(value("generation.min_new_tokens", format!("at most max_new_tokens ({max})"), min));
+            }
+        }
+        let enabled = self.enabled.unwrap_or(!text_only);
+        if enabled && text_only {
+            return Err(value("generation.enabled", "false in a job without `input.image`", "true"));
+        }
+        Ok(Generation { enabled, strategy: self.strategy, max_new_tokens: max, min_new_tokens: min })
+    }
+}
+
+impl EmbeddingFile {
+    fn resolve(self) -> Embedding {
+        Embedding {
+            image: self.image.unwrap_or(true),
+            text: self.text.unwrap_or(true),
+            fused: self.fused.unwrap_or(true),
+            caption_similarity: self.caption_similarity.unwrap_or(true),
+            dtype: self.dtype.unwrap_or(VectorType::F32),
+        }
+    }
+}
+
+impl OutputFile {
+    fn validate(self, folder: &Path) -> Result<Output, JobFileError> {
+        let path = self.path.ok_or(JobFileError::Missing { key: "output.path", what: "the folder for the results" })?;
+        let part_rows = self.part_rows.unwrap_or(1000);
+        if !(1..=1_000_000).contains(&part_rows) {
+            return Err(value("output.part_rows", "1 to 1000000", part_rows));
+        }
+        Ok(Output { path: local_path("output.path", &path, folder)?, columns: self.columns, part_rows })
+    }
+}
+
+impl RuntimeFile {
+    fn validate(self) -> Result<Runtime, JobFileError> {
+        for device in self.devices.iter().flatten() {
+            if device.starts_with("cuda") {
+                return Err(JobFileError::NotSupported { key: format!("runtime.devices = [\"{device}\"]") });
+            }
+            if device != "cpu" {
+                return Err(value("runtime.devices", "[\"cpu\"]", format!("\"{device}\"")));
+            }
+        }
+        if self.devices.as_ref().is_some_and(|devices| devices.len() != 1) {
+            return Err(value("runtime.devices", "one device", format!("{:?}", self.devices.unwrap_or_default())));
+        }
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let batch_size = in_range("runtime.batch_size", self.batch_size.unwrap_or(16), 1, 4096)?;
+        let threads = in_range("runtime.threads", self.threads.unwrap_or(cores), 1, 1024)?;
+        let prefetch_bytes =
+            in_range("runtime.prefetch_bytes", self.prefetch_bytes.unwrap_or(256 << 20), 1 << 20, 1 << 40)?;
+        Ok(Runtime { batch_size, prefetch_bytes, threads })
+    }
+}
+
+impl LimitsFile {
+    fn validate(self, folder: &Path) -> Result<Limits, JobFileError> {
+        let max_failed_fraction = self.max_failed_fraction.unwrap_or(0.05);
+        if !(0.0..=1.0).contains(&max_failed_fraction) {
+            return Err(value("limits.max_failed_fraction", "0.0 to 1.0", max_failed_fraction));
+        }
+        let roots = self.roots.unwrap_or_default();
+        Ok(Limits {
+            max_failed_fraction,
+            min_failed_rows: self.min_failed_rows.unwrap_or(10),
+            max_image_bytes: self.max_image_bytes.unwrap_or(100 << 20),
+            max_image_pixels: self.max_image_pixels.unwrap_or(100_000_000),
+            fetch_timeout_ms: self.fetch_timeout_ms.unwrap_or(60_000),
+            roots: roots.iter().map(|root| local_path("limits.roots", root, folder)).collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+fn value(key: &str, expected: impl Into<String>, found: impl ToString) -> JobFileError {
+    JobFileError::Value { key: key.to_owned(), expected: expected.into(), found: found.to_string() }
+}
+
+fn in_range(key: &str, found: usize, least: usize, most: usize) -> Result<usize, JobFileError> {
+    if (least..=most).contains(&found) { Ok(found) } else { Err(value(key, format!("{least} to {most}"), found)) }
+}
+
+/// An absolute local path out of a path or `file://` URI; other schemes are not built yet.
+fn local_path(key: &str, text: &str, folder: &Path) -> Result<PathBuf, JobFileError> {
+    let path = match text.split_once("://") {
+        Some(("file", path)) => path,
+        Some((scheme, _)) => return Err(JobFileError::NotSupported { key: format!("{key} = \"{scheme}://...\"") }),
+        None => text,
+    };
+    Ok(paths::join(folder, path))
+}

@@ -1,0 +1,202 @@
+//! The job file: what a user wants done, validated once.
+//!
+//! In: a TOML file and `--set` overrides. Out: a [`Job`] whose every value has been checked as far as it can be without
+//! touching the manifest, the model or the output. Never here: any of those.
+
+mod keys;
+mod load;
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// A job file that cannot be carried out. Every variant ends the command with status 2 before anything was run.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum JobFileError {
+    /// The file cannot be read.
+    #[error("cannot read the job file {path}: {source}\nhint: give the path of a TOML job file, as in `nightcap run jobs/sample.toml`")]
+    Unreadable {
+        /// The path as given.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file is not TOML, or a value has the wrong type.
+    #[error("{origin}: {message}")]
+    Syntax {
+        /// The job file, or the `--set` argument.
+        origin: String,
+        /// What the TOML library found, with line and column.
+        message: String,
+    },
+    /// An error with the line it comes from.
+    #[error("{origin}: {error}")]
+    At {
+        /// `FILE:LINE` or the `--set` argument.
+        origin: String,
+        /// What is wrong there.
+        error: Box<JobFileError>,
+    },
+    /// A table that no job file has.
+    #[error("unknown section [{section}]\nhint: did you mean [{nearest}]?")]
+    UnknownSection {
+        /// As written.
+        section: String,
+        /// The most similar known section.
+        nearest: String,
+    },
+    /// A key that no job file has.
+    #[error("unknown key `{key}`\nhint: did you mean `{nearest}`?")]
+    UnknownKey {
+        /// Dotted, as written.
+        key: String,
+        /// The most similar known key of the section.
+        nearest: String,
+    },
+    /// A documented key that this version does not carry out.
+    #[error("`{key}` is not supported yet\nhint: remove the key; the README lists what is supported today")]
+    NotSupported {
+        /// Dotted key, with its value where only the value is unsupported.
+        key: String,
+    },
+    /// A required key is absent.
+    #[error("`{key}` is missing: {what}")]
+    Missing {
+        /// Dotted key.
+        key: &'static str,
+        /// What it stands for.
+        what: &'static str,
+    },
+    /// A value out of range or in conflict with another.
+    #[error("`{key}`: expected {expected}, found {found}")]
+    Value {
+        /// Dotted key.
+        key: String,
+        /// What would be accepted.
+        expected: String,
+        /// What was there.
+        found: String,
+    },
+}
+
+/// A validated job.
+#[derive(Debug, Clone)]
+pub struct Job {
+    /// Where the rows come from.
+    pub input: Input,
+    /// Which model directory runs.
+    pub model: Model,
+    /// How captions are written.
+    pub generation: Generation,
+    /// Which vectors are written.
+    pub embedding: Embedding,
+    /// Where the parts go.
+    pub output: Output,
+    /// How this machine is used; never changes results beyond rounding.
+    pub runtime: Runtime,
+    /// When rows and runs count as failed.
+    pub limits: Limits,
+}
+
+/// `[input]`
+#[derive(Debug, Clone, Serialize)]
+pub struct Input {
+    /// Absolute paths or globs of manifest files, in the order given.
+    pub manifest: Vec<String>,
+    /// The column that names a row.
+    pub key: String,
+    /// The column with the image: URI, bytes, or `{bytes, path}`. None: a text-only job.
+    pub image: Option<String>,
+    /// The column with the text that accompanies the image.
+    pub text: Option<String>,
+    /// SQL predicate over the manifest's columns.
+    #[serde(rename = "where")]
+    pub predicate: Option<String>,
+}
+
+/// `[model]`
+#[derive(Debug, Clone, Serialize)]
+pub struct Model {
+    /// Absolute path of the model directory.
+    pub path: PathBuf,
+    /// File-name suffix of the graphs to prefer, such as `fp16`.
+    pub precision: Option<String>,
+}
+
+/// `[generation]`; what is None comes from the model's `generation_config.json`.
+#[derive(Debug, Clone, Serialize)]
+pub struct Generation {
+    /// Whether captions are written at all.
+    pub enabled: bool,
+    /// How tokens are chosen; only `greedy` so far.
+    pub strategy: Option<String>,
+    /// Most tokens in a caption, eos included.
+    pub max_new_tokens: Option<usize>,
+    /// No eos before this many tokens.
+    pub min_new_tokens: Option<usize>,
+}
+
+/// `[embedding]`: which vectors are written, where the model can make them.
+#[derive(Debug, Clone, Serialize)]
+pub struct Embedding {
+    /// The image's vector.
+    pub image: bool,
+    /// The vector of the row's own text.
+    pub text: bool,
+    /// The vector of image and text fused.
+    pub fused: bool,
+    /// The cosine of the image with its generated caption.
+    pub caption_similarity: bool,
+    /// Element type of the vectors.
+    pub dtype: VectorType,
+}
+
+/// Element type of embedding columns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum VectorType {
+    /// 32-bit floats.
+    F32,
+    /// 16-bit floats: half the bytes, about three decimal digits.
+    F16,
+}
+
+/// `[output]`
+#[derive(Debug, Clone)]
+pub struct Output {
+    /// Absolute path of the output folder.
+    pub path: PathBuf,
+    /// Manifest columns to carry; None: all but image bytes.
+    pub columns: Option<Vec<String>>,
+    /// Rows in a part.
+    pub part_rows: u64,
+}
+
+/// `[runtime]`
+#[derive(Debug, Clone)]
+pub struct Runtime {
+    /// Rows in a batch.
+    pub batch_size: usize,
+    /// Most bytes of fetched images and pixel values waiting for the model.
+    pub prefetch_bytes: usize,
+    /// Threads for preprocessing, and for the model.
+    pub threads: usize,
+}
+
+/// `[limits]`
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Exit 1 when more than this fraction of the selected rows failed, and at least `min_failed_rows`.
+    pub max_failed_fraction: f64,
+    /// See `max_failed_fraction`.
+    pub min_failed_rows: u64,
+    /// Larger files become `too_large` rows.
+    pub max_image_bytes: u64,
+    /// Larger pictures become `too_many_pixels` rows.
+    pub max_image_pixels: u64,
+    /// Reading one image may take this long.
+    pub fetch_timeout_ms: u64,
+    /// Absolute folders that image paths must lie in; empty: anywhere.
+    pub roots: Vec<PathBuf>,
+}

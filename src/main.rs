@@ -1,0 +1,85 @@
+//! The `nightcap` binary: sets up logging and signals, runs one command, turns its outcome into an exit status.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use nightcap::cli::{Cli, LogFormat};
+use nightcap::commands::{Context, Status, execute};
+use nightcap::pipeline::Stop;
+use nightcap::progress::Terminal;
+use tracing_subscriber::EnvFilter;
+
+/// After a signal, work in hand has this long to wind up before the process ends regardless.
+const GRACE: Duration = Duration::from_secs(3);
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let json_log = cli.log_format == LogFormat::Json;
+    let terminal = Terminal::new(json_log);
+    start_log(cli.log_format, &terminal);
+    let stop = Stop::default();
+    watch_signals(stop.clone());
+    let mut stdout = io::stdout();
+    let mut context = Context { stdout: &mut stdout, terminal: terminal.clone(), json_log, stop, variable };
+    let status = match execute(cli, &mut context) {
+        Ok(status) => status,
+        Err(error) => {
+            report(&error, &terminal, json_log);
+            error.status()
+        }
+    };
+    ExitCode::from(status as u8)
+}
+
+#[allow(clippy::disallowed_methods, reason = "the one place that reads schedulers' variables")]
+fn variable(name: &'static str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+fn start_log(format: LogFormat, terminal: &Terminal) {
+    let filter = EnvFilter::try_from_env("NIGHTCAP_LOG").unwrap_or_else(|_| EnvFilter::new("nightcap=info,warn"));
+    let writer = terminal.clone();
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(move || writer.clone()).with_target(false);
+    // Fails only if a log was started before, which nothing in this process does.
+    let _ = match format {
+        LogFormat::Json => lines.json().flatten_event(true).try_init(),
+        LogFormat::Text => lines.with_ansi(terminal.is_drawn()).compact().try_init(),
+    };
+}
+
+/// SIGTERM and SIGINT ask the run to stop; if it has not after [`GRACE`], the process ends: a part is put whole or not at all,
+/// so nothing is lost that a stop would have kept.
+fn watch_signals(stop: Stop) {
+    let watch = async move {
+        use tokio::signal::unix::{SignalKind, signal};
+        let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+        else {
+            return;
+        };
+        tokio::select! {
+            _ = terminate.recv() => tracing::warn!("SIGTERM: stopping"),
+            _ = interrupt.recv() => tracing::warn!("interrupted: stopping"),
+        }
+        stop.request();
+        tokio::time::sleep(GRACE).await;
+        #[allow(clippy::exit, reason = "the scheduler will not wait longer; see above why nothing is lost")]
+        std::process::exit(Status::Stopped as i32);
+    };
+    std::thread::spawn(move || {
+        if let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            runtime.block_on(watch);
+        }
+    });
+}
+
+fn report(error: &nightcap::error::Error, terminal: &Terminal, json_log: bool) {
+    if json_log {
+        tracing::error!("{error}");
+        return;
+    }
+    let mut terminal = terminal.clone();
+    // There is nowhere left to say that stderr is closed.
+    let _ = writeln!(terminal, "error: {error}");
+}

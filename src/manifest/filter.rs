@@ -1,0 +1,63 @@
+//! `input.where`: polars evaluates the predicate into a row mask. The only place that hands manifests to polars.
+
+use std::path::Path;
+
+use polars::prelude::{DataType, IdxCa, LazyFrame, PolarsError, ScanArgsParquet, col};
+use roaring::RoaringBitmap;
+
+use super::{Manifest, ManifestError};
+
+/// Rows that polars looks at in one go, so that memory stays flat.
+const SLICE_ROWS: u32 = 1 << 20;
+/// The name of the row number while the predicate is evaluated.
+const ROW: &str = "__nightcap_row";
+
+/// The rows of every manifest file for which `predicate` is true (null counts as false, as in SQL); without one, all rows.
+///
+/// # Errors
+/// [`ManifestError::Predicate`] with polars' reason.
+pub fn select(manifest: &Manifest, predicate: Option<&str>) -> Result<Vec<RoaringBitmap>, ManifestError> {
+    let select_file = |file: &super::ManifestFile| {
+        let rows = u32::try_from(file.snapshot.rows).unwrap_or(u32::MAX);
+        let mut selected = RoaringBitmap::new();
+        let Some(predicate) = predicate else {
+            selected.insert_range(0..rows);
+            return Ok(selected);
+        };
+        for first in (0..rows).step_by(SLICE_ROWS as usize) {
+            let length = SLICE_ROWS.min(rows - first);
+            select_slice(&file.snapshot.path, predicate, first, length, &mut selected).map_err(|error| {
+                ManifestError::Predicate {
+                    predicate: predicate.to_owned(),
+                    path: file.snapshot.path.clone(),
+                    message: error.to_string(),
+                }
+            })?;
+        }
+        Ok(selected)
+    };
+    manifest.files.iter().map(select_file).collect()
+}
+
+fn select_slice(
+    path: &Path,
+    predicate: &str,
+    first: u32,
+    length: u32,
+    selected: &mut RoaringBitmap,
+) -> Result<(), PolarsError> {
+    let predicate = polars::sql::sql_expr(predicate)?;
+    let options = ScanArgsParquet { glob: false, ..ScanArgsParquet::default() };
+    let path = path.to_str().ok_or_else(|| PolarsError::ComputeError("the path is not UTF-8".into()))?;
+    let rows = LazyFrame::scan_parquet(path.into(), options)?.slice(i64::from(first), length).with_row_index(ROW, None);
+    let mut checked = rows.clone().select([predicate.clone().alias("predicate")]);
+    let kind = checked.collect_schema()?.get("predicate").cloned();
+    if !matches!(kind, Some(DataType::Boolean | DataType::Null)) {
+        let found = kind.map_or_else(|| "nothing".to_owned(), |kind| kind.to_string());
+        return Err(PolarsError::ComputeError(format!("expected true or false, found {found}").into()));
+    }
+    let kept = rows.filter(predicate).select([col(ROW)]).collect()?;
+    let numbers: &IdxCa = kept.column(ROW)?.idx()?;
+    selected.extend(numbers.into_no_null_iter().map(|number| first + number));
+    Ok(())
+}

@@ -1,0 +1,140 @@
+//! Streams the selected rows of a manifest, row group by row group, in manifest order.
+//!
+//! Memory is bounded by one batch of about 8 MiB, however large a row group is: pages are decoded as they are needed.
+
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::{
+    ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder, RowSelection, RowSelector,
+};
+use roaring::RoaringBitmap;
+
+use super::row::RowBatch;
+use super::{Manifest, ManifestError, ManifestFile};
+
+/// Bytes of decoded rows that one batch aims at.
+const BATCH_BYTES: usize = 8 << 20;
+/// Rows in a batch of small rows.
+const BATCH_ROWS: usize = 1024;
+
+/// An iterator over the batches of some rows of every manifest file.
+pub struct ManifestReader<'a> {
+    manifest: &'a Manifest,
+    /// The rows wanted of each file.
+    wanted: Vec<RoaringBitmap>,
+    columns: Vec<usize>,
+    /// Next row group to open: file and group.
+    next: (usize, usize),
+    /// First row of the next row group within its file.
+    first_row: u32,
+    open: Option<(usize, usize, ParquetRecordBatchReader)>,
+}
+
+impl<'a> ManifestReader<'a> {
+    /// Reads `wanted[i]` (row numbers within file `i`) of every file.
+    #[must_use]
+    pub fn new(manifest: &'a Manifest, wanted: Vec<RoaringBitmap>) -> Self {
+        let mut columns: Vec<usize> = manifest.carried.clone();
+        columns.push(manifest.key);
+        columns.extend(manifest.image.map(|(index, _)| index));
+        columns.extend(manifest.text);
+        columns.sort_unstable();
+        columns.dedup();
+        Self { manifest, wanted, columns, next: (0, 0), first_row: 0, open: None }
+    }
+
+    /// Opens the next row group that holds a wanted row; false at the end.
+    fn advance(&mut self) -> Result<bool, ManifestError> {
+        while let Some(file) = self.manifest.files.get(self.next.0) {
+            let (file_index, group) = self.next;
+            let groups = file.metadata.metadata().row_groups();
+            let Some(row_group) = groups.get(group) else {
+                self.next = (file_index + 1, 0);
+                self.first_row = 0;
+                continue;
+            };
+            let rows = u32::try_from(row_group.num_rows()).unwrap_or(u32::MAX);
+            let first = self.first_row;
+            self.next = (file_index, group + 1);
+            self.first_row = first.saturating_add(rows);
+            let Some(wanted) = self.wanted.get(file_index) else { continue };
+            let selection = select(wanted, first, rows);
+            if selection.row_count() > 0 {
+                let reader = self.open(file, group, selection)?;
+                self.open = Some((file_index, group, reader));
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn open(
+        &self,
+        file: &ManifestFile,
+        group: usize,
+        selection: RowSelection,
+    ) -> Result<ParquetRecordBatchReader, ManifestError> {
+        let path = &file.snapshot.path;
+        let parquet = |source| ManifestError::Parquet { path: path.clone(), source };
+        let input = File::open(path).map_err(|source| ManifestError::Io { path: path.clone(), source })?;
+        let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(input, file.metadata.clone());
+        let descriptor = file.metadata.metadata().file_metadata().schema_descr();
+        let row_group = file.metadata.metadata().row_group(group);
+        let mask = ProjectionMask::roots(descriptor, self.columns.iter().copied());
+        let leaves = row_group.columns().iter().enumerate().filter(|(leaf, _)| mask.leaf_included(*leaf));
+        let bytes: i64 = leaves.map(|(_, column)| column.uncompressed_size()).sum();
+        let row_bytes = usize::try_from(bytes / row_group.num_rows().max(1)).unwrap_or(0).max(1);
+        builder
+            .with_row_groups(vec![group])
+            .with_projection(mask)
+            .with_row_selection(selection)
+            .with_batch_size((BATCH_BYTES / row_bytes).clamp(1, BATCH_ROWS))
+            .build()
+            .map_err(parquet)
+    }
+}
+
+impl Iterator for ManifestReader<'_> {
+    type Item = Result<RowBatch, ManifestError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some((file, row_group, reader)) = &mut self.open {
+                let snapshot = &self.manifest.files[*file].snapshot;
+                let row_group = *row_group;
+                if let Some(batch) = reader.next() {
+                    let base: Arc<Path> = Arc::from(snapshot.path.parent().unwrap_or(Path::new("/")));
+                    let rows = batch.and_then(|batch| RowBatch::new(self.manifest, &self.columns, &batch, base));
+                    let path = snapshot.path.clone();
+                    return Some(rows.map_err(|source| ManifestError::Damaged { path, row_group, source }));
+                }
+                self.open = None;
+            }
+            match self.advance() {
+                Ok(true) => {}
+                Ok(false) => return None,
+                Err(error) => return Some(Err(error)),
+            }
+        }
+    }
+}
+
+/// The wanted rows of one row group as alternating skips and selects.
+fn select(wanted: &RoaringBitmap, first: u32, rows: u32) -> RowSelection {
+    let mut selectors = Vec::new();
+    let end = first.saturating_add(rows);
+    let mut at = first;
+    let mut ranges = wanted.range(first..end);
+    while let Some(range) = ranges.next_range() {
+        let (start, stop) = (*range.start(), range.end().saturating_add(1).min(end));
+        if start > at {
+            selectors.push(RowSelector::skip((start - at) as usize));
+        }
+        selectors.push(RowSelector::select((stop - start) as usize));
+        at = stop;
+    }
+    RowSelection::from(selectors)
+}

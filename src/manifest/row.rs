@@ -1,0 +1,170 @@
+//! One manifest row as the pipeline wants it: where its image is and what text comes with it.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, LargeBinaryArray, StringArray};
+use arrow::compute::cast;
+use arrow::datatypes::DataType;
+use arrow::error::ArrowError;
+use arrow::record_batch::RecordBatch;
+use bytes::Bytes;
+
+use super::{ImageColumn, Manifest};
+
+/// Where a row's image comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ImageSource {
+    /// The column is null in this row.
+    Null,
+    /// A path or URI as written in the manifest.
+    Uri(String),
+    /// In the manifest itself, so many bytes; [`RowBatch::image_bytes`] copies them out when there is room.
+    Inline(usize),
+    /// The job has no image column.
+    TextOnly,
+}
+
+/// One selected manifest row.
+#[derive(Debug, Clone)]
+pub struct Row {
+    /// The key as text, for messages; None when it is null.
+    pub key: Option<String>,
+    /// The image.
+    pub image: ImageSource,
+    /// The accompanying text, or the whole input of a text-only job.
+    pub text: Option<String>,
+    /// The folder of the manifest file, which relative image paths start from.
+    pub base: Arc<Path>,
+}
+
+/// A run of manifest rows in memory: read once, handed on row by row.
+#[derive(Debug)]
+pub struct RowBatch {
+    keys: StringArray,
+    image: Images,
+    text: Option<StringArray>,
+    base: Arc<Path>,
+    /// The carried columns of the same rows, in output order.
+    pub carried: RecordBatch,
+}
+
+#[derive(Debug)]
+enum Images {
+    None,
+    Uri(StringArray),
+    Bytes { bytes: LargeBinaryArray, path: Option<StringArray> },
+}
+
+impl RowBatch {
+    /// Takes the job's columns out of `batch`, whose column `i` is the manifest's column `columns[i]`.
+    ///
+    /// # Errors
+    /// When a column cannot be cast to the type that the pipeline works with.
+    pub(super) fn new(
+        manifest: &Manifest,
+        columns: &[usize],
+        batch: &RecordBatch,
+        base: Arc<Path>,
+    ) -> Result<Self, ArrowError> {
+        let column = |index: usize| -> Result<&ArrayRef, ArrowError> {
+            let at = columns.iter().position(|&column| column == index);
+            at.map(|at| batch.column(at))
+                .ok_or_else(|| ArrowError::SchemaError(format!("column {index} was not read from the manifest")))
+        };
+        let image = match manifest.image {
+            None => Images::None,
+            Some((index, ImageColumn::Uri)) => Images::Uri(strings(column(index)?)?),
+            Some((index, ImageColumn::Bytes)) => Images::Bytes { bytes: binaries(column(index)?)?, path: None },
+            Some((index, ImageColumn::Struct)) => {
+                let parts = column(index)?.as_struct();
+                let child = |name: &str| -> Option<ArrayRef> {
+                    // A null struct hides whatever its children hold.
+                    let child = parts.column_by_name(name)?;
+                    let hidden = arrow::compute::is_null(parts).ok()?;
+                    arrow::compute::nullif(child, &hidden).ok()
+                };
+                let missing = || ArrowError::SchemaError("the image struct has no readable `bytes`".to_owned());
+                let bytes = binaries(&child("bytes").ok_or_else(missing)?)?;
+                Images::Bytes { bytes, path: child("path").map(|path| strings(&path)).transpose()? }
+            }
+        };
+        let text = manifest.text.map(|index| strings(column(index)?)).transpose()?;
+        let fields = manifest.carried_fields();
+        let carried = manifest.carried.iter().map(|&index| column(index).cloned()).collect::<Result<Vec<_>, _>>()?;
+        let carried = RecordBatch::try_new(Arc::new(arrow::datatypes::Schema::new(fields)), carried)?;
+        Ok(Self { keys: strings(column(manifest.key)?)?, image, text, base, carried })
+    }
+
+    /// Rows in this batch.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.keys.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
+
+    /// `length` rows of this batch from row `first`, without copying.
+    #[must_use]
+    pub fn slice(&self, first: usize, length: usize) -> Self {
+        let image = match &self.image {
+            Images::None => Images::None,
+            Images::Uri(uris) => Images::Uri(uris.slice(first, length)),
+            Images::Bytes { bytes, path } => Images::Bytes {
+                bytes: bytes.slice(first, length),
+                path: path.as_ref().map(|path| path.slice(first, length)),
+            },
+        };
+        Self {
+            keys: self.keys.slice(first, length),
+            image,
+            text: self.text.as_ref().map(|text| text.slice(first, length)),
+            base: self.base.clone(),
+            carried: self.carried.slice(first, length),
+        }
+    }
+
+    /// The image bytes in row `index`, copied, so that the batch can be dropped while they travel.
+    #[must_use]
+    pub fn image_bytes(&self, index: usize) -> Option<Bytes> {
+        match &self.image {
+            Images::Bytes { bytes, .. } if bytes.is_valid(index) => Some(Bytes::copy_from_slice(bytes.value(index))),
+            _ => None,
+        }
+    }
+
+    /// Row `index` of this batch.
+    #[must_use]
+    pub fn row(&self, index: usize) -> Row {
+        let image = match &self.image {
+            Images::None => ImageSource::TextOnly,
+            Images::Uri(uris) => string_at(uris, index).map_or(ImageSource::Null, ImageSource::Uri),
+            Images::Bytes { bytes, .. } if bytes.is_valid(index) => ImageSource::Inline(bytes.value(index).len()),
+            Images::Bytes { path, .. } => {
+                path.as_ref().and_then(|path| string_at(path, index)).map_or(ImageSource::Null, ImageSource::Uri)
+            }
+        };
+        Row {
+            key: string_at(&self.keys, index),
+            image,
+            text: self.text.as_ref().and_then(|text| string_at(text, index)),
+            base: self.base.clone(),
+        }
+    }
+}
+
+fn strings(array: &ArrayRef) -> Result<StringArray, ArrowError> {
+    Ok(cast(array, &DataType::Utf8)?.as_string::<i32>().clone())
+}
+
+fn binaries(array: &ArrayRef) -> Result<LargeBinaryArray, ArrowError> {
+    Ok(cast(array, &DataType::LargeBinary)?.as_binary::<i64>().clone())
+}
+
+fn string_at(array: &StringArray, index: usize) -> Option<String> {
+    array.is_valid(index).then(|| array.value(index).to_owned())
+}

@@ -1,0 +1,126 @@
+//! How busy each stage is, so that people see what to tune.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// The counters of one stage, added to from any thread.
+#[derive(Debug, Default)]
+pub struct Meter {
+    busy_ns: AtomicU64,
+    wait_input_ns: AtomicU64,
+    wait_output_ns: AtomicU64,
+    bytes: AtomicU64,
+}
+
+impl Meter {
+    /// Runs `work` and counts its time as work.
+    pub fn busy<T>(&self, work: impl FnOnce() -> T) -> T {
+        timed(&self.busy_ns, work)
+    }
+
+    /// Runs `wait` and counts its time as waiting for the stage before.
+    pub fn waiting_for_input<T>(&self, wait: impl FnOnce() -> T) -> T {
+        timed(&self.wait_input_ns, wait)
+    }
+
+    /// Runs `wait` and counts its time as waiting for the stage after.
+    pub fn waiting_for_output<T>(&self, wait: impl FnOnce() -> T) -> T {
+        timed(&self.wait_output_ns, wait)
+    }
+
+    /// Awaits `work` and counts its time as work.
+    pub async fn busy_async<T>(&self, work: impl Future<Output = T>) -> T {
+        let start = Instant::now();
+        let outcome = work.await;
+        add(&self.busy_ns, start.elapsed());
+        outcome
+    }
+
+    /// Awaits `wait` and counts its time as waiting for the stage after.
+    pub async fn waiting_for_output_async<T>(&self, wait: impl Future<Output = T>) -> T {
+        let start = Instant::now();
+        let outcome = wait.await;
+        add(&self.wait_output_ns, start.elapsed());
+        outcome
+    }
+
+    /// Counts bytes that the stage handed on.
+    pub fn add_bytes(&self, bytes: usize) {
+        self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+}
+
+fn timed<T>(counter: &AtomicU64, work: impl FnOnce() -> T) -> T {
+    let start = Instant::now();
+    let outcome = work();
+    add(counter, start.elapsed());
+    outcome
+}
+
+fn add(counter: &AtomicU64, elapsed: Duration) {
+    counter.fetch_add(u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+}
+
+/// The meters of every stage of one run.
+#[derive(Debug, Default)]
+pub struct Metrics {
+    /// Manifest rows read.
+    pub manifest: Meter,
+    /// Image bytes read; its time adds up over concurrent reads.
+    pub fetch: Meter,
+    /// Pixels prepared; its time adds up over threads.
+    pub preprocess: Meter,
+    /// Encoders, fusion and decoder.
+    pub model: Meter,
+    /// Parts encoded and put.
+    pub write: Meter,
+}
+
+/// One stage's counters in seconds and bytes.
+#[derive(Debug, Clone, Copy)]
+pub struct StageTimes {
+    /// Its name.
+    pub stage: &'static str,
+    /// Working; adds up over concurrent work.
+    pub busy_s: f64,
+    /// Waiting for the stage before.
+    pub wait_input_s: f64,
+    /// Waiting for the stage after.
+    pub wait_output_s: f64,
+    /// Bytes handed on.
+    pub bytes: u64,
+}
+
+impl Metrics {
+    /// The stages in the order of the data.
+    #[must_use]
+    pub fn stages(&self) -> [StageTimes; 5] {
+        let seconds = |counter: &AtomicU64| counter.load(Ordering::Relaxed) as f64 / 1e9;
+        let times = |stage, meter: &Meter| StageTimes {
+            stage,
+            busy_s: seconds(&meter.busy_ns),
+            wait_input_s: seconds(&meter.wait_input_ns),
+            wait_output_s: seconds(&meter.wait_output_ns),
+            bytes: meter.bytes.load(Ordering::Relaxed),
+        };
+        [
+            times("manifest", &self.manifest),
+            times("fetch", &self.fetch),
+            times("preprocess", &self.preprocess),
+            times("model", &self.model),
+            times("write", &self.write),
+        ]
+    }
+}
+
+impl fmt::Display for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "stage         busy s   waiting for input s   waiting for output s    MB out")?;
+        for StageTimes { stage, busy_s, wait_input_s, wait_output_s, bytes } in self.stages() {
+            let megabytes = bytes as f64 / 1e6;
+            writeln!(f, "{stage:<11} {busy_s:>8.2} {wait_input_s:>21.2} {wait_output_s:>22.2} {megabytes:>9.1}")?;
+        }
+        Ok(())
+    }
+}

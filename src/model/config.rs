@@ -1,0 +1,149 @@
+//! The JSON files of a model directory and the order in which they override each other. In: a folder. Out: parsed
+//! files and a lookup that says which file a setting came from. What a setting means is not known here.
+
+use std::path::Path;
+
+use serde_json::{Map, Value};
+
+use super::error::Problem;
+
+/// A setting and the file it came from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sourced<T> {
+    /// The setting.
+    pub value: T,
+    /// The file, with the section where it is not the top level, e.g. `config.json (decoder)`.
+    pub source: String,
+}
+
+/// The parsed configuration files of a model directory; a missing one is empty.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ConfigFiles {
+    layers: Vec<(String, Map<String, Value>)>,
+    preprocessor: Option<Sourced<Value>>,
+    tokenizer_config: Map<String, Value>,
+}
+
+impl ConfigFiles {
+    pub(super) const CONFIG: &'static str = "config.json";
+    pub(super) const GENERATION: &'static str = "generation_config.json";
+    pub(super) const PREPROCESSOR: [&'static str; 2] = ["preprocessor_config.json", "processor_config.json"];
+    pub(super) const TOKENIZER_CONFIG: &'static str = "tokenizer_config.json";
+    /// Sections of `config.json` that override its top level where text is written.
+    const SECTIONS: [&'static str; 3] = ["decoder", "generator", "text_config"];
+
+    /// Reads what is in `folder`; a file that is no JSON object becomes a problem.
+    pub(super) fn read(folder: &Path, problems: &mut Vec<Problem>) -> Self {
+        let mut read = |name: &str| match read_object(folder, name) {
+            Ok(object) => object,
+            Err(problem) => {
+                problems.push(problem);
+                None
+            }
+        };
+        let mut layers = Vec::new();
+        if let Some(config) = read(Self::CONFIG) {
+            let sections: Vec<_> = Self::SECTIONS
+                .iter()
+                .filter_map(|section| {
+                    Some((format!("{} ({section})", Self::CONFIG), config.get(*section)?.as_object()?.clone()))
+                })
+                .collect();
+            layers.push((Self::CONFIG.to_owned(), config));
+            layers.extend(sections);
+        }
+        layers.extend(read(Self::GENERATION).map(|object| (Self::GENERATION.to_owned(), object)));
+        let preprocessor = Self::PREPROCESSOR
+            .iter()
+            .find_map(|name| Some(Sourced { value: Value::Object(read(name)?), source: (*name).to_owned() }));
+        let tokenizer_config = read(Self::TOKENIZER_CONFIG).unwrap_or_default();
+        Self { layers, preprocessor, tokenizer_config }
+    }
+
+    /// The setting `name`: from `generation_config.json`, else from `config.json`, else from its `decoder`, `generator` or
+    /// `text_config`. Null counts as not given, and in `config.json` so does the default, because older versions of
+    /// transformers wrote every default there (`GenerationConfig.from_model_config` reads it the same way).
+    pub fn setting(&self, name: &str) -> Option<Sourced<&Value>> {
+        let find = |wanted: &dyn Fn(&str) -> bool| {
+            self.layers.iter().filter(|(source, _)| wanted(source)).find_map(|(source, object)| {
+                let value = object.get(name).filter(|value| !value.is_null())?;
+                Some(Sourced { value, source: source.clone() })
+            })
+        };
+        let top = find(&|source| source == Self::CONFIG);
+        let section = || find(&|source| source != Self::CONFIG && source != Self::GENERATION);
+        find(&|source| source == Self::GENERATION)
+            .or_else(|| top.clone().filter(|found| !is_default(name, found.value)))
+            .or_else(section)
+            .or(top)
+    }
+
+    /// The image preprocessing file as it stands, if there is one.
+    pub fn preprocessor(&self) -> Option<&Sourced<Value>> {
+        self.preprocessor.as_ref()
+    }
+
+    /// The name of the image preprocessing file, if there is one.
+    pub(super) fn preprocessor_file(&self) -> Option<&str> {
+        self.preprocessor.as_ref().map(|file| file.source.as_str())
+    }
+
+    /// The longest text in tokens that the text encoder takes, special tokens included: the smaller of
+    /// `max_position_embeddings` (`config.json`, its `text_config` first) and `model_max_length` (`tokenizer_config.json`).
+    pub fn max_text_tokens(&self) -> Option<usize> {
+        let find = |name: &str| {
+            self.layers
+                .iter()
+                .find(|(source, _)| source == name)
+                .and_then(|(_, o)| count(o.get("max_position_embeddings")?))
+        };
+        let positions = find("config.json (text_config)").or_else(|| find(Self::CONFIG));
+        // transformers writes 1e30 for "no limit"
+        let tokenizer = self.tokenizer_config.get("model_max_length").and_then(count).filter(|&limit| limit < 1 << 20);
+        positions.into_iter().chain(tokenizer).min()
+    }
+
+    /// How many tokens the decoder has positions for: `max_position_embeddings` or `n_positions` of `config.json`'s `decoder`,
+    /// else of its top level.
+    pub fn decoder_positions(&self) -> Option<Sourced<usize>> {
+        let layer = |wanted: &str| {
+            let (source, object) = self.layers.iter().find(|(source, _)| source == wanted)?;
+            let value = ["max_position_embeddings", "n_positions"].iter().find_map(|name| count(object.get(*name)?))?;
+            Some(Sourced { value, source: source.clone() })
+        };
+        layer("config.json (decoder)").or_else(|| layer(Self::CONFIG))
+    }
+
+    /// `projection_dim` of `config.json`: the width of embeddings whose graph does not declare one.
+    pub(super) fn projection_dim(&self) -> Option<usize> {
+        self.layers.iter().find(|(source, _)| source == Self::CONFIG).and_then(|(_, o)| count(o.get("projection_dim")?))
+    }
+}
+
+/// Whether transformers' `GenerationConfig` has this value for `name` when nobody sets it.
+fn is_default(name: &str, value: &Value) -> bool {
+    match name {
+        "max_length" => value.as_f64() == Some(20.0),
+        "num_beams" | "repetition_penalty" | "length_penalty" | "temperature" => value.as_f64() == Some(1.0),
+        "min_length" | "no_repeat_ngram_size" => value.as_f64() == Some(0.0),
+        "do_sample" | "early_stopping" => value.as_bool() == Some(false),
+        _ => false,
+    }
+}
+
+fn count(value: &Value) -> Option<usize> {
+    value.as_u64().and_then(|value| usize::try_from(value).ok())
+}
+
+fn read_object(folder: &Path, name: &str) -> Result<Option<Map<String, Value>>, Problem> {
+    let bytes = match std::fs::read(folder.join(name)) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(Problem::new(name, format!("not readable: {error}"))),
+    };
+    match serde_json::from_slice(&bytes) {
+        Ok(Value::Object(object)) => Ok(Some(object)),
+        Ok(_) => Err(Problem::new(name, "expected a JSON object")),
+        Err(error) => Err(Problem::new(name, format!("not valid JSON: {error}"))),
+    }
+}

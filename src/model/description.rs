@@ -1,0 +1,243 @@
+//! What `model inspect` says about a directory. In: a folder. Out: a [`Description`], as data (serde) or as a report for
+//! people (Display). A directory that cannot run is described as far as it is understood, with every problem.
+
+use std::fmt;
+use std::path::Path;
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::directory::{GraphFile, ModelDirectory};
+use super::error::Problem;
+use super::role::Role;
+use crate::onnx::Port;
+
+/// Everything that is known about a model directory without running it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Description {
+    /// The directory.
+    pub path: String,
+    /// Its graphs, in the order in which they run.
+    pub graphs: Vec<GraphDescription>,
+    /// Graph files that play no role.
+    pub unused: Vec<String>,
+    /// What it can do.
+    pub capabilities: Capabilities,
+    /// Image preprocessing settings.
+    pub preprocessing: Vec<Setting>,
+    /// Generation settings, before a job overrides them.
+    pub generation: Vec<Setting>,
+    /// The tokenizer's file.
+    pub tokenizer: Option<String>,
+    /// Fingerprint of captions before a job's settings go in; `None` if the directory cannot run.
+    pub caption_fingerprint: Option<String>,
+    /// Fingerprint of embeddings before a job's settings go in; `None` if the directory cannot run.
+    pub embedding_fingerprint: Option<String>,
+    /// Why it cannot run; empty if it can.
+    pub problems: Vec<Problem>,
+}
+
+/// One graph of a model directory.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct GraphDescription {
+    /// What it does.
+    pub role: Role,
+    /// Its file, relative to the directory.
+    pub file: String,
+    /// Why it has this role.
+    pub why: String,
+    /// Its size with its weights, in bytes.
+    pub bytes: u64,
+    /// Files beside it that hold weights.
+    pub weights: Vec<String>,
+    /// Its inputs.
+    pub inputs: Vec<PortDescription>,
+    /// Its outputs.
+    pub outputs: Vec<PortDescription>,
+}
+
+/// An input or output of a graph.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct PortDescription {
+    /// Its name.
+    pub name: String,
+    /// Element type and shape, e.g. `float32 [batch, 3, 224, 224]`.
+    pub r#type: String,
+    /// For an input what feeds it, for an output what it is used as; `None` for nothing.
+    pub with: Option<String>,
+}
+
+/// What a model directory can do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Capabilities {
+    /// It writes captions.
+    pub captions: bool,
+    /// A row's text goes into its fused embedding and its caption.
+    pub side_text: bool,
+    /// Width of image embeddings.
+    pub image_embedding: Option<usize>,
+    /// Width of text embeddings.
+    pub text_embedding: Option<usize>,
+    /// Width of fused embeddings.
+    pub fused_embedding: Option<usize>,
+}
+
+/// A setting with its file.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Setting {
+    /// Its name.
+    pub name: String,
+    /// Its value.
+    pub value: Value,
+    /// The file it came from.
+    pub source: String,
+}
+
+/// Generation settings worth showing: those nightcap reads and those it refuses.
+const GENERATION: [&str; 20] = [
+    "decoder_start_token_id",
+    "bos_token_id",
+    "eos_token_id",
+    "pad_token_id",
+    "max_new_tokens",
+    "max_length",
+    "min_new_tokens",
+    "min_length",
+    "num_beams",
+    "do_sample",
+    "length_penalty",
+    "early_stopping",
+    "temperature",
+    "top_k",
+    "top_p",
+    "repetition_penalty",
+    "no_repeat_ngram_size",
+    "suppress_tokens",
+    "forced_bos_token_id",
+    "forced_eos_token_id",
+];
+
+/// Describes the model directory at `path` with graphs of `precision`.
+pub fn inspect(path: &Path, precision: Option<&str>) -> Description {
+    let (directory, mut problems) = ModelDirectory::survey(path, precision);
+    let mut fingerprint = |made: Result<String, super::ModelError>| match made {
+        Ok(fingerprint) => Some(fingerprint),
+        Err(error) => {
+            problems.push(Problem::new(".", error.to_string()));
+            None
+        }
+    };
+    let runs = !directory.graphs.is_empty();
+    let caption_fingerprint = runs.then(|| directory.caption_fingerprint("")).and_then(&mut fingerprint);
+    let embedding_fingerprint = runs.then(|| directory.embedding_fingerprint("")).and_then(&mut fingerprint);
+    let generation = GENERATION.iter().filter(|_| directory.can_caption()).filter_map(|name| {
+        let setting = directory.config.setting(name)?;
+        Some(Setting { name: (*name).into(), value: setting.value.clone(), source: setting.source })
+    });
+    let preprocessing = directory.preprocessor().into_iter().flat_map(|file| {
+        let source = file.source.clone();
+        let entries = file.value.as_object().into_iter().flatten();
+        entries.map(move |(name, value)| Setting { name: name.clone(), value: value.clone(), source: source.clone() })
+    });
+    Description {
+        path: path.display().to_string(),
+        graphs: directory.graphs.iter().map(|(role, graph)| describe(*role, graph, &directory)).collect(),
+        unused: directory.unused.clone(),
+        capabilities: Capabilities {
+            captions: directory.can_caption(),
+            side_text: directory.uses_side_text(),
+            image_embedding: directory.image_embedding_dim(),
+            text_embedding: directory.text_embedding_dim(),
+            fused_embedding: directory.fused_embedding_dim(),
+        },
+        preprocessing: preprocessing.collect(),
+        generation: generation.collect(),
+        tokenizer: directory.tokenizer().map(|_| ModelDirectory::TOKENIZER.to_owned()),
+        caption_fingerprint,
+        embedding_fingerprint,
+        problems,
+    }
+}
+
+fn describe(role: Role, graph: &GraphFile, directory: &ModelDirectory) -> GraphDescription {
+    let port = |port: &Port, with| PortDescription { name: port.name.clone(), r#type: port.describe(), with };
+    let bound = directory.bindings.of(role);
+    let producer = |name: &str| bound.iter().find(|(input, _)| input == name).map(|(_, producer)| producer.to_string());
+    let usage = |output: &Port| {
+        let name = output.name.as_str();
+        let state = bound.iter().any(|(_, producer)| matches!(producer, super::Producer::State(from) if from == name));
+        let embedding = role.embedding_output() == Some(name);
+        let logits = role == Role::Decoder && name == "logits";
+        let uses = [
+            (embedding, "an embedding, normalised"),
+            (logits, "the next token"),
+            (state, "the state of the next step"),
+            (directory.bindings.takes(role, name), "another graph"),
+        ];
+        let uses: Vec<_> = uses.into_iter().filter_map(|(applies, use_)| applies.then_some(use_)).collect();
+        (!uses.is_empty()).then(|| uses.join(", "))
+    };
+    GraphDescription {
+        role,
+        file: graph.file.clone(),
+        why: graph.why.clone(),
+        bytes: graph.bytes,
+        weights: graph.header.external_files.iter().cloned().collect(),
+        inputs: graph.header.inputs.iter().map(|input| port(input, producer(&input.name))).collect(),
+        outputs: graph.header.outputs.iter().map(|output| port(output, usage(output))).collect(),
+    }
+}
+
+impl fmt::Display for Description {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}", self.path)?;
+        for graph in &self.graphs {
+            writeln!(f, "\n{}: {} ({} bytes; {})", graph.role, graph.file, graph.bytes, graph.why)?;
+            for weights in &graph.weights {
+                writeln!(f, "  weights in {weights}")?;
+            }
+            for input in &graph.inputs {
+                let from = input.with.as_deref().unwrap_or("NOTHING FEEDS IT");
+                writeln!(f, "  in   {}  {}  <- {from}", input.name, input.r#type)?;
+            }
+            for output in &graph.outputs {
+                let to = output.with.as_deref().map_or(String::new(), |to| format!("  -> {to}"));
+                writeln!(f, "  out  {}  {}{to}", output.name, output.r#type)?;
+            }
+        }
+        if !self.unused.is_empty() {
+            writeln!(f, "\nnot used: {}", self.unused.join(", "))?;
+        }
+        let width = |width: Option<usize>| width.map_or("no".to_owned(), |width| width.to_string());
+        let can = self.capabilities;
+        writeln!(f, "\ncaptions: {}", if can.captions { "yes" } else { "no" })?;
+        writeln!(
+            f,
+            "text of a row goes into caption and fused embedding: {}",
+            if can.side_text { "yes" } else { "no" }
+        )?;
+        writeln!(f, "image embedding: {}", width(can.image_embedding))?;
+        writeln!(f, "text embedding: {}", width(can.text_embedding))?;
+        writeln!(f, "fused embedding: {}", width(can.fused_embedding))?;
+        writeln!(f, "tokenizer: {}", self.tokenizer.as_deref().unwrap_or("none"))?;
+        for (title, settings) in [("preprocessing", &self.preprocessing), ("generation", &self.generation)] {
+            if !settings.is_empty() {
+                writeln!(f, "\n{title}:")?;
+            }
+            for setting in settings {
+                writeln!(f, "  {} = {}  ({})", setting.name, setting.value, setting.source)?;
+            }
+        }
+        let fingerprints = [("caption", &self.caption_fingerprint), ("embedding", &self.embedding_fingerprint)];
+        for (kind, fingerprint) in fingerprints.into_iter().filter_map(|(kind, made)| Some((kind, made.as_ref()?))) {
+            writeln!(f, "\n{kind} fingerprint, before a job's settings: {fingerprint}")?;
+        }
+        for (number, problem) in self.problems.iter().enumerate() {
+            if number == 0 {
+                writeln!(f, "\nthis directory cannot run:")?;
+            }
+            writeln!(f, "{problem}")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,256 @@
+//! A model directory, understood. In: a folder and a precision. Out: graph files by role with their declarations,
+//! bindings, configuration, tokenizer, embedding widths. No weights are read here.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use super::binding::Bindings;
+use super::config::{ConfigFiles, Sourced};
+use super::error::{ModelError, Problem};
+use super::fingerprint::Hashes;
+use super::layout;
+use super::overrides::Overrides;
+use super::role::Role;
+use crate::onnx::GraphHeader;
+
+/// A graph file that plays a role.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GraphFile {
+    /// Its path.
+    pub path: PathBuf,
+    /// Its path relative to the model directory, for people.
+    pub file: String,
+    /// Why it has its role.
+    pub why: String,
+    /// What it declares.
+    pub header: GraphHeader,
+    /// The files with weights beside it.
+    pub external: Vec<PathBuf>,
+    /// The size of all of it in bytes.
+    pub bytes: u64,
+}
+
+/// A model directory whose graphs and files fit together.
+#[derive(Debug)]
+pub struct ModelDirectory {
+    pub(super) path: PathBuf,
+    pub(super) graphs: BTreeMap<Role, GraphFile>,
+    pub(super) unused: Vec<String>,
+    pub(super) bindings: Bindings,
+    pub(super) config: ConfigFiles,
+    pub(super) tokenizer: Option<PathBuf>,
+    pub(super) widths: BTreeMap<Role, usize>,
+    pub(super) hashes: OnceLock<Hashes>,
+}
+
+impl ModelDirectory {
+    pub(super) const TOKENIZER: &'static str = "tokenizer.json";
+
+    /// Opens the model directory at `path` with graphs of `precision` (`None`: the files without suffix, float32).
+    /// Reads declarations and settings only, no weights.
+    ///
+    /// # Errors
+    /// Names every file, input and setting that is missing or does not fit.
+    pub fn open(path: &Path, precision: Option<&str>) -> Result<Self, ModelError> {
+        let (directory, problems) = Self::survey(path, precision);
+        if problems.is_empty() {
+            Ok(directory)
+        } else {
+            Err(ModelError::Directory { path: path.to_path_buf(), problems })
+        }
+    }
+
+    /// Understands as much of `path` as possible and lists what stands in the way.
+    pub(super) fn survey(path: &Path, precision: Option<&str>) -> (Self, Vec<Problem>) {
+        let mut problems = Vec::new();
+        let mut directory = Self {
+            path: path.to_path_buf(),
+            graphs: BTreeMap::new(),
+            unused: Vec::new(),
+            bindings: Bindings::default(),
+            config: ConfigFiles::default(),
+            tokenizer: None,
+            widths: BTreeMap::new(),
+            hashes: OnceLock::new(),
+        };
+        if !path.is_dir() {
+            let found = if path.exists() { "a file" } else { "nothing" };
+            problems.push(Problem::new(".", format!("expected a directory, found {found}")));
+            return (directory, problems);
+        }
+        let overrides = Overrides::read(path, &mut problems);
+        let layout = layout::find(path, precision, &overrides, &mut problems);
+        directory.unused = layout.unused;
+        for (role, chosen) in layout.chosen {
+            match graph_file(path, chosen) {
+                Ok(graph) => {
+                    directory.graphs.insert(role, graph);
+                }
+                Err(problem) => problems.push(problem),
+            }
+        }
+        directory.config = ConfigFiles::read(path, &mut problems);
+        directory.tokenizer = Some(path.join(Self::TOKENIZER)).filter(|file| file.is_file());
+        if directory.graphs.is_empty() {
+            return (directory, problems);
+        }
+        directory.bindings = Bindings::resolve(&directory.graphs, &overrides, &mut problems);
+        directory.check_files(&mut problems);
+        directory.check_outputs(&mut problems);
+        (directory, problems)
+    }
+
+    /// The directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The graph that plays `role`.
+    pub fn graph(&self, role: Role) -> Option<&GraphFile> {
+        self.graphs.get(&role)
+    }
+
+    /// What feeds every graph input.
+    pub fn bindings(&self) -> &Bindings {
+        &self.bindings
+    }
+
+    /// The configuration files.
+    pub fn config(&self) -> &ConfigFiles {
+        &self.config
+    }
+
+    /// The image preprocessing file as it stands, with its name; there always is one if there is a vision graph.
+    pub fn preprocessor(&self) -> Option<&Sourced<serde_json::Value>> {
+        self.config.preprocessor()
+    }
+
+    /// `tokenizer.json`, if there is one; there always is if there is a text or decoder graph.
+    pub fn tokenizer(&self) -> Option<&Path> {
+        self.tokenizer.as_deref()
+    }
+
+    /// Whether it takes images.
+    pub fn takes_images(&self) -> bool {
+        self.graphs.contains_key(&Role::Vision)
+    }
+
+    /// Whether it writes captions.
+    pub fn can_caption(&self) -> bool {
+        self.graphs.contains_key(&Role::Decoder)
+    }
+
+    /// Whether a row's text goes into its fused embedding and its caption.
+    pub fn uses_side_text(&self) -> bool {
+        self.graphs.contains_key(&Role::Fusion) && self.graphs.contains_key(&Role::Text)
+    }
+
+    /// The width of image embeddings, if the model gives them.
+    pub fn image_embedding_dim(&self) -> Option<usize> {
+        self.widths.get(&Role::Vision).copied()
+    }
+
+    /// The width of text embeddings, if the model gives them.
+    pub fn text_embedding_dim(&self) -> Option<usize> {
+        self.widths.get(&Role::Text).copied()
+    }
+
+    /// The width of fused embeddings, if the model gives them.
+    pub fn fused_embedding_dim(&self) -> Option<usize> {
+        self.widths.get(&Role::Fusion).copied()
+    }
+
+    /// Whether images and texts can be compared: both have embeddings of one width.
+    pub fn compares_images_with_texts(&self) -> bool {
+        self.image_embedding_dim().is_some() && self.image_embedding_dim() == self.text_embedding_dim()
+    }
+
+    fn check_files(&self, problems: &mut Vec<Problem>) {
+        let needs = |role: Role| self.graphs.get(&role).map(|graph| graph.file.as_str());
+        if let (Some(graph), None) = (needs(Role::Text).or_else(|| needs(Role::Decoder)), &self.tokenizer) {
+            problems.push(Problem::new(Self::TOKENIZER, format!("missing, but {graph} works on tokens")).with_hint(
+                "save the fast tokenizer: transformers' AutoTokenizer.from_pretrained(...).save_pretrained(DIR) writes it",
+            ));
+        }
+        if let (Some(graph), None) = (needs(Role::Vision), self.config.preprocessor()) {
+            let what = format!("missing, but {graph} takes images and nothing says their size and normalisation");
+            problems.push(Problem::new(ConfigFiles::PREPROCESSOR[0], what).with_hint(
+                "copy it from the model's repository; transformers' AutoImageProcessor.from_pretrained(...)\
+                 .save_pretrained(DIR) writes it",
+            ));
+        }
+    }
+
+    fn check_outputs(&mut self, problems: &mut Vec<Problem>) {
+        let mut vision_states: Vec<_> = Vec::new();
+        for (&role, graph) in &self.graphs {
+            let used = graph.header.outputs.iter().filter(|port| self.bindings.takes(role, &port.name));
+            let used: Vec<_> = used.map(|port| port.name.clone()).collect();
+            let outputs: Vec<_> = graph.header.outputs.iter().map(|port| port.name.as_str()).collect();
+            let Some(name) = role.embedding_output() else {
+                let logits = graph.header.output("logits");
+                if logits.is_none_or(|port| !port.dtype.is_float() || port.rank().is_some_and(|rank| rank != 3)) {
+                    let found =
+                        logits.map_or_else(|| outputs.join(", "), |port| format!("logits as {}", port.describe()));
+                    let what =
+                        format!("expected an output \"logits\", float [batch, tokens, vocabulary]; found {found}");
+                    problems.push(Problem::new(&graph.file, what));
+                }
+                continue;
+            };
+            match graph.header.output(name) {
+                Some(port) if port.dtype.is_float() && port.rank().is_none_or(|rank| rank == 2) => {
+                    match port.fixed(1).or_else(|| self.config.projection_dim()) {
+                        Some(width) => {
+                            self.widths.insert(role, width);
+                        }
+                        None => problems.push(
+                            Problem::new(
+                                &graph.file,
+                                format!("output {name:?} declares no width: {}", port.describe()),
+                            )
+                            .with_hint("give its width as projection_dim in config.json"),
+                        ),
+                    }
+                }
+                Some(port) => problems.push(Problem::new(
+                    &graph.file,
+                    format!("expected output {name:?} as float [batch, width], found {}", port.describe()),
+                )),
+                None if used.is_empty() => problems.push(Problem::new(
+                    &graph.file,
+                    format!("no graph uses its outputs ({}), and there is no {name:?} among them", outputs.join(", ")),
+                )),
+                None => {}
+            }
+            if role == Role::Vision {
+                vision_states = used;
+            }
+        }
+        if vision_states.len() > 1 {
+            let what =
+                format!("several vision outputs feed other graphs ({}); one is supported", vision_states.join(", "));
+            problems.push(Problem::new(Overrides::FILE, what));
+        }
+    }
+}
+
+fn graph_file(folder: &Path, chosen: layout::Chosen) -> Result<GraphFile, Problem> {
+    let path = folder.join(&chosen.file);
+    let problem = |what: String, hint: Option<String>| Problem { file: chosen.file.clone(), what, hint };
+    let header = GraphHeader::read(&path).map_err(|error| problem(error.what, error.hint))?;
+    let beside = path.parent().unwrap_or(folder);
+    let external: Vec<PathBuf> = header.external_files.iter().map(|file| beside.join(file)).collect();
+    let mut bytes = 0;
+    for file in std::iter::once(&path).chain(&external) {
+        let size = std::fs::metadata(file).map_err(|_| {
+            problem(
+                format!("its weights lie in {}, which is missing", file.display()),
+                Some("copy every file of the model, also those ending in .onnx_data or .data".into()),
+            )
+        })?;
+        bytes += size.len();
+    }
+    Ok(GraphFile { path, file: chosen.file, why: chosen.why, header, external, bytes })
+}

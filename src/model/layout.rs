@@ -1,0 +1,138 @@
+//! Which file plays which role. In: the `.onnx` files of a directory and of its `onnx/` folder, the wanted precision,
+//! `nightcap.toml`'s graphs. Out: one file for each role that has one, with the reason, or problems.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::error::Problem;
+use super::overrides::{Overrides, nearest};
+use super::role::Role;
+
+/// A file chosen for a role.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Chosen {
+    /// Relative to the model directory.
+    pub(super) file: String,
+    /// Why this file has this role.
+    pub(super) why: String,
+}
+
+/// What was found in a directory.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Layout {
+    pub(super) chosen: BTreeMap<Role, Chosen>,
+    /// Graph files that play no role.
+    pub(super) unused: Vec<String>,
+}
+
+/// Precision names and their file-name suffixes, as optimum and transformers.js write them.
+const PRECISIONS: [(&str, &str); 9] = [
+    ("fp32", ""),
+    ("fp16", "_fp16"),
+    ("int8", "_int8"),
+    ("uint8", "_uint8"),
+    ("quantized", "_quantized"),
+    ("q8", "_quantized"),
+    ("q4", "_q4"),
+    ("q4f16", "_q4f16"),
+    ("bnb4", "_bnb4"),
+];
+
+/// Chooses a file for each role.
+pub(super) fn find(
+    folder: &Path,
+    precision: Option<&str>,
+    overrides: &Overrides,
+    problems: &mut Vec<Problem>,
+) -> Layout {
+    let files = graph_files(folder);
+    let mut layout = Layout::default();
+    let wanted = precision.unwrap_or("fp32");
+    let Some(&(_, suffix)) = PRECISIONS.iter().find(|(name, _)| *name == wanted) else {
+        let problem = Problem::new("precision", format!("{wanted:?} is no known precision"));
+        problems.push(problem.with_hint(nearest(wanted, &PRECISIONS.map(|(name, _)| name))));
+        return layout;
+    };
+    for role in Role::ALL {
+        if let Some(file) = overrides.graphs.get(&role) {
+            if folder.join(file).is_file() {
+                let why = format!("{} names it", Overrides::FILE);
+                layout.chosen.insert(role, Chosen { file: file.clone(), why });
+            } else {
+                let problem =
+                    Problem::new(Overrides::FILE, format!("graphs.{role} = {file:?}, but there is no such file"));
+                problems.push(problem.with_hint(nearest(file, &files)));
+            }
+            continue;
+        }
+        let name = format!("{}{suffix}.onnx", role.stem());
+        if let Some(file) = files.iter().find(|file| file_name(file) == name) {
+            let why = format!("its name is the standard one, {name}");
+            layout.chosen.insert(role, Chosen { file: file.clone(), why });
+            continue;
+        }
+        let others: Vec<_> = PRECISIONS
+            .iter()
+            .filter(|(_, other)| files.iter().any(|file| file_name(file) == format!("{}{other}.onnx", role.stem())))
+            .collect();
+        if let Some((other, _)) = others.first() {
+            let found: Vec<_> = others.iter().map(|(_, suffix)| format!("{}{suffix}.onnx", role.stem())).collect();
+            problems.push(Problem::new(name, format!("missing; found {}", found.join(", "))).with_hint(format!(
+                "precision = {other:?} takes what is there, and {} can name a file for each role",
+                Overrides::FILE
+            )));
+        }
+    }
+    layout.unused =
+        files.iter().filter(|file| layout.chosen.values().all(|chosen| chosen.file != **file)).cloned().collect();
+    if let Some(problem) = unsupported(&layout).filter(|_| problems.is_empty()) {
+        problems.push(problem);
+        // one clear reason, instead of every input that these graphs would leave without a producer
+        layout.unused = files;
+        layout.chosen.clear();
+    }
+    layout
+}
+
+/// A directory laid out for a family of models whose roles nightcap does not run yet.
+fn unsupported(layout: &Layout) -> Option<Problem> {
+    const ENCODERS: [&str; 3] = ["encoder_model", "vision_encoder", "encoder"];
+    let hint = format!(
+        "supported are {} (in the directory or its onnx/ folder, with a precision suffix if one is asked for); \
+         graphs that do the same under other names can be named in {}",
+        Role::ALL.map(|role| format!("{}.onnx", role.stem())).join(", "),
+        Overrides::FILE
+    );
+    let has_encoder_of_another_family =
+        layout.unused.iter().any(|file| ENCODERS.iter().any(|e| file_name(file).starts_with(e)));
+    let headless = layout.chosen.contains_key(&Role::Decoder) && !layout.chosen.contains_key(&Role::Vision);
+    if layout.chosen.is_empty() && layout.unused.is_empty() {
+        return Some(Problem::new(".", "no .onnx file in this directory or its onnx/ folder").with_hint(hint));
+    }
+    if layout.chosen.is_empty() || (headless && has_encoder_of_another_family) {
+        let files: Vec<_> = layout.chosen.values().map(|chosen| &chosen.file).chain(&layout.unused).cloned().collect();
+        let what = format!("this layout of graphs is not supported yet; found {}", files.join(", "));
+        return Some(Problem::new(".", what).with_hint(hint));
+    }
+    None
+}
+
+/// The `.onnx` files of the directory, then of its `onnx/` folder, each in the order of their names.
+fn graph_files(folder: &Path) -> Vec<String> {
+    let mut files = Vec::new();
+    for (inner, prefix) in [(folder.to_path_buf(), ""), (folder.join("onnx"), "onnx/")] {
+        let Ok(entries) = std::fs::read_dir(inner) else { continue };
+        let mut here: Vec<String> = entries
+            .filter_map(Result::ok)
+            .filter(|entry| entry.path().is_file() && entry.path().extension().is_some_and(|ending| ending == "onnx"))
+            .filter_map(|entry| Some(format!("{prefix}{}", entry.file_name().to_str()?)))
+            .collect();
+        here.sort_unstable();
+        files.append(&mut here);
+    }
+    files
+}
+
+fn file_name(file: &str) -> &str {
+    file.rsplit('/').next().unwrap_or(file)
+}

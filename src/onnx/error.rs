@@ -1,0 +1,85 @@
+//! What goes wrong with ONNX Runtime or a graph: which graph, what happened, what to do. In: ONNX
+//! Runtime's messages. Out: an [`OnnxError`]. A single bad row is never one of these.
+
+use std::fmt;
+
+use super::library::LibraryError;
+
+/// What kind of failure an [`OnnxError`] is, for callers that react to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum OnnxErrorKind {
+    /// The ONNX Runtime library could not be loaded.
+    Library,
+    /// A graph file could not be read or opened.
+    Load,
+    /// A graph did not run, or its outputs were not what the model directory promises.
+    Run,
+    /// Memory ran out during a run. The graph works again afterwards, for instance with a smaller batch.
+    OutOfMemory,
+}
+
+/// A failure of ONNX Runtime: which graph, what was expected and found, what to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OnnxError {
+    /// The kind, for callers that react to it.
+    pub kind: OnnxErrorKind,
+    /// The graph's file, where one graph is concerned.
+    pub graph: Option<String>,
+    /// Lower-case sentence: what was expected, what was found.
+    pub what: String,
+    /// What to do about it.
+    pub hint: Option<String>,
+}
+
+impl OnnxError {
+    /// A failure of `kind` in `graph`.
+    pub fn new(kind: OnnxErrorKind, graph: impl Into<String>, what: impl Into<String>) -> Self {
+        Self { kind, graph: Some(graph.into()), what: what.into(), hint: None }
+    }
+
+    /// The same failure with advice.
+    #[must_use]
+    pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// A failure of `kind` that ONNX Runtime reported for `graph`; out of memory is recognised by its messages, because
+    /// ONNX Runtime has no code for it.
+    pub(super) fn from_ort<R>(kind: OnnxErrorKind, graph: &str, error: &ort::Error<R>) -> Self {
+        const OUT_OF_MEMORY: [&str; 3] =
+            ["Failed to allocate memory", "std::bad_alloc", "is smaller than requested bytes of"];
+        let message = error.message();
+        if OUT_OF_MEMORY.iter().any(|sign| message.contains(sign)) {
+            return Self::new(OnnxErrorKind::OutOfMemory, graph, format!("out of memory: {message}"))
+                .with_hint("a smaller batch needs less memory");
+        }
+        Self::new(kind, graph, format!("onnx runtime says: {message}"))
+    }
+}
+
+impl From<LibraryError> for OnnxError {
+    fn from(error: LibraryError) -> Self {
+        Self {
+            kind: OnnxErrorKind::Library,
+            graph: None,
+            what: error.to_string(),
+            hint: Some(LibraryError::HINT.into()),
+        }
+    }
+}
+
+impl fmt::Display for OnnxError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(graph) = &self.graph {
+            write!(f, "{graph}: ")?;
+        }
+        f.write_str(&self.what)?;
+        if let Some(hint) = &self.hint {
+            write!(f, "\nhint: {hint}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for OnnxError {}

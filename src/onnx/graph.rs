@@ -1,0 +1,159 @@
+//! One graph, opened and ready to run. In: a file; then tensors by input name. Out: tensors by output name.
+//! Nothing is known here about what the tensors mean.
+
+use std::borrow::Cow;
+use std::path::{Path, PathBuf};
+
+use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
+use ort::session::{Session, SessionInputValue};
+use ort::value::{Outlet, TensorRef, ValueType};
+
+use super::environment::runtime;
+use super::error::{OnnxError, OnnxErrorKind};
+use super::port::{Dim, Port};
+use super::value::{Value, data_type};
+
+/// How a graph is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GraphOptions {
+    /// Threads that one run of this graph uses, the calling one included; 0 leaves it to ONNX Runtime (every core).
+    pub threads: usize,
+}
+
+/// An opened graph: one ONNX Runtime session. Its threads sleep between runs instead of spinning, because image
+/// decoding shares the cores; its memory arena is kept between runs.
+#[derive(Debug)]
+pub struct Graph {
+    path: PathBuf,
+    session: Session,
+    inputs: Vec<Port>,
+    outputs: Vec<Port>,
+}
+
+/// What is fed to one input of a run.
+#[derive(Debug)]
+pub enum Input<'a> {
+    /// A value that the run consumes.
+    Owned(Value),
+    /// A value that can be used again.
+    Shared(&'a Value),
+    /// A float32 tensor of this shape over borrowed memory, row-major, not copied.
+    F32(&'a [usize], &'a [f32]),
+}
+
+/// The outputs of one run, by name.
+#[derive(Debug)]
+pub struct Outputs {
+    graph: PathBuf,
+    values: Vec<(String, Value)>,
+}
+
+impl Graph {
+    /// Opens the graph file at `path`.
+    ///
+    /// # Errors
+    /// [`OnnxErrorKind::Library`] without an ONNX Runtime, [`OnnxErrorKind::Load`] if it refuses the file.
+    pub fn open(path: &Path, options: GraphOptions) -> Result<Self, OnnxError> {
+        let environment = runtime()?.environment();
+        let session = (|| -> ort::Result<Session> {
+            let mut builder: SessionBuilder = Session::builder(environment)?
+                .with_optimization_level(GraphOptimizationLevel::All)?
+                .with_intra_threads(options.threads)?
+                .with_inter_threads(1)?
+                .with_intra_op_spinning(false)?;
+            builder.commit_from_file(path)
+        })()
+        .map_err(|error| OnnxError::from_ort(OnnxErrorKind::Load, &path.display().to_string(), &error))?;
+        let inputs = session.inputs().iter().map(port).collect();
+        let outputs = session.outputs().iter().map(port).collect();
+        Ok(Self { path: path.to_path_buf(), session, inputs, outputs })
+    }
+
+    /// The graph's file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The inputs, as ONNX Runtime sees them.
+    pub fn inputs(&self) -> &[Port] {
+        &self.inputs
+    }
+
+    /// The outputs, as ONNX Runtime sees them.
+    pub fn outputs(&self) -> &[Port] {
+        &self.outputs
+    }
+
+    /// Runs the graph on `inputs`, which name each declared input once.
+    ///
+    /// # Errors
+    /// [`OnnxErrorKind::Run`] if ONNX Runtime refuses a value or an operator fails, [`OnnxErrorKind::OutOfMemory`].
+    pub fn run<'a>(&mut self, inputs: Vec<(&'a str, Input<'a>)>) -> Result<Outputs, OnnxError> {
+        let graph = &self.path;
+        let fail = |error: &ort::Error| OnnxError::from_ort(OnnxErrorKind::Run, &graph.display().to_string(), error);
+        let feeds = inputs
+            .into_iter()
+            .map(|(name, input)| {
+                let value: SessionInputValue<'a> = match input {
+                    Input::Owned(value) => value.into_ort().into(),
+                    Input::Shared(value) => value.as_ort().into(),
+                    Input::F32(shape, data) => TensorRef::from_array_view((shape, data))?.into(),
+                };
+                Ok((Cow::Borrowed(name), value))
+            })
+            .collect::<ort::Result<Vec<_>>>()
+            .map_err(|error| fail(&error))?;
+        let outputs = self.session.run(feeds).map_err(|error| fail(&error))?;
+        let values = outputs.into_iter().map(|(name, value)| (name.to_owned(), Value::from_ort(value))).collect();
+        Ok(Outputs { graph: self.path.clone(), values })
+    }
+}
+
+impl Outputs {
+    /// The output called `name`, whose axis 0 must hold `batch` rows.
+    ///
+    /// # Errors
+    /// [`OnnxErrorKind::Run`] if there is no such output (any more), or it has another number of rows.
+    pub fn get(&self, name: &str, batch: usize) -> Result<&Value, OnnxError> {
+        self.place(name, batch).map(|place| &self.values[place].1)
+    }
+
+    /// Takes the output called `name` out, as [`get`](Self::get).
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub fn take(&mut self, name: &str, batch: usize) -> Result<Value, OnnxError> {
+        self.place(name, batch).map(|place| self.values.swap_remove(place).1)
+    }
+
+    fn place(&self, name: &str, batch: usize) -> Result<usize, OnnxError> {
+        let graph = || self.graph.display().to_string();
+        let Some(place) = self.values.iter().position(|(held, _)| held == name) else {
+            return Err(OnnxError::new(OnnxErrorKind::Run, graph(), format!("gave no output {name:?}")));
+        };
+        let shape = self.values[place].1.shape();
+        if shape.first() == Some(&batch) {
+            return Ok(place);
+        }
+        let what = format!("output {name:?} has shape {shape:?} for a batch of {batch} rows");
+        Err(OnnxError::new(OnnxErrorKind::Run, graph(), what)
+            .with_hint("export the graph with a dynamic batch axis, the first of every input and output"))
+    }
+}
+
+fn port(outlet: &Outlet) -> Port {
+    let shape = match outlet.dtype() {
+        ValueType::Tensor { shape, dimension_symbols, .. } => Some(
+            shape
+                .iter()
+                .enumerate()
+                .map(|(axis, &size)| match usize::try_from(size) {
+                    Ok(size) => Dim::Fixed(size),
+                    Err(_) => Dim::Any(dimension_symbols.get(axis).cloned().unwrap_or_default()),
+                })
+                .collect(),
+        ),
+        _ => None,
+    };
+    Port { name: outlet.name().to_owned(), dtype: data_type(outlet.dtype()), shape }
+}

@@ -1,0 +1,20 @@
+//! Everything that touches ONNX Runtime: finding its library, opening graphs, running them, and the values that go in
+//! and come out. In: a graph file and tensors by name. Out: tensors by name, or an [`OnnxError`]. What a graph is *for*
+//! (vision, text, ...) is never known here; no other module imports `ort`.
+
+mod environment;
+mod error;
+mod graph;
+mod header;
+mod library;
+mod port;
+mod protobuf;
+mod value;
+
+pub use environment::{Runtime, runtime};
+pub use error::{OnnxError, OnnxErrorKind};
+pub use graph::{Graph, GraphOptions, Input, Outputs};
+pub use header::GraphHeader;
+pub use library::{Attempt, LibraryError};
+pub use port::{DataType, Dim, Port};
+pub use value::Value;

@@ -1,0 +1,111 @@
+//! A graph's declared inputs and outputs: name, element type, shape. Plain data; no file is read and no value held here.
+
+use std::fmt;
+
+/// The element type of a tensor. Only the types nightcap feeds or reads have a name of their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum DataType {
+    /// 32-bit float.
+    F32,
+    /// 16-bit float.
+    F16,
+    /// 64-bit signed integer.
+    I64,
+    /// Any other, with ONNX's name for it.
+    Other(&'static str),
+}
+
+impl DataType {
+    /// The type with this number in ONNX's `TensorProto.DataType`.
+    pub(super) fn from_onnx(code: u64) -> Self {
+        match code {
+            1 => Self::F32,
+            10 => Self::F16,
+            7 => Self::I64,
+            2 => Self::Other("uint8"),
+            3 => Self::Other("int8"),
+            4 => Self::Other("uint16"),
+            5 => Self::Other("int16"),
+            6 => Self::Other("int32"),
+            8 => Self::Other("string"),
+            9 => Self::Other("bool"),
+            11 => Self::Other("double"),
+            12 => Self::Other("uint32"),
+            13 => Self::Other("uint64"),
+            16 => Self::Other("bfloat16"),
+            _ => Self::Other("an unusual type"),
+        }
+    }
+
+    /// Whether values of this type are read and written as floats.
+    pub fn is_float(self) -> bool {
+        matches!(self, Self::F32 | Self::F16)
+    }
+}
+
+impl fmt::Display for DataType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::F32 => "float32",
+            Self::F16 => "float16",
+            Self::I64 => "int64",
+            Self::Other(name) => name,
+        })
+    }
+}
+
+/// One axis of a declared shape.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Dim {
+    /// Always this size.
+    Fixed(usize),
+    /// Any size; the name is for people. Anything that is no number counts as any size.
+    Any(String),
+}
+
+impl fmt::Display for Dim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fixed(size) => write!(f, "{size}"),
+            Self::Any(name) if name.is_empty() => f.write_str("?"),
+            Self::Any(name) => f.write_str(name),
+        }
+    }
+}
+
+/// A declared input or output of a graph.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Port {
+    /// Its name, by which values are bound.
+    pub name: String,
+    /// Its element type.
+    pub dtype: DataType,
+    /// Its shape; `None` if the file declares none.
+    pub shape: Option<Vec<Dim>>,
+}
+
+impl Port {
+    /// How many axes it has, if declared.
+    pub fn rank(&self) -> Option<usize> {
+        self.shape.as_ref().map(Vec::len)
+    }
+
+    /// The size of axis `axis`, if declared as a number.
+    pub fn fixed(&self, axis: usize) -> Option<usize> {
+        match self.shape.as_ref()?.get(axis)? {
+            Dim::Fixed(size) => Some(*size),
+            Dim::Any(_) => None,
+        }
+    }
+
+    /// `float32 [batch, 3, 224, 224]`.
+    pub fn describe(&self) -> String {
+        match &self.shape {
+            None => format!("{} of undeclared shape", self.dtype),
+            Some(dims) => {
+                let dims: Vec<String> = dims.iter().map(ToString::to_string).collect();
+                format!("{} [{}]", self.dtype, dims.join(", "))
+            }
+        }
+    }
+}

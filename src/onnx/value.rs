@@ -1,0 +1,170 @@
+//! Tensors in host memory. In: vectors, or the outputs of a run. Out: vectors, or the inputs of the next run. Nothing runs
+//! here, and `ort`'s types stay inside.
+
+use std::borrow::Cow;
+
+use half::f16;
+use ort::memory::Allocator;
+use ort::value::{DynValue, PrimitiveTensorElementType, Tensor, TensorElementType, ValueType};
+
+use super::error::{OnnxError, OnnxErrorKind};
+use super::port::DataType;
+
+/// A tensor owned by ONNX Runtime. Moving it from one run's outputs to the next run's inputs copies nothing.
+#[derive(Debug)]
+pub struct Value(DynValue);
+
+impl Value {
+    /// A tensor of `shape` that takes over `data`, row-major; as float16 if `dtype` asks for it.
+    ///
+    /// # Errors
+    /// When `data` does not fill `shape`, or memory ran out.
+    pub fn from_f32(dtype: DataType, shape: &[usize], data: Vec<f32>) -> Result<Self, OnnxError> {
+        match dtype {
+            DataType::F16 => Self::owned(shape, data.into_iter().map(f16::from_f32).collect::<Vec<_>>()),
+            _ => Self::owned(shape, data),
+        }
+    }
+
+    /// An int64 tensor of `shape` that takes over `data`, row-major.
+    ///
+    /// # Errors
+    /// When `data` does not fill `shape`, or memory ran out.
+    pub fn from_i64(shape: &[usize], data: Vec<i64>) -> Result<Self, OnnxError> {
+        Self::owned(shape, data)
+    }
+
+    /// A tensor without elements, for an axis of size 0.
+    ///
+    /// # Errors
+    /// When ONNX Runtime refuses to make it.
+    pub fn empty(dtype: DataType, shape: &[usize]) -> Result<Self, OnnxError> {
+        let allocator = Allocator::default();
+        let value = match dtype {
+            DataType::F16 => Tensor::<f16>::new(&allocator, shape).map(Tensor::into_dyn),
+            DataType::I64 => Tensor::<i64>::new(&allocator, shape).map(Tensor::into_dyn),
+            _ => Tensor::<f32>::new(&allocator, shape).map(Tensor::into_dyn),
+        };
+        value.map(Self).map_err(|error| failed(&error))
+    }
+
+    /// Its shape.
+    pub fn shape(&self) -> Vec<usize> {
+        match self.0.dtype() {
+            ValueType::Tensor { shape, .. } => shape.iter().map(|&size| usize::try_from(size).unwrap_or(0)).collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Its element type.
+    pub fn dtype(&self) -> DataType {
+        data_type(self.0.dtype())
+    }
+
+    /// Its elements as float32, row-major; converted if they are float16.
+    ///
+    /// # Errors
+    /// When its elements are no floats.
+    pub fn to_f32(&self) -> Result<Cow<'_, [f32]>, OnnxError> {
+        match self.dtype() {
+            DataType::F16 => Ok(Cow::Owned(self.slice::<f16>()?.iter().map(|value| value.to_f32()).collect())),
+            _ => self.slice::<f32>().map(Cow::Borrowed),
+        }
+    }
+
+    /// The rows `rows` of axis 0, in that order; their elements are copied.
+    ///
+    /// # Errors
+    /// When a row does not exist, its elements are no floats or int64, or memory ran out.
+    pub fn gather(&self, rows: &[usize]) -> Result<Self, OnnxError> {
+        match self.dtype() {
+            DataType::F16 => self.gather_as::<f16>(rows),
+            DataType::I64 => self.gather_as::<i64>(rows),
+            _ => self.gather_as::<f32>(rows),
+        }
+    }
+
+    /// The same tensor with floats of type `dtype`; itself if it has them already.
+    ///
+    /// # Errors
+    /// When its elements are no floats, or memory ran out.
+    pub fn into_float(self, dtype: DataType) -> Result<Self, OnnxError> {
+        if self.dtype() == dtype {
+            return Ok(self);
+        }
+        Self::from_f32(dtype, &self.shape(), self.to_f32()?.into_owned())
+    }
+
+    pub(super) fn from_ort(value: DynValue) -> Self {
+        Self(value)
+    }
+
+    pub(super) fn into_ort(self) -> DynValue {
+        self.0
+    }
+
+    pub(super) fn as_ort(&self) -> &DynValue {
+        &self.0
+    }
+
+    fn owned<T: PrimitiveTensorElementType + Clone + std::fmt::Debug + 'static>(
+        shape: &[usize],
+        data: Vec<T>,
+    ) -> Result<Self, OnnxError> {
+        if shape.iter().product::<usize>() != data.len() {
+            return Err(misfit(format!("{} elements do not fill shape {shape:?}", data.len())));
+        }
+        Tensor::from_array((shape, data)).map(|tensor| Self(tensor.into_dyn())).map_err(|error| failed(&error))
+    }
+
+    fn slice<T: PrimitiveTensorElementType>(&self) -> Result<&[T], OnnxError> {
+        self.0.try_extract_tensor::<T>().map(|(_, data)| data).map_err(|error| failed(&error))
+    }
+
+    fn gather_as<T>(&self, rows: &[usize]) -> Result<Self, OnnxError>
+    where
+        T: PrimitiveTensorElementType + Copy + std::fmt::Debug + 'static,
+    {
+        let mut shape = self.shape();
+        let [held, inner @ ..] = shape.as_slice() else {
+            return Err(misfit("rows of a tensor without axes".to_owned()));
+        };
+        let (held, width) = (*held, inner.iter().product::<usize>());
+        let from = self.slice::<T>()?;
+        let mut data = Vec::with_capacity(rows.len() * width);
+        for &row in rows {
+            let part = from.get(row * width..(row + 1) * width);
+            data.extend_from_slice(part.ok_or_else(|| misfit(format!("row {row} of a tensor with {held} rows")))?);
+        }
+        shape[0] = rows.len();
+        Self::owned(&shape, data)
+    }
+}
+
+pub(super) fn data_type(value: &ValueType) -> DataType {
+    use TensorElementType as T;
+    match value {
+        ValueType::Tensor { ty, .. } => match ty {
+            T::Float32 => DataType::F32,
+            T::Float16 => DataType::F16,
+            T::Int64 => DataType::I64,
+            T::Uint8 => DataType::Other("uint8"),
+            T::Int8 => DataType::Other("int8"),
+            T::Int32 => DataType::Other("int32"),
+            T::Bool => DataType::Other("bool"),
+            T::String => DataType::Other("string"),
+            T::Float64 => DataType::Other("double"),
+            T::Bfloat16 => DataType::Other("bfloat16"),
+            _ => DataType::Other("an unusual type"),
+        },
+        _ => DataType::Other("not a tensor"),
+    }
+}
+
+fn failed(error: &ort::Error) -> OnnxError {
+    OnnxError { graph: None, ..OnnxError::from_ort(OnnxErrorKind::Run, "", error) }
+}
+
+fn misfit(what: String) -> OnnxError {
+    OnnxError { kind: OnnxErrorKind::Run, graph: None, what, hint: None }
+}

@@ -1,0 +1,161 @@
+//! OUTPUT: the folder that holds every run's parts and records.
+//!
+//! ```text
+//! run=<run id>/part-<number>.parquet          parts, put once and whole
+//! _nightcap/schema.json                       the one schema of every part
+//! _nightcap/seq/<number>.json                 claims of run_seq
+//! _nightcap/runs/<run id>/plan.json           what the run will do
+//! _nightcap/runs/<run id>/selection-<hash>    row masks of the manifest files
+//! _nightcap/published/<run id>.json           written last, by finalize
+//! ```
+//!
+//! This is the only module that writes to OUTPUT. Everything is put conditionally: what exists is never overwritten.
+
+pub mod finalize;
+pub mod part;
+pub mod status;
+pub mod store;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// What keeps OUTPUT from being read or written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OutputError {
+    /// The folder is missing, no folder, or not permitted.
+    #[error("cannot use the output folder {path}: {source}\nhint: `output.path` must be a folder this user may create and write")]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A read, write or listing failed.
+    #[error("cannot {action} {path} in the output folder: {source}")]
+    Store {
+        /// What was tried.
+        action: &'static str,
+        /// Path within OUTPUT.
+        path: String,
+        /// Why.
+        source: object_store::Error,
+    },
+    /// A record that is not what this version writes.
+    #[error("{path} in the output folder is not readable: {message}\nhint: it was damaged, or written by another version of nightcap")]
+    Record {
+        /// Path within OUTPUT.
+        path: String,
+        /// What is wrong.
+        message: String,
+    },
+    /// The parts of this job would have other columns than those already there.
+    #[error("this job's columns differ from those already in OUTPUT: {difference}\nhint: one OUTPUT has one schema; give this job another `output.path`")]
+    Schema {
+        /// The first difference.
+        difference: String,
+    },
+    /// A part of the run's name that belongs to another plan.
+    #[error("{path} exists and belongs to another plan (found {found}, expected {expected})\nhint: two different jobs were given the same --run-id; use another")]
+    ForeignPart {
+        /// Path within OUTPUT.
+        path: String,
+        /// Plan digest in the part.
+        found: String,
+        /// Plan digest of this run.
+        expected: String,
+    },
+    /// No run of that name.
+    #[error("there is no run {run} in this OUTPUT\nhint: `nightcap status OUTPUT` lists the runs")]
+    NoSuchRun {
+        /// The run id.
+        run: String,
+    },
+    /// Parts that are not there yet.
+    #[error("run {run} has {present} of {expected} parts; the first missing one is {first}\nhint: run the job again with --run-id {run} to make the missing parts, then finalize")]
+    Incomplete {
+        /// The run id.
+        run: String,
+        /// Parts that are there.
+        present: u64,
+        /// Parts the plan asks for.
+        expected: u64,
+        /// Path of the first missing part.
+        first: String,
+    },
+    /// A part that does not hold what the plan says.
+    #[error("{path}: expected {expected}, found {found}\nhint: the part was changed after it was written; remove it and run the job again with the same --run-id")]
+    WrongPart {
+        /// Path within OUTPUT.
+        path: String,
+        /// What the plan or the schema says.
+        expected: String,
+        /// What the part holds.
+        found: String,
+    },
+    /// A part cannot be encoded as Parquet.
+    #[error("cannot encode part {part}: {source}")]
+    Encode {
+        /// Part number.
+        part: u64,
+        /// Why.
+        source: parquet::errors::ParquetError,
+    },
+    /// A carried column whose name the output needs for itself.
+    #[error("the manifest's column `{column}` has the name of a column that nightcap writes\nhint: leave it out with `output.columns`, or rename it in the manifest")]
+    Collision {
+        /// The name.
+        column: String,
+    },
+}
+
+/// Rows of a part or a run by outcome.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
+    /// All rows.
+    pub rows: u64,
+    /// Rows with results.
+    pub ok: u64,
+    /// Rows with an error instead.
+    pub failed: u64,
+    /// Failed rows by `error_kind`.
+    pub failures: BTreeMap<String, u64>,
+}
+
+impl Counts {
+    /// Adds another part's counts.
+    pub fn add(&mut self, other: &Self) {
+        self.rows += other.rows;
+        self.ok += other.ok;
+        self.failed += other.failed;
+        for (kind, count) in &other.failures {
+            *self.failures.entry(kind.clone()).or_default() += count;
+        }
+    }
+}
+
+/// Path of a part within OUTPUT.
+#[must_use]
+pub fn part_path(run: &str, part: u64) -> String {
+    format!("run={run}/part-{part:06}.parquet")
+}
+
+/// Folder of a run's records within OUTPUT.
+#[must_use]
+pub fn run_folder(run: &str) -> String {
+    format!("_nightcap/runs/{run}")
+}
+
+/// Path of the record that publishes a run.
+#[must_use]
+pub fn published_path(run: &str) -> String {
+    format!("_nightcap/published/{run}.json")
+}
+
+/// A record as pretty JSON bytes.
+pub(crate) fn json<T: Serialize>(record: &T, path: &str) -> Result<Vec<u8>, OutputError> {
+    let bytes = serde_json::to_vec_pretty(record);
+    bytes.map_err(|error| OutputError::Record { path: path.to_owned(), message: error.to_string() })
+}

@@ -1,0 +1,145 @@
+//! Reads and conditional writes under OUTPUT, through `object_store`.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::TryStreamExt;
+use object_store::local::LocalFileSystem;
+use object_store::path::Path as ObjectPath;
+use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutMode, PutOptions};
+use serde::de::DeserializeOwned;
+
+use super::OutputError;
+use crate::failpoint;
+
+/// What a conditional put found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Put {
+    /// The object is there now, whole.
+    Created,
+    /// It was there already and was left alone.
+    Exists,
+}
+
+/// The objects of one OUTPUT. Calls block; they may come from any thread.
+#[derive(Debug)]
+pub struct OutputStore {
+    store: Arc<dyn ObjectStore>,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl OutputStore {
+    /// Opens OUTPUT for writing, creating the folder.
+    ///
+    /// # Errors
+    /// [`OutputError::Folder`] when it cannot be created, read or written.
+    pub fn create(path: &Path) -> Result<Self, OutputError> {
+        let folder = |source| OutputError::Folder { path: path.to_owned(), source };
+        std::fs::create_dir_all(path).map_err(folder)?;
+        // A folder that cannot take a file is better known now than after the first part was computed.
+        tempfile::tempfile_in(path).map_err(folder)?;
+        Self::open(path)
+    }
+
+    /// Opens an OUTPUT that exists.
+    ///
+    /// # Errors
+    /// [`OutputError::Folder`] when it is no readable folder.
+    pub fn open(path: &Path) -> Result<Self, OutputError> {
+        let folder = |source| OutputError::Folder { path: path.to_owned(), source };
+        std::fs::read_dir(path).map_err(folder)?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(folder)?;
+        let store = LocalFileSystem::new_with_prefix(path)
+            .map_err(|source| OutputError::Store { action: "open", path: String::new(), source })?
+            .with_fsync(true);
+        Ok(Self { store: Arc::new(store), runtime })
+    }
+
+    /// Puts `bytes` at `path` unless something is there: in one step, never half.
+    ///
+    /// # Errors
+    /// [`OutputError::Store`] for anything but "exists".
+    pub fn put_new(&self, path: &str, bytes: impl Into<Bytes>) -> Result<Put, OutputError> {
+        let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+        failpoint::hit("before_put");
+        let location = ObjectPath::from(path);
+        let put = self.store.put_opts(&location, bytes.into().into(), options);
+        let outcome = match self.runtime.block_on(put) {
+            Ok(_) => Ok(Put::Created),
+            Err(object_store::Error::AlreadyExists { .. }) => Ok(Put::Exists),
+            Err(source) => Err(OutputError::Store { action: "write", path: path.to_owned(), source }),
+        };
+        failpoint::hit("after_put");
+        outcome
+    }
+
+    /// The object at `path`, or None.
+    ///
+    /// # Errors
+    /// [`OutputError::Store`] for anything but "not found".
+    pub fn get(&self, path: &str) -> Result<Option<Bytes>, OutputError> {
+        let get = async { self.store.get(&ObjectPath::from(path)).await?.bytes().await };
+        match self.runtime.block_on(get) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(source) => Err(OutputError::Store { action: "read", path: path.to_owned(), source }),
+        }
+    }
+
+    /// The last `length` bytes of the object at `path` (all of it when it is shorter), and its size.
+    ///
+    /// # Errors
+    /// [`OutputError::Store`], also when it is not there.
+    pub fn tail(&self, path: &str, length: u64) -> Result<(Bytes, u64), OutputError> {
+        let options = GetOptions { range: Some(GetRange::Suffix(length)), ..GetOptions::default() };
+        let get = async {
+            let result = self.store.get_opts(&ObjectPath::from(path), options).await?;
+            let size = result.meta.size;
+            Ok((result.bytes().await?, size))
+        };
+        self.runtime.block_on(get).map_err(|source| OutputError::Store { action: "read", path: path.to_owned(), source })
+    }
+
+    /// The JSON record at `path`, or None.
+    ///
+    /// # Errors
+    /// [`OutputError::Store`], or [`OutputError::Record`] when it does not parse.
+    pub fn record<T: DeserializeOwned>(&self, path: &str) -> Result<Option<T>, OutputError> {
+        let Some(bytes) = self.get(path)? else { return Ok(None) };
+        let parsed = serde_json::from_slice(&bytes);
+        parsed.map(Some).map_err(|e| OutputError::Record { path: path.to_owned(), message: e.to_string() })
+    }
+
+    /// File names directly under `folder`, sorted.
+    ///
+    /// # Errors
+    /// [`OutputError::Store`].
+    pub fn files(&self, folder: &str) -> Result<Vec<String>, OutputError> {
+        let listing = self.store.list(Some(&ObjectPath::from(folder))).map_ok(|meta| meta.location);
+        let names = listing.try_filter_map(|location| async move {
+            let below = location.as_ref().strip_prefix(folder).and_then(|rest| rest.strip_prefix('/'));
+            Ok(below.filter(|name| !name.contains('/')).map(str::to_owned))
+        });
+        let mut names: Vec<String> = self
+            .runtime
+            .block_on(names.try_collect())
+            .map_err(|source| OutputError::Store { action: "list", path: folder.to_owned(), source })?;
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    /// Names of the folders directly under `folder`, sorted.
+    ///
+    /// # Errors
+    /// [`OutputError::Store`].
+    pub fn folders(&self, folder: &str) -> Result<Vec<String>, OutputError> {
+        let listing = self.runtime.block_on(self.store.list_with_delimiter(Some(&ObjectPath::from(folder))));
+        let listing =
+            listing.map_err(|source| OutputError::Store { action: "list", path: folder.to_owned(), source })?;
+        let mut names: Vec<String> =
+            listing.common_prefixes.iter().filter_map(|path| path.filename().map(str::to_owned)).collect();
+        names.sort_unstable();
+        Ok(names)
+    }
+}

@@ -1,0 +1,184 @@
+//! The infer stage: rows become results, in batches that never cross parts.
+//!
+//! Equal images are encoded once per part, and rows equal in image and text are computed once, so that a result depends on
+//! its row alone and on nothing that happens to stand beside it.
+
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
+
+use tokio::sync::mpsc::Receiver;
+
+use super::ingest::{IngestItem, IngestedRow};
+use super::{FinishedPart, Stages};
+use crate::engine::{Engine, ImageFeatures, RowInput, RowOutput};
+use crate::error::Error;
+use crate::preprocess::PixelValues;
+use crate::progress::Progress;
+use crate::results::RowResult;
+use crate::row_error::{ErrorKind, RowError, Stage};
+
+/// Encoder states of earlier images of the part that are kept for an equal image to come.
+const KEPT_FEATURE_BYTES: usize = 128 << 20;
+
+pub(super) fn run(
+    stages: &Stages<'_>,
+    mut engine: Engine,
+    mut input: Receiver<IngestItem>,
+    out: &SyncSender<FinishedPart>,
+) -> Result<(), Error> {
+    let meter = &stages.metrics.model;
+    let mut part = OpenPart::default();
+    while let Some(item) = meter.waiting_for_input(|| input.blocking_recv()) {
+        if stages.stop.requested() {
+            return Ok(());
+        }
+        match item {
+            IngestItem::Row(row) => {
+                part.add(*row, stages.progress);
+                if part.pending.len() >= stages.plan.batch_size {
+                    meter.busy(|| part.compute(&mut engine, stages.progress))?;
+                }
+            }
+            IngestItem::PartEnd { part: number, carried } => {
+                meter.busy(|| part.compute(&mut engine, stages.progress))?;
+                let results = std::mem::take(&mut part).finish(stages.progress);
+                let finished = FinishedPart { part: number, carried, results };
+                // Closed when writing has failed, which says why itself.
+                if meter.waiting_for_output(|| out.send(finished)).is_err() {
+                    return Ok(());
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What makes two rows of a part the same to the model.
+type Content = (Option<blake3::Hash>, Option<String>);
+
+/// The part that rows are arriving for.
+#[derive(Default)]
+struct OpenPart {
+    rows: Vec<Facts>,
+    /// Of the same rows.
+    outcomes: Vec<Outcome>,
+    /// Where the first row of each content stands.
+    first: HashMap<Content, usize>,
+    /// Rows for the next batch.
+    pending: Vec<Pending>,
+    features: HashMap<blake3::Hash, Arc<ImageFeatures>>,
+    feature_bytes: usize,
+}
+
+/// What is known of a row before the model has seen it.
+struct Facts {
+    image_size: Option<(u32, u32)>,
+    content_hash: Option<blake3::Hash>,
+    content_signature: String,
+}
+
+enum Outcome {
+    /// In a batch to come.
+    Pending,
+    /// That of an earlier row of the part, with the same content.
+    SameAs(usize),
+    Known(Result<RowOutput, RowError>),
+}
+
+struct Pending {
+    index: usize,
+    text: Option<String>,
+    image: Option<(blake3::Hash, PixelValues)>,
+}
+
+impl OpenPart {
+    fn add(&mut self, row: IngestedRow, progress: &Progress) {
+        // The room in the byte budget ends here: a batch must be able to fill up however small the budget is.
+        let IngestedRow { text, image, image_size, content_hash, content_signature, room: _ } = row;
+        let index = self.rows.len();
+        let outcome = match image {
+            Err(error) => {
+                progress.row(true);
+                Outcome::Known(Err(error))
+            }
+            Ok(pixels) => match self.first.entry((content_hash, text.clone())) {
+                Entry::Occupied(first) => Outcome::SameAs(*first.get()),
+                Entry::Vacant(vacant) => {
+                    vacant.insert(index);
+                    self.pending.push(Pending { index, text, image: content_hash.zip(pixels) });
+                    Outcome::Pending
+                }
+            },
+        };
+        self.rows.push(Facts { image_size, content_hash, content_signature });
+        self.outcomes.push(outcome);
+    }
+
+    /// Runs the pending rows through the model.
+    fn compute(&mut self, engine: &mut Engine, progress: &Progress) -> Result<(), Error> {
+        if self.pending.is_empty() {
+            return Ok(());
+        }
+        let fresh = self.encode_images(engine)?;
+        let features = |hash| {
+            let kept = self.features.get(hash);
+            kept.or_else(|| fresh.iter().find(|(known, _)| known == hash).map(|(_, features)| features)).cloned()
+        };
+        let inputs: Vec<RowInput> = self
+            .pending
+            .iter()
+            .map(|row| RowInput {
+                image: row.image.as_ref().and_then(|(hash, _)| features(hash)),
+                text: row.text.clone(),
+            })
+            .collect();
+        let outcomes = engine.run(&inputs)?;
+        for (row, outcome) in self.pending.drain(..).zip(outcomes) {
+            progress.row(outcome.is_err());
+            self.outcomes[row.index] = Outcome::Known(outcome);
+        }
+        for (hash, features) in fresh {
+            if self.feature_bytes + features.bytes() <= KEPT_FEATURE_BYTES {
+                self.feature_bytes += features.bytes();
+                self.features.insert(hash, features);
+            }
+        }
+        Ok(())
+    }
+
+    /// Encodes the pending images that this part has not encoded yet, each once, in manifest order.
+    fn encode_images(&self, engine: &mut Engine) -> Result<Vec<(blake3::Hash, Arc<ImageFeatures>)>, Error> {
+        let mut listed = HashSet::new();
+        let images = self.pending.iter().filter_map(|row| row.image.as_ref());
+        let new: Vec<_> = images.filter(|(hash, _)| !self.features.contains_key(hash) && listed.insert(*hash)).collect();
+        let Some((_, first)) = new.first() else { return Ok(Vec::new()) };
+        let pixels: Vec<&[f32]> = new.iter().map(|(_, pixels)| pixels.data.as_slice()).collect();
+        let features = engine.encode_images(&pixels, first.height as usize, first.width as usize)?;
+        Ok(new.iter().map(|(hash, _)| *hash).zip(features).collect())
+    }
+
+    /// The results of the whole part, in manifest order.
+    fn finish(self, progress: &Progress) -> Vec<RowResult> {
+        let mut results: Vec<RowResult> = Vec::with_capacity(self.rows.len());
+        for (facts, outcome) in self.rows.into_iter().zip(self.outcomes) {
+            let outcome = match outcome {
+                Outcome::Known(outcome) => outcome,
+                Outcome::SameAs(first) => {
+                    // The first row of a content stands before its copies, so it is among the results.
+                    let outcome = results[first].outcome.clone();
+                    progress.row(outcome.is_err());
+                    outcome
+                }
+                Outcome::Pending => {
+                    let message = "the model gave no answer for this row".to_owned();
+                    Err(RowError::new(Stage::Generate, ErrorKind::NonFiniteOutput, message))
+                }
+            };
+            let Facts { image_size, content_hash, content_signature } = facts;
+            results.push(RowResult { outcome, image_size, content_hash, content_signature });
+        }
+        results
+    }
+}

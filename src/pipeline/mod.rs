@@ -1,0 +1,115 @@
+//! The pipeline: the one file that wires the stages of a run together.
+//!
+//! ```text
+//! read (thread)    manifest rows, part by part
+//!   -> ingest      one async thread fetches; rayon decodes and resizes; rows leave in manifest order
+//!   -> infer       one thread a device: encode, fuse, generate, in batches that never cross parts
+//!   -> write       one thread: encode the part, put it
+//! ```
+//!
+//! Every hand-off is bounded: rows in memory by `runtime.prefetch_bytes`, parts by one between infer and write.
+
+mod budget;
+mod infer;
+mod ingest;
+mod read;
+mod write;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use arrow::record_batch::RecordBatch;
+
+use crate::engine::Engine;
+use crate::error::Error;
+use crate::fetch::Fetcher;
+use crate::job::Job;
+use crate::manifest::Manifest;
+use crate::metrics::Metrics;
+use crate::output::part::PartEncoder;
+use crate::output::store::OutputStore;
+use crate::plan::{Plan, Selection};
+use crate::preprocess::ImageProcessor;
+use crate::progress::Progress;
+use crate::results::RowResult;
+
+/// Set from outside (by a signal) to stop a run at the next row.
+#[derive(Debug, Clone, Default)]
+pub struct Stop(Arc<AtomicBool>);
+
+impl Stop {
+    /// Asks the run to stop; parts that are not complete are given up.
+    pub fn request(&self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether a stop was asked for.
+    #[must_use]
+    pub fn requested(&self) -> bool {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+/// What a run works with.
+pub struct Stages<'a> {
+    /// The validated job.
+    pub job: &'a Job,
+    /// The opened manifest.
+    pub manifest: &'a Manifest,
+    /// The run's plan.
+    pub plan: &'a Plan,
+    /// The rows that are in.
+    pub selection: &'a Selection,
+    /// Gets images.
+    pub fetcher: &'a Fetcher,
+    /// Turns images into pixel values; None in a text-only job.
+    pub processor: Option<Arc<ImageProcessor>>,
+    /// Encodes parts.
+    pub encoder: &'a PartEncoder,
+    /// Takes parts.
+    pub store: &'a OutputStore,
+    /// Counters of every stage.
+    pub metrics: Arc<Metrics>,
+    /// Rows done.
+    pub progress: &'a Progress,
+    /// The way to stop.
+    pub stop: &'a Stop,
+}
+
+/// A part whose every row has its result, on its way to the writer.
+struct FinishedPart {
+    part: u64,
+    carried: Vec<RecordBatch>,
+    results: Vec<RowResult>,
+}
+
+/// Makes `parts` of the plan. On return every one of them is in OUTPUT, unless a stop was requested.
+///
+/// # Errors
+/// The first failure that is not a row's: the manifest, the model or OUTPUT. Parts already put stay.
+pub fn run(stages: &Stages<'_>, engine: Engine, parts: &BTreeSet<u64>) -> Result<(), Error> {
+    std::thread::scope(|scope| {
+        // Capacity one batch of about 8 MiB, and one finished part: enough to overlap, little to hold.
+        let (read_out, read_in) = tokio::sync::mpsc::channel(1);
+        let (ingest_out, ingest_in) = tokio::sync::mpsc::channel(1024);
+        let (infer_out, infer_in) = std::sync::mpsc::sync_channel(1);
+        let spawn_error = |source| Error::System { action: "start a thread", source };
+        let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
+        let read = thread("read").spawn_scoped(scope, move || read::run(stages, parts, &read_out)).map_err(spawn_error)?;
+        let ingest = thread("ingest")
+            .spawn_scoped(scope, move || ingest::run(stages, read_in, &ingest_out))
+            .map_err(spawn_error)?;
+        let infer = thread("infer")
+            .spawn_scoped(scope, move || infer::run(stages, engine, ingest_in, &infer_out))
+            .map_err(spawn_error)?;
+        let write = thread("write").spawn_scoped(scope, move || write::run(stages, &infer_in)).map_err(spawn_error)?;
+        // A stage that fails drops its channels, and its neighbours end without an error of their own. So the order of
+        // these questions does not matter.
+        let outcomes = [write.join(), infer.join(), ingest.join(), read.join()];
+        for outcome in outcomes {
+            outcome.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        }
+        Ok(())
+    })
+}

@@ -1,0 +1,58 @@
+//! The read stage: manifest rows of the parts to make, cut where parts end.
+
+use std::collections::BTreeSet;
+
+use arrow::record_batch::RecordBatch;
+use tokio::sync::mpsc::Sender;
+
+use super::Stages;
+use crate::error::Error;
+use crate::manifest::reader::ManifestReader;
+use crate::manifest::row::RowBatch;
+
+/// What the read stage hands on.
+pub(super) enum ReadItem {
+    /// Consecutive rows of the current part.
+    Rows(RowBatch),
+    /// The part is complete; these are its carried columns.
+    PartEnd { part: u64, carried: Vec<RecordBatch> },
+}
+
+pub(super) fn run(stages: &Stages<'_>, parts: &BTreeSet<u64>, out: &Sender<ReadItem>) -> Result<(), Error> {
+    let meter = &stages.metrics.manifest;
+    let wanted = stages.selection.of_parts(parts, stages.plan.part_rows);
+    let mut reader = ManifestReader::new(stages.manifest, wanted);
+    let mut parts = parts.iter().copied();
+    let Some(mut part) = parts.next() else { return Ok(()) };
+    let mut missing = stages.plan.rows_in(part);
+    let mut carried = Vec::new();
+    while let Some(batch) = meter.busy(|| reader.next()) {
+        let batch = batch?;
+        let mut at = 0;
+        while at < batch.len() {
+            if stages.stop.requested() {
+                return Ok(());
+            }
+            let length = (batch.len() - at).min(usize::try_from(missing).unwrap_or(usize::MAX));
+            let rows = batch.slice(at, length);
+            at += length;
+            missing -= length as u64;
+            meter.add_bytes(rows.carried.get_array_memory_size() / batch.len().max(1) * length);
+            carried.push(rows.carried.clone());
+            // A closed channel means that a later stage has failed, and says why itself.
+            if meter.waiting_for_output(|| out.blocking_send(ReadItem::Rows(rows))).is_err() {
+                return Ok(());
+            }
+            if missing == 0 {
+                let end = ReadItem::PartEnd { part, carried: std::mem::take(&mut carried) };
+                if meter.waiting_for_output(|| out.blocking_send(end)).is_err() {
+                    return Ok(());
+                }
+                let Some(next) = parts.next() else { return Ok(()) };
+                part = next;
+                missing = stages.plan.rows_in(part);
+            }
+        }
+    }
+    Ok(())
+}

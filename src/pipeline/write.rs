@@ -1,0 +1,38 @@
+//! The write stage: finished parts become Parquet objects in OUTPUT, each by one conditional put.
+
+use std::sync::mpsc::Receiver;
+
+use super::{FinishedPart, Stages};
+use crate::error::Error;
+use crate::failpoint;
+use crate::output::finalize::part_summary;
+use crate::output::store::Put;
+use crate::output::{OutputError, part_path};
+
+pub(super) fn run(stages: &Stages<'_>, input: &Receiver<FinishedPart>) -> Result<(), Error> {
+    let meter = &stages.metrics.write;
+    while let Ok(finished) = meter.waiting_for_input(|| input.recv()) {
+        meter.busy(|| write(stages, &finished))?;
+    }
+    Ok(())
+}
+
+fn write(stages: &Stages<'_>, finished: &FinishedPart) -> Result<(), Error> {
+    let path = part_path(&stages.plan.run, finished.part);
+    let bytes = stages.encoder.encode(finished.part, &finished.carried, &finished.results)?;
+    let size = bytes.len();
+    failpoint::hit("before_part");
+    match stages.store.put_new(&path, bytes)? {
+        Put::Created => tracing::debug!(path, bytes = size, "part written"),
+        Put::Exists => {
+            let (found, expected) = (part_summary(stages.store, &path)?.plan_digest, stages.encoder.plan_digest());
+            if found != expected {
+                return Err(OutputError::ForeignPart { path, found, expected: expected.to_owned() }.into());
+            }
+            tracing::warn!(path, "another worker of this run wrote this part first; its rows stand");
+        }
+    }
+    failpoint::hit("after_part");
+    stages.metrics.write.add_bytes(size);
+    Ok(())
+}

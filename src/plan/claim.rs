@@ -1,0 +1,227 @@
+//! Finds the run to go on with, or makes a new one: exactly one process wins each conditional put, the others use what won.
+
+use std::collections::BTreeSet;
+
+use arrow::datatypes::Schema;
+use roaring::RoaringBitmap;
+use serde::{Deserialize, Serialize};
+
+use super::{Identity, Plan, PlanError, PlannedFile, Selection, difference};
+use crate::error::Error;
+use crate::failpoint;
+use crate::manifest::Manifest;
+use crate::output::finalize::load_plan;
+use crate::output::store::{OutputStore, Put};
+use crate::output::{OutputError, json, published_path, run_folder};
+
+/// What a new plan would hold, except for what OUTPUT decides.
+pub struct Draft<'a> {
+    /// See [`Plan::identity`].
+    pub identity: Identity,
+    /// The opened manifest.
+    pub manifest: &'a Manifest,
+    /// Evaluates which rows are in; called only when a new plan is made.
+    pub select: &'a dyn Fn() -> Result<Selection, Error>,
+    /// See [`Plan::part_rows`].
+    pub part_rows: u64,
+    /// See [`Plan::batch_size`].
+    pub batch_size: usize,
+    /// See [`Plan::caption_fingerprint`].
+    pub caption_fingerprint: Option<String>,
+    /// See [`Plan::embedding_fingerprint`].
+    pub embedding_fingerprint: Option<String>,
+    /// The schema of the parts.
+    pub schema: &'a Schema,
+}
+
+/// A run that this process may work on.
+pub struct Claimed {
+    /// Its plan.
+    pub plan: Plan,
+    /// The rows that are in.
+    pub selection: Selection,
+    /// Whether an earlier attempt had made the plan.
+    pub resumed: bool,
+}
+
+/// The run named `run`, or without a name the newest unfinished run of this very job, or a new one.
+///
+/// # Errors
+/// [`PlanError`] when the named run is of another job or its manifest has changed, [`OutputError::Schema`] when this job's parts would
+/// have other columns than OUTPUT has, and failures to read or write.
+pub fn claim(store: &OutputStore, draft: &Draft<'_>, run: Option<&str>) -> Result<Claimed, Error> {
+    check_schema(store, draft.schema)?;
+    match run {
+        Some(run) => {
+            check_run_id(run)?;
+            match load_plan(store, run) {
+                Ok(plan) => resume(store, draft, plan),
+                Err(OutputError::NoSuchRun { .. }) => create(store, draft, run, true),
+                Err(error) => Err(error.into()),
+            }
+        }
+        None => match unfinished(store, draft)? {
+            Some(plan) => resume(store, draft, plan),
+            None => create(store, draft, &crate::clock::run_id(), false),
+        },
+    }
+}
+
+/// Whether `run` is a name that no reader takes for a number or a date.
+fn check_run_id(run: &str) -> Result<(), PlanError> {
+    let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || c == '-';
+    if run.starts_with(|c: char| c.is_ascii_lowercase()) && run.chars().all(fits) {
+        return Ok(());
+    }
+    Err(PlanError::RunId { run: run.to_owned() })
+}
+
+/// One OUTPUT has one schema: the first plan fixes it.
+fn check_schema(store: &OutputStore, schema: &Schema) -> Result<(), Error> {
+    let path = "_nightcap/schema.json";
+    let describe = |field: &arrow::datatypes::FieldRef| format!("{} {}{}", field.name(), field.data_type(), if field.is_nullable() { "" } else { " not null" });
+    let ours: Vec<String> = schema.fields().iter().map(describe).collect();
+    if store.put_new(path, json(&ours, path)?)? == Put::Created {
+        return Ok(());
+    }
+    let theirs: Vec<String> = store.record(path)?.unwrap_or_default();
+    let (old, new): (BTreeSet<_>, BTreeSet<_>) = (theirs.iter().collect(), ours.iter().collect());
+    let list = |names: Vec<&&String>| names.into_iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+    let difference = match (old.difference(&new).collect::<Vec<_>>(), new.difference(&old).collect::<Vec<_>>()) {
+        (gone, added) if !gone.is_empty() || !added.is_empty() => {
+            let or_none = |text: String| if text.is_empty() { "nothing".to_owned() } else { text };
+            format!("{} there, {} here", or_none(list(gone)), or_none(list(added)))
+        }
+        _ if ours != theirs => "the order of the columns".to_owned(),
+        _ => return Ok(()),
+    };
+    Err(OutputError::Schema { difference }.into())
+}
+
+/// The newest run of the same job and manifest that is not published.
+fn unfinished(store: &OutputStore, draft: &Draft<'_>) -> Result<Option<Plan>, Error> {
+    let mut found: Option<Plan> = None;
+    for run in store.folders("_nightcap/runs")? {
+        if store.get(&published_path(&run))?.is_some() {
+            continue;
+        }
+        let plan = match load_plan(store, &run) {
+            Ok(plan) => plan,
+            // Killed before its plan was put: there is nothing to go on with.
+            Err(OutputError::NoSuchRun { .. }) => continue,
+            Err(error) => return Err(error.into()),
+        };
+        if plan.identity != draft.identity || changed_file(&plan, draft.manifest).is_some() {
+            tracing::warn!(run, "another job's unfinished run, or one of a changed manifest, stays unpublished");
+        } else if found.as_ref().is_none_or(|best| best.run_seq < plan.run_seq) {
+            found = Some(plan);
+        }
+    }
+    Ok(found)
+}
+
+/// The path of the first manifest file that is not as it was planned.
+fn changed_file(plan: &Plan, manifest: &Manifest) -> Option<String> {
+    let planned: Vec<_> = plan.manifest.iter().map(|file| &file.snapshot).collect();
+    let longest = planned.len().max(manifest.files.len());
+    (0..longest).find_map(|index| {
+        let (then, now) = (planned.get(index), manifest.files.get(index).map(|file| &file.snapshot));
+        let path = now.or(then.copied()).map(|file| file.path.display().to_string());
+        if then.copied() == now { None } else { path }
+    })
+}
+
+fn resume(store: &OutputStore, draft: &Draft<'_>, plan: Plan) -> Result<Claimed, Error> {
+    if plan.identity != draft.identity {
+        let difference = difference(&draft.identity, &plan.identity);
+        return Err(PlanError::OtherJob { run: plan.run, difference }.into());
+    }
+    if let Some(path) = changed_file(&plan, draft.manifest) {
+        return Err(PlanError::ManifestChanged { run: plan.run, path }.into());
+    }
+    let mut files = Vec::new();
+    for file in &plan.manifest {
+        let path = format!("{}/{}", run_folder(&plan.run), file.selection);
+        let record = |message: String| OutputError::Record { path: path.clone(), message };
+        let bytes = store.get(&path)?.ok_or_else(|| record("it is missing".to_owned()))?;
+        files.push(RoaringBitmap::deserialize_from(&bytes[..]).map_err(|error| record(error.to_string()))?);
+    }
+    Ok(Claimed { plan, selection: Selection(files), resumed: true })
+}
+
+/// Puts a new plan. `named`: the user chose the id, so whoever put a plan of that name first decides what it holds.
+fn create(store: &OutputStore, draft: &Draft<'_>, run: &str, named: bool) -> Result<Claimed, Error> {
+    let selection = (draft.select)()?;
+    let mut attempt = 1;
+    let mut run = run.to_owned();
+    loop {
+        let plan = write_records(store, draft, &selection, &run)?;
+        let path = format!("{}/plan.json", run_folder(&run));
+        let bytes = json(&plan, &path)?;
+        failpoint::hit("before_plan");
+        if store.put_new(&path, bytes.clone())? == Put::Created {
+            return Ok(Claimed { plan, selection, resumed: false });
+        }
+        if named {
+            return resume(store, draft, load_plan(store, &run)?);
+        }
+        // Another job took this second's name.
+        attempt += 1;
+        run = format!("{}-{attempt}", crate::clock::run_id());
+    }
+}
+
+/// Claims a `run_seq` and puts the row masks; the plan that names both is put last.
+fn write_records(store: &OutputStore, draft: &Draft<'_>, selection: &Selection, run: &str) -> Result<Plan, Error> {
+    let run_seq = claim_run_seq(store, run)?;
+    let mut files = Vec::new();
+    for (file, rows) in draft.manifest.files.iter().zip(&selection.0) {
+        let mut bytes = Vec::with_capacity(rows.serialized_size());
+        let written = rows.serialize_into(&mut bytes);
+        // Named by content: a second worker that planned the same rows puts the same object.
+        let name = format!("selection-{}", &blake3::hash(&bytes).to_hex()[..32]);
+        let path = format!("{}/{name}", run_folder(run));
+        written.map_err(|error| OutputError::Record { path: path.clone(), message: error.to_string() })?;
+        store.put_new(&path, bytes)?;
+        files.push(PlannedFile { snapshot: file.snapshot.clone(), selected: rows.len(), selection: name });
+    }
+    let rows = selection.rows();
+    Ok(Plan {
+        run: run.to_owned(),
+        run_seq,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        created_at: crate::clock::now(),
+        identity: draft.identity.clone(),
+        manifest: files,
+        rows,
+        part_rows: draft.part_rows,
+        parts: rows.div_ceil(draft.part_rows),
+        batch_size: draft.batch_size,
+        caption_fingerprint: draft.caption_fingerprint.clone(),
+        embedding_fingerprint: draft.embedding_fingerprint.clone(),
+    })
+}
+
+/// The record `_nightcap/seq/<number>.json`.
+#[derive(Serialize, Deserialize)]
+struct SeqClaim {
+    run: String,
+}
+
+/// The next free number of this OUTPUT, or the newest one if this very run claimed it before it was killed.
+fn claim_run_seq(store: &OutputStore, run: &str) -> Result<i64, Error> {
+    let claim_path = |number: i64| format!("_nightcap/seq/{number:012}.json");
+    let taken = store.files("_nightcap/seq")?;
+    let newest = taken.last().and_then(|name| name.strip_suffix(".json")?.parse::<i64>().ok()).unwrap_or(0);
+    if store.record::<SeqClaim>(&claim_path(newest))?.is_some_and(|claim| claim.run == run) {
+        return Ok(newest);
+    }
+    let mut next = newest + 1;
+    loop {
+        let path = claim_path(next);
+        if store.put_new(&path, json(&SeqClaim { run: run.to_owned() }, &path)?)? == Put::Created {
+            return Ok(next);
+        }
+        next += 1;
+    }
+}

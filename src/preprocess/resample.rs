@@ -1,0 +1,297 @@
+//! 8-bit RGB resizing in, out the bytes that Pillow's `Image.resize` gives (Pillow, `src/libImaging/Resample.c` and, for
+//! nearest, `Geometry.c`): a horizontal and then a vertical pass, each rounded to 8 bits, with weights in fixed point.
+//!
+//! The passes are compiled for several instruction sets, of which the processor's best is chosen when they run. All give the
+//! same bits, since the arithmetic is on integers.
+//!
+//! Only the wanted window of the resized picture is computed, which is exact since no output pixel depends on another.
+
+use std::f64::consts::PI;
+use std::ops::Range;
+
+use super::RgbImage;
+
+/// Fraction bits of a weight: 32, less 8 for a pixel and 2 for overshoot of the filters with negative lobes.
+const PRECISION_BITS: u32 = 32 - 8 - 2;
+/// One half, added before the shift that drops the fraction.
+const HALF: i32 = 1 << (PRECISION_BITS - 1);
+
+/// A resampling filter of Pillow, by its id in `preprocessor_config.json`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Filter {
+    /// Id 0: the nearest pixel, without antialiasing.
+    Nearest,
+    /// Id 1: sinc windowed by a wider sinc, radius 3.
+    Lanczos,
+    /// Id 2: triangle, radius 1.
+    Bilinear,
+    /// Id 3: cubic convolution with a = -0.5, radius 2.
+    Bicubic,
+    /// Id 4: mean of the covered pixels.
+    Box,
+    /// Id 5: sinc windowed by a Hamming window, radius 1.
+    Hamming,
+}
+
+impl Filter {
+    /// The filter with Pillow's id.
+    pub fn from_id(id: u64) -> Option<Self> {
+        [Self::Nearest, Self::Lanczos, Self::Bilinear, Self::Bicubic, Self::Box, Self::Hamming]
+            .get(usize::try_from(id).ok()?)
+            .copied()
+    }
+
+    /// The name, for people.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Nearest => "nearest",
+            Self::Lanczos => "lanczos",
+            Self::Bilinear => "bilinear",
+            Self::Bicubic => "bicubic",
+            Self::Box => "box",
+            Self::Hamming => "hamming",
+        }
+    }
+
+    const fn radius(self) -> f64 {
+        match self {
+            Self::Lanczos => 3.0,
+            Self::Bicubic => 2.0,
+            Self::Bilinear | Self::Hamming => 1.0,
+            Self::Box | Self::Nearest => 0.5,
+        }
+    }
+
+    /// The filter's value at `x`, in source pixels (times the scale when shrinking).
+    fn at(self, x: f64) -> f64 {
+        let a = x.abs();
+        match self {
+            Self::Lanczos if (-3.0..3.0).contains(&x) => sinc(x) * sinc(x / 3.0),
+            Self::Bicubic if a < 1.0 => (1.5 * a - 2.5) * a * a + 1.0,
+            Self::Bicubic if a < 2.0 => (((a - 5.0) * a + 8.0) * a - 4.0) * -0.5,
+            Self::Bilinear if a < 1.0 => 1.0 - a,
+            Self::Box | Self::Nearest if x > -0.5 && x <= 0.5 => 1.0,
+            Self::Hamming if a == 0.0 => 1.0,
+            // Pillow writes these two constants as C floats.
+            Self::Hamming if a < 1.0 => {
+                (a * PI).sin() / (a * PI) * (f64::from(0.54f32) + f64::from(0.46f32) * (a * PI).cos())
+            }
+            _ => 0.0,
+        }
+    }
+}
+
+fn sinc(x: f64) -> f64 {
+    if x == 0.0 { 1.0 } else { (x * PI).sin() / (x * PI) }
+}
+
+/// A part of the resized picture.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Window {
+    pub(super) left: usize,
+    pub(super) top: usize,
+    pub(super) width: usize,
+    pub(super) height: usize,
+}
+
+/// The pixels (`[window.height, window.width, 3]` u8) that lie in `window` of `image` resized to `width` x `height`.
+pub(super) fn resize(image: &RgbImage, (width, height): (usize, usize), filter: Filter, window: Window) -> Vec<u8> {
+    let (from_width, from_height) = (image.width as usize, image.height as usize);
+    let columns = window.left..window.left + window.width;
+    let rows = window.top..window.top + window.height;
+    if (from_width, from_height) == (width, height) || filter == Filter::Nearest {
+        return pick(image, &nearest(from_width, width)[columns], &nearest(from_height, height)[rows]);
+    }
+    let input = View { bytes: &image.pixels, width: from_width, left: 0, top: 0 };
+    let horizontal = Weights::new(from_width, width, filter, columns.clone());
+    let vertical = Weights::new(from_height, height, filter, rows.clone());
+    if from_width == width {
+        vertical_pass(input, columns, &vertical)
+    } else if from_height == height {
+        horizontal_pass(input, rows, &horizontal)
+    } else if vertical_first((from_width, from_height), (width, height)) {
+        let (left, reach) = (horizontal.reach().start, horizontal.reach());
+        let bytes = vertical_pass(input, reach.clone(), &vertical);
+        let between = View { bytes: &bytes, width: reach.len(), left, top: rows.start };
+        horizontal_pass(between, rows, &horizontal)
+    } else {
+        let (top, reach) = (vertical.reach().start, vertical.reach());
+        let bytes = horizontal_pass(input, reach, &horizontal);
+        let between = View { bytes: &bytes, width: columns.len(), left: columns.start, top };
+        vertical_pass(between, columns, &vertical)
+    }
+}
+
+/// Since Pillow 13: "if height is being scaled down more than twice the amount the width is, run the vertical pass
+/// first". The two orders round differently.
+fn vertical_first(from: (usize, usize), to: (usize, usize)) -> bool {
+    let shrinks = |from: usize, to: usize| from as i64 - to as i64;
+    let (columns, rows) = (shrinks(from.0, to.0), shrinks(from.1, to.1));
+    rows > 0 && rows > 2 * columns
+}
+
+/// The part of a picture that begins at (`left`, `top`); `width` pixels a row, interleaved RGB.
+#[derive(Clone, Copy)]
+struct View<'a> {
+    bytes: &'a [u8],
+    width: usize,
+    left: usize,
+    top: usize,
+}
+
+impl<'a> View<'a> {
+    /// The view's rows from `first` (a coordinate of the picture) on.
+    fn rows(self, first: usize) -> impl Iterator<Item = &'a [u8]> {
+        let row_bytes = 3 * self.width;
+        self.bytes[(first - self.top) * row_bytes..].chunks_exact(row_bytes)
+    }
+}
+
+/// For each output coordinate the input coordinate under its centre; the sum grows step by step because Pillow's does.
+fn nearest(from: usize, to: usize) -> Vec<usize> {
+    let step = from as f64 / to as f64;
+    let mut at = step * 0.5;
+    let mut picks = Vec::with_capacity(to);
+    for _ in 0..to {
+        picks.push((at as usize).min(from - 1));
+        at += step;
+    }
+    picks
+}
+
+fn pick(image: &RgbImage, columns: &[usize], rows: &[usize]) -> Vec<u8> {
+    let pixels = image.pixels.as_chunks::<3>().0;
+    let mut out = Vec::with_capacity(3 * columns.len() * rows.len());
+    for row in rows {
+        let line = &pixels[row * image.width as usize..][..image.width as usize];
+        out.extend(columns.iter().flat_map(|&column| line[column]));
+    }
+    out
+}
+
+/// For each output coordinate of a window, which input coordinates count and how much.
+struct Weights {
+    /// First input coordinate and number of weights, per output coordinate.
+    spans: Vec<(usize, usize)>,
+    /// `[outputs, stride]`, zero after each span's own weights.
+    fixed: Vec<i32>,
+    stride: usize,
+}
+
+impl Weights {
+    /// Pillow's `precompute_coeffs` and `normalize_coeffs_8bpc`.
+    fn new(from: usize, to: usize, filter: Filter, outputs: Range<usize>) -> Self {
+        let scale = from as f64 / to as f64;
+        let filter_scale = scale.max(1.0);
+        let support = filter.radius() * filter_scale;
+        let stride = support.ceil() as usize * 2 + 1;
+        let mut spans = Vec::with_capacity(outputs.len());
+        let mut fixed = vec![0; stride * outputs.len()];
+        let mut exact = Vec::with_capacity(stride);
+        for (output, fixed) in outputs.zip(fixed.chunks_exact_mut(stride)) {
+            let center = (output as f64 + 0.5) * scale;
+            // A float to unsigned cast saturates, which is Pillow's clamp at zero.
+            let start = (center - support + 0.5) as usize;
+            let end = ((center + support + 0.5) as usize).min(from);
+            exact.clear();
+            exact.extend((start..end).map(|x| filter.at((x as f64 - center + 0.5) * filter_scale.recip())));
+            let sum: f64 = exact.iter().sum();
+            for (weight, fixed) in exact.iter().zip(fixed) {
+                let weight = if sum == 0.0 { *weight } else { weight / sum } * f64::from(1 << PRECISION_BITS);
+                *fixed = (weight + 0.5f64.copysign(weight)) as i32;
+            }
+            spans.push((start, end - start));
+        }
+        Self { spans, fixed, stride }
+    }
+
+    /// The input coordinates that any output needs.
+    fn reach(&self) -> Range<usize> {
+        let start = self.spans.first().map_or(0, |span| span.0);
+        start..self.spans.last().map_or(start, |span| span.0 + span.1)
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (usize, &[i32])> {
+        self.spans.iter().zip(self.fixed.chunks_exact(self.stride)).map(|(span, weights)| (span.0, &weights[..span.1]))
+    }
+}
+
+fn to_u8(sum: i32) -> u8 {
+    (sum >> PRECISION_BITS).clamp(0, 255) as u8
+}
+
+/// Bytes read at once for two neighbouring pixels; the last two do not count.
+const PAIR: usize = 8;
+
+/// The columns of `weights` for the given rows.
+#[multiversion::multiversion(targets("x86_64+avx2", "x86_64+sse4.1"))]
+fn horizontal_pass(input: View<'_>, rows: Range<usize>, weights: &Weights) -> Vec<u8> {
+    // Two taps side by side: the weight of one pixel for its three channels, then that of the next.
+    let pairs_each = weights.stride.div_ceil(2);
+    let mut pairs = vec![[0; PAIR]; pairs_each * weights.spans.len()];
+    for ((_, weights), pairs) in weights.iter().zip(pairs.chunks_exact_mut(pairs_each)) {
+        for (two, lanes) in weights.chunks(2).zip(pairs) {
+            for (weight, lanes) in two.iter().zip(lanes.chunks_exact_mut(3)) {
+                lanes.fill(*weight);
+            }
+        }
+    }
+    let mut out = vec![0; 3 * rows.len() * weights.spans.len()];
+    let mut padded = vec![0; 3 * input.width + PAIR];
+    for (row, out) in input.rows(rows.start).zip(out.chunks_exact_mut(3 * weights.spans.len())) {
+        padded[..row.len()].copy_from_slice(row);
+        let taps = weights.spans.iter().zip(pairs.chunks_exact(pairs_each));
+        for (pixel, ((start, count), pairs)) in out.as_chunks_mut::<3>().0.iter_mut().zip(taps) {
+            let mut rest = &padded[3 * (start - input.left)..];
+            let mut sums = [0; PAIR];
+            for weights in &pairs[..count.div_ceil(2)] {
+                let Some(bytes) = rest.first_chunk::<PAIR>() else { break };
+                add(&mut sums, bytes, weights);
+                rest = &rest[6..];
+            }
+            for (channel, value) in pixel.iter_mut().enumerate() {
+                *value = to_u8(HALF + sums[channel] + sums[channel + 3]);
+            }
+        }
+    }
+    out
+}
+
+/// Bytes of a row summed at once.
+const BLOCK: usize = 32;
+
+/// The rows of `weights` for the given columns.
+#[multiversion::multiversion(targets("x86_64+avx2", "x86_64+sse4.1"))]
+fn vertical_pass(input: View<'_>, columns: Range<usize>, weights: &Weights) -> Vec<u8> {
+    let (first, row_bytes) = (3 * (columns.start - input.left), 3 * columns.len());
+    let mut out = vec![0; row_bytes * weights.spans.len()];
+    for ((start, weights), out) in weights.iter().zip(out.chunks_exact_mut(row_bytes)) {
+        let rows = || weights.iter().zip(input.rows(start));
+        let (blocks, rest) = out.as_chunks_mut::<BLOCK>();
+        let mut at = first;
+        for block in blocks {
+            let mut sums = [HALF; BLOCK];
+            for (weight, row) in rows() {
+                let Some(bytes) = row[at..].first_chunk() else { break };
+                add(&mut sums, bytes, &[*weight; BLOCK]);
+            }
+            for (value, sum) in block.iter_mut().zip(sums) {
+                *value = to_u8(sum);
+            }
+            at += BLOCK;
+        }
+        for (value, at) in rest.iter_mut().zip(at..) {
+            *value = to_u8(HALF + rows().map(|(weight, row)| weight * i32::from(row[at])).sum::<i32>());
+        }
+    }
+    out
+}
+
+/// Adds `bytes` times `weights`, lane by lane.
+#[expect(clippy::inline_always, reason = "to be compiled with the caller's instruction set")]
+#[inline(always)]
+fn add<const N: usize>(sums: &mut [i32; N], bytes: &[u8; N], weights: &[i32; N]) {
+    for ((sum, byte), weight) in sums.iter_mut().zip(bytes).zip(weights) {
+        *sum += i32::from(*byte) * weight;
+    }
+}

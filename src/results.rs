@@ -1,0 +1,17 @@
+//! What one row comes to: the hand-off from the pipeline to the part writer.
+
+use crate::engine::RowOutput;
+use crate::row_error::RowError;
+
+/// Everything that is written about one row besides its carried columns.
+#[derive(Debug, Clone)]
+pub struct RowResult {
+    /// Caption and vectors, or why there are none.
+    pub outcome: Result<RowOutput, RowError>,
+    /// Width and height in pixels after EXIF rotation; None when the image was not decoded.
+    pub image_size: Option<(u32, u32)>,
+    /// BLAKE3 of the image bytes; None when they were not fetched.
+    pub content_hash: Option<blake3::Hash>,
+    /// What the row's content looked like from outside, to tell the next night whether it changed.
+    pub content_signature: String,
+}

@@ -1,0 +1,112 @@
+//! What goes wrong with one row. A row error never stops a run: it becomes the row's
+//! `error_stage`, `error_kind` and `error_message` columns. What does stop a run is [`crate::error::JobError`].
+
+use std::fmt;
+
+/// The step of the pipeline in which a row failed; the `error_stage` column.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Stage {
+    /// Reading the row's image or text out of the manifest.
+    Manifest,
+    /// Getting the image's bytes.
+    Fetch,
+    /// Turning image bytes into pixel values.
+    Preprocess,
+    /// Running the image encoder, text encoder or fusion graph.
+    Encode,
+    /// Writing the caption, token by token.
+    Generate,
+}
+
+/// Why a row failed; the `error_kind` column. The set is closed and documented in the README.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ErrorKind {
+    /// The row's image (or, in a text-only job, its text) is null.
+    NullInput,
+    /// No such file or object.
+    NotFound,
+    /// The storage refused access to this one object, or its URI lies outside `limits.roots`.
+    Forbidden,
+    /// More bytes than `limits.max_image_bytes`.
+    TooLarge,
+    /// More pixels than `limits.max_image_pixels`.
+    TooManyPixels,
+    /// The bytes are no image of a supported format.
+    UnsupportedFormat,
+    /// The bytes claim a supported format and cannot be decoded.
+    CorruptImage,
+    /// The image's URI cannot be understood.
+    InvalidUri,
+    /// A model produced NaN or infinity for this row.
+    NonFiniteOutput,
+    /// The storage did not answer in time.
+    Timeout,
+    /// The storage failed in another way that may pass.
+    Io,
+}
+
+impl ErrorKind {
+    /// Whether the same row may well succeed on another night.
+    #[must_use]
+    pub const fn is_transient(self) -> bool {
+        matches!(self, Self::Timeout | Self::Io)
+    }
+
+    /// The name written to the `error_kind` column.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::NullInput => "null_input",
+            Self::NotFound => "not_found",
+            Self::Forbidden => "forbidden",
+            Self::TooLarge => "too_large",
+            Self::TooManyPixels => "too_many_pixels",
+            Self::UnsupportedFormat => "unsupported_format",
+            Self::CorruptImage => "corrupt_image",
+            Self::InvalidUri => "invalid_uri",
+            Self::NonFiniteOutput => "non_finite_output",
+            Self::Timeout => "timeout",
+            Self::Io => "io",
+        }
+    }
+}
+
+impl Stage {
+    /// The name written to the `error_stage` column.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Manifest => "manifest",
+            Self::Fetch => "fetch",
+            Self::Preprocess => "preprocess",
+            Self::Encode => "encode",
+            Self::Generate => "generate",
+        }
+    }
+}
+
+/// One row's failure: where, of what kind, and in words that say what was expected and what was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RowError {
+    /// The step that failed.
+    pub stage: Stage,
+    /// The documented kind.
+    pub kind: ErrorKind,
+    /// Lower-case sentence for people.
+    pub message: String,
+}
+
+impl RowError {
+    /// A failure of `kind` in `stage`.
+    pub fn new(stage: Stage, kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self { stage, kind, message: message.into() }
+    }
+}
+
+impl fmt::Display for RowError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({}): {}", self.kind.as_str(), self.stage.as_str(), self.message)
+    }
+}
+
+impl std::error::Error for RowError {}

@@ -1,0 +1,224 @@
+//! What the tests share: a folder with a manifest, a job file, and a way to run it and look at the output.
+
+use std::path::{Path, PathBuf};
+use std::process::Output;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, FixedSizeListArray, Float32Array, StringArray};
+use arrow::compute::concat_batches;
+use arrow::datatypes::{Float32Type, Schema};
+use arrow::record_batch::RecordBatch;
+use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use tempfile::TempDir;
+
+/// A file of this repository.
+pub fn repo(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+/// The binary under test, with nothing inherited that would change what it does.
+pub fn nightcap() -> std::process::Command {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_nightcap"));
+    for name in ["SLURM_ARRAY_TASK_ID", "JOB_COMPLETION_INDEX", "AWS_BATCH_JOB_ARRAY_INDEX", "NIGHTCAP_LOG", "NIGHTCAP_KILL_AT"] {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// A small picture that differs with `seed`, as PNG bytes.
+pub fn picture(seed: u32) -> Vec<u8> {
+    let pixel = |x: u32, y: u32| {
+        let wave = |a: u32, b: u32| ((x * a + y * b + seed * 37) % 256) as u8;
+        image::Rgb([wave(3 + seed % 7, 5), wave(11, 2 + seed % 5), wave(1 + seed % 3, 7 + seed % 11)])
+    };
+    let mut bytes = std::io::Cursor::new(Vec::new());
+    image::RgbImage::from_fn(48, 40, pixel).write_to(&mut bytes, image::ImageFormat::Png).unwrap();
+    bytes.into_inner()
+}
+
+/// A column of strings, some null.
+pub fn strings<S: AsRef<str>>(values: impl IntoIterator<Item = Option<S>>) -> ArrayRef {
+    Arc::new(values.into_iter().collect::<StringArray>())
+}
+
+/// Writes columns as a Parquet file with row groups of `group_rows`.
+pub fn write_parquet(path: &Path, columns: Vec<(&str, ArrayRef)>, group_rows: usize) {
+    let batch = RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, array)| (name, array, true))).unwrap();
+    let properties = parquet::file::properties::WriterProperties::builder().set_max_row_group_row_count(Some(group_rows)).build();
+    let file = std::fs::File::create(path).unwrap();
+    let mut writer = ArrowWriter::try_new(file, batch.schema(), Some(properties)).unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+}
+
+/// All rows of a Parquet file.
+pub fn read_parquet(path: &Path) -> RecordBatch {
+    let file = std::fs::File::open(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let reader = ParquetRecordBatchReaderBuilder::try_new(file).unwrap();
+    let schema: Arc<Schema> = reader.schema().clone();
+    let batches: Vec<_> = reader.build().unwrap().map(Result::unwrap).collect();
+    concat_batches(&schema, &batches).unwrap()
+}
+
+/// A temporary folder with `manifest.parquet` and `job.toml`, writing to `out`.
+pub struct Workplace {
+    pub folder: TempDir,
+}
+
+impl Workplace {
+    /// An empty one.
+    pub fn new() -> Self {
+        Self { folder: tempfile::tempdir().unwrap() }
+    }
+
+    /// `rows` pictures in files, every third row with a title, in parts of `part_rows`.
+    pub fn with_pictures(rows: u32, part_rows: u32) -> Self {
+        let workplace = Self::new();
+        std::fs::create_dir(workplace.path("photos")).unwrap();
+        for row in 0..rows {
+            std::fs::write(workplace.path(&format!("photos/{row}.png")), picture(row)).unwrap();
+        }
+        let all = 0..rows;
+        let columns = vec![
+            ("id", strings(all.clone().map(|row| Some(format!("row-{row:04}"))))),
+            ("image", strings(all.clone().map(|row| Some(format!("photos/{row}.png"))))),
+            ("title", strings(all.map(|row| (row % 3 == 0).then(|| format!("a dog on the beach {row}"))))),
+        ];
+        write_parquet(&workplace.path("manifest.parquet"), columns, 16);
+        workplace.job(&format!(
+            "[input]\nmanifest = \"manifest.parquet\"\nkey = \"id\"\nimage = \"image\"\ntext = \"title\"\n\
+             [model]\npath = \"{}\"\n[output]\npath = \"out\"\npart_rows = {part_rows}\n\
+             [runtime]\nbatch_size = 4\nthreads = 1\n",
+            repo("tests/fixtures/tiny_model").display()
+        ));
+        workplace
+    }
+
+    /// A path in it.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Writes `job.toml`.
+    pub fn job(&self, text: &str) {
+        std::fs::write(self.path("job.toml"), text).unwrap();
+    }
+
+    /// A command on `job.toml`.
+    pub fn command(&self, name: &str, arguments: &[&str]) -> std::process::Command {
+        let mut command = nightcap();
+        command.arg(name).arg(self.path("job.toml")).args(arguments);
+        command
+    }
+
+    /// Runs the job and says how it ended.
+    pub fn run(&self, arguments: &[&str]) -> Output {
+        self.command("run", arguments).output().unwrap()
+    }
+
+    /// Runs the job, which must succeed.
+    pub fn run_ok(&self, arguments: &[&str]) {
+        let output = self.run(arguments);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    /// The ids of published runs, oldest first.
+    pub fn published(&self, output: &str) -> Vec<String> {
+        let Ok(entries) = std::fs::read_dir(self.path(output).join("_nightcap/published")) else { return Vec::new() };
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let mut runs: Vec<(i64, String)> = names
+            .map(|name| {
+                let record = std::fs::read(self.path(output).join("_nightcap/published").join(&name)).unwrap();
+                let record: serde_json::Value = serde_json::from_slice(&record).unwrap();
+                (record["run_seq"].as_i64().unwrap(), name.trim_end_matches(".json").to_owned())
+            })
+            .collect();
+        runs.sort();
+        runs.into_iter().map(|(_, run)| run).collect()
+    }
+
+    /// The parts of a run by name.
+    pub fn parts(&self, output: &str, run: &str) -> Vec<(String, Vec<u8>)> {
+        let folder = self.path(output).join(format!("run={run}"));
+        let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
+        let mut parts: Vec<_> = entries
+            .map(|entry| entry.unwrap().path())
+            .filter(|path| path.extension().is_some_and(|extension| extension == "parquet"))
+            .map(|path| (path.file_name().unwrap().to_str().unwrap().to_owned(), std::fs::read(&path).unwrap()))
+            .collect();
+        parts.sort();
+        parts
+    }
+
+    /// All rows of a published run, which must be the only one when `run` is None.
+    pub fn rows(&self, output: &str, run: Option<&str>) -> Rows {
+        let published = self.published(output);
+        let run = run.unwrap_or_else(|| {
+            assert_eq!(published.len(), 1, "one published run");
+            &published[0]
+        });
+        let folder = self.path(output).join(format!("run={run}"));
+        let batches: Vec<_> =
+            self.parts(output, run).iter().map(|(name, _)| read_parquet(&folder.join(name))).collect();
+        Rows(concat_batches(&batches[0].schema(), &batches).unwrap())
+    }
+}
+
+/// Rows of the output by column.
+pub struct Rows(pub RecordBatch);
+
+impl Rows {
+    pub fn len(&self) -> usize {
+        self.0.num_rows()
+    }
+
+    pub fn column(&self, name: &str) -> &ArrayRef {
+        self.0.column_by_name(name).unwrap_or_else(|| panic!("no column {name} in {:?}", self.0.schema()))
+    }
+
+    pub fn has(&self, name: &str) -> bool {
+        self.0.column_by_name(name).is_some()
+    }
+
+    /// A string column.
+    pub fn text(&self, name: &str) -> Vec<Option<String>> {
+        self.column(name).as_string::<i32>().iter().map(|value| value.map(str::to_owned)).collect()
+    }
+
+    /// An f32 column.
+    pub fn number(&self, name: &str) -> Vec<Option<f32>> {
+        self.column(name).as_primitive::<Float32Type>().iter().collect()
+    }
+
+    /// An f32 vector column.
+    pub fn vectors(&self, name: &str) -> Vec<Option<Vec<f32>>> {
+        let list: &FixedSizeListArray = self.column(name).as_fixed_size_list();
+        (0..list.len())
+            .map(|row| {
+                list.is_valid(row).then(|| {
+                    let values = list.value(row);
+                    values.as_any().downcast_ref::<Float32Array>().unwrap().values().to_vec()
+                })
+            })
+            .collect()
+    }
+
+    /// The index of the row with this `id`.
+    pub fn index(&self, id: &str) -> usize {
+        self.text("id").iter().position(|found| found.as_deref() == Some(id)).unwrap_or_else(|| panic!("no row {id}"))
+    }
+}
+
+/// The largest difference between two columns of vectors, which must be null in the same rows.
+pub fn largest_difference(a: &[Option<Vec<f32>>], b: &[Option<Vec<f32>>]) -> f32 {
+    assert_eq!(a.len(), b.len());
+    let mut largest = 0.0f32;
+    for (a, b) in a.iter().zip(b) {
+        assert_eq!(a.is_some(), b.is_some());
+        for (a, b) in a.iter().flatten().zip(b.iter().flatten()) {
+            largest = largest.max((a - b).abs());
+        }
+    }
+    largest
+}

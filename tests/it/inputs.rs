@@ -1,0 +1,79 @@
+//! Bad rows: each becomes the right pixels or an error row, and the others are not touched.
+
+use crate::common::{Workplace, picture, repo, strings, write_parquet};
+
+#[test]
+fn broken_and_unusual_images_become_pixels_or_error_rows() {
+    let workplace = Workplace::with_pictures(2, 100);
+    let fixtures = repo("tests/fixtures/images");
+    let mut uris: Vec<Option<String>> = std::fs::read_dir(&fixtures)
+        .unwrap()
+        .map(|entry| Some(entry.unwrap().path().to_string_lossy().into_owned()))
+        .collect();
+    uris.sort();
+    let listed = uris.len();
+    let strange_name = "photos/ein schönes Bild, 100% #1 [a]?.png";
+    std::fs::write(workplace.path(strange_name), picture(99)).unwrap();
+    let odd = [None, Some("photos/missing.png"), Some("photos"), Some(""), Some("s3://bucket/key.jpg"), Some(strange_name)];
+    uris.extend(odd.iter().map(|uri| uri.map(str::to_owned)));
+    uris.push(Some(format!("file://{}", workplace.path("photos/1.png").display())));
+    uris.push(Some("photos/0.png".to_owned()));
+    let ids = strings((0..uris.len()).map(|row| Some(format!("{row}"))));
+    write_parquet(&workplace.path("manifest.parquet"), vec![("id", ids), ("image", strings(uris.clone()))], 100);
+    let job = std::fs::read_to_string(workplace.path("job.toml")).unwrap().replace("text = \"title\"\n", "");
+    workplace.job(&job);
+    let run = workplace.run(&["--set", "limits.max_failed_fraction=1.0"]);
+    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+    let rows = workplace.rows("out", None);
+    assert_eq!(rows.len(), uris.len());
+    let (status, stage, kind, message) =
+        (rows.text("status"), rows.text("error_stage"), rows.text("error_kind"), rows.text("error_message"));
+    let mut failures = Vec::new();
+    for row in 0..rows.len() {
+        let failed = status[row].as_deref() == Some("failed");
+        assert_eq!(failed, kind[row].is_some() && message[row].is_some() && stage[row].is_some());
+        assert_eq!(failed, rows.text("caption")[row].is_none());
+        assert_eq!(failed, rows.vectors("image_embedding")[row].is_none());
+        if failed {
+            let name = uris[row].as_deref().map_or("null", |uri| uri.rsplit('/').next().unwrap());
+            failures.push(format!("{name}: {} {}", stage[row].as_deref().unwrap(), kind[row].as_deref().unwrap()));
+        }
+    }
+    insta::assert_snapshot!(failures.join("\n"), @"");
+    // The well-formed neighbours are what they are without the broken ones.
+    let last = rows.len() - 1;
+    assert_eq!(status[last].as_deref(), Some("ok"));
+    assert_eq!(status[listed + 5].as_deref(), Some("ok"), "a strange file name: {:?}", message[listed + 5]);
+    let caption = rows.text("caption")[last].clone();
+    workplace.run_ok(&["--set", "output.path=alone", "--set", &format!("input.where=\"id = '{last}'\"")]);
+    assert_eq!(workplace.rows("alone", None).text("caption"), [caption]);
+}
+
+#[test]
+fn limits_turn_large_images_into_error_rows() {
+    let workplace = Workplace::with_pictures(3, 10);
+    let check = |setting: &str, output: &str, expected: &str| {
+        let output_setting = format!("output.path={output}");
+        let run = workplace.run(&["--set", setting, "--set", &output_setting, "--set", "limits.min_failed_rows=100"]);
+        assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+        let kinds = workplace.rows(output, None).text("error_kind");
+        assert!(kinds.iter().all(|kind| kind.as_deref() == Some(expected)), "{kinds:?}");
+    };
+    check("limits.max_image_bytes=100", "bytes", "too_large");
+    check("limits.max_image_pixels=1000", "pixels", "too_many_pixels");
+    check("limits.roots=[\"/nowhere\"]", "roots", "forbidden");
+}
+
+#[test]
+fn too_many_failed_rows_exit_1_but_are_published() {
+    let workplace = Workplace::with_pictures(12, 5);
+    for row in 0..11 {
+        std::fs::write(workplace.path(&format!("photos/{row}.png")), b"not a picture").unwrap();
+    }
+    let run = workplace.run(&[]);
+    assert_eq!(run.status.code(), Some(1));
+    let rows = workplace.rows("out", None);
+    assert_eq!(rows.text("status").iter().filter(|status| status.as_deref() == Some("failed")).count(), 11);
+    let few = workplace.run(&["--set", "limits.min_failed_rows=12", "--set", "output.path=few"]);
+    assert_eq!(few.status.code(), Some(0), "below min_failed_rows the fraction does not count");
+}

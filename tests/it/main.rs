@@ -1,0 +1,22 @@
+//! Every integration test, in one binary. They run the real `nightcap` on real files with a tiny model.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking, writes its own files and says on stderr what it skips"
+)]
+
+mod common;
+mod engine;
+mod inputs;
+mod interruptions;
+mod jobs;
+mod model_directory;
+mod preprocess;
+mod readers;
+mod refusals;
+mod runs;
+mod small_graphs;

@@ -1,0 +1,483 @@
+//! Model directories that load and those that do not, with what is said about them.
+
+use std::path::Path;
+use std::process::Command;
+
+use nightcap::engine::{Engine, EngineOptions, GenerationOverrides, GenerationSettings, RowInput};
+use nightcap::model::{ModelDirectory, ModelError, Role, inspect};
+use tempfile::TempDir;
+
+use crate::engine::{pixels, tiny_model};
+
+/// A copy of the tiny model without the files `without`.
+fn copy(without: &[&str]) -> TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(tiny_model()).unwrap() {
+        let entry = entry.unwrap();
+        if !without.contains(&entry.file_name().to_str().unwrap()) {
+            std::fs::copy(entry.path(), copy.path().join(entry.file_name())).unwrap();
+        }
+    }
+    copy
+}
+
+fn write(copy: &TempDir, name: &str, text: &str) {
+    std::fs::write(copy.path().join(name), text).unwrap();
+}
+
+/// What opening `copy` says, with its path left out.
+fn refusal(copy: &TempDir, precision: Option<&str>) -> String {
+    let error = ModelDirectory::open(copy.path(), precision).unwrap_err();
+    error.to_string().replace(&copy.path().display().to_string(), "DIR")
+}
+
+#[test]
+fn the_whole_directory_is_understood() {
+    let directory = ModelDirectory::open(&tiny_model(), None).unwrap();
+    assert!(directory.can_caption() && directory.uses_side_text() && directory.takes_images());
+    assert_eq!(directory.image_embedding_dim(), Some(16));
+    assert_eq!(directory.text_embedding_dim(), Some(16));
+    assert_eq!(directory.fused_embedding_dim(), Some(16));
+    let preprocessor = directory.preprocessor().unwrap();
+    assert_eq!(preprocessor.source, "preprocessor_config.json");
+    assert_eq!(preprocessor.value["size"]["height"], 32);
+    let fed: Vec<_> =
+        directory.bindings().of(Role::Fusion).iter().map(|(name, from)| format!("{name} <- {from}")).collect();
+    insta::assert_snapshot!(fed.join("\n"), @"
+    image_hidden_states <- vision.last_hidden_state
+    text_hidden_states <- text.last_hidden_state
+    text_attention_mask <- tokens.attention_mask
+    ");
+}
+
+#[test]
+fn inspect_reports_everything() {
+    let copy = copy(&[]);
+    let report = inspect(copy.path(), None).to_string().replace(&copy.path().display().to_string(), "DIR");
+    // the weights, and with them the fingerprints and sizes, may be made anew
+    let report: Vec<_> = report.lines().filter(|line| !line.contains("fingerprint")).collect();
+    insta::assert_snapshot!(report.join("\n"), @r#"
+    DIR
+
+    vision: vision_model.onnx (49000 bytes; its name is the standard one, vision_model.onnx)
+      in   pixel_values  float32 [batch, 3, 32, 32]  <- pixel_values
+      out  last_hidden_state  float32 [batch, LayerNormalizationlast_hidden_state_dim_1, LayerNormalizationlast_hidden_state_dim_2]  -> another graph
+      out  image_embeds  float32 [batch, 16]  -> an embedding, normalised
+
+    text: text_model.onnx (44282 bytes; its name is the standard one, text_model.onnx)
+      in   input_ids  int64 [batch, text_length]  <- tokens.input_ids
+      in   attention_mask  int64 [batch, text_length]  <- tokens.attention_mask
+      out  last_hidden_state  float32 [batch, text_length, 24]  -> another graph
+      out  text_embeds  float32 [batch, 16]  -> an embedding, normalised
+
+    fusion: fusion.onnx (19094 bytes; its name is the standard one, fusion.onnx)
+      in   image_hidden_states  float32 [batch, 16, 24]  <- vision.last_hidden_state
+      in   text_hidden_states  float32 [batch, text_length, 24]  <- text.last_hidden_state
+      in   text_attention_mask  int64 [batch, text_length]  <- tokens.attention_mask
+      out  encoder_hidden_states  float32 [batch, LayerNormalizationencoder_hidden_states_dim_1, 24]  -> another graph
+      out  fused_embeds  float32 [batch, 16]  -> an embedding, normalised
+
+    decoder: decoder_with_past_model.onnx (116005 bytes; its name is the standard one, decoder_with_past_model.onnx)
+      in   input_ids  int64 [batch, sequence]  <- step.input_ids
+      in   encoder_hidden_states  float32 [batch, states, 24]  <- fusion.encoder_hidden_states
+      in   past_key_values.0.key  float32 [batch, 2, past, 12]  <- present.0.key of the step before
+      in   past_key_values.0.value  float32 [batch, 2, past, 12]  <- present.0.value of the step before
+      in   past_key_values.1.key  float32 [batch, 2, past, 12]  <- present.1.key of the step before
+      in   past_key_values.1.value  float32 [batch, 2, past, 12]  <- present.1.value of the step before
+      out  logits  float32 [batch, sequence, 134]  -> the next token
+      out  present.0.key  float32 [batch, 2, total, 12]  -> the state of the next step
+      out  present.0.value  float32 [batch, 2, total, 12]  -> the state of the next step
+      out  present.1.key  float32 [batch, 2, total, 12]  -> the state of the next step
+      out  present.1.value  float32 [batch, 2, total, 12]  -> the state of the next step
+
+    captions: yes
+    text of a row goes into caption and fused embedding: yes
+    image embedding: 16
+    text embedding: 16
+    fused embedding: 16
+    tokenizer: tokenizer.json
+
+    preprocessing:
+      do_normalize = true  (preprocessor_config.json)
+      do_rescale = true  (preprocessor_config.json)
+      do_resize = true  (preprocessor_config.json)
+      image_mean = [0.5,0.5,0.5]  (preprocessor_config.json)
+      image_processor_type = "ViTImageProcessor"  (preprocessor_config.json)
+      image_std = [0.5,0.5,0.5]  (preprocessor_config.json)
+      resample = 3  (preprocessor_config.json)
+      rescale_factor = 0.00392156862745098  (preprocessor_config.json)
+      size = {"height":32,"width":32}  (preprocessor_config.json)
+
+    generation:
+      decoder_start_token_id = 2  (generation_config.json)
+      bos_token_id = 2  (generation_config.json)
+      eos_token_id = 3  (generation_config.json)
+      pad_token_id = 0  (generation_config.json)
+      max_new_tokens = 12  (generation_config.json)
+      num_beams = 1  (generation_config.json)
+    "#);
+}
+
+#[test]
+fn inspect_of_a_broken_directory_says_what_is_missing() {
+    let copy = copy(&["text_model.onnx", "tokenizer.json"]);
+    let description = inspect(copy.path(), None);
+    assert_eq!(description.graphs.len(), 3);
+    let files: Vec<_> = description.problems.iter().map(|problem| problem.file.as_str()).collect();
+    assert_eq!(files, ["fusion.onnx", "tokenizer.json"]);
+    assert!(description.to_string().contains("NOTHING FEEDS IT"));
+    let json = serde_json::to_value(&description).unwrap();
+    assert_eq!(json["graphs"][0]["role"], "vision");
+}
+
+#[test]
+fn an_input_without_its_producer_is_named() {
+    insta::assert_snapshot!(refusal(&copy(&["text_model.onnx"]), None), @r#"
+    the model directory DIR cannot run:
+    fusion.onnx: input "text_hidden_states": it is fed by text.last_hidden_state, but there is no text graph
+      hint: add text_model.onnx, or bind the input to another output in nightcap.toml
+    "#);
+}
+
+#[test]
+fn an_unknown_input_is_named() {
+    let copy = copy(&[]);
+    write(&copy, "nightcap.toml", "[graphs]\nfusion = \"text_model.onnx\"\n");
+    insta::assert_snapshot!(refusal(&copy, None), @r#"
+    the model directory DIR cannot run:
+    text_model.onnx: nothing feeds input "input_ids" (int64 [batch, text_length])
+      hint: bind it in nightcap.toml: [bind] "fusion.input_ids" = "ROLE.OUTPUT"
+    text_model.onnx: nothing feeds input "attention_mask" (int64 [batch, text_length])
+      hint: bind it in nightcap.toml: [bind] "fusion.attention_mask" = "ROLE.OUTPUT"
+    decoder_with_past_model.onnx: input "encoder_hidden_states": it is fed by fusion.encoder_hidden_states, but text_model.onnx has no output "encoder_hidden_states"
+      hint: known are last_hidden_state, text_embeds
+    text_model.onnx: no graph uses its outputs (last_hidden_state, text_embeds), and there is no "fused_embeds" among them
+    "#);
+}
+
+#[test]
+fn decoder_inputs_that_are_not_supported_yet_are_named() {
+    let copy = copy(&["decoder_with_past_model.onnx"]);
+    write(&copy, "nightcap.toml", "[graphs]\ndecoder = \"text_model.onnx\"\n");
+    insta::assert_snapshot!(refusal(&copy, None), @r#"
+    the model directory DIR cannot run:
+    text_model.onnx: input "attention_mask" (int64 [batch, text_length]) of a decoder is not supported yet
+      hint: export the decoder without it
+    text_model.onnx: expected an output "logits", float [batch, tokens, vocabulary]; found last_hidden_state, text_embeds
+    "#);
+}
+
+#[test]
+fn missing_files_are_named() {
+    insta::assert_snapshot!(refusal(&copy(&["tokenizer.json", "preprocessor_config.json"]), None), @"
+    the model directory DIR cannot run:
+    tokenizer.json: missing, but text_model.onnx works on tokens
+      hint: save the fast tokenizer: transformers' AutoTokenizer.from_pretrained(...).save_pretrained(DIR) writes it
+    preprocessor_config.json: missing, but vision_model.onnx takes images and nothing says their size and normalisation
+      hint: copy it from the model's repository; transformers' AutoImageProcessor.from_pretrained(...).save_pretrained(DIR) writes it
+    ");
+}
+
+#[test]
+fn misspelt_keys_name_the_nearest_known_one() {
+    let copy = copy(&[]);
+    let toml = "[graph]\nx = 1\n[graphs]\nvison = \"a.onnx\"\ntext = \"text_modle.onnx\"\n[bind]\n\
+                \"fusoin.text_hidden_states\" = \"text.last_hidden_state\"\n\
+                \"fusion.text_hiden_states\" = \"text.last_hidden_state\"\n\
+                \"fusion.image_hidden_states\" = \"vision.last_hiden_state\"\n\
+                \"fusion.text_attention_mask\" = \"token.attention_mask\"\n";
+    write(&copy, "nightcap.toml", toml);
+    insta::assert_snapshot!(refusal(&copy, None), @r#"
+    the model directory DIR cannot run:
+    nightcap.toml: bind."fusion.text_attention_mask" = "token.attention_mask" names nothing that can feed a graph input
+      hint: known are pixel_values, tokens.input_ids, tokens.attention_mask, tokens.token_type_ids, step.input_ids, and ROLE.OUTPUT with one of the roles vision, text, fusion
+    nightcap.toml: bind."fusoin.text_hidden_states" names no graph input (expected "role.input")
+      hint: did you mean "fusion"?
+    nightcap.toml: unknown key "graph"
+      hint: did you mean "graphs"?
+    nightcap.toml: unknown key "graphs.vison"
+      hint: did you mean "graphs.vision"?
+    nightcap.toml: graphs.text = "text_modle.onnx", but there is no such file
+      hint: did you mean "text_model.onnx"?
+    nightcap.toml: bind."fusion.text_hiden_states": fusion.onnx has no input "text_hiden_states"
+      hint: did you mean "text_hidden_states"?
+    fusion.onnx: input "image_hidden_states": it is fed by vision.last_hiden_state, but vision_model.onnx has no output "last_hiden_state"
+      hint: did you mean "last_hidden_state"?
+    fusion.onnx: input "text_hidden_states": it is fed by text.last_hidden_state, but there is no text graph
+      hint: add text_model.onnx, or bind the input to another output in nightcap.toml
+    "#);
+}
+
+#[test]
+fn bindings_are_checked_for_type_and_rank() {
+    let copy = copy(&[]);
+    let toml = "[bind]\nfusion.image_hidden_states = \"vision.image_embeds\"\n\
+                fusion.text_hidden_states = \"tokens.attention_mask\"\ndecoder.encoder_hidden_states = \"tokens.input_ids\"\n";
+    write(&copy, "nightcap.toml", toml);
+    insta::assert_snapshot!(refusal(&copy, None), @r#"
+    the model directory DIR cannot run:
+    fusion.onnx: input "image_hidden_states": vision.image_embeds gives float32 with 2 axes, but the graph declares float32 [batch, 16, 24]
+    fusion.onnx: input "text_hidden_states": tokens.attention_mask gives int64 with 2 axes, but the graph declares float32 [batch, text_length, 24]
+    decoder_with_past_model.onnx: input "encoder_hidden_states": tokens.input_ids cannot feed a decoder graph
+    "#);
+}
+
+#[test]
+fn a_layout_of_another_family_is_not_supported_yet() {
+    let copy = copy(&["vision_model.onnx", "text_model.onnx", "fusion.onnx"]);
+    write(&copy, "encoder_model.onnx", "");
+    insta::assert_snapshot!(refusal(&copy, None), @"
+    the model directory DIR cannot run:
+    .: this layout of graphs is not supported yet; found decoder_with_past_model.onnx, encoder_model.onnx
+      hint: supported are vision_model.onnx, text_model.onnx, fusion.onnx, decoder_with_past_model.onnx (in the directory or its onnx/ folder, with a precision suffix if one is asked for); graphs that do the same under other names can be named in nightcap.toml
+    ");
+    let empty = tempfile::tempdir().unwrap();
+    insta::assert_snapshot!(refusal(&empty, None), @"
+    the model directory DIR cannot run:
+    .: no .onnx file in this directory or its onnx/ folder
+      hint: supported are vision_model.onnx, text_model.onnx, fusion.onnx, decoder_with_past_model.onnx (in the directory or its onnx/ folder, with a precision suffix if one is asked for); graphs that do the same under other names can be named in nightcap.toml
+    ");
+}
+
+#[test]
+fn a_precision_that_is_not_there_names_what_is() {
+    let copy = copy(&[]);
+    assert!(refusal(&copy, Some("fp61")).contains("did you mean \"fp16\"?"));
+    std::fs::rename(copy.path().join("text_model.onnx"), copy.path().join("text_model_fp16.onnx")).unwrap();
+    let said = refusal(&copy, None);
+    assert!(said.contains("text_model.onnx: missing; found text_model_fp16.onnx"), "{said}");
+}
+
+#[test]
+fn graphs_may_lie_in_the_onnx_folder() {
+    let copy = copy(&[]);
+    std::fs::create_dir(copy.path().join("onnx")).unwrap();
+    for role in Role::ALL {
+        let name = format!("{}.onnx", role.stem());
+        std::fs::rename(copy.path().join(&name), copy.path().join("onnx").join(&name)).unwrap();
+    }
+    let directory = ModelDirectory::open(copy.path(), None).unwrap();
+    assert_eq!(directory.graph(Role::Fusion).unwrap().file, "onnx/fusion.onnx");
+}
+
+#[test]
+fn files_that_are_no_graphs_are_named() {
+    let copy = copy(&[]);
+    write(&copy, "vision_model.onnx", "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12\n");
+    let said = refusal(&copy, None);
+    assert!(said.contains("vision_model.onnx: not readable") && said.contains("git lfs pull"), "{said}");
+    let whole = std::fs::read(tiny_model().join("vision_model.onnx")).unwrap();
+    std::fs::write(copy.path().join("vision_model.onnx"), &whole[..whole.len() - 10]).unwrap();
+    let said = refusal(&copy, None);
+    assert!(said.contains("is the file cut off?"), "{said}");
+}
+
+#[test]
+fn directories_with_fewer_roles_load_and_run() {
+    let image = pixels(1);
+    let run = |copy: &TempDir, captions: bool| {
+        let directory = ModelDirectory::open(copy.path(), None).unwrap();
+        let resolve = || GenerationSettings::resolve(&directory, &GenerationOverrides::default()).unwrap();
+        let generation = captions.then(resolve);
+        let options =
+            EngineOptions { threads: 1, generation, caption_similarity: true, wants_fused: true, images: true };
+        let mut engine = Engine::load(&directory, options).unwrap();
+        let image = directory.takes_images().then(|| engine.encode_images(&[&image], 32, 32).unwrap().remove(0));
+        engine.run(&[RowInput { image, text: Some("a red bus".into()) }]).unwrap().remove(0).unwrap()
+    };
+    let embedding_only = run(&copy(&["fusion.onnx", "decoder_with_past_model.onnx"]), false);
+    assert!(embedding_only.image_text_similarity.is_some() && embedding_only.fused_embedding.is_none());
+    let text_only =
+        copy(&["vision_model.onnx", "fusion.onnx", "decoder_with_past_model.onnx", "preprocessor_config.json"]);
+    let text_only = run(&text_only, false);
+    assert!(text_only.text_embedding.is_some() && text_only.image_embedding.is_none());
+    // without fusion the decoder attends to the image's own states
+    let captions_only = run(&copy(&["fusion.onnx", "text_model.onnx"]), true);
+    assert!(captions_only.caption.is_some_and(|caption| caption.tokens > 0 && caption.similarity.is_none()));
+}
+
+#[test]
+fn a_long_text_is_cut_at_what_the_encoder_takes() {
+    // the tokenizer's own limit taken away, config.json's max_position_embeddings (16) is left
+    let copy = copy(&["vision_model.onnx", "fusion.onnx", "decoder_with_past_model.onnx"]);
+    let embed = |folder: &Path| {
+        let directory = ModelDirectory::open(folder, None).unwrap();
+        let mut engine = Engine::load(&directory, EngineOptions { images: false, ..EngineOptions::default() }).unwrap();
+        let rows = ["the dog ".repeat(30), "snow".into()].map(|text| RowInput { image: None, text: Some(text) });
+        let outputs = engine.run(&rows).unwrap();
+        outputs.into_iter().map(|output| output.unwrap().text_embedding.unwrap()).collect::<Vec<_>>()
+    };
+    let cut_by_tokenizer = embed(&tiny_model());
+    let file = copy.path().join("tokenizer.json");
+    let mut tokenizer: serde_json::Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    assert_eq!(tokenizer["truncation"]["max_length"], 16);
+    tokenizer["truncation"] = serde_json::Value::Null;
+    tokenizer["padding"] = serde_json::Value::Null;
+    std::fs::write(&file, tokenizer.to_string()).unwrap();
+    assert_eq!(embed(copy.path()), cut_by_tokenizer);
+}
+
+#[test]
+fn captions_of_a_model_without_a_decoder_are_refused() {
+    let directory = ModelDirectory::open(&tiny_model(), None).unwrap();
+    let generation = Some(GenerationSettings::resolve(&directory, &GenerationOverrides::default()).unwrap());
+    let copy = copy(&["decoder_with_past_model.onnx"]);
+    let embeds = ModelDirectory::open(copy.path(), None).unwrap();
+    let error = Engine::load(&embeds, EngineOptions { generation, ..EngineOptions::default() }).unwrap_err();
+    assert!(error.to_string().contains("there is no decoder_with_past_model.onnx"), "{error}");
+}
+
+#[test]
+fn generation_settings_come_from_the_files_and_then_the_job() {
+    let copy = copy(&[]);
+    let resolve = |overrides: &GenerationOverrides| {
+        GenerationSettings::resolve(&ModelDirectory::open(copy.path(), None).unwrap(), overrides)
+    };
+    let plain = resolve(&GenerationOverrides::default()).unwrap();
+    assert_eq!((plain.max_new_tokens, plain.decoder_start_token_id), (12, 2));
+    assert_eq!(plain.eos_token_ids, [3]);
+    let shorter = resolve(&GenerationOverrides { max_new_tokens: Some(5), ..GenerationOverrides::default() }).unwrap();
+    assert_eq!(shorter.max_new_tokens, 5);
+    assert_ne!(shorter.canonical(), plain.canonical());
+
+    // transformers counts the start token into max_length; the decoder's section gives what the top level leaves open
+    std::fs::remove_file(copy.path().join("generation_config.json")).unwrap();
+    write(
+        &copy,
+        "config.json",
+        r#"{"max_length": 20, "bos_token_id": 2, "num_beams": 4, "repetition_penalty": 1.3, "suppress_tokens": [],
+            "decoder": {"max_length": 9, "eos_token_id": [3, 5], "bos_token_id": null, "n_positions": 16}}"#,
+    );
+    let said = resolve(&GenerationOverrides::default()).unwrap_err().to_string();
+    insta::assert_snapshot!(said.replace(&copy.path().display().to_string(), "DIR"), @r#"
+    the model directory DIR cannot run:
+    config.json: num_beams = 4 is not supported yet
+      hint: set generation.strategy = "greedy" in the job to write captions without it
+    config.json: repetition_penalty = 1.3 is not supported yet
+      hint: set generation.repetition_penalty = 1 in the job to write captions without it
+    "#);
+    let neutral = GenerationOverrides {
+        strategy: Some("greedy".into()),
+        repetition_penalty: Some(1.0),
+        ..GenerationOverrides::default()
+    };
+    let settings = resolve(&neutral).unwrap();
+    assert_eq!((settings.max_new_tokens, settings.decoder_start_token_id), (8, 2));
+    assert_eq!(settings.eos_token_ids, [3, 5]);
+    let long = GenerationOverrides { max_new_tokens: Some(17), ..neutral.clone() };
+    let said = resolve(&long).unwrap_err().to_string();
+    assert!(said.contains("max_new_tokens is 17, but config.json (decoder) gives the decoder 16 positions"), "{said}");
+    assert!(resolve(&GenerationOverrides { min_new_tokens: Some(9), ..neutral.clone() }).is_err());
+    let beams = GenerationOverrides { strategy: Some("beam".into()), ..neutral };
+    assert!(resolve(&beams).unwrap_err().to_string().contains("strategy = \"beam\" is not supported yet"));
+}
+
+#[test]
+fn fingerprints_follow_what_decides_the_result() {
+    let original = ModelDirectory::open(&tiny_model(), None).unwrap();
+    let both = |directory: &ModelDirectory, settings: &str| {
+        (directory.caption_fingerprint(settings).unwrap(), directory.embedding_fingerprint(settings).unwrap())
+    };
+    let (caption, embedding) = both(&original, "a");
+    assert_eq!((caption.len(), embedding.len()), (32, 32));
+    assert_ne!(caption, embedding);
+    assert_eq!(both(&ModelDirectory::open(copy(&[]).path(), None).unwrap(), "a"), (caption.clone(), embedding.clone()));
+    let (other_caption, other_embedding) = both(&original, "b");
+    assert!(other_caption != caption && other_embedding != embedding);
+
+    let changed = |name: &str| {
+        let copy = copy(&[]);
+        let mut bytes = std::fs::read(copy.path().join(name)).unwrap();
+        // a weight or a blank, in the middle of the file; nothing that changes what is declared
+        let place = bytes.len() / 2;
+        match name.rsplit_once('.') {
+            Some((_, "json")) => bytes.push(b' '),
+            _ => bytes[place] ^= 1,
+        }
+        std::fs::write(copy.path().join(name), bytes).unwrap();
+        both(&ModelDirectory::open(copy.path(), None).unwrap(), "a")
+    };
+    for name in ["vision_model.onnx", "text_model.onnx", "tokenizer.json", "preprocessor_config.json"] {
+        let (new_caption, new_embedding) = changed(name);
+        assert!(new_caption != caption && new_embedding != embedding, "{name}");
+    }
+    let (new_caption, same_embedding) = changed("decoder_with_past_model.onnx");
+    assert!(new_caption != caption && same_embedding == embedding);
+    assert_eq!(changed("generation_config.json"), (caption, embedding), "it counts through the resolved settings");
+}
+
+/// Run by the tests below in a process of its own, because a process loads one ONNX Runtime only.
+#[test]
+#[ignore = "a part of other tests"]
+fn child_says_which_library_it_loads() {
+    match nightcap::onnx::runtime() {
+        Ok(runtime) => println!("loaded {}", runtime.library().display()),
+        Err(error) => println!("refused: {error}"),
+    }
+}
+
+fn child(folder: &Path, variables: &[(&str, &Path)]) -> String {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "model_directory::child_says_which_library_it_loads", "--ignored", "--nocapture"]);
+    command.env_remove("ORT_DYLIB_PATH").env_remove("VIRTUAL_ENV").env("PATH", folder).current_dir(folder);
+    let output = command.envs(variables.iter().copied()).output().unwrap();
+    assert!(output.status.success());
+    String::from_utf8(output.stdout).unwrap().replace(&folder.display().to_string(), "DIR")
+}
+
+#[test]
+fn a_wrong_library_path_is_named_and_nothing_else_is_tried() {
+    let folder = tempfile::tempdir().unwrap();
+    let said = child(folder.path(), &[("ORT_DYLIB_PATH", &folder.path().join("libonnxruntime.so"))]);
+    let said = said.lines().skip_while(|line| !line.contains("refused")).take(3).collect::<Vec<_>>().join("\n");
+    insta::assert_snapshot!(said, @"
+    refused: no usable ONNX Runtime library found; looked at:
+      DIR/libonnxruntime.so (ORT_DYLIB_PATH): no such file
+    hint: `pip install onnxruntime`, or set ORT_DYLIB_PATH to the file libonnxruntime.so of ONNX Runtime 1.24 or newer
+    ");
+    std::fs::write(folder.path().join("libonnxruntime.so"), "no library").unwrap();
+    let said = child(folder.path(), &[("ORT_DYLIB_PATH", folder.path())]);
+    assert!(said.contains("DIR/libonnxruntime.so (ORT_DYLIB_PATH): cannot be loaded"), "{said}");
+}
+
+#[test]
+fn without_any_library_every_place_is_listed() {
+    let folder = tempfile::tempdir().unwrap();
+    let package = folder.path().join("venv/lib/python3.12/site-packages/onnxruntime/capi");
+    std::fs::create_dir_all(&package).unwrap();
+    std::fs::write(package.join("libonnxruntime.so.1.9.0"), "no library").unwrap();
+    std::fs::write(package.join("libonnxruntime_providers_shared.so"), "another").unwrap();
+    let said = child(folder.path(), &[("VIRTUAL_ENV", &folder.path().join("venv"))]);
+    if said.contains("loaded") {
+        return; // this system has a library where its loader finds it
+    }
+    for place in [
+        "(beside the binary): ",
+        "(VIRTUAL_ENV): cannot be loaded",
+        "(.venv): no such folder",
+        "(the system's loader): ",
+    ] {
+        assert!(said.contains(place), "{place} is missing in {said}");
+    }
+    assert!(said.contains("hint: `pip install onnxruntime`") && !said.contains("providers"), "{said}");
+}
+
+#[test]
+fn the_library_of_the_active_environment_is_found() {
+    let runtime = nightcap::onnx::runtime().unwrap();
+    assert!(runtime.build_info().contains("ORT Build Info"));
+    // `.../onnxruntime/capi/libonnxruntime.so.1.x.y` as a Python environment has it
+    let Some(capi) = runtime.library().parent().filter(|capi| capi.ends_with("onnxruntime/capi")) else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let packages = folder.path().join("venv/lib/python3.12/site-packages/onnxruntime");
+    std::fs::create_dir_all(&packages).unwrap();
+    std::os::unix::fs::symlink(capi, packages.join("capi")).unwrap();
+    let said = child(folder.path(), &[("VIRTUAL_ENV", &folder.path().join("venv"))]);
+    assert!(said.contains("loaded DIR/venv/lib/python3.12/site-packages/onnxruntime/capi/libonnxruntime.so"), "{said}");
+}
+
+#[test]
+fn every_problem_is_an_error_of_the_directory() {
+    let error = ModelDirectory::open(Path::new("/nowhere"), None).unwrap_err();
+    assert!(matches!(&error, ModelError::Directory { problems, .. } if problems.len() == 1), "{error}");
+}

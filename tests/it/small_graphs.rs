@@ -1,0 +1,227 @@
+//! Graphs of one or two nodes, written here byte by byte, for what the tiny model never does: NaN logits, ties, outputs
+//! with a wrong batch, weights in other files. Field numbers: <https://github.com/onnx/onnx/blob/main/onnx/onnx.proto>.
+
+use std::sync::Arc;
+
+use nightcap::engine::{
+    Engine, EngineOptions, Finish, GenerationOverrides, GenerationSettings, ImageFeatures, RowInput,
+};
+use nightcap::model::{ModelDirectory, Role};
+use nightcap::onnx::{GraphHeader, OnnxErrorKind, Port};
+use nightcap::row_error::{ErrorKind, Stage};
+use tempfile::TempDir;
+
+fn varint(mut number: u64) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    while number >= 0x80 {
+        bytes.push(number as u8 | 0x80);
+        number >>= 7;
+    }
+    bytes.push(number as u8);
+    bytes
+}
+
+fn number(field: u64, value: u64) -> Vec<u8> {
+    [varint(field << 3), varint(value)].concat()
+}
+
+fn bytes(field: u64, content: &[u8]) -> Vec<u8> {
+    [varint(field << 3 | 2), varint(content.len() as u64), content.to_vec()].concat()
+}
+
+fn text(field: u64, content: &str) -> Vec<u8> {
+    bytes(field, content.as_bytes())
+}
+
+/// A declared input or output; an axis of 0 stands for a dynamic one. `kind`: 1 float32, 7 int64.
+fn port(field: u64, name: &str, kind: u64, axes: &[u64]) -> Vec<u8> {
+    let axis = |&size: &u64| bytes(1, &if size == 0 { text(2, "any") } else { number(1, size) });
+    let shape: Vec<u8> = axes.iter().flat_map(axis).collect();
+    let tensor = [number(1, kind), bytes(2, &shape)].concat();
+    bytes(field, &[text(1, name), bytes(2, &bytes(1, &tensor))].concat())
+}
+
+fn node(operator: &str, inputs: &[&str], output: &str, attribute: &[u8]) -> Vec<u8> {
+    let inputs: Vec<u8> = inputs.iter().flat_map(|input| text(1, input)).collect();
+    bytes(1, &[inputs, text(2, output), text(4, operator), attribute.to_vec()].concat())
+}
+
+fn attribute(name: &str, kind: u64, value: &[u8]) -> Vec<u8> {
+    bytes(5, &[text(1, name), number(20, kind), value.to_vec()].concat())
+}
+
+fn model(graph: &[Vec<u8>]) -> Vec<u8> {
+    [number(1, 8), bytes(8, &number(2, 13)), bytes(7, &[graph.concat(), text(2, "graph")].concat())].concat()
+}
+
+/// Vision gives the mean over the channels of a `1 x 4` image as one state of width 4, called `state`.
+fn vision(state: &str) -> Vec<u8> {
+    let axes = [attribute("axes", 7, &number(8, 1)), attribute("keepdims", 2, &number(3, 0))].concat();
+    model(&[
+        node("ReduceMean", &["pixel_values"], state, &axes),
+        port(11, "pixel_values", 1, &[0, 3, 0, 0]),
+        port(12, state, 1, &[0, 0, 4]),
+    ])
+}
+
+/// The decoder's logits are the roots of the image's state: every caption is four pixels, and negative ones are NaN.
+fn decoder(state: &str) -> Vec<u8> {
+    model(&[
+        node("Sqrt", &[state], "logits", &[]),
+        port(11, "input_ids", 7, &[0, 0]),
+        port(11, state, 1, &[0, 0, 4]),
+        port(12, "logits", 1, &[0, 0, 4]),
+    ])
+}
+
+fn captioner(vision_state: &str, decoder_state: &str) -> TempDir {
+    directory(&[("vision_model.onnx", vision(vision_state)), ("decoder_with_past_model.onnx", decoder(decoder_state))])
+}
+
+fn directory(graphs: &[(&str, Vec<u8>)]) -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let tokenizer = r#"{"version": "1.0", "added_tokens": [{"id": 0, "content": "</s>", "special": true, "single_word": false,
+        "lstrip": false, "rstrip": false, "normalized": false}], "pre_tokenizer": {"type": "WhitespaceSplit"},
+        "model": {"type": "WordLevel", "vocab": {"</s>": 0, "one": 1, "two": 2, "three": 3}, "unk_token": "one"}}"#;
+    for (name, content) in [
+        ("tokenizer.json", tokenizer),
+        ("preprocessor_config.json", "{}"),
+        ("generation_config.json", r#"{"decoder_start_token_id": 0, "eos_token_id": 0, "max_new_tokens": 3}"#),
+    ] {
+        std::fs::write(folder.path().join(name), content).unwrap();
+    }
+    for (name, content) in graphs {
+        std::fs::write(folder.path().join(name), content).unwrap();
+    }
+    folder
+}
+
+fn engine(folder: &TempDir) -> Engine {
+    let directory = ModelDirectory::open(folder.path(), None).unwrap();
+    let resolve = || GenerationSettings::resolve(&directory, &GenerationOverrides::default()).unwrap();
+    let generation = directory.can_caption().then(resolve);
+    Engine::load(&directory, EngineOptions { threads: 1, generation, ..EngineOptions::default() }).unwrap()
+}
+
+/// A `3 x 1 x 4` image whose channels are all `pixels`.
+fn encode(engine: &mut Engine, images: &[[f32; 4]]) -> Vec<Arc<ImageFeatures>> {
+    let images: Vec<_> = images.iter().map(|pixels| pixels.repeat(3)).collect();
+    let images: Vec<_> = images.iter().map(Vec::as_slice).collect();
+    engine.encode_images(&images, 1, 4).unwrap()
+}
+
+#[test]
+fn nan_logits_fail_their_row_alone_and_ties_go_to_the_lowest_token() {
+    let folder = captioner("last_hidden_state", "encoder_hidden_states");
+    let mut engine = engine(&folder);
+    let images =
+        encode(&mut engine, &[[0.0, 1.0, 4.0, 4.0], [1.0, 1.0, -1.0, 1.0], [9.0, 9.0, 1.0, 0.0], [0.0, 0.0, 0.0, 1.0]]);
+    let rows: Vec<_> = images.into_iter().map(|image| RowInput { image: Some(image), text: None }).collect();
+    let outputs = engine.run(&rows).unwrap();
+    let caption = |row: usize| outputs[row].as_ref().unwrap().caption.as_ref().unwrap();
+    assert_eq!((caption(0).text.as_str(), caption(0).tokens, caption(0).finish), ("two two two", 3, Finish::Length));
+    let one_token = 2.0 - (1.0_f64 + 1.0_f64.exp() + 2.0 * 2.0_f64.exp()).ln();
+    assert!((f64::from(caption(0).logprob) - 3.0 * one_token).abs() < 1e-5);
+    let error = outputs[1].as_ref().unwrap_err();
+    assert_eq!((error.stage, error.kind), (Stage::Generate, ErrorKind::NonFiniteOutput));
+    assert_eq!((caption(2).text.as_str(), caption(2).tokens, caption(2).finish), ("", 1, Finish::Eos));
+    assert_eq!(caption(3).text, "three three three");
+}
+
+#[test]
+fn a_decoder_input_takes_the_output_of_its_name() {
+    let said = ModelDirectory::open(captioner("last_hidden_state", "cross").path(), None).unwrap_err().to_string();
+    assert!(said.contains("nothing feeds input \"cross\""), "{said}");
+    let folder = captioner("cross", "cross");
+    let bindings = ModelDirectory::open(folder.path(), None).unwrap().bindings().of(Role::Decoder).to_vec();
+    assert_eq!(bindings[1].1.to_string(), "vision.cross");
+    let mut engine = engine(&folder);
+    let image = Some(encode(&mut engine, &[[0.0, 0.0, 1.0, 0.0]]).remove(0));
+    let output = engine.run(&[RowInput { image, text: None }]).unwrap().remove(0).unwrap();
+    assert_eq!(output.caption.unwrap().text, "two two two");
+}
+
+#[test]
+fn infinite_pixels_fail_their_row_alone() {
+    let folder = captioner("last_hidden_state", "encoder_hidden_states");
+    let mut engine = engine(&folder);
+    let images = encode(&mut engine, &[[0.0, f32::INFINITY, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0]]);
+    let rows: Vec<_> = images.into_iter().map(|image| RowInput { image: Some(image), text: None }).collect();
+    let outputs = engine.run(&rows).unwrap();
+    assert_eq!(outputs[0].as_ref().unwrap_err().stage, Stage::Encode);
+    assert_eq!(outputs[1].as_ref().unwrap().caption.as_ref().unwrap().text, "two two two");
+}
+
+#[test]
+fn an_output_with_another_batch_is_refused() {
+    let constant: Vec<u8> = [number(1, 1), number(1, 2), number(2, 1), bytes(9, &[0; 8])].concat();
+    let graph = model(&[
+        node("Constant", &[], "image_embeds", &attribute("value", 4, &bytes(5, &constant))),
+        port(11, "pixel_values", 1, &[0, 3, 0, 0]),
+        port(12, "image_embeds", 1, &[0, 2]),
+    ]);
+    let folder = directory(&[("vision_model.onnx", graph)]);
+    let mut engine = engine(&folder);
+    let image = [0.0; 12];
+    assert_eq!(engine.encode_images(&[&image], 1, 4).unwrap()[0].embedding, Some(vec![0.0, 0.0]));
+    let error = engine.encode_images(&[&image, &image], 1, 4).unwrap_err();
+    assert_eq!(error.kind, OnnxErrorKind::Run);
+    assert!(error.what.contains("output \"image_embeds\" has shape [1, 2] for a batch of 2 rows"), "{error}");
+}
+
+#[test]
+fn the_width_of_embeddings_must_be_known_and_kept() {
+    let constant: Vec<u8> = [number(1, 1), number(1, 2), number(2, 1), bytes(9, &[0; 8])].concat();
+    let graph = model(&[
+        node("Constant", &[], "image_embeds", &attribute("value", 4, &bytes(5, &constant))),
+        port(11, "pixel_values", 1, &[0, 3, 0, 0]),
+        port(12, "image_embeds", 1, &[0, 0]),
+    ]);
+    let folder = directory(&[("vision_model.onnx", graph)]);
+    let said = ModelDirectory::open(folder.path(), None).unwrap_err().to_string();
+    assert!(said.contains("declares no width") && said.contains("projection_dim in config.json"), "{said}");
+    std::fs::write(folder.path().join("config.json"), r#"{"projection_dim": 3}"#).unwrap();
+    let error = engine(&folder).encode_images(&[&[0.0; 12]], 1, 4).unwrap_err();
+    assert!(error.what.contains("expected \"image_embeds\" of shape [1, 3], found [1, 2]"), "{error}");
+}
+
+#[test]
+fn weights_in_other_files_are_found_and_initializers_are_no_inputs() {
+    let external = |file: &str| {
+        let entry = |key: &str, value: &str| bytes(13, &[text(1, key), text(2, value)].concat());
+        [number(1, 2), number(2, 1), entry("location", file), entry("offset", "0"), number(14, 1)].concat()
+    };
+    let weight = [external("vision_model.onnx_data"), text(8, "weight")].concat();
+    let graph = model(&[
+        bytes(5, &weight),
+        node("Constant", &[], "other", &attribute("value", 4, &bytes(5, &external("more.data")))),
+        node("Identity", &["pixel_values"], "image_embeds", &[]),
+        port(11, "weight", 1, &[2]),
+        port(11, "pixel_values", 1, &[0, 3, 0, 0]),
+        port(12, "image_embeds", 1, &[0, 2]),
+    ]);
+    let folder = directory(&[("vision_model.onnx", graph)]);
+    let header = GraphHeader::read(&folder.path().join("vision_model.onnx")).unwrap();
+    assert_eq!(
+        header.external_files.iter().map(String::as_str).collect::<Vec<_>>(),
+        ["more.data", "vision_model.onnx_data"]
+    );
+    assert_eq!(header.inputs.iter().map(Port::describe).collect::<Vec<_>>(), ["float32 [any, 3, any, any]"]);
+
+    let said = ModelDirectory::open(folder.path(), None).unwrap_err().to_string();
+    assert!(said.contains("vision_model.onnx: its weights lie in") && said.contains("which is missing"), "{said}");
+    let write = |name: &str, content: &str| std::fs::write(folder.path().join(name), content).unwrap();
+    write("more.data", "weights");
+    write("vision_model.onnx_data", "weights");
+    let fingerprint = || ModelDirectory::open(folder.path(), None).unwrap().embedding_fingerprint("").unwrap();
+    let before = fingerprint();
+    assert_eq!(before, fingerprint());
+    write("more.data", "Weights");
+    assert_ne!(before, fingerprint(), "weights in other files count");
+}
+
+#[test]
+fn an_engine_can_be_moved_to_another_thread() {
+    fn assert_send<T: Send>() {}
+    assert_send::<Engine>();
+}
