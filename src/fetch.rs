@@ -81,7 +81,9 @@ impl Fetcher {
         let path = match uri.split_once("://") {
             Some(("file", path)) => path,
             Some((scheme, _)) => {
-                return Err(invalid(format!("{uri:?}: expected a local path or file:// URI; {scheme}:// is not supported yet")));
+                return Err(invalid(format!(
+                    "{uri:?}: expected a local path or file:// URI; {scheme}:// is not supported yet"
+                )));
             }
             None => uri,
         };
@@ -115,7 +117,8 @@ async fn within<T>(
     match tokio::time::timeout(timeout, work).await {
         Ok(outcome) => outcome.map_err(|error| explain(path, &error)),
         Err(_) => {
-            let message = format!("{}: no answer within {} ms (`limits.fetch_timeout_ms`)", path.display(), timeout.as_millis());
+            let message =
+                format!("{}: no answer within {} ms (`limits.fetch_timeout_ms`)", path.display(), timeout.as_millis());
             Err(RowError::new(Stage::Fetch, ErrorKind::Timeout, message))
         }
     }

@@ -41,7 +41,8 @@ fn variable(name: &'static str) -> Option<String> {
 fn start_log(format: LogFormat, terminal: &Terminal) {
     let filter = EnvFilter::try_from_env("NIGHTCAP_LOG").unwrap_or_else(|_| EnvFilter::new("nightcap=info,warn"));
     let writer = terminal.clone();
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(move || writer.clone()).with_target(false);
+    let lines =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(move || writer.clone()).with_target(false);
     // Fails only if a log was started before, which nothing in this process does.
     let _ = match format {
         LogFormat::Json => lines.json().flatten_event(true).try_init(),

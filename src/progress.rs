@@ -85,7 +85,14 @@ impl Progress {
             let rate = done as f64 / elapsed.as_secs_f64();
             let left_s = self.total.saturating_sub(done) as f64 / rate.max(f64::MIN_POSITIVE);
             let (rows, left_s) = (self.total, left_s.round() as u64);
-            tracing::info!(done, rows, failed = failures, rows_per_s = (rate * 10.0).round() / 10.0, left_s, "progress");
+            tracing::info!(
+                done,
+                rows,
+                failed = failures,
+                rows_per_s = (rate * 10.0).round() / 10.0,
+                left_s,
+                "progress"
+            );
         }
     }
 

@@ -23,7 +23,10 @@ pub(super) fn execute(args: &PlanArgs, context: &mut Context<'_>) -> Result<Stat
     line("rows", format!("{rows} selected"));
     // Nothing is compared with earlier runs yet, so none of the rows count as done.
     line("done", "0 (every run takes every selected row)".to_owned());
-    line("parts", format!("{} of {} rows", rows.div_ceil(prepared.job.output.part_rows), prepared.job.output.part_rows));
+    line(
+        "parts",
+        format!("{} of {} rows", rows.div_ceil(prepared.job.output.part_rows), prepared.job.output.part_rows),
+    );
     line("output", prepared.job.output.path.display().to_string());
     if let Some(processor) = &prepared.processor {
         line("images", processor.describe());

@@ -94,10 +94,16 @@ fn columns(job: &Job, model: &ModelDirectory, caption: bool) -> Result<OutputCol
         Err(Error::Unfit(format!("the model in {}: {what}\nhint: {hint}", model.path().display())))
     };
     if has_image && !model.takes_images() {
-        return unfit("it has no vision graph, but the job names `input.image`", "leave `input.image` out to embed texts only");
+        return unfit(
+            "it has no vision graph, but the job names `input.image`",
+            "leave `input.image` out to embed texts only",
+        );
     }
     if !has_image && model.text_embedding_dim().is_none() {
-        return unfit("it gives no text embeddings, which is all a job without `input.image` makes", "use a model with a text graph");
+        return unfit(
+            "it gives no text embeddings, which is all a job without `input.image` makes",
+            "use a model with a text graph",
+        );
     }
     let has_text = job.input.text.is_some();
     let image_embedding = model.image_embedding_dim().filter(|_| has_image && wants.image);
@@ -116,7 +122,10 @@ fn columns(job: &Job, model: &ModelDirectory, caption: bool) -> Result<OutputCol
     };
     let any_vector = [image_embedding, text_embedding, fused_embedding].iter().any(Option::is_some);
     if !caption && !any_vector {
-        return unfit("with these settings there is nothing to write", "switch `generation.enabled` or one of `[embedding]` on");
+        return unfit(
+            "with these settings there is nothing to write",
+            "switch `generation.enabled` or one of `[embedding]` on",
+        );
     }
     Ok(columns)
 }

@@ -18,7 +18,7 @@ use crate::output::store::OutputStore;
 use crate::output::{part_path, published_path};
 use crate::pipeline::{self, Stages};
 use crate::plan::PlanError;
-use crate::plan::claim::{Claimed, Draft, claim};
+use crate::plan::claim::{Claimed, Draft, check_run_id, claim};
 use crate::plan::shard::Shard;
 use crate::progress::Progress;
 
@@ -26,6 +26,7 @@ pub(super) fn execute(args: &RunArgs, context: &mut Context<'_>) -> Result<Statu
     if args.retry_failed || args.full {
         return Err(not_supported(if args.full { "--full" } else { "--retry-failed" }));
     }
+    args.run_id.as_deref().map(check_run_id).transpose()?;
     let shard = Shard::resolve(args.shard.as_deref(), context.variable)?;
     if shard.is_some() && args.run_id.is_none() {
         let why = "a shard needs --run-id, so that all shards work on one run\nhint: give every shard the same id, as in --run-id r20261123";
@@ -81,7 +82,11 @@ fn claim_run(store: &OutputStore, prepared: &Prepared, run: Option<&str>) -> Res
     let claimed = claim(store, &draft, run)?;
     let (planned, asked) = (claimed.plan.batch_size, prepared.job.runtime.batch_size);
     if planned != asked {
-        tracing::warn!(planned, asked, "the run keeps the batch size it was planned with, so that its parts stay comparable");
+        tracing::warn!(
+            planned,
+            asked,
+            "the run keeps the batch size it was planned with, so that its parts stay comparable"
+        );
     }
     Ok(claimed)
 }
@@ -98,8 +103,7 @@ fn make_parts(
     let Some(first) = missing.first() else { return Ok(()) };
     tracing::debug!(first = part_path(&claimed.plan.run, *first), parts = missing.len(), "making parts");
     let (metrics, progress) = (Arc::new(Metrics::default()), Progress::new(&context.terminal, rows));
-    let (fetcher, encoder) =
-        (Fetcher::new(&prepared.job.limits), prepared.encoder(&claimed.plan));
+    let (fetcher, encoder) = (Fetcher::new(&prepared.job.limits), prepared.encoder(&claimed.plan));
     let stages = Stages {
         job: &prepared.job,
         manifest: &prepared.manifest,
@@ -137,7 +141,11 @@ fn judge(counts: &Counts, limits: &Limits) -> Status {
     let allowed = limits.max_failed_fraction * counts.rows as f64;
     if counts.failed >= limits.min_failed_rows.max(1) && counts.failed as f64 > allowed {
         let fraction = limits.max_failed_fraction;
-        tracing::error!(failed = counts.failed, rows = counts.rows, "more rows failed than limits.max_failed_fraction = {fraction} allows");
+        tracing::error!(
+            failed = counts.failed,
+            rows = counts.rows,
+            "more rows failed than limits.max_failed_fraction = {fraction} allows"
+        );
         return Status::TooManyFailed;
     }
     Status::Done

@@ -15,7 +15,9 @@ use serde::{Deserialize, Serialize};
 #[non_exhaustive]
 pub enum JobFileError {
     /// The file cannot be read.
-    #[error("cannot read the job file {path}: {source}\nhint: give the path of a TOML job file, as in `nightcap run jobs/sample.toml`")]
+    #[error(
+        "cannot read the job file {path}: {source}\nhint: give the path of a TOML job file, as in `nightcap run jobs/sample.toml`"
+    )]
     Unreadable {
         /// The path as given.
         path: PathBuf,

@@ -30,7 +30,8 @@ pub fn select(manifest: &Manifest, predicate: Option<&str>) -> Result<Vec<Roarin
                 ManifestError::Predicate {
                     predicate: predicate.to_owned(),
                     path: file.snapshot.path.clone(),
-                    message: error.to_string(),
+                    // What follows an empty line is polars' query plan.
+                    message: error.to_string().split("\n\n").next().unwrap_or_default().to_owned(),
                 }
             })?;
         }
@@ -49,14 +50,14 @@ fn select_slice(
     let predicate = polars::sql::sql_expr(predicate)?;
     let options = ScanArgsParquet { glob: false, ..ScanArgsParquet::default() };
     let path = path.to_str().ok_or_else(|| PolarsError::ComputeError("the path is not UTF-8".into()))?;
-    let rows = LazyFrame::scan_parquet(path.into(), options)?.slice(i64::from(first), length).with_row_index(ROW, None);
+    let rows = LazyFrame::scan_parquet(path.into(), options)?.slice(i64::from(first), length);
     let mut checked = rows.clone().select([predicate.clone().alias("predicate")]);
     let kind = checked.collect_schema()?.get("predicate").cloned();
     if !matches!(kind, Some(DataType::Boolean | DataType::Null)) {
         let found = kind.map_or_else(|| "nothing".to_owned(), |kind| kind.to_string());
         return Err(PolarsError::ComputeError(format!("expected true or false, found {found}").into()));
     }
-    let kept = rows.filter(predicate).select([col(ROW)]).collect()?;
+    let kept = rows.with_row_index(ROW, None).filter(predicate).select([col(ROW)]).collect()?;
     let numbers: &IdxCa = kept.column(ROW)?.idx()?;
     selected.extend(numbers.into_no_null_iter().map(|number| first + number));
     Ok(())

@@ -92,7 +92,9 @@ pub enum ManifestError {
         found: DataType,
     },
     /// Two manifest files whose columns differ.
-    #[error("{path} and {first} differ in column `{column}`: {found} against {expected}\nhint: give files of one schema, or one job for each")]
+    #[error(
+        "{path} and {first} differ in column `{column}`: {found} against {expected}\nhint: give files of one schema, or one job for each"
+    )]
     Mixed {
         /// The later file.
         path: PathBuf,
@@ -114,7 +116,9 @@ pub enum ManifestError {
         rows: u64,
     },
     /// A predicate that polars refuses.
-    #[error("`input.where` = {predicate:?} cannot be evaluated on {path}: {message}\nhint: it is a SQL expression over the manifest's columns that is true or false, as in \"width >= 200 AND lang = 'en'\"")]
+    #[error(
+        "`input.where` = {predicate:?} cannot be evaluated on {path}: {message}\nhint: it is a SQL expression over the manifest's columns that is true or false, as in \"width >= 200 AND lang = 'en'\""
+    )]
     Predicate {
         /// As written.
         predicate: String,
@@ -233,11 +237,8 @@ fn expand(patterns: &[String]) -> Result<Vec<PathBuf>, ManifestError> {
             files.push(path.to_owned());
             continue;
         }
-        let glob_text = if path.is_dir() {
-            format!("{}/*.parquet", glob::Pattern::escape(pattern))
-        } else {
-            pattern.clone()
-        };
+        let glob_text =
+            if path.is_dir() { format!("{}/*.parquet", glob::Pattern::escape(pattern)) } else { pattern.clone() };
         let matches =
             glob::glob(&glob_text).map_err(|source| ManifestError::Glob { pattern: pattern.clone(), source })?;
         let before = files.len();

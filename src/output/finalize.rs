@@ -77,7 +77,8 @@ pub fn part_summary(store: &OutputStore, path: &str) -> Result<PartSummary, Outp
     let file = metadata.file_metadata();
     let value = |key: &str| {
         let entries = file.key_value_metadata().into_iter().flatten();
-        let found = entries.filter(|entry| entry.key == format!("nightcap.{key}")).find_map(|entry| entry.value.clone());
+        let found =
+            entries.filter(|entry| entry.key == format!("nightcap.{key}")).find_map(|entry| entry.value.clone());
         found.ok_or_else(|| wrong(format!("no `nightcap.{key}` in its footer")))
     };
     let counts = serde_json::from_str(&value("counts")?).map_err(|error| wrong(error.to_string()))?;
@@ -131,15 +132,20 @@ pub fn finalize(store: &OutputStore, run: &str) -> Result<Published, OutputError
     for part in 0..plan.parts {
         let path = part_path(run, part);
         let summary = part_summary(store, &path)?;
-        let wrong = |expected: String, found: String| {
-            Err(OutputError::WrongPart { path: path.clone(), expected, found })
-        };
+        let wrong =
+            |expected: String, found: String| Err(OutputError::WrongPart { path: path.clone(), expected, found });
         if summary.plan_digest != digest {
             return Err(OutputError::ForeignPart { path, found: summary.plan_digest, expected: digest });
         }
         let expected = plan.rows_in(part);
-        if summary.rows != expected || summary.counts.rows != expected || summary.counts.ok + summary.counts.failed != expected {
-            return wrong(format!("{expected} rows"), format!("{} rows, counted as {:?}", summary.rows, summary.counts));
+        if summary.rows != expected
+            || summary.counts.rows != expected
+            || summary.counts.ok + summary.counts.failed != expected
+        {
+            return wrong(
+                format!("{expected} rows"),
+                format!("{} rows, counted as {:?}", summary.rows, summary.counts),
+            );
         }
         let first = columns.get_or_insert_with(|| summary.columns.clone());
         if *first != summary.columns {

@@ -26,7 +26,9 @@ use serde::{Deserialize, Serialize};
 #[non_exhaustive]
 pub enum OutputError {
     /// The folder is missing, no folder, or not permitted.
-    #[error("cannot use the output folder {path}: {source}\nhint: `output.path` must be a folder this user may create and write")]
+    #[error(
+        "cannot use the output folder {path}: {source}\nhint: `output.path` must be a folder this user may create and write"
+    )]
     Folder {
         /// The folder.
         path: PathBuf,
@@ -44,7 +46,9 @@ pub enum OutputError {
         source: object_store::Error,
     },
     /// A record that is not what this version writes.
-    #[error("{path} in the output folder is not readable: {message}\nhint: it was damaged, or written by another version of nightcap")]
+    #[error(
+        "{path} in the output folder is not readable: {message}\nhint: it was damaged, or written by another version of nightcap"
+    )]
     Record {
         /// Path within OUTPUT.
         path: String,
@@ -52,13 +56,17 @@ pub enum OutputError {
         message: String,
     },
     /// The parts of this job would have other columns than those already there.
-    #[error("this job's columns differ from those already in OUTPUT: {difference}\nhint: one OUTPUT has one schema; give this job another `output.path`")]
+    #[error(
+        "this job's columns differ from those already in OUTPUT: {difference}\nhint: one OUTPUT has one schema; give this job another `output.path`"
+    )]
     Schema {
         /// The first difference.
         difference: String,
     },
     /// A part of the run's name that belongs to another plan.
-    #[error("{path} exists and belongs to another plan (found {found}, expected {expected})\nhint: two different jobs were given the same --run-id; use another")]
+    #[error(
+        "{path} exists and belongs to another plan (found {found}, expected {expected})\nhint: two different jobs were given the same --run-id; use another"
+    )]
     ForeignPart {
         /// Path within OUTPUT.
         path: String,
@@ -74,7 +82,9 @@ pub enum OutputError {
         run: String,
     },
     /// Parts that are not there yet.
-    #[error("run {run} has {present} of {expected} parts; the first missing one is {first}\nhint: run the job again with --run-id {run} to make the missing parts, then finalize")]
+    #[error(
+        "run {run} has {present} of {expected} parts; the first missing one is {first}\nhint: run the job again with --run-id {run} to make the missing parts, then finalize"
+    )]
     Incomplete {
         /// The run id.
         run: String,
@@ -86,7 +96,9 @@ pub enum OutputError {
         first: String,
     },
     /// A part that does not hold what the plan says.
-    #[error("{path}: expected {expected}, found {found}\nhint: the part was changed after it was written; remove it and run the job again with the same --run-id")]
+    #[error(
+        "{path}: expected {expected}, found {found}\nhint: the part was changed after it was written; remove it and run the job again with the same --run-id"
+    )]
     WrongPart {
         /// Path within OUTPUT.
         path: String,
@@ -104,7 +116,9 @@ pub enum OutputError {
         source: parquet::errors::ParquetError,
     },
     /// A carried column whose name the output needs for itself.
-    #[error("the manifest's column `{column}` has the name of a column that nightcap writes\nhint: leave it out with `output.columns`, or rename it in the manifest")]
+    #[error(
+        "the manifest's column `{column}` has the name of a column that nightcap writes\nhint: leave it out with `output.columns`, or rename it in the manifest"
+    )]
     Collision {
         /// The name.
         column: String,

@@ -159,7 +159,8 @@ impl PartEncoder {
         }
         if wants.image {
             let side = |pick: fn((u32, u32)) -> u32| -> ArrayRef {
-                let sides = results.iter().map(|row| row.image_size.map(|size| i32::try_from(pick(size)).unwrap_or(i32::MAX)));
+                let sides =
+                    results.iter().map(|row| row.image_size.map(|size| i32::try_from(pick(size)).unwrap_or(i32::MAX)));
                 Arc::new(sides.collect::<Int32Array>())
             };
             arrays.push(side(|(width, _)| width));

@@ -90,7 +90,11 @@ impl fmt::Display for Status {
             return writeln!(f, "no runs");
         }
         let width = self.runs.iter().map(|run| run.run.len()).max().unwrap_or(0).max("run".len());
-        writeln!(f, "{:width$}  seq  state       {:>13}  {:>10}  {:>10}  {:>10}", "run", "parts", "rows", "ok", "failed")?;
+        writeln!(
+            f,
+            "{:width$}  seq  state       {:>13}  {:>10}  {:>10}  {:>10}",
+            "run", "parts", "rows", "ok", "failed"
+        )?;
         for run in &self.runs {
             let state = match run.state {
                 State::Published => "published",

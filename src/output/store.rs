@@ -98,7 +98,11 @@ impl OutputStore {
             let size = result.meta.size;
             Ok((result.bytes().await?, size))
         };
-        self.runtime.block_on(get).map_err(|source| OutputError::Store { action: "read", path: path.to_owned(), source })
+        self.runtime.block_on(get).map_err(|source| OutputError::Store {
+            action: "read",
+            path: path.to_owned(),
+            source,
+        })
     }
 
     /// The JSON record at `path`, or None.

@@ -152,7 +152,8 @@ impl OpenPart {
     fn encode_images(&self, engine: &mut Engine) -> Result<Vec<(blake3::Hash, Arc<ImageFeatures>)>, Error> {
         let mut listed = HashSet::new();
         let images = self.pending.iter().filter_map(|row| row.image.as_ref());
-        let new: Vec<_> = images.filter(|(hash, _)| !self.features.contains_key(hash) && listed.insert(*hash)).collect();
+        let new: Vec<_> =
+            images.filter(|(hash, _)| !self.features.contains_key(hash) && listed.insert(*hash)).collect();
         let Some((_, first)) = new.first() else { return Ok(Vec::new()) };
         let pixels: Vec<&[f32]> = new.iter().map(|(_, pixels)| pixels.data.as_slice()).collect();
         let features = engine.encode_images(&pixels, first.height as usize, first.width as usize)?;

@@ -55,8 +55,13 @@ enum Unit {
 pub(super) fn run(stages: &Stages<'_>, input: Receiver<ReadItem>, out: &Sender<IngestItem>) -> Result<(), Error> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
     let runtime = runtime.map_err(|source| Error::System { action: "start the fetch thread", source })?;
-    let workers = rayon::ThreadPoolBuilder::new().num_threads(stages.job.runtime.threads).thread_name(|i| format!("preprocess-{i}"));
-    let workers = workers.build().map_err(|error| Error::System { action: "start the preprocessing threads", source: std::io::Error::other(error) })?;
+    let workers = rayon::ThreadPoolBuilder::new()
+        .num_threads(stages.job.runtime.threads)
+        .thread_name(|i| format!("preprocess-{i}"));
+    let workers = workers.build().map_err(|error| Error::System {
+        action: "start the preprocessing threads",
+        source: std::io::Error::other(error),
+    })?;
     runtime.block_on(async {
         let mut budget = Budget::new(stages.job.runtime.prefetch_bytes);
         let items = stream::unfold(input, |mut input| async { input.recv().await.map(|item| (item, input)) });
@@ -88,7 +93,9 @@ fn units(item: ReadItem, budget: &mut Budget) -> Vec<Unit> {
 async fn ingest(stages: &Stages<'_>, workers: &rayon::ThreadPool, unit: Unit) -> IngestItem {
     match unit {
         Unit::PartEnd { part, carried } => IngestItem::PartEnd { part, carried },
-        Unit::Row { batch, index, turn } => IngestItem::Row(Box::new(ingest_row(stages, workers, &batch, index, turn).await)),
+        Unit::Row { batch, index, turn } => {
+            IngestItem::Row(Box::new(ingest_row(stages, workers, &batch, index, turn).await))
+        }
     }
 }
 
@@ -109,7 +116,9 @@ async fn ingest_row(
         room: None,
         text,
     };
-    let null = |what: &str| Err(RowError::new(Stage::Manifest, ErrorKind::NullInput, format!("the {what} column is null in this row")));
+    let null = |what: &str| {
+        Err(RowError::new(Stage::Manifest, ErrorKind::NullInput, format!("the {what} column is null in this row")))
+    };
     // What the content looks like from outside: for the signature, not for the model.
     let mut outside = String::new();
     let fetched: Result<Option<Bytes>, RowError> = async {

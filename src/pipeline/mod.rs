@@ -96,7 +96,8 @@ pub fn run(stages: &Stages<'_>, engine: Engine, parts: &BTreeSet<u64>) -> Result
         let (infer_out, infer_in) = std::sync::mpsc::sync_channel(1);
         let spawn_error = |source| Error::System { action: "start a thread", source };
         let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
-        let read = thread("read").spawn_scoped(scope, move || read::run(stages, parts, &read_out)).map_err(spawn_error)?;
+        let read =
+            thread("read").spawn_scoped(scope, move || read::run(stages, parts, &read_out)).map_err(spawn_error)?;
         let ingest = thread("ingest")
             .spawn_scoped(scope, move || ingest::run(stages, read_in, &ingest_out))
             .map_err(spawn_error)?;

@@ -52,14 +52,11 @@ pub struct Claimed {
 pub fn claim(store: &OutputStore, draft: &Draft<'_>, run: Option<&str>) -> Result<Claimed, Error> {
     check_schema(store, draft.schema)?;
     match run {
-        Some(run) => {
-            check_run_id(run)?;
-            match load_plan(store, run) {
-                Ok(plan) => resume(store, draft, plan),
-                Err(OutputError::NoSuchRun { .. }) => create(store, draft, run, true),
-                Err(error) => Err(error.into()),
-            }
-        }
+        Some(run) => match load_plan(store, run) {
+            Ok(plan) => resume(store, draft, plan),
+            Err(OutputError::NoSuchRun { .. }) => create(store, draft, run, true),
+            Err(error) => Err(error.into()),
+        },
         None => match unfinished(store, draft)? {
             Some(plan) => resume(store, draft, plan),
             None => create(store, draft, &crate::clock::run_id(), false),
@@ -67,8 +64,11 @@ pub fn claim(store: &OutputStore, draft: &Draft<'_>, run: Option<&str>) -> Resul
     }
 }
 
-/// Whether `run` is a name that no reader takes for a number or a date.
-fn check_run_id(run: &str) -> Result<(), PlanError> {
+/// Checks that `run` is a name that no reader takes for a number or a date.
+///
+/// # Errors
+/// [`PlanError::RunId`].
+pub fn check_run_id(run: &str) -> Result<(), PlanError> {
     let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || c == '-';
     if run.starts_with(|c: char| c.is_ascii_lowercase()) && run.chars().all(fits) {
         return Ok(());
@@ -79,7 +79,9 @@ fn check_run_id(run: &str) -> Result<(), PlanError> {
 /// One OUTPUT has one schema: the first plan fixes it.
 fn check_schema(store: &OutputStore, schema: &Schema) -> Result<(), Error> {
     let path = "_nightcap/schema.json";
-    let describe = |field: &arrow::datatypes::FieldRef| format!("{} {}{}", field.name(), field.data_type(), if field.is_nullable() { "" } else { " not null" });
+    let describe = |field: &arrow::datatypes::FieldRef| {
+        format!("{} {}{}", field.name(), field.data_type(), if field.is_nullable() { "" } else { " not null" })
+    };
     let ours: Vec<String> = schema.fields().iter().map(describe).collect();
     if store.put_new(path, json(&ours, path)?)? == Put::Created {
         return Ok(());

@@ -19,13 +19,17 @@ use crate::manifest::{FileSnapshot, Manifest, ManifestError, filter};
 #[non_exhaustive]
 pub enum PlanError {
     /// A run id that readers might take for a number or date.
-    #[error("--run-id {run:?}: expected a lower-case letter, then letters, digits, `_` or `-`, as in r20261123t041500z")]
+    #[error(
+        "--run-id {run:?}: expected a lower-case letter, then letters, digits, `_` or `-`, as in r20261123t041500z"
+    )]
     RunId {
         /// As given.
         run: String,
     },
     /// The run exists with other settings.
-    #[error("run {run} was planned with other settings: {difference}\nhint: use another --run-id, or the job as it was")]
+    #[error(
+        "run {run} was planned with other settings: {difference}\nhint: use another --run-id, or the job as it was"
+    )]
     OtherJob {
         /// The run id.
         run: String,
@@ -33,7 +37,9 @@ pub enum PlanError {
         difference: String,
     },
     /// The manifest is not the one that was planned.
-    #[error("the manifest has changed since run {run} was planned: {path}\nhint: start a new run with another --run-id")]
+    #[error(
+        "the manifest has changed since run {run} was planned: {path}\nhint: start a new run with another --run-id"
+    )]
     ManifestChanged {
         /// The run id.
         run: String,
@@ -166,7 +172,10 @@ pub fn difference(ours: &Identity, theirs: &Identity) -> String {
     let names: BTreeSet<&String> = ours.keys().chain(theirs.keys()).collect();
     let differ = names.into_iter().filter(|name| ours.get(*name) != theirs.get(*name));
     let show = |value: Option<&serde_json::Value>| value.map_or_else(|| "nothing".to_owned(), ToString::to_string);
-    differ.map(|name| format!("{name} is {}, was {}", show(ours.get(name)), show(theirs.get(name)))).collect::<Vec<_>>().join("; ")
+    differ
+        .map(|name| format!("{name} is {}, was {}", show(ours.get(name)), show(theirs.get(name))))
+        .collect::<Vec<_>>()
+        .join("; ")
 }
 
 #[cfg(test)]

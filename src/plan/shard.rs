@@ -37,7 +37,8 @@ impl Shard {
         };
         let Some(flag) = flag else {
             let Some(task) = number("SLURM_ARRAY_TASK_ID")? else { return Ok(None) };
-            let fields = (number("SLURM_ARRAY_TASK_MIN")?, number("SLURM_ARRAY_TASK_MAX")?, number("SLURM_ARRAY_TASK_COUNT")?);
+            let fields =
+                (number("SLURM_ARRAY_TASK_MIN")?, number("SLURM_ARRAY_TASK_MAX")?, number("SLURM_ARRAY_TASK_COUNT")?);
             return match fields {
                 (Some(min), Some(max), Some(count)) if max + 1 == min + count && (min..=max).contains(&task) => {
                     Self::checked(task - min, count).map(Some)
@@ -81,8 +82,9 @@ mod tests {
     use super::*;
 
     fn resolve(flag: Option<&str>, variables: &[(&str, &str)]) -> Result<Option<Shard>, String> {
-        let variable =
-            |name: &'static str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned());
+        let variable = |name: &'static str| {
+            variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
+        };
         Shard::resolve(flag, variable).map_err(|error| error.to_string())
     }
 

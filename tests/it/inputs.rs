@@ -14,7 +14,8 @@ fn broken_and_unusual_images_become_pixels_or_error_rows() {
     let listed = uris.len();
     let strange_name = "photos/ein schönes Bild, 100% #1 [a]?.png";
     std::fs::write(workplace.path(strange_name), picture(99)).unwrap();
-    let odd = [None, Some("photos/missing.png"), Some("photos"), Some(""), Some("s3://bucket/key.jpg"), Some(strange_name)];
+    let odd =
+        [None, Some("photos/missing.png"), Some("photos"), Some(""), Some("s3://bucket/key.jpg"), Some(strange_name)];
     uris.extend(odd.iter().map(|uri| uri.map(str::to_owned)));
     uris.push(Some(format!("file://{}", workplace.path("photos/1.png").display())));
     uris.push(Some("photos/0.png".to_owned()));
@@ -39,7 +40,28 @@ fn broken_and_unusual_images_become_pixels_or_error_rows() {
             failures.push(format!("{name}: {} {}", stage[row].as_deref().unwrap(), kind[row].as_deref().unwrap()));
         }
     }
-    insta::assert_snapshot!(failures.join("\n"), @"");
+    insta::assert_snapshot!(failures.join("\n"), @r"
+    error_avif.jpg: preprocess unsupported_format
+    error_bmp_like_text.bmp: preprocess unsupported_format
+    error_bomb.jpg: preprocess too_many_pixels
+    error_bomb.png: preprocess too_many_pixels
+    error_empty.jpg: preprocess corrupt_image
+    error_header_only.jpg: preprocess corrupt_image
+    error_no_end_marker.jpg: preprocess corrupt_image
+    error_text.jpg: preprocess unsupported_format
+    error_truncated.bmp: preprocess corrupt_image
+    error_truncated.gif: preprocess corrupt_image
+    error_truncated.jpg: preprocess corrupt_image
+    error_truncated.png: preprocess corrupt_image
+    error_truncated.tiff: preprocess corrupt_image
+    error_truncated.webp: preprocess corrupt_image
+    error_truncated_progressive.jpg: preprocess corrupt_image
+    null: manifest null_input
+    missing.png: fetch not_found
+    photos: fetch not_found
+    : fetch invalid_uri
+    key.jpg: fetch invalid_uri
+    ");
     // The well-formed neighbours are what they are without the broken ones.
     let last = rows.len() - 1;
     assert_eq!(status[last].as_deref(), Some("ok"));

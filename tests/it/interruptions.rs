@@ -28,15 +28,32 @@ fn killed_at_every_fail_point() {
     let (workplace, expected) = undisturbed();
     // Puts: schema 1, claim 2, selection 3, plan 4, then a part each, the published record last.
     let points = [
-        "before_put:1", "after_put:1", "before_put:2", "after_put:2", "before_put:3", "after_put:3", "before_plan:1",
-        "after_put:4", "before_part:1", "after_part:1", "before_part:12", "before_put:16", "after_put:16", "after_part:22",
-        "before_publish:1", "before_put:27", "after_put:27",
+        "before_put:1",
+        "after_put:1",
+        "before_put:2",
+        "after_put:2",
+        "before_put:3",
+        "after_put:3",
+        "before_plan:1",
+        "after_put:4",
+        "before_part:1",
+        "after_part:1",
+        "before_part:12",
+        "before_put:16",
+        "after_put:16",
+        "after_part:22",
+        "before_publish:1",
+        "before_put:27",
+        "after_put:27",
     ];
     for (index, point) in points.iter().enumerate() {
         let output = format!("killed-{index}");
         let setting = format!("output.path={output}");
-        let killed =
-            workplace.command("run", &["--run-id", "night", "--set", &setting]).env("NIGHTCAP_KILL_AT", point).output().unwrap();
+        let killed = workplace
+            .command("run", &["--run-id", "night", "--set", &setting])
+            .env("NIGHTCAP_KILL_AT", point)
+            .output()
+            .unwrap();
         assert_eq!(killed.status.code(), None, "{point} was not reached: {}", String::from_utf8_lossy(&killed.stderr));
         let before = workplace.parts(&output, "night");
         assert!(before.iter().all(|part| expected.contains(part)), "{point}: a part is visible that is not whole");

@@ -9,11 +9,13 @@
     reason = "a test fails by panicking, writes its own files and says on stderr what it skips"
 )]
 
+#[allow(unreachable_pub, reason = "a module of a test binary")]
 mod common;
 mod engine;
 mod inputs;
 mod interruptions;
 mod jobs;
+mod library;
 mod model_directory;
 mod preprocess;
 mod readers;

@@ -1,7 +1,6 @@
 //! Model directories that load and those that do not, with what is said about them.
 
 use std::path::Path;
-use std::process::Command;
 
 use nightcap::engine::{Engine, EngineOptions, GenerationOverrides, GenerationSettings, RowInput};
 use nightcap::model::{ModelDirectory, ModelError, Role, inspect};
@@ -404,76 +403,6 @@ fn fingerprints_follow_what_decides_the_result() {
     let (new_caption, same_embedding) = changed("decoder_with_past_model.onnx");
     assert!(new_caption != caption && same_embedding == embedding);
     assert_eq!(changed("generation_config.json"), (caption, embedding), "it counts through the resolved settings");
-}
-
-/// Run by the tests below in a process of its own, because a process loads one ONNX Runtime only.
-#[test]
-#[ignore = "a part of other tests"]
-fn child_says_which_library_it_loads() {
-    match nightcap::onnx::runtime() {
-        Ok(runtime) => println!("loaded {}", runtime.library().display()),
-        Err(error) => println!("refused: {error}"),
-    }
-}
-
-fn child(folder: &Path, variables: &[(&str, &Path)]) -> String {
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", "model_directory::child_says_which_library_it_loads", "--ignored", "--nocapture"]);
-    command.env_remove("ORT_DYLIB_PATH").env_remove("VIRTUAL_ENV").env("PATH", folder).current_dir(folder);
-    let output = command.envs(variables.iter().copied()).output().unwrap();
-    assert!(output.status.success());
-    String::from_utf8(output.stdout).unwrap().replace(&folder.display().to_string(), "DIR")
-}
-
-#[test]
-fn a_wrong_library_path_is_named_and_nothing_else_is_tried() {
-    let folder = tempfile::tempdir().unwrap();
-    let said = child(folder.path(), &[("ORT_DYLIB_PATH", &folder.path().join("libonnxruntime.so"))]);
-    let said = said.lines().skip_while(|line| !line.contains("refused")).take(3).collect::<Vec<_>>().join("\n");
-    insta::assert_snapshot!(said, @"
-    refused: no usable ONNX Runtime library found; looked at:
-      DIR/libonnxruntime.so (ORT_DYLIB_PATH): no such file
-    hint: `pip install onnxruntime`, or set ORT_DYLIB_PATH to the file libonnxruntime.so of ONNX Runtime 1.24 or newer
-    ");
-    std::fs::write(folder.path().join("libonnxruntime.so"), "no library").unwrap();
-    let said = child(folder.path(), &[("ORT_DYLIB_PATH", folder.path())]);
-    assert!(said.contains("DIR/libonnxruntime.so (ORT_DYLIB_PATH): cannot be loaded"), "{said}");
-}
-
-#[test]
-fn without_any_library_every_place_is_listed() {
-    let folder = tempfile::tempdir().unwrap();
-    let package = folder.path().join("venv/lib/python3.12/site-packages/onnxruntime/capi");
-    std::fs::create_dir_all(&package).unwrap();
-    std::fs::write(package.join("libonnxruntime.so.1.9.0"), "no library").unwrap();
-    std::fs::write(package.join("libonnxruntime_providers_shared.so"), "another").unwrap();
-    let said = child(folder.path(), &[("VIRTUAL_ENV", &folder.path().join("venv"))]);
-    if said.contains("loaded") {
-        return; // this system has a library where its loader finds it
-    }
-    for place in [
-        "(beside the binary): ",
-        "(VIRTUAL_ENV): cannot be loaded",
-        "(.venv): no such folder",
-        "(the system's loader): ",
-    ] {
-        assert!(said.contains(place), "{place} is missing in {said}");
-    }
-    assert!(said.contains("hint: `pip install onnxruntime`") && !said.contains("providers"), "{said}");
-}
-
-#[test]
-fn the_library_of_the_active_environment_is_found() {
-    let runtime = nightcap::onnx::runtime().unwrap();
-    assert!(runtime.build_info().contains("ORT Build Info"));
-    // `.../onnxruntime/capi/libonnxruntime.so.1.x.y` as a Python environment has it
-    let Some(capi) = runtime.library().parent().filter(|capi| capi.ends_with("onnxruntime/capi")) else { return };
-    let folder = tempfile::tempdir().unwrap();
-    let packages = folder.path().join("venv/lib/python3.12/site-packages/onnxruntime");
-    std::fs::create_dir_all(&packages).unwrap();
-    std::os::unix::fs::symlink(capi, packages.join("capi")).unwrap();
-    let said = child(folder.path(), &[("VIRTUAL_ENV", &folder.path().join("venv"))]);
-    assert!(said.contains("loaded DIR/venv/lib/python3.12/site-packages/onnxruntime/capi/libonnxruntime.so"), "{said}");
 }
 
 #[test]

@@ -6,8 +6,12 @@ use crate::common::{Workplace, repo};
 
 /// The Python with `duckdb` and `polars`, which `make setup` prepares; None skips, except where nothing may be skipped.
 fn python() -> Option<String> {
-    let python = std::env::var("NIGHTCAP_PYTHON").unwrap_or_else(|_| repo(".venv/bin/python").to_string_lossy().into_owned());
-    let ready = Command::new(&python).args(["-c", "import duckdb, polars"]).output().is_ok_and(|output| output.status.success());
+    let python =
+        std::env::var("NIGHTCAP_PYTHON").unwrap_or_else(|_| repo(".venv/bin/python").to_string_lossy().into_owned());
+    let ready = Command::new(&python)
+        .args(["-c", "import duckdb, polars"])
+        .output()
+        .is_ok_and(|output| output.status.success());
     if ready {
         return Some(python);
     }
@@ -29,7 +33,9 @@ fn duckdb_and_polars_read_what_was_written() {
     let summary: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((&summary["rows"], &summary["ok"], &summary["failed"]), (&20.into(), &18.into(), &2.into()));
     let written = workplace.rows("out", None);
-    let names: std::collections::BTreeSet<_> = written.0.schema().fields().iter().map(|field| field.name().clone()).collect();
-    let read: std::collections::BTreeSet<_> = summary["columns"].as_object().unwrap().keys().filter(|name| *name != "run").cloned().collect();
+    let names: std::collections::BTreeSet<_> =
+        written.0.schema().fields().iter().map(|field| field.name().clone()).collect();
+    let read: std::collections::BTreeSet<_> =
+        summary["columns"].as_object().unwrap().keys().filter(|name| *name != "run").cloned().collect();
     assert_eq!(read, names);
 }

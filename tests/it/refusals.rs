@@ -12,7 +12,8 @@ fn refusal(workplace: &Workplace, arguments: &[&str]) -> String {
     assert!(output.stdout.is_empty());
     let text = String::from_utf8(output.stderr).unwrap();
     let folder = workplace.folder.path().canonicalize().unwrap();
-    let text = text.replace(folder.to_str().unwrap(), "FOLDER").replace(workplace.folder.path().to_str().unwrap(), "FOLDER");
+    let text =
+        text.replace(folder.to_str().unwrap(), "FOLDER").replace(workplace.folder.path().to_str().unwrap(), "FOLDER");
     let text = text.replace(repo("").to_str().unwrap(), "REPO/");
     format!("exit {}\n{text}", output.status.code().unwrap())
 }
@@ -22,55 +23,140 @@ fn job_files() {
     let workplace = Workplace::with_pictures(2, 2);
     let job = std::fs::read_to_string(workplace.path("job.toml")).unwrap();
     workplace.job(&job.replace("key = ", "kye = "));
-    insta::assert_snapshot!(refusal(&workplace, &[]), @"");
+    insta::assert_snapshot!(refusal(&workplace, &[]), @r"
+    exit 2
+    error: FOLDER/job.toml:3: unknown key `input.kye`
+    hint: did you mean `key`?
+    ");
     workplace.job(&format!("{job}\n[outputs]\n"));
-    insta::assert_snapshot!(refusal(&workplace, &[]), @"");
+    insta::assert_snapshot!(refusal(&workplace, &[]), @r"
+    exit 2
+    error: FOLDER/job.toml:15: unknown section [outputs]
+    hint: did you mean [output]?
+    ");
     workplace.job(&job.replace("part_rows = 2", "part_rows = \"two\""));
-    insta::assert_snapshot!(refusal(&workplace, &[]), @"");
+    insta::assert_snapshot!(refusal(&workplace, &[]), @r#"
+    exit 2
+    error: FOLDER/job.toml: invalid type: string "two", expected u64
+    in `output.part_rows`
+    "#);
     workplace.job(&job.replace("[input]", "[input"));
-    insta::assert_snapshot!(refusal(&workplace, &[]), @"");
+    insta::assert_snapshot!(refusal(&workplace, &[]), @r"
+    exit 2
+    error: FOLDER/job.toml: TOML parse error at line 1, column 7
+      |
+    1 | [input
+      |       ^
+    unclosed table, expected `]`
+    ");
     workplace.job(&job.replace("key = \"id\"\n", ""));
-    insta::assert_snapshot!(refusal(&workplace, &[]), @"");
+    insta::assert_snapshot!(refusal(&workplace, &[]), @r"
+    exit 2
+    error: FOLDER/job.toml: `input.key` is missing: the column that names a row
+    ");
     workplace.job(&job);
-    insta::assert_snapshot!(refusal(&workplace, &["--set", "generation.num_beams=3"]), @"");
-    insta::assert_snapshot!(refusal(&workplace, &["--set", "generation.strategy=beam"]), @"");
-    insta::assert_snapshot!(refusal(&workplace, &["--set", "runtime.batch_size=0"]), @"");
-    insta::assert_snapshot!(refusal(&workplace, &["--set", "batch_size=8"]), @"");
-    insta::assert_snapshot!(refusal(&workplace, &["--full"]), @"");
-    insta::assert_snapshot!(refusal(&workplace, &["--shard", "0/2"]), @"");
-    insta::assert_snapshot!(refusal(&workplace, &["--run-id", "20261123"]), @"");
+    insta::assert_snapshot!(refusal(&workplace, &["--set", "generation.num_beams=3"]), @r"
+    exit 2
+    error: --set generation.num_beams=3: `generation.num_beams` is not supported yet
+    hint: remove the key; the README lists what is supported today
+    ");
+    insta::assert_snapshot!(refusal(&workplace, &["--set", "generation.strategy=beam"]), @r#"
+    exit 2
+    error: FOLDER/job.toml: `generation.strategy = "beam"` is not supported yet
+    hint: remove the key; the README lists what is supported today
+    "#);
+    insta::assert_snapshot!(refusal(&workplace, &["--set", "runtime.batch_size=0"]), @r"
+    exit 2
+    error: FOLDER/job.toml: `runtime.batch_size`: expected 1 to 4096, found 0
+    ");
+    insta::assert_snapshot!(refusal(&workplace, &["--set", "batch_size=8"]), @r"
+    exit 2
+    error: --set batch_size=8: `--set`: expected section.key=value, as in runtime.batch_size=8, found `batch_size=8`
+    ");
+    insta::assert_snapshot!(refusal(&workplace, &["--full"]), @r"
+    exit 2
+    error: `--full` is not supported yet
+    hint: the README lists what is supported today
+    ");
+    insta::assert_snapshot!(refusal(&workplace, &["--shard", "0/2"]), @r"
+    exit 2
+    error: a shard needs --run-id, so that all shards work on one run
+    hint: give every shard the same id, as in --run-id r20261123
+    ");
+    insta::assert_snapshot!(refusal(&workplace, &["--run-id", "20261123"]), @r#"
+    exit 2
+    error: --run-id "20261123": expected a lower-case letter, then letters, digits, `_` or `-`, as in r20261123t041500z
+    "#);
     assert!(!workplace.path("out").exists(), "nothing was written");
 }
 
 #[test]
 fn manifests() {
     let workplace = Workplace::with_pictures(2, 2);
-    insta::assert_snapshot!(refusal(&workplace, &["--set", "input.image=picture"]), @"");
-    insta::assert_snapshot!(refusal(&workplace, &["--set", "input.manifest=nothing-*.parquet"]), @"");
-    insta::assert_snapshot!(refusal(&workplace, &["--set", "input.where=\"wdith > 3\""]), @"");
-    insta::assert_snapshot!(refusal(&workplace, &["--set", "input.where=\"id\""]), @"");
-    insta::assert_snapshot!(refusal(&workplace, &["--set", "output.columns=[\"nope\"]"]), @"");
+    insta::assert_snapshot!(refusal(&workplace, &["--set", "input.image=picture"]), @r"
+    exit 2
+    error: `input.image` names column `picture`, which FOLDER/manifest.parquet does not have
+    hint: its columns are id, image, title
+    ");
+    insta::assert_snapshot!(refusal(&workplace, &["--set", "input.manifest=nothing-*.parquet"]), @r"
+    exit 2
+    error: no manifest file matches FOLDER/nothing-*.parquet
+    hint: `input.manifest` is relative to the job file's folder
+    ");
+    insta::assert_snapshot!(refusal(&workplace, &["--set", "input.where=\"wdith > 3\""]), @r#"
+    exit 2
+    error: `input.where` = "wdith > 3" cannot be evaluated on FOLDER/manifest.parquet: not found: unable to find column "wdith"; valid columns: ["id", "image", "title"]
+    hint: it is a SQL expression over the manifest's columns that is true or false, as in "width >= 200 AND lang = 'en'"
+    "#);
+    insta::assert_snapshot!(refusal(&workplace, &["--set", "input.where=\"id\""]), @r#"
+    exit 2
+    error: `input.where` = "id" cannot be evaluated on FOLDER/manifest.parquet: expected true or false, found str
+    hint: it is a SQL expression over the manifest's columns that is true or false, as in "width >= 200 AND lang = 'en'"
+    "#);
+    insta::assert_snapshot!(refusal(&workplace, &["--set", "output.columns=[\"nope\"]"]), @r"
+    exit 2
+    error: `output.columns` names column `nope`, which FOLDER/manifest.parquet does not have
+    hint: its columns are id, image, title
+    ");
     let numbers: ArrayRef = Arc::new(Float64Array::from(vec![1.0, 2.0]));
     let columns = || vec![("id", strings([Some("a"), Some("b")])), ("image", numbers.clone())];
     write_parquet(&workplace.path("numbers.parquet"), columns(), 10);
     let job = std::fs::read_to_string(workplace.path("job.toml")).unwrap().replace("text = \"title\"\n", "");
     workplace.job(&job);
-    insta::assert_snapshot!(refusal(&workplace, &["--set", "input.manifest=numbers.parquet"]), @"");
+    insta::assert_snapshot!(refusal(&workplace, &["--set", "input.manifest=numbers.parquet"]), @r"
+    exit 2
+    error: `input.image` names column `image` of FOLDER/numbers.parquet: expected a string column (paths), a binary column (image bytes) or a struct {bytes, path}, found Float64
+    ");
     let mut colliding = columns();
     colliding[1] = ("image", strings([Some("photos/0.png"), Some("photos/1.png")]));
     colliding.push(("caption", strings([Some("a"), Some("b")])));
     write_parquet(&workplace.path("colliding.parquet"), colliding, 10);
-    insta::assert_snapshot!(refusal(&workplace, &["--set", "input.manifest=colliding.parquet"]), @"");
+    insta::assert_snapshot!(refusal(&workplace, &["--set", "input.manifest=colliding.parquet"]), @r"
+    exit 2
+    error: the manifest's column `caption` has the name of a column that nightcap writes
+    hint: leave it out with `output.columns`, or rename it in the manifest
+    ");
     std::fs::write(workplace.path("text.parquet"), "id,image\n").unwrap();
-    insta::assert_snapshot!(refusal(&workplace, &["--set", "input.manifest=text.parquet"]), @"");
+    insta::assert_snapshot!(refusal(&workplace, &["--set", "input.manifest=text.parquet"]), @r"
+    exit 2
+    error: the manifest FOLDER/text.parquet is not readable as Parquet: Parquet error: Invalid Parquet file. Corrupt footer
+    ");
     let both = "input.manifest=[\"manifest.parquet\", \"numbers.parquet\"]";
-    insta::assert_snapshot!(refusal(&workplace, &["--set", both]), @"");
+    insta::assert_snapshot!(refusal(&workplace, &["--set", both]), @r"
+    exit 2
+    error: FOLDER/numbers.parquet and FOLDER/manifest.parquet differ in column `image`: `image` Float64 against `image` Utf8
+    hint: give files of one schema, or one job for each
+    ");
 }
 
 #[test]
 fn models() {
     let workplace = Workplace::with_pictures(2, 2);
-    insta::assert_snapshot!(refusal(&workplace, &["--set", "model.path=nowhere"]), @"");
+    insta::assert_snapshot!(refusal(&workplace, &["--set", "model.path=nowhere"]), @r"
+    exit 2
+    error: the model directory FOLDER/nowhere cannot run:
+    .: expected a directory, found nothing
+    ");
     let copy = workplace.path("model");
     std::fs::create_dir(&copy).unwrap();
     for entry in std::fs::read_dir(repo("tests/fixtures/tiny_model")).unwrap() {
@@ -78,7 +164,12 @@ fn models() {
         std::fs::copy(entry.path(), copy.join(entry.file_name())).unwrap();
     }
     std::fs::remove_file(copy.join("text_model.onnx")).unwrap();
-    insta::assert_snapshot!(refusal(&workplace, &["--set", "model.path=model"]), @"");
+    insta::assert_snapshot!(refusal(&workplace, &["--set", "model.path=model"]), @r#"
+    exit 2
+    error: the model directory FOLDER/model cannot run:
+    fusion.onnx: input "text_hidden_states": it is fed by text.last_hidden_state, but there is no text graph
+      hint: add text_model.onnx, or bind the input to another output in nightcap.toml
+    "#);
     std::fs::remove_file(copy.join("tokenizer.json")).unwrap();
     let inspect = nightcap().args(["model", "inspect"]).arg(&copy).output().unwrap();
     assert_eq!(inspect.status.code(), Some(2));
@@ -87,27 +178,37 @@ fn models() {
 }
 
 #[test]
-fn runtimes() {
-    let workplace = Workplace::with_pictures(2, 2);
-    let output = workplace.command("run", &[]).env("ORT_DYLIB_PATH", "/nowhere/libonnxruntime.so").output().unwrap();
-    assert_eq!(output.status.code(), Some(2));
-    let text = String::from_utf8(output.stderr).unwrap();
-    assert!(text.contains("/nowhere/libonnxruntime.so") && text.contains("pip install onnxruntime"), "{text}");
-}
-
-#[test]
 fn outputs() {
     let workplace = Workplace::with_pictures(2, 2);
     std::fs::write(workplace.path("file"), "").unwrap();
-    insta::assert_snapshot!(refusal(&workplace, &["--set", "output.path=file/out"]), @"");
+    insta::assert_snapshot!(refusal(&workplace, &["--set", "output.path=file/out"]), @r"
+    exit 2
+    error: cannot use the output folder FOLDER/file/out: Not a directory (os error 20)
+    hint: `output.path` must be a folder this user may create and write
+    ");
     workplace.run_ok(&[]);
-    insta::assert_snapshot!(refusal(&workplace, &["--set", "embedding.dtype=f16"]), @"");
-    insta::assert_snapshot!(refusal(&workplace, &["--set", "output.columns=[\"id\"]"]), @"");
+    insta::assert_snapshot!(refusal(&workplace, &["--set", "embedding.dtype=f16"]), @r"
+    exit 2
+    error: this job's columns differ from those already in OUTPUT: `fused_embedding FixedSizeList(16 x non-null Float32, field: 'element')`, `image_embedding FixedSizeList(16 x non-null Float32, field: 'element')`, `text_embedding FixedSizeList(16 x non-null Float32, field: 'element')` there, `fused_embedding FixedSizeList(16 x non-null Float16, field: 'element')`, `image_embedding FixedSizeList(16 x non-null Float16, field: 'element')`, `text_embedding FixedSizeList(16 x non-null Float16, field: 'element')` here
+    hint: one OUTPUT has one schema; give this job another `output.path`
+    ");
+    insta::assert_snapshot!(refusal(&workplace, &["--set", "output.columns=[\"id\"]"]), @r"
+    exit 2
+    error: this job's columns differ from those already in OUTPUT: `image Utf8`, `title Utf8` there, nothing here
+    hint: one OUTPUT has one schema; give this job another `output.path`
+    ");
 }
 
 #[test]
 fn commands_that_are_not_built_yet() {
-    for command in [&["discard", "out", "--run-id", "r"][..], &["compact", "out"], &["search", "out", "dogs"], &["report", "out"], &["eval", "out"], &["model", "prepare", "dir"]] {
+    for command in [
+        &["discard", "out", "--run-id", "r"][..],
+        &["compact", "out"],
+        &["search", "out", "dogs"],
+        &["report", "out"],
+        &["eval", "out"],
+        &["model", "prepare", "dir"],
+    ] {
         let output = nightcap().args(command).output().unwrap();
         let text = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(2));
@@ -115,5 +216,8 @@ fn commands_that_are_not_built_yet() {
     }
     let output = nightcap().args(["finalise", "out"]).output().unwrap();
     assert_eq!(output.status.code(), Some(2));
-    insta::assert_snapshot!(String::from_utf8(output.stderr).unwrap(), @"");
+    insta::assert_snapshot!(String::from_utf8(output.stderr).unwrap(), @r"
+    error: there is no command `nightcap finalise`
+    hint: `nightcap --help` lists the commands
+    ");
 }

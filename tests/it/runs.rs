@@ -16,9 +16,35 @@ fn every_row_comes_out_once_in_manifest_order_with_the_documented_schema() {
     assert_eq!(rows.text("id"), expected);
     assert!(rows.text("status").iter().all(|status| status.as_deref() == Some("ok")));
     assert_eq!(workplace.parts("out", "first").len(), 3);
-    let describe = |field: &Arc<Field>| format!("{} {}{}", field.name(), field.data_type(), if field.is_nullable() { "" } else { " not null" });
+    let describe = |field: &Arc<Field>| {
+        format!("{} {}{}", field.name(), field.data_type(), if field.is_nullable() { "" } else { " not null" })
+    };
     let schema: Vec<_> = rows.0.schema().fields().iter().map(describe).collect();
-    insta::assert_snapshot!(schema.join("\n"), @"");
+    insta::assert_snapshot!(schema.join("\n"), @r"
+    id Utf8
+    image Utf8
+    title Utf8
+    status Utf8 not null
+    error_stage Utf8
+    error_kind Utf8
+    error_message Utf8
+    caption Utf8
+    caption_logprob Float32
+    caption_tokens Int32
+    caption_finish Utf8
+    caption_similarity Float32
+    image_embedding FixedSizeList(16 x non-null Float32, field: 'element')
+    text_embedding FixedSizeList(16 x non-null Float32, field: 'element')
+    fused_embedding FixedSizeList(16 x non-null Float32, field: 'element')
+    image_text_similarity Float32
+    image_width Int32
+    image_height Int32
+    content_hash Utf8
+    content_signature Utf8 not null
+    caption_fingerprint Utf8 not null
+    embedding_fingerprint Utf8 not null
+    run_seq Int64 not null
+    ");
     // Rows without text have no text embedding; the fused one exists for all, through the model's null token.
     let text = rows.vectors("text_embedding");
     assert!(text.iter().enumerate().all(|(row, vector)| vector.is_some() == (row % 3 == 0)));
@@ -82,12 +108,17 @@ fn shards_make_the_parts_of_one_run_byte_for_byte() {
         workplace.run_ok(&["--run-id", "whole", "--shard", shard]);
     }
     assert!(workplace.published("out").is_empty(), "shards never publish");
-    let finalize = || nightcap().arg("finalize").arg(workplace.path("out")).args(["--run-id", "whole"]).output().unwrap();
+    let finalize =
+        || nightcap().arg("finalize").arg(workplace.path("out")).args(["--run-id", "whole"]).output().unwrap();
     let early = finalize();
     assert_eq!(early.status.code(), Some(2));
     let message = String::from_utf8(early.stderr).unwrap();
     assert!(message.contains("5 of 8 parts") && message.contains("run=whole/part-000001.parquet"), "{message}");
-    let last = workplace.command("run", &["--run-id", "whole", "--shard", "/3"]).env("JOB_COMPLETION_INDEX", "1").output().unwrap();
+    let last = workplace
+        .command("run", &["--run-id", "whole", "--shard", "/3"])
+        .env("JOB_COMPLETION_INDEX", "1")
+        .output()
+        .unwrap();
     assert!(last.status.success());
     assert!(finalize().status.success());
     assert_eq!(workplace.published("out"), ["whole"]);
@@ -111,7 +142,9 @@ fn images_may_be_paths_bytes_or_structs_over_several_files_with_the_same_results
     let workplace = Workplace::with_pictures(10, 4);
     workplace.run_ok(&["--run-id", "paths", "--set", "output.path=paths"]);
     let ids = |rows: std::ops::Range<u32>| strings(rows.map(|row| Some(format!("row-{row:04}"))));
-    let titles = |rows: std::ops::Range<u32>| strings(rows.map(|row| (row % 3 == 0).then(|| format!("a dog on the beach {row}"))));
+    let titles = |rows: std::ops::Range<u32>| {
+        strings(rows.map(|row| (row % 3 == 0).then(|| format!("a dog on the beach {row}"))))
+    };
     for (file, range) in [("a.parquet", 0..6), ("b.parquet", 6..10)] {
         let pictures: Vec<Vec<u8>> = range.clone().map(picture).collect();
         let bytes: ArrayRef = Arc::new(BinaryArray::from_iter_values(pictures.iter()));
@@ -120,7 +153,8 @@ fn images_may_be_paths_bytes_or_structs_over_several_files_with_the_same_results
         write_parquet(&workplace.path(&format!("bytes/{file}")), columns, 2);
         // The struct: bytes in the first file, paths only in the second.
         let inline: ArrayRef = if file == "a.parquet" { bytes } else { Arc::new(BinaryArray::new_null(range.len())) };
-        let path: ArrayRef = Arc::new(StringArray::from_iter_values(range.clone().map(|row| format!("../photos/{row}.png"))));
+        let path: ArrayRef =
+            Arc::new(StringArray::from_iter_values(range.clone().map(|row| format!("../photos/{row}.png"))));
         let fields = vec![Field::new("bytes", DataType::Binary, true), Field::new("path", DataType::Utf8, true)];
         let both: ArrayRef = Arc::new(StructArray::new(fields.into(), vec![inline, path], None));
         std::fs::create_dir_all(workplace.path("structs")).unwrap();
@@ -128,7 +162,9 @@ fn images_may_be_paths_bytes_or_structs_over_several_files_with_the_same_results
         write_parquet(&workplace.path(&format!("structs/{file}")), columns, 100);
     }
     let reference = workplace.rows("paths", None);
-    for (form, manifest) in [("bytes", "\"bytes/*.parquet\""), ("structs", "[\"structs/a.parquet\", \"structs/b.parquet\"]")] {
+    for (form, manifest) in
+        [("bytes", "\"bytes/*.parquet\""), ("structs", "[\"structs/a.parquet\", \"structs/b.parquet\"]")]
+    {
         let (output, manifest) = (format!("output.path={form}-out"), format!("input.manifest={manifest}"));
         workplace.run_ok(&["--set", &output, "--set", &manifest]);
         let rows = workplace.rows(&format!("{form}-out"), None);
@@ -183,10 +219,10 @@ fn half_precision_vectors_are_the_rounded_ones() {
     workplace.run_ok(&["--set", "output.path=f32"]);
     workplace.run_ok(&["--set", "output.path=f16", "--set", "embedding.dtype=f16"]);
     let (full, half) = (workplace.rows("f32", None), workplace.rows("f16", None));
-    let widened = arrow::compute::cast(half.column("image_embedding"), full.column("image_embedding").data_type()).unwrap();
-    let half = crate::common::Rows(
-        arrow::record_batch::RecordBatch::try_from_iter([("image_embedding", widened)]).unwrap(),
-    );
+    let widened =
+        arrow::compute::cast(half.column("image_embedding"), full.column("image_embedding").data_type()).unwrap();
+    let half =
+        crate::common::Rows(arrow::record_batch::RecordBatch::try_from_iter([("image_embedding", widened)]).unwrap());
     let difference = largest_difference(&half.vectors("image_embedding"), &full.vectors("image_embedding"));
     assert!(difference > 0.0 && difference < 1e-3, "{difference}");
 }
