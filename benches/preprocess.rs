@@ -1,6 +1,7 @@
 //! Decoding and processing one photo of 640 x 427 pixels, given by the environment variable `PHOTO`, else made from a fixture.
 
 #![allow(
+    clippy::disallowed_methods,
     clippy::unwrap_used,
     missing_docs,
     reason = "a benchmark may panic; criterion_group! writes undocumented items"

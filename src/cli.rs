@@ -67,7 +67,7 @@ pub struct RunArgs {
     /// Name the run, or go on with the run of that name. Default: go on with this job's unfinished run, or r<date>t<time>z.
     #[arg(long, value_name = "ID")]
     pub run_id: Option<String>,
-    /// Make only every Nth part, starting with part I; `/N` takes I from JOB_COMPLETION_INDEX or AWS_BATCH_JOB_ARRAY_INDEX.
+    /// Make only every Nth part, starting with part I; `/N` takes I from `JOB_COMPLETION_INDEX` or `AWS_BATCH_JOB_ARRAY_INDEX`.
     #[arg(long, value_name = "I/N")]
     pub shard: Option<String>,
     /// Not supported yet.

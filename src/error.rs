@@ -39,7 +39,7 @@ pub enum Error {
     Unfit(String),
     /// The storage failed while parts were being made.
     #[error("{0}\nhint: the parts already written stay; run the same command again to go on")]
-    Interrupted(Box<Error>),
+    Interrupted(Box<Self>),
     /// A thread or timer that the operating system refused.
     #[error("cannot {action}: {source}")]
     System {

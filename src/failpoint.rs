@@ -18,10 +18,11 @@ pub(crate) fn hit(name: &str) {
         let (name, count) = value.split_once(':')?;
         Some((name.to_owned(), count.parse().ok()?))
     });
-    if let Some((wanted, count)) = target {
-        if wanted == name && HITS.fetch_add(1, Ordering::SeqCst) + 1 == *count {
-            let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
-        }
+    if let Some((wanted, count)) = target
+        && wanted == name
+        && HITS.fetch_add(1, Ordering::SeqCst) + 1 == *count
+    {
+        let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
     }
 }
 

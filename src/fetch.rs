@@ -114,14 +114,12 @@ async fn within<T>(
     path: &Path,
     work: impl Future<Output = Result<T, object_store::Error>>,
 ) -> Result<T, RowError> {
-    match tokio::time::timeout(timeout, work).await {
-        Ok(outcome) => outcome.map_err(|error| explain(path, &error)),
-        Err(_) => {
-            let message =
-                format!("{}: no answer within {} ms (`limits.fetch_timeout_ms`)", path.display(), timeout.as_millis());
-            Err(RowError::new(Stage::Fetch, ErrorKind::Timeout, message))
-        }
-    }
+    let Ok(outcome) = tokio::time::timeout(timeout, work).await else {
+        let (shown, limit_ms) = (path.display(), timeout.as_millis());
+        let message = format!("{shown}: no answer within {limit_ms} ms (`limits.fetch_timeout_ms`)");
+        return Err(RowError::new(Stage::Fetch, ErrorKind::Timeout, message));
+    };
+    outcome.map_err(|error| explain(path, &error))
 }
 
 fn explain(path: &Path, error: &object_store::Error) -> RowError {

@@ -220,10 +220,10 @@ impl GenerationFile {
             return Err(value("generation.max_new_tokens", "at least 1", "0"));
         }
         let (min, max) = (self.min_new_tokens, self.max_new_tokens);
-        if let (Some(min), Some(max)) = (min, max) {
-            if min > max {
-                return Err(value("generation.min_new_tokens", format!("at most max_new_tokens ({max})"), min));
-            }
+        if let (Some(min), Some(max)) = (min, max)
+            && min > max
+        {
+            return Err(value("generation.min_new_tokens", format!("at most max_new_tokens ({max})"), min));
         }
         let enabled = self.enabled.unwrap_or(!text_only);
         if enabled && text_only {
@@ -296,7 +296,7 @@ impl LimitsFile {
     }
 }
 
-fn value(key: &str, expected: impl Into<String>, found: impl ToString) -> JobFileError {
+fn value(key: &str, expected: impl Into<String>, found: impl std::fmt::Display) -> JobFileError {
     JobFileError::Value { key: key.to_owned(), expected: expected.into(), found: found.to_string() }
 }
 

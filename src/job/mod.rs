@@ -38,7 +38,7 @@ pub enum JobFileError {
         /// `FILE:LINE` or the `--set` argument.
         origin: String,
         /// What is wrong there.
-        error: Box<JobFileError>,
+        error: Box<Self>,
     },
     /// A table that no job file has.
     #[error("unknown section [{section}]\nhint: did you mean [{nearest}]?")]
@@ -141,6 +141,7 @@ pub struct Generation {
 
 /// `[embedding]`: which vectors are written, where the model can make them.
 #[derive(Debug, Clone, Serialize)]
+#[allow(clippy::struct_excessive_bools, reason = "each is one column, wanted or not")]
 pub struct Embedding {
     /// The image's vector.
     pub image: bool,

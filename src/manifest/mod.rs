@@ -208,7 +208,7 @@ impl Manifest {
             }
         };
         let carried = columns.carried(job.output.columns.as_deref(), key, image)?;
-        Ok(Self { key, image, text, carried, schema, files })
+        Ok(Self { files, key, image, text, carried, schema })
     }
 
     /// The fields of the carried columns, without the files' own metadata.

@@ -25,6 +25,7 @@ use crate::row_error::RowError;
 
 /// Which of the optional columns this job and model can fill.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools, reason = "each is one column, there or not")]
 pub struct OutputColumns {
     /// `caption` and what belongs to it.
     pub caption: bool,
@@ -142,7 +143,7 @@ impl PartEncoder {
                 arrays.push(Arc::new(each().map(|caption| caption?.similarity).collect::<Float32Array>()));
             }
         }
-        let vectors: [(Option<usize>, fn(&RowOutput) -> Option<&Vec<f32>>); 3] = [
+        let vectors: [(Option<usize>, Vector); 3] = [
             (wants.image_embedding, |output| output.image_embedding.as_ref()),
             (wants.text_embedding, |output| output.text_embedding.as_ref()),
             (wants.fused_embedding, |output| output.fused_embedding.as_ref()),
@@ -200,6 +201,9 @@ impl PartEncoder {
         properties.build()
     }
 }
+
+/// Picks one vector out of a row's output.
+type Vector = fn(&RowOutput) -> Option<&Vec<f32>>;
 
 /// Results by outcome.
 #[must_use]

@@ -10,7 +10,8 @@ use std::sync::mpsc::SyncSender;
 
 use tokio::sync::mpsc::Receiver;
 
-use super::ingest::{IngestItem, IngestedRow};
+use super::ingest::IngestItem;
+use super::row::IngestedRow;
 use super::{FinishedPart, Stages};
 use crate::engine::{Engine, ImageFeatures, RowInput, RowOutput};
 use crate::error::Error;
@@ -95,8 +96,9 @@ struct Pending {
 
 impl OpenPart {
     fn add(&mut self, row: IngestedRow, progress: &Progress) {
-        // The room in the byte budget ends here: a batch must be able to fill up however small the budget is.
-        let IngestedRow { text, image, image_size, content_hash, content_signature, room: _ } = row;
+        let IngestedRow { text, image, image_size, content_hash, content_signature, room } = row;
+        // Given back here, not after the batch: a batch must be able to fill up however small the budget is.
+        drop(room);
         let index = self.rows.len();
         let outcome = match image {
             Err(error) => {

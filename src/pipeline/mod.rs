@@ -13,6 +13,7 @@ mod budget;
 mod infer;
 mod ingest;
 mod read;
+mod row;
 mod write;
 
 use std::collections::BTreeSet;

@@ -1,6 +1,7 @@
 //! The read stage: manifest rows of the parts to make, cut where parts end.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use arrow::record_batch::RecordBatch;
 use tokio::sync::mpsc::Sender;
@@ -13,7 +14,7 @@ use crate::manifest::row::RowBatch;
 /// What the read stage hands on.
 pub(super) enum ReadItem {
     /// Consecutive rows of the current part.
-    Rows(RowBatch),
+    Rows(Arc<RowBatch>),
     /// The part is complete; these are its carried columns.
     PartEnd { part: u64, carried: Vec<RecordBatch> },
 }
@@ -34,7 +35,7 @@ pub(super) fn run(stages: &Stages<'_>, parts: &BTreeSet<u64>, out: &Sender<ReadI
                 return Ok(());
             }
             let length = (batch.len() - at).min(usize::try_from(missing).unwrap_or(usize::MAX));
-            let rows = batch.slice(at, length);
+            let rows = Arc::new(batch.slice(at, length));
             at += length;
             missing -= length as u64;
             meter.add_bytes(rows.carried.get_array_memory_size() / batch.len().max(1) * length);

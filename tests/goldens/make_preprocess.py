@@ -1,4 +1,5 @@
-"""Writes tests/goldens/preprocess/*.json: what Pillow 13 and transformers 4.57.6 (slow image processors) make of the fixtures.
+"""Writes tests/goldens/preprocess/*.json: what Pillow 13 and transformers 4.57.6 (slow image processors) make of the fixtures
+and of the sample photographs (those under their path, sample_data/photos/...).
 
 Run: python tests/goldens/make_preprocess.py     (needs pillow, transformers, numpy, blake3)
 decoded.json   file -> size and BLAKE3 of the upright RGB bytes
@@ -18,6 +19,7 @@ from PIL import Image, ImageOps
 
 ROOT = pathlib.Path(__file__).parent.parent
 IMAGES = ROOT / "fixtures" / "images"
+PHOTOS = ROOT.parent / "sample_data" / "photos"
 OUT = ROOT / "goldens" / "preprocess"
 OUT.mkdir(parents=True, exist_ok=True)
 Image.MAX_IMAGE_PIXELS = 50_000_000
@@ -39,6 +41,8 @@ ERRORS = {
     "error_bomb.png": "too_many_pixels",
     "error_bomb.jpg": "too_many_pixels",
 }
+# Broken on purpose, for the demo.
+BROKEN_PHOTOS = {"not-an-image.jpg", "truncated.jpg"}
 # Pillow reads AVIF; we do not.
 PILLOW_READS = {"error_avif.jpg"}
 
@@ -119,14 +123,21 @@ for path in sorted(IMAGES.iterdir()):
     images[path.name] = image = upright(path)
     decoded[path.name] = {"width": image.width, "height": image.height, "blake3": blake3(image.tobytes()).hexdigest()}
 
+photos = {}
+for path in sorted(PHOTOS.iterdir()):
+    if path.name not in BROKEN_PHOTOS:
+        photos[f"sample_data/photos/{path.name}"] = upright(path)
+for name, image in photos.items():
+    decoded[name] = {"width": image.width, "height": image.height, "blake3": blake3(image.tobytes()).hexdigest()}
+
 tensors = {}
 for setting, config in {**EVERY, **SOME}.items():
     run = processor(config)
-    files = images if setting in EVERY else SOME_FILES
+    files = list(images if setting in EVERY else SOME_FILES) + list(photos if setting in ("vit", "clip", "blip") else [])
     results = {}
     for name in files:
         # Said outright: transformers guesses the layout, wrongly for pictures 1 or 3 pixels high.
-        values = run(images[name], return_tensors="np", input_data_format="channels_last")["pixel_values"][0]
+        values = run((images | photos)[name], return_tensors="np", input_data_format="channels_last")["pixel_values"][0]
         results[name] = golden(values)
     tensors[setting] = {"config": config, "files": results}
 

@@ -132,12 +132,12 @@ impl Workplace {
         let Ok(entries) = std::fs::read_dir(self.path(output).join("_nightcap/published")) else { return Vec::new() };
         let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
         // A killed put may leave its staging file, `name.json#1`, which no reader takes for a record.
-        let names = names.filter(|name| name.ends_with(".json"));
+        let names = names.filter_map(|name| name.strip_suffix(".json").map(str::to_owned));
         let mut runs: Vec<(i64, String)> = names
-            .map(|name| {
-                let record = std::fs::read(self.path(output).join("_nightcap/published").join(&name)).unwrap();
-                let record: serde_json::Value = serde_json::from_slice(&record).unwrap();
-                (record["run_seq"].as_i64().unwrap(), name.trim_end_matches(".json").to_owned())
+            .map(|run| {
+                let record = self.path(output).join(format!("_nightcap/published/{run}.json"));
+                let record: serde_json::Value = serde_json::from_slice(&std::fs::read(record).unwrap()).unwrap();
+                (record["run_seq"].as_i64().unwrap(), run)
             })
             .collect();
         runs.sort();

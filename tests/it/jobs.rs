@@ -79,7 +79,7 @@ fn help_says_what_there_is() {
               Name the run, or go on with the run of that name. Default: go on with this job's unfinished run, or r<date>t<time>z
 
           --shard <I/N>
-              Make only every Nth part, starting with part I; `/N` takes I from JOB_COMPLETION_INDEX or AWS_BATCH_JOB_ARRAY_INDEX
+              Make only every Nth part, starting with part I; `/N` takes I from `JOB_COMPLETION_INDEX` or `AWS_BATCH_JOB_ARRAY_INDEX`
 
           --log-format <LOG_FORMAT>
               How log lines on stderr look

@@ -1,4 +1,4 @@
-//! The output as its readers see it: real DuckDB and real Polars, from their Python packages.
+//! The output as its readers see it: real `DuckDB` and real Polars, from their Python packages.
 
 use std::process::Command;
 

@@ -1,0 +1,161 @@
+//! One row through the ingest stage: its image's bytes, then its pixel values, and its signature.
+//!
+//! A row takes room in the byte budget when its size is known and holds it until it joins a batch.
+
+use std::path::Path;
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
+use super::Stages;
+use super::budget::{Room, Turn};
+use crate::manifest::row::{ImageSource, RowBatch};
+use crate::preprocess::{DecodeLimits, ImageProcessor, PixelValues, decode};
+use crate::row_error::{ErrorKind, RowError, Stage};
+
+/// A row ready for the model, or failed on the way.
+pub(super) struct IngestedRow {
+    /// The accompanying text, if it says anything.
+    pub(super) text: Option<String>,
+    /// The pixels; None in a text-only job.
+    pub(super) image: Result<Option<PixelValues>, RowError>,
+    /// Width and height after rotation, once decoded.
+    pub(super) image_size: Option<(u32, u32)>,
+    /// BLAKE3 of the image bytes, once fetched.
+    pub(super) content_hash: Option<blake3::Hash>,
+    /// See the output column.
+    pub(super) content_signature: String,
+    /// The bytes this row may occupy.
+    pub(super) room: Option<Room>,
+}
+
+/// An image's encoded bytes, with what it looked like before they were read.
+struct Fetched {
+    bytes: Bytes,
+    room: Room,
+    /// URI, size and modification time; None for bytes inside the manifest.
+    listing: Option<String>,
+}
+
+/// What a worker makes of encoded bytes.
+struct Prepared {
+    hash: blake3::Hash,
+    size: Option<(u32, u32)>,
+    pixels: Result<PixelValues, RowError>,
+}
+
+/// Row `index` of `batch`, as far as it comes without the model.
+pub(super) async fn ingest_row(
+    stages: &Stages<'_>,
+    workers: &rayon::ThreadPool,
+    batch: &RowBatch,
+    index: usize,
+    turn: Turn,
+) -> IngestedRow {
+    let row = batch.row(index);
+    let text = row.text.filter(|text| !text.trim().is_empty());
+    let unread = |image, seen: &str| IngestedRow {
+        content_signature: signature(text.as_deref(), seen),
+        text: text.clone(),
+        image,
+        image_size: None,
+        content_hash: None,
+        room: None,
+    };
+    let fetched = match (&row.image, &row.key) {
+        (_, None) => return unread(Err(null("key")), ""),
+        (ImageSource::Null, _) => return unread(Err(null("image")), ""),
+        (ImageSource::TextOnly, _) if text.is_none() => return unread(Err(null("text")), ""),
+        (ImageSource::TextOnly, _) => return unread(Ok(None), ""),
+        (ImageSource::Inline(size), _) => fetch_inline(stages, batch, index, *size, turn).await,
+        (ImageSource::Uri(uri), _) => fetch_uri(stages, uri, &row.base, turn).await,
+    };
+    let Fetched { bytes, room, listing } = match fetched {
+        Ok(fetched) => fetched,
+        Err(error) => {
+            let missing = match &row.image {
+                ImageSource::Uri(uri) => format!("{uri}\nmissing"),
+                _ => String::new(),
+            };
+            return unread(Err(error), &missing);
+        }
+    };
+    stages.metrics.fetch.add_bytes(bytes.len());
+    let prepared = prepare(stages, workers, bytes).await;
+    let seen = listing.unwrap_or_else(|| prepared.hash.to_hex().to_string());
+    IngestedRow {
+        image_size: prepared.size,
+        content_hash: Some(prepared.hash),
+        room: Some(room),
+        ..unread(prepared.pixels.map(Some), &seen)
+    }
+}
+
+fn null(column: &str) -> RowError {
+    RowError::new(Stage::Manifest, ErrorKind::NullInput, format!("the {column} column is null or empty in this row"))
+}
+
+/// What tells another night whether the row's content changed: of its text, and of what its image looked like from outside.
+fn signature(text: Option<&str>, seen: &str) -> String {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(text.unwrap_or_default().as_bytes()).update(b"\0").update(seen.as_bytes());
+    hasher.finalize().to_hex()[..32].to_owned()
+}
+
+async fn fetch_inline(
+    stages: &Stages<'_>,
+    batch: &RowBatch,
+    index: usize,
+    size: usize,
+    turn: Turn,
+) -> Result<Fetched, RowError> {
+    stages.fetcher.check_size(size as u64)?;
+    let room = take_room(stages, turn, size).await;
+    let bytes = stages.metrics.fetch.busy(|| batch.image_bytes(index)).unwrap_or_default();
+    Ok(Fetched { bytes, room, listing: None })
+}
+
+async fn fetch_uri(stages: &Stages<'_>, uri: &str, base: &Path, turn: Turn) -> Result<Fetched, RowError> {
+    let meter = &stages.metrics.fetch;
+    let object = meter.busy_async(stages.fetcher.open(uri, base)).await?;
+    let listing = format!("{uri}\n{}\n{}", object.size, object.modified_ns);
+    let room = take_room(stages, turn, usize::try_from(object.size).unwrap_or(usize::MAX)).await;
+    let bytes = meter.busy_async(object.bytes()).await?;
+    Ok(Fetched { bytes, room, listing: Some(listing) })
+}
+
+/// Room for a row's encoded bytes and its pixel values. What decoding needs in between lives in one worker at a time.
+async fn take_room(stages: &Stages<'_>, turn: Turn, encoded_bytes: usize) -> Room {
+    let (height, width) = stages.processor.as_ref().and_then(|processor| processor.output_size()).unwrap_or((0, 0));
+    let pixel_bytes = 3 * height as usize * width as usize * size_of::<f32>();
+    stages.metrics.fetch.waiting_for_output_async(turn.take(encoded_bytes.saturating_add(pixel_bytes))).await
+}
+
+async fn prepare(stages: &Stages<'_>, workers: &rayon::ThreadPool, bytes: Bytes) -> Prepared {
+    let (done, prepared) = oneshot::channel();
+    let (processor, metrics) = (stages.processor.clone(), stages.metrics.clone());
+    let limits = DecodeLimits { max_image_pixels: stages.job.limits.max_image_pixels };
+    workers.spawn(move || {
+        let prepared = metrics.preprocess.busy(|| prepare_now(processor.as_deref(), limits, &bytes));
+        if let Ok(pixels) = &prepared.pixels {
+            metrics.preprocess.add_bytes(size_of_val(pixels.data.as_slice()));
+        }
+        // Nobody waits for the answer when the run was stopped.
+        let _ = done.send(prepared);
+    });
+    prepared.await.unwrap_or_else(|_| {
+        let message = "the thread that decoded this image ended without an answer".to_owned();
+        let error = RowError::new(Stage::Preprocess, ErrorKind::CorruptImage, message);
+        Prepared { hash: blake3::hash(b""), size: None, pixels: Err(error) }
+    })
+}
+
+fn prepare_now(processor: Option<&ImageProcessor>, limits: DecodeLimits, bytes: &[u8]) -> Prepared {
+    let hash = blake3::hash(bytes);
+    let decoded = decode(bytes, limits);
+    let size = decoded.as_ref().ok().map(|image| (image.width, image.height));
+    let no_processor =
+        || RowError::new(Stage::Preprocess, ErrorKind::UnsupportedFormat, "the model takes no images".to_owned());
+    let pixels = decoded.and_then(|image| Ok(processor.ok_or_else(no_processor)?.process(&image)));
+    Prepared { hash, size, pixels }
+}
