@@ -64,7 +64,7 @@ pub struct RunArgs {
     /// Which job.
     #[command(flatten)]
     pub job: JobArgs,
-    /// Name the run, or go on with the run of that name. Default: go on with this job's unfinished run, or r<date>t<time>z.
+    /// Name the run, or go on with the run of that name. Default: go on with this job's unfinished run, or start one named like `r20261123t041500z`.
     #[arg(long, value_name = "ID")]
     pub run_id: Option<String>,
     /// Make only every Nth part, starting with part I; `/N` takes I from `JOB_COMPLETION_INDEX` or `AWS_BATCH_JOB_ARRAY_INDEX`.

@@ -1,5 +1,5 @@
 //! What goes wrong with one row. A row error never stops a run: it becomes the row's
-//! `error_stage`, `error_kind` and `error_message` columns. What does stop a run is [`crate::error::JobError`].
+//! `error_stage`, `error_kind` and `error_message` columns. What does stop a run is [`crate::error::Error`].
 
 use std::fmt;
 

@@ -1,7 +1,7 @@
 //! Encoded image bytes in, normalised `pixel_values` out, bit for bit what Pillow 13 and the slow (Pillow-backed) image
 //! processors of transformers 4.57.6 give for `ImageOps.exif_transpose(Image.open(..)).convert("RGB")`.
 //!
-//! Two steps: [`decode`] turns bytes into upright 8-bit RGB, [`ImageProcessor::process`] resizes, crops, rescales and
+//! Two steps: [`decode()`] turns bytes into upright 8-bit RGB, [`ImageProcessor::process`] resizes, crops, rescales and
 //! normalises. No file is opened here, nothing is cached, and no input makes it panic.
 //!
 //! The order of the two resizing passes is that of Pillow 13; older versions always run the horizontal one first, so that
@@ -39,7 +39,7 @@ pub struct RgbImage {
     pub width: u32,
     /// Rows, after EXIF rotation.
     pub height: u32,
-    /// `[height, width, 3]` u8, interleaved RGB, rows without padding; always this long when it comes from [`decode`].
+    /// `[height, width, 3]` u8, interleaved RGB, rows without padding; always this long when it comes from [`decode()`].
     pub pixels: Vec<u8>,
 }
 
