@@ -1,10 +1,11 @@
 //! Progress for people: a bar on a terminal, a log line now and then otherwise. Always on stderr.
 
+use std::fmt;
 use std::io::{self, IsTerminal, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 /// Time between two log lines when there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(10);
@@ -59,9 +60,13 @@ impl Progress {
     /// Progress towards `total` rows.
     #[must_use]
     pub fn new(terminal: &Terminal, total: u64) -> Self {
-        let template = "{bar:24} {pos}/{len} rows, {msg}, {per_sec}, {eta} left";
+        let template = "{bar:24} {pos}/{len} rows, {msg}, {rate}, {eta} left";
         let bar = terminal.drawn.then(|| {
             let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+            let style = style.with_key("rate", |state: &ProgressState, out: &mut dyn fmt::Write| {
+                // Writing into the bar's own buffer cannot fail.
+                let _ = write!(out, "{:.1} rows/s", state.per_sec());
+            });
             terminal.bars.add(ProgressBar::new(total).with_style(style).with_message("0 failed"))
         });
         let zero = || AtomicU64::new(0);

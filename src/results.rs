@@ -15,3 +15,14 @@ pub struct RowResult {
     /// What the row's content looked like from outside, to tell the next night whether it changed.
     pub content_signature: String,
 }
+
+impl RowResult {
+    /// Bytes of the row's caption and vectors.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let Ok(output) = &self.outcome else { return 0 };
+        let vectors = [&output.image_embedding, &output.text_embedding, &output.fused_embedding];
+        let vectors: usize = vectors.into_iter().flatten().map(|vector| size_of_val(vector.as_slice())).sum();
+        vectors + output.caption.as_ref().map_or(0, |caption| caption.text.len())
+    }
+}

@@ -45,6 +45,7 @@ pub(super) fn run(
             IngestItem::PartEnd { part: number, carried } => {
                 meter.busy(|| part.compute(&mut engine, stages.progress))?;
                 let results = std::mem::take(&mut part).finish(stages.progress);
+                meter.add_bytes(results.iter().map(RowResult::bytes).sum());
                 let finished = FinishedPart { part: number, carried, results };
                 // Closed when writing has failed, which says why itself.
                 if meter.waiting_for_output(|| out.send(finished)).is_err() {
