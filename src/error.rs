@@ -64,9 +64,9 @@ impl Error {
     #[must_use]
     pub fn while_making_parts(self) -> Self {
         match self {
-            Self::Output(OutputError::Store { .. } | OutputError::Folder { .. }) | Self::System { .. } => {
-                Self::Interrupted(Box::new(self))
-            }
+            Self::Output(OutputError::Store { .. } | OutputError::Folder { .. })
+            | Self::Manifest(ManifestError::Io { .. })
+            | Self::System { .. } => Self::Interrupted(Box::new(self)),
             other => other,
         }
     }

@@ -12,7 +12,7 @@ use object_store::path::Path as ObjectPath;
 use object_store::{GetResult, ObjectStoreExt};
 
 use crate::job::Limits;
-use crate::paths;
+use crate::paths::{self, NotLocal};
 use crate::row_error::{ErrorKind, RowError, Stage};
 
 /// Opens images under the job's limits.
@@ -66,36 +66,35 @@ impl Fetcher {
     /// # Errors
     /// `invalid_uri`, `forbidden`, `not_found`, `too_large`, `timeout` or `io`.
     pub async fn open(&self, uri: &str, base: &Path) -> Result<Object, RowError> {
-        let path = self.resolve(uri, base)?;
+        let path = resolve(uri, base)?;
+        self.check_file(&path).await?;
         let location = ObjectPath::from_absolute_path(&path)
             .map_err(|error| RowError::new(Stage::Fetch, ErrorKind::InvalidUri, format!("{uri:?}: {error}")))?;
-        let result = within(self.timeout, &path, self.store.get(&location)).await?;
+        let get = self.store.get(&location);
+        let result = within(self.timeout, &path, async { get.await.map_err(|error| explain(&path, &error)) }).await?;
         let size = result.meta.size;
         self.check_size(size)?;
         let modified_ns = result.meta.last_modified.timestamp_nanos_opt().unwrap_or(0);
         Ok(Object { size, modified_ns, path, timeout: self.timeout, result })
     }
 
-    fn resolve(&self, uri: &str, base: &Path) -> Result<PathBuf, RowError> {
-        let invalid = |message: String| RowError::new(Stage::Fetch, ErrorKind::InvalidUri, message);
-        let path = match uri.split_once("://") {
-            Some(("file", path)) => path,
-            Some((scheme, _)) => {
-                return Err(invalid(format!(
-                    "{uri:?}: expected a local path or file:// URI; {scheme}:// is not supported yet"
-                )));
-            }
-            None => uri,
-        };
-        if path.trim().is_empty() {
-            return Err(invalid(format!("{uri:?}: expected a path, found nothing")));
+    /// Refuses what is no regular file (opening a pipe would wait for ever) or lies, links followed, outside the roots.
+    async fn check_file(&self, path: &Path) -> Result<(), RowError> {
+        let (looked_at, roots) = (path.to_owned(), self.roots.clone());
+        let look = tokio::task::spawn_blocking(move || {
+            let is_file = std::fs::metadata(&looked_at)?.is_file();
+            let real = if roots.is_empty() { looked_at } else { std::fs::canonicalize(&looked_at)? };
+            let within = |root: &PathBuf| std::fs::canonicalize(root).is_ok_and(|root| real.starts_with(root));
+            Ok((is_file, roots.is_empty() || roots.iter().any(within)))
+        });
+        let look = async { look.await.unwrap_or_else(|error| Err(std::io::Error::other(error))) };
+        let shown = path.display();
+        let fail = |kind, message| Err(RowError::new(Stage::Fetch, kind, message));
+        match within(self.timeout, path, async { look.await.map_err(|error| explain_io(path, &error)) }).await? {
+            (false, _) => fail(ErrorKind::NotFound, format!("{shown} is not a file")),
+            (_, false) => fail(ErrorKind::Forbidden, format!("{shown} lies in none of the folders of `limits.roots`")),
+            _ => Ok(()),
         }
-        let path = paths::join(base, path);
-        if self.roots.is_empty() || self.roots.iter().any(|root| path.starts_with(root)) {
-            return Ok(path);
-        }
-        let message = format!("{} lies in none of the folders of `limits.roots`", path.display());
-        Err(RowError::new(Stage::Fetch, ErrorKind::Forbidden, message))
     }
 }
 
@@ -105,45 +104,70 @@ impl Object {
     /// # Errors
     /// `timeout` or `io`.
     pub async fn bytes(self) -> Result<Bytes, RowError> {
-        within(self.timeout, &self.path, self.result.bytes()).await
+        let Self { path, timeout, result, .. } = self;
+        within(timeout, &path, async { result.bytes().await.map_err(|error| explain(&path, &error)) }).await
+    }
+}
+
+/// The path that a row's URI names.
+fn resolve(uri: &str, base: &Path) -> Result<PathBuf, RowError> {
+    let invalid = |message: String| RowError::new(Stage::Fetch, ErrorKind::InvalidUri, message);
+    let path = paths::local(base, uri).map_err(|error| match error {
+        NotLocal::Scheme(scheme) => {
+            invalid(format!("{uri:?}: expected a local path or file:// URI; {scheme}:// is not supported yet"))
+        }
+        NotLocal::Invalid => invalid(format!("{uri:?}: expected a path or file:// URI of this machine")),
+    })?;
+    // The store keeps such names for files that are being written.
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    match name.rsplit_once('#') {
+        Some((_, digits)) if !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()) => {
+            Err(invalid(format!("{uri:?}: file names that end in # and digits are not supported")))
+        }
+        _ => Ok(path),
     }
 }
 
 async fn within<T>(
     timeout: Duration,
     path: &Path,
-    work: impl Future<Output = Result<T, object_store::Error>>,
+    work: impl Future<Output = Result<T, RowError>>,
 ) -> Result<T, RowError> {
-    let Ok(outcome) = tokio::time::timeout(timeout, work).await else {
+    tokio::time::timeout(timeout, work).await.unwrap_or_else(|_| {
         let (shown, limit_ms) = (path.display(), timeout.as_millis());
         let message = format!("{shown}: no answer within {limit_ms} ms (`limits.fetch_timeout_ms`)");
-        return Err(RowError::new(Stage::Fetch, ErrorKind::Timeout, message));
-    };
-    outcome.map_err(|error| explain(path, &error))
+        Err(RowError::new(Stage::Fetch, ErrorKind::Timeout, message))
+    })
 }
 
+/// A store's error; what the operating system said lies somewhere among its causes.
 fn explain(path: &Path, error: &object_store::Error) -> RowError {
-    use std::io::ErrorKind as Io;
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    let mut found = None;
     while let Some(error) = cause {
-        found = found.or_else(|| error.downcast_ref::<std::io::Error>());
+        if let Some(error) = error.downcast_ref::<std::io::Error>() {
+            return explain_io(path, error);
+        }
         cause = error.source();
     }
+    let kind = match error {
+        object_store::Error::NotFound { .. } => ErrorKind::NotFound,
+        object_store::Error::PermissionDenied { .. } => ErrorKind::Forbidden,
+        _ => ErrorKind::Io,
+    };
+    RowError::new(Stage::Fetch, kind, format!("cannot read {}: {error}", path.display()))
+}
+
+fn explain_io(path: &Path, error: &std::io::Error) -> RowError {
+    use std::io::ErrorKind as Io;
     let shown = path.display();
-    let (kind, message) = match (error, found.map(std::io::Error::kind)) {
-        (object_store::Error::NotFound { .. }, None | Some(Io::NotFound)) => {
-            (ErrorKind::NotFound, format!("there is no file {shown}"))
+    let (kind, message) = match error.kind() {
+        Io::NotFound => (ErrorKind::NotFound, format!("there is no file {shown}")),
+        Io::IsADirectory | Io::NotADirectory => (ErrorKind::NotFound, format!("{shown} is not a file")),
+        Io::PermissionDenied => (ErrorKind::Forbidden, format!("this user may not read {shown}")),
+        Io::InvalidFilename | Io::InvalidInput => {
+            (ErrorKind::InvalidUri, format!("{shown} is no possible file name: {error}"))
         }
-        (_, Some(Io::IsADirectory | Io::NotADirectory)) => (ErrorKind::NotFound, format!("{shown} is not a file")),
-        (object_store::Error::PermissionDenied { .. }, _) | (_, Some(Io::PermissionDenied)) => {
-            (ErrorKind::Forbidden, format!("this user may not read {shown}"))
-        }
-        (_, Some(Io::InvalidFilename)) => (ErrorKind::InvalidUri, format!("{shown} is no possible file name")),
-        _ => {
-            let reason = found.map_or_else(|| error.to_string(), ToString::to_string);
-            (ErrorKind::Io, format!("cannot read {shown}: {reason}"))
-        }
+        _ => (ErrorKind::Io, format!("cannot read {shown}: {error}")),
     };
     RowError::new(Stage::Fetch, kind, message)
 }

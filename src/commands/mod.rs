@@ -11,7 +11,9 @@ use std::io::Write;
 
 use crate::cli::{Cli, Command, ModelCommand};
 use crate::error::Error;
+use crate::output::Counts;
 use crate::pipeline::Stop;
+use crate::plan::FailureLimits;
 use crate::progress::Terminal;
 
 /// How a command ended; the process's exit status.
@@ -74,6 +76,20 @@ fn unknown(parent: &str, words: &[String], not_yet: &[&str]) -> Error {
 /// Refuses a documented flag or command that is not built yet.
 fn not_supported(what: &str) -> Error {
     Error::Unfit(format!("`{what}` is not supported yet\nhint: the README lists what is supported today"))
+}
+
+/// The status of a published run: whether so many rows failed that somebody should look.
+fn judge(counts: &Counts, limits: &FailureLimits) -> Status {
+    if !limits.exceeded_by(counts) {
+        return Status::Done;
+    }
+    let fraction = limits.max_failed_fraction;
+    tracing::error!(
+        failed = counts.failed,
+        rows = counts.rows,
+        "more rows failed than limits.max_failed_fraction = {fraction} allows"
+    );
+    Status::TooManyFailed
 }
 
 /// Writes data to stdout.

@@ -6,10 +6,20 @@ use super::prepare::prepare;
 use super::{Context, Status, print};
 use crate::cli::PlanArgs;
 use crate::error::Error;
+use crate::output::store::OutputStore;
+use crate::plan::claim::{check_schema, unfinished};
 
 pub(super) fn execute(args: &PlanArgs, context: &mut Context<'_>) -> Result<Status, Error> {
     let prepared = prepare(&args.job)?;
-    let selection = prepared.select()?;
+    let output = &prepared.job.output;
+    let select = || prepared.select();
+    let mut goes_on = None;
+    if output.path.exists() {
+        let store = OutputStore::open(&output.path)?;
+        check_schema(&store, &prepared.schema)?;
+        goes_on = unfinished(&store, &prepared.draft(&select))?;
+    }
+    let selection = select()?;
     let rows = selection.rows();
     let files = &prepared.manifest.files;
     let all: u64 = files.iter().map(|file| file.snapshot.rows).sum();
@@ -23,11 +33,9 @@ pub(super) fn execute(args: &PlanArgs, context: &mut Context<'_>) -> Result<Stat
     line("rows", format!("{rows} selected"));
     // Nothing is compared with earlier runs yet, so none of the rows count as done.
     line("done", "0 (every run takes every selected row)".to_owned());
-    line(
-        "parts",
-        format!("{} of {} rows", rows.div_ceil(prepared.job.output.part_rows), prepared.job.output.part_rows),
-    );
-    line("output", prepared.job.output.path.display().to_string());
+    line("parts", format!("{} of {} rows", rows.div_ceil(output.part_rows), output.part_rows));
+    line("output", output.path.display().to_string());
+    line("run", goes_on.map_or_else(|| "a new one".to_owned(), |plan| format!("goes on with {}", plan.run)));
     if let Some(processor) = &prepared.processor {
         line("images", processor.describe());
     }

@@ -12,6 +12,7 @@ use crate::job::Job;
 use crate::manifest::Manifest;
 use crate::model::{ModelDirectory, Sourced};
 use crate::output::part::{OutputColumns, PartEncoder, RunStamp, part_schema};
+use crate::plan::claim::Draft;
 use crate::plan::{Identity, Plan, Selection};
 use crate::preprocess::{ImageProcessor, PREPROCESSING_VERSION};
 
@@ -38,25 +39,22 @@ pub(super) fn prepare(args: &JobArgs) -> Result<Prepared, Error> {
         (Some(_), Some(config)) => Some(Arc::new(processor(&model, config)?)),
         _ => None,
     };
-    let wants_caption = job.generation.enabled && job.input.image.is_some() && model.can_caption();
     let overrides = GenerationOverrides {
         strategy: job.generation.strategy.clone(),
         max_new_tokens: job.generation.max_new_tokens,
         min_new_tokens: job.generation.min_new_tokens,
-        ..GenerationOverrides::default()
     };
-    let generation = wants_caption.then(|| GenerationSettings::resolve(&model, &overrides)).transpose()?;
-    let columns = columns(&job, &model, generation.is_some())?;
+    let columns = columns(&job, &model)?;
+    let generation = columns.caption.then(|| GenerationSettings::resolve(&model, &overrides)).transpose()?;
     let schema = part_schema(manifest.carried_fields(), &columns)?;
-    let processing = match (&job.input.image, model.preprocessor()) {
-        (Some(_), Some(config)) => json!({ "version": PREPROCESSING_VERSION, "config": config.value }),
-        _ => json!(null),
-    };
+    // Of texts too, so that queries embedded by a job of their own bear the fingerprint of the images they are compared with.
+    let processing = model.preprocessor().map(|config| json!([PREPROCESSING_VERSION, config.value]));
+    let processing = json!(processing);
     let caption_settings = generation.as_ref().map(|settings| format!("{} {processing}", settings.canonical()));
     let caption_fingerprint = caption_settings.map(|settings| model.caption_fingerprint(&settings)).transpose()?;
-    let embeds = [columns.image_embedding, columns.text_embedding, columns.fused_embedding].iter().any(Option::is_some);
     let embedding_settings = json!([job.embedding.dtype, processing]).to_string();
-    let embedding_fingerprint = embeds.then(|| model.embedding_fingerprint(&embedding_settings)).transpose()?;
+    let embedding_fingerprint =
+        columns.has_vectors().then(|| model.embedding_fingerprint(&embedding_settings)).transpose()?;
     let limit = args.limit;
     Ok(Prepared {
         job,
@@ -86,46 +84,62 @@ fn processor(model: &ModelDirectory, config: &Sourced<serde_json::Value>) -> Res
     )))
 }
 
-/// Which columns this job and model can fill. What the job does not ask for, or the model cannot make, is left out.
-fn columns(job: &Job, model: &ModelDirectory, caption: bool) -> Result<OutputColumns, Error> {
-    let wants = &job.embedding;
-    let has_image = job.input.image.is_some();
+/// Which columns this job and model can fill. What is asked for by name must be possible; the rest is written if it is.
+fn columns(job: &Job, model: &ModelDirectory) -> Result<OutputColumns, Error> {
     let unfit = |what: &str, hint: &str| {
         Err(Error::Unfit(format!("the model in {}: {what}\nhint: {hint}", model.path().display())))
     };
+    let (has_image, has_text) = (job.input.image.is_some(), job.input.text.is_some());
     if has_image && !model.takes_images() {
-        return unfit(
-            "it has no vision graph, but the job names `input.image`",
-            "leave `input.image` out to embed texts only",
-        );
+        let hint = "leave `input.image` out to embed texts only";
+        return unfit("it has no vision graph, but the job names `input.image`", hint);
     }
     if !has_image && model.text_embedding_dim().is_none() {
-        return unfit(
-            "it gives no text embeddings, which is all a job without `input.image` makes",
-            "use a model with a text graph",
-        );
+        let what = "it gives no text embeddings, which is all a job without `input.image` makes";
+        return unfit(what, "use a model with a text graph");
     }
-    let has_text = job.input.text.is_some();
-    let image_embedding = model.image_embedding_dim().filter(|_| has_image && wants.image);
-    let text_embedding = model.text_embedding_dim().filter(|_| has_text && wants.text);
-    let fused_embedding = model.fused_embedding_dim().filter(|_| has_image && wants.fused);
+    let wanted = |key: &str, asked: Option<bool>, width: Option<usize>, needs: &str| match (asked, width) {
+        (Some(false), _) => Ok(None),
+        (Some(true), None) => Err(Error::Unfit(format!(
+            "`{key}` = true is not possible here: it needs {needs}\nhint: leave the key out to write what the model in {} can make",
+            model.path().display()
+        ))),
+        (_, width) => Ok(width),
+    };
+    let asks = &job.embedding;
+    let image_only = |width: Option<usize>| width.filter(|_| has_image);
+    let can_caption = image_only(model.can_caption().then_some(1));
+    let caption = wanted("generation.enabled", job.generation.enabled, can_caption, "a decoder graph")?.is_some();
     let comparable = has_image && model.compares_images_with_texts();
+    let similarity = (caption && comparable).then_some(1);
+    let needs = "captions, and image and text embeddings of one width";
+    let similarity = wanted("embedding.caption_similarity", asks.caption_similarity, similarity, needs)?;
+    let image = image_only(model.image_embedding_dim());
+    let text = model.text_embedding_dim().filter(|_| has_text);
+    let fused = image_only(model.fused_embedding_dim());
     let columns = OutputColumns {
         caption,
-        caption_similarity: caption && comparable && wants.caption_similarity,
-        image_embedding,
-        text_embedding,
-        fused_embedding,
+        caption_similarity: similarity.is_some(),
+        image_embedding: wanted(
+            "embedding.image",
+            asks.image,
+            image,
+            "`input.image` and a vision graph with image_embeds",
+        )?,
+        text_embedding: wanted("embedding.text", asks.text, text, "`input.text` and a text graph with text_embeds")?,
+        fused_embedding: wanted(
+            "embedding.fused",
+            asks.fused,
+            fused,
+            "`input.image` and a fusion graph with fused_embeds",
+        )?,
         image_text_similarity: comparable && has_text,
         image: has_image,
-        dtype: wants.dtype,
+        dtype: asks.dtype,
     };
-    let any_vector = [image_embedding, text_embedding, fused_embedding].iter().any(Option::is_some);
-    if !caption && !any_vector {
-        return unfit(
-            "with these settings there is nothing to write",
-            "switch `generation.enabled` or one of `[embedding]` on",
-        );
+    if !caption && !columns.has_vectors() {
+        let hint = "switch `generation.enabled` or one of `[embedding]` on";
+        return unfit("with these settings there is nothing to write", hint);
     }
     Ok(columns)
 }
@@ -142,14 +156,29 @@ impl Prepared {
         }
     }
 
+    /// What a new plan would hold; `select` evaluates which rows are in.
+    pub(super) fn draft<'a>(&'a self, select: &'a dyn Fn() -> Result<Selection, Error>) -> Draft<'a> {
+        Draft {
+            identity: self.identity(),
+            manifest: &self.manifest,
+            select,
+            part_rows: self.job.output.part_rows,
+            batch_size: self.job.runtime.batch_size,
+            failures: self.job.limits.failures,
+            caption_fingerprint: self.caption_fingerprint.clone(),
+            embedding_fingerprint: self.embedding_fingerprint.clone(),
+            schema: &self.schema,
+        }
+    }
+
     /// Everything that two attempts at one run must have in common.
-    pub(super) fn identity(&self) -> Identity {
+    fn identity(&self) -> Identity {
         let schema = self.manifest.carried_fields();
         let carried: Vec<&String> = schema.iter().map(arrow::datatypes::Field::name).collect();
         let value = json!({
             "input": self.job.input,
             "generation": self.generation,
-            "embedding": self.job.embedding,
+            "output": self.columns,
             "columns": carried,
             "part_rows": self.job.output.part_rows,
             "caption_fingerprint": self.caption_fingerprint,

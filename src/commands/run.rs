@@ -5,20 +5,18 @@ use std::io::Write;
 use std::sync::Arc;
 
 use super::prepare::{Prepared, prepare};
-use super::{Context, Status, not_supported};
+use super::{Context, Status, judge, not_supported};
 use crate::cli::RunArgs;
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::fetch::Fetcher;
-use crate::job::Limits;
 use crate::metrics::{Metrics, StageTimes};
-use crate::output::Counts;
-use crate::output::finalize::{finalize, present_parts};
+use crate::output::finalize::{Published, finalize, present_parts};
 use crate::output::store::OutputStore;
 use crate::output::{part_path, published_path};
 use crate::pipeline::{self, Stages};
 use crate::plan::PlanError;
-use crate::plan::claim::{Claimed, Draft, check_run_id, claim};
+use crate::plan::claim::{Claimed, check_run_id, claim};
 use crate::plan::shard::Shard;
 use crate::progress::Progress;
 
@@ -44,9 +42,10 @@ pub(super) fn execute(args: &RunArgs, context: &mut Context<'_>) -> Result<Statu
         output = %prepared.job.output.path.display(),
         "{}", if claimed.resumed { "going on with an unfinished run" } else { "starting a new run" }
     );
-    if store.get(&published_path(run))?.is_some() {
+    let limits = &prepared.job.limits.failures;
+    if let Some(published) = store.record::<Published>(&published_path(run))? {
         tracing::info!(run, "this run is published already; there is nothing to do");
-        return Ok(Status::Done);
+        return Ok(judge(&published.counts, limits));
     }
     let present = present_parts(&store, run)?;
     let ours = shard.unwrap_or(Shard::WHOLE);
@@ -62,24 +61,15 @@ pub(super) fn execute(args: &RunArgs, context: &mut Context<'_>) -> Result<Statu
         tracing::info!(run, shard = shard.index, of = shard.count, "shard finished; when all have: {hint}");
         return Ok(Status::Done);
     }
-    let published = finalize(&store, run)?;
+    let published = finalize(&store, run).map_err(|error| Error::from(error).while_making_parts())?;
     let counts = &published.counts;
     tracing::info!(run, rows = counts.rows, ok = counts.ok, failed = counts.failed, "published");
-    Ok(judge(counts, &prepared.job.limits))
+    Ok(judge(counts, limits))
 }
 
 fn claim_run(store: &OutputStore, prepared: &Prepared, run: Option<&str>) -> Result<Claimed, Error> {
-    let draft = Draft {
-        identity: prepared.identity(),
-        manifest: &prepared.manifest,
-        select: &|| prepared.select(),
-        part_rows: prepared.job.output.part_rows,
-        batch_size: prepared.job.runtime.batch_size,
-        caption_fingerprint: prepared.caption_fingerprint.clone(),
-        embedding_fingerprint: prepared.embedding_fingerprint.clone(),
-        schema: &prepared.schema,
-    };
-    let claimed = claim(store, &draft, run)?;
+    let select = || prepared.select();
+    let claimed = claim(store, &prepared.draft(&select), run)?;
     let (planned, asked) = (claimed.plan.batch_size, prepared.job.runtime.batch_size);
     if planned != asked {
         tracing::warn!(
@@ -134,19 +124,4 @@ fn report_stages(metrics: &Metrics, context: &Context<'_>) {
         // A closed stderr is no reason to fail a run that is done.
         let _ = write!(context.terminal.clone(), "{metrics}");
     }
-}
-
-/// Whether so many rows failed that the night needs attention.
-fn judge(counts: &Counts, limits: &Limits) -> Status {
-    let allowed = limits.max_failed_fraction * counts.rows as f64;
-    if counts.failed >= limits.min_failed_rows.max(1) && counts.failed as f64 > allowed {
-        let fraction = limits.max_failed_fraction;
-        tracing::error!(
-            failed = counts.failed,
-            rows = counts.rows,
-            "more rows failed than limits.max_failed_fraction = {fraction} allows"
-        );
-        return Status::TooManyFailed;
-    }
-    Status::Done
 }

@@ -17,12 +17,6 @@ pub struct GenerationOverrides {
     pub max_new_tokens: Option<usize>,
     /// The fewest tokens before the end token.
     pub min_new_tokens: Option<usize>,
-    /// Number of beams; only 1.
-    pub num_beams: Option<usize>,
-    /// Penalty on repeated tokens; only 1.0.
-    pub repetition_penalty: Option<f64>,
-    /// Size of n-grams that may not repeat; only 0.
-    pub no_repeat_ngram_size: Option<usize>,
 }
 
 /// How captions are written.
@@ -63,7 +57,7 @@ impl GenerationSettings {
     pub fn resolve(directory: &ModelDirectory, overrides: &GenerationOverrides) -> Result<Self, ModelError> {
         let mut resolver = Resolver { directory, problems: Vec::new() };
         resolver.refuse_strategies(overrides);
-        resolver.refuse_processors(overrides);
+        resolver.refuse_processors();
         let (max_new_tokens, min_new_tokens) = resolver.lengths(overrides);
         let eos_token_ids = resolver.eos();
         let decoder_start_token_id = resolver.start();
@@ -104,8 +98,8 @@ impl<'a> Resolver<'a> {
                 self.problems.push(problem.with_hint("strategy = \"greedy\" is"));
             }
             None => {
-                let beams = self.setting("num_beams").filter(|_| overrides.num_beams.is_none());
-                let beams = beams.filter(|found| found.value.as_f64() != Some(1.0)).map(|found| ("num_beams", found));
+                let beams = self.setting("num_beams").filter(|found| found.value.as_f64() != Some(1.0));
+                let beams = beams.map(|found| ("num_beams", found));
                 let samples = self.setting("do_sample").filter(|found| found.value.as_bool() != Some(false));
                 for (name, found) in beams.into_iter().chain(samples.map(|found| ("do_sample", found))) {
                     let problem = Problem::new(found.source, format!("{name} = {} is not supported yet", found.value));
@@ -116,32 +110,16 @@ impl<'a> Resolver<'a> {
                 }
             }
         }
-        if let Some(beams) = overrides.num_beams.filter(|&beams| beams != 1) {
-            self.problems.push(Problem::new(Self::JOB, format!("num_beams = {beams} is not supported yet, only 1 is")));
-        }
     }
 
-    fn refuse_processors(&mut self, overrides: &GenerationOverrides) {
+    fn refuse_processors(&mut self) {
         for (name, neutral) in NEUTRAL {
-            let job = match name {
-                "repetition_penalty" => overrides.repetition_penalty,
-                "no_repeat_ngram_size" => overrides.no_repeat_ngram_size.map(|size| size as f64),
-                _ => None,
-            };
-            let (value, source) = match (job, self.setting(name)) {
-                (Some(value), _) => (Some(value), Self::JOB.to_owned()),
-                (None, Some(found)) => (found.value.as_f64(), found.source),
-                (None, None) => continue,
-            };
+            let Some(found) = self.setting(name) else { continue };
             // exact: only the neutral value itself leaves captions as they are
-            if value.is_none_or(|value| value.total_cmp(&neutral).is_ne()) {
-                let value = value.map_or("a value that is no number".into(), |value| value.to_string());
-                let problem = Problem::new(source, format!("{name} = {value} is not supported yet"));
-                self.problems.push(
-                    problem.with_hint(format!(
-                        "set generation.{name} = {neutral} in the job to write captions without it"
-                    )),
-                );
+            if found.value.as_f64().is_none_or(|value| value.total_cmp(&neutral).is_ne()) {
+                let hint = format!("take it out of {} to write captions without it", found.source);
+                let problem = Problem::new(found.source, format!("{name} = {} is not supported yet", found.value));
+                self.problems.push(problem.with_hint(hint));
             }
         }
         for name in REFUSED {

@@ -6,7 +6,8 @@ use serde::Deserialize;
 use toml::de::{DeTable, DeValue};
 
 use super::{Embedding, Generation, Input, Job, JobFileError, Limits, Model, Output, Runtime, VectorType, keys};
-use crate::paths;
+use crate::paths::{self, NotLocal};
+use crate::plan::FailureLimits;
 
 impl Job {
     /// Reads the job file at `path` and applies `overrides`, each `section.key=value` with a TOML value or a bare string.
@@ -189,8 +190,8 @@ impl InputFile {
                 return Err(JobFileError::Missing { key: "input.manifest", what });
             }
         };
-        let manifest = manifest.iter().map(|pattern| local_path("input.manifest", pattern, folder));
-        let manifest = manifest.map(|path| Ok(path?.to_string_lossy().into_owned())).collect::<Result<_, _>>()?;
+        let manifest = manifest.iter().map(|pattern| local_pattern("input.manifest", pattern, folder));
+        let manifest = manifest.collect::<Result<_, _>>()?;
         let key = self.key.ok_or(JobFileError::Missing { key: "input.key", what: "the column that names a row" })?;
         if self.image.is_none() && self.text.is_none() {
             let what = "the column with the images (or `input.text` alone, for a job that embeds texts)";
@@ -225,21 +226,20 @@ impl GenerationFile {
         {
             return Err(value("generation.min_new_tokens", format!("at most max_new_tokens ({max})"), min));
         }
-        let enabled = self.enabled.unwrap_or(!text_only);
-        if enabled && text_only {
+        if self.enabled == Some(true) && text_only {
             return Err(value("generation.enabled", "false in a job without `input.image`", "true"));
         }
-        Ok(Generation { enabled, strategy: self.strategy, max_new_tokens: max, min_new_tokens: min })
+        Ok(Generation { enabled: self.enabled, strategy: self.strategy, max_new_tokens: max, min_new_tokens: min })
     }
 }
 
 impl EmbeddingFile {
     fn resolve(self) -> Embedding {
         Embedding {
-            image: self.image.unwrap_or(true),
-            text: self.text.unwrap_or(true),
-            fused: self.fused.unwrap_or(true),
-            caption_similarity: self.caption_similarity.unwrap_or(true),
+            image: self.image,
+            text: self.text,
+            fused: self.fused,
+            caption_similarity: self.caption_similarity,
             dtype: self.dtype.unwrap_or(VectorType::F32),
         }
     }
@@ -285,12 +285,15 @@ impl LimitsFile {
             return Err(value("limits.max_failed_fraction", "0.0 to 1.0", max_failed_fraction));
         }
         let roots = self.roots.unwrap_or_default();
+        let at_least_1 = |key: &str, found: Option<u64>, default: u64| match found {
+            Some(0) => Err(value(key, "at least 1", 0)),
+            found => Ok(found.unwrap_or(default)),
+        };
         Ok(Limits {
-            max_failed_fraction,
-            min_failed_rows: self.min_failed_rows.unwrap_or(10),
-            max_image_bytes: self.max_image_bytes.unwrap_or(100 << 20),
-            max_image_pixels: self.max_image_pixels.unwrap_or(100_000_000),
-            fetch_timeout_ms: self.fetch_timeout_ms.unwrap_or(60_000),
+            failures: FailureLimits { max_failed_fraction, min_failed_rows: self.min_failed_rows.unwrap_or(10) },
+            max_image_bytes: at_least_1("limits.max_image_bytes", self.max_image_bytes, 100 << 20)?,
+            max_image_pixels: at_least_1("limits.max_image_pixels", self.max_image_pixels, 100_000_000)?,
+            fetch_timeout_ms: at_least_1("limits.fetch_timeout_ms", self.fetch_timeout_ms, 60_000)?,
             roots: roots.iter().map(|root| local_path("limits.roots", root, folder)).collect::<Result<_, _>>()?,
         })
     }
@@ -306,10 +309,18 @@ fn in_range(key: &str, found: usize, least: usize, most: usize) -> Result<usize,
 
 /// An absolute local path out of a path or `file://` URI; other schemes are not built yet.
 fn local_path(key: &str, text: &str, folder: &Path) -> Result<PathBuf, JobFileError> {
-    let path = match text.split_once("://") {
-        Some(("file", path)) => path,
-        Some((scheme, _)) => return Err(JobFileError::NotSupported { key: format!("{key} = \"{scheme}://...\"") }),
-        None => text,
-    };
-    Ok(paths::join(folder, path))
+    paths::local(folder, text).map_err(|error| match error {
+        NotLocal::Scheme(scheme) => JobFileError::NotSupported { key: format!("{key} = \"{scheme}://...\"") },
+        NotLocal::Invalid => value(key, "a path", format!("{text:?}")),
+    })
+}
+
+/// An absolute pattern: only what the user wrote is read as a glob, not the folder that the job file happens to lie in.
+fn local_pattern(key: &str, text: &str, folder: &Path) -> Result<String, JobFileError> {
+    let path = local_path(key, text, folder)?;
+    let is_glob = !path.exists() && text.contains(['*', '?', '[']);
+    match (is_glob, path.strip_prefix(folder)) {
+        (true, Ok(below)) => Ok(format!("{}/{}", glob::Pattern::escape(&folder.to_string_lossy()), below.display())),
+        _ => Ok(path.to_string_lossy().into_owned()),
+    }
 }

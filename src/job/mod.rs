@@ -10,6 +10,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::plan::FailureLimits;
+
 /// A job file that cannot be carried out. Every variant ends the command with status 2 before anything was run.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -129,8 +131,8 @@ pub struct Model {
 /// `[generation]`; what is None comes from the model's `generation_config.json`.
 #[derive(Debug, Clone, Serialize)]
 pub struct Generation {
-    /// Whether captions are written at all.
-    pub enabled: bool,
+    /// Whether captions are written; None: if the model can.
+    pub enabled: Option<bool>,
     /// How tokens are chosen; only `greedy` so far.
     pub strategy: Option<String>,
     /// Most tokens in a caption, eos included.
@@ -139,18 +141,17 @@ pub struct Generation {
     pub min_new_tokens: Option<usize>,
 }
 
-/// `[embedding]`: which vectors are written, where the model can make them.
+/// `[embedding]`: which vectors are written; None: if the model can make them.
 #[derive(Debug, Clone, Serialize)]
-#[allow(clippy::struct_excessive_bools, reason = "each is one column, wanted or not")]
 pub struct Embedding {
     /// The image's vector.
-    pub image: bool,
+    pub image: Option<bool>,
     /// The vector of the row's own text.
-    pub text: bool,
+    pub text: Option<bool>,
     /// The vector of image and text fused.
-    pub fused: bool,
+    pub fused: Option<bool>,
     /// The cosine of the image with its generated caption.
-    pub caption_similarity: bool,
+    pub caption_similarity: Option<bool>,
     /// Element type of the vectors.
     pub dtype: VectorType,
 }
@@ -190,10 +191,8 @@ pub struct Runtime {
 /// `[limits]`
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// Exit 1 when more than this fraction of the selected rows failed, and at least `min_failed_rows`.
-    pub max_failed_fraction: f64,
-    /// See `max_failed_fraction`.
-    pub min_failed_rows: u64,
+    /// When so many rows failed that the exit status is 1.
+    pub failures: FailureLimits,
     /// Larger files become `too_large` rows.
     pub max_image_bytes: u64,
     /// Larger pictures become `too_many_pixels` rows.

@@ -8,6 +8,7 @@ pub mod filter;
 pub mod reader;
 pub mod row;
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -115,6 +116,22 @@ pub enum ManifestError {
         /// Its rows.
         rows: u64,
     },
+    /// A file that was written to while a run read it.
+    #[error(
+        "the manifest {path} was changed while it was read\nhint: replace a manifest by a new file (write, then rename) instead of writing into it; then start a new run"
+    )]
+    Changed {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A file that `input.manifest` names twice.
+    #[error(
+        "`input.manifest` names {path} twice, so each of its rows would come out twice\nhint: list every file once"
+    )]
+    ListedTwice {
+        /// The file.
+        path: PathBuf,
+    },
     /// A predicate that polars refuses.
     #[error(
         "`input.where` = {predicate:?} cannot be evaluated on {path}: {message}\nhint: it is a SQL expression over the manifest's columns that is true or false, as in \"width >= 200 AND lang = 'en'\""
@@ -147,7 +164,25 @@ pub struct FileSnapshot {
 pub struct ManifestFile {
     /// What the plan remembers.
     pub snapshot: FileSnapshot,
-    pub(crate) metadata: ArrowReaderMetadata,
+    metadata: ArrowReaderMetadata,
+    /// Held open, so that rows come from the file that was planned even if another takes its name.
+    file: File,
+}
+
+impl ManifestFile {
+    /// The open file, if nobody has written to it since the footer was read.
+    ///
+    /// # Errors
+    /// [`ManifestError::Changed`].
+    fn unchanged(&self) -> Result<File, ManifestError> {
+        let path = || self.snapshot.path.clone();
+        let io = |source| ManifestError::Io { path: path(), source };
+        let (bytes, modified_ns) = stat(&self.file).map_err(io)?;
+        if (bytes, modified_ns) != (self.snapshot.bytes, self.snapshot.modified_ns) {
+            return Err(ManifestError::Changed { path: path() });
+        }
+        self.file.try_clone().map_err(io)
+    }
 }
 
 /// How the image column holds its images.
@@ -216,15 +251,10 @@ impl Manifest {
     pub fn carried_fields(&self) -> Vec<Field> {
         let plain = |&index: &usize| {
             let field = self.schema.field(index);
-            Field::new(field.name(), field.data_type().clone(), field.is_nullable())
+            // Always nullable: one file's columns may have nulls where another's are declared to have none.
+            Field::new(field.name(), field.data_type().clone(), true)
         };
         self.carried.iter().map(plain).collect()
-    }
-
-    /// What the plan remembers of the files.
-    #[must_use]
-    pub fn snapshots(&self) -> Vec<FileSnapshot> {
-        self.files.iter().map(|file| file.snapshot.clone()).collect()
     }
 }
 
@@ -249,22 +279,31 @@ fn expand(patterns: &[String]) -> Result<Vec<PathBuf>, ManifestError> {
             return Err(ManifestError::NotFound { pattern: pattern.clone() });
         }
     }
-    Ok(files)
+    let mut seen = HashSet::new();
+    match files.iter().find(|path| !seen.insert(*path)) {
+        Some(path) => Err(ManifestError::ListedTwice { path: path.clone() }),
+        None => Ok(files),
+    }
 }
 
 fn open_file(path: PathBuf) -> Result<ManifestFile, ManifestError> {
     let io = |source| ManifestError::Io { path: path.clone(), source };
     let file = File::open(&path).map_err(io)?;
-    let stat = file.metadata().map_err(io)?;
-    let modified = stat.modified().map_err(io)?.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let (bytes, modified_ns) = stat(&file).map_err(io)?;
     let metadata = ArrowReaderMetadata::load(&file, ArrowReaderOptions::new())
         .map_err(|source| ManifestError::Parquet { path: path.clone(), source })?;
     let rows = u64::try_from(metadata.metadata().file_metadata().num_rows()).unwrap_or(0);
     if rows > u64::from(u32::MAX) {
         return Err(ManifestError::TooManyRows { path, rows });
     }
-    let modified_ns = i64::try_from(modified.as_nanos()).unwrap_or(i64::MAX);
-    Ok(ManifestFile { snapshot: FileSnapshot { bytes: stat.len(), modified_ns, rows, path }, metadata })
+    Ok(ManifestFile { snapshot: FileSnapshot { path, bytes, modified_ns, rows }, metadata, file })
+}
+
+/// Size in bytes and time of last modification in nanoseconds since 1970.
+fn stat(file: &File) -> std::io::Result<(u64, i64)> {
+    let stat = file.metadata()?;
+    let modified = stat.modified()?.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    Ok((stat.len(), i64::try_from(modified.as_nanos()).unwrap_or(i64::MAX)))
 }
 
 fn same_schema(first: &ManifestFile, file: &ManifestFile) -> Result<(), ManifestError> {

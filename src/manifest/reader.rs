@@ -1,8 +1,8 @@
 //! Streams the selected rows of a manifest, row group by row group, in manifest order.
 //!
-//! Memory is bounded by one batch of about 8 MiB, however large a row group is: pages are decoded as they are needed.
+//! Memory is bounded by one batch (about 8 MiB, or 16 inline images), however large a row group is: pages are decoded as
+//! they are needed.
 
-use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -13,12 +13,15 @@ use parquet::arrow::arrow_reader::{
 use roaring::RoaringBitmap;
 
 use super::row::RowBatch;
-use super::{Manifest, ManifestError, ManifestFile};
+use super::{ImageColumn, Manifest, ManifestError, ManifestFile};
 
 /// Bytes of decoded rows that one batch aims at.
 const BATCH_BYTES: usize = 8 << 20;
 /// Rows in a batch of small rows.
 const BATCH_ROWS: usize = 1024;
+/// Rows in a batch with images inside. The average that [`BATCH_BYTES`] is divided by says little about those: sizes differ
+/// widely, and a dictionary stores an image once that comes out many times.
+const BATCH_IMAGES: usize = 16;
 
 /// An iterator over the batches of some rows of every manifest file.
 pub struct ManifestReader<'a> {
@@ -79,19 +82,20 @@ impl<'a> ManifestReader<'a> {
     ) -> Result<ParquetRecordBatchReader, ManifestError> {
         let path = &file.snapshot.path;
         let parquet = |source| ManifestError::Parquet { path: path.clone(), source };
-        let input = File::open(path).map_err(|source| ManifestError::Io { path: path.clone(), source })?;
-        let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(input, file.metadata.clone());
+        let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file.unchanged()?, file.metadata.clone());
         let descriptor = file.metadata.metadata().file_metadata().schema_descr();
         let row_group = file.metadata.metadata().row_group(group);
         let mask = ProjectionMask::roots(descriptor, self.columns.iter().copied());
         let leaves = row_group.columns().iter().enumerate().filter(|(leaf, _)| mask.leaf_included(*leaf));
         let bytes: i64 = leaves.map(|(_, column)| column.uncompressed_size()).sum();
+        let inline = self.manifest.image.is_some_and(|(_, kind)| kind != ImageColumn::Uri);
+        let most_rows = if inline { BATCH_IMAGES } else { BATCH_ROWS };
         let row_bytes = usize::try_from(bytes / row_group.num_rows().max(1)).unwrap_or(0).max(1);
         builder
             .with_row_groups(vec![group])
             .with_projection(mask)
             .with_row_selection(selection)
-            .with_batch_size((BATCH_BYTES / row_bytes).clamp(1, BATCH_ROWS))
+            .with_batch_size((BATCH_BYTES / row_bytes).clamp(1, most_rows))
             .build()
             .map_err(parquet)
     }

@@ -117,7 +117,7 @@ pub enum OutputError {
     },
     /// A carried column whose name the output needs for itself.
     #[error(
-        "the manifest's column `{column}` has the name of a column that nightcap writes\nhint: leave it out with `output.columns`, or rename it in the manifest"
+        "the manifest's column `{column}` has the name of another column of the output (upper and lower case count as the same)\nhint: leave it out with `output.columns`, or rename it in the manifest"
     )]
     Collision {
         /// The name.

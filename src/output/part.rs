@@ -3,6 +3,7 @@
 //! In: the carried manifest columns and one [`RowResult`] a row. Out: the bytes of one Parquet file that depend on nothing
 //! else. Never here: storage.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, FixedSizeListArray, Float16Array, Float32Array, Int32Array, Int64Array, StringArray};
@@ -16,6 +17,7 @@ use parquet::errors::ParquetError;
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::WriterProperties;
 use parquet::schema::types::ColumnPath;
+use serde::Serialize;
 
 use super::{Counts, OutputError};
 use crate::engine::{Caption, RowOutput};
@@ -24,7 +26,7 @@ use crate::results::RowResult;
 use crate::row_error::RowError;
 
 /// Which of the optional columns this job and model can fill.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[allow(clippy::struct_excessive_bools, reason = "each is one column, there or not")]
 pub struct OutputColumns {
     /// `caption` and what belongs to it.
@@ -43,6 +45,14 @@ pub struct OutputColumns {
     pub image: bool,
     /// Element type of the vectors.
     pub dtype: VectorType,
+}
+
+impl OutputColumns {
+    /// Whether any vector is written.
+    #[must_use]
+    pub fn has_vectors(&self) -> bool {
+        [self.image_embedding, self.text_embedding, self.fused_embedding].iter().any(Option::is_some)
+    }
 }
 
 /// What is the same in every row and footer of a run.
@@ -66,9 +76,10 @@ pub struct RunStamp {
 /// [`OutputError::Collision`] when a carried column has the name of one that is written here, or `run`.
 pub fn part_schema(carried: Vec<Field>, columns: &OutputColumns) -> Result<SchemaRef, OutputError> {
     let ours = fields(columns);
-    // Hive-style readers put the folder's `run` into a column of that name.
-    let taken = |name: &str| name == "run" || ours.iter().any(|field| field.name() == name);
-    if let Some(field) = carried.iter().find(|field| taken(field.name())) {
+    // Hive-style readers put the folder's `run` into a column of that name; SQL does not tell upper from lower case.
+    let mut taken: HashSet<String> = ours.iter().map(|field| field.name().clone()).collect();
+    taken.insert("run".to_owned());
+    if let Some(field) = carried.iter().find(|field| !taken.insert(field.name().to_lowercase())) {
         return Err(OutputError::Collision { column: field.name().clone() });
     }
     Ok(Arc::new(Schema::new(carried.into_iter().chain(ours).collect::<Vec<_>>())))
@@ -249,9 +260,8 @@ fn fields(columns: &OutputColumns) -> Vec<Field> {
     add(columns.image, "image_height", DataType::Int32, true);
     add(columns.image, "content_hash", DataType::Utf8, true);
     add(true, "content_signature", DataType::Utf8, false);
-    let embeds = [columns.image_embedding, columns.text_embedding, columns.fused_embedding].iter().any(Option::is_some);
     add(columns.caption, "caption_fingerprint", DataType::Utf8, false);
-    add(embeds, "embedding_fingerprint", DataType::Utf8, false);
+    add(columns.has_vectors(), "embedding_fingerprint", DataType::Utf8, false);
     add(true, "run_seq", DataType::Int64, false);
     fields
 }

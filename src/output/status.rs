@@ -56,7 +56,8 @@ impl Status {
     pub fn read(store: &OutputStore) -> Result<Self, OutputError> {
         let names: BTreeSet<String> = store.folders("_nightcap/runs")?.into_iter().collect();
         let mut runs = names.into_iter().map(|run| read_run(store, run)).collect::<Result<Vec<_>, _>>()?;
-        runs.sort_by_key(|run| run.run_seq);
+        // A run without a number came to no plan; it stands last.
+        runs.sort_by_key(|run| run.run_seq.unwrap_or(i64::MAX));
         Ok(Self { runs })
     }
 }

@@ -44,6 +44,12 @@ pub(super) fn run(
             }
             IngestItem::PartEnd { part: number, carried } => {
                 meter.busy(|| part.compute(&mut engine, stages.progress))?;
+                tracing::debug!(
+                    part = number,
+                    rows = part.rows.len(),
+                    encoded_images = part.encoded_images,
+                    "computed"
+                );
                 let results = std::mem::take(&mut part).finish(stages.progress);
                 meter.add_bytes(results.iter().map(RowResult::bytes).sum());
                 let finished = FinishedPart { part: number, carried, results };
@@ -72,6 +78,7 @@ struct OpenPart {
     pending: Vec<Pending>,
     features: HashMap<blake3::Hash, Arc<ImageFeatures>>,
     feature_bytes: usize,
+    encoded_images: usize,
 }
 
 /// What is known of a row before the model has seen it.
@@ -125,6 +132,7 @@ impl OpenPart {
             return Ok(());
         }
         let fresh = self.encode_images(engine)?;
+        self.encoded_images += fresh.len();
         let features = |hash| {
             let kept = self.features.get(hash);
             kept.or_else(|| fresh.iter().find(|(known, _)| known == hash).map(|(_, features)| features)).cloned()

@@ -49,6 +49,8 @@ pub(super) fn run(stages: &Stages<'_>, input: Receiver<ReadItem>, out: &Sender<I
             }
         }
     });
+    // A read that hangs in the operating system must not keep the run from ending.
+    runtime.shutdown_background();
     Ok(())
 }
 
@@ -70,8 +72,10 @@ fn units(item: ReadItem, budget: &mut Budget) -> Vec<Unit> {
 async fn ingest(stages: &Stages<'_>, workers: &rayon::ThreadPool, unit: Unit) -> IngestItem {
     match unit {
         Unit::PartEnd { part, carried } => IngestItem::PartEnd { part, carried },
-        Unit::Row { batch, index, turn } => {
-            IngestItem::Row(Box::new(ingest_row(stages, workers, &batch, index, turn).await))
+        Unit::Row { batch, index, mut turn } => {
+            let row = ingest_row(stages, workers, &batch, index, &mut turn).await;
+            turn.end().await;
+            IngestItem::Row(Box::new(row))
         }
     }
 }

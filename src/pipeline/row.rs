@@ -2,6 +2,7 @@
 //!
 //! A row takes room in the byte budget when its size is known and holds it until it joins a batch.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use bytes::Bytes;
@@ -50,7 +51,7 @@ pub(super) async fn ingest_row(
     workers: &rayon::ThreadPool,
     batch: &RowBatch,
     index: usize,
-    turn: Turn,
+    turn: &mut Turn,
 ) -> IngestedRow {
     let row = batch.row(index);
     let text = row.text.filter(|text| !text.trim().is_empty());
@@ -107,7 +108,7 @@ async fn fetch_inline(
     batch: &RowBatch,
     index: usize,
     size: usize,
-    turn: Turn,
+    turn: &mut Turn,
 ) -> Result<Fetched, RowError> {
     stages.fetcher.check_size(size as u64)?;
     let room = take_room(stages, turn, size).await;
@@ -115,7 +116,7 @@ async fn fetch_inline(
     Ok(Fetched { bytes, room, listing: None })
 }
 
-async fn fetch_uri(stages: &Stages<'_>, uri: &str, base: &Path, turn: Turn) -> Result<Fetched, RowError> {
+async fn fetch_uri(stages: &Stages<'_>, uri: &str, base: &Path, turn: &mut Turn) -> Result<Fetched, RowError> {
     let meter = &stages.metrics.fetch;
     let object = meter.busy_async(stages.fetcher.open(uri, base)).await?;
     let listing = format!("{uri}\n{}\n{}", object.size, object.modified_ns);
@@ -125,7 +126,7 @@ async fn fetch_uri(stages: &Stages<'_>, uri: &str, base: &Path, turn: Turn) -> R
 }
 
 /// Room for a row's encoded bytes and its pixel values. What decoding needs in between lives in one worker at a time.
-async fn take_room(stages: &Stages<'_>, turn: Turn, encoded_bytes: usize) -> Room {
+async fn take_room(stages: &Stages<'_>, turn: &mut Turn, encoded_bytes: usize) -> Room {
     let (height, width) = stages.processor.as_ref().and_then(|processor| processor.output_size()).unwrap_or((0, 0));
     let pixel_bytes = 3 * height as usize * width as usize * size_of::<f32>();
     stages.metrics.fetch.waiting_for_output_async(turn.take(encoded_bytes.saturating_add(pixel_bytes))).await
@@ -136,18 +137,24 @@ async fn prepare(stages: &Stages<'_>, workers: &rayon::ThreadPool, bytes: Bytes)
     let (processor, metrics) = (stages.processor.clone(), stages.metrics.clone());
     let limits = DecodeLimits { max_image_pixels: stages.job.limits.max_image_pixels };
     workers.spawn(move || {
-        let prepared = metrics.preprocess.busy(|| prepare_now(processor.as_deref(), limits, &bytes));
+        let prepared = metrics.preprocess.busy(|| {
+            let work = AssertUnwindSafe(|| prepare_now(processor.as_deref(), limits, &bytes));
+            catch_unwind(work).unwrap_or_else(|_| crashed(&bytes))
+        });
         if let Ok(pixels) = &prepared.pixels {
             metrics.preprocess.add_bytes(size_of_val(pixels.data.as_slice()));
         }
         // Nobody waits for the answer when the run was stopped.
         let _ = done.send(prepared);
     });
-    prepared.await.unwrap_or_else(|_| {
-        let message = "the thread that decoded this image ended without an answer".to_owned();
-        let error = RowError::new(Stage::Preprocess, ErrorKind::CorruptImage, message);
-        Prepared { hash: blake3::hash(b""), size: None, pixels: Err(error) }
-    })
+    prepared.await.unwrap_or_else(|_| crashed(&[]))
+}
+
+/// What becomes of an image on which a decoding library panicked: one failed row, not a run that dies there every night.
+fn crashed(bytes: &[u8]) -> Prepared {
+    let message = "the decoder crashed on this image; please report it, with the image if you may".to_owned();
+    let error = RowError::new(Stage::Preprocess, ErrorKind::CorruptImage, message);
+    Prepared { hash: blake3::hash(bytes), size: None, pixels: Err(error) }
 }
 
 fn prepare_now(processor: Option<&ImageProcessor>, limits: DecodeLimits, bytes: &[u8]) -> Prepared {

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use arrow::datatypes::Schema;
+use arrow::datatypes::{FieldRef, Schema};
 use roaring::RoaringBitmap;
 use serde::{Deserialize, Serialize};
 
-use super::{Identity, Plan, PlanError, PlannedFile, Selection, difference};
+use super::{FailureLimits, Identity, Plan, PlanError, PlannedFile, Selection, difference};
 use crate::error::Error;
 use crate::failpoint;
 use crate::manifest::Manifest;
@@ -26,6 +26,8 @@ pub struct Draft<'a> {
     pub part_rows: u64,
     /// See [`Plan::batch_size`].
     pub batch_size: usize,
+    /// See [`Plan::failures`].
+    pub failures: FailureLimits,
     /// See [`Plan::caption_fingerprint`].
     pub caption_fingerprint: Option<String>,
     /// See [`Plan::embedding_fingerprint`].
@@ -76,32 +78,43 @@ pub fn check_run_id(run: &str) -> Result<(), PlanError> {
     Err(PlanError::RunId { run: run.to_owned() })
 }
 
-/// One OUTPUT has one schema: the first plan fixes it.
-fn check_schema(store: &OutputStore, schema: &Schema) -> Result<(), Error> {
-    let path = "_nightcap/schema.json";
-    let describe = |field: &arrow::datatypes::FieldRef| {
-        format!("{} {}{}", field.name(), field.data_type(), if field.is_nullable() { "" } else { " not null" })
-    };
-    let ours: Vec<String> = schema.fields().iter().map(describe).collect();
-    if store.put_new(path, json(&ours, path)?)? == Put::Created {
-        return Ok(());
-    }
-    let theirs: Vec<String> = store.record(path)?.unwrap_or_default();
+/// One OUTPUT has one schema, which its first plan fixed: compares `schema` with it, if there is one yet.
+///
+/// # Errors
+/// [`OutputError::Schema`] with what differs.
+pub fn check_schema(store: &OutputStore, schema: &Schema) -> Result<(), OutputError> {
+    let Some(theirs) = store.record::<Vec<String>>(SCHEMA)? else { return Ok(()) };
+    let ours = describe(schema);
     let (old, new): (BTreeSet<_>, BTreeSet<_>) = (theirs.iter().collect(), ours.iter().collect());
-    let list = |names: Vec<&&String>| names.into_iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
-    let difference = match (old.difference(&new).collect::<Vec<_>>(), new.difference(&old).collect::<Vec<_>>()) {
-        (gone, added) if !gone.is_empty() || !added.is_empty() => {
-            let or_none = |text: String| if text.is_empty() { "nothing".to_owned() } else { text };
-            format!("{} there, {} here", or_none(list(gone)), or_none(list(added)))
-        }
-        _ if ours != theirs => "the order of the columns".to_owned(),
-        _ => return Ok(()),
+    let list = |names: Vec<&&String>| match names.as_slice() {
+        [] => "nothing".to_owned(),
+        names => names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", "),
     };
-    Err(OutputError::Schema { difference }.into())
+    let (gone, added) = (old.difference(&new).collect::<Vec<_>>(), new.difference(&old).collect::<Vec<_>>());
+    let difference = match (gone.is_empty() && added.is_empty(), ours == theirs) {
+        (true, true) => return Ok(()),
+        (true, false) => "the order of the columns".to_owned(),
+        (false, _) => format!("{} there, {} here", list(gone), list(added)),
+    };
+    Err(OutputError::Schema { difference })
+}
+
+/// The record of OUTPUT's schema: a list of columns.
+const SCHEMA: &str = "_nightcap/schema.json";
+
+fn describe(schema: &Schema) -> Vec<String> {
+    let column = |field: &FieldRef| {
+        let nullability = if field.is_nullable() { "" } else { " not null" };
+        format!("{} {}{nullability}", field.name(), field.data_type())
+    };
+    schema.fields().iter().map(column).collect()
 }
 
 /// The newest run of the same job and manifest that is not published.
-fn unfinished(store: &OutputStore, draft: &Draft<'_>) -> Result<Option<Plan>, Error> {
+///
+/// # Errors
+/// When a record of OUTPUT cannot be read.
+pub fn unfinished(store: &OutputStore, draft: &Draft<'_>) -> Result<Option<Plan>, Error> {
     let mut found: Option<Plan> = None;
     for run in store.folders("_nightcap/runs")? {
         if store.get(&published_path(&run))?.is_some() {
@@ -153,7 +166,10 @@ fn resume(store: &OutputStore, draft: &Draft<'_>, plan: Plan) -> Result<Claimed,
 
 /// Puts a new plan. `named`: the user chose the id, so whoever put a plan of that name first decides what it holds.
 fn create(store: &OutputStore, draft: &Draft<'_>, run: &str, named: bool) -> Result<Claimed, Error> {
+    // First what can be refused, then the first put.
     let selection = (draft.select)()?;
+    store.put_new(SCHEMA, json(&describe(draft.schema), SCHEMA)?)?;
+    check_schema(store, draft.schema)?;
     let mut attempt = 1;
     let mut run = run.to_owned();
     loop {
@@ -199,6 +215,7 @@ fn write_records(store: &OutputStore, draft: &Draft<'_>, selection: &Selection, 
         part_rows: draft.part_rows,
         parts: rows.div_ceil(draft.part_rows),
         batch_size: draft.batch_size,
+        failures: draft.failures,
         caption_fingerprint: draft.caption_fingerprint.clone(),
         embedding_fingerprint: draft.embedding_fingerprint.clone(),
     })

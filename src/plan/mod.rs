@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::job::Job;
 use crate::manifest::{FileSnapshot, Manifest, ManifestError, filter};
+use crate::output::Counts;
 
 /// A run that cannot be planned or continued. Ends the command with status 2.
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +64,24 @@ pub struct PlannedFile {
     pub selection: String,
 }
 
+/// How many failed rows a night may have; see `[limits]` of the job file.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct FailureLimits {
+    /// Too many: more than this fraction of the rows,
+    pub max_failed_fraction: f64,
+    /// and at least so many.
+    pub min_failed_rows: u64,
+}
+
+impl FailureLimits {
+    /// Whether so many rows failed that somebody should look.
+    #[must_use]
+    pub fn exceeded_by(&self, counts: &Counts) -> bool {
+        let allowed = self.max_failed_fraction * counts.rows as f64;
+        counts.failed >= self.min_failed_rows.max(1) && counts.failed as f64 > allowed
+    }
+}
+
 /// What results depend on besides the rows: two attempts belong to one run only if this is equal.
 pub type Identity = serde_json::Map<String, serde_json::Value>;
 
@@ -89,7 +108,9 @@ pub struct Plan {
     pub parts: u64,
     /// Rows in a batch. Stored, because rounding may depend on it.
     pub batch_size: usize,
-    /// See DESIGN: graphs, tokenizer, preprocessing and settings behind captions; None without captions.
+    /// How many failed rows `finalize` accepts.
+    pub failures: FailureLimits,
+    /// Names the graphs, tokenizer, preprocessing and settings behind captions; None without captions.
     pub caption_fingerprint: Option<String>,
     /// The same behind vectors.
     pub embedding_fingerprint: Option<String>,
@@ -102,10 +123,10 @@ impl Plan {
         self.rows.saturating_sub(part * self.part_rows).min(self.part_rows)
     }
 
-    /// What ties parts to the plan they were made for: BLAKE3 of everything in it but the time, hex.
+    /// What ties parts to the plan they were made for: BLAKE3 of all in it that results depend on, hex.
     #[must_use]
     pub fn digest(&self) -> String {
-        let timeless = Self { created_at: String::new(), ..self.clone() };
+        let timeless = Self { created_at: String::new(), failures: FailureLimits::default(), ..self.clone() };
         // A plan is plain data, which always serialises.
         let bytes = serde_json::to_vec(&timeless).unwrap_or_default();
         blake3::hash(&bytes).to_hex()[..32].to_owned()

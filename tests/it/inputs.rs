@@ -1,6 +1,6 @@
 //! Bad rows: each becomes the right pixels or an error row, and the others are not touched.
 
-use crate::common::{Workplace, picture, repo, strings, write_parquet};
+use crate::common::{Workplace, nightcap, picture, repo, strings, write_parquet};
 
 #[test]
 fn broken_and_unusual_images_become_pixels_or_error_rows() {
@@ -14,8 +14,18 @@ fn broken_and_unusual_images_become_pixels_or_error_rows() {
     let listed = uris.len();
     let strange_name = "photos/ein schönes Bild, 100% #1 [a]?.png";
     std::fs::write(workplace.path(strange_name), picture(99)).unwrap();
-    let odd =
-        [None, Some("photos/missing.png"), Some("photos"), Some(""), Some("s3://bucket/key.jpg"), Some(strange_name)];
+    let pipe = std::process::Command::new("mkfifo").arg(workplace.path("photos/pipe.png")).status().unwrap();
+    assert!(pipe.success());
+    let odd = [
+        None,
+        Some("photos/missing.png"),
+        Some("photos"),
+        Some("photos/pipe.png"),
+        Some("photos/staged.png#1"),
+        Some(""),
+        Some("s3://bucket/key.jpg"),
+        Some(strange_name),
+    ];
     uris.extend(odd.iter().map(|uri| uri.map(str::to_owned)));
     uris.push(Some(format!("file://{}", workplace.path("photos/1.png").display())));
     uris.push(Some("photos/0.png".to_owned()));
@@ -59,13 +69,15 @@ fn broken_and_unusual_images_become_pixels_or_error_rows() {
     null: manifest null_input
     missing.png: fetch not_found
     photos: fetch not_found
+    pipe.png: fetch not_found
+    staged.png#1: fetch invalid_uri
     : fetch invalid_uri
     key.jpg: fetch invalid_uri
     ");
     // The well-formed neighbours are what they are without the broken ones.
     let last = rows.len() - 1;
     assert_eq!(status[last].as_deref(), Some("ok"));
-    assert_eq!(status[listed + 5].as_deref(), Some("ok"), "a strange file name: {:?}", message[listed + 5]);
+    assert_eq!(status[listed + 7].as_deref(), Some("ok"), "a strange file name: {:?}", message[listed + 7]);
     let caption = rows.text("caption")[last].clone();
     workplace.run_ok(&["--set", "output.path=alone", "--set", &format!("input.where=\"id = '{last}'\"")]);
     assert_eq!(workplace.rows("alone", None).text("caption"), [caption]);
@@ -84,6 +96,15 @@ fn limits_turn_large_images_into_error_rows() {
     check("limits.max_image_bytes=100", "bytes", "too_large");
     check("limits.max_image_pixels=1000", "pixels", "too_many_pixels");
     check("limits.roots=[\"/nowhere\"]", "roots", "forbidden");
+    // Links inside a root that lead out of it.
+    std::fs::rename(workplace.path("photos"), workplace.path("outside")).unwrap();
+    std::fs::create_dir(workplace.path("photos")).unwrap();
+    for row in 0..3 {
+        let name = format!("{row}.png");
+        let (real, link) = (workplace.path("outside").join(&name), workplace.path("photos").join(&name));
+        std::os::unix::fs::symlink(real, link).unwrap();
+    }
+    check("limits.roots=[\"photos\"]", "link", "forbidden");
 }
 
 #[test]
@@ -98,4 +119,10 @@ fn too_many_failed_rows_exit_1_but_are_published() {
     assert_eq!(rows.text("status").iter().filter(|status| status.as_deref() == Some("failed")).count(), 11);
     let few = workplace.run(&["--set", "limits.min_failed_rows=12", "--set", "output.path=few"]);
     assert_eq!(few.status.code(), Some(0), "below min_failed_rows the fraction does not count");
+    let run = workplace.published("out").remove(0);
+    assert_eq!(workplace.run(&["--run-id", &run]).status.code(), Some(1), "asked again, it is no better");
+    workplace.run_ok(&["--run-id", "shards", "--shard", "0/1", "--set", "output.path=shards"]);
+    let finalize =
+        nightcap().arg("finalize").arg(workplace.path("shards")).args(["--run-id", "shards"]).output().unwrap();
+    assert_eq!(finalize.status.code(), Some(1), "finalize judges by the limits of the plan");
 }

@@ -23,7 +23,7 @@ fn overrides_take_toml_values_and_bare_strings() {
     let job = Job::load(&repo("jobs/sample.toml"), &set.map(str::to_owned)).unwrap();
     assert_eq!(job.runtime.batch_size, 3);
     assert_eq!(job.output.path, std::path::Path::new("/elsewhere"));
-    assert!(!job.embedding.text);
+    assert_eq!(job.embedding.text, Some(false));
     assert_eq!(job.input.predicate.as_deref(), Some("a = 'b'"));
 }
 
@@ -76,7 +76,7 @@ fn help_says_what_there_is() {
               Take only the first N selected rows
 
           --run-id <ID>
-              Name the run, or go on with the run of that name. Default: go on with this job's unfinished run, or r<date>t<time>z
+              Name the run, or go on with the run of that name. Default: go on with this job's unfinished run, or start one named like `r20261123t041500z`
 
           --shard <I/N>
               Make only every Nth part, starting with part I; `/N` takes I from `JOB_COMPLETION_INDEX` or `AWS_BATCH_JOB_ARRAY_INDEX`

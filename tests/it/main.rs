@@ -20,5 +20,6 @@ mod model_directory;
 mod preprocess;
 mod readers;
 mod refusals;
+mod robustness;
 mod runs;
 mod small_graphs;

@@ -353,13 +353,15 @@ fn generation_settings_come_from_the_files_and_then_the_job() {
     config.json: num_beams = 4 is not supported yet
       hint: set generation.strategy = "greedy" in the job to write captions without it
     config.json: repetition_penalty = 1.3 is not supported yet
-      hint: set generation.repetition_penalty = 1 in the job to write captions without it
+      hint: take it out of config.json to write captions without it
     "#);
-    let neutral = GenerationOverrides {
-        strategy: Some("greedy".into()),
-        repetition_penalty: Some(1.0),
-        ..GenerationOverrides::default()
-    };
+    write(
+        &copy,
+        "config.json",
+        r#"{"max_length": 20, "bos_token_id": 2, "num_beams": 4, "repetition_penalty": 1.0, "suppress_tokens": [],
+            "decoder": {"max_length": 9, "eos_token_id": [3, 5], "bos_token_id": null, "n_positions": 16}}"#,
+    );
+    let neutral = GenerationOverrides { strategy: Some("greedy".into()), ..GenerationOverrides::default() };
     let settings = resolve(&neutral).unwrap();
     assert_eq!((settings.max_new_tokens, settings.decoder_start_token_id), (8, 2));
     assert_eq!(settings.eos_token_ids, [3, 5]);

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use crate::common::{Workplace, repo};
+use crate::common::{Workplace, nightcap, repo};
 
 /// The Python with `duckdb` and `polars`, which `make setup` prepares; None skips, except where nothing may be skipped.
 fn python() -> Option<String> {
@@ -38,4 +38,33 @@ fn duckdb_and_polars_read_what_was_written() {
     let read: std::collections::BTreeSet<_> =
         summary["columns"].as_object().unwrap().keys().filter(|name| *name != "run").cloned().collect();
     assert_eq!(read, names);
+}
+
+/// The code blocks of the README in `language`.
+fn readme_blocks(language: &str) -> Vec<String> {
+    let readme = std::fs::read_to_string(repo("README.md")).unwrap();
+    let fence = format!("```{language}\n");
+    readme.split(&fence).skip(1).map(|rest| rest.split("```").next().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn the_readmes_queries_run_on_the_sample_photographs() {
+    let Some(python) = python() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let set = format!("output.path={}", folder.path().join("out/sample").display());
+    let run = nightcap().arg("run").arg(repo("jobs/sample.toml")).args(["--set", &set]).output().unwrap();
+    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+    let (queries, scripts) = (readme_blocks("sql"), readme_blocks("python"));
+    assert!(queries.len() >= 2 && !scripts.is_empty());
+    let counted = queries.iter().map(|query| format!("import duckdb\nprint(len(duckdb.sql({query:?}).fetchall()))\n"));
+    let said: Vec<String> = counted
+        .chain(scripts)
+        .map(|script| {
+            let output = Command::new(&python).args(["-c", &script]).current_dir(folder.path()).output().unwrap();
+            assert!(output.status.success(), "{script}\n{}", String::from_utf8_lossy(&output.stderr));
+            String::from_utf8(output.stdout).unwrap()
+        })
+        .collect();
+    assert_eq!(said[..2], ["32\n", "5\n"], "32 photographs are fine, and 5 are the most similar");
+    assert!(said[2].contains("shape: (32, 3)"), "{}", said[2]);
 }

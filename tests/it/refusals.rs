@@ -133,13 +133,19 @@ fn manifests() {
     write_parquet(&workplace.path("colliding.parquet"), colliding, 10);
     insta::assert_snapshot!(refusal(&workplace, &["--set", "input.manifest=colliding.parquet"]), @r"
     exit 2
-    error: the manifest's column `caption` has the name of a column that nightcap writes
+    error: the manifest's column `caption` has the name of another column of the output (upper and lower case count as the same)
     hint: leave it out with `output.columns`, or rename it in the manifest
     ");
     std::fs::write(workplace.path("text.parquet"), "id,image\n").unwrap();
     insta::assert_snapshot!(refusal(&workplace, &["--set", "input.manifest=text.parquet"]), @r"
     exit 2
     error: the manifest FOLDER/text.parquet is not readable as Parquet: Parquet error: Invalid Parquet file. Corrupt footer
+    ");
+    let twice = "input.manifest=[\"manifest.parquet\", \"man*.parquet\"]";
+    insta::assert_snapshot!(refusal(&workplace, &["--set", twice]), @r"
+    exit 2
+    error: `input.manifest` names FOLDER/manifest.parquet twice, so each of its rows would come out twice
+    hint: list every file once
     ");
     let both = "input.manifest=[\"manifest.parquet\", \"numbers.parquet\"]";
     insta::assert_snapshot!(refusal(&workplace, &["--set", both]), @r"
@@ -163,6 +169,14 @@ fn models() {
         let entry = entry.unwrap();
         std::fs::copy(entry.path(), copy.join(entry.file_name())).unwrap();
     }
+    std::fs::rename(copy.join("decoder_with_past_model.onnx"), workplace.path("decoder.onnx")).unwrap();
+    let explicit = ["--set", "model.path=model", "--set", "generation.enabled=true"];
+    insta::assert_snapshot!(refusal(&workplace, &explicit), @r"
+    exit 2
+    error: `generation.enabled` = true is not possible here: it needs a decoder graph
+    hint: leave the key out to write what the model in FOLDER/model can make
+    ");
+    std::fs::rename(workplace.path("decoder.onnx"), copy.join("decoder_with_past_model.onnx")).unwrap();
     std::fs::remove_file(copy.join("text_model.onnx")).unwrap();
     insta::assert_snapshot!(refusal(&workplace, &["--set", "model.path=model"]), @r#"
     exit 2

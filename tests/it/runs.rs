@@ -183,7 +183,12 @@ fn equal_images_have_equal_results_and_keys_may_be_integers() {
     let images = strings((0..40).map(|row| Some(format!("photos/{}.png", row % 3))));
     let titles = strings((0..40).map(|row| (row % 2 == 0).then_some("two children play")));
     write_parquet(&workplace.path("manifest.parquet"), vec![("id", keys), ("image", images), ("title", titles)], 100);
-    workplace.run_ok(&[]);
+    let run =
+        workplace.command("run", &["--log-format", "json"]).env("NIGHTCAP_LOG", "nightcap=debug").output().unwrap();
+    let said = String::from_utf8(run.stderr).unwrap();
+    let events = said.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let encoded: Vec<_> = events.filter_map(|event| event["encoded_images"].as_u64()).collect();
+    assert_eq!(encoded, [3], "40 rows hold 3 images");
     let rows = workplace.rows("out", None);
     let (captions, vectors) = (rows.text("caption"), rows.vectors("image_embedding"));
     for row in 6..40 {

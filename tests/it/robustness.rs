@@ -1,0 +1,124 @@
+//! Runs under strain: little room, hanging or failing inputs, a manifest that changes, a reader of stderr that goes away.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, BinaryArray, LargeStringArray, StringViewArray};
+use arrow::datatypes::DataType;
+
+use crate::common::{Workplace, strings, write_parquet};
+
+#[test]
+fn a_small_budget_and_failing_rows_do_not_stop_the_flow() {
+    let workplace = Workplace::with_pictures(6, 1000);
+    // Two thirds are missing; the others need more than half of the budget each, so that rows wait for room all the time.
+    std::fs::write(workplace.path("photos/large.bmp"), large_bmp()).unwrap();
+    let images = (0..300).map(|row| match row % 6 {
+        0 => Some("photos/large.bmp".to_owned()),
+        1 => None,
+        2 => Some(format!("photos/{}.png", row % 5)),
+        _ => Some(format!("photos/missing-{row}.png")),
+    });
+    let ids = strings((0..300).map(|row| Some(row.to_string())));
+    write_parquet(&workplace.path("manifest.parquet"), vec![("id", ids), ("image", strings(images))], 64);
+    let job = std::fs::read_to_string(workplace.path("job.toml")).unwrap().replace("text = \"title\"\n", "");
+    workplace.job(&job);
+    let run = workplace.run(&["--set", "runtime.prefetch_bytes=1048576", "--set", "limits.min_failed_rows=1000"]);
+    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+    let rows = workplace.rows("out", None);
+    assert_eq!(rows.text("status").iter().filter(|status| status.as_deref() == Some("ok")).count(), 100);
+}
+
+/// The command with its stderr away.
+fn quiet(mut command: std::process::Command) -> std::process::Command {
+    command.stderr(std::process::Stdio::null());
+    command
+}
+
+/// A BMP of 700 KB.
+fn large_bmp() -> Vec<u8> {
+    let mut bytes = std::io::Cursor::new(Vec::new());
+    image::RgbImage::from_pixel(540, 432, image::Rgb([7, 8, 9])).write_to(&mut bytes, image::ImageFormat::Bmp).unwrap();
+    bytes.into_inner()
+}
+
+#[test]
+fn memory_is_bounded_for_a_dictionary_of_large_images() {
+    // One image of 700 KB that comes out 400 times, stored once: 280 MB if a batch held them all.
+    let workplace = Workplace::with_pictures(1, 1000);
+    let images: ArrayRef = Arc::new(BinaryArray::from_iter_values((0..400).map(|_| large_bmp())));
+    let ids = strings((0..400).map(|row| Some(row.to_string())));
+    write_parquet(&workplace.path("manifest.parquet"), vec![("id", ids), ("image", images)], 1000);
+    assert!(std::fs::metadata(workplace.path("manifest.parquet")).unwrap().len() < 2_000_000);
+    let job = std::fs::read_to_string(workplace.path("job.toml")).unwrap().replace("text = \"title\"\n", "");
+    workplace.job(&job);
+    let mut child = quiet(workplace.command("run", &["--set", "runtime.prefetch_bytes=4194304"])).spawn().unwrap();
+    let mut peak_kb = 0;
+    while child.try_wait().unwrap().is_none() {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        peak_kb = line.and_then(|kb| kb.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(peak_kb);
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    assert!(child.wait().unwrap().success());
+    assert_eq!(workplace.rows("out", None).len(), 400);
+    assert!(peak_kb > 0 && peak_kb < 200_000, "peak memory {peak_kb} kB");
+}
+
+#[test]
+fn column_types_of_other_writers_are_read() {
+    let workplace = Workplace::with_pictures(4, 4);
+    workplace.run_ok(&["--run-id", "plain", "--set", "output.path=plain"]);
+    let ids = (0..4).map(|row| format!("row-{row:04}"));
+    let images = (0..4).map(|row| format!("photos/{row}.png"));
+    let keys: ArrayRef = Arc::new(LargeStringArray::from_iter_values(ids));
+    let view: ArrayRef = Arc::new(StringViewArray::from_iter_values(images));
+    let titles = (0..4).map(|row| (row % 3 == 0).then(|| format!("a dog on the beach {row}")));
+    let kind = DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8));
+    let dictionary = arrow::compute::cast(&strings(titles), &kind).unwrap();
+    write_parquet(&workplace.path("manifest.parquet"), vec![("id", keys), ("image", view), ("title", dictionary)], 2);
+    workplace.run_ok(&["--run-id", "other"]);
+    let (plain, other) = (workplace.rows("plain", Some("plain")), workplace.rows("out", Some("other")));
+    assert_eq!(other.text("caption"), plain.text("caption"));
+    assert_eq!(other.text("content_signature"), plain.text("content_signature"));
+}
+
+#[test]
+fn a_manifest_replaced_in_mid_run_is_not_mixed_in() {
+    let workplace = Workplace::with_pictures(40, 2);
+    workplace.run_ok(&["--run-id", "night", "--set", "output.path=expected"]);
+    let mut child = quiet(workplace.command("run", &["--run-id", "night"])).spawn().unwrap();
+    while !workplace.path("out/run=night").exists() && child.try_wait().unwrap().is_none() {
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    let other = vec![("id", strings([Some("x")])), ("image", strings([Some("y")])), ("title", strings([Some("z")]))];
+    write_parquet(&workplace.path("new.parquet"), other, 10);
+    std::fs::rename(workplace.path("new.parquet"), workplace.path("manifest.parquet")).unwrap();
+    assert!(child.wait().unwrap().success());
+    assert_eq!(workplace.rows("out", None).text("id"), workplace.rows("expected", None).text("id"));
+}
+
+#[test]
+fn a_closed_stderr_does_not_stop_a_run() {
+    let workplace = Workplace::with_pictures(8, 2);
+    let mut command = workplace.command("run", &[]);
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    assert!(command.stderr(writer).status().unwrap().success());
+    assert_eq!(workplace.rows("out", None).len(), 8);
+}
+
+#[test]
+fn where_looks_at_the_manifests_columns_and_at_one_row_at_a_time() {
+    let workplace = Workplace::with_pictures(6, 4);
+    std::fs::create_dir(workplace.path("title=folder")).unwrap();
+    std::fs::copy(workplace.path("manifest.parquet"), workplace.path("title=folder/manifest.parquet")).unwrap();
+    std::os::unix::fs::symlink(workplace.path("photos"), workplace.path("title=folder/photos")).unwrap();
+    let hive = "input.manifest=title=folder/manifest.parquet";
+    workplace.run_ok(&["--set", hive, "--set", "input.where=\"title LIKE 'a dog%'\""]);
+    assert_eq!(workplace.rows("out", None).len(), 2);
+    for many in ["id > MAX(id)", "COUNT(*) > 2", "id = FIRST_VALUE(id) OVER (ORDER BY id)"] {
+        let run = workplace.run(&["--set", "output.path=none", "--set", &format!("input.where=\"{many}\"")]);
+        assert_eq!(run.status.code(), Some(2), "{many}: {}", String::from_utf8_lossy(&run.stderr));
+    }
+    assert!(!workplace.path("none/_nightcap").exists(), "a refused job leaves nothing behind");
+}
