@@ -1,0 +1,132 @@
+//! Why a manifest cannot be used.
+
+use std::path::PathBuf;
+
+use arrow::datatypes::DataType;
+
+/// A manifest that cannot be used. Ends the command with status 2 before anything was run.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ManifestError {
+    /// A path or glob of `input.manifest` matches nothing.
+    #[error("no manifest file matches {pattern}\nhint: `input.manifest` is relative to the job file's folder")]
+    NotFound {
+        /// As resolved.
+        pattern: String,
+    },
+    /// A glob that cannot be parsed.
+    #[error("`input.manifest`: {pattern} is not a valid glob: {source}")]
+    Glob {
+        /// As resolved.
+        pattern: String,
+        /// What is wrong with it.
+        source: glob::PatternError,
+    },
+    /// A file that cannot be opened or listed.
+    #[error("cannot read the manifest {path}: {source}")]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A file that is no Parquet, or a damaged one.
+    #[error("the manifest {path} is not readable as Parquet: {source}")]
+    Parquet {
+        /// The file.
+        path: PathBuf,
+        /// What the Parquet library found.
+        source: parquet::errors::ParquetError,
+    },
+    /// A row group whose data cannot be decoded.
+    #[error("the manifest {path} is damaged in row group {row_group}: {source}")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// Zero-based row group.
+        row_group: usize,
+        /// What the Arrow library found.
+        source: arrow::error::ArrowError,
+    },
+    /// A column of the job that the manifest lacks.
+    #[error(
+        "`{setting}` names column `{column}`, which {path} does not have\nhint: its columns are {}",
+        available.join(", ")
+    )]
+    MissingColumn {
+        /// The job's key.
+        setting: &'static str,
+        /// The column asked for.
+        column: String,
+        /// The file.
+        path: PathBuf,
+        /// What there is.
+        available: Vec<String>,
+    },
+    /// A column of a type that cannot serve.
+    #[error("`{setting}` names column `{column}` of {path}: expected {expected}, found {found}")]
+    ColumnType {
+        /// The job's key.
+        setting: &'static str,
+        /// The column.
+        column: String,
+        /// The file.
+        path: PathBuf,
+        /// Types that serve.
+        expected: &'static str,
+        /// The type found.
+        found: DataType,
+    },
+    /// Two manifest files whose columns differ.
+    #[error(
+        "{path} and {first} differ in column `{column}`: {found} against {expected}\nhint: give files of one schema, or one job for each"
+    )]
+    Mixed {
+        /// The later file.
+        path: PathBuf,
+        /// The first file.
+        first: PathBuf,
+        /// The column.
+        column: String,
+        /// Its type in the later file.
+        found: String,
+        /// Its type in the first.
+        expected: String,
+    },
+    /// More rows in one file than the plan's row masks can number.
+    #[error("{path} has {rows} rows; at most {} fit in one file\nhint: split it into several files", u32::MAX)]
+    TooManyRows {
+        /// The file.
+        path: PathBuf,
+        /// Its rows.
+        rows: u64,
+    },
+    /// A file that was written to while a run read it.
+    #[error(
+        "the manifest {path} was changed while it was read\nhint: replace a manifest by a new file (write, then rename) instead of writing into it; then start a new run"
+    )]
+    Changed {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A file that `input.manifest` names twice.
+    #[error(
+        "`input.manifest` names {path} twice, so each of its rows would come out twice\nhint: list every file once"
+    )]
+    ListedTwice {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A predicate that polars refuses.
+    #[error(
+        "`input.where` = {predicate:?} cannot be evaluated on {path}: {message}\nhint: it is a SQL expression over the manifest's columns that is true or false, as in \"width >= 200 AND lang = 'en'\""
+    )]
+    Predicate {
+        /// As written.
+        predicate: String,
+        /// The file it was tried on.
+        path: PathBuf,
+        /// What polars says.
+        message: String,
+    },
+}
