@@ -1,6 +1,6 @@
 //! What ends a command early. The row-level counterpart, which never does, is [`crate::row_error::RowError`].
 
-use crate::commands::Status;
+use crate::exit::Status;
 use crate::job::JobFileError;
 use crate::manifest::ManifestError;
 use crate::model::ModelError;

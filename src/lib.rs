@@ -9,7 +9,7 @@
 //!
 //! | module | what it is |
 //! |---|---|
-//! | [`cli`], [`commands`] | arguments; what each command does |
+//! | [`cli`], [`commands`], [`exit`] | arguments; what each command does; exit statuses |
 //! | [`job`] | the job file, validated |
 //! | [`manifest`] | Parquet files that name the images: columns, row masks, rows |
 //! | [`plan`] | what one run will do, decided once; shards |
@@ -29,6 +29,7 @@ mod clock;
 pub mod commands;
 pub mod engine;
 pub mod error;
+pub mod exit;
 mod failpoint;
 pub mod fetch;
 pub mod job;

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use clap::Parser;
 use nightcap::cli::{Cli, LogFormat};
-use nightcap::commands::{Context, Status, execute};
+use nightcap::commands::{Context, execute};
+use nightcap::exit::Status;
 use nightcap::pipeline::Stop;
 use nightcap::progress::Terminal;
 use tracing_subscriber::EnvFilter;

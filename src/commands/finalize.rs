@@ -1,8 +1,9 @@
 //! `nightcap finalize`: publish a run whose parts are all there.
 
-use super::{Context, Status, judge, not_supported, print, to_json};
+use super::{Context, judge, not_supported, print, to_json};
 use crate::cli::FinalizeArgs;
 use crate::error::Error;
+use crate::exit::Status;
 use crate::output::finalize::{finalize, load_plan};
 use crate::output::store::OutputStore;
 

@@ -11,24 +11,11 @@ use std::io::Write;
 
 use crate::cli::{Cli, Command, ModelCommand};
 use crate::error::Error;
+use crate::exit::Status;
+use crate::job::FailureLimits;
 use crate::output::Counts;
 use crate::pipeline::Stop;
-use crate::plan::FailureLimits;
 use crate::progress::Terminal;
-
-/// How a command ended; the process's exit status.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Status {
-    /// Finished and published, or nothing to do.
-    Done = 0,
-    /// Finished and published, but more rows failed than `[limits]` allow.
-    TooManyFailed = 1,
-    /// Nothing was run: the job, the model or the storage is wrong.
-    Refused = 2,
-    /// Stopped by a signal or an outage; run again to go on.
-    Stopped = 75,
-}
 
 /// What commands use of the process around them.
 pub struct Context<'a> {
@@ -80,7 +67,7 @@ fn not_supported(what: &str) -> Error {
 
 /// The status of a published run: whether so many rows failed that somebody should look.
 fn judge(counts: &Counts, limits: &FailureLimits) -> Status {
-    if !limits.exceeded_by(counts) {
+    if !limits.exceeded_by(counts.failed, counts.rows) {
         return Status::Done;
     }
     let fraction = limits.max_failed_fraction;

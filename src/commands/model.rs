@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
-use super::{Context, Status, print, to_json};
+use super::{Context, print, to_json};
 use crate::error::Error;
+use crate::exit::Status;
 use crate::model::inspect as describe;
 
 pub(super) fn inspect(

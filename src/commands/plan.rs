@@ -3,9 +3,10 @@
 use std::fmt::Write;
 
 use super::prepare::prepare;
-use super::{Context, Status, print};
+use super::{Context, print};
 use crate::cli::PlanArgs;
 use crate::error::Error;
+use crate::exit::Status;
 use crate::output::store::OutputStore;
 use crate::plan::claim::{check_schema, unfinished};
 

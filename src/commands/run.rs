@@ -5,10 +5,11 @@ use std::io::Write;
 use std::sync::Arc;
 
 use super::prepare::{Prepared, prepare};
-use super::{Context, Status, judge, not_supported};
+use super::{Context, judge, not_supported};
 use crate::cli::RunArgs;
 use crate::engine::Engine;
 use crate::error::Error;
+use crate::exit::Status;
 use crate::fetch::Fetcher;
 use crate::metrics::{Metrics, StageTimes};
 use crate::output::finalize::{Published, finalize, present_parts};

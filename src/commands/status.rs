@@ -1,8 +1,9 @@
 //! `nightcap status`: the runs of an OUTPUT.
 
-use super::{Context, Status, not_supported, print, to_json};
+use super::{Context, not_supported, print, to_json};
 use crate::cli::StatusArgs;
 use crate::error::Error;
+use crate::exit::Status;
 use crate::output::status::Status as OutputStatus;
 use crate::output::store::OutputStore;
 

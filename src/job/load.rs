@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use toml::de::{DeTable, DeValue};
 
-use super::{Embedding, Generation, Input, Job, JobFileError, Limits, Model, Output, Runtime, VectorType, keys};
+use super::{
+    Embedding, FailureLimits, Generation, Input, Job, JobFileError, Limits, Model, Output, Runtime, VectorType, keys,
+};
 use crate::paths::{self, NotLocal};
-use crate::plan::FailureLimits;
 
 impl Job {
     /// Reads the job file at `path` and applies `overrides`, each `section.key=value` with a TOML value or a bare string.

@@ -10,8 +10,6 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::plan::FailureLimits;
-
 /// A job file that cannot be carried out. Every variant ends the command with status 2 before anything was run.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -201,4 +199,21 @@ pub struct Limits {
     pub fetch_timeout_ms: u64,
     /// Absolute folders that image paths must lie in; empty: anywhere.
     pub roots: Vec<PathBuf>,
+}
+
+/// How many failed rows a night may have; see `[limits]` of the job file.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct FailureLimits {
+    /// Too many: more than this fraction of the rows,
+    pub max_failed_fraction: f64,
+    /// and at least so many.
+    pub min_failed_rows: u64,
+}
+
+impl FailureLimits {
+    /// Whether `failed` of `rows` rows are so many that somebody should look.
+    #[must_use]
+    pub fn exceeded_by(&self, failed: u64, rows: u64) -> bool {
+        failed >= self.min_failed_rows.max(1) && failed as f64 > self.max_failed_fraction * rows as f64
+    }
 }

@@ -6,9 +6,10 @@ use arrow::datatypes::{FieldRef, Schema};
 use roaring::RoaringBitmap;
 use serde::{Deserialize, Serialize};
 
-use super::{FailureLimits, Identity, Plan, PlanError, PlannedFile, Selection, difference};
+use super::{Identity, Plan, PlanError, PlannedFile, Selection, difference};
 use crate::error::Error;
 use crate::failpoint;
+use crate::job::FailureLimits;
 use crate::manifest::Manifest;
 use crate::output::finalize::load_plan;
 use crate::output::store::{OutputStore, Put};

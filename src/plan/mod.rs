@@ -11,9 +11,8 @@ use std::collections::BTreeSet;
 use roaring::RoaringBitmap;
 use serde::{Deserialize, Serialize};
 
-use crate::job::Job;
+use crate::job::{FailureLimits, Job};
 use crate::manifest::{FileSnapshot, Manifest, ManifestError, filter};
-use crate::output::Counts;
 
 /// A run that cannot be planned or continued. Ends the command with status 2.
 #[derive(Debug, thiserror::Error)]
@@ -62,24 +61,6 @@ pub struct PlannedFile {
     pub selected: u64,
     /// Name of the row mask among the run's records: a Roaring bitmap of row numbers.
     pub selection: String,
-}
-
-/// How many failed rows a night may have; see `[limits]` of the job file.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
-pub struct FailureLimits {
-    /// Too many: more than this fraction of the rows,
-    pub max_failed_fraction: f64,
-    /// and at least so many.
-    pub min_failed_rows: u64,
-}
-
-impl FailureLimits {
-    /// Whether so many rows failed that somebody should look.
-    #[must_use]
-    pub fn exceeded_by(&self, counts: &Counts) -> bool {
-        let allowed = self.max_failed_fraction * counts.rows as f64;
-        counts.failed >= self.min_failed_rows.max(1) && counts.failed as f64 > allowed
-    }
 }
 
 /// What results depend on besides the rows: two attempts belong to one run only if this is equal.
