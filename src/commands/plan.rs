@@ -7,6 +7,7 @@ use super::{Context, print};
 use crate::cli::PlanArgs;
 use crate::error::Error;
 use crate::exit::Status;
+use crate::output::finalize::present_parts;
 use crate::output::store::OutputStore;
 use crate::plan::claim::{check_schema, unfinished};
 
@@ -18,7 +19,10 @@ pub(super) fn execute(args: &PlanArgs, context: &mut Context<'_>) -> Result<Stat
     if output.path.exists() {
         let store = OutputStore::open(&output.path)?;
         check_schema(&store, &prepared.schema)?;
-        goes_on = unfinished(&store, &prepared.draft(&select))?;
+        if let Some(plan) = unfinished(&store, &prepared.draft(&select))? {
+            let done = present_parts(&store, &plan.run)?.len();
+            goes_on = Some(format!("goes on with {}: {done} of {} parts are done", plan.run, plan.parts));
+        }
     }
     let selection = select()?;
     let rows = selection.rows();
@@ -32,11 +36,9 @@ pub(super) fn execute(args: &PlanArgs, context: &mut Context<'_>) -> Result<Stat
     };
     line("manifest", format!("{} files, {all} rows, {bytes} bytes", files.len()));
     line("rows", format!("{rows} selected"));
-    // Nothing is compared with earlier runs yet, so none of the rows count as done.
-    line("done", "0 (every run takes every selected row)".to_owned());
-    line("parts", format!("{} of {} rows", rows.div_ceil(output.part_rows), output.part_rows));
+    line("parts", format!("{}, of up to {} rows each", rows.div_ceil(output.part_rows), output.part_rows));
     line("output", output.path.display().to_string());
-    line("run", goes_on.map_or_else(|| "a new one".to_owned(), |plan| format!("goes on with {}", plan.run)));
+    line("run", goes_on.unwrap_or_else(|| "a new one, with every selected row".to_owned()));
     if let Some(processor) = &prepared.processor {
         line("images", processor.describe());
     }

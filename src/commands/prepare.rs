@@ -46,6 +46,9 @@ pub(super) fn prepare(args: &JobArgs) -> Result<Prepared, Error> {
     };
     let columns = columns(&job, &model)?;
     let generation = columns.caption.then(|| GenerationSettings::resolve(&model, &overrides)).transpose()?;
+    if job.input.text.is_some() && model.text_embedding_dim().is_none() && !model.uses_side_text() {
+        tracing::warn!("`input.text` has no effect: the model has no graph that takes a text");
+    }
     let schema = part_schema(manifest.carried_fields(), &columns)?;
     // Of texts too, so that queries embedded by a job of their own bear the fingerprint of the images they are compared with.
     let processing = model.preprocessor().map(|config| json!([PREPROCESSING_VERSION, config.value]));

@@ -34,21 +34,25 @@ pub(super) fn execute(args: &RunArgs, context: &mut Context<'_>) -> Result<Statu
     let prepared = prepare(&args.job)?;
     let engine = Engine::load(&prepared.model, prepared.engine_options())?;
     let store = OutputStore::create(&prepared.job.output.path)?;
-    let claimed = claim_run(&store, &prepared, args.run_id.as_deref())?;
+    let Some(claimed) = claim_run(&store, &prepared, args.run_id.as_deref())? else {
+        tracing::warn!("no row of the manifest is selected; there is nothing to do, and no run was made");
+        return Ok(Status::Done);
+    };
     let run = claimed.plan.run.as_str();
-    tracing::info!(
-        run,
-        rows = claimed.plan.rows,
-        parts = claimed.plan.parts,
-        output = %prepared.job.output.path.display(),
-        "{}", if claimed.resumed { "going on with an unfinished run" } else { "starting a new run" }
-    );
     let limits = &prepared.job.limits.failures;
     if let Some(published) = store.record::<Published>(&published_path(run))? {
         tracing::info!(run, "this run is published already; there is nothing to do");
         return Ok(judge(&published.counts, limits));
     }
     let present = present_parts(&store, run)?;
+    tracing::info!(
+        run,
+        rows = claimed.plan.rows,
+        parts = claimed.plan.parts,
+        parts_done = present.len(),
+        output = %prepared.job.output.path.display(),
+        "{}", if claimed.resumed { "going on with an unfinished run" } else { "starting a new run" }
+    );
     let ours = shard.unwrap_or(Shard::WHOLE);
     let missing: BTreeSet<u64> =
         (0..claimed.plan.parts).filter(|part| ours.makes(*part) && !present.contains(part)).collect();
@@ -65,12 +69,16 @@ pub(super) fn execute(args: &RunArgs, context: &mut Context<'_>) -> Result<Statu
     let published = finalize(&store, run).map_err(|error| Error::from(error).while_making_parts())?;
     let counts = &published.counts;
     tracing::info!(run, rows = counts.rows, ok = counts.ok, failed = counts.failed, "published");
+    if counts.failed > 0 {
+        let kinds: Vec<_> = counts.failures.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
+        tracing::warn!("some rows failed: {}; their error_message says why", kinds.join(", "));
+    }
     Ok(judge(counts, limits))
 }
 
-fn claim_run(store: &OutputStore, prepared: &Prepared, run: Option<&str>) -> Result<Claimed, Error> {
+fn claim_run(store: &OutputStore, prepared: &Prepared, run: Option<&str>) -> Result<Option<Claimed>, Error> {
     let select = || prepared.select();
-    let claimed = claim(store, &prepared.draft(&select), run)?;
+    let Some(claimed) = claim(store, &prepared.draft(&select), run)? else { return Ok(None) };
     let (planned, asked) = (claimed.plan.batch_size, prepared.job.runtime.batch_size);
     if planned != asked {
         tracing::warn!(
@@ -79,7 +87,7 @@ fn claim_run(store: &OutputStore, prepared: &Prepared, run: Option<&str>) -> Res
             "the run keeps the batch size it was planned with, so that its parts stay comparable"
         );
     }
-    Ok(claimed)
+    Ok(Some(claimed))
 }
 
 fn make_parts(

@@ -57,13 +57,22 @@ pub(super) fn check(section: &str, key: Option<&str>) -> Result<(), JobFileError
     };
     let Some(key) = key else { return Ok(()) };
     match keys.iter().find(|known| known.trim_end_matches('?') == key) {
-        Some(known) if known.ends_with('?') => Err(JobFileError::NotSupported { key: format!("{section}.{key}") }),
+        Some(known) if known.ends_with('?') => {
+            Err(JobFileError::NotSupported { key: format!("{section}.{key}"), instead: "remove the key" })
+        }
         Some(_) => Ok(()),
-        None => Err(JobFileError::UnknownKey {
-            key: format!("{section}.{key}"),
-            nearest: nearest(key, keys.iter().map(|known| known.trim_end_matches('?'))),
-        }),
+        None => Err(JobFileError::UnknownKey { key: format!("{section}.{key}"), hint: hint(key, keys) }),
     }
+}
+
+/// What an unknown key was probably meant to be: a key of another section whose line is missing, or one spelt alike.
+fn hint(key: &str, keys: &[&str]) -> String {
+    let elsewhere = SECTIONS.iter().filter(|(_, keys)| keys.iter().any(|known| known.trim_end_matches('?') == key));
+    let elsewhere: Vec<_> = elsewhere.map(|(section, _)| format!("[{section}]")).collect();
+    if elsewhere.is_empty() {
+        return format!("did you mean `{}`?", nearest(key, keys.iter().map(|known| known.trim_end_matches('?'))));
+    }
+    format!("`{key}` is a key of {}; is that line missing above it?", elsewhere.join(" and "))
 }
 
 /// The known name most like `name`, by Jaro-Winkler similarity.

@@ -214,7 +214,8 @@ impl GenerationFile {
         match self.strategy.as_deref() {
             None | Some("greedy") => {}
             Some(known @ ("beam" | "sample")) => {
-                return Err(JobFileError::NotSupported { key: format!("generation.strategy = \"{known}\"") });
+                let key = format!("generation.strategy = \"{known}\"");
+                return Err(JobFileError::NotSupported { key, instead: "use \"greedy\"" });
             }
             Some(other) => return Err(value("generation.strategy", "\"greedy\"", format!("\"{other}\""))),
         }
@@ -261,7 +262,8 @@ impl RuntimeFile {
     fn validate(self) -> Result<Runtime, JobFileError> {
         for device in self.devices.iter().flatten() {
             if device.starts_with("cuda") {
-                return Err(JobFileError::NotSupported { key: format!("runtime.devices = [\"{device}\"]") });
+                let key = format!("runtime.devices = [\"{device}\"]");
+                return Err(JobFileError::NotSupported { key, instead: "use [\"cpu\"]" });
             }
             if device != "cpu" {
                 return Err(value("runtime.devices", "[\"cpu\"]", format!("\"{device}\"")));
@@ -311,7 +313,10 @@ fn in_range(key: &str, found: usize, least: usize, most: usize) -> Result<usize,
 /// An absolute local path out of a path or `file://` URI; other schemes are not built yet.
 fn local_path(key: &str, text: &str, folder: &Path) -> Result<PathBuf, JobFileError> {
     paths::local(folder, text).map_err(|error| match error {
-        NotLocal::Scheme(scheme) => JobFileError::NotSupported { key: format!("{key} = \"{scheme}://...\"") },
+        NotLocal::Scheme(scheme) => {
+            let key = format!("{key} = \"{scheme}://...\"");
+            JobFileError::NotSupported { key, instead: "give a local path" }
+        }
         NotLocal::Invalid => value(key, "a path", format!("{text:?}")),
     })
 }

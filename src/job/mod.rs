@@ -49,18 +49,20 @@ pub enum JobFileError {
         nearest: String,
     },
     /// A key that no job file has.
-    #[error("unknown key `{key}`\nhint: did you mean `{nearest}`?")]
+    #[error("unknown key `{key}`\nhint: {hint}")]
     UnknownKey {
         /// Dotted, as written.
         key: String,
-        /// The most similar known key of the section.
-        nearest: String,
+        /// What was probably meant.
+        hint: String,
     },
-    /// A documented key that this version does not carry out.
-    #[error("`{key}` is not supported yet\nhint: remove the key; the README lists what is supported today")]
+    /// A documented key or value that this version does not carry out.
+    #[error("`{key}` is not supported yet\nhint: {instead}; the README lists what is supported today")]
     NotSupported {
         /// Dotted key, with its value where only the value is unsupported.
         key: String,
+        /// What to do.
+        instead: &'static str,
     },
     /// A required key is absent.
     #[error("`{key}` is missing: {what}")]

@@ -31,7 +31,9 @@ pub enum ManifestError {
         source: std::io::Error,
     },
     /// A file that is no Parquet, or a damaged one.
-    #[error("the manifest {path} is not readable as Parquet: {source}")]
+    #[error(
+        "the manifest {path} is not readable as Parquet: {source}\nhint: DuckDB converts other formats: COPY (FROM 'FILE.csv') TO 'FILE.parquet'"
+    )]
     Parquet {
         /// The file.
         path: PathBuf,
@@ -119,7 +121,7 @@ pub enum ManifestError {
     },
     /// A predicate that polars refuses.
     #[error(
-        "`input.where` = {predicate:?} cannot be evaluated on {path}: {message}\nhint: it is a SQL expression over the manifest's columns that is true or false, as in \"width >= 200 AND lang = 'en'\""
+        "`input.where` = {predicate:?} cannot be evaluated on {path}: {message}\nhint: it is a SQL expression over the manifest's columns that is true or false, as in \"width >= 200 AND lang = 'en'\"; text stands in single quotes"
     )]
     Predicate {
         /// As written.

@@ -1,7 +1,7 @@
 //! The infer stage: rows become results, in batches that never cross parts.
 //!
-//! Equal images are encoded once per part, and rows equal in image and text are computed once, so that a result depends on
-//! its row alone and on nothing that happens to stand beside it.
+//! Rows equal in image and text are computed once per part, and equal images are encoded once per part (as long as the kept
+//! states fit [`KEPT_FEATURE_BYTES`]), so that equal rows have equal results, whatever stands beside them.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};

@@ -47,21 +47,22 @@ pub struct Claimed {
     pub resumed: bool,
 }
 
-/// The run named `run`, or without a name the newest unfinished run of this very job, or a new one.
+/// The run named `run`, or without a name the newest unfinished run of this very job, or a new one; None when a new one would
+/// have no rows.
 ///
 /// # Errors
 /// [`PlanError`] when the named run is of another job or its manifest has changed, [`OutputError::Schema`] when this job's parts would
 /// have other columns than OUTPUT has, and failures to read or write.
-pub fn claim(store: &OutputStore, draft: &Draft<'_>, run: Option<&str>) -> Result<Claimed, Error> {
+pub fn claim(store: &OutputStore, draft: &Draft<'_>, run: Option<&str>) -> Result<Option<Claimed>, Error> {
     check_schema(store, draft.schema)?;
     match run {
         Some(run) => match load_plan(store, run) {
-            Ok(plan) => resume(store, draft, plan),
+            Ok(plan) => resume(store, draft, plan).map(Some),
             Err(OutputError::NoSuchRun { .. }) => create(store, draft, run, true),
             Err(error) => Err(error.into()),
         },
         None => match unfinished(store, draft)? {
-            Some(plan) => resume(store, draft, plan),
+            Some(plan) => resume(store, draft, plan).map(Some),
             None => create(store, draft, &crate::clock::run_id(), false),
         },
     }
@@ -166,9 +167,12 @@ fn resume(store: &OutputStore, draft: &Draft<'_>, plan: Plan) -> Result<Claimed,
 }
 
 /// Puts a new plan. `named`: the user chose the id, so whoever put a plan of that name first decides what it holds.
-fn create(store: &OutputStore, draft: &Draft<'_>, run: &str, named: bool) -> Result<Claimed, Error> {
+fn create(store: &OutputStore, draft: &Draft<'_>, run: &str, named: bool) -> Result<Option<Claimed>, Error> {
     // First what can be refused, then the first put.
     let selection = (draft.select)()?;
+    if selection.rows() == 0 {
+        return Ok(None);
+    }
     store.put_new(SCHEMA, json(&describe(draft.schema), SCHEMA)?)?;
     check_schema(store, draft.schema)?;
     let mut attempt = 1;
@@ -179,10 +183,10 @@ fn create(store: &OutputStore, draft: &Draft<'_>, run: &str, named: bool) -> Res
         let bytes = json(&plan, &path)?;
         failpoint::hit("before_plan");
         if store.put_new(&path, bytes.clone())? == Put::Created {
-            return Ok(Claimed { plan, selection, resumed: false });
+            return Ok(Some(Claimed { plan, selection, resumed: false }));
         }
         if named {
-            return resume(store, draft, load_plan(store, &run)?);
+            return resume(store, draft, load_plan(store, &run)?).map(Some);
         }
         // Another job took this second's name.
         attempt += 1;

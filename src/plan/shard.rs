@@ -73,7 +73,7 @@ impl Shard {
         if index < count {
             return Ok(Self { index, count });
         }
-        Err(PlanError::Shard(format!("shard {index}/{count}: expected 0 <= I < N")))
+        Err(PlanError::Shard(format!("shard {index}/{count}: expected 0 <= I < N, counted from 0, as in 0/2 and 1/2")))
     }
 }
 

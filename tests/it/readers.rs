@@ -51,11 +51,13 @@ fn readme_blocks(language: &str) -> Vec<String> {
 fn the_readmes_queries_run_on_the_sample_photographs() {
     let Some(python) = python() else { return };
     let folder = tempfile::tempdir().unwrap();
-    let set = format!("output.path={}", folder.path().join("out/sample").display());
-    let run = nightcap().arg("run").arg(repo("jobs/sample.toml")).args(["--set", &set]).output().unwrap();
-    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+    for job in ["sample", "texts"] {
+        let set = format!("output.path={}", folder.path().join("out").join(job).display());
+        let run = nightcap().arg("run").arg(repo(&format!("jobs/{job}.toml"))).args(["--set", &set]).output().unwrap();
+        assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+    }
     let (queries, scripts) = (readme_blocks("sql"), readme_blocks("python"));
-    assert!(queries.len() >= 2 && !scripts.is_empty());
+    assert_eq!((queries.len(), scripts.len()), (3, 1));
     let counted = queries.iter().map(|query| format!("import duckdb\nprint(len(duckdb.sql({query:?}).fetchall()))\n"));
     let said: Vec<String> = counted
         .chain(scripts)
@@ -65,6 +67,10 @@ fn the_readmes_queries_run_on_the_sample_photographs() {
             String::from_utf8(output.stdout).unwrap()
         })
         .collect();
-    assert_eq!(said[..2], ["32\n", "5\n"], "32 photographs are fine, and 5 are the most similar");
-    assert!(said[2].contains("shape: (32, 3)"), "{}", said[2]);
+    assert_eq!(
+        said[..3],
+        ["32\n", "5\n", "12\n"],
+        "32 good photographs, 5 similar ones, a picture for each of 12 texts"
+    );
+    assert!(said[3].contains("shape: (32, 3)"), "{}", said[3]);
 }

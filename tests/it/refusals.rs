@@ -28,6 +28,12 @@ fn job_files() {
     error: FOLDER/job.toml:3: unknown key `input.kye`
     hint: did you mean `key`?
     ");
+    workplace.job(&job.replace("[model]\n", ""));
+    insta::assert_snapshot!(refusal(&workplace, &[]), @r"
+    exit 2
+    error: FOLDER/job.toml:6: unknown key `input.path`
+    hint: `path` is a key of [model] and [output]; is that line missing above it?
+    ");
     workplace.job(&format!("{job}\n[outputs]\n"));
     insta::assert_snapshot!(refusal(&workplace, &[]), @r"
     exit 2
@@ -63,7 +69,7 @@ fn job_files() {
     insta::assert_snapshot!(refusal(&workplace, &["--set", "generation.strategy=beam"]), @r#"
     exit 2
     error: FOLDER/job.toml: `generation.strategy = "beam"` is not supported yet
-    hint: remove the key; the README lists what is supported today
+    hint: use "greedy"; the README lists what is supported today
     "#);
     insta::assert_snapshot!(refusal(&workplace, &["--set", "runtime.batch_size=0"]), @r"
     exit 2
@@ -106,12 +112,12 @@ fn manifests() {
     insta::assert_snapshot!(refusal(&workplace, &["--set", "input.where=\"wdith > 3\""]), @r#"
     exit 2
     error: `input.where` = "wdith > 3" cannot be evaluated on FOLDER/manifest.parquet: not found: unable to find column "wdith"; valid columns: ["id", "image", "title"]
-    hint: it is a SQL expression over the manifest's columns that is true or false, as in "width >= 200 AND lang = 'en'"
+    hint: it is a SQL expression over the manifest's columns that is true or false, as in "width >= 200 AND lang = 'en'"; text stands in single quotes
     "#);
     insta::assert_snapshot!(refusal(&workplace, &["--set", "input.where=\"id\""]), @r#"
     exit 2
     error: `input.where` = "id" cannot be evaluated on FOLDER/manifest.parquet: expected true or false, found str
-    hint: it is a SQL expression over the manifest's columns that is true or false, as in "width >= 200 AND lang = 'en'"
+    hint: it is a SQL expression over the manifest's columns that is true or false, as in "width >= 200 AND lang = 'en'"; text stands in single quotes
     "#);
     insta::assert_snapshot!(refusal(&workplace, &["--set", "output.columns=[\"nope\"]"]), @r"
     exit 2
@@ -140,6 +146,7 @@ fn manifests() {
     insta::assert_snapshot!(refusal(&workplace, &["--set", "input.manifest=text.parquet"]), @r"
     exit 2
     error: the manifest FOLDER/text.parquet is not readable as Parquet: Parquet error: Invalid Parquet file. Corrupt footer
+    hint: DuckDB converts other formats: COPY (FROM 'FILE.csv') TO 'FILE.parquet'
     ");
     let twice = "input.manifest=[\"manifest.parquet\", \"man*.parquet\"]";
     insta::assert_snapshot!(refusal(&workplace, &["--set", twice]), @r"

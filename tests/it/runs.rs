@@ -233,8 +233,10 @@ fn half_precision_vectors_are_the_rounded_ones() {
 }
 
 #[test]
-fn an_empty_selection_is_published_empty() {
+fn an_empty_selection_makes_no_run() {
     let workplace = Workplace::with_pictures(3, 3);
-    workplace.run_ok(&["--set", "input.where=\"id = 'nobody'\""]);
-    assert_eq!(workplace.published("out").len(), 1);
+    for nothing in [&["--set", "input.where=\"id = 'nobody'\""][..], &["--limit", "0"]] {
+        workplace.run_ok(nothing);
+    }
+    assert!(!workplace.path("out/_nightcap").exists());
 }
