@@ -19,6 +19,7 @@
 //! | [`onnx`] | ONNX Runtime; the only module that knows it |
 //! | [`engine`] | encoders, fusion and the generation loop over batches |
 //! | [`output`] | OUTPUT: parts, records, finalize, status; the only module that writes there |
+//! | [`signature`] | what tells one night's rows from the next's |
 //! | [`error`], [`row_error`] | what ends a command; what becomes columns of a row |
 //!
 //! Two kinds of failure are kept apart by type: an [`error::Error`] ends the command before or between parts, a
@@ -45,3 +46,4 @@ pub mod preprocess;
 pub mod progress;
 pub mod results;
 pub mod row_error;
+pub mod signature;

@@ -46,10 +46,13 @@ pub enum ErrorKind {
 }
 
 impl ErrorKind {
-    /// Whether the same row may well succeed on another night.
+    /// The kinds with which the same row may well succeed on another night.
+    const TRANSIENT: [Self; 2] = [Self::Timeout, Self::Io];
+
+    /// Whether `name`, out of an `error_kind` column, is that of a transient kind.
     #[must_use]
-    pub const fn is_transient(self) -> bool {
-        matches!(self, Self::Timeout | Self::Io)
+    pub fn is_transient_name(name: &str) -> bool {
+        Self::TRANSIENT.iter().any(|kind| kind.as_str() == name)
     }
 
     /// The name written to the `error_kind` column.

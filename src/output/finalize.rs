@@ -7,6 +7,8 @@ use parquet::errors::ParquetError;
 use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 use serde::{Deserialize, Serialize};
 
+use super::index::{IndexBuilder, PartRows};
+use super::part_reader::{read_part, wrong_part};
 use super::store::{OutputStore, Put};
 use super::{Counts, OutputError, part_path, published_path, run_folder};
 use crate::failpoint;
@@ -24,12 +26,59 @@ pub struct Published {
     pub counts: Counts,
     /// Parts.
     pub parts: u64,
+    /// The numbers of the parts that count, where the run was closed before all were made; the other rows are left to later
+    /// runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub partial: Option<BTreeSet<u64>>,
+    /// The runs whose rows this one took over, and which no longer count.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub supersedes: Vec<String>,
+    /// The key column.
+    pub key: String,
+    /// Name of the run's index among its records.
+    pub index: String,
     /// When, in UTC.
     pub published_at: String,
     /// As in the parts.
     pub caption_fingerprint: Option<String>,
     /// As in the parts.
     pub embedding_fingerprint: Option<String>,
+}
+
+impl Published {
+    /// The numbers of the run's parts.
+    #[must_use]
+    pub fn part_numbers(&self) -> BTreeSet<u64> {
+        self.partial.clone().unwrap_or_else(|| (0..self.parts).collect())
+    }
+}
+
+/// Every published run whose rows count, oldest first.
+///
+/// # Errors
+/// [`OutputError`] when a record cannot be read.
+pub fn published_runs(store: &OutputStore) -> Result<Vec<Published>, OutputError> {
+    let mut runs = all_published(store)?;
+    let gone: BTreeSet<String> = runs.iter().flat_map(|run| run.supersedes.iter().cloned()).collect();
+    runs.retain(|run| !gone.contains(&run.run));
+    Ok(runs)
+}
+
+/// Every run with a record that publishes it, superseded ones included, oldest first.
+///
+/// # Errors
+/// [`OutputError`] when a record cannot be read.
+pub fn all_published(store: &OutputStore) -> Result<Vec<Published>, OutputError> {
+    let mut runs = Vec::new();
+    for name in store.files("_nightcap/published")? {
+        if let Some(run) = name.strip_suffix(".json")
+            && let Some(published) = store.record::<Published>(&published_path(run))?
+        {
+            runs.push(published);
+        }
+    }
+    runs.sort_by_key(|run| run.run_seq);
+    Ok(runs)
 }
 
 /// What a part's footer says of it.
@@ -68,11 +117,7 @@ pub fn present_parts(store: &OutputStore, run: &str) -> Result<BTreeSet<u64>, Ou
 /// # Errors
 /// [`OutputError::Store`], or [`OutputError::WrongPart`] when it is no part of ours.
 pub fn part_summary(store: &OutputStore, path: &str) -> Result<PartSummary, OutputError> {
-    let wrong = |found: String| OutputError::WrongPart {
-        path: path.to_owned(),
-        expected: "a Parquet file written by nightcap".to_owned(),
-        found,
-    };
+    let wrong = |found: String| wrong_part(path, &found);
     let metadata = footer(store, path)?.map_err(|error| wrong(error.to_string()))?;
     let file = metadata.file_metadata();
     let value = |key: &str| {
@@ -93,7 +138,7 @@ pub fn part_summary(store: &OutputStore, path: &str) -> Result<PartSummary, Outp
 }
 
 /// The Parquet footer of the object at `path`, by one short read and, for a long footer, a second.
-fn footer(store: &OutputStore, path: &str) -> Result<Result<ParquetMetaData, ParquetError>, OutputError> {
+pub(super) fn footer(store: &OutputStore, path: &str) -> Result<Result<ParquetMetaData, ParquetError>, OutputError> {
     let mut length = 64 << 10;
     loop {
         let (tail, size): (Bytes, u64) = store.tail(path, length)?;
@@ -117,7 +162,6 @@ pub fn finalize(store: &OutputStore, run: &str) -> Result<Published, OutputError
         return Ok(published);
     }
     let plan = load_plan(store, run)?;
-    let digest = plan.digest();
     let present = present_parts(store, run)?;
     if let Some(missing) = (0..plan.parts).find(|part| !present.contains(part)) {
         return Err(OutputError::Incomplete {
@@ -127,40 +171,66 @@ pub fn finalize(store: &OutputStore, run: &str) -> Result<Published, OutputError
             first: part_path(run, missing),
         });
     }
+    publish(store, plan, &present, None)
+}
+
+/// Publishes the finished parts of `run`, whose other rows are left to later runs; None when there is none.
+///
+/// # Errors
+/// [`OutputError::WrongPart`], and any failure to read or write.
+pub fn finalize_partial(store: &OutputStore, run: &str) -> Result<Option<Published>, OutputError> {
+    if let Some(published) = store.record(&published_path(run))? {
+        return Ok(Some(published));
+    }
+    let plan = load_plan(store, run)?;
+    let present: BTreeSet<u64> = present_parts(store, run)?.range(..plan.parts).copied().collect();
+    if present.is_empty() {
+        return Ok(None);
+    }
+    let partial = (present.len() as u64 != plan.parts).then(|| present.clone());
+    publish(store, plan, &present, partial).map(Some)
+}
+
+fn publish(
+    store: &OutputStore,
+    plan: Plan,
+    parts: &BTreeSet<u64>,
+    partial: Option<BTreeSet<u64>>,
+) -> Result<Published, OutputError> {
+    let run = plan.run.as_str();
     let mut counts = Counts::default();
     let mut columns: Option<String> = None;
-    for part in 0..plan.parts {
+    let mut index = IndexBuilder::default();
+    for &part in parts.range(..plan.parts) {
         let path = part_path(run, part);
         let summary = part_summary(store, &path)?;
-        let wrong =
-            |expected: String, found: String| Err(OutputError::WrongPart { path: path.clone(), expected, found });
-        if summary.plan_digest != digest {
-            return Err(OutputError::ForeignPart { path, found: summary.plan_digest, expected: digest });
-        }
-        let expected = plan.rows_in(part);
-        if summary.rows != expected
-            || summary.counts.rows != expected
-            || summary.counts.ok + summary.counts.failed != expected
-        {
-            return wrong(
-                format!("{expected} rows"),
-                format!("{} rows, counted as {:?}", summary.rows, summary.counts),
-            );
-        }
+        check_part(&plan, part, &path, &summary)?;
         let first = columns.get_or_insert_with(|| summary.columns.clone());
         if *first != summary.columns {
-            return wrong(format!("the columns of the first part ({first})"), summary.columns);
+            let expected = format!("the columns of the first part ({first})");
+            return Err(OutputError::WrongPart { path, expected, found: summary.columns });
         }
         counts.add(&summary.counts);
+        for batch in read_part(store, &path, Some(&PartRows::columns(&plan.key)))? {
+            let batch = batch.map_err(|error| wrong_part(&path, &error))?;
+            let added = PartRows::new(&batch, &plan.key).and_then(|rows| index.add(&rows));
+            added.map_err(|found| wrong_part(&path, &found))?;
+        }
     }
+    failpoint::hit("before_index");
+    let index = index.put(store, &run_folder(run))?;
     let published = Published {
         run: run.to_owned(),
         run_seq: plan.run_seq,
         counts,
-        parts: plan.parts,
+        parts: parts.range(..plan.parts).count() as u64,
+        partial,
+        supersedes: plan.supersedes.clone(),
+        key: plan.key.clone(),
+        index,
         published_at: crate::clock::now(),
-        caption_fingerprint: plan.caption_fingerprint,
-        embedding_fingerprint: plan.embedding_fingerprint,
+        caption_fingerprint: plan.caption_fingerprint.clone(),
+        embedding_fingerprint: plan.embedding_fingerprint.clone(),
     };
     failpoint::hit("before_publish");
     let path = published_path(run);
@@ -169,4 +239,24 @@ pub fn finalize(store: &OutputStore, run: &str) -> Result<Published, OutputError
         // Another worker was faster; what it says counts.
         Put::Exists => store.record(&path)?.ok_or_else(|| OutputError::NoSuchRun { run: run.to_owned() }),
     }
+}
+
+/// Whether a part's footer says what `plan` does.
+///
+/// # Errors
+/// [`OutputError::ForeignPart`] or [`OutputError::WrongPart`].
+pub(super) fn check_part(plan: &Plan, part: u64, path: &str, summary: &PartSummary) -> Result<(), OutputError> {
+    let (found, expected) = (&summary.plan_digest, plan.digest());
+    if *found != expected {
+        return Err(OutputError::ForeignPart { path: path.to_owned(), found: found.clone(), expected });
+    }
+    let (counts, rows) = (&summary.counts, plan.rows_in(part));
+    if summary.rows == rows && counts.rows == rows && counts.ok + counts.failed == rows {
+        return Ok(());
+    }
+    Err(OutputError::WrongPart {
+        path: path.to_owned(),
+        expected: format!("{rows} rows"),
+        found: format!("{} rows, counted as {counts:?}", summary.rows),
+    })
 }

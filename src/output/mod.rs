@@ -6,13 +6,20 @@
 //! _nightcap/seq/<number>.json                 claims of run_seq
 //! _nightcap/runs/<run id>/plan.json           what the run will do
 //! _nightcap/runs/<run id>/selection-<hash>    row masks of the manifest files
+//! _nightcap/runs/<run id>/signatures-<hash>   content signatures of the selected rows
+//! _nightcap/runs/<run id>/heartbeat-<worker>  somebody is at work
+//! _nightcap/runs/<run id>/index-<hash>        keys, signatures and outcomes, for the next night
 //! _nightcap/published/<run id>.json           written last, by finalize
 //! ```
 //!
-//! This is the only module that writes to OUTPUT. Everything is put conditionally: what exists is never overwritten.
+//! This is the only module that writes to OUTPUT. Everything but heartbeats is put conditionally: what exists is never
+//! overwritten. Only `discard` and `compact` remove anything.
 
 pub mod finalize;
+pub mod heartbeat;
+pub mod index;
 pub mod part;
+pub mod part_reader;
 pub mod status;
 pub mod store;
 

@@ -68,10 +68,55 @@ impl OutputStore {
         let outcome = match self.runtime.block_on(put) {
             Ok(_) => Ok(Put::Created),
             Err(object_store::Error::AlreadyExists { .. }) => Ok(Put::Exists),
-            Err(source) => Err(OutputError::Store { action: "write", path: path.to_owned(), source }),
+            Err(source) => Err(store_error("write", path, source)),
         };
         failpoint::hit("after_put");
         outcome
+    }
+
+    /// Puts `bytes` at `path`, over what may be there: for heartbeats and the storage's clock, never for results.
+    ///
+    /// # Errors
+    /// [`OutputError::Store`].
+    pub fn put_over(&self, path: &str, bytes: impl Into<Bytes>) -> Result<(), OutputError> {
+        let put = self.store.put(&ObjectPath::from(path), bytes.into().into());
+        self.runtime.block_on(put).map(drop).map_err(|source| store_error("write", path, source))
+    }
+
+    /// Removes the object at `path`, if there is one.
+    ///
+    /// # Errors
+    /// [`OutputError::Store`] for anything but "not found".
+    pub fn delete(&self, path: &str) -> Result<(), OutputError> {
+        failpoint::hit("before_delete");
+        match self.runtime.block_on(self.store.delete(&ObjectPath::from(path))) {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(source) => Err(store_error("remove", path, source)),
+        }
+    }
+
+    /// When the object at `path` was last put, by the storage's own clock, or None.
+    ///
+    /// # Errors
+    /// [`OutputError::Store`] for anything but "not found".
+    pub fn modified(&self, path: &str) -> Result<Option<chrono::DateTime<chrono::Utc>>, OutputError> {
+        match self.runtime.block_on(self.store.head(&ObjectPath::from(path))) {
+            Ok(meta) => Ok(Some(meta.last_modified)),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(source) => Err(store_error("look at", path, source)),
+        }
+    }
+
+    /// `length` bytes of the object at `path` from byte `start` on; fewer when it ends before.
+    ///
+    /// # Errors
+    /// [`OutputError::Store`], also when it is not there.
+    pub fn range(&self, path: &str, start: u64, length: u64) -> Result<Bytes, OutputError> {
+        if length == 0 {
+            return Ok(Bytes::new());
+        }
+        let get = self.store.get_range(&ObjectPath::from(path), start..start + length);
+        self.runtime.block_on(get).map_err(|source| store_error("read", path, source))
     }
 
     /// The object at `path`, or None.
@@ -83,7 +128,7 @@ impl OutputStore {
         match self.runtime.block_on(get) {
             Ok(bytes) => Ok(Some(bytes)),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
-            Err(source) => Err(OutputError::Store { action: "read", path: path.to_owned(), source }),
+            Err(source) => Err(store_error("read", path, source)),
         }
     }
 
@@ -98,11 +143,7 @@ impl OutputStore {
             let size = result.meta.size;
             Ok((result.bytes().await?, size))
         };
-        self.runtime.block_on(get).map_err(|source| OutputError::Store {
-            action: "read",
-            path: path.to_owned(),
-            source,
-        })
+        self.runtime.block_on(get).map_err(|source| store_error("read", path, source))
     }
 
     /// The JSON record at `path`, or None.
@@ -128,7 +169,7 @@ impl OutputStore {
         let mut names: Vec<String> = self
             .runtime
             .block_on(names.try_collect())
-            .map_err(|source| OutputError::Store { action: "list", path: folder.to_owned(), source })?;
+            .map_err(|source| store_error("list", folder, source))?;
         names.sort_unstable();
         Ok(names)
     }
@@ -139,11 +180,14 @@ impl OutputStore {
     /// [`OutputError::Store`].
     pub fn folders(&self, folder: &str) -> Result<Vec<String>, OutputError> {
         let listing = self.runtime.block_on(self.store.list_with_delimiter(Some(&ObjectPath::from(folder))));
-        let listing =
-            listing.map_err(|source| OutputError::Store { action: "list", path: folder.to_owned(), source })?;
+        let listing = listing.map_err(|source| store_error("list", folder, source))?;
         let mut names: Vec<String> =
             listing.common_prefixes.iter().filter_map(|path| path.filename().map(str::to_owned)).collect();
         names.sort_unstable();
         Ok(names)
     }
+}
+
+fn store_error(action: &'static str, path: &str, source: object_store::Error) -> OutputError {
+    OutputError::Store { action, path: path.to_owned(), source }
 }

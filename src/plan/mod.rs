@@ -79,6 +79,17 @@ pub struct Plan {
     pub created_at: String,
     /// Input, generation, embedding, columns, fingerprints, limit.
     pub identity: Identity,
+    /// The key column.
+    pub key: String,
+    /// The published runs that were compared with the manifest.
+    pub considered: Vec<String>,
+    /// Why rows are in.
+    pub reasons: Reasons,
+    /// Name of the record with the rows' signatures, in order; None where they follow from the manifest's own bytes.
+    pub signatures: Option<String>,
+    /// The runs that this one replaces when it is published; empty unless it is a compaction.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub supersedes: Vec<String>,
     /// The manifest files in order.
     pub manifest: Vec<PlannedFile>,
     /// Selected rows of all files.

@@ -1,0 +1,183 @@
+//! What tells one night from the next: whose row it is, and what its content looked like from outside.
+//!
+//! Both are short BLAKE3 hashes, because planning holds one of each for every row of the manifest.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// A row's key as an index holds it: 128 bits of BLAKE3.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct KeyHash(pub u128);
+
+impl KeyHash {
+    /// Of a key; integers in decimal.
+    #[must_use]
+    pub fn new(key: &str) -> Self {
+        Self(u128::from_be_bytes(first_bytes(hash(b"key", &[key.as_bytes()]))))
+    }
+
+    /// Of a row without a key, which is known again by its content alone.
+    #[must_use]
+    pub fn keyless(signature: Signature) -> Self {
+        Self(u128::from_be_bytes(first_bytes(hash(b"keyless", &[&signature.content.to_be_bytes()]))))
+    }
+}
+
+/// The `content_signature` of a row, written as 24 hex digits.
+///
+/// Two rows of one key with equal signatures have the same content; 64 bits are enough, since only rows of one key are
+/// ever compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Signature {
+    /// Of the text and of what the image looked like.
+    pub content: u64,
+    /// Of the text alone, to say which of the two changed.
+    pub text: u32,
+}
+
+impl Signature {
+    /// Bytes of [`Signature::to_bytes`].
+    pub const BYTES: usize = 12;
+
+    /// Of a row's accompanying text and of what was seen of its image.
+    #[must_use]
+    pub fn new(text: Option<&str>, seen: Seen) -> Self {
+        let text = text.unwrap_or_default().as_bytes();
+        Self {
+            content: u64::from_be_bytes(first_bytes(hash(b"content", &[text, &seen.0.to_be_bytes()]))),
+            text: u32::from_be_bytes(first_bytes(hash(b"text", &[text]))),
+        }
+    }
+
+    /// As a run's records hold it, big-endian.
+    #[must_use]
+    pub fn to_bytes(self) -> [u8; Self::BYTES] {
+        let mut bytes = [0; Self::BYTES];
+        bytes[..8].copy_from_slice(&self.content.to_be_bytes());
+        bytes[8..].copy_from_slice(&self.text.to_be_bytes());
+        bytes
+    }
+
+    /// The inverse of [`Signature::to_bytes`].
+    #[must_use]
+    pub fn from_bytes(bytes: [u8; Self::BYTES]) -> Self {
+        let [a, b, c, d, e, f, g, h, i, j, k, l] = bytes;
+        Self { content: u64::from_be_bytes([a, b, c, d, e, f, g, h]), text: u32::from_be_bytes([i, j, k, l]) }
+    }
+}
+
+impl fmt::Display for Signature {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}{:08x}", self.content, self.text)
+    }
+}
+
+impl FromStr for Signature {
+    type Err = std::num::ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (content, text) = text.split_at_checked(16).unwrap_or((text, ""));
+        Ok(Self { content: u64::from_str_radix(content, 16)?, text: u32::from_str_radix(text, 16)? })
+    }
+}
+
+/// What was seen of a row's image without decoding it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seen(u64);
+
+impl Seen {
+    /// The row names no image.
+    pub const NOTHING: Self = Self(0);
+
+    /// Values of the job's signature columns; None is a null.
+    pub fn columns<'a>(values: impl IntoIterator<Item = Option<&'a str>>) -> Self {
+        let mut hasher = start(b"columns");
+        for value in values {
+            feed(&mut hasher, &[u8::from(value.is_some())]);
+            feed(&mut hasher, value.unwrap_or_default().as_bytes());
+        }
+        Self(u64::from_be_bytes(first_bytes(hasher.finalize())))
+    }
+
+    /// A place that cannot be listed: its URI is all there is.
+    #[must_use]
+    pub fn uri(uri: &str) -> Self {
+        Self(u64::from_be_bytes(first_bytes(hash(b"uri", &[uri.as_bytes()]))))
+    }
+
+    /// This place, as a listing showed it.
+    #[must_use]
+    pub fn listed(self, version: Option<Version>) -> Self {
+        let Version(version) = version.unwrap_or(Version(0));
+        Self(u64::from_be_bytes(first_bytes(hash(b"listed", &[&self.0.to_be_bytes(), &version.to_be_bytes()]))))
+    }
+
+    /// Bytes inside the manifest.
+    #[must_use]
+    pub fn bytes(content: &blake3::Hash) -> Self {
+        Self(u64::from_be_bytes(first_bytes(hash(b"bytes", &[content.as_bytes()]))))
+    }
+}
+
+/// Size and ETag (or modification time) of a listed object, hashed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Version(pub u64);
+
+impl Version {
+    /// Of an object of `size` bytes; `stamp` is its `ETag`, or when it was modified.
+    #[must_use]
+    pub fn new(size: u64, stamp: &str) -> Self {
+        Self(u64::from_be_bytes(first_bytes(hash(b"version", &[&size.to_be_bytes(), stamp.as_bytes()]))))
+    }
+}
+
+/// A short name for a place, as listings are looked up by.
+#[must_use]
+pub fn place(uri: &str) -> u64 {
+    u64::from_be_bytes(first_bytes(hash(b"place", &[uri.as_bytes()])))
+}
+
+fn start(what: &[u8]) -> blake3::Hasher {
+    let mut hasher = blake3::Hasher::new();
+    feed(&mut hasher, what);
+    hasher
+}
+
+/// With its length, so that no two sequences of values run into the same bytes.
+fn feed(hasher: &mut blake3::Hasher, value: &[u8]) {
+    hasher.update(&(value.len() as u64).to_be_bytes()).update(value);
+}
+
+fn hash(what: &[u8], values: &[&[u8]]) -> blake3::Hash {
+    let mut hasher = start(what);
+    for value in values {
+        feed(&mut hasher, value);
+    }
+    hasher.finalize()
+}
+
+fn first_bytes<const N: usize>(hash: blake3::Hash) -> [u8; N] {
+    let mut bytes = [0; N];
+    bytes.copy_from_slice(&hash.as_bytes()[..N]);
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signatures_survive_text_and_bytes_and_tell_changes_apart() {
+        let seen = Seen::uri("a.jpg").listed(Some(Version::new(10, "etag")));
+        let signature = Signature::new(Some("a dog"), seen);
+        assert_eq!(signature.to_string().parse::<Signature>(), Ok(signature));
+        assert_eq!(Signature::from_bytes(signature.to_bytes()), signature);
+        let other_text = Signature::new(Some("a cat"), seen);
+        let gone = Signature::new(Some("a dog"), Seen::uri("a.jpg").listed(None));
+        assert!(other_text.text != signature.text && other_text.content != signature.content);
+        assert!(gone.text == signature.text && gone.content != signature.content);
+        assert_ne!(Seen::columns([None]), Seen::columns([Some("")]));
+        assert_ne!(Seen::columns([Some("ab"), Some("c")]), Seen::columns([Some("a"), Some("bc")]));
+        assert!("123".parse::<Signature>().is_err());
+    }
+}
