@@ -15,6 +15,7 @@
 //! This is the only module that writes to OUTPUT. Everything but heartbeats is put conditionally: what exists is never
 //! overwritten. Only `discard` and `compact` remove anything.
 
+pub mod discard;
 pub mod finalize;
 pub mod heartbeat;
 pub mod index;
@@ -113,6 +114,12 @@ pub enum OutputError {
         expected: String,
         /// What the part holds.
         found: String,
+    },
+    /// A run that was published while this process worked on it.
+    #[error("run {run} was closed and published by another process\nhint: run the job again; what is left goes into a new run")]
+    Closed {
+        /// The run id.
+        run: String,
     },
     /// A part cannot be encoded as Parquet.
     #[error("cannot encode part {part}: {source}")]
