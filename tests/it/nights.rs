@@ -164,11 +164,12 @@ fn a_week_of_nights() {
     assert!(said.contains("was closed"), "{said}");
     assert_eq!(nights.reasons(), reasons(&[("new", 110), ("unchanged", 1199)]));
     for view in nights.views(&python) {
-        assert!(view.len() == 1310 || view.len() == 1299, "{}", view.len());
+        // Ten pictures were never good; the one that broke had been.
+        assert!(view.len() == 1310 || view.len() == 1300, "{}", view.len());
     }
 
     // Permanently failed rows are tried again when that is asked for; --full takes all.
-    run(&nights, &["--retry-failed"]);
+    run(&nights, &["--retry-failed", "--set", "limits.max_failed_fraction=1.0"]);
     assert_eq!(nights.reasons(), reasons(&[("retried", 11), ("unchanged", 1298)]));
 
     // Other settings, another model of the same width, and one of another width.
