@@ -168,10 +168,8 @@ impl OutputStore {
             let below = location.as_ref().strip_prefix(folder).and_then(|rest| rest.strip_prefix('/'));
             Ok(below.filter(|name| !name.contains('/')).map(str::to_owned))
         });
-        let mut names: Vec<String> = self
-            .runtime
-            .block_on(names.try_collect())
-            .map_err(|source| store_error("list", folder, source))?;
+        let mut names: Vec<String> =
+            self.runtime.block_on(names.try_collect()).map_err(|source| store_error("list", folder, source))?;
         names.sort_unstable();
         Ok(names)
     }

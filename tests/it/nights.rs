@@ -55,7 +55,8 @@ impl Collection {
     /// Key, status and caption fingerprint of every row, by the README's views: newest, and last good.
     fn views(&self, python: &str) -> Vec<BTreeMap<String, (String, i64)>> {
         let view = |code: String| -> BTreeMap<String, (String, i64)> {
-            let output = Command::new(python).args(["-c", &code]).current_dir(self.workplace.path("")).output().unwrap();
+            let output =
+                Command::new(python).args(["-c", &code]).current_dir(self.workplace.path("")).output().unwrap();
             assert!(output.status.success(), "{code}\n{}", String::from_utf8_lossy(&output.stderr));
             serde_json::from_slice(&output.stdout).unwrap()
         };
