@@ -53,9 +53,15 @@ pub struct JobArgs {
     /// Set a key of the job file, as in `--set runtime.batch_size=8`.
     #[arg(long, value_name = "SECTION.KEY=VALUE")]
     pub set: Vec<String>,
-    /// Take only the first N selected rows.
+    /// Take only the first N rows that are new or changed.
     #[arg(long, value_name = "N")]
     pub limit: Option<u64>,
+    /// Take permanently failed rows again, too.
+    #[arg(long)]
+    pub retry_failed: bool,
+    /// Take every row, also what is unchanged since it was published.
+    #[arg(long)]
+    pub full: bool,
 }
 
 /// Arguments of `run`.
@@ -70,12 +76,6 @@ pub struct RunArgs {
     /// Make only every Nth part, starting with part I; `/N` takes I from `JOB_COMPLETION_INDEX` or `AWS_BATCH_JOB_ARRAY_INDEX`.
     #[arg(long, value_name = "I/N")]
     pub shard: Option<String>,
-    /// Not supported yet.
-    #[arg(long, hide = true)]
-    pub retry_failed: bool,
-    /// Not supported yet.
-    #[arg(long, hide = true)]
-    pub full: bool,
 }
 
 /// Arguments of `plan`.

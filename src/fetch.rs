@@ -29,8 +29,6 @@ pub struct Fetcher {
 pub struct Object {
     /// Bytes it has.
     pub size: u64,
-    /// Last modification, nanoseconds since 1970.
-    pub modified_ns: i64,
     path: PathBuf,
     timeout: Duration,
     result: GetResult,
@@ -74,8 +72,7 @@ impl Fetcher {
         let result = within(self.timeout, &path, async { get.await.map_err(|error| explain(&path, &error)) }).await?;
         let size = result.meta.size;
         self.check_size(size)?;
-        let modified_ns = result.meta.last_modified.timestamp_nanos_opt().unwrap_or(0);
-        Ok(Object { size, modified_ns, path, timeout: self.timeout, result })
+        Ok(Object { size, path, timeout: self.timeout, result })
     }
 
     /// Refuses what is no regular file (opening a pipe would wait for ever) or lies, links followed, outside the roots.

@@ -2,6 +2,7 @@
 
 use crate::engine::RowOutput;
 use crate::row_error::RowError;
+use crate::signature::Signature;
 
 /// Everything that is written about one row besides its carried columns.
 #[derive(Debug, Clone)]
@@ -13,7 +14,7 @@ pub struct RowResult {
     /// BLAKE3 of the image bytes; None when they were not fetched.
     pub content_hash: Option<blake3::Hash>,
     /// What the row's content looked like from outside, to tell the next night whether it changed.
-    pub content_signature: String,
+    pub content_signature: Signature,
 }
 
 impl RowResult {

@@ -41,12 +41,21 @@ impl Signature {
 
     /// Of a row's accompanying text and of what was seen of its image.
     #[must_use]
-    pub fn new(text: Option<&str>, seen: Seen) -> Self {
-        let text = text.unwrap_or_default().as_bytes();
-        Self {
-            content: u64::from_be_bytes(first_bytes(hash(b"content", &[text, &seen.0.to_be_bytes()]))),
-            text: u32::from_be_bytes(first_bytes(hash(b"text", &[text]))),
-        }
+    pub fn new(text: TextHash, seen: Seen) -> Self {
+        let values: [&[u8]; 2] = [&text.0.to_be_bytes(), &seen.0.to_be_bytes()];
+        Self { content: u64::from_be_bytes(first_bytes(hash(b"content", &values))), text: text.0 as u32 }
+    }
+
+    /// Of a row whose image lies in the manifest and was not read yet.
+    #[must_use]
+    pub const fn unread(text: TextHash) -> Self {
+        Self { content: 0, text: text.0 as u32 }
+    }
+
+    /// Whether the image's bytes still have to be hashed.
+    #[must_use]
+    pub const fn is_unread(self) -> bool {
+        self.content == 0
     }
 
     /// As a run's records hold it, big-endian.
@@ -81,6 +90,18 @@ impl FromStr for Signature {
     }
 }
 
+/// A row's accompanying text, hashed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TextHash(u64);
+
+impl TextHash {
+    /// Of a text; no text counts as an empty one.
+    #[must_use]
+    pub fn new(text: Option<&str>) -> Self {
+        Self(u64::from_be_bytes(first_bytes(hash(b"text", &[text.unwrap_or_default().as_bytes()]))))
+    }
+}
+
 /// What was seen of a row's image without decoding it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Seen(u64);
@@ -99,7 +120,7 @@ impl Seen {
         Self(u64::from_be_bytes(first_bytes(hasher.finalize())))
     }
 
-    /// A place that cannot be listed: its URI is all there is.
+    /// A place, by its URI; all there is where nothing can be listed.
     #[must_use]
     pub fn uri(uri: &str) -> Self {
         Self(u64::from_be_bytes(first_bytes(hash(b"uri", &[uri.as_bytes()]))))
@@ -110,6 +131,12 @@ impl Seen {
     pub fn listed(self, version: Option<Version>) -> Self {
         let Version(version) = version.unwrap_or(Version(0));
         Self(u64::from_be_bytes(first_bytes(hash(b"listed", &[&self.0.to_be_bytes(), &version.to_be_bytes()]))))
+    }
+
+    /// What listings are looked up by, of a [`Seen::uri`].
+    #[must_use]
+    pub const fn place(self) -> u64 {
+        self.0
     }
 
     /// Bytes inside the manifest.
@@ -129,12 +156,6 @@ impl Version {
     pub fn new(size: u64, stamp: &str) -> Self {
         Self(u64::from_be_bytes(first_bytes(hash(b"version", &[&size.to_be_bytes(), stamp.as_bytes()]))))
     }
-}
-
-/// A short name for a place, as listings are looked up by.
-#[must_use]
-pub fn place(uri: &str) -> u64 {
-    u64::from_be_bytes(first_bytes(hash(b"place", &[uri.as_bytes()])))
 }
 
 fn start(what: &[u8]) -> blake3::Hasher {
@@ -169,11 +190,11 @@ mod tests {
     #[test]
     fn signatures_survive_text_and_bytes_and_tell_changes_apart() {
         let seen = Seen::uri("a.jpg").listed(Some(Version::new(10, "etag")));
-        let signature = Signature::new(Some("a dog"), seen);
+        let signature = Signature::new(TextHash::new(Some("a dog")), seen);
         assert_eq!(signature.to_string().parse::<Signature>(), Ok(signature));
         assert_eq!(Signature::from_bytes(signature.to_bytes()), signature);
-        let other_text = Signature::new(Some("a cat"), seen);
-        let gone = Signature::new(Some("a dog"), Seen::uri("a.jpg").listed(None));
+        let other_text = Signature::new(TextHash::new(Some("a cat")), seen);
+        let gone = Signature::new(TextHash::new(Some("a dog")), Seen::uri("a.jpg").listed(None));
         assert!(other_text.text != signature.text && other_text.content != signature.content);
         assert!(gone.text == signature.text && gone.content != signature.content);
         assert_ne!(Seen::columns([None]), Seen::columns([Some("")]));

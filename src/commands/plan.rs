@@ -9,23 +9,28 @@ use crate::error::Error;
 use crate::exit::Status;
 use crate::output::finalize::present_parts;
 use crate::output::store::OutputStore;
-use crate::plan::claim::{check_schema, unfinished};
+use crate::plan::claim::{Unfinished, check_schema, unfinished};
 
 pub(super) fn execute(args: &PlanArgs, context: &mut Context<'_>) -> Result<Status, Error> {
     let prepared = prepare(&args.job)?;
     let output = &prepared.job.output;
-    let select = || prepared.select();
-    let mut goes_on = None;
+    let decide = |store: &OutputStore| prepared.decide(Some(store));
+    let (mut first, mut decision) = (Vec::new(), None);
     if output.path.exists() {
         let store = OutputStore::open(&output.path)?;
         check_schema(&store, &prepared.schema)?;
-        if let Some(plan) = unfinished(&store, &prepared.draft(&select))? {
-            let done = present_parts(&store, &plan.run)?.len();
-            goes_on = Some(format!("goes on with {}: {done} of {} parts are done", plan.run, plan.parts));
+        let Unfinished { goes_on, stale } = unfinished(&store, &prepared.draft(&decide))?;
+        match goes_on {
+            Some(plan) => {
+                let done = present_parts(&store, &plan.run)?.len();
+                first.push(format!("goes on with {}: {done} of {} parts are done", plan.run, plan.parts));
+            }
+            None => first.extend(stale.iter().map(|run| format!("closes {run}: publishes its finished parts"))),
         }
+        decision = Some(prepared.decide(Some(&store))?);
     }
-    let selection = select()?;
-    let rows = selection.rows();
+    let decision = decision.map_or_else(|| prepared.decide(None), Ok)?;
+    let rows = decision.selection.rows();
     let files = &prepared.manifest.files;
     let all: u64 = files.iter().map(|file| file.snapshot.rows).sum();
     let bytes: u64 = files.iter().map(|file| file.snapshot.bytes).sum();
@@ -36,9 +41,15 @@ pub(super) fn execute(args: &PlanArgs, context: &mut Context<'_>) -> Result<Stat
     };
     line("manifest", format!("{} files, {all} rows, {bytes} bytes", files.len()));
     line("rows", format!("{rows} selected"));
+    for (reason, rows) in decision.reasons.named() {
+        line("", format!("{rows:>10} {reason}"));
+    }
     line("parts", format!("{}, of up to {} rows each", rows.div_ceil(output.part_rows), output.part_rows));
     line("output", output.path.display().to_string());
-    line("run", goes_on.unwrap_or_else(|| "a new one, with every selected row".to_owned()));
+    if first.is_empty() {
+        first.push(if rows == 0 { "none: nothing is new" } else { "a new one" }.to_owned());
+    }
+    line("run", first.join("\n           "));
     if let Some(processor) = &prepared.processor {
         line("images", processor.describe());
     }

@@ -11,9 +11,13 @@ use crate::error::Error;
 use crate::job::Job;
 use crate::manifest::Manifest;
 use crate::model::{ModelDirectory, Sourced};
+use crate::output::index::Fingerprints;
 use crate::output::part::{OutputColumns, PartEncoder, RunStamp, part_schema};
+use crate::output::store::OutputStore;
 use crate::plan::claim::Draft;
-use crate::plan::{Identity, Plan, Selection};
+use crate::plan::decide::{Decision, decide};
+use crate::plan::delta::Tonight;
+use crate::plan::{Identity, Plan};
 use crate::preprocess::{ImageProcessor, PREPROCESSING_VERSION};
 
 /// A job with everything it names opened and checked.
@@ -28,6 +32,8 @@ pub(super) struct Prepared {
     pub(super) caption_fingerprint: Option<String>,
     pub(super) embedding_fingerprint: Option<String>,
     limit: Option<u64>,
+    retry_failed: bool,
+    full: bool,
 }
 
 /// Opens the job's manifest and model.
@@ -58,7 +64,7 @@ pub(super) fn prepare(args: &JobArgs) -> Result<Prepared, Error> {
     let embedding_settings = json!([job.embedding.dtype, processing]).to_string();
     let embedding_fingerprint =
         columns.has_vectors().then(|| model.embedding_fingerprint(&embedding_settings)).transpose()?;
-    let limit = args.limit;
+    let JobArgs { limit, retry_failed, full, .. } = *args;
     Ok(Prepared {
         job,
         manifest,
@@ -70,6 +76,8 @@ pub(super) fn prepare(args: &JobArgs) -> Result<Prepared, Error> {
         caption_fingerprint,
         embedding_fingerprint,
         limit,
+        retry_failed,
+        full,
     })
 }
 
@@ -159,12 +167,13 @@ impl Prepared {
         }
     }
 
-    /// What a new plan would hold; `select` evaluates which rows are in.
-    pub(super) fn draft<'a>(&'a self, select: &'a dyn Fn() -> Result<Selection, Error>) -> Draft<'a> {
+    /// What a new plan would hold; `decide` says which rows are in.
+    pub(super) fn draft<'a>(&'a self, decide: &'a dyn Fn(&OutputStore) -> Result<Decision, Error>) -> Draft<'a> {
         Draft {
             identity: self.identity(),
             manifest: &self.manifest,
-            select,
+            decide,
+            key: &self.job.input.key,
             part_rows: self.job.output.part_rows,
             batch_size: self.job.runtime.batch_size,
             failures: self.job.limits.failures,
@@ -187,13 +196,18 @@ impl Prepared {
             "caption_fingerprint": self.caption_fingerprint,
             "embedding_fingerprint": self.embedding_fingerprint,
             "limit": self.limit,
+            "retry_failed": self.retry_failed,
+            "full": self.full,
         });
         if let serde_json::Value::Object(identity) = value { identity } else { Identity::new() }
     }
 
-    /// Which rows are in.
-    pub(super) fn select(&self) -> Result<Selection, Error> {
-        Ok(Selection::evaluate(&self.job, &self.manifest, self.limit)?)
+    /// Which rows are in; `store` is OUTPUT, if there is one yet.
+    pub(super) fn decide(&self, store: Option<&OutputStore>) -> Result<Decision, Error> {
+        let fingerprints =
+            Fingerprints { caption: self.caption_fingerprint.clone(), embedding: self.embedding_fingerprint.clone() };
+        let tonight = Tonight { fingerprints, retry_failed: self.retry_failed, full: self.full };
+        decide(&self.job, &self.manifest, store, &tonight, self.limit)
     }
 
     /// The encoder of parts of the run that `plan` describes.

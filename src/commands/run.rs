@@ -5,7 +5,7 @@ use std::io::Write;
 use std::sync::Arc;
 
 use super::prepare::{Prepared, prepare};
-use super::{Context, judge, not_supported};
+use super::{Context, judge};
 use crate::cli::RunArgs;
 use crate::engine::Engine;
 use crate::error::Error;
@@ -13,6 +13,7 @@ use crate::exit::Status;
 use crate::fetch::Fetcher;
 use crate::metrics::{Metrics, StageTimes};
 use crate::output::finalize::{Published, finalize, present_parts};
+use crate::output::heartbeat::Heartbeat;
 use crate::output::store::OutputStore;
 use crate::output::{part_path, published_path};
 use crate::pipeline::{self, Stages};
@@ -22,9 +23,6 @@ use crate::plan::shard::Shard;
 use crate::progress::Progress;
 
 pub(super) fn execute(args: &RunArgs, context: &mut Context<'_>) -> Result<Status, Error> {
-    if args.retry_failed || args.full {
-        return Err(not_supported(if args.full { "--full" } else { "--retry-failed" }));
-    }
     args.run_id.as_deref().map(check_run_id).transpose()?;
     let shard = Shard::resolve(args.shard.as_deref(), context.variable)?;
     if shard.is_some() && args.run_id.is_none() {
@@ -35,7 +33,7 @@ pub(super) fn execute(args: &RunArgs, context: &mut Context<'_>) -> Result<Statu
     let engine = Engine::load(&prepared.model, prepared.engine_options())?;
     let store = OutputStore::create(&prepared.job.output.path)?;
     let Some(claimed) = claim_run(&store, &prepared, args.run_id.as_deref())? else {
-        tracing::warn!("no row of the manifest is selected; there is nothing to do, and no run was made");
+        tracing::info!("nothing is new; no run was made");
         return Ok(Status::Done);
     };
     let run = claimed.plan.run.as_str();
@@ -44,12 +42,15 @@ pub(super) fn execute(args: &RunArgs, context: &mut Context<'_>) -> Result<Statu
         tracing::info!(run, "this run is published already; there is nothing to do");
         return Ok(judge(&published.counts, limits));
     }
+    let _heartbeat = Heartbeat::start(OutputStore::open(&prepared.job.output.path)?, run)?;
     let present = present_parts(&store, run)?;
+    let reasons: Vec<String> = claimed.plan.reasons.named().map(|(name, rows)| format!("{rows} {name}")).collect();
     tracing::info!(
         run,
         rows = claimed.plan.rows,
         parts = claimed.plan.parts,
         parts_done = present.len(),
+        reasons = reasons.join(", "),
         output = %prepared.job.output.path.display(),
         "{}", if claimed.resumed { "going on with an unfinished run" } else { "starting a new run" }
     );
@@ -77,8 +78,8 @@ pub(super) fn execute(args: &RunArgs, context: &mut Context<'_>) -> Result<Statu
 }
 
 fn claim_run(store: &OutputStore, prepared: &Prepared, run: Option<&str>) -> Result<Option<Claimed>, Error> {
-    let select = || prepared.select();
-    let Some(claimed) = claim(store, &prepared.draft(&select), run)? else { return Ok(None) };
+    let decide = |store: &OutputStore| prepared.decide(Some(store));
+    let Some(claimed) = claim(store, &prepared.draft(&decide), run)? else { return Ok(None) };
     let (planned, asked) = (claimed.plan.batch_size, prepared.job.runtime.batch_size);
     if planned != asked {
         tracing::warn!(

@@ -7,7 +7,7 @@ use super::JobFileError;
 
 /// The sections of a job file with their keys. A key that ends in `?` is documented but not built yet.
 const SECTIONS: &[(&str, &[&str])] = &[
-    ("input", &["manifest", "key", "image", "text", "where", "signature?", "on_duplicate_key?"]),
+    ("input", &["manifest", "key", "image", "text", "where", "signature", "on_duplicate_key"]),
     ("model", &["path", "precision"]),
     (
         "generation",

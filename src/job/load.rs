@@ -6,7 +6,8 @@ use serde::Deserialize;
 use toml::de::{DeTable, DeValue};
 
 use super::{
-    Embedding, FailureLimits, Generation, Input, Job, JobFileError, Limits, Model, Output, Runtime, VectorType, keys,
+    Embedding, FailureLimits, Generation, Input, Job, JobFileError, Limits, Model, OnDuplicateKey, Output, Runtime,
+    VectorType, keys,
 };
 use crate::paths::{self, NotLocal};
 
@@ -109,6 +110,9 @@ struct InputFile {
     text: Option<String>,
     #[serde(rename = "where")]
     predicate: Option<String>,
+    signature: Option<OneOrMany>,
+    #[serde(default)]
+    on_duplicate_key: OnDuplicateKey,
 }
 
 #[derive(Deserialize)]
@@ -198,7 +202,13 @@ impl InputFile {
             let what = "the column with the images (or `input.text` alone, for a job that embeds texts)";
             return Err(JobFileError::Missing { key: "input.image", what });
         }
-        Ok(Input { manifest, key, image: self.image, text: self.text, predicate: self.predicate })
+        let signature = match self.signature {
+            None => Vec::new(),
+            Some(OneOrMany::One(one)) => vec![one],
+            Some(OneOrMany::Many(many)) => many,
+        };
+        let Self { image, text, predicate, on_duplicate_key, .. } = self;
+        Ok(Input { manifest, key, image, text, predicate, signature, on_duplicate_key })
     }
 }
 

@@ -117,6 +117,21 @@ pub struct Input {
     /// SQL predicate over the manifest's columns.
     #[serde(rename = "where")]
     pub predicate: Option<String>,
+    /// Columns that change when a row's content does; empty: what the storage lists decides.
+    pub signature: Vec<String>,
+    /// What to do about rows of one key.
+    pub on_duplicate_key: OnDuplicateKey,
+}
+
+/// What to do about manifest rows of one key.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnDuplicateKey {
+    /// Refuse the manifest.
+    #[default]
+    Error,
+    /// Take the first row, leave the others out.
+    First,
 }
 
 /// `[model]`

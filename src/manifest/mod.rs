@@ -82,6 +82,8 @@ pub struct Manifest {
     pub image: Option<(usize, ImageColumn)>,
     /// Index of the text column.
     pub text: Option<usize>,
+    /// Indexes of the columns that change when a row's content does; empty: the job names none.
+    pub signature: Vec<usize>,
     /// Indexes of the columns carried into the output, in output order.
     pub carried: Vec<usize>,
     /// The files' schema.
@@ -117,8 +119,15 @@ impl Manifest {
                 Some(index)
             }
         };
+        let signature = job.input.signature.iter().map(|name| {
+            let index = columns.find("input.signature", name)?;
+            let expected = "a column of text, numbers, times or booleans";
+            columns.check(index, "input.signature", expected, is_plain)?;
+            Ok(index)
+        });
+        let signature = signature.collect::<Result<_, ManifestError>>()?;
         let carried = columns.carried(job.output.columns.as_deref(), key, image)?;
-        Ok(Self { files, key, image, text, carried, schema })
+        Ok(Self { files, key, image, text, signature, carried, schema })
     }
 
     /// The fields of the carried columns, without the files' own metadata.
@@ -293,6 +302,11 @@ fn is_string(kind: &DataType) -> bool {
 
 fn is_binary(kind: &DataType) -> bool {
     matches!(kind, DataType::Binary | DataType::LargeBinary | DataType::BinaryView)
+}
+
+/// Whether a value can be compared as text.
+fn is_plain(kind: &DataType) -> bool {
+    is_string(kind) || kind.is_numeric() || kind.is_temporal() || *kind == DataType::Boolean
 }
 
 fn is_key(kind: &DataType) -> bool {

@@ -23,12 +23,24 @@ const BATCH_ROWS: usize = 1024;
 /// widely, and a dictionary stores an image once that comes out many times.
 const BATCH_IMAGES: usize = 16;
 
+/// Which columns are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Projection {
+    /// All that rows come out with.
+    Rows,
+    /// What planning compares; of images only where they are, so that images inside the manifest stay unread.
+    Plan,
+    /// What planning compares, images inside the manifest included.
+    PlanWithImages,
+}
+
 /// An iterator over the batches of some rows of every manifest file.
 pub struct ManifestReader<'a> {
     manifest: &'a Manifest,
     /// The rows wanted of each file.
     wanted: Vec<RoaringBitmap>,
     columns: Vec<usize>,
+    projection: Projection,
     /// Next row group to open: file and group.
     next: (usize, usize),
     /// First row of the next row group within its file.
@@ -39,14 +51,23 @@ pub struct ManifestReader<'a> {
 impl<'a> ManifestReader<'a> {
     /// Reads `wanted[i]` (row numbers within file `i`) of every file.
     #[must_use]
-    pub fn new(manifest: &'a Manifest, wanted: Vec<RoaringBitmap>) -> Self {
-        let mut columns: Vec<usize> = manifest.carried.clone();
-        columns.push(manifest.key);
-        columns.extend(manifest.image.map(|(index, _)| index));
+    pub fn new(manifest: &'a Manifest, wanted: Vec<RoaringBitmap>, projection: Projection) -> Self {
+        let mut columns = vec![manifest.key];
+        if projection == Projection::Rows {
+            columns.extend(&manifest.carried);
+        }
+        // Signature columns stand for the image: who gives them wants planning to read nothing else.
+        let image = manifest.image.filter(|(_, kind)| match projection {
+            Projection::Rows => true,
+            Projection::Plan => *kind == ImageColumn::Uri && manifest.signature.is_empty(),
+            Projection::PlanWithImages => manifest.signature.is_empty(),
+        });
+        columns.extend(image.map(|(index, _)| index));
         columns.extend(manifest.text);
+        columns.extend(&manifest.signature);
         columns.sort_unstable();
         columns.dedup();
-        Self { manifest, wanted, columns, next: (0, 0), first_row: 0, open: None }
+        Self { manifest, wanted, columns, projection, next: (0, 0), first_row: 0, open: None }
     }
 
     /// Opens the next row group that holds a wanted row; false at the end.
@@ -88,8 +109,8 @@ impl<'a> ManifestReader<'a> {
         let mask = ProjectionMask::roots(descriptor, self.columns.iter().copied());
         let leaves = row_group.columns().iter().enumerate().filter(|(leaf, _)| mask.leaf_included(*leaf));
         let bytes: i64 = leaves.map(|(_, column)| column.uncompressed_size()).sum();
-        let inline = self.manifest.image.is_some_and(|(_, kind)| kind != ImageColumn::Uri);
-        let most_rows = if inline { BATCH_IMAGES } else { BATCH_ROWS };
+        let holds_images = |(index, kind)| kind != ImageColumn::Uri && self.columns.contains(&index);
+        let most_rows = if self.manifest.image.is_some_and(holds_images) { BATCH_IMAGES } else { BATCH_ROWS };
         let row_bytes = usize::try_from(bytes / row_group.num_rows().max(1)).unwrap_or(0).max(1);
         builder
             .with_row_groups(vec![group])
@@ -111,7 +132,7 @@ impl Iterator for ManifestReader<'_> {
                 let row_group = *row_group;
                 if let Some(batch) = reader.next() {
                     let base: Arc<Path> = Arc::from(snapshot.path.parent().unwrap_or(Path::new("/")));
-                    let rows = batch.and_then(|batch| RowBatch::new(self.manifest, &self.columns, &batch, base));
+                    let rows = batch.and_then(|batch| RowBatch::new(self.manifest, &self.columns, &batch, base, self.projection));
                     let path = snapshot.path.clone();
                     return Some(rows.map_err(|source| ManifestError::Damaged { path, row_group, source }));
                 }

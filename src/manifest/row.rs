@@ -5,12 +5,14 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, LargeBinaryArray, StringArray};
 use arrow::compute::cast;
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, Schema};
 use arrow::error::ArrowError;
 use arrow::record_batch::RecordBatch;
 use bytes::Bytes;
 
+use super::reader::Projection;
 use super::{ImageColumn, Manifest};
+use crate::signature::{Seen, Signature};
 
 /// Where a row's image comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +23,8 @@ pub enum ImageSource {
     Uri(String),
     /// In the manifest itself, so many bytes; [`RowBatch::image_bytes`] copies them out when there is room.
     Inline(usize),
+    /// In a column that was not read.
+    Unread,
     /// The job has no image column.
     TextOnly,
 }
@@ -32,7 +36,7 @@ pub struct Row {
     pub key: Option<String>,
     /// The image.
     pub image: ImageSource,
-    /// The accompanying text, or the whole input of a text-only job.
+    /// The accompanying text, or the whole input of a text-only job; None when it is blank.
     pub text: Option<String>,
     /// The folder of the manifest file, which relative image paths start from.
     pub base: Arc<Path>,
@@ -44,14 +48,19 @@ pub struct RowBatch {
     keys: StringArray,
     image: Images,
     text: Option<StringArray>,
+    /// The job's signature columns.
+    signature: Vec<StringArray>,
     base: Arc<Path>,
-    /// The carried columns of the same rows, in output order.
+    /// The carried columns of the same rows, in output order; none while planning.
     pub carried: RecordBatch,
+    /// What the plan says of the same rows; empty while planning.
+    pub signatures: Vec<Signature>,
 }
 
 #[derive(Debug)]
 enum Images {
     None,
+    Unread,
     Uri(StringArray),
     Bytes { bytes: LargeBinaryArray, path: Option<StringArray> },
 }
@@ -66,6 +75,7 @@ impl RowBatch {
         columns: &[usize],
         batch: &RecordBatch,
         base: Arc<Path>,
+        projection: Projection,
     ) -> Result<Self, ArrowError> {
         let column = |index: usize| -> Result<&ArrayRef, ArrowError> {
             let at = columns.iter().position(|&column| column == index);
@@ -74,6 +84,7 @@ impl RowBatch {
         };
         let image = match manifest.image {
             None => Images::None,
+            Some((index, _)) if !columns.contains(&index) => Images::Unread,
             Some((index, ImageColumn::Uri)) => Images::Uri(strings(column(index)?)?),
             Some((index, ImageColumn::Bytes)) => Images::Bytes { bytes: binaries(column(index)?)?, path: None },
             Some((index, ImageColumn::Struct)) => {
@@ -90,10 +101,16 @@ impl RowBatch {
             }
         };
         let text = manifest.text.map(|index| strings(column(index)?)).transpose()?;
-        let fields = manifest.carried_fields();
-        let carried = manifest.carried.iter().map(|&index| column(index).cloned()).collect::<Result<Vec<_>, _>>()?;
-        let carried = RecordBatch::try_new(Arc::new(arrow::datatypes::Schema::new(fields)), carried)?;
-        Ok(Self { keys: strings(column(manifest.key)?)?, image, text, base, carried })
+        let signature = manifest.signature.iter().map(|&index| strings(column(index)?)).collect::<Result<_, _>>()?;
+        let carried = if projection == Projection::Rows {
+            let carried = manifest.carried.iter().map(|&index| column(index).cloned());
+            let schema = Arc::new(Schema::new(manifest.carried_fields()));
+            RecordBatch::try_new(schema, carried.collect::<Result<Vec<_>, _>>()?)?
+        } else {
+            RecordBatch::new_empty(Arc::new(Schema::empty()))
+        };
+        let (keys, signatures) = (strings(column(manifest.key)?)?, Vec::new());
+        Ok(Self { keys, image, text, signature, base, carried, signatures })
     }
 
     /// Rows in this batch.
@@ -108,11 +125,12 @@ impl RowBatch {
         self.keys.is_empty()
     }
 
-    /// `length` rows of this batch from row `first`, without copying.
+    /// `length` rows of this batch from row `first`, without copying, with what the plan says of them.
     #[must_use]
-    pub fn slice(&self, first: usize, length: usize) -> Self {
+    pub fn slice(&self, first: usize, length: usize, signatures: Vec<Signature>) -> Self {
         let image = match &self.image {
             Images::None => Images::None,
+            Images::Unread => Images::Unread,
             Images::Uri(uris) => Images::Uri(uris.slice(first, length)),
             Images::Bytes { bytes, path } => Images::Bytes {
                 bytes: bytes.slice(first, length),
@@ -123,8 +141,10 @@ impl RowBatch {
             keys: self.keys.slice(first, length),
             image,
             text: self.text.as_ref().map(|text| text.slice(first, length)),
+            signature: self.signature.iter().map(|column| column.slice(first, length)).collect(),
             base: self.base.clone(),
             carried: self.carried.slice(first, length),
+            signatures,
         }
     }
 
@@ -137,11 +157,29 @@ impl RowBatch {
         }
     }
 
+    /// BLAKE3 of the image bytes in row `index`.
+    #[must_use]
+    pub fn image_hash(&self, index: usize) -> Option<blake3::Hash> {
+        match &self.image {
+            Images::Bytes { bytes, .. } if bytes.is_valid(index) => Some(blake3::hash(bytes.value(index))),
+            _ => None,
+        }
+    }
+
+    /// The job's signature columns in row `index`; None: the job names none.
+    #[must_use]
+    pub fn seen(&self, index: usize) -> Option<Seen> {
+        let value = |column: &StringArray| column.is_valid(index).then(|| column.value(index).to_owned());
+        let values: Vec<Option<String>> = self.signature.iter().map(value).collect();
+        (!values.is_empty()).then(|| Seen::columns(values.iter().map(Option::as_deref)))
+    }
+
     /// Row `index` of this batch.
     #[must_use]
     pub fn row(&self, index: usize) -> Row {
         let image = match &self.image {
             Images::None => ImageSource::TextOnly,
+            Images::Unread => ImageSource::Unread,
             Images::Uri(uris) => string_at(uris, index).map_or(ImageSource::Null, ImageSource::Uri),
             Images::Bytes { bytes, .. } if bytes.is_valid(index) => ImageSource::Inline(bytes.value(index).len()),
             Images::Bytes { path, .. } => {
@@ -151,7 +189,7 @@ impl RowBatch {
         Row {
             key: string_at(&self.keys, index),
             image,
-            text: self.text.as_ref().and_then(|text| string_at(text, index)),
+            text: self.text.as_ref().and_then(|text| string_at(text, index)).filter(|text| !text.trim().is_empty()),
             base: self.base.clone(),
         }
     }

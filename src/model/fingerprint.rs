@@ -1,5 +1,6 @@
 //! Fingerprints: short names for everything that decides what a caption or an embedding is. In: the files of a model
-//! directory and the caller's resolved settings. Out: 32 hexadecimal digits of BLAKE3. Every file is read once.
+//! directory and the caller's resolved settings. Out: 16 hexadecimal digits of BLAKE3 for the directory, a dash, 16 for the
+//! settings, so that planning can say which of the two changed. Every file is read once.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -58,8 +59,8 @@ impl ModelDirectory {
             part(name.as_bytes());
             part(hash.as_bytes());
         }
-        part(settings.as_bytes());
-        Ok(hasher.finalize().to_hex()[..32].to_owned())
+        let (model, settings) = (hasher.finalize().to_hex(), blake3::hash(settings.as_bytes()).to_hex());
+        Ok(format!("{}-{}", &model[..16], &settings[..16]))
     }
 
     fn hashes(&self) -> Result<&Hashes, ModelError> {

@@ -23,7 +23,8 @@ use super::{OutputError, published_path, run_folder};
 use crate::error::Error;
 use crate::job::FailureLimits;
 use crate::plan::claim::claim_run_seq;
-use crate::plan::{Identity, Plan, Reasons};
+use crate::plan::delta::Reasons;
+use crate::plan::{Identity, Plan};
 use crate::signature::KeyHash;
 
 /// What is asked of a compaction.
@@ -198,7 +199,7 @@ fn make_plan(
         key: sources.last().map(|run| run.key.clone()).unwrap_or_default(),
         considered: Vec::new(),
         reasons: Reasons::default(),
-        signatures: None,
+        signatures: String::new(),
         supersedes: names,
         manifest: Vec::new(),
         rows: winners.kept,

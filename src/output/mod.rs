@@ -161,6 +161,12 @@ pub enum OutputError {
         /// What the part holds.
         found: String,
     },
+    /// A run that was published while this process worked on it.
+    #[error("run {run} was closed and published by another process\nhint: run the job again; what is left goes into a new run")]
+    Closed {
+        /// The run id.
+        run: String,
+    },
     /// A part cannot be encoded as Parquet.
     #[error("cannot encode part {part}: {source}")]
     Encode {

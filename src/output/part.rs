@@ -177,7 +177,7 @@ impl PartEncoder {
             arrays.push(side(|(_, height)| height));
             arrays.push(strings(results.iter().map(|row| row.content_hash.map(|hash| hash.to_hex().to_string()))));
         }
-        arrays.push(strings(results.iter().map(|row| Some(row.content_signature.clone()))));
+        arrays.push(strings(results.iter().map(|row| Some(row.content_signature.to_string()))));
         for fingerprint in [&self.stamp.caption_fingerprint, &self.stamp.embedding_fingerprint].into_iter().flatten() {
             arrays.push(strings(results.iter().map(|_| Some(fingerprint.clone()))));
         }

@@ -19,6 +19,7 @@ use crate::preprocess::PixelValues;
 use crate::progress::Progress;
 use crate::results::RowResult;
 use crate::row_error::{ErrorKind, RowError, Stage};
+use crate::signature::Signature;
 
 /// Encoder states of earlier images of the part that are kept for an equal image to come.
 const KEPT_FEATURE_BYTES: usize = 128 << 20;
@@ -85,7 +86,7 @@ struct OpenPart {
 struct Facts {
     image_size: Option<(u32, u32)>,
     content_hash: Option<blake3::Hash>,
-    content_signature: String,
+    content_signature: Signature,
 }
 
 enum Outcome {

@@ -8,8 +8,10 @@ use tokio::sync::mpsc::Sender;
 
 use super::Stages;
 use crate::error::Error;
-use crate::manifest::reader::ManifestReader;
+use crate::manifest::reader::{ManifestReader, Projection};
 use crate::manifest::row::RowBatch;
+use crate::output::{OutputError, run_folder};
+use crate::signature::Signature;
 
 /// What the read stage hands on.
 pub(super) enum ReadItem {
@@ -22,10 +24,11 @@ pub(super) enum ReadItem {
 pub(super) fn run(stages: &Stages<'_>, parts: &BTreeSet<u64>, out: &Sender<ReadItem>) -> Result<(), Error> {
     let meter = &stages.metrics.manifest;
     let wanted = stages.selection.of_parts(parts, stages.plan.part_rows);
-    let mut reader = ManifestReader::new(stages.manifest, wanted);
+    let mut reader = ManifestReader::new(stages.manifest, wanted, Projection::Rows);
     let mut parts = parts.iter().copied();
     let Some(mut part) = parts.next() else { return Ok(()) };
     let mut missing = stages.plan.rows_in(part);
+    let mut signatures = planned_signatures(stages, part)?;
     let mut carried = Vec::new();
     while let Some(batch) = meter.busy(|| reader.next()) {
         let batch = batch?;
@@ -35,7 +38,8 @@ pub(super) fn run(stages: &Stages<'_>, parts: &BTreeSet<u64>, out: &Sender<ReadI
                 return Ok(());
             }
             let length = (batch.len() - at).min(usize::try_from(missing).unwrap_or(usize::MAX));
-            let rows = Arc::new(batch.slice(at, length));
+            let later = signatures.split_off(length);
+            let rows = Arc::new(batch.slice(at, length, std::mem::replace(&mut signatures, later)));
             at += length;
             missing -= length as u64;
             meter.add_bytes(rows.carried.get_array_memory_size() / batch.len().max(1) * length);
@@ -52,8 +56,21 @@ pub(super) fn run(stages: &Stages<'_>, parts: &BTreeSet<u64>, out: &Sender<ReadI
                 let Some(next) = parts.next() else { return Ok(()) };
                 part = next;
                 missing = stages.plan.rows_in(part);
+                signatures = planned_signatures(stages, part)?;
             }
         }
     }
     Ok(())
+}
+
+/// The signatures of a part's rows, as the plan has them.
+fn planned_signatures(stages: &Stages<'_>, part: u64) -> Result<Vec<Signature>, Error> {
+    let path = format!("{}/{}", run_folder(&stages.plan.run), stages.plan.signatures);
+    let (start, length) = stages.plan.signature_range(part);
+    let bytes = stages.store.range(&path, start, length)?;
+    if bytes.len() as u64 != length {
+        let message = format!("expected {length} bytes from byte {start} on, found {}", bytes.len());
+        return Err(OutputError::Record { path, message }.into());
+    }
+    Ok(bytes.as_chunks().0.iter().map(|&signature| Signature::from_bytes(signature)).collect())
 }

@@ -13,6 +13,7 @@ use super::budget::{Room, Turn};
 use crate::manifest::row::{ImageSource, RowBatch};
 use crate::preprocess::{DecodeLimits, ImageProcessor, PixelValues, decode};
 use crate::row_error::{ErrorKind, RowError, Stage};
+use crate::signature::{Seen, Signature, TextHash};
 
 /// A row ready for the model, or failed on the way.
 pub(super) struct IngestedRow {
@@ -25,7 +26,7 @@ pub(super) struct IngestedRow {
     /// BLAKE3 of the image bytes, once fetched.
     pub(super) content_hash: Option<blake3::Hash>,
     /// See the output column.
-    pub(super) content_signature: String,
+    pub(super) content_signature: Signature,
     /// The bytes this row may occupy.
     pub(super) room: Option<Room>,
 }
@@ -34,8 +35,6 @@ pub(super) struct IngestedRow {
 struct Fetched {
     bytes: Bytes,
     room: Room,
-    /// URI, size and modification time; None for bytes inside the manifest.
-    listing: Option<String>,
 }
 
 /// What a worker makes of encoded bytes.
@@ -54,53 +53,47 @@ pub(super) async fn ingest_row(
     turn: &mut Turn,
 ) -> IngestedRow {
     let row = batch.row(index);
-    let text = row.text.filter(|text| !text.trim().is_empty());
-    let unread = |image, seen: &str| IngestedRow {
-        content_signature: signature(text.as_deref(), seen),
-        text: text.clone(),
+    let planned = batch.signatures[index];
+    // Planning leaves images inside the manifest unread when it has nothing to compare them with.
+    let signature = |hash: Option<blake3::Hash>| {
+        let hash = || hash.or_else(|| batch.image_hash(index));
+        let unread = planned.is_unread().then(hash).flatten();
+        unread.map_or(planned, |hash| Signature::new(TextHash::new(row.text.as_deref()), Seen::bytes(&hash)))
+    };
+    let unread = |image| IngestedRow {
+        content_signature: signature(None),
+        text: row.text.clone(),
         image,
         image_size: None,
         content_hash: None,
         room: None,
     };
     let fetched = match (&row.image, &row.key) {
-        (_, None) => return unread(Err(null("key")), ""),
-        (ImageSource::Null, _) => return unread(Err(null("image")), ""),
-        (ImageSource::TextOnly, _) if text.is_none() => return unread(Err(null("text")), ""),
-        (ImageSource::TextOnly, _) => return unread(Ok(None), ""),
+        (_, None) => return unread(Err(null("key"))),
+        (ImageSource::Null | ImageSource::Unread, _) => return unread(Err(null("image"))),
+        (ImageSource::TextOnly, _) if row.text.is_none() => return unread(Err(null("text"))),
+        (ImageSource::TextOnly, _) => return unread(Ok(None)),
         (ImageSource::Inline(size), _) => fetch_inline(stages, batch, index, *size, turn).await,
         (ImageSource::Uri(uri), _) => fetch_uri(stages, uri, &row.base, turn).await,
     };
-    let Fetched { bytes, room, listing } = match fetched {
+    let Fetched { bytes, room } = match fetched {
         Ok(fetched) => fetched,
-        Err(error) => {
-            let missing = match &row.image {
-                ImageSource::Uri(uri) => format!("{uri}\nmissing"),
-                _ => String::new(),
-            };
-            return unread(Err(error), &missing);
-        }
+        Err(error) => return unread(Err(error)),
     };
     stages.metrics.fetch.add_bytes(bytes.len());
     let prepared = prepare(stages, workers, bytes).await;
-    let seen = listing.unwrap_or_else(|| prepared.hash.to_hex().to_string());
     IngestedRow {
+        content_signature: signature(Some(prepared.hash)),
+        text: row.text.clone(),
+        image: prepared.pixels.map(Some),
         image_size: prepared.size,
         content_hash: Some(prepared.hash),
         room: Some(room),
-        ..unread(prepared.pixels.map(Some), &seen)
     }
 }
 
 fn null(column: &str) -> RowError {
     RowError::new(Stage::Manifest, ErrorKind::NullInput, format!("the {column} column is null or empty in this row"))
-}
-
-/// What tells another night whether the row's content changed: of its text, and of what its image looked like from outside.
-fn signature(text: Option<&str>, seen: &str) -> String {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(text.unwrap_or_default().as_bytes()).update(b"\0").update(seen.as_bytes());
-    hasher.finalize().to_hex()[..32].to_owned()
 }
 
 async fn fetch_inline(
@@ -113,16 +106,15 @@ async fn fetch_inline(
     stages.fetcher.check_size(size as u64)?;
     let room = take_room(stages, turn, size).await;
     let bytes = stages.metrics.fetch.busy(|| batch.image_bytes(index)).unwrap_or_default();
-    Ok(Fetched { bytes, room, listing: None })
+    Ok(Fetched { bytes, room })
 }
 
 async fn fetch_uri(stages: &Stages<'_>, uri: &str, base: &Path, turn: &mut Turn) -> Result<Fetched, RowError> {
     let meter = &stages.metrics.fetch;
     let object = meter.busy_async(stages.fetcher.open(uri, base)).await?;
-    let listing = format!("{uri}\n{}\n{}", object.size, object.modified_ns);
     let room = take_room(stages, turn, usize::try_from(object.size).unwrap_or(usize::MAX)).await;
     let bytes = meter.busy_async(object.bytes()).await?;
-    Ok(Fetched { bytes, room, listing: Some(listing) })
+    Ok(Fetched { bytes, room })
 }
 
 /// Room for a row's encoded bytes and its pixel values. What decoding needs in between lives in one worker at a time.

@@ -7,7 +7,7 @@ use crate::error::Error;
 use crate::failpoint;
 use crate::output::finalize::part_summary;
 use crate::output::store::Put;
-use crate::output::{OutputError, part_path};
+use crate::output::{OutputError, part_path, published_path};
 
 pub(super) fn run(stages: &Stages<'_>, input: &Receiver<FinishedPart>) -> Result<(), Error> {
     let meter = &stages.metrics.write;
@@ -21,6 +21,10 @@ fn write(stages: &Stages<'_>, finished: &FinishedPart) -> Result<(), Error> {
     let path = part_path(&stages.plan.run, finished.part);
     let bytes = stages.encoder.encode(finished.part, &finished.carried, &finished.results)?;
     let size = bytes.len();
+    // What is put into a published run would be read as part of it.
+    if stages.store.modified(&published_path(&stages.plan.run))?.is_some() {
+        return Err(OutputError::Closed { run: stages.plan.run.clone() }.into());
+    }
     failpoint::hit("before_part");
     match stages.store.put_new(&path, bytes)? {
         Put::Created => tracing::debug!(path, bytes = size, "part written"),

@@ -6,14 +6,16 @@ use arrow::datatypes::{FieldRef, Schema};
 use roaring::RoaringBitmap;
 use serde::{Deserialize, Serialize};
 
+use super::decide::Decision;
 use super::{Identity, Plan, PlanError, PlannedFile, Selection, difference};
 use crate::error::Error;
 use crate::failpoint;
 use crate::job::FailureLimits;
 use crate::manifest::Manifest;
-use crate::output::finalize::load_plan;
+use crate::output::discard::discard;
+use crate::output::finalize::{all_published, finalize_partial, load_plan};
 use crate::output::store::{OutputStore, Put};
-use crate::output::{OutputError, json, published_path, run_folder};
+use crate::output::{OutputError, heartbeat, json, published_path, run_folder};
 
 /// What a new plan would hold, except for what OUTPUT decides.
 pub struct Draft<'a> {
@@ -21,8 +23,10 @@ pub struct Draft<'a> {
     pub identity: Identity,
     /// The opened manifest.
     pub manifest: &'a Manifest,
-    /// Evaluates which rows are in; called only when a new plan is made.
-    pub select: &'a dyn Fn() -> Result<Selection, Error>,
+    /// Decides which rows are in; called only when a new plan is made.
+    pub decide: &'a dyn Fn(&OutputStore) -> Result<Decision, Error>,
+    /// See [`Plan::key`].
+    pub key: &'a str,
     /// See [`Plan::part_rows`].
     pub part_rows: u64,
     /// See [`Plan::batch_size`].
@@ -50,9 +54,11 @@ pub struct Claimed {
 /// The run named `run`, or without a name the newest unfinished run of this very job, or a new one; None when a new one would
 /// have no rows.
 ///
+/// Without a name, unfinished runs that cannot be gone on with are closed first: their finished parts are published.
+///
 /// # Errors
-/// [`PlanError`] when the named run is of another job or its manifest has changed, [`OutputError::Schema`] when this job's parts would
-/// have other columns than OUTPUT has, and failures to read or write.
+/// [`PlanError`] when the named run is of another job or its manifest has changed, or somebody is at work; [`OutputError::Schema`]
+/// when this job's parts would have other columns than OUTPUT has, and failures to read or write.
 pub fn claim(store: &OutputStore, draft: &Draft<'_>, run: Option<&str>) -> Result<Option<Claimed>, Error> {
     check_schema(store, draft.schema)?;
     match run {
@@ -61,11 +67,35 @@ pub fn claim(store: &OutputStore, draft: &Draft<'_>, run: Option<&str>) -> Resul
             Err(OutputError::NoSuchRun { .. }) => create(store, draft, run, true),
             Err(error) => Err(error.into()),
         },
-        None => match unfinished(store, draft)? {
-            Some(plan) => resume(store, draft, plan).map(Some),
-            None => create(store, draft, &crate::clock::run_id(), false),
-        },
+        None => {
+            let Unfinished { goes_on, stale } = unfinished(store, draft)?;
+            if let Some(plan) = goes_on {
+                return resume(store, draft, plan).map(Some);
+            }
+            for run in &stale {
+                close(store, run)?;
+            }
+            create(store, draft, &crate::clock::run_id(), false)
+        }
     }
+}
+
+/// Publishes the finished parts of an unfinished run, whose other rows are left to the next; a run without any is discarded.
+fn close(store: &OutputStore, run: &str) -> Result<(), Error> {
+    failpoint::hit("before_close");
+    match finalize_partial(store, run)? {
+        Some(closed) => tracing::warn!(
+            run,
+            rows = closed.counts.rows,
+            "an unfinished run of another job or manifest was closed: its finished parts are published"
+        ),
+        None => {
+            discard(store, run)?;
+            tracing::warn!(run, "an unfinished run of another job or manifest had no finished part and was discarded");
+        }
+    }
+    failpoint::hit("after_close");
+    Ok(())
 }
 
 /// Checks that `run` is a name that no reader takes for a number or a date.
@@ -112,27 +142,41 @@ fn describe(schema: &Schema) -> Vec<String> {
     schema.fields().iter().map(column).collect()
 }
 
-/// The newest run of the same job and manifest that is not published.
+/// The unfinished runs of an OUTPUT, as one job sees them.
+pub struct Unfinished {
+    /// The newest one of the same job and manifest.
+    pub goes_on: Option<Plan>,
+    /// The ids of the others.
+    pub stale: Vec<String>,
+}
+
+/// Looks at every run that has a plan and is not published. Compactions are left to the next compaction.
 ///
 /// # Errors
-/// When a record of OUTPUT cannot be read.
-pub fn unfinished(store: &OutputStore, draft: &Draft<'_>) -> Result<Option<Plan>, Error> {
-    let mut found: Option<Plan> = None;
+/// [`PlanError::Alive`] when somebody is at work on one of them, and when a record of OUTPUT cannot be read.
+pub fn unfinished(store: &OutputStore, draft: &Draft<'_>) -> Result<Unfinished, Error> {
+    let mut found = Unfinished { goes_on: None, stale: Vec::new() };
+    let superseded: BTreeSet<String> = all_published(store)?.into_iter().flat_map(|run| run.supersedes).collect();
     for run in store.folders("_nightcap/runs")? {
-        if store.get(&published_path(&run))?.is_some() {
+        if superseded.contains(&run) || store.get(&published_path(&run))?.is_some() {
             continue;
         }
         let plan = match load_plan(store, &run) {
             Ok(plan) => plan,
-            // Killed before its plan was put: there is nothing to go on with.
+            // Killed before its plan was put, or while it was discarded: there is nothing to go on with.
             Err(OutputError::NoSuchRun { .. }) => continue,
             Err(error) => return Err(error.into()),
         };
-        if plan.identity != draft.identity || changed_file(&plan, draft.manifest).is_some() {
-            tracing::warn!(run, "another job's unfinished run, or one of a changed manifest, stays unpublished");
-        } else if found.as_ref().is_none_or(|best| best.run_seq < plan.run_seq) {
-            found = Some(plan);
+        if !plan.supersedes.is_empty() {
+            continue;
         }
+        if let Some(worker) = heartbeat::alive(store, &run)? {
+            return Err(PlanError::Alive { run, worker }.into());
+        }
+        let same = plan.identity == draft.identity && changed_file(&plan, draft.manifest).is_none();
+        let newer = found.goes_on.as_ref().is_none_or(|best| best.run_seq < plan.run_seq);
+        let stale = if same && newer { found.goes_on.replace(plan).map(|plan| plan.run) } else { Some(run) };
+        found.stale.extend(stale);
     }
     Ok(found)
 }
@@ -169,8 +213,8 @@ fn resume(store: &OutputStore, draft: &Draft<'_>, plan: Plan) -> Result<Claimed,
 /// Puts a new plan. `named`: the user chose the id, so whoever put a plan of that name first decides what it holds.
 fn create(store: &OutputStore, draft: &Draft<'_>, run: &str, named: bool) -> Result<Option<Claimed>, Error> {
     // First what can be refused, then the first put.
-    let selection = (draft.select)()?;
-    if selection.rows() == 0 {
+    let decision = (draft.decide)(store)?;
+    if decision.selection.rows() == 0 {
         return Ok(None);
     }
     store.put_new(SCHEMA, json(&describe(draft.schema), SCHEMA)?)?;
@@ -178,12 +222,12 @@ fn create(store: &OutputStore, draft: &Draft<'_>, run: &str, named: bool) -> Res
     let mut attempt = 1;
     let mut run = run.to_owned();
     loop {
-        let plan = write_records(store, draft, &selection, &run)?;
+        let plan = write_records(store, draft, &decision, &run)?;
         let path = format!("{}/plan.json", run_folder(&run));
         let bytes = json(&plan, &path)?;
         failpoint::hit("before_plan");
         if store.put_new(&path, bytes.clone())? == Put::Created {
-            return Ok(Some(Claimed { plan, selection, resumed: false }));
+            return Ok(Some(Claimed { plan, selection: decision.selection, resumed: false }));
         }
         if named {
             return resume(store, draft, load_plan(store, &run)?).map(Some);
@@ -195,26 +239,35 @@ fn create(store: &OutputStore, draft: &Draft<'_>, run: &str, named: bool) -> Res
 }
 
 /// Claims a `run_seq` and puts the row masks; the plan that names both is put last.
-fn write_records(store: &OutputStore, draft: &Draft<'_>, selection: &Selection, run: &str) -> Result<Plan, Error> {
+fn write_records(store: &OutputStore, draft: &Draft<'_>, decision: &Decision, run: &str) -> Result<Plan, Error> {
     let run_seq = claim_run_seq(store, run)?;
+    // Named by content: a second worker that planned the same rows puts the same object.
+    let put = |kind: &str, bytes: Vec<u8>| {
+        let name = format!("{kind}-{}", &blake3::hash(&bytes).to_hex()[..32]);
+        store.put_new(&format!("{}/{name}", run_folder(run)), bytes).map(|_| name)
+    };
     let mut files = Vec::new();
-    for (file, rows) in draft.manifest.files.iter().zip(&selection.0) {
+    for (file, rows) in draft.manifest.files.iter().zip(&decision.selection.0) {
         let mut bytes = Vec::with_capacity(rows.serialized_size());
-        let written = rows.serialize_into(&mut bytes);
-        // Named by content: a second worker that planned the same rows puts the same object.
-        let name = format!("selection-{}", &blake3::hash(&bytes).to_hex()[..32]);
-        let path = format!("{}/{name}", run_folder(run));
-        written.map_err(|error| OutputError::Record { path: path.clone(), message: error.to_string() })?;
-        store.put_new(&path, bytes)?;
-        files.push(PlannedFile { snapshot: file.snapshot.clone(), selected: rows.len(), selection: name });
+        let damaged = |error: std::io::Error| OutputError::Record { path: run.to_owned(), message: error.to_string() };
+        rows.serialize_into(&mut bytes).map_err(damaged)?;
+        let selection = put("selection", bytes)?;
+        files.push(PlannedFile { snapshot: file.snapshot.clone(), selected: rows.len(), selection });
     }
-    let rows = selection.rows();
+    let signatures = decision.signatures.iter().flat_map(|signature| signature.to_bytes()).collect();
+    let signatures = put("signatures", signatures)?;
+    let rows = decision.selection.rows();
     Ok(Plan {
         run: run.to_owned(),
         run_seq,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         created_at: crate::clock::now(),
         identity: draft.identity.clone(),
+        key: draft.key.to_owned(),
+        considered: decision.considered.clone(),
+        reasons: decision.reasons.clone(),
+        signatures,
+        supersedes: Vec::new(),
         manifest: files,
         rows,
         part_rows: draft.part_rows,
@@ -233,7 +286,7 @@ struct SeqClaim {
 }
 
 /// The next free number of this OUTPUT, or the newest one if this very run claimed it before it was killed.
-fn claim_run_seq(store: &OutputStore, run: &str) -> Result<i64, Error> {
+pub(crate) fn claim_run_seq(store: &OutputStore, run: &str) -> Result<i64, Error> {
     let claim_path = |number: i64| format!("_nightcap/seq/{number:012}.json");
     let taken = store.files("_nightcap/seq")?;
     let newest = taken.last().and_then(|name| name.strip_suffix(".json")?.parse::<i64>().ok()).unwrap_or(0);

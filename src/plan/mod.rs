@@ -1,18 +1,28 @@
 //! The plan: what one run will do, decided once and shared by every shard and every attempt.
 //!
-//! In: the job, its manifest, the model's fingerprints. Out: which rows are in, how they are cut into parts, and the settings
-//! that results depend on. Never here: image bytes, models.
+//! In: the job, its manifest, the model's fingerprints, what OUTPUT has published. Out: which rows are in, how they are cut
+//! into parts, and the settings that results depend on. Never here: image bytes from elsewhere than the manifest, models.
+//!
+//! [`scan`] reads keys and signatures, [`listing`] what the storage lists, [`delta`] compares with the published runs,
+//! [`decide`] puts them together, [`claim`] makes the plan or finds the run to go on with.
 
 pub mod claim;
+pub mod decide;
+pub mod delta;
+mod listing;
+mod scan;
 pub mod shard;
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 
 use roaring::RoaringBitmap;
 use serde::{Deserialize, Serialize};
 
-use crate::job::{FailureLimits, Job};
-use crate::manifest::{FileSnapshot, Manifest, ManifestError, filter};
+use self::delta::Reasons;
+use crate::job::FailureLimits;
+use crate::manifest::FileSnapshot;
+use crate::signature::Signature;
 
 /// A run that cannot be planned or continued. Ends the command with status 2.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +59,44 @@ pub enum PlanError {
     /// A shard that makes no sense.
     #[error("{0}")]
     Shard(String),
+    /// Rows that share a key.
+    #[error(
+        "{rows} rows of the manifest have the key of an earlier row, as in {}\nhint: `input.key` must tell rows apart; with input.on_duplicate_key = \"first\" the first row of each key is taken",
+        examples.iter().map(|key| format!("{key:?}")).collect::<Vec<_>>().join(", ")
+    )]
+    DuplicateKeys {
+        /// Rows whose key was there before.
+        rows: u64,
+        /// Some of the keys.
+        examples: Vec<String>,
+    },
+    /// More rows than ordinals can number.
+    #[error("{rows} rows are selected; at most {} fit in one run\nhint: split the manifest with `input.where`", u32::MAX)]
+    TooManyRows {
+        /// Selected rows.
+        rows: u64,
+    },
+    /// A folder of images that cannot be listed.
+    #[error(
+        "cannot list {path}, which the manifest names: {source}\nhint: planning lists sizes and times of the images there; give `input.signature` columns to do without"
+    )]
+    Listing {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Somebody is at work on an unfinished run.
+    #[error(
+        "process {} on {} is at work on run {run} of this OUTPUT\nhint: wait for it, or stop it; a worker that died without a word is taken for dead after a minute",
+        worker.pid, worker.host
+    )]
+    Alive {
+        /// The run id.
+        run: String,
+        /// Who.
+        worker: crate::output::heartbeat::Worker,
+    },
 }
 
 /// One manifest file of a plan.
@@ -85,8 +133,8 @@ pub struct Plan {
     pub considered: Vec<String>,
     /// Why rows are in.
     pub reasons: Reasons,
-    /// Name of the record with the rows' signatures, in order; None where they follow from the manifest's own bytes.
-    pub signatures: Option<String>,
+    /// Name of the record with the rows' signatures, [`Signature::BYTES`] each, in order.
+    pub signatures: String,
     /// The runs that this one replaces when it is published; empty unless it is a compaction.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub supersedes: Vec<String>,
@@ -109,6 +157,13 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Where the signatures of part `part` stand in their record: first byte and length.
+    #[must_use]
+    pub fn signature_range(&self, part: u64) -> (u64, u64) {
+        let bytes = Signature::BYTES as u64;
+        (part * self.part_rows * bytes, self.rows_in(part) * bytes)
+    }
+
     /// Rows in part `part`.
     #[must_use]
     pub fn rows_in(&self, part: u64) -> u64 {
@@ -130,21 +185,29 @@ impl Plan {
 pub struct Selection(pub Vec<RoaringBitmap>);
 
 impl Selection {
-    /// Evaluates the job's `where`, then keeps the first `limit` rows.
-    ///
-    /// # Errors
-    /// [`ManifestError::Predicate`].
-    pub fn evaluate(job: &Job, manifest: &Manifest, limit: Option<u64>) -> Result<Self, ManifestError> {
-        let mut files = filter::select(manifest, job.input.predicate.as_deref())?;
-        let mut left = limit.unwrap_or(u64::MAX);
-        for rows in &mut files {
-            if rows.len() > left {
-                rows.remove_biggest(rows.len() - left);
+    /// Of these rows, those at `ordinals`, counted over all files in order.
+    #[must_use]
+    pub fn at(&self, ordinals: &RoaringBitmap) -> Self {
+        let mut first = 0;
+        let of_file = |rows: &RoaringBitmap| {
+            let end = first + rows.len();
+            let wanted = ordinals.range(saturated(first)..saturated(end));
+            let mut kept = RoaringBitmap::new();
+            if wanted.len() == rows.len() as usize {
+                kept.clone_from(rows);
+            } else {
+                let mut wanted = wanted.peekable();
+                for (ordinal, row) in (first..).zip(rows) {
+                    if wanted.next_if(|&next| u64::from(next) == ordinal).is_some() {
+                        kept.insert(row);
+                    }
+                }
             }
-            left -= rows.len();
-            rows.optimize();
-        }
-        Ok(Self(files))
+            first = end;
+            kept.optimize();
+            kept
+        };
+        Self(self.0.iter().map(of_file).collect())
     }
 
     /// Selected rows.
@@ -177,6 +240,10 @@ impl Selection {
         };
         self.0.iter().map(of_file).collect()
     }
+}
+
+fn saturated(number: u64) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
 }
 
 /// The names of the settings in which two identities differ.

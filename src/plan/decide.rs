@@ -1,0 +1,63 @@
+//! Decides which rows a new run takes: `where`, then duplicates, then what is new, then `--limit`.
+
+use roaring::RoaringBitmap;
+
+use super::delta::{Reason, Reasons, Tonight, compare};
+use super::scan::{Scan, refuse_duplicates};
+use super::Selection;
+use crate::error::Error;
+use crate::job::{Job, OnDuplicateKey};
+use crate::manifest::{Manifest, filter};
+use crate::output::finalize::published_runs;
+use crate::output::store::OutputStore;
+use crate::signature::Signature;
+
+/// Which rows are in, and why.
+#[derive(Debug)]
+pub struct Decision {
+    /// The rows.
+    pub selection: Selection,
+    /// Of the same rows, in order.
+    pub signatures: Vec<Signature>,
+    /// Rows by reason, before the limit.
+    pub reasons: Reasons,
+    /// The published runs that were compared with.
+    pub considered: Vec<String>,
+}
+
+/// Compares the manifest with what OUTPUT (None: there is none yet) has published.
+///
+/// # Errors
+/// A refused predicate, duplicate keys, and failures to read the manifest, the places it names, or OUTPUT.
+pub fn decide(
+    job: &Job,
+    manifest: &Manifest,
+    store: Option<&OutputStore>,
+    tonight: &Tonight,
+    limit: Option<u64>,
+) -> Result<Decision, Error> {
+    let selection = Selection(filter::select(manifest, job.input.predicate.as_deref())?);
+    let published = store.map(published_runs).transpose()?.unwrap_or_default();
+    // Images inside the manifest are hashed only when there is something to compare them with.
+    let scan = Scan::read(manifest, &selection, !published.is_empty())?;
+    let duplicates = scan.duplicates();
+    if !duplicates.is_empty() && job.input.on_duplicate_key == OnDuplicateKey::Error {
+        return Err(refuse_duplicates(manifest, &selection, &duplicates));
+    }
+    let mut reasons = match store {
+        Some(store) => compare(store, &published, &scan, tonight)?,
+        None => vec![Reason::New; scan.keys.len()],
+    };
+    for ordinal in &duplicates {
+        reasons[ordinal as usize] = Reason::Duplicate;
+    }
+    let limit = usize::try_from(limit.unwrap_or(u64::MAX)).unwrap_or(usize::MAX);
+    let taken = reasons.iter().enumerate().filter(|(_, reason)| reason.is_in()).map(|(ordinal, _)| ordinal as u32);
+    let taken: RoaringBitmap = taken.take(limit).collect();
+    Ok(Decision {
+        selection: selection.at(&taken),
+        signatures: taken.iter().map(|ordinal| scan.signatures[ordinal as usize]).collect(),
+        reasons: Reasons::count(&reasons),
+        considered: published.into_iter().map(|run| run.run).collect(),
+    })
+}

@@ -1,0 +1,126 @@
+//! The manifest as planning sees it: for every row that `where` lets through, its key and content signature.
+
+use rayon::slice::ParallelSliceMut;
+use roaring::RoaringBitmap;
+
+use super::listing::Listing;
+use super::{PlanError, Selection};
+use crate::error::Error;
+use crate::manifest::Manifest;
+use crate::manifest::reader::{ManifestReader, Projection};
+use crate::manifest::row::{ImageSource, Row, RowBatch};
+use crate::paths;
+use crate::signature::{KeyHash, Seen, Signature, TextHash};
+
+/// Duplicate keys that an error shows.
+const EXAMPLES: usize = 3;
+
+/// Keys and signatures by ordinal: the number of a row among the scanned ones, in manifest order.
+pub struct Scan {
+    /// The keys.
+    pub keys: Vec<KeyHash>,
+    /// The signatures; [`Signature::unread`] for images inside the manifest that nobody asked to read.
+    pub signatures: Vec<Signature>,
+    /// The ordinals, ordered by key, then by ordinal.
+    pub by_key: Vec<u32>,
+    /// Ordinals of rows whose key is null.
+    keyless: RoaringBitmap,
+}
+
+/// What one row says before anything was listed.
+struct Content {
+    text: TextHash,
+    /// None: an image inside the manifest, not read.
+    seen: Option<Seen>,
+    /// Whether `seen` is a place that can be listed.
+    listable: bool,
+}
+
+impl Scan {
+    /// Reads the columns that matter of every row of `selection`, and lists the places that they name. `inline`: hash
+    /// images inside the manifest, too.
+    ///
+    /// # Errors
+    /// When the manifest or the places it names cannot be read.
+    pub fn read(manifest: &Manifest, selection: &Selection, inline: bool) -> Result<Self, Error> {
+        if u32::try_from(selection.rows()).is_err() {
+            return Err(PlanError::TooManyRows { rows: selection.rows() }.into());
+        }
+        let rows = selection.rows() as usize;
+        let (mut keys, mut contents) = (Vec::with_capacity(rows), Vec::with_capacity(rows));
+        let (mut keyless, mut places) = (RoaringBitmap::new(), Listing::default());
+        let projection = if inline { Projection::PlanWithImages } else { Projection::Plan };
+        for batch in ManifestReader::new(manifest, selection.0.clone(), projection) {
+            let batch = batch?;
+            for index in 0..batch.len() {
+                let row = batch.row(index);
+                if row.key.is_none() {
+                    keyless.insert(keys.len() as u32);
+                }
+                // That of a row without a key follows from its signature, below.
+                keys.push(row.key.as_deref().map_or(KeyHash(0), KeyHash::new));
+                contents.push(content(&batch, index, &row, &mut places));
+            }
+        }
+        let listed = places.read()?;
+        let signature = |row: Content| match row.seen {
+            None => Signature::unread(row.text),
+            Some(seen) if row.listable => Signature::new(row.text, seen.listed(listed.version(seen))),
+            Some(seen) => Signature::new(row.text, seen),
+        };
+        let signatures: Vec<Signature> = contents.into_iter().map(signature).collect();
+        for ordinal in &keyless {
+            keys[ordinal as usize] = KeyHash::keyless(signatures[ordinal as usize]);
+        }
+        let mut by_key: Vec<u32> = (0..rows as u32).collect();
+        by_key.par_sort_unstable_by_key(|&ordinal| (keys[ordinal as usize], ordinal));
+        Ok(Self { keys, signatures, by_key, keyless })
+    }
+
+    /// The ordinals of rows whose key an earlier row has. Rows without a key have no duplicates.
+    #[must_use]
+    pub fn duplicates(&self) -> RoaringBitmap {
+        let key = |&ordinal: &u32| self.keys[ordinal as usize];
+        let pairs = self.by_key.windows(2).filter_map(|pair| match pair {
+            [a, b] if key(a) == key(b) && !self.keyless.contains(*b) => Some(*b),
+            _ => None,
+        });
+        let mut duplicates: Vec<u32> = pairs.collect();
+        duplicates.sort_unstable();
+        duplicates.into_iter().collect()
+    }
+}
+
+fn content(batch: &RowBatch, index: usize, row: &Row, places: &mut Listing) -> Content {
+    let text = TextHash::new(row.text.as_deref());
+    let plain = |seen| Content { text, seen, listable: false };
+    match (batch.seen(index), &row.image) {
+        (Some(columns), _) => plain(Some(columns)),
+        (None, ImageSource::Uri(uri)) => match paths::local(&row.base, uri) {
+            Ok(path) => {
+                places.add(&path);
+                Content { text, seen: Some(Seen::uri(&path.to_string_lossy())), listable: true }
+            }
+            Err(_) => plain(Some(Seen::uri(uri))),
+        },
+        (None, ImageSource::Inline(_)) => plain(batch.image_hash(index).as_ref().map(Seen::bytes)),
+        (None, ImageSource::Unread) => plain(None),
+        (None, ImageSource::Null | ImageSource::TextOnly) => plain(Some(Seen::NOTHING)),
+    }
+}
+
+/// The refusal of a manifest in which `duplicates` (ordinals) have the keys of earlier rows, with examples.
+///
+/// # Errors
+/// Always: that refusal, or a failure to read the examples.
+pub fn refuse_duplicates(manifest: &Manifest, selection: &Selection, duplicates: &RoaringBitmap) -> Error {
+    let few: RoaringBitmap = duplicates.iter().take(EXAMPLES).collect();
+    let mut examples = Vec::new();
+    for batch in ManifestReader::new(manifest, selection.at(&few), Projection::Plan) {
+        match batch {
+            Ok(batch) => examples.extend((0..batch.len()).filter_map(|index| batch.row(index).key)),
+            Err(error) => return error.into(),
+        }
+    }
+    PlanError::DuplicateKeys { rows: duplicates.len(), examples }.into()
+}
