@@ -28,7 +28,10 @@ pub fn discard(store: &OutputStore, run: &str) -> Result<u64, OutputError> {
 }
 
 /// Refuses to touch a run that somebody is at work on.
-pub(super) fn refuse_alive(store: &OutputStore, run: &str) -> Result<(), OutputError> {
+///
+/// # Errors
+/// [`OutputError::Alive`], and [`OutputError::Store`].
+pub fn refuse_alive(store: &OutputStore, run: &str) -> Result<(), OutputError> {
     match alive(store, run)? {
         Some(worker) => Err(OutputError::Alive { run: run.to_owned(), host: worker.host, pid: worker.pid }),
         None => Ok(()),

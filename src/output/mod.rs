@@ -15,7 +15,7 @@
 //! This is the only module that writes to OUTPUT. Everything but heartbeats is put conditionally: what exists is never
 //! overwritten. Only `discard` and `compact` remove anything.
 
-mod check;
+pub mod check;
 pub mod compact;
 pub mod discard;
 pub mod finalize;
@@ -124,6 +124,14 @@ pub enum OutputError {
         "run {run} is a compaction, which is published whole or not at all\nhint: run `nightcap compact` again; it starts afresh and loses nothing"
     )]
     PartialCompaction {
+        /// The run id.
+        run: String,
+    },
+    /// Nothing of the run can be published.
+    #[error(
+        "run {run} has no finished part, so nothing was published\nhint: run the job again to go on with it, or `nightcap discard OUTPUT --run-id {run}` to remove it"
+    )]
+    NoParts {
         /// The run id.
         run: String,
     },
