@@ -7,13 +7,13 @@ what is measured. Prints one line a size: rows, seconds, rows a second, peak RSS
 """
 
 import struct
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import polars as pl
+
+from peak import run
 
 REPO = Path(__file__).resolve().parent.parent
 
@@ -25,15 +25,6 @@ def bmp(seed: int) -> bytes:
     header = struct.pack("<2sIHHI", b"BM", 54 + len(pixels), 0, 0, 54)
     info = struct.pack("<IiiHHIIiiII", 40, side, side, 1, 24, 0, len(pixels), 2835, 2835, 0, 0)
     return header + info + pixels
-
-
-def high_water_mb(pid: int) -> float:
-    """Peak RSS so far. (`ru_maxrss` would count this script's own memory, inherited over the fork.)"""
-    try:
-        status = Path(f"/proc/{pid}/status").read_text()
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmHWM")), 0)
 
 
 def measure(nightcap: str, rows: int) -> str:
@@ -48,15 +39,7 @@ def measure(nightcap: str, rows: int) -> str:
             f'[model]\npath = "{REPO}/tests/fixtures/tiny_model"\n'
             '[output]\npath = "out"\n[generation]\nmax_new_tokens = 4\n[runtime]\nbatch_size = 32\n'
         )
-        start = time.monotonic()
-        process = subprocess.Popen([nightcap, "run", root / "job.toml"], stderr=subprocess.DEVNULL)
-        peak_mb = 0
-        while process.poll() is None:
-            peak_mb = max(peak_mb, high_water_mb(process.pid))
-            time.sleep(0.05)
-        seconds = time.monotonic() - start
-        if process.returncode != 0:
-            raise SystemExit(f"nightcap ended with status {process.returncode}")
+        seconds, peak_mb = run([nightcap, "run", root / "job.toml"])
         return f"{rows:>8} {seconds:>8.1f} {rows / seconds:>8.0f} {peak_mb:>8.0f}"
 
 

@@ -81,7 +81,8 @@ impl OutputStore {
     /// # Errors
     /// [`OutputError::Store`].
     pub fn put_over(&self, path: &str, bytes: impl Into<Bytes>) -> Result<(), OutputError> {
-        let put = self.store.put(&ObjectPath::from(path), bytes.into().into());
+        let location = ObjectPath::from(path);
+        let put = self.store.put(&location, bytes.into().into());
         self.runtime.block_on(put).map(drop).map_err(|source| store_error("write", path, source))
     }
 
@@ -143,7 +144,8 @@ impl OutputStore {
         if length == 0 {
             return Ok(Bytes::new());
         }
-        let get = self.store.get_range(&ObjectPath::from(path), start..start + length);
+        let location = ObjectPath::from(path);
+        let get = self.store.get_range(&location, start..start + length);
         self.runtime.block_on(get).map_err(|source| store_error("read", path, source))
     }
 

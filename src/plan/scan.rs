@@ -116,7 +116,7 @@ fn content(batch: &RowBatch, index: usize, row: &Row, places: &mut Listing) -> C
 pub fn refuse_duplicates(manifest: &Manifest, selection: &Selection, duplicates: &RoaringBitmap) -> Error {
     let few: RoaringBitmap = duplicates.iter().take(EXAMPLES).collect();
     let mut examples = Vec::new();
-    for batch in ManifestReader::new(manifest, selection.at(&few), Projection::Plan) {
+    for batch in ManifestReader::new(manifest, selection.at(&few).0, Projection::Plan) {
         match batch {
             Ok(batch) => examples.extend((0..batch.len()).filter_map(|index| batch.row(index).key)),
             Err(error) => return error.into(),

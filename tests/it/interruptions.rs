@@ -26,26 +26,12 @@ fn continue_and_compare(workplace: &Workplace, output: &str, expected: &[(String
 #[test]
 fn killed_at_every_fail_point() {
     let (workplace, expected) = undisturbed();
-    // Puts: schema 1, claim 2, selection 3, plan 4, then a part each, the published record last.
-    let points = [
-        "before_put:1",
-        "after_put:1",
-        "before_put:2",
-        "after_put:2",
-        "before_put:3",
-        "after_put:3",
-        "before_plan:1",
-        "after_put:4",
-        "before_part:1",
-        "after_part:1",
-        "before_part:12",
-        "before_put:16",
-        "after_put:16",
-        "after_part:22",
-        "before_publish:1",
-        "before_put:27",
-        "after_put:27",
-    ];
+    // Puts: schema 1, claim 2, selection 3, signatures 4, plan 5, then a part each, the index 28, the published record 29.
+    let puts = [1, 2, 3, 4, 5, 6, 17, 27, 28, 29];
+    let puts = puts.iter().flat_map(|put| [format!("before_put:{put}"), format!("after_put:{put}")]);
+    let named = ["before_plan:1", "before_part:1", "after_part:1", "before_part:12", "after_part:22"];
+    let points: Vec<String> =
+        named.iter().chain(&["before_index:1", "before_publish:1"]).map(|&point| point.to_owned()).chain(puts).collect();
     for (index, point) in points.iter().enumerate() {
         let output = format!("killed-{index}");
         let setting = format!("output.path={output}");
@@ -69,7 +55,9 @@ fn killed_at_random_moments_until_it_completes() {
     let whole_run = started.elapsed();
     // A fixed linear congruential sequence: the moments differ between machines, the fractions do not.
     let mut state = 20_261_123_u64;
-    for round in 0..3 {
+    // `make torture` asks for more.
+    let rounds = std::env::var("NIGHTCAP_TORTURE").map_or(3, |rounds| rounds.parse().unwrap());
+    for round in 0..rounds {
         let output = format!("random-{round}");
         let setting = format!("output.path={output}");
         for _ in 0..4 {

@@ -17,6 +17,7 @@ mod interruptions;
 mod jobs;
 mod library;
 mod model_directory;
+mod nights;
 mod preprocess;
 mod readers;
 mod refusals;

@@ -5,7 +5,7 @@ use std::process::Command;
 use crate::common::{Workplace, nightcap, repo};
 
 /// The Python with `duckdb` and `polars`, which `make setup` prepares; None skips, except where nothing may be skipped.
-fn python() -> Option<String> {
+pub fn python() -> Option<String> {
     let python =
         std::env::var("NIGHTCAP_PYTHON").unwrap_or_else(|_| repo(".venv/bin/python").to_string_lossy().into_owned());
     let ready = Command::new(&python)
@@ -41,7 +41,7 @@ fn duckdb_and_polars_read_what_was_written() {
 }
 
 /// The code blocks of the README in `language`.
-fn readme_blocks(language: &str) -> Vec<String> {
+pub fn readme_blocks(language: &str) -> Vec<String> {
     let readme = std::fs::read_to_string(repo("README.md")).unwrap();
     let fence = format!("```{language}\n");
     readme.split(&fence).skip(1).map(|rest| rest.split("```").next().unwrap().to_owned()).collect()
@@ -57,8 +57,10 @@ fn the_readmes_queries_run_on_the_sample_photographs() {
         assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
     }
     let (queries, scripts) = (readme_blocks("sql"), readme_blocks("python"));
-    assert_eq!((queries.len(), scripts.len()), (3, 1));
-    let counted = queries.iter().map(|query| format!("import duckdb\nprint(len(duckdb.sql({query:?}).fetchall()))\n"));
+    assert_eq!((queries.len(), scripts.len()), (4, 1));
+    let views = &queries[0];
+    let count = |query| format!("import duckdb\nduckdb.sql({views:?})\nprint(len(duckdb.sql({query:?}).fetchall()))\n");
+    let counted = queries[1..].iter().map(count);
     let said: Vec<String> = counted
         .chain(scripts)
         .map(|script| {

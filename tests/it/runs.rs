@@ -126,6 +126,22 @@ fn shards_make_the_parts_of_one_run_byte_for_byte() {
 }
 
 #[test]
+fn one_seven_and_sixty_four_shards_make_the_same_parts() {
+    let workplace = Workplace::with_pictures(70, 1);
+    let parts = |shards: u32| {
+        let output = format!("shards-{shards}");
+        let setting = format!("output.path={output}");
+        for shard in 0..shards {
+            workplace.run_ok(&["--run-id", "night", "--shard", &format!("{shard}/{shards}"), "--set", &setting]);
+        }
+        workplace.parts(&output, "night")
+    };
+    let expected = parts(1);
+    assert_eq!(expected.len(), 70);
+    assert!(parts(7) == expected && parts(64) == expected);
+}
+
+#[test]
 fn where_limit_and_columns_choose_rows_and_columns() {
     let workplace = Workplace::with_pictures(30, 4);
     let filter = "input.where=\"title IS NOT NULL AND id >= 'row-0006'\"";
