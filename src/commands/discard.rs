@@ -1,6 +1,5 @@
 //! `nightcap discard`: remove an unpublished run.
 
-use super::Context;
 use crate::cli::DiscardArgs;
 use crate::error::Error;
 use crate::exit::Status;
@@ -8,7 +7,7 @@ use crate::output::discard::discard;
 use crate::output::store::OutputStore;
 use crate::plan::claim::check_run_id;
 
-pub(super) fn execute(args: &DiscardArgs, _context: &mut Context<'_>) -> Result<Status, Error> {
+pub(super) fn execute(args: &DiscardArgs) -> Result<Status, Error> {
     check_run_id(&args.run_id)?;
     let parts = discard(&OutputStore::open(&args.output)?, &args.run_id)?;
     tracing::info!(run = args.run_id, parts, "discarded");

@@ -46,7 +46,7 @@ pub fn execute(cli: Cli, context: &mut Context<'_>) -> Result<Status, Error> {
         Command::Plan(args) => plan::execute(&args, context),
         Command::Status(args) => status::execute(&args, context),
         Command::Finalize(args) => finalize::execute(&args, context),
-        Command::Discard(args) => discard::execute(&args, context),
+        Command::Discard(args) => discard::execute(&args),
         Command::Compact(args) => compact::execute(&args, context),
         Command::Model(ModelCommand::Inspect { dir, precision, json }) => {
             model::inspect(&dir, precision.as_deref(), json, context)

@@ -69,18 +69,17 @@ pub(super) fn check_run(
         seen: Seen::default(),
     };
     check.files()?;
-    let (mut complete, mut seen) = (true, Seen::default());
+    let mut complete = true;
     for part in published.part_numbers() {
         let path = part_path(&published.run, part);
         match check.part(part, &path) {
-            Ok(of_part) => seen.add(of_part),
+            Ok(seen) => check.seen.add(seen),
             Err(found) => {
                 complete = false;
                 check.report(&path, &found);
             }
         }
     }
-    check.seen = seen;
     if complete {
         check.sums();
         check.index();
@@ -210,7 +209,8 @@ impl Check<'_> {
             if entry.key < last {
                 return Err("it is not in the order of the keys".to_owned());
             }
-            let made = made.get(entry.fingerprints as usize).ok_or("it points to a fingerprint that it does not have")?;
+            let made =
+                made.get(entry.fingerprints as usize).ok_or("it points to a fingerprint that it does not have")?;
             (rows, last) = (rows + 1, entry.key);
             sum = sum.wrapping_add(digest(entry.key, entry.signature, entry.state, entry.run_seq, made));
         }
@@ -277,7 +277,9 @@ fn digest(key: KeyHash, signature: Signature, state: RowState, run_seq: i64, mad
 /// Vectors are written without compression, so that flipped bits decode well; but then they are not of length 1.
 fn check_vectors(batch: &RecordBatch) -> Result<(), String> {
     for name in ["image_embedding", "text_embedding", "fused_embedding"] {
-        let Some(list) = batch.column_by_name(name).and_then(|column| column.as_fixed_size_list_opt()) else { continue };
+        let Some(list) = batch.column_by_name(name).and_then(|column| column.as_fixed_size_list_opt()) else {
+            continue;
+        };
         if (0..list.len()).any(|row| list.is_valid(row) && !has_length_one(list, row)) {
             return Err(format!("a vector of `{name}` is not of length 1"));
         }

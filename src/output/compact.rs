@@ -14,7 +14,7 @@ use serde_json::json;
 
 use super::discard::{refuse_alive, remove_superseded, remove_unpublished};
 use super::finalize::{Published, all_published, finalize, load_plan, published_runs, superseded};
-use super::heartbeat::Heartbeat;
+use super::heartbeat::{Heartbeat, alive};
 use super::index::Fingerprints;
 use super::rewrite::rewrite;
 use super::store::{OutputStore, Put};
@@ -137,6 +137,13 @@ fn finish_earlier(store: &OutputStore) -> Result<(), OutputError> {
         refuse_alive(store, &plan.run)?;
         tracing::info!(run = plan.run, "removing a compaction that was not finished");
         remove_unpublished(store, &plan.run)?;
+    }
+    for run in store.folders("_nightcap/runs")? {
+        // A compaction killed before it had a plan; a run has other records by the time of its first heartbeat.
+        let names = store.files(&run_folder(&run))?;
+        if names.iter().all(|name| name.starts_with("heartbeat-")) && alive(store, &run)?.is_none() {
+            remove_unpublished(store, &run)?;
+        }
     }
     Ok(())
 }

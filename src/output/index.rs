@@ -194,7 +194,8 @@ impl<'a> IndexReader<'a> {
         )?;
         let (chunks, rest) = bytes.as_chunks::<ENTRY_BYTES>();
         let parsed: Option<VecDeque<_>> = chunks.iter().map(IndexEntry::read).collect();
-        let damaged = || OutputError::Record { path: self.path.clone(), message: "it is damaged or cut off".to_owned() };
+        let damaged =
+            || OutputError::Record { path: self.path.clone(), message: "it is damaged or cut off".to_owned() };
         self.chunk = parsed.filter(|chunk| rest.is_empty() && chunk.len() as u64 == entries).ok_or_else(damaged)?;
         self.next += entries;
         Ok(())

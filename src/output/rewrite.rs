@@ -113,7 +113,8 @@ impl<'a> PartWriter<'a> {
         let (part, path) = (self.part, part_path(&self.plan.run, self.part));
         let encode = |source: parquet::errors::ParquetError| OutputError::Encode { part, source };
         let waiting = concat_batches(schema, &self.waiting).map_err(|error| encode(error.into()))?;
-        let (batch, rest) = (waiting.slice(0, rows as usize), waiting.slice(rows as usize, (self.rows - rows) as usize));
+        let (batch, rest) =
+            (waiting.slice(0, rows as usize), waiting.slice(rows as usize, (self.rows - rows) as usize));
         let counts = PartRows::new(&batch, &self.plan.key).map_err(|found| wrong_part(&path, &found))?.count();
         let footer = PartFooter { run: &self.plan.run, plan_digest: &self.digest, part, counts: &counts };
         let bytes = encode_batch(&batch, &footer).map_err(encode)?;

@@ -81,7 +81,8 @@ impl Status {
     /// # Errors
     /// [`OutputError::Store`] when OUTPUT cannot be listed.
     pub fn read(store: &OutputStore, check: bool) -> Result<Self, OutputError> {
-        let mut reader = Reader { store, published: BTreeMap::new(), superseded: BTreeSet::new(), findings: Vec::new() };
+        let mut reader =
+            Reader { store, published: BTreeMap::new(), superseded: BTreeSet::new(), findings: Vec::new() };
         reader.read_published()?;
         let names: BTreeSet<String> =
             store.folders("_nightcap/runs")?.into_iter().chain(reader.published.keys().cloned()).collect();
@@ -115,7 +116,9 @@ impl Reader<'_> {
                 }
                 Ok(None) => {}
                 Err(error) => {
-                    let hint = format!("put it back from a backup, or remove it and `nightcap finalize OUTPUT --run-id {run}`");
+                    let hint = format!(
+                        "put it back from a backup, or remove it and `nightcap finalize OUTPUT --run-id {run}`"
+                    );
                     self.findings.push(Finding::new(&path, &error, hint));
                 }
             }
@@ -130,7 +133,9 @@ impl Reader<'_> {
             Ok(plan) => Some(plan),
             Err(OutputError::NoSuchRun { .. }) => None,
             Err(error) => {
-                let hint = format!("put it back from a backup; an unpublished run goes with `nightcap discard OUTPUT --run-id {run}`");
+                let hint = format!(
+                    "put it back from a backup; an unpublished run goes with `nightcap discard OUTPUT --run-id {run}`"
+                );
                 self.findings.push(Finding::new(&path, &error, hint));
                 None
             }

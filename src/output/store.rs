@@ -116,7 +116,10 @@ impl OutputStore {
             let name = entry.file_name();
             let number = name.to_str().and_then(|name| name.rsplit_once('#')).map(|(_, number)| number);
             if number.is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())) {
-                std::fs::remove_file(entry.path()).map_err(failed)?;
+                match std::fs::remove_file(entry.path()) {
+                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                    removed => removed.map_err(failed)?,
+                }
             }
         }
         // One that is not empty holds what is not ours, and stays.
@@ -196,10 +199,8 @@ impl OutputStore {
             let below = location.as_ref().strip_prefix(folder).and_then(|rest| rest.strip_prefix('/'));
             Ok(below.filter(|name| !name.contains('/')).map(str::to_owned))
         });
-        let mut names: Vec<String> = self
-            .runtime
-            .block_on(names.try_collect())
-            .map_err(|source| store_error("list", folder, source))?;
+        let mut names: Vec<String> =
+            self.runtime.block_on(names.try_collect()).map_err(|source| store_error("list", folder, source))?;
         names.sort_unstable();
         Ok(names)
     }

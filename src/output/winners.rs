@@ -56,7 +56,8 @@ impl Winners {
             };
             let winner = Winner { key, run_seq: best.run_seq, source: source as u32 };
             // More than one only for rows without a key, whose content is equal.
-            let kept = rows.iter().filter(|(source, row)| winner.is(*source as u32, row.run_seq, row.state)).count() as u64;
+            let kept =
+                rows.iter().filter(|(source, row)| winner.is(*source as u32, row.run_seq, row.state)).count() as u64;
             winners.kept += kept;
             winners.replaced += rows.len() as u64 - kept;
             winners.rows.push(winner);

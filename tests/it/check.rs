@@ -153,7 +153,8 @@ fn no_flipped_byte_ends_the_check() {
 #[test]
 fn plain_status_survives_a_part_that_cannot_be_read() {
     let workplace = Workplace::with_pictures(12, 4);
-    let killed = workplace.command("run", &["--run-id", "night"]).env("NIGHTCAP_KILL_AT", "after_part:2").output().unwrap();
+    let killed =
+        workplace.command("run", &["--run-id", "night"]).env("NIGHTCAP_KILL_AT", "after_part:2").output().unwrap();
     assert_eq!(killed.status.code(), None);
     std::fs::write(workplace.path("out/run=night/part-000000.parquet"), b"not a part").unwrap();
     let (code, findings) = check(&workplace, &[]);

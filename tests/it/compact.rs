@@ -2,9 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::process::Output;
+use std::process::{Output, Stdio};
 
 use arrow::util::display::array_value_to_string;
+use nightcap::output::compact::{Outcome, Request};
+use nightcap::output::store::OutputStore;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 
 use crate::common::{Workplace, nightcap, picture, read_parquet, strings, write_parquet};
@@ -130,7 +132,8 @@ fn folders(path: &Path) -> Vec<String> {
 fn form(path: &Path) -> (Vec<String>, Vec<String>) {
     let reader = SerializedFileReader::new(std::fs::File::open(path).unwrap()).unwrap();
     let metadata = reader.metadata();
-    let entries = metadata.file_metadata().key_value_metadata().unwrap().iter().map(|entry| entry.key.clone()).collect();
+    let entries =
+        metadata.file_metadata().key_value_metadata().unwrap().iter().map(|entry| entry.key.clone()).collect();
     let columns = metadata.row_group(0).columns().iter();
     (entries, columns.map(|column| format!("{} {:?}", column.column_path(), column.compression())).collect())
 }
@@ -268,4 +271,41 @@ fn a_compaction_is_published_whole_or_not_at_all() {
     compact_ok(&workplace, "out", &[]);
     assert!(view(&workplace, "out") == before);
     assert_clean(&workplace, "out");
+}
+
+#[test]
+fn a_stop_changes_nothing() {
+    let workplace = nights();
+    let before = view(&workplace, "out");
+    let open = || OutputStore::open(&workplace.path("out")).unwrap();
+    let stopped = nightcap::output::compact::compact(&open(), open(), &Request::default(), &|| true).unwrap();
+    assert!(matches!(stopped, Outcome::Stopped));
+    assert_eq!(workplace.published("out").len(), 3);
+    compact_ok(&workplace, "out", &[]);
+    assert!(view(&workplace, "out") == before);
+    assert_eq!(folders(&workplace.path("out")).len(), 2);
+}
+
+#[test]
+fn two_at_once_lose_nothing() {
+    let workplace = nights();
+    let before = view(&workplace, "out");
+    for _ in 0..5 {
+        copy_output(&workplace, "twice");
+        let spawn = |run: &str| {
+            let mut command = nightcap();
+            command.arg("compact").arg(workplace.path("twice")).args(["--run-id", run]).stdout(Stdio::null());
+            command.stderr(Stdio::piped()).spawn().unwrap()
+        };
+        for ended in [spawn("one"), spawn("two")].map(|child| child.wait_with_output().unwrap()) {
+            // The slower one may find that its sources are gone, or leave it to the other.
+            let said = String::from_utf8_lossy(&ended.stderr);
+            assert!(matches!(ended.status.code(), Some(0 | 2 | 75)) && !said.contains("panicked"), "{said}");
+            assert!(view(&workplace, "twice") == before, "{said}");
+        }
+        compact_ok(&workplace, "twice", &[]);
+        assert_eq!(workplace.published("twice").len(), 1);
+        assert!(view(&workplace, "twice") == before);
+        assert_clean(&workplace, "twice");
+    }
 }

@@ -39,7 +39,8 @@ fn an_unfinished_run_disappears_with_what_killed_puts_left() {
     assert!(discarded.status.success(), "{}", String::from_utf8_lossy(&discarded.stderr));
     assert!(!workplace.path("out/run=night").exists() && !workplace.path("out/_nightcap/runs/night").exists());
     refused(&on(&workplace, "discard", &[]), 2, "there is no run night");
-    let elsewhere = nightcap().arg("discard").arg(workplace.path("out")).args(["--run-id", "../photos"]).output().unwrap();
+    let elsewhere =
+        nightcap().arg("discard").arg(workplace.path("out")).args(["--run-id", "../photos"]).output().unwrap();
     refused(&elsewhere, 2, "expected a lower-case letter");
     assert!(workplace.path("photos/0.png").exists());
 }
