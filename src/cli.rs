@@ -36,6 +36,10 @@ pub enum Command {
     Status(StatusArgs),
     /// Check that every part of a run is there, then publish it.
     Finalize(FinalizeArgs),
+    /// Remove an unpublished run.
+    Discard(DiscardArgs),
+    /// Rewrite the newest row of every key into one run and remove the runs it replaces.
+    Compact(CompactArgs),
     /// Look at a model directory.
     #[command(subcommand)]
     Model(ModelCommand),
@@ -95,8 +99,8 @@ pub struct StatusArgs {
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
-    /// Not supported yet.
-    #[arg(long, hide = true)]
+    /// Read every part of every published run to its last row, and compare it with the records; status 2 if something is wrong.
+    #[arg(long)]
     pub check: bool,
 }
 
@@ -109,9 +113,37 @@ pub struct FinalizeArgs {
     /// The run to publish.
     #[arg(long, value_name = "ID")]
     pub run_id: String,
-    /// Not supported yet.
-    #[arg(long, hide = true)]
+    /// Publish the parts that are finished; the other rows are left to the next run.
+    #[arg(long)]
     pub partial: bool,
+}
+
+/// Arguments of `discard`.
+#[derive(Debug, Args)]
+pub struct DiscardArgs {
+    /// The output folder.
+    #[arg(value_name = "OUTPUT")]
+    pub output: PathBuf,
+    /// The run to remove.
+    #[arg(long, value_name = "ID")]
+    pub run_id: String,
+}
+
+/// Arguments of `compact`.
+#[derive(Debug, Args)]
+pub struct CompactArgs {
+    /// The output folder.
+    #[arg(value_name = "OUTPUT")]
+    pub output: PathBuf,
+    /// Keep only the keys that occur in this Parquet file; all other rows are deleted, also those without a key.
+    #[arg(long, value_name = "MANIFEST.parquet")]
+    pub keep_keys: Option<PathBuf>,
+    /// The column of that file with the keys. Default: named as the key column of the runs.
+    #[arg(long, value_name = "COLUMN", requires = "keep_keys")]
+    pub key: Option<String>,
+    /// Name the new run. Default: one named like `r20261123t041500z`.
+    #[arg(long, value_name = "ID")]
+    pub run_id: Option<String>,
 }
 
 /// Commands about model directories.

@@ -55,9 +55,9 @@ impl Error {
     #[must_use]
     pub const fn status(&self) -> Status {
         match self {
-            Self::Interrupted(_) | Self::Plan(PlanError::Alive { .. }) | Self::Output(OutputError::Closed { .. }) => {
-                Status::Stopped
-            }
+            Self::Interrupted(_)
+            | Self::Plan(PlanError::Alive { .. })
+            | Self::Output(OutputError::Alive { .. } | OutputError::Closed { .. }) => Status::Stopped,
             _ => Status::Refused,
         }
     }

@@ -1,5 +1,7 @@
 //! What each command does: arguments in, data on stdout, an exit status out.
 
+mod compact;
+mod discard;
 mod finalize;
 mod model;
 mod plan;
@@ -32,7 +34,7 @@ pub struct Context<'a> {
 }
 
 /// Documented commands that this version does not carry out.
-const NOT_YET: [&str; 5] = ["discard", "compact", "search", "report", "eval"];
+const NOT_YET: [&str; 3] = ["search", "report", "eval"];
 
 /// Carries out the command.
 ///
@@ -44,6 +46,8 @@ pub fn execute(cli: Cli, context: &mut Context<'_>) -> Result<Status, Error> {
         Command::Plan(args) => plan::execute(&args, context),
         Command::Status(args) => status::execute(&args, context),
         Command::Finalize(args) => finalize::execute(&args, context),
+        Command::Discard(args) => discard::execute(&args),
+        Command::Compact(args) => compact::execute(&args, context),
         Command::Model(ModelCommand::Inspect { dir, precision, json }) => {
             model::inspect(&dir, precision.as_deref(), json, context)
         }

@@ -1,6 +1,6 @@
-//! `nightcap status`: the runs of an OUTPUT.
+//! `nightcap status`: the runs of an OUTPUT, and what is wrong with it.
 
-use super::{Context, not_supported, print, to_json};
+use super::{Context, print, to_json};
 use crate::cli::StatusArgs;
 use crate::error::Error;
 use crate::exit::Status;
@@ -8,11 +8,12 @@ use crate::output::status::Status as OutputStatus;
 use crate::output::store::OutputStore;
 
 pub(super) fn execute(args: &StatusArgs, context: &mut Context<'_>) -> Result<Status, Error> {
-    if args.check {
-        return Err(not_supported("--check"));
-    }
-    let status = OutputStatus::read(&OutputStore::open(&args.output)?)?;
+    let status = OutputStatus::read(&OutputStore::open(&args.output)?, args.check)?;
     let text = if args.json { to_json(&status)? } else { status.to_string() };
     print(context, &text)?;
-    Ok(Status::Done)
+    if status.findings.is_empty() {
+        return Ok(Status::Done);
+    }
+    tracing::error!(findings = status.findings.len(), "this OUTPUT is damaged; stdout says where and what to do");
+    Ok(Status::Refused)
 }

@@ -1,22 +1,74 @@
-//! Removes an unpublished run.
+//! Discard: a run disappears, in an order that leaves nothing strange behind at whatever moment the process is killed.
 
+use super::finalize::superseded;
+use super::heartbeat::alive;
 use super::store::OutputStore;
-use super::{OutputError, part_path, run_folder};
-use crate::output::finalize::present_parts;
+use super::{OutputError, part_folder, published_path, run_folder};
 
-/// Removes the parts, then the plan, then the other records of `run`: killed in between, what is left is a run without parts or
-/// without a plan, which nobody goes on with.
+/// Removes the unpublished `run`, and returns how many files of it were parts.
+///
+/// Killed half-way, it leaves an unfinished run with fewer parts, or a run without a plan, which nobody goes on with; in
+/// either case another call removes the rest.
 ///
 /// # Errors
-/// [`OutputError::Store`].
-pub fn discard(store: &OutputStore, run: &str) -> Result<(), OutputError> {
-    for part in present_parts(store, run)? {
-        store.delete(&part_path(run, part))?;
+/// [`OutputError::NoSuchRun`]; [`OutputError::IsPublished`]; [`OutputError::Alive`] when somebody is at work on it; and any
+/// failure to read or remove.
+pub fn discard(store: &OutputStore, run: &str) -> Result<u64, OutputError> {
+    if store.get(&published_path(run))?.is_some() && !superseded(store)?.contains(run) {
+        return Err(OutputError::IsPublished { run: run.to_owned() });
     }
-    let folder = run_folder(run);
-    store.delete(&format!("{folder}/plan.json"))?;
-    for name in store.files(&folder)? {
+    let has_records = store.folders("_nightcap/runs")?.iter().any(|name| name == run);
+    if !has_records && !store.folders("")?.contains(&part_folder(run)) {
+        return Err(OutputError::NoSuchRun { run: run.to_owned() });
+    }
+    refuse_alive(store, run)?;
+    // A superseded run may still have the record that published it.
+    store.delete(&published_path(run))?;
+    remove_unpublished(store, run)
+}
+
+/// Refuses to touch a run that somebody is at work on.
+///
+/// # Errors
+/// [`OutputError::Alive`], and [`OutputError::Store`].
+pub fn refuse_alive(store: &OutputStore, run: &str) -> Result<(), OutputError> {
+    match alive(store, run)? {
+        Some(worker) => Err(OutputError::Alive { run: run.to_owned(), host: worker.host, pid: worker.pid }),
+        None => Ok(()),
+    }
+}
+
+/// Parts first: as long as there is a plan, what is left is an unfinished run like any other. Parts without a plan would be
+/// in the way of a new run of this name.
+pub(super) fn remove_unpublished(store: &OutputStore, run: &str) -> Result<u64, OutputError> {
+    let parts = remove_files(store, &part_folder(run))?;
+    remove_records(store, run)?;
+    Ok(parts)
+}
+
+/// The record that publishes it first: from then on no reader looks for its parts. The run that supersedes it names it, so
+/// that what a kill leaves behind is found again.
+pub(super) fn remove_superseded(store: &OutputStore, run: &str) -> Result<(), OutputError> {
+    store.delete(&published_path(run))?;
+    store.delete(&plan_path(run))?;
+    remove_files(store, &part_folder(run))?;
+    remove_records(store, run)
+}
+
+fn remove_records(store: &OutputStore, run: &str) -> Result<(), OutputError> {
+    store.delete(&plan_path(run))?;
+    remove_files(store, &run_folder(run)).map(drop)
+}
+
+fn remove_files(store: &OutputStore, folder: &str) -> Result<u64, OutputError> {
+    let names = store.files(folder)?;
+    for name in &names {
         store.delete(&format!("{folder}/{name}"))?;
     }
-    Ok(())
+    store.sweep(folder)?;
+    Ok(names.len() as u64)
+}
+
+fn plan_path(run: &str) -> String {
+    format!("{}/plan.json", run_folder(run))
 }

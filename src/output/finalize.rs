@@ -39,9 +39,9 @@ pub struct Published {
     pub index: String,
     /// When, in UTC.
     pub published_at: String,
-    /// As in the parts.
+    /// As in the parts; None without captions, or where the rows of a compaction differ.
     pub caption_fingerprint: Option<String>,
-    /// As in the parts.
+    /// The same for vectors.
     pub embedding_fingerprint: Option<String>,
 }
 
@@ -62,6 +62,14 @@ pub fn published_runs(store: &OutputStore) -> Result<Vec<Published>, OutputError
     let gone: BTreeSet<String> = runs.iter().flat_map(|run| run.supersedes.iter().cloned()).collect();
     runs.retain(|run| !gone.contains(&run.run));
     Ok(runs)
+}
+
+/// The names of the runs whose rows a compaction took over. They never count again, also those that are long removed.
+///
+/// # Errors
+/// [`OutputError`] when a record cannot be read.
+pub fn superseded(store: &OutputStore) -> Result<BTreeSet<String>, OutputError> {
+    Ok(all_published(store)?.into_iter().flat_map(|run| run.supersedes).collect())
 }
 
 /// Every run with a record that publishes it, superseded ones included, oldest first.
@@ -177,12 +185,15 @@ pub fn finalize(store: &OutputStore, run: &str) -> Result<Published, OutputError
 /// Publishes the finished parts of `run`, whose other rows are left to later runs; None when there is none.
 ///
 /// # Errors
-/// [`OutputError::WrongPart`], and any failure to read or write.
+/// [`OutputError::PartialCompaction`], [`OutputError::WrongPart`], and any failure to read or write.
 pub fn finalize_partial(store: &OutputStore, run: &str) -> Result<Option<Published>, OutputError> {
     if let Some(published) = store.record(&published_path(run))? {
         return Ok(Some(published));
     }
     let plan = load_plan(store, run)?;
+    if !plan.supersedes.is_empty() {
+        return Err(OutputError::PartialCompaction { run: run.to_owned() });
+    }
     let present: BTreeSet<u64> = present_parts(store, run)?.range(..plan.parts).copied().collect();
     if present.is_empty() {
         return Ok(None);

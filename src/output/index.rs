@@ -12,8 +12,8 @@ use arrow::datatypes::{DataType, Int64Type};
 use arrow::record_batch::RecordBatch;
 use serde::{Deserialize, Serialize};
 
-use super::OutputError;
 use super::store::OutputStore;
+use super::{Counts, OutputError};
 use crate::row_error::ErrorKind;
 use crate::signature::{KeyHash, Signature};
 
@@ -293,6 +293,27 @@ impl PartRows {
     #[must_use]
     pub fn key(&self, index: usize, signature: Signature) -> KeyHash {
         if self.key.is_valid(index) { KeyHash::new(self.key.value(index)) } else { KeyHash::keyless(signature) }
+    }
+
+    /// Whether row `index` has no key; such rows may be equal to each other.
+    #[must_use]
+    pub fn is_keyless(&self, index: usize) -> bool {
+        self.key.is_null(index)
+    }
+
+    /// The rows by outcome.
+    #[must_use]
+    pub fn count(&self) -> Counts {
+        let mut counts = Counts { rows: self.len() as u64, ..Counts::default() };
+        for index in 0..self.len() {
+            if self.status.value(index) == "ok" {
+                counts.ok += 1;
+            } else {
+                counts.failed += 1;
+                *counts.failures.entry(self.error_kind.value(index).to_owned()).or_default() += 1;
+            }
+        }
+        counts
     }
 
     /// The key of row `index` as text, for messages.

@@ -15,14 +15,18 @@
 //! This is the only module that writes to OUTPUT. Everything but heartbeats is put conditionally: what exists is never
 //! overwritten. Only `discard` and `compact` remove anything.
 
+pub mod check;
+pub mod compact;
 pub mod discard;
 pub mod finalize;
 pub mod heartbeat;
 pub mod index;
 pub mod part;
 pub mod part_reader;
+mod rewrite;
 pub mod status;
 pub mod store;
+mod winners;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -88,6 +92,56 @@ pub enum OutputError {
     NoSuchRun {
         /// The run id.
         run: String,
+    },
+    /// A published run was to be discarded.
+    #[error(
+        "run {run} is published, and only unpublished runs are discarded\nhint: `nightcap compact OUTPUT` removes the rows that newer ones replace, with --keep-keys those gone from the manifest"
+    )]
+    IsPublished {
+        /// The run id.
+        run: String,
+    },
+    /// Somebody is at work on the run.
+    #[error(
+        "process {pid} on {host} is at work on run {run}\nhint: wait until it has ended, or stop it; if it was killed, its run counts as given up a minute later"
+    )]
+    Alive {
+        /// The run id.
+        run: String,
+        /// Name of the machine.
+        host: String,
+        /// Process number.
+        pid: u32,
+    },
+    /// A new run's name that is in use.
+    #[error("there is or was a run {run} in this OUTPUT\nhint: use another --run-id, or leave it out")]
+    NameTaken {
+        /// The run id.
+        run: String,
+    },
+    /// Only all parts of a compaction hold what the runs that it supersedes held.
+    #[error(
+        "run {run} is a compaction, which is published whole or not at all\nhint: run `nightcap compact` again; it starts afresh and loses nothing"
+    )]
+    PartialCompaction {
+        /// The run id.
+        run: String,
+    },
+    /// Nothing of the run can be published.
+    #[error(
+        "run {run} has no finished part, so nothing was published\nhint: run the job again to go on with it, or `nightcap discard OUTPUT --run-id {run}` to remove it"
+    )]
+    NoParts {
+        /// The run id.
+        run: String,
+    },
+    /// Runs that cannot become one.
+    #[error(
+        "OUTPUT cannot be compacted: {found}; nothing was changed\nhint: `nightcap status OUTPUT --check` looks at every part; with --keep-keys, --key names the manifest's key column"
+    )]
+    CannotCompact {
+        /// What is in the way.
+        found: String,
     },
     /// Parts that are not there yet.
     #[error(
@@ -166,10 +220,16 @@ impl Counts {
     }
 }
 
+/// Folder of a run's parts within OUTPUT.
+#[must_use]
+pub fn part_folder(run: &str) -> String {
+    format!("run={run}")
+}
+
 /// Path of a part within OUTPUT.
 #[must_use]
 pub fn part_path(run: &str, part: u64) -> String {
-    format!("run={run}/part-{part:06}.parquet")
+    format!("{}/part-{part:06}.parquet", part_folder(run))
 }
 
 /// Folder of a run's records within OUTPUT.

@@ -115,10 +115,8 @@ impl PartEncoder {
     }
 
     fn write(&self, part: u64, carried: &[RecordBatch], results: &[RowResult]) -> Result<Vec<u8>, ParquetError> {
-        let batch = self.batch(carried, results)?;
-        let mut writer = ArrowWriter::try_new(Vec::new(), self.schema.clone(), Some(self.properties(part, results)))?;
-        writer.write(&batch)?;
-        writer.into_inner()
+        let (run, plan_digest) = (&self.stamp.run, &self.stamp.plan_digest);
+        encode_batch(&self.batch(carried, results)?, &PartFooter { run, plan_digest, part, counts: &count(results) })
     }
 
     fn batch(&self, carried: &[RecordBatch], results: &[RowResult]) -> Result<RecordBatch, ParquetError> {
@@ -186,31 +184,45 @@ impl PartEncoder {
         arrays.push(Arc::new(Int64Array::from_value(self.stamp.run_seq, results.len())));
         Ok(arrays)
     }
+}
 
-    fn properties(&self, part: u64, results: &[RowResult]) -> WriterProperties {
-        let counts = count(results);
-        let value = |key: &str, value: String| KeyValue::new(format!("nightcap.{key}"), value);
-        let footer = vec![
-            value("run", self.stamp.run.clone()),
-            value("plan", self.stamp.plan_digest.clone()),
-            value("part", part.to_string()),
-            value("counts", serde_json::to_string(&counts).unwrap_or_default()),
-        ];
-        let mut properties = WriterProperties::builder()
-            .set_compression(Compression::ZSTD(ZstdLevel::default()))
-            .set_created_by(format!("nightcap {}", env!("CARGO_PKG_VERSION")))
-            .set_key_value_metadata(Some(footer));
-        for field in self.schema.fields() {
-            if let DataType::FixedSizeList(element, _) = field.data_type() {
-                // Vectors are noise to a compressor and to a dictionary: both only cost the readers time.
-                let path = ColumnPath::new(vec![field.name().clone(), "list".to_owned(), element.name().clone()]);
-                properties = properties
-                    .set_column_compression(path.clone(), Compression::UNCOMPRESSED)
-                    .set_column_dictionary_enabled(path, false);
-            }
+/// What a part's footer says of it.
+pub(super) struct PartFooter<'a> {
+    pub(super) run: &'a str,
+    pub(super) plan_digest: &'a str,
+    pub(super) part: u64,
+    pub(super) counts: &'a Counts,
+}
+
+/// The Parquet bytes of a part that holds the rows of `batch`.
+pub(super) fn encode_batch(batch: &RecordBatch, footer: &PartFooter<'_>) -> Result<Vec<u8>, ParquetError> {
+    let mut writer = ArrowWriter::try_new(Vec::new(), batch.schema(), Some(properties(&batch.schema(), footer)))?;
+    writer.write(batch)?;
+    writer.into_inner()
+}
+
+fn properties(schema: &Schema, footer: &PartFooter<'_>) -> WriterProperties {
+    let value = |key: &str, value: String| KeyValue::new(format!("nightcap.{key}"), value);
+    let footer = vec![
+        value("run", footer.run.to_owned()),
+        value("plan", footer.plan_digest.to_owned()),
+        value("part", footer.part.to_string()),
+        value("counts", serde_json::to_string(footer.counts).unwrap_or_default()),
+    ];
+    let mut properties = WriterProperties::builder()
+        .set_compression(Compression::ZSTD(ZstdLevel::default()))
+        .set_created_by(format!("nightcap {}", env!("CARGO_PKG_VERSION")))
+        .set_key_value_metadata(Some(footer));
+    for field in schema.fields() {
+        if let DataType::FixedSizeList(element, _) = field.data_type() {
+            // Vectors are noise to a compressor and to a dictionary: both only cost the readers time.
+            let path = ColumnPath::new(vec![field.name().clone(), "list".to_owned(), element.name().clone()]);
+            properties = properties
+                .set_column_compression(path.clone(), Compression::UNCOMPRESSED)
+                .set_column_dictionary_enabled(path, false);
         }
-        properties.build()
     }
+    properties.build()
 }
 
 /// Picks one vector out of a row's output.

@@ -1,6 +1,6 @@
 //! Reads and conditional writes under OUTPUT, through `object_store`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -27,6 +27,8 @@ pub enum Put {
 pub struct OutputStore {
     store: Arc<dyn ObjectStore>,
     runtime: tokio::runtime::Runtime,
+    /// The folder, where OUTPUT is one on this machine's disks.
+    local: Option<PathBuf>,
 }
 
 impl OutputStore {
@@ -53,7 +55,7 @@ impl OutputStore {
         let store = LocalFileSystem::new_with_prefix(path)
             .map_err(|source| OutputError::Store { action: "open", path: String::new(), source })?
             .with_fsync(true);
-        Ok(Self { store: Arc::new(store), runtime })
+        Ok(Self { store: Arc::new(store), runtime, local: Some(path.to_owned()) })
     }
 
     /// Puts `bytes` at `path` unless something is there: in one step, never half.
@@ -94,6 +96,35 @@ impl OutputStore {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
             Err(source) => Err(store_error("remove", path, source)),
         }
+    }
+
+    /// Removes what only a local disk has and no listing shows: the staging files `NAME#1` of puts that were killed, and
+    /// `folder` itself once it is empty.
+    ///
+    /// # Errors
+    /// [`OutputError::Folder`].
+    pub fn sweep(&self, folder: &str) -> Result<(), OutputError> {
+        let Some(root) = &self.local else { return Ok(()) };
+        let path = root.join(folder);
+        let failed = |source| OutputError::Folder { path: path.clone(), source };
+        let entries = match std::fs::read_dir(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            entries => entries.map_err(failed)?,
+        };
+        for entry in entries {
+            let entry = entry.map_err(failed)?;
+            let name = entry.file_name();
+            let number = name.to_str().and_then(|name| name.rsplit_once('#')).map(|(_, number)| number);
+            if number.is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())) {
+                match std::fs::remove_file(entry.path()) {
+                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                    removed => removed.map_err(failed)?,
+                }
+            }
+        }
+        // One that is not empty holds what is not ours, and stays.
+        let _ = std::fs::remove_dir(&path);
+        Ok(())
     }
 
     /// When the object at `path` was last put, by the storage's own clock, or None.

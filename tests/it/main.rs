@@ -9,8 +9,11 @@
     reason = "a test fails by panicking, writes its own files and says on stderr what it skips"
 )]
 
+mod check;
 #[allow(unreachable_pub, reason = "a module of a test binary")]
 mod common;
+mod compact;
+mod discard;
 mod engine;
 mod inputs;
 mod interruptions;

@@ -1,0 +1,15 @@
+//! `nightcap discard`: remove an unpublished run.
+
+use crate::cli::DiscardArgs;
+use crate::error::Error;
+use crate::exit::Status;
+use crate::output::discard::discard;
+use crate::output::store::OutputStore;
+use crate::plan::claim::check_run_id;
+
+pub(super) fn execute(args: &DiscardArgs) -> Result<Status, Error> {
+    check_run_id(&args.run_id)?;
+    let parts = discard(&OutputStore::open(&args.output)?, &args.run_id)?;
+    tracing::info!(run = args.run_id, parts, "discarded");
+    Ok(Status::Done)
+}

@@ -1,0 +1,311 @@
+//! Compaction over several nights: the view of the newest rows is the same before, after, and after any kill in between.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::process::{Output, Stdio};
+
+use arrow::util::display::array_value_to_string;
+use nightcap::output::compact::{Outcome, Request};
+use nightcap::output::store::OutputStore;
+use parquet::file::reader::{FileReader, SerializedFileReader};
+
+use crate::common::{Workplace, nightcap, picture, read_parquet, strings, write_parquet};
+
+/// Where a process can be killed between two changes of OUTPUT.
+const POINTS: [&str; 3] = ["before_put", "after_put", "before_delete"];
+
+fn write_manifest(workplace: &Workplace, rows: impl Iterator<Item = u32> + Clone) {
+    let columns = vec![
+        ("id", strings(rows.clone().map(|row| Some(format!("row-{row:04}"))))),
+        ("image", strings(rows.clone().map(|row| Some(format!("photos/{row}.png"))))),
+        ("title", strings(rows.map(|row| (row % 3 == 0).then(|| format!("title {row}"))))),
+    ];
+    write_parquet(&workplace.path("manifest.parquet"), columns, 16);
+}
+
+fn photo(workplace: &Workplace, row: u32, content: &[u8]) {
+    let path = workplace.path(&format!("photos/{row}.png"));
+    let _ = std::fs::remove_file(&path);
+    std::fs::write(path, content).unwrap();
+}
+
+/// A file that cannot be opened tonight and may be on another night.
+fn loop_of_links(workplace: &Workplace, row: u32) {
+    let path = workplace.path(&format!("photos/{row}.png"));
+    let _ = std::fs::remove_file(&path);
+    std::os::unix::fs::symlink(&path, &path).unwrap();
+}
+
+/// Three nights in parts of four rows: rows that stay, change, break for good, are mended, and fail in ways that may pass.
+fn nights() -> Workplace {
+    let workplace = Workplace::with_pictures(12, 4);
+    let lenient = ["--set", "limits.max_failed_fraction=1.0"];
+    photo(&workplace, 3, b"not a picture");
+    loop_of_links(&workplace, 5);
+    loop_of_links(&workplace, 6);
+    write_manifest(&workplace, 0..12);
+    workplace.run_ok(&[&["--run-id", "monday"], &lenient[..]].concat());
+
+    photo(&workplace, 0, &picture(100));
+    photo(&workplace, 5, &picture(5));
+    photo(&workplace, 7, b"broken since");
+    (12..15).for_each(|row| photo(&workplace, row, &picture(row)));
+    write_manifest(&workplace, 0..15);
+    workplace.run_ok(&[&["--run-id", "tuesday"], &lenient[..]].concat());
+
+    photo(&workplace, 3, &picture(3));
+    photo(&workplace, 12, &picture(112));
+    loop_of_links(&workplace, 8);
+    workplace.run_ok(&[&["--run-id", "wednesday"], &lenient[..]].concat());
+    assert_eq!(workplace.published("out"), ["monday", "tuesday", "wednesday"]);
+    workplace
+}
+
+fn compact(workplace: &Workplace, output: &str, arguments: &[&str]) -> Output {
+    nightcap().arg("compact").arg(workplace.path(output)).args(arguments).output().unwrap()
+}
+
+fn compact_ok(workplace: &Workplace, output: &str, arguments: &[&str]) -> serde_json::Value {
+    let ended = compact(workplace, output, arguments);
+    assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
+    serde_json::from_slice(&ended.stdout).unwrap_or_default()
+}
+
+fn assert_clean(workplace: &Workplace, output: &str) {
+    let status = nightcap().arg("status").arg(workplace.path(output)).arg("--check").output().unwrap();
+    assert_eq!(status.status.code(), Some(0), "{}", String::from_utf8_lossy(&status.stdout));
+}
+
+fn counting(workplace: &Workplace, output: &str) -> Vec<String> {
+    let record = |run: &String| -> serde_json::Value {
+        let path = workplace.path(&format!("{output}/_nightcap/published/{run}.json"));
+        serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+    };
+    let runs = workplace.published(output);
+    let gone: BTreeSet<String> = runs
+        .iter()
+        .flat_map(|run| record(run)["supersedes"].as_array().cloned().unwrap_or_default())
+        .map(|run| run.as_str().unwrap().to_owned())
+        .collect();
+    runs.into_iter().filter(|run| !gone.contains(run)).collect()
+}
+
+/// Every column of the newest row of each key that is no failure that may pass, by key.
+fn view(workplace: &Workplace, output: &str) -> BTreeMap<String, Vec<String>> {
+    let mut newest: BTreeMap<String, (i64, Vec<String>)> = BTreeMap::new();
+    for run in counting(workplace, output) {
+        let rows = workplace.rows(output, Some(&run));
+        let (keys, kinds) = (rows.text("id"), rows.text("error_kind"));
+        for row in 0..rows.len() {
+            if kinds[row].as_deref() == Some("io") {
+                continue;
+            }
+            let columns: Vec<String> =
+                rows.0.columns().iter().map(|column| array_value_to_string(column, row).unwrap()).collect();
+            let run_seq: i64 = columns.last().unwrap().parse().unwrap();
+            let key = keys[row].clone().unwrap();
+            if newest.get(&key).is_none_or(|(seen, _)| *seen < run_seq) {
+                newest.insert(key, (run_seq, columns));
+            }
+        }
+    }
+    newest.into_iter().map(|(key, (_, columns))| (key, columns)).collect()
+}
+
+fn copy_output(workplace: &Workplace, to: &str) {
+    let _ = std::fs::remove_dir_all(workplace.path(to));
+    let copied = std::process::Command::new("cp").arg("-a").arg(workplace.path("out")).arg(workplace.path(to)).status();
+    assert!(copied.unwrap().success());
+}
+
+fn folders(path: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap());
+    let mut names: Vec<String> = entries
+        .filter(|entry| entry.file_type().unwrap().is_dir())
+        .map(|entry| entry.file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+/// Names of footer entries, and compression of each column.
+fn form(path: &Path) -> (Vec<String>, Vec<String>) {
+    let reader = SerializedFileReader::new(std::fs::File::open(path).unwrap()).unwrap();
+    let metadata = reader.metadata();
+    let entries =
+        metadata.file_metadata().key_value_metadata().unwrap().iter().map(|entry| entry.key.clone()).collect();
+    let columns = metadata.row_group(0).columns().iter();
+    (entries, columns.map(|column| format!("{} {:?}", column.column_path(), column.compression())).collect())
+}
+
+#[test]
+fn the_newest_rows_are_the_same_before_and_after() {
+    let workplace = nights();
+    let before = view(&workplace, "out");
+    assert_eq!(before.len(), 14, "15 keys, one of which has never been read");
+    let original = workplace.path("out/run=monday/part-000000.parquet");
+    let (schema, original_form) = (read_parquet(&original).schema(), form(&original));
+
+    let record = compact_ok(&workplace, "out", &["--run-id", "all"]);
+    assert_eq!((&record["rows"], &record["ok"], &record["failed"]), (&14.into(), &13.into(), &1.into()));
+    assert_eq!((&record["transient"], &record["deleted"], &record["parts"]), (&3.into(), &0.into(), &4.into()));
+    assert_eq!(record["supersedes"], serde_json::json!(["monday", "tuesday", "wednesday"]));
+    assert_eq!(workplace.published("out"), ["all"]);
+    assert!(view(&workplace, "out") == before, "a row changed");
+    assert_clean(&workplace, "out");
+    assert_eq!(folders(&workplace.path("out")), ["_nightcap", "run=all"]);
+    assert_eq!(folders(&workplace.path("out/_nightcap/runs")), ["all"]);
+
+    let part = workplace.path("out/run=all/part-000000.parquet");
+    assert_eq!(read_parquet(&part).schema().fields(), schema.fields());
+    assert_eq!(form(&part), original_form);
+    let seqs: Vec<String> = view(&workplace, "out").into_values().map(|row| row.last().unwrap().clone()).collect();
+    let of = |rows: &[usize]| rows.iter().map(|row| seqs[*row].clone()).collect::<Vec<_>>();
+    assert_eq!(of(&[1, 0, 3]), ["1", "2", "3"], "each row keeps the run_seq of the night that made it");
+
+    let again = compact(&workplace, "out", &[]);
+    assert!(again.status.success() && again.stdout.is_empty());
+    assert!(String::from_utf8(again.stderr).unwrap().contains("there is nothing to do"));
+    assert_eq!(workplace.published("out"), ["all"]);
+    let taken = compact(&workplace, "out", &["--run-id", "monday"]);
+    assert!(taken.status.success(), "nothing to do comes before a name that is not needed");
+
+    // The next night takes what may have passed, and nothing else.
+    workplace.run_ok(&["--run-id", "thursday", "--set", "limits.max_failed_fraction=1.0"]);
+    let ids: BTreeSet<_> = workplace.rows("out", Some("thursday")).text("id").into_iter().flatten().collect();
+    assert_eq!(ids, ["row-0006", "row-0008"].map(str::to_owned).into());
+    let taken = compact(&workplace, "out", &["--run-id", "monday"]);
+    let message = String::from_utf8(taken.stderr).unwrap();
+    assert!(taken.status.code() == Some(2) && message.contains("there is or was a run monday"), "{message}");
+    compact_ok(&workplace, "out", &["--run-id", "more"]);
+    assert_eq!(workplace.published("out"), ["more"]);
+    assert!(view(&workplace, "out") == before);
+    assert_clean(&workplace, "out");
+}
+
+#[test]
+fn keys_that_are_not_kept_are_deleted() {
+    let workplace = nights();
+    let before = view(&workplace, "out");
+    let refused = |arguments: &[&str], expected: &str| {
+        let ended = compact(&workplace, "out", arguments);
+        let message = String::from_utf8(ended.stderr).unwrap();
+        assert!(ended.status.code() == Some(2) && message.contains(expected), "{message}");
+        assert!(view(&workplace, "out") == before && workplace.published("out").len() == 3);
+    };
+    let manifest = workplace.path("manifest.parquet");
+    let manifest = manifest.to_str().unwrap();
+    refused(&["--keep-keys", manifest, "--key", "image"], "none of the keys in OUTPUT occurs in");
+    refused(&["--keep-keys", manifest, "--key", "nowhere"], "found: columns id, image, title");
+    refused(&["--keep-keys", "missing.parquet"], "No such file");
+
+    write_manifest(&workplace, (0..15).filter(|row| ![1, 7, 12].contains(row)));
+    let record = compact_ok(&workplace, "out", &["--keep-keys", manifest, "--run-id", "kept"]);
+    assert_eq!((&record["rows"], &record["deleted"]), (&11.into(), &5.into()), "1 once, 7 and 12 on two nights");
+    let mut expected = before;
+    for gone in ["row-0001", "row-0007", "row-0012"] {
+        assert!(expected.remove(gone).is_some());
+    }
+    assert!(view(&workplace, "out") == expected);
+    assert_clean(&workplace, "out");
+}
+
+#[test]
+fn killed_at_every_change_and_run_again() {
+    let workplace = nights();
+    let before = view(&workplace, "out");
+    let mut kills = 0;
+    for point in POINTS {
+        for count in 1.. {
+            copy_output(&workplace, "killed");
+            let place = format!("{point}:{count}");
+            let mut command = nightcap();
+            command.arg("compact").arg(workplace.path("killed")).args(["--run-id", "first"]);
+            let ended = command.env("NIGHTCAP_KILL_AT", &place).output().unwrap();
+            if ended.status.success() {
+                break;
+            }
+            assert_eq!(ended.status.code(), None, "{place}: {}", String::from_utf8_lossy(&ended.stderr));
+            kills += 1;
+            assert!(view(&workplace, "killed") == before, "{place}: a row changed");
+            compact_ok(&workplace, "killed", &[]);
+            let published = workplace.published("killed");
+            assert_eq!(published.len(), 1, "{place}");
+            assert!(view(&workplace, "killed") == before, "{place}: a row changed");
+            assert_clean(&workplace, "killed");
+            let run = &published[0];
+            assert_eq!(folders(&workplace.path("killed")), ["_nightcap".to_owned(), format!("run={run}")], "{place}");
+            assert_eq!(folders(&workplace.path("killed/_nightcap/runs")), [run.as_str()], "{place}");
+        }
+    }
+    // Eight puts, each with two points, and the files of three runs.
+    assert!(kills > 30, "{kills}");
+}
+
+#[test]
+fn a_compaction_is_published_whole_or_not_at_all() {
+    let workplace = nights();
+    let killed = nightcap()
+        .arg("compact")
+        .arg(workplace.path("out"))
+        .args(["--run-id", "half"])
+        .env("NIGHTCAP_KILL_AT", "after_put:4")
+        .output()
+        .unwrap();
+    assert_eq!(killed.status.code(), None);
+    let partial =
+        nightcap().arg("finalize").arg(workplace.path("out")).args(["--run-id", "half", "--partial"]).output().unwrap();
+    let message = String::from_utf8(partial.stderr).unwrap();
+    assert!(partial.status.code() == Some(2) && message.contains("is a compaction"), "{message}");
+    // Somebody else is at work on it.
+    let heartbeat = workplace.path("out/_nightcap/runs/half/heartbeat-elsewhere-7");
+    std::fs::write(&heartbeat, r#"{"host": "elsewhere", "boot": null, "pid": 7, "started": null}"#).unwrap();
+    let refused = compact(&workplace, "out", &[]);
+    let message = String::from_utf8(refused.stderr).unwrap();
+    assert!(refused.status.code() == Some(75) && message.contains("process 7 on elsewhere"), "{message}");
+    // A night goes on beside it.
+    photo(&workplace, 1, &picture(200));
+    workplace.run_ok(&["--set", "limits.max_failed_fraction=1.0"]);
+    std::fs::remove_file(&heartbeat).unwrap();
+    let before = view(&workplace, "out");
+    compact_ok(&workplace, "out", &[]);
+    assert!(view(&workplace, "out") == before);
+    assert_clean(&workplace, "out");
+}
+
+#[test]
+fn a_stop_changes_nothing() {
+    let workplace = nights();
+    let before = view(&workplace, "out");
+    let open = || OutputStore::open(&workplace.path("out")).unwrap();
+    let stopped = nightcap::output::compact::compact(&open(), open(), &Request::default(), &|| true).unwrap();
+    assert!(matches!(stopped, Outcome::Stopped));
+    assert_eq!(workplace.published("out").len(), 3);
+    compact_ok(&workplace, "out", &[]);
+    assert!(view(&workplace, "out") == before);
+    assert_eq!(folders(&workplace.path("out")).len(), 2);
+}
+
+#[test]
+fn two_at_once_lose_nothing() {
+    let workplace = nights();
+    let before = view(&workplace, "out");
+    for _ in 0..5 {
+        copy_output(&workplace, "twice");
+        let spawn = |run: &str| {
+            let mut command = nightcap();
+            command.arg("compact").arg(workplace.path("twice")).args(["--run-id", run]).stdout(Stdio::null());
+            command.stderr(Stdio::piped()).spawn().unwrap()
+        };
+        for ended in [spawn("one"), spawn("two")].map(|child| child.wait_with_output().unwrap()) {
+            // The slower one may find that its sources are gone, or leave it to the other.
+            let said = String::from_utf8_lossy(&ended.stderr);
+            assert!(matches!(ended.status.code(), Some(0 | 2 | 75)) && !said.contains("panicked"), "{said}");
+            assert!(view(&workplace, "twice") == before, "{said}");
+        }
+        compact_ok(&workplace, "twice", &[]);
+        assert_eq!(workplace.published("twice").len(), 1);
+        assert!(view(&workplace, "twice") == before);
+        assert_clean(&workplace, "twice");
+    }
+}
