@@ -40,6 +40,18 @@ pub enum Error {
     /// The storage failed while parts were being made.
     #[error("{0}\nhint: the parts already written stay; run the same command again to go on")]
     Interrupted(Box<Self>),
+    /// The place that images come from does not answer.
+    #[error(
+        "{failures} images in a row could not be read ({kind}), and their storage does not answer: {why}\nhint: nothing of the part they are in was written; when the storage is back, run the same command again to go on. If it is as it should be, `limits.outage_after = 0` makes failed rows of them"
+    )]
+    Outage {
+        /// Storage failures of one kind in a row.
+        failures: u64,
+        /// That kind.
+        kind: &'static str,
+        /// What the look at the root found.
+        why: String,
+    },
     /// A thread or timer that the operating system refused.
     #[error("cannot {action}: {source}")]
     System {
@@ -55,7 +67,7 @@ impl Error {
     #[must_use]
     pub const fn status(&self) -> Status {
         match self {
-            Self::Interrupted(_) => Status::Stopped,
+            Self::Interrupted(_) | Self::Outage { .. } => Status::Stopped,
             _ => Status::Refused,
         }
     }
@@ -65,7 +77,7 @@ impl Error {
     pub fn while_making_parts(self) -> Self {
         match self {
             Self::Output(OutputError::Store { .. } | OutputError::Folder { .. })
-            | Self::Manifest(ManifestError::Io { .. })
+            | Self::Manifest(ManifestError::Io { .. } | ManifestError::Storage { .. })
             | Self::System { .. } => Self::Interrupted(Box::new(self)),
             other => other,
         }

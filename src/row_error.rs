@@ -41,6 +41,12 @@ pub enum ErrorKind {
     NonFiniteOutput,
     /// The storage did not answer in time.
     Timeout,
+    /// The storage asked for fewer requests (status 429 or 503).
+    Throttled,
+    /// The storage failed (another status from 500).
+    ServerError,
+    /// The connection could not be made, or broke off.
+    Connection,
     /// The storage failed in another way that may pass.
     Io,
 }
@@ -49,7 +55,13 @@ impl ErrorKind {
     /// Whether the same row may well succeed on another night.
     #[must_use]
     pub const fn is_transient(self) -> bool {
-        matches!(self, Self::Timeout | Self::Io)
+        matches!(self, Self::Timeout | Self::Throttled | Self::ServerError | Self::Connection | Self::Io)
+    }
+
+    /// Whether it is about the storage rather than about one image: many in a row may be an outage.
+    #[must_use]
+    pub const fn is_of_storage(self) -> bool {
+        self.is_transient() || matches!(self, Self::NotFound | Self::Forbidden)
     }
 
     /// The name written to the `error_kind` column.
@@ -66,6 +78,9 @@ impl ErrorKind {
             Self::InvalidUri => "invalid_uri",
             Self::NonFiniteOutput => "non_finite_output",
             Self::Timeout => "timeout",
+            Self::Throttled => "throttled",
+            Self::ServerError => "server_error",
+            Self::Connection => "connection",
             Self::Io => "io",
         }
     }

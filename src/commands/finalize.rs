@@ -11,7 +11,7 @@ pub(super) fn execute(args: &FinalizeArgs, context: &mut Context<'_>) -> Result<
     if args.partial {
         return Err(not_supported("--partial"));
     }
-    let store = OutputStore::open(&args.output)?;
+    let store = OutputStore::from_argument(&args.output)?;
     let published = finalize(&store, &args.run_id)?;
     print(context, &to_json(&published)?)?;
     Ok(judge(&published.counts, &load_plan(&store, &args.run_id)?.failures))

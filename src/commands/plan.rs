@@ -1,6 +1,7 @@
 //! `nightcap plan`: what `run` would do.
 
 use std::fmt::Write;
+use std::path::Path;
 
 use super::prepare::prepare;
 use super::{Context, print};
@@ -16,8 +17,8 @@ pub(super) fn execute(args: &PlanArgs, context: &mut Context<'_>) -> Result<Stat
     let output = &prepared.job.output;
     let select = || prepared.select();
     let mut goes_on = None;
-    if output.path.exists() {
-        let store = OutputStore::open(&output.path)?;
+    if output.path.local().is_none_or(Path::exists) {
+        let store = OutputStore::open(&output.path, &prepared.storage)?;
         check_schema(&store, &prepared.schema)?;
         if let Some(plan) = unfinished(&store, &prepared.draft(&select))? {
             let done = present_parts(&store, &plan.run)?.len();
@@ -37,7 +38,7 @@ pub(super) fn execute(args: &PlanArgs, context: &mut Context<'_>) -> Result<Stat
     line("manifest", format!("{} files, {all} rows, {bytes} bytes", files.len()));
     line("rows", format!("{rows} selected"));
     line("parts", format!("{}, of up to {} rows each", rows.div_ceil(output.part_rows), output.part_rows));
-    line("output", output.path.display().to_string());
+    line("output", output.path.to_string());
     line("run", goes_on.unwrap_or_else(|| "a new one, with every selected row".to_owned()));
     if let Some(processor) = &prepared.processor {
         line("images", processor.describe());

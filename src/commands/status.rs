@@ -11,7 +11,7 @@ pub(super) fn execute(args: &StatusArgs, context: &mut Context<'_>) -> Result<St
     if args.check {
         return Err(not_supported("--check"));
     }
-    let status = OutputStatus::read(&OutputStore::open(&args.output)?)?;
+    let status = OutputStatus::read(&OutputStore::from_argument(&args.output)?)?;
     let text = if args.json { to_json(&status)? } else { status.to_string() };
     print(context, &text)?;
     Ok(Status::Done)

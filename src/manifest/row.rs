@@ -1,6 +1,5 @@
 //! One manifest row as the pipeline wants it: where its image is and what text comes with it.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, LargeBinaryArray, StringArray};
@@ -11,6 +10,7 @@ use arrow::record_batch::RecordBatch;
 use bytes::Bytes;
 
 use super::{ImageColumn, Manifest};
+use crate::storage::Location;
 
 /// Where a row's image comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,7 +35,7 @@ pub struct Row {
     /// The accompanying text, or the whole input of a text-only job.
     pub text: Option<String>,
     /// The folder of the manifest file, which relative image paths start from.
-    pub base: Arc<Path>,
+    pub base: Arc<Location>,
 }
 
 /// A run of manifest rows in memory: read once, handed on row by row.
@@ -44,7 +44,7 @@ pub struct RowBatch {
     keys: StringArray,
     image: Images,
     text: Option<StringArray>,
-    base: Arc<Path>,
+    base: Arc<Location>,
     /// The carried columns of the same rows, in output order.
     pub carried: RecordBatch,
 }
@@ -65,7 +65,7 @@ impl RowBatch {
         manifest: &Manifest,
         columns: &[usize],
         batch: &RecordBatch,
-        base: Arc<Path>,
+        base: Arc<Location>,
     ) -> Result<Self, ArrowError> {
         let column = |index: usize| -> Result<&ArrayRef, ArrowError> {
             let at = columns.iter().position(|&column| column == index);

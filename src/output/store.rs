@@ -2,16 +2,20 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::TryStreamExt;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as ObjectPath;
-use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutMode, PutOptions};
+use object_store::prefix::PrefixStore;
+use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutResult};
 use serde::de::DeserializeOwned;
 
 use super::OutputError;
 use crate::failpoint;
+use crate::row_error::ErrorKind;
+use crate::storage::{Failure, Location, Storage};
 
 /// What a conditional put found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +26,30 @@ pub enum Put {
     Exists,
 }
 
+/// Records are smaller than this, parts as a rule larger.
+const RECORD_BYTES: usize = 64 << 10;
+
+/// A put whose connection broke off may have succeeded; `object_store` does not repeat it, a conditional put may be repeated.
+const REPEATED_PUTS: usize = 3;
+
+/// Puts again while the connection breaks off.
+async fn persistently(mut put: impl AsyncFnMut() -> object_store::Result<PutResult>) -> object_store::Result<PutResult> {
+    let mut left = REPEATED_PUTS;
+    loop {
+        match put().await {
+            Err(error) if left > 0 && matches!(Failure::of(&error).kind, ErrorKind::Connection | ErrorKind::Timeout) => {
+                left -= 1;
+                tracing::debug!("putting again: {}", Failure::of(&error));
+                tokio::time::sleep(PAUSE).await;
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+/// Between a put that broke off and the next.
+const PAUSE: Duration = Duration::from_millis(500);
+
 /// The objects of one OUTPUT. Calls block; they may come from any thread.
 #[derive(Debug)]
 pub struct OutputStore {
@@ -30,33 +58,64 @@ pub struct OutputStore {
 }
 
 impl OutputStore {
-    /// Opens OUTPUT for writing, creating the folder.
+    /// Opens OUTPUT for writing, creating a local folder.
     ///
     /// # Errors
-    /// [`OutputError::Folder`] when it cannot be created, read or written.
-    pub fn create(path: &Path) -> Result<Self, OutputError> {
-        let folder = |source| OutputError::Folder { path: path.to_owned(), source };
-        std::fs::create_dir_all(path).map_err(folder)?;
-        // A folder that cannot take a file is better known now than after the first part was computed.
-        tempfile::tempfile_in(path).map_err(folder)?;
-        Self::open(path)
+    /// [`OutputError::Folder`] when it cannot be created, read or written, [`OutputError::Unreachable`] when it cannot be listed.
+    pub fn create(location: &Location, storage: &Storage) -> Result<Self, OutputError> {
+        if let Some(path) = location.local() {
+            let folder = |source| OutputError::Folder { path: path.to_owned(), source };
+            std::fs::create_dir_all(path).map_err(folder)?;
+            // A folder that cannot take a file is better known now than after the first part was computed.
+            tempfile::tempfile_in(path).map_err(folder)?;
+        }
+        Self::open(location, storage)
     }
 
-    /// Opens an OUTPUT that exists.
+    /// Opens an OUTPUT that exists. A bucket's folders do not exist or not: there, one without objects is an empty OUTPUT.
     ///
     /// # Errors
-    /// [`OutputError::Folder`] when it is no readable folder.
-    pub fn open(path: &Path) -> Result<Self, OutputError> {
-        let folder = |source| OutputError::Folder { path: path.to_owned(), source };
-        std::fs::read_dir(path).map_err(folder)?;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(folder)?;
-        let store = LocalFileSystem::new_with_prefix(path)
-            .map_err(|source| OutputError::Store { action: "open", path: String::new(), source })?
-            .with_fsync(true);
-        Ok(Self { store: Arc::new(store), runtime })
+    /// As [`OutputStore::create`].
+    pub fn open(location: &Location, storage: &Storage) -> Result<Self, OutputError> {
+        let system = |source| OutputError::Folder { path: location.to_string().into(), source };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(system)?;
+        let store: Arc<dyn ObjectStore> = match location {
+            Location::Local(path) => {
+                let folder = |source| OutputError::Folder { path: path.clone(), source };
+                std::fs::read_dir(path).map_err(folder)?;
+                let store = LocalFileSystem::new_with_prefix(path)
+                    .map_err(|source| OutputError::Store { action: "open", path: String::new(), source })?;
+                Arc::new(store.with_fsync(true))
+            }
+            Location::Http(_) => return Err(OutputError::WebServer { location: location.clone() }),
+            Location::Object { .. } => {
+                let unreachable = |source| OutputError::Unreachable { location: location.clone(), source };
+                let (store, prefix) = storage.open(location).map_err(unreachable)?;
+                let store = PrefixStore::new(store, prefix);
+                let first = async { store.list(None).try_next().await };
+                runtime.block_on(first).map_err(unreachable)?;
+                Arc::new(store)
+            }
+        };
+        Ok(Self { store, runtime })
     }
 
-    /// Puts `bytes` at `path` unless something is there: in one step, never half.
+    /// Opens an OUTPUT given as an argument, a path or URI; the environment says how it is reached.
+    ///
+    /// # Errors
+    /// As [`OutputStore::open`], and [`OutputError::Argument`].
+    pub fn from_argument(output: &Path) -> Result<Self, OutputError> {
+        let folder = |source| OutputError::Folder { path: output.to_owned(), source };
+        let location = match output.to_str() {
+            Some(text) => Location::Local(std::env::current_dir().map_err(folder)?)
+                .resolve(text)
+                .map_err(|error| OutputError::Argument { message: error.to_string() })?,
+            None => Location::Local(std::path::absolute(output).map_err(folder)?),
+        };
+        Self::open(&location, &Storage::from_environment())
+    }
+
+    /// Puts `bytes` at `path` unless something is there: in one step, never half. A record that says the same counts as created.
     ///
     /// # Errors
     /// [`OutputError::Store`] for anything but "exists".
@@ -64,9 +123,15 @@ impl OutputStore {
         let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
         failpoint::hit("before_put");
         let location = ObjectPath::from(path);
-        let put = self.store.put_opts(&location, bytes.into().into(), options);
+        let bytes: Bytes = bytes.into();
+        let small = bytes.len() <= RECORD_BYTES;
+        let put = persistently(async || self.store.put_opts(&location, bytes.clone().into(), options.clone()).await);
         let outcome = match self.runtime.block_on(put) {
             Ok(_) => Ok(Put::Created),
+            // A put whose answer was lost has been tried again, and found itself.
+            Err(object_store::Error::AlreadyExists { .. }) if small && self.get(path)?.as_ref() == Some(&bytes) => {
+                Ok(Put::Created)
+            }
             Err(object_store::Error::AlreadyExists { .. }) => Ok(Put::Exists),
             Err(source) => Err(OutputError::Store { action: "write", path: path.to_owned(), source }),
         };

@@ -3,7 +3,6 @@
 //! A row takes room in the byte budget when its size is known and holds it until it joins a batch.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
@@ -13,6 +12,7 @@ use super::budget::{Room, Turn};
 use crate::manifest::row::{ImageSource, RowBatch};
 use crate::preprocess::{DecodeLimits, ImageProcessor, PixelValues, decode};
 use crate::row_error::{ErrorKind, RowError, Stage};
+use crate::storage::Location;
 
 /// A row ready for the model, or failed on the way.
 pub(super) struct IngestedRow {
@@ -116,10 +116,10 @@ async fn fetch_inline(
     Ok(Fetched { bytes, room, listing: None })
 }
 
-async fn fetch_uri(stages: &Stages<'_>, uri: &str, base: &Path, turn: &mut Turn) -> Result<Fetched, RowError> {
+async fn fetch_uri(stages: &Stages<'_>, uri: &str, base: &Location, turn: &mut Turn) -> Result<Fetched, RowError> {
     let meter = &stages.metrics.fetch;
     let object = meter.busy_async(stages.fetcher.open(uri, base)).await?;
-    let listing = format!("{uri}\n{}\n{}", object.size, object.modified_ns);
+    let listing = format!("{uri}\n{}\n{}", object.size, object.version);
     let room = take_room(stages, turn, usize::try_from(object.size).unwrap_or(usize::MAX)).await;
     let bytes = meter.busy_async(object.bytes()).await?;
     Ok(Fetched { bytes, room, listing: Some(listing) })
