@@ -35,7 +35,11 @@ impl Fetcher {
     /// Asks the roots of some images that could not be had. None: they answer, so the images are at fault; else what is wrong.
     ///
     /// Folders and buckets must all answer. Of several web servers one is enough: images of the web come from thousands.
-    pub async fn outage<'a>(&self, roots: &Roots, images: impl IntoIterator<Item = (&'a str, &'a Location)>) -> Option<String> {
+    pub async fn outage<'a>(
+        &self,
+        roots: &Roots,
+        images: impl IntoIterator<Item = (&'a str, &'a Location)>,
+    ) -> Option<String> {
         let mut asked: Vec<&Location> = images.into_iter().filter_map(|(uri, base)| roots.of(uri, base)).collect();
         asked.sort_unstable();
         asked.dedup();

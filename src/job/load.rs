@@ -1,6 +1,6 @@
 //! From TOML text to a [`Job`]: keys first (so that a misspelt one is named with its line), then types, then ranges.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::Deserialize;
 use toml::de::{DeTable, DeValue};
@@ -196,7 +196,7 @@ impl InputFile {
                 return Err(JobFileError::Missing { key: "input.manifest", what });
             }
         };
-        let manifest = manifest.iter().map(|pattern| pattern("input.manifest", pattern, folder));
+        let manifest = manifest.iter().map(|text| pattern("input.manifest", text, folder));
         let manifest = manifest.collect::<Result<_, _>>()?;
         let key = self.key.ok_or(JobFileError::Missing { key: "input.key", what: "the column that names a row" })?;
         if self.image.is_none() && self.text.is_none() {

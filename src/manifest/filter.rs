@@ -85,7 +85,7 @@ fn copy_columns(file: &ManifestFile, columns: Vec<usize>) -> Result<NamedTempFil
     let copy = NamedTempFile::new().map_err(io)?;
     let metadata = file.metadata.metadata();
     let mask = ProjectionMask::roots(metadata.file_metadata().schema_descr(), columns);
-    let mut writer: Option<ArrowWriter<&File>> = None;
+    let mut writer: Option<ArrowWriter<File>> = None;
     for (row_group, group) in metadata.row_groups().iter().enumerate() {
         let leaves = group.columns().iter().enumerate().filter(|(leaf, _)| mask.leaf_included(*leaf));
         let chunks = leaves.map(|(_, column)| column.byte_range()).map(|(start, length)| start..start + length);
@@ -99,7 +99,10 @@ fn copy_columns(file: &ManifestFile, columns: Vec<usize>) -> Result<NamedTempFil
             })?;
             let writer = match &mut writer {
                 Some(writer) => writer,
-                None => writer.insert(ArrowWriter::try_new(copy.as_file(), batch.schema(), None).map_err(parquet)?),
+                None => {
+                    let file = copy.reopen().map_err(io)?;
+                    writer.insert(ArrowWriter::try_new(file, batch.schema(), None).map_err(parquet)?)
+                }
             };
             writer.write(&batch).map_err(parquet)?;
         }

@@ -81,9 +81,8 @@ impl<'a> ManifestReader<'a> {
         selection: RowSelection,
     ) -> Result<ParquetRecordBatchReader, ManifestError> {
         let path = &file.location;
-        let parquet = |source| {
-            storage_error(path, &source).unwrap_or(ManifestError::Parquet { path: path.clone(), source })
-        };
+        let parquet =
+            |source| storage_error(path, &source).unwrap_or(ManifestError::Parquet { path: path.clone(), source });
         let descriptor = file.metadata.metadata().file_metadata().schema_descr();
         let row_group = file.metadata.metadata().row_group(group);
         let mask = ProjectionMask::roots(descriptor, self.columns.iter().copied());

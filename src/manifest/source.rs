@@ -115,9 +115,9 @@ impl Remote {
             return self.fetch(start..end);
         };
         let mut windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
-        let kept = windows.get(&chunk.start).filter(|window| {
-            (window.start..window.start + window.bytes.len() as u64).contains(&start)
-        });
+        let kept = windows
+            .get(&chunk.start)
+            .filter(|window| (window.start..window.start + window.bytes.len() as u64).contains(&start));
         let window = if let Some(window) = kept {
             window.clone()
         } else {
@@ -176,9 +176,7 @@ impl ChunkReader for Source {
     fn get_read(&self, start: u64) -> Result<SourceRead, ParquetError> {
         match self {
             Self::Local(file) => Ok(SourceRead::Local(file.get_read(start)?)),
-            Self::Remote(remote) => {
-                Ok(SourceRead::Remote { remote: remote.clone(), at: start, ready: Bytes::new() })
-            }
+            Self::Remote(remote) => Ok(SourceRead::Remote { remote: remote.clone(), at: start, ready: Bytes::new() }),
         }
     }
 
@@ -221,10 +219,7 @@ impl Read for SourceRead {
 }
 
 /// The storage's error among the causes of a Parquet or Arrow error: the file was changed or cannot be read. None: it is damaged.
-pub(super) fn storage_error(
-    location: &Location,
-    error: &(dyn std::error::Error + 'static),
-) -> Option<ManifestError> {
+pub(super) fn storage_error(location: &Location, error: &(dyn std::error::Error + 'static)) -> Option<ManifestError> {
     let mut cause = Some(error);
     while let Some(error) = cause {
         if let Some(error) = error.downcast_ref::<object_store::Error>() {

@@ -33,11 +33,15 @@ const RECORD_BYTES: usize = 64 << 10;
 const REPEATED_PUTS: usize = 3;
 
 /// Puts again while the connection breaks off.
-async fn persistently(mut put: impl AsyncFnMut() -> object_store::Result<PutResult>) -> object_store::Result<PutResult> {
+async fn persistently(
+    mut put: impl AsyncFnMut() -> object_store::Result<PutResult>,
+) -> object_store::Result<PutResult> {
     let mut left = REPEATED_PUTS;
     loop {
         match put().await {
-            Err(error) if left > 0 && matches!(Failure::of(&error).kind, ErrorKind::Connection | ErrorKind::Timeout) => {
+            Err(error)
+                if left > 0 && matches!(Failure::of(&error).kind, ErrorKind::Connection | ErrorKind::Timeout) =>
+            {
                 left -= 1;
                 tracing::debug!("putting again: {}", Failure::of(&error));
                 tokio::time::sleep(PAUSE).await;
@@ -83,8 +87,11 @@ impl OutputStore {
             Location::Local(path) => {
                 let folder = |source| OutputError::Folder { path: path.clone(), source };
                 std::fs::read_dir(path).map_err(folder)?;
-                let store = LocalFileSystem::new_with_prefix(path)
-                    .map_err(|source| OutputError::Store { action: "open", path: String::new(), source })?;
+                let store = LocalFileSystem::new_with_prefix(path).map_err(|source| OutputError::Store {
+                    action: "open",
+                    path: String::new(),
+                    source,
+                })?;
                 Arc::new(store.with_fsync(true))
             }
             Location::Http(_) => return Err(OutputError::WebServer { location: location.clone() }),

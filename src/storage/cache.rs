@@ -20,7 +20,9 @@ impl Storage {
             return Ok(path.to_owned());
         }
         if let Location::Http(_) = location {
-            return Err(other("a web server cannot be listed; copy the model directory, or put it on s3://, gs:// or az://"));
+            return Err(other(
+                "a web server cannot be listed; copy the model directory, or put it on s3://, gs:// or az://",
+            ));
         }
         let (store, prefix) = self.open(location)?;
         let (listed, below) = (store.clone(), prefix.clone());
@@ -37,7 +39,8 @@ impl Storage {
             hasher.update(format!("\n{} {} {tag}", object.location, object.size).as_bytes());
         }
         let io = |error: std::io::Error| generic(error.into());
-        let models = models_folder().ok_or_else(|| other("neither XDG_CACHE_HOME nor HOME is set, so there is no cache"))?;
+        let models =
+            models_folder().ok_or_else(|| other("neither XDG_CACHE_HOME nor HOME is set, so there is no cache"))?;
         let folder = models.join(&hasher.finalize().to_hex()[..32]);
         if folder.is_dir() {
             return Ok(folder);
@@ -48,7 +51,8 @@ impl Storage {
         for object in objects {
             let name = object.location.prefix_match(&prefix);
             let name = name.map(|parts| parts.map(|part| part.as_ref().to_owned()).collect::<Vec<_>>().join("/"));
-            let name = name.filter(|name| !name.is_empty()).ok_or_else(|| other("an object without a name lies there"))?;
+            let name =
+                name.filter(|name| !name.is_empty()).ok_or_else(|| other("an object without a name lies there"))?;
             self.fetch_file(location, &object, &staging.path().join(name))?;
         }
         publish(staging, &folder).map_err(io)?;

@@ -262,7 +262,10 @@ mod tests {
         assert_eq!(seen("s3://bucket/sets", "photos/./../c%20d.jpg"), is("s3://bucket/sets/c%20d.jpg"));
         assert_eq!(seen("s3://bucket/sets", "/e.jpg"), is("/e.jpg"));
         assert_eq!(seen("https://host/sets/", "f g.jpg"), is("https://host/sets/f%20g.jpg"));
-        assert_eq!(seen("/", "https://me:secret@host:8000/h.jpg?signature=secret#x"), is("https://host:8000/h.jpg?..."));
+        assert_eq!(
+            seen("/", "https://me:secret@host:8000/h.jpg?signature=secret#x"),
+            is("https://host:8000/h.jpg?...")
+        );
         assert_eq!(seen("/", "ftp://host/a"), Err(NotALocation::Scheme("ftp".to_owned())));
         for wrong in ["s3://", "s3://me:secret@bucket/a", "file://elsewhere/a", " ", "http:///a"] {
             let error = seen("/", wrong).unwrap_err();
@@ -273,12 +276,14 @@ mod tests {
     #[test]
     fn folders_and_what_lies_in_them() {
         let location = |text: &str| Location::Local("/".into()).resolve(text).unwrap();
-        for (inside, root) in [("/a/b", "/a"), ("s3://b/x/y", "s3://b/x"), ("s3://b/x", "s3://b"), ("http://h/a/b", "http://h/a")]
+        for (inside, root) in
+            [("/a/b", "/a"), ("s3://b/x/y", "s3://b/x"), ("s3://b/x", "s3://b"), ("http://h/a/b", "http://h/a")]
         {
             assert!(location(inside).lies_in(&location(root)), "{inside}");
             assert_eq!(location(inside).common(&location(root)), Some(location(root)));
         }
-        for (outside, root) in [("/ab", "/a"), ("s3://b/xy", "s3://b/x"), ("gs://b/x", "s3://b/x"), ("http://g/a", "http://h")]
+        for (outside, root) in
+            [("/ab", "/a"), ("s3://b/xy", "s3://b/x"), ("gs://b/x", "s3://b/x"), ("http://g/a", "http://h")]
         {
             assert!(!location(outside).lies_in(&location(root)), "{outside}");
         }

@@ -87,10 +87,7 @@ impl Storage {
     ///
     /// # Errors
     /// Those of `work`, and when there is no thread for it.
-    pub(crate) fn wait<T: Send + 'static>(
-        &self,
-        work: impl Future<Output = Result<T>> + Send + 'static,
-    ) -> Result<T> {
+    pub(crate) fn wait<T: Send + 'static>(&self, work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
         let runtime = self.runtime().map_err(|error| generic(error.into()))?;
         wait_in(&runtime, work)
     }

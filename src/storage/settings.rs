@@ -163,8 +163,10 @@ impl StorageSettings {
 fn referred(name: &str) -> Result<String> {
     variable(name).ok_or_else(|| object_store::Error::Generic {
         store: "nightcap",
-        source: std::io::Error::other(format!("`[storage]` refers to the environment variable {name}, which is not set"))
-            .into(),
+        source: std::io::Error::other(format!(
+            "`[storage]` refers to the environment variable {name}, which is not set"
+        ))
+        .into(),
     })
 }
 
