@@ -55,7 +55,13 @@ impl ErrorKind {
     /// Whether the same row may well succeed on another night.
     #[must_use]
     pub const fn is_transient(self) -> bool {
-        matches!(self, Self::Timeout | Self::Throttled | Self::ServerError | Self::Connection | Self::Io)
+        self.is_outage() || matches!(self, Self::Io)
+    }
+
+    /// Whether it says that a server did not do its work, whatever it was asked for.
+    #[must_use]
+    pub const fn is_outage(self) -> bool {
+        matches!(self, Self::Timeout | Self::Throttled | Self::ServerError | Self::Connection)
     }
 
     /// Whether it is about the storage rather than about one image: many in a row may be an outage.

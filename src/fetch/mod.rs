@@ -37,8 +37,6 @@ pub struct Fetcher {
 pub struct Object<'a> {
     /// Bytes it has.
     pub size: u64,
-    /// What changes when its content does: the `ETag`, or the last modification in nanoseconds since 1970.
-    pub version: String,
     location: Location,
     fetcher: &'a Fetcher,
     result: GetResult,
@@ -88,7 +86,7 @@ impl Fetcher {
         let result = self.persistently(&location, async || self.get(&location).await).await?;
         let size = result.meta.size;
         self.check_size(size)?;
-        Ok(Object { size, version: version(&location, &result), location, fetcher: self, result })
+        Ok(Object { size, location, fetcher: self, result })
     }
 
     /// One attempt to open it: the headers are here, the body is not.
@@ -128,27 +126,37 @@ impl Fetcher {
     }
 }
 
+/// An image's bytes, with the version of the object that they are.
+#[derive(Debug)]
+pub struct Body {
+    /// All of them.
+    pub bytes: Bytes,
+    /// What changes when the content does: the `ETag`, or the last modification in nanoseconds since 1970.
+    pub version: String,
+}
+
 impl Object<'_> {
-    /// Reads it.
+    /// Reads it. After an attempt that failed, it is opened anew, so that headers and body always belong together.
     ///
     /// # Errors
-    /// As [`Fetcher::open`] for what may pass.
-    pub async fn bytes(self) -> Result<Bytes, RowError> {
-        let Self { size, version: seen, location, fetcher, result } = self;
+    /// As [`Fetcher::open`].
+    pub async fn body(self) -> Result<Body, RowError> {
+        let Self { location, fetcher, result, .. } = self;
         let mut opened = Some(result);
         let attempt = async || {
             let result = match opened.take() {
                 Some(result) => result,
                 None => fetcher.get(&location).await?,
             };
-            let changed = version(&location, &result) != seen;
+            let (size, version) = (result.meta.size, version(&location, &result));
+            fetcher.check_size(size)?;
             let read = async { result.bytes().await.map_err(|error| explain(&location, &error)) };
             let bytes = within(fetcher.timeout, &location, read).await?;
-            if changed || bytes.len() as u64 != size {
-                let message = format!("{location} changed while it was read: {size} bytes, then {}", bytes.len());
+            if bytes.len() as u64 != size {
+                let message = format!("{location}: expected {size} bytes, found {}", bytes.len());
                 return Err(RowError::new(Stage::Fetch, ErrorKind::Connection, message));
             }
-            Ok(bytes)
+            Ok(Body { bytes, version })
         };
         fetcher.persistently(&location, attempt).await
     }

@@ -85,8 +85,9 @@ impl Fetcher {
         let (store, path) = self.stores.open(root).map_err(|error| Failure::of(&error))?;
         if let Location::Http(_) = root {
             // A web server cannot be listed; one that says "not found" is there.
-            let answer = store.head(&path).await.map(drop).map_err(|error| Failure::of(&error));
-            return answer.or_else(|failure| if failure.kind.is_transient() { Err(failure) } else { Ok(()) });
+            let Err(error) = store.head(&path).await else { return Ok(()) };
+            let failure = Failure::of(&error);
+            return if failure.kind.is_outage() { Err(failure) } else { Ok(()) };
         }
         match store.list(Some(&path)).next().await {
             None | Some(Ok(_)) => Ok(()),

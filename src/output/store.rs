@@ -59,6 +59,8 @@ const PAUSE: Duration = Duration::from_millis(500);
 pub struct OutputStore {
     store: Arc<dyn ObjectStore>,
     runtime: tokio::runtime::Runtime,
+    /// Drives the connections.
+    _storage: Arc<Storage>,
 }
 
 impl OutputStore {
@@ -66,7 +68,7 @@ impl OutputStore {
     ///
     /// # Errors
     /// [`OutputError::Folder`] when it cannot be created, read or written, [`OutputError::Unreachable`] when it cannot be listed.
-    pub fn create(location: &Location, storage: &Storage) -> Result<Self, OutputError> {
+    pub fn create(location: &Location, storage: &Arc<Storage>) -> Result<Self, OutputError> {
         if let Some(path) = location.local() {
             let folder = |source| OutputError::Folder { path: path.to_owned(), source };
             std::fs::create_dir_all(path).map_err(folder)?;
@@ -80,7 +82,7 @@ impl OutputStore {
     ///
     /// # Errors
     /// As [`OutputStore::create`].
-    pub fn open(location: &Location, storage: &Storage) -> Result<Self, OutputError> {
+    pub fn open(location: &Location, storage: &Arc<Storage>) -> Result<Self, OutputError> {
         let system = |source| OutputError::Folder { path: location.to_string().into(), source };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(system)?;
         let store: Arc<dyn ObjectStore> = match location {
@@ -104,7 +106,7 @@ impl OutputStore {
                 Arc::new(store)
             }
         };
-        Ok(Self { store, runtime })
+        Ok(Self { store, runtime, _storage: storage.clone() })
     }
 
     /// Opens an OUTPUT given as an argument, a path or URI; the environment says how it is reached.
@@ -119,7 +121,7 @@ impl OutputStore {
                 .map_err(|error| OutputError::Argument { message: error.to_string() })?,
             None => Location::Local(std::path::absolute(output).map_err(folder)?),
         };
-        Self::open(&location, &Storage::from_environment())
+        Self::open(&location, &Arc::new(Storage::from_environment()))
     }
 
     /// Puts `bytes` at `path` unless something is there: in one step, never half. A record that says the same counts as created.

@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 
 use super::Stages;
 use super::budget::{Room, Turn};
+use crate::fetch::Body;
 use crate::manifest::row::{ImageSource, RowBatch};
 use crate::preprocess::{DecodeLimits, ImageProcessor, PixelValues, decode};
 use crate::row_error::{ErrorKind, RowError, Stage};
@@ -119,9 +120,9 @@ async fn fetch_inline(
 async fn fetch_uri(stages: &Stages<'_>, uri: &str, base: &Location, turn: &mut Turn) -> Result<Fetched, RowError> {
     let meter = &stages.metrics.fetch;
     let object = meter.busy_async(stages.fetcher.open(uri, base)).await?;
-    let listing = format!("{uri}\n{}\n{}", object.size, object.version);
     let room = take_room(stages, turn, usize::try_from(object.size).unwrap_or(usize::MAX)).await;
-    let bytes = meter.busy_async(object.bytes()).await?;
+    let Body { bytes, version } = meter.busy_async(object.body()).await?;
+    let listing = format!("{uri}\n{}\n{version}", bytes.len());
     Ok(Fetched { bytes, room, listing: Some(listing) })
 }
 

@@ -36,7 +36,8 @@ fn a_folder_of_images_that_goes_away_in_mid_run() {
     assert!((3..60).contains(&done), "{done} parts");
     // Still away: nothing is added. The folder of an unmounted disk is there and empty.
     std::fs::create_dir(&photos).unwrap();
-    assert_eq!(workplace.run(&["--run-id", "night"]).status.code(), Some(75));
+    let still = workplace.run(&["--run-id", "night"]);
+    assert_eq!(still.status.code(), Some(75), "{}", String::from_utf8_lossy(&still.stderr));
     assert_eq!(workplace.parts("out", "night").len(), done);
     std::fs::remove_dir(&photos).unwrap();
     std::fs::rename(&away, &photos).unwrap();
@@ -57,7 +58,11 @@ fn a_thousand_deleted_images_are_a_thousand_failed_rows() {
     });
     let ids = strings((0..1002).map(|row| Some(row.to_string())));
     let titles = strings((0..1002).map(|_| None::<&str>));
-    write_parquet(&workplace.path("manifest.parquet"), vec![("id", ids), ("image", images_of(images)), ("title", titles)], 300);
+    write_parquet(
+        &workplace.path("manifest.parquet"),
+        vec![("id", ids), ("image", images_of(images)), ("title", titles)],
+        300,
+    );
     let run = workplace.run(&[]);
     assert_eq!(run.status.code(), Some(1), "{}", String::from_utf8_lossy(&run.stderr));
     let kinds = workplace.rows("out", None).text("error_kind");
@@ -88,7 +93,11 @@ fn an_endpoint_that_dies_in_mid_run() {
     let images = (0..ROWS).map(|row| Some(format!("s3://night/dying/photos/{row}.png")));
     let ids = strings((0..ROWS).map(|row| Some(format!("row-{row:04}"))));
     let titles = strings((0..ROWS).map(|_| None::<&str>));
-    write_parquet(&workplace.path("remote.parquet"), vec![("id", ids), ("image", strings(images)), ("title", titles)], 100);
+    write_parquet(
+        &workplace.path("remote.parquet"),
+        vec![("id", ids), ("image", strings(images)), ("title", titles)],
+        100,
+    );
     let part = workplace.path("out/run=night/part-000002.parquet");
     let quick = ["--run-id", "night", "--set", "limits.retries=1", "--set", "limits.fetch_timeout_ms=2000"];
     let command = run_command(&workplace, &server.endpoint(), &settings, &quick);

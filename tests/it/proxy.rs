@@ -132,7 +132,8 @@ fn serve(mut client: TcpStream, port: u16, rules: &Mutex<Vec<Rule>>) -> std::io:
         let (method, path) = request.head[0].split_once(' ').unwrap();
         let fault = {
             let mut rules = rules.lock().unwrap();
-            let rule = rules.iter_mut().find(|rule| rule.left > 0 && rule.method == method && path.contains(&rule.path_part));
+            let rule =
+                rules.iter_mut().find(|rule| rule.left > 0 && rule.method == method && path.contains(&rule.path_part));
             rule.map(|rule| {
                 rule.left -= 1;
                 rule.fault

@@ -75,7 +75,8 @@ impl Seaweed {
         let mut shell = shell.args(["sh", "-c", &script]).stdin(Stdio::piped()).spawn().unwrap();
         let server = Self { alive: shell.stdin.take(), shell, s3, filer };
         let started = Instant::now();
-        while !(server.answers(s3, "GET", "/healthz", "200") && server.answers(filer, "POST", "/buckets/night/", "201")) {
+        while !(server.answers(s3, "GET", "/healthz", "200") && server.answers(filer, "POST", "/buckets/night/", "201"))
+        {
             let log = || std::fs::read_to_string(folder.join("log")).unwrap_or_default();
             assert!(started.elapsed() < Duration::from_mins(1), "SeaweedFS does not start: {}", log());
             std::thread::sleep(Duration::from_millis(50));
@@ -90,7 +91,8 @@ impl Seaweed {
 
     fn answers(&self, port: u16, method: &str, path: &str, status: &str) -> bool {
         let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) else { return false };
-        let request = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        let request =
+            format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
         let mut answer = String::new();
         stream.write_all(request.as_bytes()).is_ok()
             && stream.read_to_string(&mut answer).is_ok()

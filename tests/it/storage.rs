@@ -8,7 +8,9 @@ use crate::seaweed::{SECRET, Seaweed, with_s3};
 
 /// Puts the files of `workplace` (manifest and pictures) below `prefix`, and gives the settings that read and write there.
 pub fn on_s3(workplace: &Workplace, server: &Seaweed, prefix: &str) -> Vec<String> {
-    server.put(&format!("{prefix}/manifest.parquet"), &std::fs::read(workplace.path("manifest.parquet")).unwrap()).unwrap();
+    server
+        .put(&format!("{prefix}/manifest.parquet"), &std::fs::read(workplace.path("manifest.parquet")).unwrap())
+        .unwrap();
     for entry in std::fs::read_dir(workplace.path("photos")).unwrap() {
         let entry = entry.unwrap();
         let key = format!("{prefix}/photos/{}", entry.file_name().to_str().unwrap());
@@ -43,7 +45,8 @@ fn captions(parts: &[(String, Vec<u8>)]) -> Vec<Option<String>> {
         let path = folder.path().join(name.replace('/', "-"));
         std::fs::write(&path, bytes).unwrap();
         let rows = read_parquet(&path);
-        captions.extend(rows.column_by_name("caption").unwrap().as_string::<i32>().iter().map(|c| c.map(str::to_owned)));
+        captions
+            .extend(rows.column_by_name("caption").unwrap().as_string::<i32>().iter().map(|c| c.map(str::to_owned)));
     }
     captions
 }
@@ -60,7 +63,8 @@ fn a_whole_run_on_s3_is_the_local_one() {
     assert_eq!(captions(&parts), captions(&workplace.parts("local", "night")));
     // The commands that take an OUTPUT take a URI.
     let mut status = nightcap();
-    let status = with_s3(status.args(["status", "s3://night/whole/out", "--json"]), &server.endpoint()).output().unwrap();
+    let status =
+        with_s3(status.args(["status", "s3://night/whole/out", "--json"]), &server.endpoint()).output().unwrap();
     let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
     assert_eq!((&status["runs"][0]["state"], &status["runs"][0]["ok"]), (&"published".into(), &20.into()));
     let mut plan = workplace.command("plan", &["--set", &settings[0], "--set", &settings[1]]);
@@ -91,10 +95,12 @@ fn manifests_on_s3_by_folder_glob_and_predicate() {
         server.put(&format!("globs/halves/{half}.parquet"), &bytes).unwrap();
     }
     server.put("globs/halves/deeper/other.parquet", b"not for us").unwrap();
-    for (index, manifest) in ["globs/halves", "globs/halves/*.parquet", "globs/halves/[01].parquet"].iter().enumerate() {
+    for (index, manifest) in ["globs/halves", "globs/halves/*.parquet", "globs/halves/[01].parquet"].iter().enumerate()
+    {
         settings[0] = format!("input.manifest=s3://night/{manifest}");
         settings[1] = format!("output.path=out-{index}");
-        let outcome = run(&workplace, server, &settings, &["--set", "input.where=\"title IS NOT NULL AND id > 'row-0002'\""]);
+        let outcome =
+            run(&workplace, server, &settings, &["--set", "input.where=\"title IS NOT NULL AND id > 'row-0002'\""]);
         assert_eq!(outcome.status.code(), Some(0), "{}", text(&outcome.stderr));
         let rows = workplace.rows(&format!("out-{index}"), None);
         assert_eq!(rows.text("id"), ["row-0003", "row-0006", "row-0009"].map(|id| Some(id.to_owned())));
@@ -120,7 +126,11 @@ fn a_manifest_on_s3_that_changes_while_it_is_read_is_noticed() {
     server.put("changing/manifest.parquet", &std::fs::read(workplace.path("other.parquet")).unwrap()).unwrap();
     let refused = run(&workplace, server, &settings, &["--run-id", "night"]);
     assert_eq!(refused.status.code(), Some(2), "{}", text(&refused.stderr));
-    assert!(text(&refused.stderr).contains("manifest has changed since run night was planned"), "{}", text(&refused.stderr));
+    assert!(
+        text(&refused.stderr).contains("manifest has changed since run night was planned"),
+        "{}",
+        text(&refused.stderr)
+    );
 }
 
 #[test]
@@ -131,9 +141,10 @@ fn killed_on_s3_at_fail_points_and_resumed() {
     assert_eq!(run(&workplace, server, &settings, &["--run-id", "night"]).status.code(), Some(0));
     let expected = server.objects("killed/undisturbed/run=night");
     assert_eq!(expected.len(), 4);
-    for (index, point) in ["after_put:1", "before_plan:1", "after_put:4", "after_part:2", "before_publish:1", "after_put:9"]
-        .into_iter()
-        .enumerate()
+    for (index, point) in
+        ["after_put:1", "before_plan:1", "after_put:4", "after_part:2", "before_publish:1", "after_put:9"]
+            .into_iter()
+            .enumerate()
     {
         settings[1] = format!("output.path=s3://night/killed/out-{index}");
         let killed = run_command(&workplace, &server.endpoint(), &settings, &["--run-id", "night"])
@@ -200,10 +211,14 @@ fn credentials_are_never_shown() {
     }
     // Wrong credentials: refused before anything is written, in words.
     let mut wrong = workplace.command("run", &["--set", "input.manifest=s3://night/secrets/manifest.parquet"]);
-    let wrong = with_s3(&mut wrong, &server.endpoint()).env("AWS_SECRET_ACCESS_KEY", format!("{SECRET}-not")).output().unwrap();
+    let wrong =
+        with_s3(&mut wrong, &server.endpoint()).env("AWS_SECRET_ACCESS_KEY", format!("{SECRET}-not")).output().unwrap();
     assert_eq!(wrong.status.code(), Some(2));
     let message = text(&wrong.stderr);
-    assert!(message.contains("access denied (status 403)") && message.contains("hint: check the credentials"), "{message}");
+    assert!(
+        message.contains("access denied (status 403)") && message.contains("hint: check the credentials"),
+        "{message}"
+    );
     assert!(!message.contains(SECRET), "{message}");
 }
 
@@ -216,7 +231,10 @@ fn a_profile_gives_credentials_and_endpoint() {
         format!("[night]\naws_access_key_id = {}\naws_secret_access_key = {SECRET}\n", crate::seaweed::ACCESS_KEY),
     )
     .unwrap();
-    let config = format!("[default]\nregion = nowhere\n[profile night]\nendpoint_url = {}\nregion = us-east-1\n", server.endpoint());
+    let config = format!(
+        "[default]\nregion = nowhere\n[profile night]\nendpoint_url = {}\nregion = us-east-1\n",
+        server.endpoint()
+    );
     std::fs::write(workplace.path("config"), config).unwrap();
     let mut command = workplace.command("run", &["--set", &settings[0], "--set", &settings[1]]);
     let command = command.env("AWS_PROFILE", "night").env("AWS_CONFIG_FILE", workplace.path("config"));
@@ -251,7 +269,11 @@ fn roots_hold_for_uris() {
     let (server, workplace) = (Seaweed::shared(), Workplace::with_pictures(2, 2));
     let settings = on_s3(&workplace, server, "roots");
     server.put("elsewhere/0.png", &picture(0)).unwrap();
-    let uris = ["s3://night/roots/photos/0.png", "s3://night/elsewhere/0.png", "s3://night/roots/photos/../../elsewhere/0.png"];
+    let uris = [
+        "s3://night/roots/photos/0.png",
+        "s3://night/elsewhere/0.png",
+        "s3://night/roots/photos/../../elsewhere/0.png",
+    ];
     let columns = vec![
         ("id", strings(["a", "b", "c"].map(Some))),
         ("image", strings(uris.map(Some))),
