@@ -42,12 +42,12 @@ pub enum Error {
     Interrupted(Box<Self>),
     /// The place that images come from does not answer.
     #[error(
-        "{failures} images in a row could not be read ({kind}), and their storage does not answer: {why}\nhint: nothing of the part they are in was written; when the storage is back, run the same command again to go on. If it is as it should be, `limits.outage_after = 0` makes failed rows of them"
+        "{failures} images could not be read (the last: {kind}), and their storage does not answer: {why}\nhint: nothing of the part they are in was written; when the storage is back, run the same command again to go on. If it is as it should be, `limits.outage_after = 0` makes failed rows of them"
     )]
     Outage {
-        /// Storage failures of one kind in a row.
-        failures: u64,
-        /// That kind.
+        /// Images of the part at hand that could not be read.
+        failures: usize,
+        /// The last one's kind.
         kind: &'static str,
         /// What the look at the root found.
         why: String,

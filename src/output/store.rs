@@ -14,7 +14,6 @@ use serde::de::DeserializeOwned;
 
 use super::OutputError;
 use crate::failpoint;
-use crate::row_error::ErrorKind;
 use crate::storage::{Failure, Location, Storage};
 
 /// What a conditional put found.
@@ -26,41 +25,18 @@ pub enum Put {
     Exists,
 }
 
-/// Records are smaller than this, parts as a rule larger.
-const RECORD_BYTES: usize = 64 << 10;
-
-/// A put whose connection broke off may have succeeded; `object_store` does not repeat it, a conditional put may be repeated.
-const REPEATED_PUTS: usize = 3;
-
-/// Puts again while the connection breaks off.
-async fn persistently(
-    mut put: impl AsyncFnMut() -> object_store::Result<PutResult>,
-) -> object_store::Result<PutResult> {
-    let mut left = REPEATED_PUTS;
-    loop {
-        match put().await {
-            Err(error)
-                if left > 0 && matches!(Failure::of(&error).kind, ErrorKind::Connection | ErrorKind::Timeout) =>
-            {
-                left -= 1;
-                tracing::debug!("putting again: {}", Failure::of(&error));
-                tokio::time::sleep(PAUSE).await;
-            }
-            outcome => return outcome,
-        }
-    }
-}
-
-/// Between a put that broke off and the next.
-const PAUSE: Duration = Duration::from_millis(500);
+/// The pause before a put is repeated; each later one is twice as long.
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
 
 /// The objects of one OUTPUT. Calls block; they may come from any thread.
 #[derive(Debug)]
 pub struct OutputStore {
     store: Arc<dyn ObjectStore>,
+    /// The same, trying once: whether a conditional put was repeated decides what "exists" means.
+    puts: Arc<dyn ObjectStore>,
     runtime: tokio::runtime::Runtime,
     /// Drives the connections.
-    _storage: Arc<Storage>,
+    storage: Arc<Storage>,
 }
 
 impl OutputStore {
@@ -85,7 +61,7 @@ impl OutputStore {
     pub fn open(location: &Location, storage: &Arc<Storage>) -> Result<Self, OutputError> {
         let system = |source| OutputError::Folder { path: location.to_string().into(), source };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(system)?;
-        let store: Arc<dyn ObjectStore> = match location {
+        let (store, puts): (Arc<dyn ObjectStore>, Arc<dyn ObjectStore>) = match location {
             Location::Local(path) => {
                 let folder = |source| OutputError::Folder { path: path.clone(), source };
                 std::fs::read_dir(path).map_err(folder)?;
@@ -94,7 +70,8 @@ impl OutputStore {
                     path: String::new(),
                     source,
                 })?;
-                Arc::new(store.with_fsync(true))
+                let store = Arc::new(store.with_fsync(true));
+                (store.clone(), store)
             }
             Location::Http(_) => return Err(OutputError::WebServer { location: location.clone() }),
             Location::Object { .. } => {
@@ -103,10 +80,11 @@ impl OutputStore {
                 let store = PrefixStore::new(store, prefix);
                 let first = async { store.list(None).try_next().await };
                 runtime.block_on(first).map_err(unreachable)?;
-                Arc::new(store)
+                let (puts, prefix) = storage.open_impatient(location).map_err(unreachable)?;
+                (Arc::new(store), Arc::new(PrefixStore::new(puts, prefix)))
             }
         };
-        Ok(Self { store, runtime, _storage: storage.clone() })
+        Ok(Self { store, puts, runtime, storage: storage.clone() })
     }
 
     /// Opens an OUTPUT given as an argument, a path or URI; the environment says how it is reached.
@@ -124,7 +102,7 @@ impl OutputStore {
         Self::open(&location, &Arc::new(Storage::from_environment()))
     }
 
-    /// Puts `bytes` at `path` unless something is there: in one step, never half. A record that says the same counts as created.
+    /// Puts `bytes` at `path` unless something is there: in one step, never half.
     ///
     /// # Errors
     /// [`OutputError::Store`] for anything but "exists".
@@ -133,12 +111,12 @@ impl OutputStore {
         failpoint::hit("before_put");
         let location = ObjectPath::from(path);
         let bytes: Bytes = bytes.into();
-        let small = bytes.len() <= RECORD_BYTES;
-        let put = persistently(async || self.store.put_opts(&location, bytes.clone().into(), options.clone()).await);
-        let outcome = match self.runtime.block_on(put) {
+        let put = async || self.puts.put_opts(&location, bytes.clone().into(), options.clone()).await;
+        let (result, repeated) = self.runtime.block_on(persistently(self.storage.retries(), put));
+        let outcome = match result {
             Ok(_) => Ok(Put::Created),
-            // A put whose answer was lost has been tried again, and found itself.
-            Err(object_store::Error::AlreadyExists { .. }) if small && self.get(path)?.as_ref() == Some(&bytes) => {
+            // The first answer may have been lost, and the repeated put have found what the first one put.
+            Err(object_store::Error::AlreadyExists { .. }) if repeated && self.get(path)?.as_ref() == Some(&bytes) => {
                 Ok(Put::Created)
             }
             Err(object_store::Error::AlreadyExists { .. }) => Ok(Put::Exists),
@@ -219,5 +197,24 @@ impl OutputStore {
             listing.common_prefixes.iter().filter_map(|path| path.filename().map(str::to_owned)).collect();
         names.sort_unstable();
         Ok(names)
+    }
+}
+
+/// Puts until that succeeds, fails for good, or has failed once more than `retries`; and whether it was repeated.
+async fn persistently(
+    mut retries: u32,
+    mut put: impl AsyncFnMut() -> object_store::Result<PutResult>,
+) -> (object_store::Result<PutResult>, bool) {
+    let (mut pause, mut repeated) = (FIRST_PAUSE, false);
+    loop {
+        match put().await {
+            Err(error) if retries > 0 && Failure::of(&error).kind.is_outage() => {
+                tracing::debug!("putting again: {}", Failure::of(&error));
+                (retries, repeated) = (retries - 1, true);
+                tokio::time::sleep(pause).await;
+                pause *= 2;
+            }
+            outcome => return (outcome, repeated),
+        }
     }
 }

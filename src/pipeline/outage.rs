@@ -1,7 +1,8 @@
 //! Tells an outage from images that are gone, by looking at rows in manifest order.
 //!
-//! Failures of one kind in a row are a streak. When it is long, or a part would end in it, the root of the images is asked. If it
-//! answers, the images are at fault and their rows failed; if not, the run stops before that part is complete.
+//! Before a part with storage failures is complete, the roots of the images that failed are asked; and earlier, when
+//! `limits.outage_after` failures of one kind stand in a row. If they answer, the images are at fault and their rows failed; if not,
+//! the run stops before that part is complete.
 
 use std::sync::Arc;
 
@@ -23,16 +24,18 @@ pub(super) struct Sought {
 /// Follows the rows of a run.
 pub(super) struct OutageWatch<'a> {
     stages: &'a Stages<'a>,
-    /// Since the root last answered.
-    streak: Vec<Sought>,
-    kind: Option<ErrorKind>,
+    /// The storage failures of the part at hand, since the root last answered.
+    failures: Vec<Sought>,
+    /// How many of them are the last rows.
+    streak: usize,
+    kind: ErrorKind,
     /// Found when they are first asked.
     roots: Option<Roots>,
 }
 
 impl<'a> OutageWatch<'a> {
     pub(super) const fn new(stages: &'a Stages<'a>) -> Self {
-        Self { stages, streak: Vec::new(), kind: None, roots: None }
+        Self { stages, failures: Vec::new(), streak: 0, kind: ErrorKind::Io, roots: None }
     }
 
     /// Takes the next row, or the end of a part, into account; `image`: where a failed row's image was looked for.
@@ -44,42 +47,47 @@ impl<'a> OutageWatch<'a> {
         if limit == 0 {
             return Ok(());
         }
-        if let IngestItem::Row(row) = item {
-            let failure = row.image.as_ref().err().filter(|error| error.stage == Stage::Fetch).map(|error| error.kind);
-            match (failure.filter(|kind| kind.is_of_storage()), image) {
-                (Some(kind), Some(image)) => {
-                    if self.kind != Some(kind) {
-                        self.streak.clear();
-                        self.kind = Some(kind);
-                    }
-                    self.streak.push(image);
-                }
-                // The storage gave this image, or said something about it.
-                _ if row.content_hash.is_some() || failure.is_some() => self.streak.clear(),
-                // The row has no image in any storage.
-                _ => {}
+        let IngestItem::Row(row) = item else {
+            // Single web servers are down every night; that is no outage.
+            let of_web = |image: &Sought| matches!(image.base.resolve(&image.uri), Ok(Location::Http(_)));
+            self.failures.retain(|image| !of_web(image));
+            return self.ask(0).await;
+        };
+        let failure = row.image.as_ref().err().filter(|error| error.stage == Stage::Fetch).map(|error| error.kind);
+        match (failure.filter(|kind| kind.is_of_storage()), image) {
+            (Some(kind), Some(image)) => {
+                self.streak = if self.kind == kind { self.streak + 1 } else { 1 };
+                self.kind = kind;
+                self.failures.push(image);
             }
-            if (self.streak.len() as u64) < limit {
-                return Ok(());
-            }
+            // The storage gave this image, or said something about it.
+            _ if row.content_hash.is_some() || failure.is_some() => self.streak = 0,
+            // The row has no image in any storage.
+            _ => {}
         }
-        self.ask().await
+        if (self.streak as u64) < limit {
+            return Ok(());
+        }
+        self.ask(self.failures.len().saturating_sub(self.streak)).await
     }
 
-    async fn ask(&mut self) -> Result<(), Error> {
-        let Some(kind) = self.kind.filter(|_| !self.streak.is_empty()) else { return Ok(()) };
+    /// Asks the roots of the failures from number `first` on.
+    async fn ask(&mut self, first: usize) -> Result<(), Error> {
+        if self.failures.is_empty() {
+            return Ok(());
+        }
         let roots = match &self.roots {
             Some(roots) => roots,
             None => self.roots.insert(roots(self.stages)?),
         };
-        let images = self.streak.iter().map(|image| (image.uri.as_str(), &*image.base));
+        let images = self.failures[first..].iter().map(|image| (image.uri.as_str(), &*image.base));
+        let (failures, kind) = (self.failures.len(), self.kind.as_str());
         if let Some(why) = self.stages.fetcher.outage(roots, images).await {
-            let failures = self.streak.len() as u64;
-            return Err(Error::Outage { failures, kind: kind.as_str(), why });
+            return Err(Error::Outage { failures, kind, why });
         }
-        let failures = self.streak.len();
-        tracing::warn!(failures, kind = kind.as_str(), "images could not be read, but their storage answers");
-        self.streak.clear();
+        tracing::warn!(failures, kind, "images could not be read, but their storage answers");
+        self.failures.clear();
+        self.streak = 0;
         Ok(())
     }
 }

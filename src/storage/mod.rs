@@ -42,6 +42,7 @@ pub struct Storage {
     patience: Patience,
     connections: Mutex<Option<Connections>>,
     stores: Stores,
+    impatient: Stores,
 }
 
 /// The thread that drives connections; ends when this is dropped.
@@ -56,7 +57,8 @@ impl Storage {
     #[must_use]
     pub fn new(settings: &StorageSettings, retries: u32, timeout: Duration) -> Self {
         let patience = Patience { retries, timeout: timeout * PART_PATIENCE };
-        Self { settings: settings.clone(), patience, connections: Mutex::new(None), stores: Stores::default() }
+        let (stores, impatient) = (Stores::default(), Stores::default());
+        Self { settings: settings.clone(), patience, connections: Mutex::new(None), stores, impatient }
     }
 
     /// Storage as the environment alone describes it, for commands without a job.
@@ -70,11 +72,28 @@ impl Storage {
     /// # Errors
     /// When the settings or the environment make no store.
     pub(crate) fn open(&self, location: &Location) -> Result<Place> {
+        self.open_in(&self.stores, location, self.patience)
+    }
+
+    /// The store of `location`, which tries once: for requests whose repetition the caller must know of.
+    ///
+    /// # Errors
+    /// As [`Storage::open`].
+    pub(crate) fn open_impatient(&self, location: &Location) -> Result<Place> {
+        self.open_in(&self.impatient, location, Patience { retries: 0, ..self.patience })
+    }
+
+    fn open_in(&self, stores: &Stores, location: &Location, patience: Patience) -> Result<Place> {
         if matches!(location, Location::Local(_)) {
-            return self.stores.open(&self.settings, location, self.patience, &Connector::Here);
+            return stores.open(&self.settings, location, patience, &Connector::Here);
         }
         let runtime = self.runtime().map_err(|error| generic(error.into()))?;
-        self.stores.open(&self.settings, location, self.patience, &Connector::In(runtime))
+        stores.open(&self.settings, location, patience, &Connector::In(runtime))
+    }
+
+    /// Further attempts after a failure that may pass.
+    pub(crate) const fn retries(&self) -> u32 {
+        self.patience.retries
     }
 
     /// Stores for many small requests from one runtime, each tried once.
@@ -89,7 +108,12 @@ impl Storage {
     /// Those of `work`, and when there is no thread for it.
     pub(crate) fn wait<T: Send + 'static>(&self, work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
         let runtime = self.runtime().map_err(|error| generic(error.into()))?;
-        wait_in(&runtime, work)
+        let (done, outcome) = std::sync::mpsc::sync_channel(1);
+        runtime.spawn(async move {
+            // Nobody waits any more only if the waiting thread is gone.
+            let _ = done.send(work.await);
+        });
+        outcome.recv().unwrap_or_else(|_| Err(generic("the storage thread has ended".into())))
     }
 
     fn runtime(&self) -> std::io::Result<Handle> {
@@ -108,19 +132,6 @@ impl Storage {
         *connections = Some(Connections { runtime: handle.clone(), _running: running });
         Ok(handle)
     }
-}
-
-/// Waits for `work` in `runtime`, which another thread drives.
-pub(crate) fn wait_in<T: Send + 'static>(
-    runtime: &Handle,
-    work: impl Future<Output = Result<T>> + Send + 'static,
-) -> Result<T> {
-    let (done, outcome) = std::sync::mpsc::sync_channel(1);
-    runtime.spawn(async move {
-        // Nobody waits any more only if the waiting thread is gone.
-        let _ = done.send(work.await);
-    });
-    outcome.recv().unwrap_or_else(|_| Err(generic("the storage thread has ended".into())))
 }
 
 /// Stores that try each request once, for a caller that retries itself. All requests must come from one runtime.
