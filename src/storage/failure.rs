@@ -60,8 +60,7 @@ impl Failure {
 
     fn refused(refusal: &Refusal) -> Self {
         let kind = match refusal.status {
-            429 => ErrorKind::Throttled,
-            503 => ErrorKind::Throttled,
+            429 | 503 => ErrorKind::Throttled,
             408 | 504 => ErrorKind::Timeout,
             500.. => ErrorKind::ServerError,
             410 => ErrorKind::NotFound,

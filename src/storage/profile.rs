@@ -1,4 +1,4 @@
-//! AWS profiles: what `~/.aws/config` and `~/.aws/credentials` say for AWS_PROFILE.
+//! AWS profiles: what `~/.aws/config` and `~/.aws/credentials` say for `AWS_PROFILE`.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -1,5 +1,6 @@
 //! `[storage]`, and how it and the environment become object stores. Secrets come from the environment only.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
@@ -8,7 +9,6 @@ use object_store::client::HttpConnector;
 use object_store::gcp::GoogleCloudStorageBuilder;
 use object_store::{BackoffConfig, ClientOptions, ObjectStore, Result, RetryConfig};
 use serde::Deserialize;
-use std::sync::Arc;
 
 use super::connector::Connector;
 use super::location::Cloud;
@@ -27,13 +27,13 @@ pub struct StorageSettings {
     pub path_style: Option<bool>,
     /// Requests without credentials, for public data.
     pub anonymous: Option<bool>,
-    /// The profile of `~/.aws`, instead of AWS_PROFILE.
+    /// The profile of `~/.aws`, instead of `AWS_PROFILE`.
     pub profile: Option<String>,
-    /// The variable that holds the S3 access key id, instead of AWS_ACCESS_KEY_ID.
+    /// The variable that holds the S3 access key id, instead of `AWS_ACCESS_KEY_ID`.
     pub access_key_id_env: Option<String>,
-    /// The variable that holds the S3 secret, instead of AWS_SECRET_ACCESS_KEY.
+    /// The variable that holds the S3 secret, instead of `AWS_SECRET_ACCESS_KEY`.
     pub secret_access_key_env: Option<String>,
-    /// The variable that holds the S3 session token, instead of AWS_SESSION_TOKEN.
+    /// The variable that holds the S3 session token, instead of `AWS_SESSION_TOKEN`.
     pub session_token_env: Option<String>,
     /// The variable that holds a bearer token for gs:// and az://.
     pub token_env: Option<String>,

@@ -1,6 +1,9 @@
 //! The same behaviour over local disk and S3: whole runs, resumes, two processes; and what is only of remote storage.
 
 use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, BinaryArray};
 
 use crate::common::{Workplace, nightcap, picture, read_parquet, repo, strings, write_parquet};
 use crate::proxy::{Fault, Proxy};
@@ -262,6 +265,45 @@ fn a_model_on_s3_is_fetched_once() {
     }
     assert_eq!(notices, [true, false]);
     assert_eq!(std::fs::read_dir(workplace.path("cache/nightcap/models")).unwrap().count(), 1, "nothing half-fetched");
+}
+
+#[test]
+fn row_groups_larger_than_a_request_are_read_in_windows() {
+    let (server, workplace) = (Seaweed::shared(), Workplace::with_pictures(1, 100));
+    let settings = on_s3(&workplace, server, "windows");
+    let bitmap = |row: u8| {
+        let mut bytes = std::io::Cursor::new(Vec::new());
+        let image = image::RgbImage::from_fn(540, 432, |x, y| image::Rgb([row * 6, (x / 3) as u8, (y / 2) as u8]));
+        image.write_to(&mut bytes, image::ImageFormat::Bmp).unwrap();
+        bytes.into_inner()
+    };
+    let images: ArrayRef = Arc::new(BinaryArray::from_iter_values((0..40).map(bitmap)));
+    let columns = || {
+        let titles = strings((0..40).map(|row| (row > 30).then(|| format!("a dog {row}"))));
+        vec![("id", strings((0..40).map(|row| Some(row.to_string())))), ("image", images.clone()), ("title", titles)]
+    };
+    write_parquet(&workplace.path("manifest.parquet"), columns(), 1000);
+    let bytes = std::fs::read(workplace.path("manifest.parquet")).unwrap();
+    assert!(bytes.len() > 20_000_000, "one row group of several windows");
+    server.put("windows/manifest.parquet", &bytes).unwrap();
+    workplace.run_ok(&["--run-id", "local", "--set", "output.path=local"]);
+    let outcome = run(&workplace, server, &settings[..1], &["--run-id", "remote"]);
+    assert_eq!(outcome.status.code(), Some(0), "{}", text(&outcome.stderr));
+    let (local, remote) = (workplace.rows("local", Some("local")), workplace.rows("out", Some("remote")));
+    assert_eq!(remote.text("content_hash"), local.text("content_hash"));
+    assert_eq!(remote.text("caption"), local.text("caption"));
+}
+
+#[test]
+fn a_manifest_on_a_web_server() {
+    let (server, workplace) = (Seaweed::shared(), Workplace::with_pictures(4, 2));
+    on_s3(&workplace, server, "website");
+    let manifest = format!("http://127.0.0.1:{}/buckets/night/website/manifest.parquet", server.filer_port());
+    let settings = [format!("input.manifest={manifest}"), "input.where=\"id <> 'row-0001'\"".to_owned()];
+    let outcome = run(&workplace, server, &settings, &[]);
+    assert_eq!(outcome.status.code(), Some(0), "{}", text(&outcome.stderr));
+    let rows = workplace.rows("out", None);
+    assert_eq!(rows.text("status"), vec![Some("ok".to_owned()); 3]);
 }
 
 #[test]
