@@ -40,6 +40,18 @@ pub enum Error {
     /// The storage failed while parts were being made.
     #[error("{0}\nhint: the parts already written stay; run the same command again to go on")]
     Interrupted(Box<Self>),
+    /// The place that images come from does not answer.
+    #[error(
+        "{failures} images could not be read (the last: {kind}), and their storage does not answer: {why}\nhint: nothing of the part they are in was written; when the storage is back, run the same command again to go on. If it is as it should be, `limits.outage_after = 0` makes failed rows of them"
+    )]
+    Outage {
+        /// Images of the part at hand that could not be read.
+        failures: usize,
+        /// The last one's kind.
+        kind: &'static str,
+        /// What the look at the root found.
+        why: String,
+    },
     /// A thread or timer that the operating system refused.
     #[error("cannot {action}: {source}")]
     System {
@@ -56,6 +68,7 @@ impl Error {
     pub const fn status(&self) -> Status {
         match self {
             Self::Interrupted(_)
+            | Self::Outage { .. }
             | Self::Plan(PlanError::Alive { .. })
             | Self::Output(OutputError::Alive { .. } | OutputError::Closed { .. }) => Status::Stopped,
             _ => Status::Refused,
@@ -67,7 +80,7 @@ impl Error {
     pub fn while_making_parts(self) -> Self {
         match self {
             Self::Output(OutputError::Store { .. } | OutputError::Folder { .. })
-            | Self::Manifest(ManifestError::Io { .. })
+            | Self::Manifest(ManifestError::Io { .. } | ManifestError::Storage { .. })
             | Self::System { .. } => Self::Interrupted(Box::new(self)),
             other => other,
         }

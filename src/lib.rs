@@ -14,6 +14,7 @@
 //! | [`manifest`] | Parquet files that name the images: columns, row masks, rows |
 //! | [`plan`] | what one run will do, decided once; shards |
 //! | [`pipeline`] | the stages of a run, wired |
+//! | [`storage`] | local paths, s3://, gs://, az://, http(s)://: object stores by URI, credentials, retries |
 //! | [`fetch`], [`preprocess`] | image bytes; pixel values as Pillow and transformers make them |
 //! | [`model`] | a model directory: graphs by role, bindings, settings, fingerprints |
 //! | [`onnx`] | ONNX Runtime; the only module that knows it |
@@ -47,3 +48,4 @@ pub mod progress;
 pub mod results;
 pub mod row_error;
 pub mod signature;
+pub mod storage;

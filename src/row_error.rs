@@ -41,18 +41,36 @@ pub enum ErrorKind {
     NonFiniteOutput,
     /// The storage did not answer in time.
     Timeout,
+    /// The storage asked for fewer requests (status 429 or 503).
+    Throttled,
+    /// The storage failed (another status from 500).
+    ServerError,
+    /// The connection could not be made, or broke off.
+    Connection,
     /// The storage failed in another way that may pass.
     Io,
 }
 
 impl ErrorKind {
     /// The kinds with which the same row may well succeed on another night.
-    const TRANSIENT: [Self; 2] = [Self::Timeout, Self::Io];
+    const TRANSIENT: [Self; 5] = [Self::Timeout, Self::Throttled, Self::ServerError, Self::Connection, Self::Io];
 
     /// Whether the same row may well succeed on another night.
     #[must_use]
-    pub fn is_transient(self) -> bool {
-        Self::TRANSIENT.contains(&self)
+    pub const fn is_transient(self) -> bool {
+        self.is_outage() || matches!(self, Self::Io)
+    }
+
+    /// Whether it says that a server did not do its work, whatever it was asked for.
+    #[must_use]
+    pub const fn is_outage(self) -> bool {
+        matches!(self, Self::Timeout | Self::Throttled | Self::ServerError | Self::Connection)
+    }
+
+    /// Whether it is about the storage rather than about one image: many in a row may be an outage.
+    #[must_use]
+    pub const fn is_of_storage(self) -> bool {
+        self.is_transient() || matches!(self, Self::NotFound | Self::Forbidden)
     }
 
     /// Whether `name`, out of an `error_kind` column, is that of a transient kind.
@@ -75,6 +93,9 @@ impl ErrorKind {
             Self::InvalidUri => "invalid_uri",
             Self::NonFiniteOutput => "non_finite_output",
             Self::Timeout => "timeout",
+            Self::Throttled => "throttled",
+            Self::ServerError => "server_error",
+            Self::Connection => "connection",
             Self::Io => "io",
         }
     }

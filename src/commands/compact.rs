@@ -20,7 +20,7 @@ use crate::signature::KeyHash;
 
 pub(super) fn execute(args: &CompactArgs, context: &mut Context<'_>) -> Result<Status, Error> {
     args.run_id.as_deref().map(check_run_id).transpose()?;
-    let store = OutputStore::open(&args.output)?;
+    let store = OutputStore::from_argument(&args.output)?;
     let keep = match &args.keep_keys {
         Some(path) => {
             let column = match &args.key {
@@ -33,7 +33,7 @@ pub(super) fn execute(args: &CompactArgs, context: &mut Context<'_>) -> Result<S
     };
     let request = Request { keep, run: args.run_id.clone() };
     let stop = context.stop.clone();
-    match compact(&store, OutputStore::open(&args.output)?, &request, &|| stop.requested())? {
+    match compact(&store, OutputStore::from_argument(&args.output)?, &request, &|| stop.requested())? {
         Outcome::Compacted(compaction) => print(context, &to_json(&compaction)?)?,
         Outcome::Nothing(why) => tracing::info!("{why}; there is nothing to do"),
         Outcome::Stopped => {

@@ -9,7 +9,7 @@ use crate::plan::claim::check_run_id;
 
 pub(super) fn execute(args: &DiscardArgs) -> Result<Status, Error> {
     check_run_id(&args.run_id)?;
-    let parts = discard(&OutputStore::open(&args.output)?, &args.run_id)?;
+    let parts = discard(&OutputStore::from_argument(&args.output)?, &args.run_id)?;
     tracing::info!(run = args.run_id, parts, "discarded");
     Ok(Status::Done)
 }

@@ -10,7 +10,7 @@ use crate::output::finalize::{finalize, finalize_partial, load_plan};
 use crate::output::store::OutputStore;
 
 pub(super) fn execute(args: &FinalizeArgs, context: &mut Context<'_>) -> Result<Status, Error> {
-    let (store, run) = (OutputStore::open(&args.output)?, args.run_id.as_str());
+    let (store, run) = (OutputStore::from_argument(&args.output)?, args.run_id.as_str());
     let published = if args.partial {
         // Whoever is at work would go on to make parts that never count.
         refuse_alive(&store, run)?;

@@ -1,6 +1,7 @@
 //! `nightcap plan`: what `run` would do.
 
 use std::fmt::Write;
+use std::path::Path;
 
 use super::prepare::prepare;
 use super::{Context, print};
@@ -16,8 +17,8 @@ pub(super) fn execute(args: &PlanArgs, context: &mut Context<'_>) -> Result<Stat
     let output = &prepared.job.output;
     let decide = |store: &OutputStore| prepared.decide(Some(store));
     let (mut first, mut decision) = (Vec::new(), None);
-    if output.path.exists() {
-        let store = OutputStore::open(&output.path)?;
+    if output.path.local().is_none_or(Path::exists) {
+        let store = OutputStore::open(&output.path, &prepared.storage)?;
         check_schema(&store, &prepared.schema)?;
         let Unfinished { goes_on, stale } = unfinished(&store, &prepared.draft(&decide))?;
         match goes_on {
@@ -45,7 +46,7 @@ pub(super) fn execute(args: &PlanArgs, context: &mut Context<'_>) -> Result<Stat
         line("", format!("{rows:>10} {reason}"));
     }
     line("parts", format!("{}, of up to {} rows each", rows.div_ceil(output.part_rows), output.part_rows));
-    line("output", output.path.display().to_string());
+    line("output", output.path.to_string());
     if first.is_empty() {
         first.push(if rows == 0 { "none: nothing is new" } else { "a new one" }.to_owned());
     }

@@ -1,6 +1,7 @@
 //! What `run` and `plan` do first: open everything the job names, and settle what will be written. Nothing is written here.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
 use serde_json::json;
@@ -19,10 +20,12 @@ use crate::plan::decide::{Decision, decide};
 use crate::plan::delta::Tonight;
 use crate::plan::{Identity, Plan};
 use crate::preprocess::{ImageProcessor, PREPROCESSING_VERSION};
+use crate::storage::Storage;
 
 /// A job with everything it names opened and checked.
 pub(super) struct Prepared {
     pub(super) job: Job,
+    pub(super) storage: Arc<Storage>,
     pub(super) manifest: Manifest,
     pub(super) model: ModelDirectory,
     pub(super) processor: Option<Arc<ImageProcessor>>,
@@ -39,8 +42,15 @@ pub(super) struct Prepared {
 /// Opens the job's manifest and model.
 pub(super) fn prepare(args: &JobArgs) -> Result<Prepared, Error> {
     let job = Job::load(&args.job, &args.set)?;
-    let manifest = Manifest::open(&job)?;
-    let model = ModelDirectory::open(&job.model.path, job.model.precision.as_deref())?;
+    let limits = &job.limits;
+    let timeout = Duration::from_millis(limits.fetch_timeout_ms);
+    let storage = Arc::new(Storage::new(&job.storage, limits.retries, timeout));
+    let manifest = Manifest::open(&job, &storage)?;
+    let folder = storage.local_copy(&job.model.path).map_err(|error| {
+        let (location, why) = (&job.model.path, crate::storage::explain(&error));
+        Error::Unfit(format!("cannot fetch the model directory {location}: {why}"))
+    })?;
+    let model = ModelDirectory::open(&folder, job.model.precision.as_deref())?;
     let processor = match (&job.input.image, model.preprocessor()) {
         (Some(_), Some(config)) => Some(Arc::new(processor(&model, config)?)),
         _ => None,
@@ -67,6 +77,7 @@ pub(super) fn prepare(args: &JobArgs) -> Result<Prepared, Error> {
     let JobArgs { limit, retry_failed, full, .. } = *args;
     Ok(Prepared {
         job,
+        storage,
         manifest,
         model,
         processor,
@@ -207,7 +218,7 @@ impl Prepared {
         let fingerprints =
             Fingerprints { caption: self.caption_fingerprint.clone(), embedding: self.embedding_fingerprint.clone() };
         let tonight = Tonight { fingerprints, retry_failed: self.retry_failed, full: self.full };
-        decide(&self.job, &self.manifest, store, &tonight, self.limit)
+        decide(&self.job, &self.manifest, &self.storage, store, &tonight, self.limit)
     }
 
     /// The encoder of parts of the run that `plan` describes.

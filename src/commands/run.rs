@@ -31,7 +31,7 @@ pub(super) fn execute(args: &RunArgs, context: &mut Context<'_>) -> Result<Statu
     }
     let prepared = prepare(&args.job)?;
     let engine = Engine::load(&prepared.model, prepared.engine_options())?;
-    let store = OutputStore::create(&prepared.job.output.path)?;
+    let store = OutputStore::create(&prepared.job.output.path, &prepared.storage)?;
     let Some(claimed) = claim_run(&store, &prepared, args.run_id.as_deref())? else {
         tracing::info!("nothing is new; no run was made");
         return Ok(Status::Done);
@@ -42,7 +42,7 @@ pub(super) fn execute(args: &RunArgs, context: &mut Context<'_>) -> Result<Statu
         tracing::info!(run, "this run is published already; there is nothing to do");
         return Ok(judge(&published.counts, limits));
     }
-    let _heartbeat = Heartbeat::start(OutputStore::open(&prepared.job.output.path)?, run)?;
+    let _heartbeat = Heartbeat::start(OutputStore::open(&prepared.job.output.path, &prepared.storage)?, run)?;
     let present = present_parts(&store, run)?;
     let reasons: Vec<String> = claimed.plan.reasons.named().map(|(name, rows)| format!("{rows} {name}")).collect();
     tracing::info!(
@@ -51,7 +51,7 @@ pub(super) fn execute(args: &RunArgs, context: &mut Context<'_>) -> Result<Statu
         parts = claimed.plan.parts,
         parts_done = present.len(),
         reasons = reasons.join(", "),
-        output = %prepared.job.output.path.display(),
+        output = %prepared.job.output.path,
         "{}", if claimed.resumed { "going on with an unfinished run" } else { "starting a new run" }
     );
     let ours = shard.unwrap_or(Shard::WHOLE);
@@ -63,7 +63,7 @@ pub(super) fn execute(args: &RunArgs, context: &mut Context<'_>) -> Result<Statu
         return Ok(Status::Stopped);
     }
     if let Some(shard) = shard {
-        let hint = format!("nightcap finalize {} --run-id {run}", prepared.job.output.path.display());
+        let hint = format!("nightcap finalize {} --run-id {run}", prepared.job.output.path);
         tracing::info!(run, shard = shard.index, of = shard.count, "shard finished; when all have: {hint}");
         return Ok(Status::Done);
     }
@@ -103,7 +103,7 @@ fn make_parts(
     let Some(first) = missing.first() else { return Ok(()) };
     tracing::debug!(first = part_path(&claimed.plan.run, *first), parts = missing.len(), "making parts");
     let (metrics, progress) = (Arc::new(Metrics::default()), Progress::new(&context.terminal, rows));
-    let (fetcher, encoder) = (Fetcher::new(&prepared.job.limits), prepared.encoder(&claimed.plan));
+    let (fetcher, encoder) = (Fetcher::new(&prepared.job.limits, &prepared.storage), prepared.encoder(&claimed.plan));
     let stages = Stages {
         job: &prepared.job,
         manifest: &prepared.manifest,

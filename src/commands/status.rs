@@ -8,7 +8,7 @@ use crate::output::status::Status as OutputStatus;
 use crate::output::store::OutputStore;
 
 pub(super) fn execute(args: &StatusArgs, context: &mut Context<'_>) -> Result<Status, Error> {
-    let status = OutputStatus::read(&OutputStore::open(&args.output)?, args.check)?;
+    let status = OutputStatus::read(&OutputStore::from_argument(&args.output)?, args.check)?;
     let text = if args.json { to_json(&status)? } else { status.to_string() };
     print(context, &text)?;
     if status.findings.is_empty() {

@@ -41,12 +41,25 @@ const SECTIONS: &[(&str, &[&str])] = &[
             "max_image_bytes",
             "max_image_pixels",
             "fetch_timeout_ms",
-            "retries?",
-            "outage_after?",
+            "retries",
+            "outage_after",
             "roots",
         ],
     ),
-    ("storage", &["endpoint?", "region?", "path_style?", "anonymous?"]),
+    (
+        "storage",
+        &[
+            "endpoint",
+            "region",
+            "path_style",
+            "anonymous",
+            "profile",
+            "access_key_id_env",
+            "secret_access_key_env",
+            "session_token_env",
+            "token_env",
+        ],
+    ),
 ];
 
 /// Checks that section `section` and, if given, its key `key` exist and are built.

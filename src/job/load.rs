@@ -1,6 +1,6 @@
 //! From TOML text to a [`Job`]: keys first (so that a misspelt one is named with its line), then types, then ranges.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::Deserialize;
 use toml::de::{DeTable, DeValue};
@@ -9,7 +9,7 @@ use super::{
     Embedding, FailureLimits, Generation, Input, Job, JobFileError, Limits, Model, OnDuplicateKey, Output, Runtime,
     VectorType, keys,
 };
-use crate::paths::{self, NotLocal};
+use crate::storage::{Location, StorageSettings};
 
 impl Job {
     /// Reads the job file at `path` and applies `overrides`, each `section.key=value` with a TOML value or a bare string.
@@ -100,6 +100,8 @@ struct JobFile {
     runtime: RuntimeFile,
     #[serde(default)]
     limits: LimitsFile,
+    #[serde(default)]
+    storage: StorageSettings,
 }
 
 #[derive(Deserialize, Default)]
@@ -167,6 +169,8 @@ struct LimitsFile {
     max_image_bytes: Option<u64>,
     max_image_pixels: Option<u64>,
     fetch_timeout_ms: Option<u64>,
+    retries: Option<u32>,
+    outage_after: Option<u64>,
     roots: Option<Vec<String>>,
 }
 
@@ -181,6 +185,7 @@ impl JobFile {
             output: self.output.validate(folder)?,
             runtime: self.runtime.validate()?,
             limits: self.limits.validate(folder)?,
+            storage: self.storage,
         })
     }
 }
@@ -195,7 +200,7 @@ impl InputFile {
                 return Err(JobFileError::Missing { key: "input.manifest", what });
             }
         };
-        let manifest = manifest.iter().map(|pattern| local_pattern("input.manifest", pattern, folder));
+        let manifest = manifest.iter().map(|text| pattern("input.manifest", text, folder));
         let manifest = manifest.collect::<Result<_, _>>()?;
         let key = self.key.ok_or(JobFileError::Missing { key: "input.key", what: "the column that names a row" })?;
         if self.image.is_none() && self.text.is_none() {
@@ -215,7 +220,7 @@ impl InputFile {
 impl ModelFile {
     fn validate(self, folder: &Path) -> Result<Model, JobFileError> {
         let path = self.path.ok_or(JobFileError::Missing { key: "model.path", what: "the model directory" })?;
-        Ok(Model { path: local_path("model.path", &path, folder)?, precision: self.precision })
+        Ok(Model { path: location("model.path", &path, folder)?, precision: self.precision })
     }
 }
 
@@ -264,7 +269,7 @@ impl OutputFile {
         if !(1..=1_000_000).contains(&part_rows) {
             return Err(value("output.part_rows", "1 to 1000000", part_rows));
         }
-        Ok(Output { path: local_path("output.path", &path, folder)?, columns: self.columns, part_rows })
+        Ok(Output { path: location("output.path", &path, folder)?, columns: self.columns, part_rows })
     }
 }
 
@@ -298,6 +303,8 @@ impl LimitsFile {
             return Err(value("limits.max_failed_fraction", "0.0 to 1.0", max_failed_fraction));
         }
         let roots = self.roots.unwrap_or_default();
+        let retries = self.retries.unwrap_or(Limits::RETRIES) as usize;
+        let default_timeout_ms = u64::try_from(Limits::FETCH_TIMEOUT.as_millis()).unwrap_or(u64::MAX);
         let at_least_1 = |key: &str, found: Option<u64>, default: u64| match found {
             Some(0) => Err(value(key, "at least 1", 0)),
             found => Ok(found.unwrap_or(default)),
@@ -306,8 +313,10 @@ impl LimitsFile {
             failures: FailureLimits { max_failed_fraction, min_failed_rows: self.min_failed_rows.unwrap_or(10) },
             max_image_bytes: at_least_1("limits.max_image_bytes", self.max_image_bytes, 100 << 20)?,
             max_image_pixels: at_least_1("limits.max_image_pixels", self.max_image_pixels, 100_000_000)?,
-            fetch_timeout_ms: at_least_1("limits.fetch_timeout_ms", self.fetch_timeout_ms, 60_000)?,
-            roots: roots.iter().map(|root| local_path("limits.roots", root, folder)).collect::<Result<_, _>>()?,
+            fetch_timeout_ms: at_least_1("limits.fetch_timeout_ms", self.fetch_timeout_ms, default_timeout_ms)?,
+            retries: u32::try_from(in_range("limits.retries", retries, 0, 100)?).unwrap_or(Limits::RETRIES),
+            outage_after: self.outage_after.unwrap_or(20),
+            roots: roots.iter().map(|root| location("limits.roots", root, folder)).collect::<Result<_, _>>()?,
         })
     }
 }
@@ -320,23 +329,22 @@ fn in_range(key: &str, found: usize, least: usize, most: usize) -> Result<usize,
     if (least..=most).contains(&found) { Ok(found) } else { Err(value(key, format!("{least} to {most}"), found)) }
 }
 
-/// An absolute local path out of a path or `file://` URI; other schemes are not built yet.
-fn local_path(key: &str, text: &str, folder: &Path) -> Result<PathBuf, JobFileError> {
-    paths::local(folder, text).map_err(|error| match error {
-        NotLocal::Scheme(scheme) => {
-            let key = format!("{key} = \"{scheme}://...\"");
-            JobFileError::NotSupported { key, instead: "give a local path" }
-        }
-        NotLocal::Invalid => value(key, "a path", format!("{text:?}")),
-    })
+/// The location that `text` names; what is wrong with it is said without repeating it, since a URI may hold a credential.
+fn location(key: &str, text: &str, folder: &Path) -> Result<Location, JobFileError> {
+    let location = Location::Local(folder.to_owned()).resolve(text);
+    location.map_err(|error| JobFileError::Unclear { key: key.to_owned(), message: error.to_string() })
 }
 
-/// An absolute pattern: only what the user wrote is read as a glob, not the folder that the job file happens to lie in.
-fn local_pattern(key: &str, text: &str, folder: &Path) -> Result<String, JobFileError> {
-    let path = local_path(key, text, folder)?;
+/// A pattern of locations: only what the user wrote is read as a glob, not the folder that the job file happens to lie in.
+fn pattern(key: &str, text: &str, folder: &Path) -> Result<Location, JobFileError> {
+    let location = location(key, text, folder)?;
+    let Location::Local(path) = &location else { return Ok(location) };
     let is_glob = !path.exists() && text.contains(['*', '?', '[']);
     match (is_glob, path.strip_prefix(folder)) {
-        (true, Ok(below)) => Ok(format!("{}/{}", glob::Pattern::escape(&folder.to_string_lossy()), below.display())),
-        _ => Ok(path.to_string_lossy().into_owned()),
+        (true, Ok(below)) => {
+            let escaped = format!("{}/{}", glob::Pattern::escape(&folder.to_string_lossy()), below.display());
+            Ok(Location::Local(escaped.into()))
+        }
+        _ => Ok(location),
     }
 }

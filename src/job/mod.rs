@@ -7,8 +7,11 @@ mod keys;
 mod load;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+
+use crate::storage::{Location, StorageSettings};
 
 /// A job file that cannot be carried out. Every variant ends the command with status 2 before anything was run.
 #[derive(Debug, thiserror::Error)]
@@ -72,6 +75,14 @@ pub enum JobFileError {
         /// What it stands for.
         what: &'static str,
     },
+    /// A path or URI that cannot be understood.
+    #[error("`{key}`: {message}")]
+    Unclear {
+        /// Dotted key.
+        key: String,
+        /// What was expected.
+        message: String,
+    },
     /// A value out of range or in conflict with another.
     #[error("`{key}`: expected {expected}, found {found}")]
     Value {
@@ -101,13 +112,15 @@ pub struct Job {
     pub runtime: Runtime,
     /// When rows and runs count as failed.
     pub limits: Limits,
+    /// How remote storage is reached.
+    pub storage: StorageSettings,
 }
 
 /// `[input]`
 #[derive(Debug, Clone, Serialize)]
 pub struct Input {
-    /// Absolute paths or globs of manifest files, in the order given.
-    pub manifest: Vec<String>,
+    /// Paths, URIs or globs of manifest files, in the order given.
+    pub manifest: Vec<Location>,
     /// The column that names a row.
     pub key: String,
     /// The column with the image: URI, bytes, or `{bytes, path}`. None: a text-only job.
@@ -137,8 +150,8 @@ pub enum OnDuplicateKey {
 /// `[model]`
 #[derive(Debug, Clone, Serialize)]
 pub struct Model {
-    /// Absolute path of the model directory.
-    pub path: PathBuf,
+    /// The model directory.
+    pub path: Location,
     /// File-name suffix of the graphs to prefer, such as `fp16`.
     pub precision: Option<String>,
 }
@@ -184,8 +197,8 @@ pub enum VectorType {
 /// `[output]`
 #[derive(Debug, Clone)]
 pub struct Output {
-    /// Absolute path of the output folder.
-    pub path: PathBuf,
+    /// The output folder.
+    pub path: Location,
     /// Manifest columns to carry; None: all but image bytes.
     pub columns: Option<Vec<String>>,
     /// Rows in a part.
@@ -212,10 +225,21 @@ pub struct Limits {
     pub max_image_bytes: u64,
     /// Larger pictures become `too_many_pixels` rows.
     pub max_image_pixels: u64,
-    /// Reading one image may take this long.
+    /// One attempt to read an image may take this long; a request for a part five times as long.
     pub fetch_timeout_ms: u64,
-    /// Absolute folders that image paths must lie in; empty: anywhere.
-    pub roots: Vec<PathBuf>,
+    /// Further attempts after a failure of remote storage that may pass.
+    pub retries: u32,
+    /// So many storage failures of one kind in a row call for a look at the root; 0: never.
+    pub outage_after: u64,
+    /// Folders and URI prefixes that images must lie in; empty: anywhere.
+    pub roots: Vec<Location>,
+}
+
+impl Limits {
+    /// `retries` where no job says otherwise.
+    pub const RETRIES: u32 = 3;
+    /// `fetch_timeout_ms` where no job says otherwise.
+    pub const FETCH_TIMEOUT: Duration = Duration::from_mins(1);
 }
 
 /// How many failed rows a night may have; see `[limits]` of the job file.

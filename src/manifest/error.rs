@@ -1,8 +1,8 @@
 //! Why a manifest cannot be used.
 
-use std::path::PathBuf;
-
 use arrow::datatypes::DataType;
+
+use crate::storage::Location;
 
 /// A manifest that cannot be used. Ends the command with status 2 before anything was run.
 #[derive(Debug, thiserror::Error)]
@@ -26,9 +26,17 @@ pub enum ManifestError {
     #[error("cannot read the manifest {path}: {source}")]
     Io {
         /// The file or folder.
-        path: PathBuf,
+        path: Location,
         /// Why.
         source: std::io::Error,
+    },
+    /// Remote storage that does not give a file or a list of them.
+    #[error("cannot read the manifest {path}: {}", crate::storage::explain(.source))]
+    Storage {
+        /// The file, folder or pattern.
+        path: Location,
+        /// Why.
+        source: object_store::Error,
     },
     /// A file that is no Parquet, or a damaged one.
     #[error(
@@ -36,7 +44,7 @@ pub enum ManifestError {
     )]
     Parquet {
         /// The file.
-        path: PathBuf,
+        path: Location,
         /// What the Parquet library found.
         source: parquet::errors::ParquetError,
     },
@@ -44,7 +52,7 @@ pub enum ManifestError {
     #[error("the manifest {path} is damaged in row group {row_group}: {source}")]
     Damaged {
         /// The file.
-        path: PathBuf,
+        path: Location,
         /// Zero-based row group.
         row_group: usize,
         /// What the Arrow library found.
@@ -61,7 +69,7 @@ pub enum ManifestError {
         /// The column asked for.
         column: String,
         /// The file.
-        path: PathBuf,
+        path: Location,
         /// What there is.
         available: Vec<String>,
     },
@@ -73,7 +81,7 @@ pub enum ManifestError {
         /// The column.
         column: String,
         /// The file.
-        path: PathBuf,
+        path: Location,
         /// Types that serve.
         expected: &'static str,
         /// The type found.
@@ -85,9 +93,9 @@ pub enum ManifestError {
     )]
     Mixed {
         /// The later file.
-        path: PathBuf,
+        path: Location,
         /// The first file.
-        first: PathBuf,
+        first: Location,
         /// The column.
         column: String,
         /// Its type in the later file.
@@ -99,7 +107,7 @@ pub enum ManifestError {
     #[error("{path} has {rows} rows; at most {} fit in one file\nhint: split it into several files", u32::MAX)]
     TooManyRows {
         /// The file.
-        path: PathBuf,
+        path: Location,
         /// Its rows.
         rows: u64,
     },
@@ -109,7 +117,7 @@ pub enum ManifestError {
     )]
     Changed {
         /// The file.
-        path: PathBuf,
+        path: Location,
     },
     /// A file that `input.manifest` names twice.
     #[error(
@@ -117,7 +125,7 @@ pub enum ManifestError {
     )]
     ListedTwice {
         /// The file.
-        path: PathBuf,
+        path: Location,
     },
     /// A predicate that polars refuses.
     #[error(
@@ -127,7 +135,7 @@ pub enum ManifestError {
         /// As written.
         predicate: String,
         /// The file it was tried on.
-        path: PathBuf,
+        path: Location,
         /// What polars says.
         message: String,
     },

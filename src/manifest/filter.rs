@@ -1,13 +1,19 @@
 //! `input.where`: polars evaluates the predicate into a row mask. The only place that hands manifests to polars.
 
+use std::fs::File;
 use std::path::Path;
 
 use arrow::datatypes::DataType as ArrowType;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::arrow::{ArrowWriter, ProjectionMask};
+use parquet::errors::ParquetError;
 use polars::io::HiveOptions;
 use polars::prelude::{DataType, Expr, IdxCa, LazyFrame, PolarsError, ScanArgsParquet, col};
 use roaring::RoaringBitmap;
+use tempfile::NamedTempFile;
 
-use super::{Manifest, ManifestError};
+use super::source::storage_error;
+use super::{Manifest, ManifestError, ManifestFile};
 
 /// Rows that polars looks at in one go, so that memory stays flat.
 const SLICE_ROWS: u32 = 1 << 20;
@@ -19,7 +25,7 @@ const ROW: &str = "__nightcap_row";
 /// # Errors
 /// [`ManifestError::Predicate`] with polars' reason.
 pub fn select(manifest: &Manifest, predicate: Option<&str>) -> Result<Vec<RoaringBitmap>, ManifestError> {
-    let select_file = |file: &super::ManifestFile| {
+    let select_file = |file: &ManifestFile| {
         let rows = u32::try_from(file.snapshot.rows).unwrap_or(u32::MAX);
         let mut selected = RoaringBitmap::new();
         let Some(predicate) = predicate else {
@@ -28,21 +34,83 @@ pub fn select(manifest: &Manifest, predicate: Option<&str>) -> Result<Vec<Roarin
         };
         let refuse = |message: String| ManifestError::Predicate {
             predicate: predicate.to_owned(),
-            path: file.snapshot.path.clone(),
+            path: file.location.clone(),
             message,
         };
         if let Some(field) = manifest.schema.fields().iter().find(|field| holds_half_floats(field.data_type())) {
             return Err(refuse(format!("column `{}` holds 16-bit floats, which polars cannot read", field.name())));
         }
+        let columns = || mentioned(manifest, predicate);
+        let copy = match file.location.local() {
+            Some(_) => None,
+            None => Some(copy_columns(file, columns().map_err(|error| refuse(plain(&error)))?)?),
+        };
+        let path = copy.as_ref().map(NamedTempFile::path).or_else(|| file.location.local());
+        let path = path.unwrap_or(Path::new("/"));
         for first in (0..rows).step_by(SLICE_ROWS as usize) {
             let length = SLICE_ROWS.min(rows - first);
-            let slice = select_slice(&file.snapshot.path, predicate, first, length, &mut selected);
-            // What follows an empty line is polars' query plan.
-            slice.map_err(|error| refuse(error.to_string().split("\n\n").next().unwrap_or_default().to_owned()))?;
+            let slice = select_slice(path, predicate, first, length, &mut selected);
+            slice.map_err(|error| refuse(plain(&error)))?;
         }
         Ok(selected)
     };
     manifest.files.iter().map(select_file).collect()
+}
+
+/// What polars says, without its query plan, which follows an empty line.
+fn plain(error: &PolarsError) -> String {
+    error.to_string().split("\n\n").next().unwrap_or_default().to_owned()
+}
+
+/// The indexes of the columns that `predicate` looks at; the key's if none, since rows must be counted.
+fn mentioned(manifest: &Manifest, predicate: &str) -> Result<Vec<usize>, PolarsError> {
+    let predicate = row_predicate(predicate)?;
+    let names = predicate.into_iter().filter_map(|expression| match expression {
+        Expr::Column(name) => manifest.schema.index_of(name).ok(),
+        _ => None,
+    });
+    let mut columns: Vec<usize> = names.chain([manifest.key]).collect();
+    columns.sort_unstable();
+    columns.dedup();
+    Ok(columns)
+}
+
+/// Some columns of a remote manifest file as a local one, which polars can read.
+fn copy_columns(file: &ManifestFile, columns: Vec<usize>) -> Result<NamedTempFile, ManifestError> {
+    let path = &file.location;
+    let io = |source| ManifestError::Io { path: path.clone(), source };
+    let parquet = |source: ParquetError| {
+        storage_error(path, &source).unwrap_or(ManifestError::Parquet { path: path.clone(), source })
+    };
+    let copy = NamedTempFile::new().map_err(io)?;
+    let metadata = file.metadata.metadata();
+    let mask = ProjectionMask::roots(metadata.file_metadata().schema_descr(), columns);
+    let mut writer: Option<ArrowWriter<File>> = None;
+    for (row_group, group) in metadata.row_groups().iter().enumerate() {
+        let leaves = group.columns().iter().enumerate().filter(|(leaf, _)| mask.leaf_included(*leaf));
+        let chunks = leaves.map(|(_, column)| column.byte_range()).map(|(start, length)| start..start + length);
+        let source = file.reopen(chunks.collect())?;
+        let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(source, file.metadata.clone());
+        let reader = builder.with_row_groups(vec![row_group]).with_projection(mask.clone()).build().map_err(parquet)?;
+        for batch in reader {
+            let batch = batch.map_err(|source| {
+                let damaged = |source| ManifestError::Damaged { path: path.clone(), row_group, source };
+                storage_error(path, &source).unwrap_or_else(|| damaged(source))
+            })?;
+            let writer = match &mut writer {
+                Some(writer) => writer,
+                None => {
+                    let file = copy.reopen().map_err(io)?;
+                    writer.insert(ArrowWriter::try_new(file, batch.schema(), None).map_err(parquet)?)
+                }
+            };
+            writer.write(&batch).map_err(parquet)?;
+        }
+    }
+    if let Some(writer) = writer {
+        writer.close().map_err(parquet)?;
+    }
+    Ok(copy)
 }
 
 fn select_slice(

@@ -6,12 +6,12 @@
 
 mod error;
 pub mod filter;
+mod listing;
 pub mod reader;
 pub mod row;
+mod source;
 
-use std::collections::HashSet;
-use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
@@ -19,17 +19,20 @@ use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use serde::{Deserialize, Serialize};
 
 pub use self::error::ManifestError;
+use self::listing::expand;
+use self::source::{Source, Version, storage_error};
 use crate::job::Job;
+use crate::storage::{Location, Storage};
 
 /// What a plan remembers of a manifest file, to notice that it changed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileSnapshot {
-    /// Absolute path.
-    pub path: PathBuf,
+    /// Absolute path or URI, without credentials.
+    pub uri: String,
     /// Size in bytes.
     pub bytes: u64,
-    /// Last modification, nanoseconds since 1970.
-    pub modified_ns: i64,
+    /// What changes when the file does: the `ETag`, or on disk the last modification in nanoseconds since 1970.
+    pub version: String,
     /// Rows in it.
     pub rows: u64,
 }
@@ -39,24 +42,21 @@ pub struct FileSnapshot {
 pub struct ManifestFile {
     /// What the plan remembers.
     pub snapshot: FileSnapshot,
+    /// Where it lies.
+    pub location: Location,
+    version: Version,
     metadata: ArrowReaderMetadata,
     /// Held open, so that rows come from the file that was planned even if another takes its name.
-    file: File,
+    source: Source,
 }
 
 impl ManifestFile {
-    /// The open file, if nobody has written to it since the footer was read.
+    /// A handle for reading the column chunks at `chunks`, if nobody has written to the file since the footer was read.
     ///
     /// # Errors
     /// [`ManifestError::Changed`].
-    fn unchanged(&self) -> Result<File, ManifestError> {
-        let path = || self.snapshot.path.clone();
-        let io = |source| ManifestError::Io { path: path(), source };
-        let (bytes, modified_ns) = stat(&self.file).map_err(io)?;
-        if (bytes, modified_ns) != (self.snapshot.bytes, self.snapshot.modified_ns) {
-            return Err(ManifestError::Changed { path: path() });
-        }
-        self.file.try_clone().map_err(io)
+    fn reopen(&self, chunks: Vec<Range<u64>>) -> Result<Source, ManifestError> {
+        self.source.reopen(&self.location, &self.version, chunks)
     }
 }
 
@@ -95,16 +95,17 @@ impl Manifest {
     ///
     /// # Errors
     /// Any [`ManifestError`] but [`ManifestError::Predicate`].
-    pub fn open(job: &Job) -> Result<Self, ManifestError> {
-        let files = expand(&job.input.manifest)?.into_iter().map(open_file).collect::<Result<Vec<_>, _>>()?;
+    pub fn open(job: &Job, storage: &Arc<Storage>) -> Result<Self, ManifestError> {
+        let files = expand(&job.input.manifest, storage)?.into_iter();
+        let files = files.map(|file| open_file(file, storage)).collect::<Result<Vec<_>, _>>()?;
         let Some(first) = files.first() else {
-            return Err(ManifestError::NotFound { pattern: job.input.manifest.join(", ") });
+            return Err(ManifestError::NotFound { pattern: "an empty list".to_owned() });
         };
         let schema = first.metadata.schema().clone();
         for file in &files[1..] {
             same_schema(first, file)?;
         }
-        let columns = Columns { path: &first.snapshot.path, schema: &schema };
+        let columns = Columns { path: &first.location, schema: &schema };
         let key = columns.find("input.key", &job.input.key)?;
         columns.check(key, "input.key", "a string or integer column", is_key)?;
         let image = match &job.input.image {
@@ -142,52 +143,18 @@ impl Manifest {
     }
 }
 
-/// Every file that the patterns name: files as they are, folders for their `*.parquet`, globs expanded and sorted.
-fn expand(patterns: &[String]) -> Result<Vec<PathBuf>, ManifestError> {
-    let mut files = Vec::new();
-    for pattern in patterns {
-        let path = Path::new(pattern);
-        if path.is_file() {
-            files.push(path.to_owned());
-            continue;
-        }
-        let glob_text =
-            if path.is_dir() { format!("{}/*.parquet", glob::Pattern::escape(pattern)) } else { pattern.clone() };
-        let matches =
-            glob::glob(&glob_text).map_err(|source| ManifestError::Glob { pattern: pattern.clone(), source })?;
-        let before = files.len();
-        for found in matches {
-            files.push(found.map_err(|e| ManifestError::Io { path: e.path().to_owned(), source: e.into() })?);
-        }
-        if files.len() == before {
-            return Err(ManifestError::NotFound { pattern: pattern.clone() });
-        }
-    }
-    let mut seen = HashSet::new();
-    match files.iter().find(|path| !seen.insert(*path)) {
-        Some(path) => Err(ManifestError::ListedTwice { path: path.clone() }),
-        None => Ok(files),
-    }
-}
-
-fn open_file(path: PathBuf) -> Result<ManifestFile, ManifestError> {
-    let io = |source| ManifestError::Io { path: path.clone(), source };
-    let file = File::open(&path).map_err(io)?;
-    let (bytes, modified_ns) = stat(&file).map_err(io)?;
-    let metadata = ArrowReaderMetadata::load(&file, ArrowReaderOptions::new())
-        .map_err(|source| ManifestError::Parquet { path: path.clone(), source })?;
+fn open_file(location: Location, storage: &Arc<Storage>) -> Result<ManifestFile, ManifestError> {
+    let (source, version) = Source::open(&location, storage)?;
+    let metadata = ArrowReaderMetadata::load(&source, ArrowReaderOptions::new()).map_err(|source| {
+        storage_error(&location, &source).unwrap_or(ManifestError::Parquet { path: location.clone(), source })
+    })?;
     let rows = u64::try_from(metadata.metadata().file_metadata().num_rows()).unwrap_or(0);
     if rows > u64::from(u32::MAX) {
-        return Err(ManifestError::TooManyRows { path, rows });
+        return Err(ManifestError::TooManyRows { path: location, rows });
     }
-    Ok(ManifestFile { snapshot: FileSnapshot { path, bytes, modified_ns, rows }, metadata, file })
-}
-
-/// Size in bytes and time of last modification in nanoseconds since 1970.
-fn stat(file: &File) -> std::io::Result<(u64, i64)> {
-    let stat = file.metadata()?;
-    let modified = stat.modified()?.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    Ok((stat.len(), i64::try_from(modified.as_nanos()).unwrap_or(i64::MAX)))
+    let snapshot =
+        FileSnapshot { uri: location.to_string(), bytes: version.bytes, version: version.mark.clone(), rows };
+    Ok(ManifestFile { snapshot, location, version, metadata, source })
 }
 
 fn same_schema(first: &ManifestFile, file: &ManifestFile) -> Result<(), ManifestError> {
@@ -201,8 +168,8 @@ fn same_schema(first: &ManifestFile, file: &ManifestFile) -> Result<(), Manifest
         let ((name, expected), (other, found)) = (describe(expected), describe(found));
         if expected != found {
             return Err(ManifestError::Mixed {
-                path: file.snapshot.path.clone(),
-                first: first.snapshot.path.clone(),
+                path: file.location.clone(),
+                first: first.location.clone(),
                 column: if name.is_empty() { other } else { name },
                 found,
                 expected,
@@ -214,7 +181,7 @@ fn same_schema(first: &ManifestFile, file: &ManifestFile) -> Result<(), Manifest
 
 /// Looks the job's columns up in one schema.
 struct Columns<'a> {
-    path: &'a Path,
+    path: &'a Location,
     schema: &'a Arc<Schema>,
 }
 
@@ -223,7 +190,7 @@ impl Columns<'_> {
         self.schema.index_of(column).map_err(|_| ManifestError::MissingColumn {
             setting,
             column: column.to_owned(),
-            path: self.path.to_owned(),
+            path: self.path.clone(),
             available: self.schema.fields().iter().map(|field| field.name().clone()).collect(),
         })
     }
@@ -242,7 +209,7 @@ impl Columns<'_> {
         Err(ManifestError::ColumnType {
             setting,
             column: field.name().clone(),
-            path: self.path.to_owned(),
+            path: self.path.clone(),
             expected,
             found: field.data_type().clone(),
         })

@@ -3,7 +3,6 @@
 //! Memory is bounded by one batch (about 8 MiB, or 16 inline images), however large a row group is: pages are decoded as
 //! they are needed.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use parquet::arrow::ProjectionMask;
@@ -13,6 +12,7 @@ use parquet::arrow::arrow_reader::{
 use roaring::RoaringBitmap;
 
 use super::row::RowBatch;
+use super::source::storage_error;
 use super::{ImageColumn, Manifest, ManifestError, ManifestFile};
 
 /// Bytes of decoded rows that one batch aims at.
@@ -101,14 +101,18 @@ impl<'a> ManifestReader<'a> {
         group: usize,
         selection: RowSelection,
     ) -> Result<ParquetRecordBatchReader, ManifestError> {
-        let path = &file.snapshot.path;
-        let parquet = |source| ManifestError::Parquet { path: path.clone(), source };
-        let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file.unchanged()?, file.metadata.clone());
+        let path = &file.location;
+        let parquet =
+            |source| storage_error(path, &source).unwrap_or(ManifestError::Parquet { path: path.clone(), source });
         let descriptor = file.metadata.metadata().file_metadata().schema_descr();
         let row_group = file.metadata.metadata().row_group(group);
         let mask = ProjectionMask::roots(descriptor, self.columns.iter().copied());
         let leaves = row_group.columns().iter().enumerate().filter(|(leaf, _)| mask.leaf_included(*leaf));
-        let bytes: i64 = leaves.map(|(_, column)| column.uncompressed_size()).sum();
+        let leaves: Vec<_> = leaves.map(|(_, column)| column).collect();
+        let bytes: i64 = leaves.iter().map(|column| column.uncompressed_size()).sum();
+        let chunks = leaves.iter().map(|column| column.byte_range()).map(|(start, length)| start..start + length);
+        let source = file.reopen(chunks.collect())?;
+        let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(source, file.metadata.clone());
         let holds_images = |(index, kind)| kind != ImageColumn::Uri && self.columns.contains(&index);
         let most_rows = if self.manifest.image.is_some_and(holds_images) { BATCH_IMAGES } else { BATCH_ROWS };
         let row_bytes = usize::try_from(bytes / row_group.num_rows().max(1)).unwrap_or(0).max(1);
@@ -128,14 +132,16 @@ impl Iterator for ManifestReader<'_> {
     fn next(&mut self) -> Option<Self::Item> {
         loop {
             if let Some((file, row_group, reader)) = &mut self.open {
-                let snapshot = &self.manifest.files[*file].snapshot;
+                let path = &self.manifest.files[*file].location;
                 let row_group = *row_group;
                 if let Some(batch) = reader.next() {
-                    let base: Arc<Path> = Arc::from(snapshot.path.parent().unwrap_or(Path::new("/")));
+                    let base = Arc::new(path.folder());
                     let rows = batch
                         .and_then(|batch| RowBatch::new(self.manifest, &self.columns, &batch, base, self.projection));
-                    let path = snapshot.path.clone();
-                    return Some(rows.map_err(|source| ManifestError::Damaged { path, row_group, source }));
+                    return Some(rows.map_err(|source| {
+                        let damaged = |source| ManifestError::Damaged { path: path.clone(), row_group, source };
+                        storage_error(path, &source).unwrap_or_else(|| damaged(source))
+                    }));
                 }
                 self.open = None;
             }

@@ -1,6 +1,5 @@
 //! One manifest row as the pipeline wants it: where its image is and what text comes with it.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, LargeBinaryArray, StringArray};
@@ -13,6 +12,7 @@ use bytes::Bytes;
 use super::reader::Projection;
 use super::{ImageColumn, Manifest};
 use crate::signature::{Seen, Signature};
+use crate::storage::Location;
 
 /// Where a row's image comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,7 +39,7 @@ pub struct Row {
     /// The accompanying text, or the whole input of a text-only job; None when it is blank.
     pub text: Option<String>,
     /// The folder of the manifest file, which relative image paths start from.
-    pub base: Arc<Path>,
+    pub base: Arc<Location>,
 }
 
 /// A run of manifest rows in memory: read once, handed on row by row.
@@ -50,7 +50,7 @@ pub struct RowBatch {
     text: Option<StringArray>,
     /// The job's signature columns.
     signature: Vec<StringArray>,
-    base: Arc<Path>,
+    base: Arc<Location>,
     /// The carried columns of the same rows, in output order; none while planning.
     pub carried: RecordBatch,
     /// What the plan says of the same rows; empty while planning.
@@ -74,7 +74,7 @@ impl RowBatch {
         manifest: &Manifest,
         columns: &[usize],
         batch: &RecordBatch,
-        base: Arc<Path>,
+        base: Arc<Location>,
         projection: Projection,
     ) -> Result<Self, ArrowError> {
         let column = |index: usize| -> Result<&ArrayRef, ArrowError> {

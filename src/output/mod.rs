@@ -33,6 +33,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::storage::Location;
+
 /// What keeps OUTPUT from being read or written.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -47,8 +49,28 @@ pub enum OutputError {
         /// Why.
         source: std::io::Error,
     },
+    /// Remote storage that cannot be listed.
+    #[error("cannot use the output folder {location}: {}", crate::storage::explain(.source))]
+    Unreachable {
+        /// The folder.
+        location: Location,
+        /// Why.
+        source: object_store::Error,
+    },
+    /// A web server, which takes no conditional puts.
+    #[error("cannot write to {location}\nhint: OUTPUT is a local folder, or one on s3://, gs:// or az://")]
+    WebServer {
+        /// The folder.
+        location: Location,
+    },
+    /// An OUTPUT argument that is neither a path nor a URI.
+    #[error("OUTPUT: {message}")]
+    Argument {
+        /// What was expected.
+        message: String,
+    },
     /// A read, write or listing failed.
-    #[error("cannot {action} {path} in the output folder: {source}")]
+    #[error("cannot {action} {path} in the output folder: {}", crate::storage::explain(.source))]
     Store {
         /// What was tried.
         action: &'static str,

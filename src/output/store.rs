@@ -2,16 +2,19 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::TryStreamExt;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as ObjectPath;
-use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutMode, PutOptions};
+use object_store::prefix::PrefixStore;
+use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutResult};
 use serde::de::DeserializeOwned;
 
 use super::OutputError;
 use crate::failpoint;
+use crate::storage::{Failure, Location, Storage};
 
 /// What a conditional put found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,40 +25,80 @@ pub enum Put {
     Exists,
 }
 
+/// The pause before a put is repeated; each later one is twice as long.
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+
 /// The objects of one OUTPUT. Calls block; they may come from any thread.
 #[derive(Debug)]
 pub struct OutputStore {
     store: Arc<dyn ObjectStore>,
+    /// The same, trying once: whether a conditional put was repeated decides what "exists" means.
+    puts: Arc<dyn ObjectStore>,
     runtime: tokio::runtime::Runtime,
+    /// Drives the connections.
+    storage: Arc<Storage>,
     /// The folder, where OUTPUT is one on this machine's disks.
     local: Option<PathBuf>,
 }
 
 impl OutputStore {
-    /// Opens OUTPUT for writing, creating the folder.
+    /// Opens OUTPUT for writing, creating a local folder.
     ///
     /// # Errors
-    /// [`OutputError::Folder`] when it cannot be created, read or written.
-    pub fn create(path: &Path) -> Result<Self, OutputError> {
-        let folder = |source| OutputError::Folder { path: path.to_owned(), source };
-        std::fs::create_dir_all(path).map_err(folder)?;
-        // A folder that cannot take a file is better known now than after the first part was computed.
-        tempfile::tempfile_in(path).map_err(folder)?;
-        Self::open(path)
+    /// [`OutputError::Folder`] when it cannot be created, read or written, [`OutputError::Unreachable`] when it cannot be listed.
+    pub fn create(location: &Location, storage: &Arc<Storage>) -> Result<Self, OutputError> {
+        if let Some(path) = location.local() {
+            let folder = |source| OutputError::Folder { path: path.to_owned(), source };
+            std::fs::create_dir_all(path).map_err(folder)?;
+            // A folder that cannot take a file is better known now than after the first part was computed.
+            tempfile::tempfile_in(path).map_err(folder)?;
+        }
+        Self::open(location, storage)
     }
 
-    /// Opens an OUTPUT that exists.
+    /// Opens an OUTPUT that exists. A bucket's folders do not exist or not: there, one without objects is an empty OUTPUT.
     ///
     /// # Errors
-    /// [`OutputError::Folder`] when it is no readable folder.
-    pub fn open(path: &Path) -> Result<Self, OutputError> {
-        let folder = |source| OutputError::Folder { path: path.to_owned(), source };
-        std::fs::read_dir(path).map_err(folder)?;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(folder)?;
-        let store = LocalFileSystem::new_with_prefix(path)
-            .map_err(|source| OutputError::Store { action: "open", path: String::new(), source })?
-            .with_fsync(true);
-        Ok(Self { store: Arc::new(store), runtime, local: Some(path.to_owned()) })
+    /// As [`OutputStore::create`].
+    pub fn open(location: &Location, storage: &Arc<Storage>) -> Result<Self, OutputError> {
+        let system = |source| OutputError::Folder { path: location.to_string().into(), source };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(system)?;
+        let (store, puts): (Arc<dyn ObjectStore>, Arc<dyn ObjectStore>) = match location {
+            Location::Local(path) => {
+                let folder = |source| OutputError::Folder { path: path.clone(), source };
+                std::fs::read_dir(path).map_err(folder)?;
+                let store = LocalFileSystem::new_with_prefix(path).map_err(|source| store_error("open", "", source))?;
+                let store = Arc::new(store.with_fsync(true));
+                (store.clone(), store)
+            }
+            Location::Http(_) => return Err(OutputError::WebServer { location: location.clone() }),
+            Location::Object { .. } => {
+                let unreachable = |source| OutputError::Unreachable { location: location.clone(), source };
+                let (store, prefix) = storage.open(location).map_err(unreachable)?;
+                let store = PrefixStore::new(store, prefix);
+                let first = async { store.list(None).try_next().await };
+                runtime.block_on(first).map_err(unreachable)?;
+                let (puts, prefix) = storage.open_impatient(location).map_err(unreachable)?;
+                (Arc::new(store), Arc::new(PrefixStore::new(puts, prefix)))
+            }
+        };
+        let local = location.local().map(Path::to_owned);
+        Ok(Self { store, puts, runtime, storage: storage.clone(), local })
+    }
+
+    /// Opens an OUTPUT given as an argument, a path or URI; the environment says how it is reached.
+    ///
+    /// # Errors
+    /// As [`OutputStore::open`], and [`OutputError::Argument`].
+    pub fn from_argument(output: &Path) -> Result<Self, OutputError> {
+        let folder = |source| OutputError::Folder { path: output.to_owned(), source };
+        let location = match output.to_str() {
+            Some(text) => Location::Local(std::env::current_dir().map_err(folder)?)
+                .resolve(text)
+                .map_err(|error| OutputError::Argument { message: error.to_string() })?,
+            None => Location::Local(std::path::absolute(output).map_err(folder)?),
+        };
+        Self::open(&location, &Arc::new(Storage::from_environment()))
     }
 
     /// Puts `bytes` at `path` unless something is there: in one step, never half.
@@ -66,9 +109,15 @@ impl OutputStore {
         let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
         failpoint::hit("before_put");
         let location = ObjectPath::from(path);
-        let put = self.store.put_opts(&location, bytes.into().into(), options);
-        let outcome = match self.runtime.block_on(put) {
+        let bytes: Bytes = bytes.into();
+        let put = async || self.puts.put_opts(&location, bytes.clone().into(), options.clone()).await;
+        let (result, repeated) = self.runtime.block_on(persistently(self.storage.retries(), put));
+        let outcome = match result {
             Ok(_) => Ok(Put::Created),
+            // The first answer may have been lost, and the repeated put have found what the first one put.
+            Err(object_store::Error::AlreadyExists { .. }) if repeated && self.get(path)?.as_ref() == Some(&bytes) => {
+                Ok(Put::Created)
+            }
             Err(object_store::Error::AlreadyExists { .. }) => Ok(Put::Exists),
             Err(source) => Err(store_error("write", path, source)),
         };
@@ -221,4 +270,23 @@ impl OutputStore {
 
 fn store_error(action: &'static str, path: &str, source: object_store::Error) -> OutputError {
     OutputError::Store { action, path: path.to_owned(), source }
+}
+
+/// Puts until that succeeds, fails for good, or has failed once more than `retries`; and whether it was repeated.
+async fn persistently(
+    mut retries: u32,
+    mut put: impl AsyncFnMut() -> object_store::Result<PutResult>,
+) -> (object_store::Result<PutResult>, bool) {
+    let (mut pause, mut repeated) = (FIRST_PAUSE, false);
+    loop {
+        match put().await {
+            Err(error) if retries > 0 && Failure::of(&error).kind.is_outage() => {
+                tracing::debug!("putting again: {}", Failure::of(&error));
+                (retries, repeated) = (retries - 1, true);
+                tokio::time::sleep(pause).await;
+                pause *= 2;
+            }
+            outcome => return (outcome, repeated),
+        }
+    }
 }

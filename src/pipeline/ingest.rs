@@ -12,10 +12,12 @@ use tokio::sync::mpsc::{Receiver, Sender};
 
 use super::Stages;
 use super::budget::{Budget, Turn};
+use super::outage::{OutageWatch, Sought};
 use super::read::ReadItem;
 use super::row::{IngestedRow, ingest_row};
 use crate::error::Error;
-use crate::manifest::row::RowBatch;
+use crate::manifest::row::{ImageSource, RowBatch};
+use crate::row_error::Stage;
 
 /// Images that are fetched or prepared at the same time.
 const CONCURRENT_ROWS: usize = 32;
@@ -30,28 +32,31 @@ pub(super) enum IngestItem {
 
 pub(super) fn run(stages: &Stages<'_>, input: Receiver<ReadItem>, out: &Sender<IngestItem>) -> Result<(), Error> {
     let system = |action, source| Error::System { action, source };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| system("start the fetch thread", error))?;
     let workers = rayon::ThreadPoolBuilder::new()
         .num_threads(stages.job.runtime.threads)
         .thread_name(|index| format!("preprocess-{index}"))
         .build()
         .map_err(|error| system("start the preprocessing threads", std::io::Error::other(error)))?;
-    runtime.block_on(async {
+    let outcome = runtime.block_on(async {
+        let mut watch = OutageWatch::new(stages);
         let mut budget = Budget::new(stages.job.runtime.prefetch_bytes);
         let items = stream::unfold(input, |mut input| async { input.recv().await.map(|item| (item, input)) });
         let units = items.flat_map(|item| stream::iter(units(item, &mut budget)));
         let mut rows = std::pin::pin!(units.map(|unit| ingest(stages, &workers, unit)).buffered(CONCURRENT_ROWS));
-        while let Some(item) = rows.next().await {
+        while let Some((item, image)) = rows.next().await {
+            watch.see(&item, image).await?;
             // A closed channel means that the model has failed, which says why itself.
             if stages.stop.requested() || out.send(item).await.is_err() {
                 break;
             }
         }
+        Ok(())
     });
     // A read that hangs in the operating system must not keep the run from ending.
     runtime.shutdown_background();
-    Ok(())
+    outcome
 }
 
 /// What passes through the stage in order.
@@ -69,13 +74,19 @@ fn units(item: ReadItem, budget: &mut Budget) -> Vec<Unit> {
     }
 }
 
-async fn ingest(stages: &Stages<'_>, workers: &rayon::ThreadPool, unit: Unit) -> IngestItem {
+/// What becomes of a unit, and of a row where its image was looked for.
+async fn ingest(stages: &Stages<'_>, workers: &rayon::ThreadPool, unit: Unit) -> (IngestItem, Option<Sought>) {
     match unit {
-        Unit::PartEnd { part, carried } => IngestItem::PartEnd { part, carried },
+        Unit::PartEnd { part, carried } => (IngestItem::PartEnd { part, carried }, None),
         Unit::Row { batch, index, mut turn } => {
             let row = ingest_row(stages, workers, &batch, index, &mut turn).await;
             turn.end().await;
-            IngestItem::Row(Box::new(row))
+            let failed = matches!(&row.image, Err(error) if error.stage == Stage::Fetch);
+            let sought = failed.then(|| batch.row(index)).and_then(|row| match row.image {
+                ImageSource::Uri(uri) => Some(Sought { uri, base: row.base }),
+                _ => None,
+            });
+            (IngestItem::Row(Box::new(row)), sought)
         }
     }
 }

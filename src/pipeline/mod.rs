@@ -12,6 +12,7 @@
 mod budget;
 mod infer;
 mod ingest;
+mod outage;
 mod read;
 mod row;
 mod write;

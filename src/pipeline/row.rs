@@ -3,17 +3,18 @@
 //! A row takes room in the byte budget when its size is known and holds it until it joins a batch.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::Stages;
 use super::budget::{Room, Turn};
+use crate::fetch::Body;
 use crate::manifest::row::{ImageSource, RowBatch};
 use crate::preprocess::{DecodeLimits, ImageProcessor, PixelValues, decode};
 use crate::row_error::{ErrorKind, RowError, Stage};
 use crate::signature::{Seen, Signature, TextHash};
+use crate::storage::Location;
 
 /// A row ready for the model, or failed on the way.
 pub(super) struct IngestedRow {
@@ -109,11 +110,11 @@ async fn fetch_inline(
     Ok(Fetched { bytes, room })
 }
 
-async fn fetch_uri(stages: &Stages<'_>, uri: &str, base: &Path, turn: &mut Turn) -> Result<Fetched, RowError> {
+async fn fetch_uri(stages: &Stages<'_>, uri: &str, base: &Location, turn: &mut Turn) -> Result<Fetched, RowError> {
     let meter = &stages.metrics.fetch;
     let object = meter.busy_async(stages.fetcher.open(uri, base)).await?;
     let room = take_room(stages, turn, usize::try_from(object.size).unwrap_or(usize::MAX)).await;
-    let bytes = meter.busy_async(object.bytes()).await?;
+    let Body { bytes, .. } = meter.busy_async(object.body()).await?;
     Ok(Fetched { bytes, room })
 }
 

@@ -185,7 +185,7 @@ fn changed_file(plan: &Plan, manifest: &Manifest) -> Option<String> {
     let longest = planned.len().max(manifest.files.len());
     (0..longest).find_map(|index| {
         let (then, now) = (planned.get(index), manifest.files.get(index).map(|file| &file.snapshot));
-        let path = now.or(then.copied()).map(|file| file.path.display().to_string());
+        let path = now.or(then.copied()).map(|file| file.uri.clone());
         if then.copied() == now { None } else { path }
     })
 }

@@ -11,6 +11,7 @@ use crate::manifest::{Manifest, filter};
 use crate::output::finalize::published_runs;
 use crate::output::store::OutputStore;
 use crate::signature::Signature;
+use crate::storage::Storage;
 
 /// Which rows are in, and why.
 #[derive(Debug)]
@@ -32,6 +33,7 @@ pub struct Decision {
 pub fn decide(
     job: &Job,
     manifest: &Manifest,
+    storage: &Storage,
     store: Option<&OutputStore>,
     tonight: &Tonight,
     limit: Option<u64>,
@@ -39,7 +41,7 @@ pub fn decide(
     let selection = Selection(filter::select(manifest, job.input.predicate.as_deref())?);
     let published = store.map(published_runs).transpose()?.unwrap_or_default();
     // Images inside the manifest are hashed only when there is something to compare them with.
-    let scan = Scan::read(manifest, &selection, !published.is_empty())?;
+    let scan = Scan::read(manifest, &selection, !published.is_empty(), storage)?;
     let duplicates = scan.duplicates();
     if !duplicates.is_empty() && job.input.on_duplicate_key == OnDuplicateKey::Error {
         return Err(refuse_duplicates(manifest, &selection, &duplicates));

@@ -14,7 +14,6 @@ mod scan;
 pub mod shard;
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 
 use roaring::RoaringBitmap;
 use serde::{Deserialize, Serialize};
@@ -23,6 +22,7 @@ use self::delta::Reasons;
 use crate::job::FailureLimits;
 use crate::manifest::FileSnapshot;
 use crate::signature::Signature;
+use crate::storage::Location;
 
 /// A run that cannot be planned or continued. Ends the command with status 2.
 #[derive(Debug, thiserror::Error)]
@@ -81,13 +81,13 @@ pub enum PlanError {
     },
     /// A folder of images that cannot be listed.
     #[error(
-        "cannot list {path}, which the manifest names: {source}\nhint: planning lists sizes and times of the images there; give `input.signature` columns to do without"
+        "cannot list {folder}, where the manifest's images are: {message}\nhint: planning lists sizes and times of the images there; give `input.signature` columns to do without"
     )]
     Listing {
         /// The folder.
-        path: PathBuf,
+        folder: Location,
         /// Why.
-        source: std::io::Error,
+        message: String,
     },
     /// Somebody is at work on an unfinished run.
     #[error(

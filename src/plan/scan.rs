@@ -9,8 +9,8 @@ use crate::error::Error;
 use crate::manifest::Manifest;
 use crate::manifest::reader::{ManifestReader, Projection};
 use crate::manifest::row::{ImageSource, Row, RowBatch};
-use crate::paths;
 use crate::signature::{KeyHash, Seen, Signature, TextHash};
+use crate::storage::Storage;
 
 /// Duplicate keys that an error shows.
 const EXAMPLES: usize = 3;
@@ -42,7 +42,12 @@ impl Scan {
     ///
     /// # Errors
     /// When the manifest or the places it names cannot be read.
-    pub(super) fn read(manifest: &Manifest, selection: &Selection, inline: bool) -> Result<Self, Error> {
+    pub(super) fn read(
+        manifest: &Manifest,
+        selection: &Selection,
+        inline: bool,
+        storage: &Storage,
+    ) -> Result<Self, Error> {
         if u32::try_from(selection.rows()).is_err() {
             return Err(PlanError::TooManyRows { rows: selection.rows() }.into());
         }
@@ -62,7 +67,7 @@ impl Scan {
                 contents.push(content(&batch, index, &row, &mut places));
             }
         }
-        let listed = places.read()?;
+        let listed = places.read(storage)?;
         let signature = |row: Content| match row.seen {
             None => Signature::unread(row.text),
             Some(seen) if row.listable => Signature::new(row.text, seen.listed(listed.version(seen))),
@@ -96,12 +101,11 @@ fn content(batch: &RowBatch, index: usize, row: &Row, places: &mut Listing) -> C
     let plain = |seen| Content { text, seen, listable: false };
     match (batch.seen(index), &row.image) {
         (Some(columns), _) => plain(Some(columns)),
-        (None, ImageSource::Uri(uri)) => match paths::local(&row.base, uri) {
-            Ok(path) => {
-                places.add(&path);
-                Content { text, seen: Some(Seen::uri(&path.to_string_lossy())), listable: true }
+        (None, ImageSource::Uri(uri)) => match row.base.resolve(uri) {
+            Ok(location) if places.add(&location) => {
+                Content { text, seen: Some(Seen::uri(&location.to_string())), listable: true }
             }
-            Err(_) => plain(Some(Seen::uri(uri))),
+            _ => plain(Some(Seen::uri(uri))),
         },
         (None, ImageSource::Inline(_)) => plain(batch.image_hash(index).as_ref().map(Seen::bytes)),
         (None, ImageSource::Unread) => plain(None),

@@ -23,7 +23,7 @@ fn broken_and_unusual_images_become_pixels_or_error_rows() {
         Some("photos/pipe.png"),
         Some("photos/staged.png#1"),
         Some(""),
-        Some("s3://bucket/key.jpg"),
+        Some("ftp://server/key.jpg"),
         Some(strange_name),
     ];
     uris.extend(odd.iter().map(|uri| uri.map(str::to_owned)));

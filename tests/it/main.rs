@@ -15,15 +15,23 @@ mod common;
 mod compact;
 mod discard;
 mod engine;
+mod faults;
 mod inputs;
 mod interruptions;
 mod jobs;
 mod library;
 mod model_directory;
 mod nights;
+mod outage;
 mod preprocess;
+#[allow(unreachable_pub, reason = "a module of a test binary")]
+mod proxy;
 mod readers;
 mod refusals;
 mod robustness;
 mod runs;
+#[allow(unreachable_pub, reason = "a module of a test binary")]
+mod seaweed;
 mod small_graphs;
+#[allow(unreachable_pub, reason = "a module of a test binary")]
+mod storage;

@@ -111,7 +111,10 @@ fn bad_files_fail_with_their_kind() {
     for (name, kind) in golden("errors.json").as_object().unwrap() {
         let error = error_of(&read(name));
         assert_eq!(error.kind.as_str(), kind, "{name}: {error}");
-        assert!(!error.message.is_empty() && !nightcap::row_error::ErrorKind::is_transient_name(error.kind.as_str()), "{name}");
+        assert!(
+            !error.message.is_empty() && !nightcap::row_error::ErrorKind::is_transient_name(error.kind.as_str()),
+            "{name}"
+        );
     }
 }
 

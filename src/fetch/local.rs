@@ -1,0 +1,71 @@
+//! Images that are files: what may be opened, and what the operating system's errors mean.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::within;
+use crate::row_error::{ErrorKind, RowError, Stage};
+use crate::storage::Location;
+
+/// Refuses what is no regular file (opening a pipe would wait for ever), has a name that the store keeps for itself, or lies,
+/// links followed, outside the roots.
+pub(super) async fn check_file(path: &Path, roots: &[Location], timeout: Duration) -> Result<(), RowError> {
+    let shown = path.display();
+    let fail = |kind, message| Err(RowError::new(Stage::Fetch, kind, message));
+    // The store keeps such names for files that are being written.
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    if name.rsplit_once('#').is_some_and(|(_, end)| !end.is_empty() && end.bytes().all(|byte| byte.is_ascii_digit())) {
+        let message = format!("{shown}: file names that end in # and digits are not supported");
+        return fail(ErrorKind::InvalidUri, message);
+    }
+    let (looked_at, anywhere) = (path.to_owned(), roots.is_empty());
+    let roots: Vec<PathBuf> = roots.iter().filter_map(Location::local).map(Path::to_owned).collect();
+    let look = tokio::task::spawn_blocking(move || {
+        let is_file = std::fs::metadata(&looked_at)?.is_file();
+        let real = if anywhere { looked_at } else { std::fs::canonicalize(&looked_at)? };
+        let within = |root: &PathBuf| std::fs::canonicalize(root).is_ok_and(|root| real.starts_with(root));
+        Ok((is_file, anywhere || roots.iter().any(within)))
+    });
+    let look = async {
+        let outcome = look.await.unwrap_or_else(|error| Err(std::io::Error::other(error)));
+        outcome.map_err(|error| explain_io(path, &error))
+    };
+    match within(timeout, &shown, look).await? {
+        (false, _) => fail(ErrorKind::NotFound, format!("{shown} is not a file")),
+        (_, false) => fail(ErrorKind::Forbidden, format!("{shown} lies in none of the folders of `limits.roots`")),
+        _ => Ok(()),
+    }
+}
+
+/// A local store's error; what the operating system said lies somewhere among its causes.
+pub(super) fn explain(path: &Path, error: &object_store::Error) -> RowError {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<std::io::Error>() {
+            return explain_io(path, error);
+        }
+        cause = error.source();
+    }
+    let kind = match error {
+        object_store::Error::NotFound { .. } => ErrorKind::NotFound,
+        object_store::Error::PermissionDenied { .. } => ErrorKind::Forbidden,
+        object_store::Error::InvalidPath { .. } => ErrorKind::InvalidUri,
+        _ => ErrorKind::Io,
+    };
+    RowError::new(Stage::Fetch, kind, format!("cannot read {}: {error}", path.display()))
+}
+
+fn explain_io(path: &Path, error: &std::io::Error) -> RowError {
+    use std::io::ErrorKind as Io;
+    let shown = path.display();
+    let (kind, message) = match error.kind() {
+        Io::NotFound => (ErrorKind::NotFound, format!("there is no file {shown}")),
+        Io::IsADirectory | Io::NotADirectory => (ErrorKind::NotFound, format!("{shown} is not a file")),
+        Io::PermissionDenied => (ErrorKind::Forbidden, format!("this user may not read {shown}")),
+        Io::InvalidFilename | Io::InvalidInput => {
+            (ErrorKind::InvalidUri, format!("{shown} is no possible file name: {error}"))
+        }
+        _ => (ErrorKind::Io, format!("cannot read {shown}: {error}")),
+    };
+    RowError::new(Stage::Fetch, kind, message)
+}

@@ -1,0 +1,238 @@
+//! One manifest file, opened: a local file, or ranges of a remote object, as the Parquet reader wants them.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{BufReader, Read};
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::{Buf, Bytes};
+use object_store::path::Path as ObjectPath;
+use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt};
+use parquet::errors::ParquetError;
+use parquet::file::reader::{ChunkReader, Length};
+
+use super::ManifestError;
+use crate::storage::{Location, Storage};
+
+/// The most that one request asks for, and that is kept of a column chunk.
+const WINDOW_BYTES: u64 = 8 << 20;
+
+/// An open manifest file. A remote one is read in the version that was opened.
+#[derive(Debug)]
+pub(super) enum Source {
+    Local(File),
+    Remote(Remote),
+}
+
+/// A remote object. What is read of a column chunk comes in windows, so that memory does not depend on the size of row groups.
+#[derive(Debug, Clone)]
+pub(super) struct Remote {
+    object: Arc<Object>,
+    /// The column chunks that are about to be read.
+    chunks: Vec<Range<u64>>,
+    /// The last window of each of them, by the chunk's start.
+    windows: Arc<Mutex<HashMap<u64, Window>>>,
+}
+
+#[derive(Debug)]
+struct Object {
+    storage: Arc<Storage>,
+    store: Arc<dyn ObjectStore>,
+    path: ObjectPath,
+    size: u64,
+    tag: Option<String>,
+}
+
+#[derive(Debug, Clone)]
+struct Window {
+    start: u64,
+    bytes: Bytes,
+}
+
+/// What tells one version of a file from another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Version {
+    /// Size in bytes.
+    pub(super) bytes: u64,
+    /// The `ETag`, or the last modification in nanoseconds since 1970.
+    pub(super) mark: String,
+}
+
+impl Source {
+    /// Opens the file at `location`.
+    pub(super) fn open(location: &Location, storage: &Arc<Storage>) -> Result<(Self, Version), ManifestError> {
+        if let Some(path) = location.local() {
+            let io = |source| ManifestError::Io { path: location.clone(), source };
+            let file = File::open(path).map_err(io)?;
+            let version = stat(&file).map_err(io)?;
+            return Ok((Self::Local(file), version));
+        }
+        let failed = |source| ManifestError::Storage { path: location.clone(), source };
+        let (store, path) = storage.open(location).map_err(failed)?;
+        let (asked, at) = (store.clone(), path.clone());
+        let meta = storage.wait(async move { asked.head(&at).await }).map_err(failed)?;
+        let modified = meta.last_modified.timestamp_nanos_opt().unwrap_or(0).to_string();
+        let version = Version { bytes: meta.size, mark: meta.e_tag.clone().unwrap_or(modified) };
+        let object = Object { storage: storage.clone(), store, path, size: meta.size, tag: meta.e_tag };
+        let remote = Remote { object: Arc::new(object), chunks: Vec::new(), windows: Arc::default() };
+        Ok((Self::Remote(remote), version))
+    }
+
+    /// Another handle on the same version of the file, for reading the column chunks at `chunks`.
+    pub(super) fn reopen(
+        &self,
+        location: &Location,
+        version: &Version,
+        chunks: Vec<Range<u64>>,
+    ) -> Result<Self, ManifestError> {
+        match self {
+            Self::Local(file) => {
+                let io = |source| ManifestError::Io { path: location.clone(), source };
+                if stat(file).map_err(io)? != *version {
+                    return Err(ManifestError::Changed { path: location.clone() });
+                }
+                file.try_clone().map(Self::Local).map_err(io)
+            }
+            // Every request names the version itself.
+            Self::Remote(remote) => Ok(Self::Remote(Remote { chunks, windows: Arc::default(), ..remote.clone() })),
+        }
+    }
+}
+
+/// Size and time of last modification.
+fn stat(file: &File) -> std::io::Result<Version> {
+    let stat = file.metadata()?;
+    let modified = stat.modified()?.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    Ok(Version { bytes: stat.len(), mark: modified.as_nanos().to_string() })
+}
+
+impl Remote {
+    /// Bytes from `start`: at least one, at most `length`, as they are at hand.
+    fn read(&self, start: u64, length: u64) -> Result<Bytes, ParquetError> {
+        let end = start.saturating_add(length).min(self.object.size);
+        let Some(chunk) = self.chunks.iter().find(|chunk| chunk.contains(&start)) else {
+            return self.fetch(start..end);
+        };
+        let mut windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = windows
+            .get(&chunk.start)
+            .filter(|window| (window.start..window.start + window.bytes.len() as u64).contains(&start));
+        let window = if let Some(window) = kept {
+            window.clone()
+        } else {
+            let bytes = self.fetch(start..(start + WINDOW_BYTES).min(chunk.end))?;
+            let window = Window { start, bytes };
+            windows.insert(chunk.start, window.clone());
+            window
+        };
+        let from = (start - window.start) as usize;
+        let to = window.bytes.len().min((end - window.start) as usize);
+        Ok(window.bytes.slice(from..to))
+    }
+
+    fn fetch(&self, range: Range<u64>) -> Result<Bytes, ParquetError> {
+        if range.is_empty() {
+            return Err(ParquetError::EOF(format!("expected bytes from {}, found the end", range.start)));
+        }
+        let object = &self.object;
+        let options = GetOptions {
+            range: Some(GetRange::Bounded(range.clone())),
+            if_match: object.tag.clone(),
+            ..GetOptions::default()
+        };
+        let (store, path, size) = (object.store.clone(), object.path.clone(), object.size);
+        let read = object.storage.wait(async move {
+            let result = store.get_opts(&path, options).await?;
+            let same = result.meta.size == size;
+            Ok((result.bytes().await?, same))
+        });
+        let (bytes, same) = read.map_err(|error| ParquetError::External(Box::new(error)))?;
+        if !same {
+            let source = "another size".into();
+            let error = object_store::Error::Precondition { path: object.path.to_string(), source };
+            return Err(ParquetError::External(Box::new(error)));
+        }
+        if bytes.len() as u64 != range.end - range.start {
+            let (expected, found) = (range.end - range.start, bytes.len());
+            return Err(ParquetError::EOF(format!("expected {expected} bytes at {}, found {found}", range.start)));
+        }
+        Ok(bytes)
+    }
+}
+
+impl Length for Source {
+    fn len(&self) -> u64 {
+        match self {
+            Self::Local(file) => Length::len(file),
+            Self::Remote(remote) => remote.object.size,
+        }
+    }
+}
+
+impl ChunkReader for Source {
+    type T = SourceRead;
+
+    fn get_read(&self, start: u64) -> Result<SourceRead, ParquetError> {
+        match self {
+            Self::Local(file) => Ok(SourceRead::Local(file.get_read(start)?)),
+            Self::Remote(remote) => Ok(SourceRead::Remote { remote: remote.clone(), at: start, ready: Bytes::new() }),
+        }
+    }
+
+    fn get_bytes(&self, start: u64, length: usize) -> Result<Bytes, ParquetError> {
+        let remote = match self {
+            Self::Local(file) => return file.get_bytes(start, length),
+            Self::Remote(remote) => remote,
+        };
+        let mut found = remote.read(start, length as u64)?;
+        while found.len() < length {
+            // A page across two windows.
+            let more = remote.read(start + found.len() as u64, (length - found.len()) as u64)?;
+            found = [found, more].concat().into();
+        }
+        Ok(found)
+    }
+}
+
+/// Reads a source from some place on.
+pub(super) enum SourceRead {
+    Local(BufReader<File>),
+    Remote { remote: Remote, at: u64, ready: Bytes },
+}
+
+impl Read for SourceRead {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        match self {
+            Self::Local(file) => file.read(buffer),
+            Self::Remote { remote, at, ready } => {
+                if ready.is_empty() && *at < remote.object.size {
+                    *ready = remote.read(*at, 64 << 10).map_err(std::io::Error::other)?;
+                    *at += ready.len() as u64;
+                }
+                let length = ready.len().min(buffer.len());
+                ready.copy_to_slice(&mut buffer[..length]);
+                Ok(length)
+            }
+        }
+    }
+}
+
+/// The storage's error among the causes of a Parquet or Arrow error: the file was changed or cannot be read. None: it is damaged.
+pub(super) fn storage_error(location: &Location, error: &(dyn std::error::Error + 'static)) -> Option<ManifestError> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<object_store::Error>() {
+            let path = location.clone();
+            return Some(match error {
+                object_store::Error::Precondition { .. } => ManifestError::Changed { path },
+                error => {
+                    let source = std::io::Error::other(crate::storage::explain(error));
+                    ManifestError::Io { path, source }
+                }
+            });
+        }
+        cause = error.source();
+    }
+    None
+}

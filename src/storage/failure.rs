@@ -1,0 +1,108 @@
+//! What an object store's error means: a documented kind, and words without URLs, headers or bodies, which may hold credentials.
+
+use std::error::Error as StdError;
+use std::fmt;
+
+use object_store::Error;
+use object_store::client::{HttpError, HttpErrorKind};
+
+use super::connector::Refusal;
+use crate::row_error::ErrorKind;
+
+/// Why an object could not be read, written or listed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// The documented kind.
+    pub kind: ErrorKind,
+    /// What was found, for people; the object's name is the caller's to add.
+    pub what: String,
+}
+
+impl Failure {
+    /// What `error` means.
+    #[must_use]
+    pub fn of(error: &Error) -> Self {
+        let new = |kind, what: &str| Self { kind, what: what.to_owned() };
+        match error {
+            Error::NotFound { .. } => return new(ErrorKind::NotFound, "there is no such object"),
+            Error::PermissionDenied { .. } => return new(ErrorKind::Forbidden, "access denied (status 403)"),
+            Error::Unauthenticated { .. } => {
+                return new(ErrorKind::Forbidden, "the storage does not know these credentials (status 401)");
+            }
+            Error::InvalidPath { .. } => return new(ErrorKind::InvalidUri, "no possible name of an object"),
+            Error::AlreadyExists { .. } => return new(ErrorKind::Io, "it exists already"),
+            Error::Precondition { .. } => return new(ErrorKind::Io, "it was changed meanwhile"),
+            _ => {}
+        }
+        let mut cause: Option<&(dyn StdError + 'static)> = Some(error);
+        let mut transport = None;
+        while let Some(error) = cause {
+            if let Some(refusal) = error.downcast_ref::<Refusal>() {
+                return Self::refused(refusal);
+            }
+            if let Some(error) = error.downcast_ref::<HttpError>() {
+                transport = Some(error.kind());
+            }
+            if let Some(error) = error.downcast_ref::<std::io::Error>()
+                && transport.is_none()
+            {
+                return new(ErrorKind::Io, &error.to_string());
+            }
+            cause = error.source();
+        }
+        match transport {
+            Some(HttpErrorKind::Timeout) => new(ErrorKind::Timeout, "no answer in time"),
+            Some(HttpErrorKind::Connect) => new(ErrorKind::Connection, "the server cannot be reached"),
+            Some(_) => new(ErrorKind::Connection, "the connection broke off before the answer was complete"),
+            None => new(ErrorKind::Io, "an answer that is not understood"),
+        }
+    }
+
+    fn refused(refusal: &Refusal) -> Self {
+        let kind = match refusal.status {
+            429 | 503 => ErrorKind::Throttled,
+            408 | 504 => ErrorKind::Timeout,
+            500.. => ErrorKind::ServerError,
+            410 => ErrorKind::NotFound,
+            _ => ErrorKind::Io,
+        };
+        Self { kind, what: format!("the server answers with {refusal}") }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what)
+    }
+}
+
+/// The words of [`Failure::of`] with a hint where there is something to do; for errors that end a command.
+pub(crate) fn explain(error: &Error) -> String {
+    let failure = Failure::of(error);
+    let hint = match failure.kind {
+        _ if is_local(error) => "",
+        ErrorKind::Forbidden => {
+            "\nhint: check the credentials in the environment (AWS_ACCESS_KEY_ID, AWS_PROFILE, ...) and what they may do"
+        }
+        ErrorKind::NotFound => "\nhint: check the bucket and the key",
+        ErrorKind::Connection | ErrorKind::Timeout => {
+            "\nhint: check `storage.endpoint` or AWS_ENDPOINT_URL, and that the network is there"
+        }
+        _ => "",
+    };
+    format!("{failure}{hint}")
+}
+
+fn is_local(error: &Error) -> bool {
+    let mut cause: Option<&(dyn StdError + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if error.is::<HttpError>() {
+            return false;
+        }
+        if error.is::<std::io::Error>() {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}

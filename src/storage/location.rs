@@ -1,0 +1,293 @@
+//! Where something lies, as users write it: a local path, or a URI of an object store or web server.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde::{Serialize, Serializer};
+use url::Url;
+
+use crate::paths::{self, NotLocal};
+
+/// The kinds of object store that have buckets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Cloud {
+    /// Amazon S3 and whatever speaks its protocol.
+    S3,
+    /// Google Cloud Storage.
+    Gs,
+    /// Azure Blob Storage.
+    Az,
+}
+
+impl Cloud {
+    const ALL: [Self; 3] = [Self::S3, Self::Gs, Self::Az];
+
+    /// The scheme of its URIs.
+    #[must_use]
+    pub const fn scheme(self) -> &'static str {
+        match self {
+            Self::S3 => "s3",
+            Self::Gs => "gs",
+            Self::Az => "az",
+        }
+    }
+}
+
+/// Where a file, an object or a folder of them lies. [`fmt::Display`] never shows a credential.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Location {
+    /// A path of this machine.
+    Local(PathBuf),
+    /// An object, or the prefix of many.
+    Object {
+        /// Which kind of store.
+        cloud: Cloud,
+        /// Bucket or container.
+        bucket: String,
+        /// Key as stored, without a leading slash; nothing in it is percent-encoded.
+        key: String,
+    },
+    /// On a web server.
+    Http(Url),
+}
+
+/// Why a text names no location.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NotALocation {
+    /// A scheme that is none of ours.
+    #[error("expected a local path or a file://, s3://, gs://, az://, http:// or https:// URI, found {0}://")]
+    Scheme(String),
+    /// A path or URI of a known scheme that names nothing.
+    #[error("expected {0}")]
+    Invalid(&'static str),
+}
+
+impl Location {
+    /// The location that `text` names, seen from the folder `self`; `.` and `..` are resolved by name.
+    ///
+    /// # Errors
+    /// [`NotALocation`], whose text repeats nothing of `text` but its scheme: a URI may hold a credential.
+    pub fn resolve(&self, text: &str) -> Result<Self, NotALocation> {
+        let scheme = text.split_once("://").map(|(scheme, rest)| (scheme.to_ascii_lowercase(), rest));
+        match scheme {
+            Some((scheme, rest)) if scheme != "file" && is_scheme(&scheme) => absolute(&scheme, rest, text),
+            Some(_) => local(Path::new("/"), text),
+            None => self.below(text),
+        }
+    }
+
+    /// The location that the relative or absolute path `text` names, seen from the folder `self`.
+    fn below(&self, text: &str) -> Result<Self, NotALocation> {
+        match self {
+            Self::Local(folder) => local(folder, text),
+            _ if text.starts_with('/') => local(Path::new("/"), text),
+            _ if text.trim().is_empty() => Err(NotALocation::Invalid("a path or URI, found nothing")),
+            Self::Object { cloud, bucket, key } => {
+                let mut segments: Vec<&str> = key.split('/').filter(|segment| !segment.is_empty()).collect();
+                for segment in text.split('/') {
+                    match segment {
+                        "" | "." => {}
+                        ".." => drop(segments.pop()),
+                        other => segments.push(other),
+                    }
+                }
+                Ok(Self::Object { cloud: *cloud, bucket: bucket.clone(), key: segments.join("/") })
+            }
+            Self::Http(url) => {
+                let mut url = url.clone();
+                url.set_query(None);
+                let segments = url.path_segments_mut();
+                let mut segments = segments.map_err(|()| NotALocation::Invalid("a URL with a path"))?;
+                segments.pop_if_empty();
+                for segment in text.split('/') {
+                    match segment {
+                        "" | "." => {}
+                        ".." => drop(segments.pop()),
+                        other => drop(segments.push(other)),
+                    }
+                }
+                drop(segments);
+                Ok(Self::Http(url))
+            }
+        }
+    }
+
+    /// The folder that it lies in; the root of a store is its own folder.
+    #[must_use]
+    pub fn folder(&self) -> Self {
+        match self {
+            Self::Local(path) => Self::Local(path.parent().unwrap_or(Path::new("/")).to_owned()),
+            Self::Object { cloud, bucket, key } => {
+                let key = key.trim_end_matches('/').rsplit_once('/').map_or("", |(folder, _)| folder);
+                Self::Object { cloud: *cloud, bucket: bucket.clone(), key: key.to_owned() }
+            }
+            Self::Http(url) => {
+                let mut url = url.clone();
+                url.set_query(None);
+                if let Ok(mut segments) = url.path_segments_mut() {
+                    segments.pop_if_empty().pop();
+                }
+                Self::Http(url)
+            }
+        }
+    }
+
+    /// The same store's location at `key`, for a store that has keys.
+    #[must_use]
+    pub fn with_key(&self, new: &str) -> Self {
+        match self {
+            Self::Object { cloud, bucket, .. } => {
+                Self::Object { cloud: *cloud, bucket: bucket.clone(), key: new.to_owned() }
+            }
+            other => other.clone(),
+        }
+    }
+
+    /// The path, if it is one of this machine.
+    #[must_use]
+    pub fn local(&self) -> Option<&Path> {
+        match self {
+            Self::Local(path) => Some(path),
+            _ => None,
+        }
+    }
+
+    /// What all locations of one store have in common: `s3://bucket`, `https://host:port`, or `/`.
+    #[must_use]
+    pub fn authority(&self) -> String {
+        match self {
+            Self::Local(_) => "/".to_owned(),
+            Self::Object { cloud, bucket, .. } => format!("{}://{bucket}", cloud.scheme()),
+            Self::Http(url) => url.origin().ascii_serialization(),
+        }
+    }
+
+    /// Whether it is `root` or lies below it, by name.
+    #[must_use]
+    pub fn lies_in(&self, root: &Self) -> bool {
+        let below = |key: &str, folder: &str| {
+            let folder = folder.trim_end_matches('/');
+            let rest = key.strip_prefix(folder);
+            folder.is_empty() || rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        match (self, root) {
+            (Self::Local(path), Self::Local(root)) => path.starts_with(root),
+            (Self::Object { key, .. }, Self::Object { key: folder, .. }) => {
+                self.authority() == root.authority() && below(key, folder)
+            }
+            (Self::Http(url), Self::Http(root)) => url.origin() == root.origin() && below(url.path(), root.path()),
+            _ => false,
+        }
+    }
+
+    /// The deepest folder that holds both, if they are of one store.
+    #[must_use]
+    pub fn common(&self, other: &Self) -> Option<Self> {
+        if self.authority() != other.authority() {
+            return None;
+        }
+        let mut folder = self.clone();
+        while !other.lies_in(&folder) {
+            let above = folder.folder();
+            if above == folder {
+                return None;
+            }
+            folder = above;
+        }
+        Some(folder)
+    }
+}
+
+fn is_scheme(scheme: &str) -> bool {
+    scheme.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c))
+}
+
+fn local(folder: &Path, text: &str) -> Result<Location, NotALocation> {
+    paths::local(folder, text).map(Location::Local).map_err(|error| match error {
+        NotLocal::Scheme(scheme) => NotALocation::Scheme(scheme),
+        NotLocal::Invalid => NotALocation::Invalid("a path or file:// URI of this machine"),
+    })
+}
+
+fn absolute(scheme: &str, rest: &str, text: &str) -> Result<Location, NotALocation> {
+    if matches!(scheme, "http" | "https") {
+        let url = Url::parse(text).ok().filter(Url::has_host);
+        let mut url = url.ok_or(NotALocation::Invalid("an http(s) URL with a host"))?;
+        url.set_fragment(None);
+        return Ok(Location::Http(url));
+    }
+    let cloud = Cloud::ALL.into_iter().find(|cloud| cloud.scheme() == scheme);
+    let cloud = cloud.ok_or_else(|| NotALocation::Scheme(scheme.to_owned()))?;
+    let (bucket, key) = rest.split_once('/').unwrap_or((rest, ""));
+    let fits = |c: char| c.is_ascii_alphanumeric() || "-_.$".contains(c);
+    if bucket.is_empty() || !bucket.chars().all(fits) {
+        return Err(NotALocation::Invalid("SCHEME://BUCKET/KEY with the plain name of a bucket"));
+    }
+    Ok(Location::Object { cloud, bucket: bucket.to_owned(), key: key.to_owned() })
+}
+
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Local(path) => path.display().fmt(f),
+            Self::Object { cloud, bucket, key } => write!(f, "{}://{bucket}/{key}", cloud.scheme()),
+            Self::Http(url) => {
+                // A name and password, or a signature in the query, are credentials.
+                write!(f, "{}{}", url.origin().ascii_serialization(), url.path())?;
+                if url.query().is_some() { f.write_str("?...") } else { Ok(()) }
+            }
+        }
+    }
+}
+
+impl Serialize for Location {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_seen_from_folders() {
+        let seen = |folder: &str, text: &str| {
+            let folder = Location::Local("/".into()).resolve(folder).unwrap();
+            folder.resolve(text).map(|location| location.to_string())
+        };
+        let is = |text: &str| Ok(text.to_owned());
+        assert_eq!(seen("/data/sets", "../a b.jpg"), is("/data/a b.jpg"));
+        assert_eq!(seen("/data", "s3://bucket/a b#1.png"), is("s3://bucket/a b#1.png"));
+        assert_eq!(seen("s3://bucket/sets", "photos/./../c%20d.jpg"), is("s3://bucket/sets/c%20d.jpg"));
+        assert_eq!(seen("s3://bucket/sets", "/e.jpg"), is("/e.jpg"));
+        assert_eq!(seen("https://host/sets/", "f g.jpg"), is("https://host/sets/f%20g.jpg"));
+        assert_eq!(
+            seen("/", "https://me:secret@host:8000/h.jpg?signature=secret#x"),
+            is("https://host:8000/h.jpg?...")
+        );
+        assert_eq!(seen("/", "ftp://host/a"), Err(NotALocation::Scheme("ftp".to_owned())));
+        for wrong in ["s3://", "s3://me:secret@bucket/a", "file://elsewhere/a", " ", "http://"] {
+            let error = seen("/", wrong).unwrap_err();
+            assert!(!error.to_string().contains("secret"), "{error}");
+        }
+    }
+
+    #[test]
+    fn folders_and_what_lies_in_them() {
+        let location = |text: &str| Location::Local("/".into()).resolve(text).unwrap();
+        for (inside, root) in
+            [("/a/b", "/a"), ("s3://b/x/y", "s3://b/x"), ("s3://b/x", "s3://b"), ("http://h/a/b", "http://h/a")]
+        {
+            assert!(location(inside).lies_in(&location(root)), "{inside}");
+            assert_eq!(location(inside).common(&location(root)), Some(location(root)));
+        }
+        for (outside, root) in
+            [("/ab", "/a"), ("s3://b/xy", "s3://b/x"), ("gs://b/x", "s3://b/x"), ("http://g/a", "http://h")]
+        {
+            assert!(!location(outside).lies_in(&location(root)), "{outside}");
+        }
+        assert_eq!(location("s3://b/x/1/a").common(&location("s3://b/x/2/a")), Some(location("s3://b/x")));
+        assert_eq!(location("s3://b/x").folder().folder(), location("s3://b"));
+    }
+}

@@ -1,0 +1,195 @@
+//! Storage by URI: local paths, `s3://`, `gs://`, `az://`, `http(s)://`.
+//!
+//! In: `[storage]` of the job and the environment. Out: an object store and a path in it for any [`Location`]. Never here:
+//! what is read or written. Credentials stay inside: neither a [`Location`] nor a [`Failure`] shows them.
+
+mod cache;
+mod connector;
+mod failure;
+mod location;
+mod profile;
+mod settings;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use object_store::http::HttpBuilder;
+use object_store::local::LocalFileSystem;
+use object_store::path::Path as ObjectPath;
+use object_store::{Error, ObjectStore, Result};
+use tokio::runtime::{Builder, Handle};
+use tokio::sync::oneshot;
+
+use self::connector::Connector;
+pub use self::failure::Failure;
+pub(crate) use self::failure::explain;
+pub use self::location::{Cloud, Location, NotALocation};
+use self::settings::Patience;
+pub use self::settings::StorageSettings;
+
+/// A store and the path in it.
+pub(crate) type Place = (Arc<dyn ObjectStore>, ObjectPath);
+
+/// A request that carries a part may take so many times the patience for an image.
+const PART_PATIENCE: u32 = 5;
+
+/// Opens locations; keeps one object store for each bucket or server. Requests may come from any thread or runtime: a thread of
+/// its own drives the connections.
+#[derive(Debug)]
+pub struct Storage {
+    settings: StorageSettings,
+    patience: Patience,
+    connections: Mutex<Option<Connections>>,
+    stores: Stores,
+    impatient: Stores,
+}
+
+/// The thread that drives connections; ends when this is dropped.
+#[derive(Debug)]
+struct Connections {
+    runtime: Handle,
+    _running: oneshot::Sender<()>,
+}
+
+impl Storage {
+    /// Storage with the job's settings; `retries` and `timeout` as in its `[limits]`.
+    #[must_use]
+    pub fn new(settings: &StorageSettings, retries: u32, timeout: Duration) -> Self {
+        let patience = Patience { retries, timeout: timeout * PART_PATIENCE };
+        let (stores, impatient) = (Stores::default(), Stores::default());
+        Self { settings: settings.clone(), patience, connections: Mutex::new(None), stores, impatient }
+    }
+
+    /// Storage as the environment alone describes it, for commands without a job.
+    #[must_use]
+    pub fn from_environment() -> Self {
+        Self::new(&StorageSettings::default(), crate::job::Limits::RETRIES, crate::job::Limits::FETCH_TIMEOUT)
+    }
+
+    /// The store of `location`, which retries what may pass.
+    ///
+    /// # Errors
+    /// When the settings or the environment make no store.
+    pub(crate) fn open(&self, location: &Location) -> Result<Place> {
+        self.open_in(&self.stores, location, self.patience)
+    }
+
+    /// The store of `location`, which tries once: for requests whose repetition the caller must know of.
+    ///
+    /// # Errors
+    /// As [`Storage::open`].
+    pub(crate) fn open_impatient(&self, location: &Location) -> Result<Place> {
+        self.open_in(&self.impatient, location, Patience { retries: 0, ..self.patience })
+    }
+
+    fn open_in(&self, stores: &Stores, location: &Location, patience: Patience) -> Result<Place> {
+        if matches!(location, Location::Local(_)) {
+            return stores.open(&self.settings, location, patience, &Connector::Here);
+        }
+        let runtime = self.runtime().map_err(|error| generic(error.into()))?;
+        stores.open(&self.settings, location, patience, &Connector::In(runtime))
+    }
+
+    /// Further attempts after a failure that may pass.
+    pub(crate) const fn retries(&self) -> u32 {
+        self.patience.retries
+    }
+
+    /// Stores for many small requests from one runtime, each tried once.
+    pub(crate) fn single_attempts(&self, timeout: Duration) -> SingleAttempts {
+        let patience = Patience { retries: 0, timeout };
+        SingleAttempts { settings: self.settings.clone(), patience, stores: Stores::default() }
+    }
+
+    /// Waits for `work`, from any thread that is not part of a runtime.
+    ///
+    /// # Errors
+    /// Those of `work`, and when there is no thread for it.
+    pub(crate) fn wait<T: Send + 'static>(&self, work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
+        let runtime = self.runtime().map_err(|error| generic(error.into()))?;
+        let (done, outcome) = std::sync::mpsc::sync_channel(1);
+        runtime.spawn(async move {
+            // Nobody waits any more only if the waiting thread is gone.
+            let _ = done.send(work.await);
+        });
+        outcome.recv().unwrap_or_else(|_| Err(generic("the storage thread has ended".into())))
+    }
+
+    fn runtime(&self) -> std::io::Result<Handle> {
+        let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(Connections { runtime, .. }) = &*connections {
+            return Ok(runtime.clone());
+        }
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let handle = runtime.handle().clone();
+        let (running, end) = oneshot::channel();
+        std::thread::Builder::new().name("storage".to_owned()).spawn(move || {
+            // Ends with an error when the sender is dropped, which is the sign to end.
+            let _ = runtime.block_on(end);
+            runtime.shutdown_background();
+        })?;
+        *connections = Some(Connections { runtime: handle.clone(), _running: running });
+        Ok(handle)
+    }
+}
+
+/// Stores that try each request once, for a caller that retries itself. All requests must come from one runtime.
+#[derive(Debug)]
+pub(crate) struct SingleAttempts {
+    settings: StorageSettings,
+    patience: Patience,
+    stores: Stores,
+}
+
+impl SingleAttempts {
+    /// The store of `location`.
+    pub(crate) fn open(&self, location: &Location) -> Result<Place> {
+        self.stores.open(&self.settings, location, self.patience, &Connector::Here)
+    }
+}
+
+/// The stores in use: one for each bucket, one client for all web servers.
+#[derive(Debug, Default)]
+struct Stores {
+    buckets: Mutex<HashMap<String, Arc<dyn ObjectStore>>>,
+    web: Mutex<Option<Connector>>,
+}
+
+impl Stores {
+    fn open(
+        &self,
+        settings: &StorageSettings,
+        location: &Location,
+        patience: Patience,
+        connector: &Connector,
+    ) -> Result<Place> {
+        match location {
+            Location::Local(path) => Ok((Arc::new(LocalFileSystem::new()), ObjectPath::from_absolute_path(path)?)),
+            Location::Object { cloud, bucket, key } => {
+                let path = ObjectPath::parse(key)?;
+                let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Some(store) = buckets.get(&location.authority()) {
+                    return Ok((store.clone(), path));
+                }
+                let store = settings.bucket(*cloud, bucket, patience, connector.clone())?;
+                buckets.insert(location.authority(), store.clone());
+                Ok((store, path))
+            }
+            Location::Http(url) => {
+                let mut web = self.web.lock().unwrap_or_else(PoisonError::into_inner);
+                let client = match &*web {
+                    Some(client) => client.clone(),
+                    None => web.insert(settings::http_client(patience, connector)?).clone(),
+                };
+                // The whole URL is the store, so that its query and its encoding stay as they were written.
+                let builder = HttpBuilder::new().with_url(url.as_str()).with_retry(patience.retry());
+                Ok((Arc::new(builder.with_http_connector(client).build()?), ObjectPath::default()))
+            }
+        }
+    }
+}
+
+fn generic(source: Box<dyn std::error::Error + Send + Sync>) -> Error {
+    Error::Generic { store: "nightcap", source }
+}

@@ -1,0 +1,119 @@
+//! An outage is not thousands of bad rows: the run stops with 75, writes nothing of the part it was in, and goes on later.
+
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::common::{Workplace, strings, write_parquet};
+use crate::seaweed::{Seaweed, with_s3};
+use crate::storage::{on_s3, run_command};
+
+/// Starts the run, lets `trouble` happen when its third part is there, and waits for its end.
+fn disturbed(mut command: Command, third_part: impl Fn() -> bool, trouble: impl FnOnce()) -> (Option<i32>, String) {
+    let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+    let started = Instant::now();
+    while !third_part() && child.try_wait().unwrap().is_none() && started.elapsed() < Duration::from_mins(1) {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    trouble();
+    let outcome = child.wait_with_output().unwrap();
+    (outcome.status.code(), String::from_utf8_lossy(&outcome.stderr).into_owned())
+}
+
+/// More rows than any machine finishes while a folder is renamed.
+const ROWS: u32 = 600;
+
+#[test]
+fn a_folder_of_images_that_goes_away_in_mid_run() {
+    let workplace = Workplace::with_pictures(ROWS, 10);
+    let (photos, away) = (workplace.path("photos"), workplace.path("away"));
+    let part = workplace.path("out/run=night/part-000002.parquet");
+    let command = workplace.command("run", &["--run-id", "night"]);
+    let (status, log) = disturbed(command, || part.exists(), || std::fs::rename(&photos, &away).unwrap());
+    assert_eq!(status, Some(75), "{log}");
+    assert!(log.contains("their storage does not answer") && log.contains("hint:"), "{log}");
+    assert!(workplace.published("out").is_empty());
+    let done = workplace.parts("out", "night").len();
+    assert!((3..60).contains(&done), "{done} parts");
+    // Still away: nothing is added. The folder of an unmounted disk is there and empty.
+    std::fs::create_dir(&photos).unwrap();
+    let still = workplace.run(&["--run-id", "night"]);
+    assert_eq!(still.status.code(), Some(75), "{}", String::from_utf8_lossy(&still.stderr));
+    assert_eq!(workplace.parts("out", "night").len(), done);
+    std::fs::remove_dir(&photos).unwrap();
+    std::fs::rename(&away, &photos).unwrap();
+    workplace.run_ok(&["--run-id", "night"]);
+    let rows = workplace.rows("out", None);
+    assert_eq!(rows.len(), ROWS as usize);
+    assert!(rows.text("status").iter().all(|status| status.as_deref() == Some("ok")), "no row is lost to the outage");
+}
+
+#[test]
+fn a_thousand_deleted_images_are_a_thousand_failed_rows() {
+    let workplace = Workplace::with_pictures(2, 64);
+    let images = (0..1002).map(|row| match row {
+        0 => Some("photos/0.png".to_owned()),
+        1001 => Some("photos/1.png".to_owned()),
+        // The whole folder is gone; the root of all images is not.
+        row => Some(format!("photos/deleted/{row}.png")),
+    });
+    let ids = strings((0..1002).map(|row| Some(row.to_string())));
+    let titles = strings((0..1002).map(|_| None::<&str>));
+    write_parquet(
+        &workplace.path("manifest.parquet"),
+        vec![("id", ids), ("image", images_of(images)), ("title", titles)],
+        300,
+    );
+    let run = workplace.run(&[]);
+    assert_eq!(run.status.code(), Some(1), "{}", String::from_utf8_lossy(&run.stderr));
+    let kinds = workplace.rows("out", None).text("error_kind");
+    assert_eq!(kinds.iter().filter(|kind| kind.as_deref() == Some("not_found")).count(), 1000);
+    assert_eq!(workplace.rows("out", None).len(), 1002);
+}
+
+fn images_of(images: impl Iterator<Item = Option<String>>) -> arrow::array::ArrayRef {
+    strings(images)
+}
+
+#[test]
+fn outage_after_0_records_what_is_gone() {
+    let workplace = Workplace::with_pictures(30, 10);
+    std::fs::remove_dir_all(workplace.path("photos")).unwrap();
+    assert_eq!(workplace.run(&["--run-id", "night"]).status.code(), Some(75));
+    assert!(workplace.parts("out", "night").is_empty());
+    assert_eq!(workplace.run(&["--run-id", "night", "--set", "limits.outage_after=0"]).status.code(), Some(1));
+    assert_eq!(workplace.rows("out", None).len(), 30);
+}
+
+#[test]
+fn an_endpoint_that_dies_in_mid_run() {
+    let (server, workplace) = (Seaweed::start(), Workplace::with_pictures(ROWS, 10));
+    let mut settings = on_s3(&workplace, &server, "dying");
+    settings[0] = "input.manifest=remote.parquet".to_owned();
+    settings[1] = "output.path=out".to_owned();
+    let images = (0..ROWS).map(|row| Some(format!("s3://night/dying/photos/{row}.png")));
+    let ids = strings((0..ROWS).map(|row| Some(format!("row-{row:04}"))));
+    let titles = strings((0..ROWS).map(|_| None::<&str>));
+    write_parquet(
+        &workplace.path("remote.parquet"),
+        vec![("id", ids), ("image", strings(images)), ("title", titles)],
+        100,
+    );
+    let part = workplace.path("out/run=night/part-000002.parquet");
+    let quick = ["--run-id", "night", "--set", "limits.retries=1", "--set", "limits.fetch_timeout_ms=2000"];
+    let command = run_command(&workplace, &server.endpoint(), &settings, &quick);
+    let (status, log) = disturbed(command, || part.exists(), || server.kill());
+    assert_eq!(status, Some(75), "{log}");
+    assert!(log.contains("their storage does not answer"), "{log}");
+    let done = workplace.parts("out", "night").len();
+    // Credentials that were revoked stop it as well.
+    let server = Seaweed::shared();
+    on_s3(&workplace, server, "dying");
+    let mut revoked = run_command(&workplace, &server.endpoint(), &settings, &quick);
+    let revoked = revoked.env("AWS_SECRET_ACCESS_KEY", "revoked").output().unwrap();
+    assert_eq!(revoked.status.code(), Some(75), "{}", String::from_utf8_lossy(&revoked.stderr));
+    assert_eq!(workplace.parts("out", "night").len(), done);
+    let mut resumed = run_command(&workplace, &server.endpoint(), &settings, &quick);
+    assert!(with_s3(&mut resumed, &server.endpoint()).output().unwrap().status.success());
+    let rows = workplace.rows("out", None);
+    assert_eq!(rows.text("status").iter().filter(|status| status.as_deref() == Some("ok")).count(), ROWS as usize);
+}
