@@ -49,6 +49,12 @@ impl ErrorKind {
     /// The kinds with which the same row may well succeed on another night.
     const TRANSIENT: [Self; 2] = [Self::Timeout, Self::Io];
 
+    /// Whether the same row may well succeed on another night.
+    #[must_use]
+    pub fn is_transient(self) -> bool {
+        Self::TRANSIENT.contains(&self)
+    }
+
     /// Whether `name`, out of an `error_kind` column, is that of a transient kind.
     #[must_use]
     pub fn is_transient_name(name: &str) -> bool {

@@ -70,8 +70,10 @@ impl Signature {
     /// The inverse of [`Signature::to_bytes`].
     #[must_use]
     pub fn from_bytes(bytes: [u8; Self::BYTES]) -> Self {
-        let [a, b, c, d, e, f, g, h, i, j, k, l] = bytes;
-        Self { content: u64::from_be_bytes([a, b, c, d, e, f, g, h]), text: u32::from_be_bytes([i, j, k, l]) }
+        let (mut content, mut text) = ([0; 8], [0; 4]);
+        content.copy_from_slice(&bytes[..8]);
+        text.copy_from_slice(&bytes[8..]);
+        Self { content: u64::from_be_bytes(content), text: u32::from_be_bytes(text) }
     }
 }
 
@@ -146,7 +148,7 @@ impl Seen {
     }
 }
 
-/// Size and ETag (or modification time) of a listed object, hashed.
+/// Size and `ETag` (or modification time) of a listed object, hashed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Version(pub u64);
 

@@ -132,7 +132,8 @@ impl Iterator for ManifestReader<'_> {
                 let row_group = *row_group;
                 if let Some(batch) = reader.next() {
                     let base: Arc<Path> = Arc::from(snapshot.path.parent().unwrap_or(Path::new("/")));
-                    let rows = batch.and_then(|batch| RowBatch::new(self.manifest, &self.columns, &batch, base, self.projection));
+                    let rows = batch
+                        .and_then(|batch| RowBatch::new(self.manifest, &self.columns, &batch, base, self.projection));
                     let path = snapshot.path.clone();
                     return Some(rows.map_err(|source| ManifestError::Damaged { path, row_group, source }));
                 }

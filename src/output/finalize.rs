@@ -179,7 +179,7 @@ pub fn finalize(store: &OutputStore, run: &str) -> Result<Published, OutputError
             first: part_path(run, missing),
         });
     }
-    publish(store, plan, &present, None)
+    publish(store, &plan, &present, None)
 }
 
 /// Publishes the finished parts of `run`, whose other rows are left to later runs; None when there is none.
@@ -199,12 +199,12 @@ pub fn finalize_partial(store: &OutputStore, run: &str) -> Result<Option<Publish
         return Ok(None);
     }
     let partial = (present.len() as u64 != plan.parts).then(|| present.clone());
-    publish(store, plan, &present, partial).map(Some)
+    publish(store, &plan, &present, partial).map(Some)
 }
 
 fn publish(
     store: &OutputStore,
-    plan: Plan,
+    plan: &Plan,
     parts: &BTreeSet<u64>,
     partial: Option<BTreeSet<u64>>,
 ) -> Result<Published, OutputError> {
@@ -215,7 +215,7 @@ fn publish(
     for &part in parts.range(..plan.parts) {
         let path = part_path(run, part);
         let summary = part_summary(store, &path)?;
-        check_part(&plan, part, &path, &summary)?;
+        check_part(plan, part, &path, &summary)?;
         let first = columns.get_or_insert_with(|| summary.columns.clone());
         if *first != summary.columns {
             let expected = format!("the columns of the first part ({first})");

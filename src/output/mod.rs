@@ -170,7 +170,9 @@ pub enum OutputError {
         found: String,
     },
     /// A run that was published while this process worked on it.
-    #[error("run {run} was closed and published by another process\nhint: run the job again; what is left goes into a new run")]
+    #[error(
+        "run {run} was closed and published by another process\nhint: run the job again; what is left goes into a new run"
+    )]
     Closed {
         /// The run id.
         run: String,

@@ -4,8 +4,8 @@ use std::io::Read;
 
 use bytes::{Buf, Bytes};
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader};
 use parquet::errors::ParquetError;
 use parquet::file::reader::{ChunkReader, Length};
 
@@ -66,8 +66,8 @@ impl FetchedChunks {
     fn from(&self, start: u64) -> parquet::errors::Result<Bytes> {
         let within = |(first, bytes): &&(u64, Bytes)| (*first..*first + bytes.len() as u64).contains(&start);
         let found = self.chunks.iter().find(within);
-        let (first, bytes) =
-            found.ok_or_else(|| ParquetError::General(format!("byte {start} belongs to no column that was asked for")))?;
+        let (first, bytes) = found
+            .ok_or_else(|| ParquetError::General(format!("byte {start} belongs to no column that was asked for")))?;
         Ok(bytes.slice(usize::try_from(start - first).unwrap_or(usize::MAX)..))
     }
 }

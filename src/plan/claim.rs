@@ -61,40 +61,40 @@ pub struct Claimed {
 /// when this job's parts would have other columns than OUTPUT has, and failures to read or write.
 pub fn claim(store: &OutputStore, draft: &Draft<'_>, run: Option<&str>) -> Result<Option<Claimed>, Error> {
     check_schema(store, draft.schema)?;
-    match run {
-        // It would be published and never count.
-        Some(run) if superseded(store)?.contains(run) => Err(OutputError::NameTaken { run: run.to_owned() }.into()),
-        Some(run) => match load_plan(store, run) {
+    if let Some(run) = run {
+        if superseded(store)?.contains(run) {
+            // It would be published and never count.
+            return Err(OutputError::NameTaken { run: run.to_owned() }.into());
+        }
+        return match load_plan(store, run) {
             Ok(plan) => resume(store, draft, plan).map(Some),
             Err(OutputError::NoSuchRun { .. }) => create(store, draft, run, true),
             Err(error) => Err(error.into()),
-        },
-        None => {
-            let Unfinished { goes_on, stale } = unfinished(store, draft)?;
-            if let Some(plan) = goes_on {
-                return resume(store, draft, plan).map(Some);
-            }
-            for run in &stale {
-                close(store, run)?;
-            }
-            create(store, draft, &crate::clock::run_id(), false)
-        }
+        };
     }
+    let Unfinished { goes_on, stale } = unfinished(store, draft)?;
+    if let Some(plan) = goes_on {
+        return resume(store, draft, plan).map(Some);
+    }
+    for run in &stale {
+        close(store, run)?;
+    }
+    create(store, draft, &crate::clock::run_id(), false)
 }
 
 /// Publishes the finished parts of an unfinished run, whose other rows are left to the next; a run without any is discarded.
 fn close(store: &OutputStore, run: &str) -> Result<(), Error> {
     failpoint::hit("before_close");
-    match finalize_partial(store, run)? {
-        Some(closed) => tracing::warn!(
+    if let Some(closed) = finalize_partial(store, run)? {
+        let rows = closed.counts.rows;
+        tracing::warn!(
             run,
-            rows = closed.counts.rows,
+            rows,
             "an unfinished run of another job or manifest was closed: its finished parts are published"
-        ),
-        None => {
-            discard(store, run)?;
-            tracing::warn!(run, "an unfinished run of another job or manifest had no finished part and was discarded");
-        }
+        );
+    } else {
+        discard(store, run)?;
+        tracing::warn!(run, "an unfinished run of another job or manifest had no finished part and was discarded");
     }
     failpoint::hit("after_close");
     Ok(())

@@ -2,9 +2,9 @@
 
 use roaring::RoaringBitmap;
 
+use super::Selection;
 use super::delta::{Reason, Reasons, Tonight, compare};
 use super::scan::{Scan, refuse_duplicates};
-use super::Selection;
 use crate::error::Error;
 use crate::job::{Job, OnDuplicateKey};
 use crate::manifest::{Manifest, filter};

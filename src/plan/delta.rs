@@ -37,10 +37,10 @@ pub struct Reasons {
     pub duplicate: u64,
 }
 
-/// Why a row is in, or not.
+/// Why a row is in, or not: one for each count of [`Reasons`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the counts of the same names are documented")]
 pub enum Reason {
-    /// See [`Reasons::new`], and so on.
     New,
     ContentChanged,
     TextChanged,
@@ -114,7 +114,7 @@ pub struct Tonight {
 ///
 /// # Errors
 /// When an index cannot be read.
-pub fn compare(
+pub(super) fn compare(
     store: &OutputStore,
     published: &[Published],
     scan: &Scan,

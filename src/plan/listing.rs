@@ -12,7 +12,7 @@ const MOST_FOLDERS: usize = 256;
 
 /// The folders to list.
 #[derive(Debug, Default)]
-pub struct Listing {
+pub(super) struct Listing {
     folders: BTreeSet<PathBuf>,
     /// Whether folders were folded into those above them, which are then listed with all below.
     folded: bool,
@@ -21,14 +21,14 @@ pub struct Listing {
 
 /// What was listed.
 #[derive(Debug)]
-pub struct Listed {
+pub(super) struct Listed {
     /// By place, sorted.
     versions: Vec<(u64, Version)>,
 }
 
 impl Listing {
     /// Takes note of the folder of the image at `path`.
-    pub fn add(&mut self, path: &Path) {
+    pub(super) fn add(&mut self, path: &Path) {
         let Some(folder) = path.parent() else { return };
         // Rows of one folder usually stand together.
         if folder == self.last {
@@ -64,7 +64,7 @@ impl Listing {
     ///
     /// # Errors
     /// [`PlanError::Listing`] when a folder is there and cannot be listed.
-    pub fn read(self) -> Result<Listed, PlanError> {
+    pub(super) fn read(self) -> Result<Listed, PlanError> {
         let mut versions = Vec::new();
         let mut folders: Vec<PathBuf> = self.folders.into_iter().collect();
         while let Some(folder) = folders.pop() {
@@ -100,7 +100,7 @@ impl Listing {
 impl Listed {
     /// What the listing shows at a place; None: nothing.
     #[must_use]
-    pub fn version(&self, place: Seen) -> Option<Version> {
+    pub(super) fn version(&self, place: Seen) -> Option<Version> {
         let found = self.versions.binary_search_by_key(&place.place(), |(place, _)| *place).ok()?;
         Some(self.versions[found].1)
     }

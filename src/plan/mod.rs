@@ -71,7 +71,10 @@ pub enum PlanError {
         examples: Vec<String>,
     },
     /// More rows than ordinals can number.
-    #[error("{rows} rows are selected; at most {} fit in one run\nhint: split the manifest with `input.where`", u32::MAX)]
+    #[error(
+        "{rows} rows are selected; at most {} fit in one run\nhint: split the manifest with `input.where`",
+        u32::MAX
+    )]
     TooManyRows {
         /// Selected rows.
         rows: u64,

@@ -16,13 +16,13 @@ use crate::signature::{KeyHash, Seen, Signature, TextHash};
 const EXAMPLES: usize = 3;
 
 /// Keys and signatures by ordinal: the number of a row among the scanned ones, in manifest order.
-pub struct Scan {
+pub(super) struct Scan {
     /// The keys.
-    pub keys: Vec<KeyHash>,
+    pub(super) keys: Vec<KeyHash>,
     /// The signatures; [`Signature::unread`] for images inside the manifest that nobody asked to read.
-    pub signatures: Vec<Signature>,
+    pub(super) signatures: Vec<Signature>,
     /// The ordinals, ordered by key, then by ordinal.
-    pub by_key: Vec<u32>,
+    pub(super) by_key: Vec<u32>,
     /// Ordinals of rows whose key is null.
     keyless: RoaringBitmap,
 }
@@ -42,7 +42,7 @@ impl Scan {
     ///
     /// # Errors
     /// When the manifest or the places it names cannot be read.
-    pub fn read(manifest: &Manifest, selection: &Selection, inline: bool) -> Result<Self, Error> {
+    pub(super) fn read(manifest: &Manifest, selection: &Selection, inline: bool) -> Result<Self, Error> {
         if u32::try_from(selection.rows()).is_err() {
             return Err(PlanError::TooManyRows { rows: selection.rows() }.into());
         }
@@ -79,7 +79,7 @@ impl Scan {
 
     /// The ordinals of rows whose key an earlier row has. Rows without a key have no duplicates.
     #[must_use]
-    pub fn duplicates(&self) -> RoaringBitmap {
+    pub(super) fn duplicates(&self) -> RoaringBitmap {
         let key = |&ordinal: &u32| self.keys[ordinal as usize];
         let pairs = self.by_key.windows(2).filter_map(|pair| match pair {
             [a, b] if key(a) == key(b) && !self.keyless.contains(*b) => Some(*b),
@@ -113,7 +113,7 @@ fn content(batch: &RowBatch, index: usize, row: &Row, places: &mut Listing) -> C
 ///
 /// # Errors
 /// Always: that refusal, or a failure to read the examples.
-pub fn refuse_duplicates(manifest: &Manifest, selection: &Selection, duplicates: &RoaringBitmap) -> Error {
+pub(super) fn refuse_duplicates(manifest: &Manifest, selection: &Selection, duplicates: &RoaringBitmap) -> Error {
     let few: RoaringBitmap = duplicates.iter().take(EXAMPLES).collect();
     let mut examples = Vec::new();
     for batch in ManifestReader::new(manifest, selection.at(&few).0, Projection::Plan) {

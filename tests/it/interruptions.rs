@@ -30,8 +30,12 @@ fn killed_at_every_fail_point() {
     let puts = [1, 2, 3, 4, 5, 6, 17, 27, 28, 29];
     let puts = puts.iter().flat_map(|put| [format!("before_put:{put}"), format!("after_put:{put}")]);
     let named = ["before_plan:1", "before_part:1", "after_part:1", "before_part:12", "after_part:22"];
-    let points: Vec<String> =
-        named.iter().chain(&["before_index:1", "before_publish:1"]).map(|&point| point.to_owned()).chain(puts).collect();
+    let points: Vec<String> = named
+        .iter()
+        .chain(&["before_index:1", "before_publish:1"])
+        .map(|&point| point.to_owned())
+        .chain(puts)
+        .collect();
     for (index, point) in points.iter().enumerate() {
         let output = format!("killed-{index}");
         let setting = format!("output.path={output}");

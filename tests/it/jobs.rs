@@ -73,13 +73,16 @@ fn help_says_what_there_is() {
               Set a key of the job file, as in `--set runtime.batch_size=8`
 
           --limit <N>
-              Take only the first N selected rows
+              Take only the first N rows that are new or changed
+
+          --retry-failed
+              Take permanently failed rows again, too
+
+          --full
+              Take every row, also what is unchanged since it was published
 
           --run-id <ID>
               Name the run, or go on with the run of that name. Default: go on with this job's unfinished run, or start one named like `r20261123t041500z`
-
-          --shard <I/N>
-              Make only every Nth part, starting with part I; `/N` takes I from `JOB_COMPLETION_INDEX` or `AWS_BATCH_JOB_ARRAY_INDEX`
 
           --log-format <LOG_FORMAT>
               How log lines on stderr look
@@ -89,6 +92,9 @@ fn help_says_what_there_is() {
               - json: One JSON object a line
               
               [default: text]
+
+          --shard <I/N>
+              Make only every Nth part, starting with part I; `/N` takes I from `JOB_COMPLETION_INDEX` or `AWS_BATCH_JOB_ARRAY_INDEX`
 
       -h, --help
               Print help (see a summary with '-h')

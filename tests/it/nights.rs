@@ -55,7 +55,8 @@ impl Collection {
     /// Key, status and caption fingerprint of every row, by the README's views: newest, and last good.
     fn views(&self, python: &str) -> Vec<BTreeMap<String, (String, i64)>> {
         let view = |code: String| -> BTreeMap<String, (String, i64)> {
-            let output = Command::new(python).args(["-c", &code]).current_dir(self.workplace.path("")).output().unwrap();
+            let output =
+                Command::new(python).args(["-c", &code]).current_dir(self.workplace.path("")).output().unwrap();
             assert!(output.status.success(), "{code}\n{}", String::from_utf8_lossy(&output.stderr));
             serde_json::from_slice(&output.stdout).unwrap()
         };
@@ -164,11 +165,12 @@ fn a_week_of_nights() {
     assert!(said.contains("was closed"), "{said}");
     assert_eq!(nights.reasons(), reasons(&[("new", 110), ("unchanged", 1199)]));
     for view in nights.views(&python) {
-        assert!(view.len() == 1310 || view.len() == 1299, "{}", view.len());
+        // Ten pictures were never good; the one that broke had been.
+        assert!(view.len() == 1310 || view.len() == 1300, "{}", view.len());
     }
 
     // Permanently failed rows are tried again when that is asked for; --full takes all.
-    run(&nights, &["--retry-failed"]);
+    run(&nights, &["--retry-failed", "--set", "limits.max_failed_fraction=1.0"]);
     assert_eq!(nights.reasons(), reasons(&[("retried", 11), ("unchanged", 1298)]));
 
     // Other settings, another model of the same width, and one of another width.

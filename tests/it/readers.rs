@@ -5,7 +5,7 @@ use std::process::Command;
 use crate::common::{Workplace, nightcap, repo};
 
 /// The Python with `duckdb` and `polars`, which `make setup` prepares; None skips, except where nothing may be skipped.
-pub fn python() -> Option<String> {
+pub(crate) fn python() -> Option<String> {
     let python =
         std::env::var("NIGHTCAP_PYTHON").unwrap_or_else(|_| repo(".venv/bin/python").to_string_lossy().into_owned());
     let ready = Command::new(&python)
@@ -41,7 +41,7 @@ fn duckdb_and_polars_read_what_was_written() {
 }
 
 /// The code blocks of the README in `language`.
-pub fn readme_blocks(language: &str) -> Vec<String> {
+pub(crate) fn readme_blocks(language: &str) -> Vec<String> {
     let readme = std::fs::read_to_string(repo("README.md")).unwrap();
     let fence = format!("```{language}\n");
     readme.split(&fence).skip(1).map(|rest| rest.split("```").next().unwrap().to_owned()).collect()

@@ -79,11 +79,6 @@ fn job_files() {
     exit 2
     error: --set batch_size=8: `--set`: expected section.key=value, as in runtime.batch_size=8, found `batch_size=8`
     ");
-    insta::assert_snapshot!(refusal(&workplace, &["--full"]), @r"
-    exit 2
-    error: `--full` is not supported yet
-    hint: the README lists what is supported today
-    ");
     insta::assert_snapshot!(refusal(&workplace, &["--shard", "0/2"]), @r"
     exit 2
     error: a shard needs --run-id, so that all shards work on one run

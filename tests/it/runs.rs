@@ -59,10 +59,10 @@ fn every_row_comes_out_once_in_manifest_order_with_the_documented_schema() {
 }
 
 #[test]
-fn a_published_record_adds_up_and_a_second_run_takes_every_row_again() {
+fn published_records_add_up_and_full_takes_every_row_again() {
     let workplace = Workplace::with_pictures(7, 3);
     workplace.run_ok(&[]);
-    workplace.run_ok(&[]);
+    workplace.run_ok(&["--full"]);
     let runs = workplace.published("out");
     assert_eq!(runs.len(), 2);
     for (index, run) in runs.iter().enumerate() {
@@ -84,7 +84,7 @@ fn a_published_record_adds_up_and_a_second_run_takes_every_row_again() {
 fn batch_sizes_give_the_same_captions_and_vectors() {
     let workplace = Workplace::with_pictures(33, 40);
     for size in ["1", "7", "32"] {
-        workplace.run_ok(&["--run-id", &format!("b{size}"), "--set", &format!("runtime.batch_size={size}")]);
+        workplace.run_ok(&["--run-id", &format!("b{size}"), "--full", "--set", &format!("runtime.batch_size={size}")]);
     }
     let reference = workplace.rows("out", Some("b1"));
     for size in ["b7", "b32"] {
