@@ -40,6 +40,8 @@ fn help_says_what_there_is() {
       plan      Say what `run` would do: rows, parts, bytes, columns. Writes nothing
       status    List the runs of an OUTPUT: parts, counts, failures by kind
       finalize  Check that every part of a run is there, then publish it
+      discard   Remove an unpublished run
+      compact   Rewrite the newest row of every key into one run and remove the runs it replaces
       model     Look at a model directory
       help      Print this message or the help of the given subcommand(s)
 
@@ -84,6 +86,9 @@ fn help_says_what_there_is() {
           --run-id <ID>
               Name the run, or go on with the run of that name. Default: go on with this job's unfinished run, or start one named like `r20261123t041500z`
 
+          --shard <I/N>
+              Make only every Nth part, starting with part I; `/N` takes I from `JOB_COMPLETION_INDEX` or `AWS_BATCH_JOB_ARRAY_INDEX`
+
           --log-format <LOG_FORMAT>
               How log lines on stderr look
 
@@ -92,9 +97,6 @@ fn help_says_what_there_is() {
               - json: One JSON object a line
               
               [default: text]
-
-          --shard <I/N>
-              Make only every Nth part, starting with part I; `/N` takes I from `JOB_COMPLETION_INDEX` or `AWS_BATCH_JOB_ARRAY_INDEX`
 
       -h, --help
               Print help (see a summary with '-h')
