@@ -119,7 +119,9 @@ pub fn compact(
             return Err(error.into());
         }
     }
-    let Winners { replaced, deleted, transient, .. } = winners;
+    let (replaced, deleted, transient) = (winners.replaced, winners.deleted, winners.transient);
+    // Finalize needs the room for the index.
+    drop(winners);
     let published = finalize(store, &run)?;
     for run in &published.supersedes {
         remove_superseded(store, run)?;
@@ -227,7 +229,9 @@ fn refuse_rivals(store: &OutputStore, plan: &Plan) -> Result<(), OutputError> {
     }
     let counting: BTreeSet<String> = published_runs(store)?.into_iter().map(|run| run.run).collect();
     match plan.supersedes.iter().find(|run| !counting.contains(*run)) {
-        Some(run) => Err(OutputError::NoSuchRun { run: run.clone() }),
+        Some(run) => {
+            Err(OutputError::CannotCompact { found: format!("another compaction took over run {run} meanwhile") })
+        }
         None => Ok(()),
     }
 }

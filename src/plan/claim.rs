@@ -13,7 +13,7 @@ use crate::failpoint;
 use crate::job::FailureLimits;
 use crate::manifest::Manifest;
 use crate::output::discard::discard;
-use crate::output::finalize::{all_published, finalize_partial, load_plan};
+use crate::output::finalize::{finalize_partial, load_plan, superseded};
 use crate::output::store::{OutputStore, Put};
 use crate::output::{OutputError, heartbeat, json, published_path, run_folder};
 
@@ -62,6 +62,10 @@ pub struct Claimed {
 pub fn claim(store: &OutputStore, draft: &Draft<'_>, run: Option<&str>) -> Result<Option<Claimed>, Error> {
     check_schema(store, draft.schema)?;
     if let Some(run) = run {
+        if superseded(store)?.contains(run) {
+            // It would be published and never count.
+            return Err(OutputError::NameTaken { run: run.to_owned() }.into());
+        }
         return match load_plan(store, run) {
             Ok(plan) => resume(store, draft, plan).map(Some),
             Err(OutputError::NoSuchRun { .. }) => create(store, draft, run, true),
@@ -154,7 +158,7 @@ pub struct Unfinished {
 /// [`PlanError::Alive`] when somebody is at work on one of them, and when a record of OUTPUT cannot be read.
 pub fn unfinished(store: &OutputStore, draft: &Draft<'_>) -> Result<Unfinished, Error> {
     let mut found = Unfinished { goes_on: None, stale: Vec::new() };
-    let superseded: BTreeSet<String> = all_published(store)?.into_iter().flat_map(|run| run.supersedes).collect();
+    let superseded = superseded(store)?;
     for run in store.folders("_nightcap/runs")? {
         if superseded.contains(&run) || store.get(&published_path(&run))?.is_some() {
             continue;

@@ -170,6 +170,10 @@ fn the_newest_rows_are_the_same_before_and_after() {
     let taken = compact(&workplace, "out", &["--run-id", "monday"]);
     assert!(taken.status.success(), "nothing to do comes before a name that is not needed");
 
+    let old_name = workplace.run(&["--run-id", "tuesday"]);
+    let message = String::from_utf8(old_name.stderr).unwrap();
+    assert!(old_name.status.code() == Some(2) && message.contains("there is or was a run tuesday"), "{message}");
+
     // The next night takes what may have passed, and nothing else.
     workplace.run_ok(&["--run-id", "thursday", "--set", "limits.max_failed_fraction=1.0"]);
     let ids: BTreeSet<_> = workplace.rows("out", Some("thursday")).text("id").into_iter().flatten().collect();
