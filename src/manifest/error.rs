@@ -2,8 +2,6 @@
 
 use arrow::datatypes::DataType;
 
-use crate::storage::Location;
-
 /// A manifest that cannot be used. Ends the command with status 2 before anything was run.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -26,7 +24,7 @@ pub enum ManifestError {
     #[error("cannot read the manifest {path}: {source}")]
     Io {
         /// The file or folder.
-        path: Location,
+        path: String,
         /// Why.
         source: std::io::Error,
     },
@@ -34,7 +32,7 @@ pub enum ManifestError {
     #[error("cannot read the manifest {path}: {}", crate::storage::explain(.source))]
     Storage {
         /// The file, folder or pattern.
-        path: Location,
+        path: String,
         /// Why.
         source: object_store::Error,
     },
@@ -44,7 +42,7 @@ pub enum ManifestError {
     )]
     Parquet {
         /// The file.
-        path: Location,
+        path: String,
         /// What the Parquet library found.
         source: parquet::errors::ParquetError,
     },
@@ -52,7 +50,7 @@ pub enum ManifestError {
     #[error("the manifest {path} is damaged in row group {row_group}: {source}")]
     Damaged {
         /// The file.
-        path: Location,
+        path: String,
         /// Zero-based row group.
         row_group: usize,
         /// What the Arrow library found.
@@ -69,7 +67,7 @@ pub enum ManifestError {
         /// The column asked for.
         column: String,
         /// The file.
-        path: Location,
+        path: String,
         /// What there is.
         available: Vec<String>,
     },
@@ -81,7 +79,7 @@ pub enum ManifestError {
         /// The column.
         column: String,
         /// The file.
-        path: Location,
+        path: String,
         /// Types that serve.
         expected: &'static str,
         /// The type found.
@@ -93,9 +91,9 @@ pub enum ManifestError {
     )]
     Mixed {
         /// The later file.
-        path: Location,
+        path: String,
         /// The first file.
-        first: Location,
+        first: String,
         /// The column.
         column: String,
         /// Its type in the later file.
@@ -107,7 +105,7 @@ pub enum ManifestError {
     #[error("{path} has {rows} rows; at most {} fit in one file\nhint: split it into several files", u32::MAX)]
     TooManyRows {
         /// The file.
-        path: Location,
+        path: String,
         /// Its rows.
         rows: u64,
     },
@@ -117,7 +115,7 @@ pub enum ManifestError {
     )]
     Changed {
         /// The file.
-        path: Location,
+        path: String,
     },
     /// A file that `input.manifest` names twice.
     #[error(
@@ -125,7 +123,7 @@ pub enum ManifestError {
     )]
     ListedTwice {
         /// The file.
-        path: Location,
+        path: String,
     },
     /// A predicate that polars refuses.
     #[error(
@@ -135,7 +133,7 @@ pub enum ManifestError {
         /// As written.
         predicate: String,
         /// The file it was tried on.
-        path: Location,
+        path: String,
         /// What polars says.
         message: String,
     },

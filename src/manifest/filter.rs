@@ -34,7 +34,7 @@ pub fn select(manifest: &Manifest, predicate: Option<&str>) -> Result<Vec<Roarin
         };
         let refuse = |message: String| ManifestError::Predicate {
             predicate: predicate.to_owned(),
-            path: file.location.clone(),
+            path: file.location.to_string(),
             message,
         };
         if let Some(field) = manifest.schema.fields().iter().find(|field| holds_half_floats(field.data_type())) {
@@ -78,9 +78,9 @@ fn mentioned(manifest: &Manifest, predicate: &str) -> Result<Vec<usize>, PolarsE
 /// Some columns of a remote manifest file as a local one, which polars can read.
 fn copy_columns(file: &ManifestFile, columns: Vec<usize>) -> Result<NamedTempFile, ManifestError> {
     let path = &file.location;
-    let io = |source| ManifestError::Io { path: path.clone(), source };
+    let io = |source| ManifestError::Io { path: path.to_string(), source };
     let parquet = |source: ParquetError| {
-        storage_error(path, &source).unwrap_or(ManifestError::Parquet { path: path.clone(), source })
+        storage_error(path, &source).unwrap_or(ManifestError::Parquet { path: path.to_string(), source })
     };
     let copy = NamedTempFile::new().map_err(io)?;
     let metadata = file.metadata.metadata();
@@ -94,15 +94,14 @@ fn copy_columns(file: &ManifestFile, columns: Vec<usize>) -> Result<NamedTempFil
         let reader = builder.with_row_groups(vec![row_group]).with_projection(mask.clone()).build().map_err(parquet)?;
         for batch in reader {
             let batch = batch.map_err(|source| {
-                let damaged = |source| ManifestError::Damaged { path: path.clone(), row_group, source };
+                let damaged = |source| ManifestError::Damaged { path: path.to_string(), row_group, source };
                 storage_error(path, &source).unwrap_or_else(|| damaged(source))
             })?;
-            let writer = match &mut writer {
-                Some(writer) => writer,
-                None => {
-                    let file = copy.reopen().map_err(io)?;
-                    writer.insert(ArrowWriter::try_new(file, batch.schema(), None).map_err(parquet)?)
-                }
+            let writer = if let Some(writer) = &mut writer {
+                writer
+            } else {
+                let file = copy.reopen().map_err(io)?;
+                writer.insert(ArrowWriter::try_new(file, batch.schema(), None).map_err(parquet)?)
             };
             writer.write(&batch).map_err(parquet)?;
         }

@@ -27,7 +27,7 @@ pub(super) fn expand(patterns: &[Location], storage: &Arc<Storage>) -> Result<Ve
     }
     let mut seen = HashSet::new();
     match files.iter().find(|file| !seen.insert(*file)) {
-        Some(path) => Err(ManifestError::ListedTwice { path: path.clone() }),
+        Some(path) => Err(ManifestError::ListedTwice { path: path.to_string() }),
         None => Ok(files),
     }
 }
@@ -43,7 +43,7 @@ fn local(location: &Location, files: &mut Vec<Location>) -> Result<(), ManifestE
     let matches = glob::glob(&text).map_err(|source| ManifestError::Glob { pattern: location.to_string(), source })?;
     for found in matches {
         let found = found.map_err(|error| {
-            let path = Location::Local(error.path().to_owned());
+            let path = error.path().display().to_string();
             ManifestError::Io { path, source: error.into() }
         })?;
         files.push(Location::Local(found));
@@ -54,7 +54,7 @@ fn local(location: &Location, files: &mut Vec<Location>) -> Result<(), ManifestE
 /// An object, or the objects of one listing that match.
 fn remote(location: &Location, storage: &Arc<Storage>, files: &mut Vec<Location>) -> Result<(), ManifestError> {
     let Location::Object { key, .. } = location else { return Ok(()) };
-    let failed = |source| ManifestError::Storage { path: location.clone(), source };
+    let failed = |source| ManifestError::Storage { path: location.to_string(), source };
     let text = if key.contains(['*', '?', '[']) {
         key.clone()
     } else {

@@ -146,11 +146,11 @@ impl Manifest {
 fn open_file(location: Location, storage: &Arc<Storage>) -> Result<ManifestFile, ManifestError> {
     let (source, version) = Source::open(&location, storage)?;
     let metadata = ArrowReaderMetadata::load(&source, ArrowReaderOptions::new()).map_err(|source| {
-        storage_error(&location, &source).unwrap_or(ManifestError::Parquet { path: location.clone(), source })
+        storage_error(&location, &source).unwrap_or(ManifestError::Parquet { path: location.to_string(), source })
     })?;
     let rows = u64::try_from(metadata.metadata().file_metadata().num_rows()).unwrap_or(0);
     if rows > u64::from(u32::MAX) {
-        return Err(ManifestError::TooManyRows { path: location, rows });
+        return Err(ManifestError::TooManyRows { path: location.to_string(), rows });
     }
     let snapshot =
         FileSnapshot { uri: location.to_string(), bytes: version.bytes, version: version.mark.clone(), rows };
@@ -168,8 +168,8 @@ fn same_schema(first: &ManifestFile, file: &ManifestFile) -> Result<(), Manifest
         let ((name, expected), (other, found)) = (describe(expected), describe(found));
         if expected != found {
             return Err(ManifestError::Mixed {
-                path: file.location.clone(),
-                first: first.location.clone(),
+                path: file.location.to_string(),
+                first: first.location.to_string(),
                 column: if name.is_empty() { other } else { name },
                 found,
                 expected,
@@ -190,7 +190,7 @@ impl Columns<'_> {
         self.schema.index_of(column).map_err(|_| ManifestError::MissingColumn {
             setting,
             column: column.to_owned(),
-            path: self.path.clone(),
+            path: self.path.to_string(),
             available: self.schema.fields().iter().map(|field| field.name().clone()).collect(),
         })
     }
@@ -209,7 +209,7 @@ impl Columns<'_> {
         Err(ManifestError::ColumnType {
             setting,
             column: field.name().clone(),
-            path: self.path.clone(),
+            path: self.path.to_string(),
             expected,
             found: field.data_type().clone(),
         })

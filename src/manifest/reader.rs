@@ -103,7 +103,7 @@ impl<'a> ManifestReader<'a> {
     ) -> Result<ParquetRecordBatchReader, ManifestError> {
         let path = &file.location;
         let parquet =
-            |source| storage_error(path, &source).unwrap_or(ManifestError::Parquet { path: path.clone(), source });
+            |source| storage_error(path, &source).unwrap_or(ManifestError::Parquet { path: path.to_string(), source });
         let descriptor = file.metadata.metadata().file_metadata().schema_descr();
         let row_group = file.metadata.metadata().row_group(group);
         let mask = ProjectionMask::roots(descriptor, self.columns.iter().copied());
@@ -139,7 +139,7 @@ impl Iterator for ManifestReader<'_> {
                     let rows = batch
                         .and_then(|batch| RowBatch::new(self.manifest, &self.columns, &batch, base, self.projection));
                     return Some(rows.map_err(|source| {
-                        let damaged = |source| ManifestError::Damaged { path: path.clone(), row_group, source };
+                        let damaged = |source| ManifestError::Damaged { path: path.to_string(), row_group, source };
                         storage_error(path, &source).unwrap_or_else(|| damaged(source))
                     }));
                 }

@@ -63,12 +63,12 @@ impl Source {
     /// Opens the file at `location`.
     pub(super) fn open(location: &Location, storage: &Arc<Storage>) -> Result<(Self, Version), ManifestError> {
         if let Some(path) = location.local() {
-            let io = |source| ManifestError::Io { path: location.clone(), source };
+            let io = |source| ManifestError::Io { path: location.to_string(), source };
             let file = File::open(path).map_err(io)?;
             let version = stat(&file).map_err(io)?;
             return Ok((Self::Local(file), version));
         }
-        let failed = |source| ManifestError::Storage { path: location.clone(), source };
+        let failed = |source| ManifestError::Storage { path: location.to_string(), source };
         let (store, path) = storage.open(location).map_err(failed)?;
         let (asked, at) = (store.clone(), path.clone());
         let meta = storage.wait(async move { asked.head(&at).await }).map_err(failed)?;
@@ -88,9 +88,9 @@ impl Source {
     ) -> Result<Self, ManifestError> {
         match self {
             Self::Local(file) => {
-                let io = |source| ManifestError::Io { path: location.clone(), source };
+                let io = |source| ManifestError::Io { path: location.to_string(), source };
                 if stat(file).map_err(io)? != *version {
-                    return Err(ManifestError::Changed { path: location.clone() });
+                    return Err(ManifestError::Changed { path: location.to_string() });
                 }
                 file.try_clone().map(Self::Local).map_err(io)
             }
@@ -223,7 +223,7 @@ pub(super) fn storage_error(location: &Location, error: &(dyn std::error::Error 
     let mut cause = Some(error);
     while let Some(error) = cause {
         if let Some(error) = error.downcast_ref::<object_store::Error>() {
-            let path = location.clone();
+            let path = location.to_string();
             return Some(match error {
                 object_store::Error::Precondition { .. } => ManifestError::Changed { path },
                 error => {

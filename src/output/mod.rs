@@ -33,8 +33,6 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::storage::Location;
-
 /// What keeps OUTPUT from being read or written.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -53,7 +51,7 @@ pub enum OutputError {
     #[error("cannot use the output folder {location}: {}", crate::storage::explain(.source))]
     Unreachable {
         /// The folder.
-        location: Location,
+        location: String,
         /// Why.
         source: object_store::Error,
     },
@@ -61,7 +59,7 @@ pub enum OutputError {
     #[error("cannot write to {location}\nhint: OUTPUT is a local folder, or one on s3://, gs:// or az://")]
     WebServer {
         /// The folder.
-        location: Location,
+        location: String,
     },
     /// An OUTPUT argument that is neither a path nor a URI.
     #[error("OUTPUT: {message}")]

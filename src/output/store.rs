@@ -71,9 +71,9 @@ impl OutputStore {
                 let store = Arc::new(store.with_fsync(true));
                 (store.clone(), store)
             }
-            Location::Http(_) => return Err(OutputError::WebServer { location: location.clone() }),
+            Location::Http(_) => return Err(OutputError::WebServer { location: location.to_string() }),
             Location::Object { .. } => {
-                let unreachable = |source| OutputError::Unreachable { location: location.clone(), source };
+                let unreachable = |source| OutputError::Unreachable { location: location.to_string(), source };
                 let (store, prefix) = storage.open(location).map_err(unreachable)?;
                 let store = PrefixStore::new(store, prefix);
                 let first = async { store.list(None).try_next().await };

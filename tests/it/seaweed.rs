@@ -75,8 +75,7 @@ impl Seaweed {
         let mut shell = shell.args(["sh", "-c", &script]).stdin(Stdio::piped()).spawn().unwrap();
         let server = Self { alive: shell.stdin.take(), shell, s3, filer };
         let started = Instant::now();
-        while !(server.answers(s3, "GET", "/healthz", "200") && server.answers(filer, "POST", "/buckets/night/", "201"))
-        {
+        while !(Self::answers(s3, "GET", "/healthz", "200") && Self::answers(filer, "POST", "/buckets/night/", "201")) {
             let log = || std::fs::read_to_string(folder.join("log")).unwrap_or_default();
             assert!(started.elapsed() < Duration::from_mins(1), "SeaweedFS does not start: {}", log());
             std::thread::sleep(Duration::from_millis(50));
@@ -89,7 +88,7 @@ impl Seaweed {
         server
     }
 
-    fn answers(&self, port: u16, method: &str, path: &str, status: &str) -> bool {
+    fn answers(port: u16, method: &str, path: &str, status: &str) -> bool {
         let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) else { return false };
         let request =
             format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
