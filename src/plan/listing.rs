@@ -7,6 +7,7 @@ use std::time::UNIX_EPOCH;
 
 use futures::TryStreamExt;
 use object_store::ObjectMeta;
+use object_store::path::Path as ObjectPath;
 
 use super::PlanError;
 use crate::signature::{Seen, Version};
@@ -34,8 +35,11 @@ pub(super) struct Listed {
 impl Listing {
     /// Takes note of the folder of the image at `location`; false where nothing can be listed.
     pub(super) fn add(&mut self, location: &Location) -> bool {
-        if matches!(location, Location::Http(_)) {
-            return false;
+        match location {
+            Location::Http(_) => return false,
+            // No object has such a name; reading it says so.
+            Location::Object { key, .. } if ObjectPath::parse(key).is_err() => return false,
+            Location::Object { .. } | Location::Local(_) => {}
         }
         let folder = location.folder();
         // Rows of one folder usually stand together.

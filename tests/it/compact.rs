@@ -281,7 +281,7 @@ fn a_compaction_is_published_whole_or_not_at_all() {
 fn a_stop_changes_nothing() {
     let workplace = nights();
     let before = view(&workplace, "out");
-    let open = || OutputStore::open(&workplace.path("out")).unwrap();
+    let open = || OutputStore::from_argument(&workplace.path("out")).unwrap();
     let stopped = nightcap::output::compact::compact(&open(), open(), &Request::default(), &|| true).unwrap();
     assert!(matches!(stopped, Outcome::Stopped));
     assert_eq!(workplace.published("out").len(), 3);
