@@ -85,9 +85,22 @@ impl TextTokenizer {
         batch
     }
 
+    /// The tokens of `text`, without special ones around them.
+    pub(super) fn encode_plain(&self, text: &str) -> Result<Vec<i64>, tokenizers::Error> {
+        Ok(self.tokenizer.encode_fast(text, false)?.get_ids().iter().map(|&id| i64::from(id)).collect())
+    }
+
     /// The text of `ids` without special tokens, trimmed.
     pub(super) fn decode(&self, ids: &[i64]) -> Result<String, tokenizers::Error> {
-        let ids: Vec<u32> = ids.iter().filter_map(|&id| u32::try_from(id).ok()).collect();
-        Ok(self.tokenizer.decode(&ids, true)?.trim().to_owned())
+        Ok(self.tokenizer.decode(&unsigned(ids), true)?.trim().to_owned())
     }
+
+    /// The text of `ids` as it stands, special tokens included.
+    pub(super) fn decode_all(&self, ids: &[i64]) -> Result<String, tokenizers::Error> {
+        self.tokenizer.decode(&unsigned(ids), false)
+    }
+}
+
+fn unsigned(ids: &[i64]) -> Vec<u32> {
+    ids.iter().filter_map(|&id| u32::try_from(id).ok()).collect()
 }

@@ -16,6 +16,8 @@ use crate::row_error::{ErrorKind, RowError, Stage};
 
 /// A row ready for the model, or failed on the way.
 pub(super) struct IngestedRow {
+    /// A hash of the row's key.
+    pub(super) key: u64,
     /// The accompanying text, if it says anything.
     pub(super) text: Option<String>,
     /// The pixels; None in a text-only job.
@@ -55,7 +57,9 @@ pub(super) async fn ingest_row(
 ) -> IngestedRow {
     let row = batch.row(index);
     let text = row.text.filter(|text| !text.trim().is_empty());
+    let key = key_hash(row.key.as_deref().unwrap_or_default());
     let unread = |image, seen: &str| IngestedRow {
+        key,
         content_signature: signature(text.as_deref(), seen),
         text: text.clone(),
         image,
@@ -90,6 +94,12 @@ pub(super) async fn ingest_row(
         room: Some(room),
         ..unread(prepared.pixels.map(Some), &seen)
     }
+}
+
+fn key_hash(key: &str) -> u64 {
+    let mut first = [0; 8];
+    blake3::Hasher::new().update(key.as_bytes()).finalize_xof().fill(&mut first);
+    u64::from_le_bytes(first)
 }
 
 fn null(column: &str) -> RowError {

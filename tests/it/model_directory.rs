@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use nightcap::engine::{Engine, EngineOptions, GenerationOverrides, GenerationSettings, RowInput};
+use nightcap::engine::{Engine, EngineOptions, GenerationOverrides, GenerationSettings, RowInput, StrategyName};
 use nightcap::model::{ModelDirectory, ModelError, Role, inspect};
 use tempfile::TempDir;
 
@@ -282,7 +282,7 @@ fn directories_with_fewer_roles_load_and_run() {
             EngineOptions { threads: 1, generation, caption_similarity: true, wants_fused: true, images: true };
         let mut engine = Engine::load(&directory, options).unwrap();
         let image = directory.takes_images().then(|| engine.encode_images(&[&image], 32, 32).unwrap().remove(0));
-        engine.run(&[RowInput { image, text: Some("a red bus".into()) }]).unwrap().remove(0).unwrap()
+        engine.run(&[RowInput { image, text: Some("a red bus".into()), ..RowInput::default() }]).unwrap().remove(0).unwrap()
     };
     let embedding_only = run(&copy(&["fusion.onnx", "decoder_with_past_model.onnx"]), false);
     assert!(embedding_only.image_text_similarity.is_some() && embedding_only.fused_embedding.is_none());
@@ -302,7 +302,7 @@ fn a_long_text_is_cut_at_what_the_encoder_takes() {
     let embed = |folder: &Path| {
         let directory = ModelDirectory::open(folder, None).unwrap();
         let mut engine = Engine::load(&directory, EngineOptions { images: false, ..EngineOptions::default() }).unwrap();
-        let rows = ["the dog ".repeat(30), "snow".into()].map(|text| RowInput { image: None, text: Some(text) });
+        let rows = ["the dog ".repeat(30), "snow".into()].map(|text| RowInput { image: None, text: Some(text), ..RowInput::default() });
         let outputs = engine.run(&rows).unwrap();
         outputs.into_iter().map(|output| output.unwrap().text_embedding.unwrap()).collect::<Vec<_>>()
     };
@@ -361,7 +361,7 @@ fn generation_settings_come_from_the_files_and_then_the_job() {
         r#"{"max_length": 20, "bos_token_id": 2, "num_beams": 4, "repetition_penalty": 1.0, "suppress_tokens": [],
             "decoder": {"max_length": 9, "eos_token_id": [3, 5], "bos_token_id": null, "n_positions": 16}}"#,
     );
-    let neutral = GenerationOverrides { strategy: Some("greedy".into()), ..GenerationOverrides::default() };
+    let neutral = GenerationOverrides { strategy: Some(StrategyName::Greedy), ..GenerationOverrides::default() };
     let settings = resolve(&neutral).unwrap();
     assert_eq!((settings.max_new_tokens, settings.decoder_start_token_id), (8, 2));
     assert_eq!(settings.eos_token_ids, [3, 5]);
@@ -369,7 +369,7 @@ fn generation_settings_come_from_the_files_and_then_the_job() {
     let said = resolve(&long).unwrap_err().to_string();
     assert!(said.contains("max_new_tokens is 17, but config.json (decoder) gives the decoder 16 positions"), "{said}");
     assert!(resolve(&GenerationOverrides { min_new_tokens: Some(9), ..neutral.clone() }).is_err());
-    let beams = GenerationOverrides { strategy: Some("beam".into()), ..neutral };
+    let beams = GenerationOverrides { strategy: Some(StrategyName::Beam), ..neutral };
     assert!(resolve(&beams).unwrap_err().to_string().contains("strategy = \"beam\" is not supported yet"));
 }
 

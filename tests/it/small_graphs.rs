@@ -116,7 +116,7 @@ fn nan_logits_fail_their_row_alone_and_ties_go_to_the_lowest_token() {
     let mut engine = engine(&folder);
     let images =
         encode(&mut engine, &[[0.0, 1.0, 4.0, 4.0], [1.0, 1.0, -1.0, 1.0], [9.0, 9.0, 1.0, 0.0], [0.0, 0.0, 0.0, 1.0]]);
-    let rows: Vec<_> = images.into_iter().map(|image| RowInput { image: Some(image), text: None }).collect();
+    let rows: Vec<_> = images.into_iter().map(|image| RowInput { image: Some(image), text: None, ..RowInput::default() }).collect();
     let outputs = engine.run(&rows).unwrap();
     let caption = |row: usize| outputs[row].as_ref().unwrap().caption.as_ref().unwrap();
     assert_eq!((caption(0).text.as_str(), caption(0).tokens, caption(0).finish), ("two two two", 3, Finish::Length));
@@ -137,7 +137,7 @@ fn a_decoder_input_takes_the_output_of_its_name() {
     assert_eq!(bindings[1].1.to_string(), "vision.cross");
     let mut engine = engine(&folder);
     let image = Some(encode(&mut engine, &[[0.0, 0.0, 1.0, 0.0]]).remove(0));
-    let output = engine.run(&[RowInput { image, text: None }]).unwrap().remove(0).unwrap();
+    let output = engine.run(&[RowInput { image, text: None, ..RowInput::default() }]).unwrap().remove(0).unwrap();
     assert_eq!(output.caption.unwrap().text, "two two two");
 }
 
@@ -146,7 +146,7 @@ fn infinite_pixels_fail_their_row_alone() {
     let folder = captioner("last_hidden_state", "encoder_hidden_states");
     let mut engine = engine(&folder);
     let images = encode(&mut engine, &[[0.0, f32::INFINITY, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0]]);
-    let rows: Vec<_> = images.into_iter().map(|image| RowInput { image: Some(image), text: None }).collect();
+    let rows: Vec<_> = images.into_iter().map(|image| RowInput { image: Some(image), text: None, ..RowInput::default() }).collect();
     let outputs = engine.run(&rows).unwrap();
     assert_eq!(outputs[0].as_ref().unwrap_err().stage, Stage::Encode);
     assert_eq!(outputs[1].as_ref().unwrap().caption.as_ref().unwrap().text, "two two two");
