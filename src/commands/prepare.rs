@@ -40,7 +40,8 @@ pub(super) fn prepare(args: &JobArgs) -> Result<Prepared, Error> {
         _ => None,
     };
     let columns = columns(&job, &model)?;
-    let generation = columns.caption.then(|| GenerationSettings::resolve(&model, &job.generation.overrides)).transpose()?;
+    let generation =
+        columns.caption.then(|| GenerationSettings::resolve(&model, &job.generation.overrides)).transpose()?;
     if job.input.text.is_some() && model.text_embedding_dim().is_none() && !model.uses_side_text() {
         tracing::warn!("`input.text` has no effect: the model has no graph that takes a text");
     }

@@ -221,7 +221,8 @@ impl Engine {
             }
             let text = tokenizer.decode(&sequence.tokens).map_err(|error| untokenized(&error))?;
             let (logprob, tokens) = (sequence.logprob as f32, i32::try_from(sequence.tokens.len()).unwrap_or(i32::MAX));
-            captions.push(Caption { text, logprob, tokens, finish: sequence.finish, similarity: None });
+            let (token_ids, finish) = (sequence.tokens, sequence.finish);
+            captions.push(Caption { text, logprob, token_ids, tokens, finish, similarity: None });
         }
         if self.caption_similarity && self.compares {
             let texts: Vec<_> = rows

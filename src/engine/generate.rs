@@ -18,7 +18,9 @@ pub struct Caption {
     pub text: String,
     /// The sum over generated tokens, end token included, of the log-softmax of the decoder's logits.
     pub logprob: f32,
-    /// How many tokens were generated, end token included.
+    /// The generated tokens, end token included, start token and prompt not.
+    pub token_ids: Vec<i64>,
+    /// How many they are.
     pub tokens: i32,
     /// Why it ended.
     pub finish: Finish,

@@ -42,8 +42,7 @@ mod tests {
         let cells: Vec<_> = counts.iter().zip(expected).collect();
         assert!(cells.iter().all(|(count, expected)| **count == 0 || *expected > 0.0), "{cells:?}");
         let cells = cells.iter().filter(|(_, expected)| *expected > 0.0);
-        let terms: Vec<_> =
-            cells.map(|(count, expected)| (f64::from(**count) - expected).powi(2) / expected).collect();
+        let terms: Vec<_> = cells.map(|(count, expected)| (f64::from(**count) - expected).powi(2) / expected).collect();
         (terms.iter().sum(), terms.len() - 1)
     }
 

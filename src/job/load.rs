@@ -5,10 +5,8 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use toml::de::{DeTable, DeValue};
 
-use super::{
-    Embedding, FailureLimits, Input, Job, JobFileError, Limits, Model, Output, Runtime, VectorType, keys,
-};
 use super::generation::GenerationFile;
+use super::{Embedding, FailureLimits, Input, Job, JobFileError, Limits, Model, Output, Runtime, VectorType, keys};
 use crate::paths::{self, NotLocal};
 
 impl Job {

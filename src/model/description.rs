@@ -172,7 +172,11 @@ fn describe(role: Role, graph: &GraphFile, directory: &ModelDirectory) -> GraphD
     let producer = |name: &str| bound.iter().find(|(input, _)| input == name).map(|(_, producer)| producer.to_string());
     let usage = |output: &Port| {
         let name = output.name.as_str();
-        let fed: Vec<_> = if role.writes() { directory.bindings.of(Role::Decoder).iter().map(|(_, by)| by).collect() } else { Vec::new() };
+        let fed: Vec<_> = if role.writes() {
+            directory.bindings.of(Role::Decoder).iter().map(|(_, by)| by).collect()
+        } else {
+            Vec::new()
+        };
         let state = fed.iter().any(|by| matches!(by, Producer::State(from) if from == name));
         let first = role == Role::Prefill || directory.graph(Role::Prefill).is_none();
         let kept = first && fed.iter().any(|by| matches!(by, Producer::Kept(from) if from == name));

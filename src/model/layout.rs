@@ -85,7 +85,8 @@ pub(super) fn find(
         }
     }
     for part in PARTS.iter().filter(|part| !overrides.graphs.contains_key(&part.role)) {
-        let open = part.choices.iter().filter(|choice| choice.iter().all(|(role, _)| !layout.chosen.contains_key(role)));
+        let open =
+            part.choices.iter().filter(|choice| choice.iter().all(|(role, _)| !layout.chosen.contains_key(role)));
         let place = |stem: &str, suffix: &str| {
             let name = format!("{stem}{suffix}.onnx");
             files.iter().find(|file| file_name(file) == name).map(|file| (file, name))

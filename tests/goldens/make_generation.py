@@ -119,7 +119,7 @@ def trocr():
 
 
 def half(source, target):
-    """The graph with every float as float16, inputs and outputs included."""
+    """The graph with every float as float16, inputs and outputs included, its weights in a file beside it."""
     graph = onnx.load(source)
 
     def convert(tensor):
@@ -143,7 +143,9 @@ def half(source, target):
                     attribute.i = TensorProto.FLOAT16
 
     walk(graph.graph)
-    onnx.save(graph, target)
+    name = f"{target.name}_data"
+    target.with_name(name).unlink(missing_ok=True)
+    onnx.save(graph, target, save_as_external_data=True, location=name, size_threshold=0)
 
 
 def export(name, model, bpe, processor):
@@ -162,7 +164,7 @@ def export(name, model, bpe, processor):
             shutil.copy(target / file, folder)
     bpe.save(str(folder / "tokenizer.json"))
     if name == "vit_gpt2":
-        for graph in ["encoder_model", "decoder_model", "decoder_with_past_model"]:
+        for graph in ["encoder_model", "decoder_with_past_model"]:
             half(folder / f"{graph}.onnx", folder / f"{graph}_fp16.onnx")
 
 

@@ -12,6 +12,7 @@
 #[allow(unreachable_pub, reason = "a module of a test binary")]
 mod common;
 mod engine;
+mod generation;
 mod inputs;
 mod interruptions;
 mod jobs;
