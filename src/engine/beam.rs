@@ -56,7 +56,7 @@ pub(super) fn search(
                 continue;
             };
             let keep = beams.num_beams * (1 + settings.eos_token_ids.len()).max(2);
-            if search.step(scored, keep, beams, ends)? {
+            if search.step(&scored, keep, beams, ends)? {
                 open.push(search);
             } else if let Some((_, best)) = search.finished.into_iter().next() {
                 results[search.row] = best;
@@ -99,13 +99,13 @@ impl Search {
     /// whether the search goes on.
     fn step(
         &mut self,
-        scored: Vec<Scored>,
+        scored: &[Scored],
         keep: usize,
         settings: BeamSettings,
         ends: &Ends<'_>,
     ) -> Result<bool, OnnxError> {
         let mut running = Vec::with_capacity(settings.num_beams);
-        for (rank, (score, beam, token)) in self.best(&scored, keep).into_iter().enumerate() {
+        for (rank, (score, beam, token)) in self.best(scored, keep).into_iter().enumerate() {
             let from = &self.beams[beam];
             let tokens: Vec<i64> = from.tokens.iter().copied().chain([token as i64]).collect();
             let logprob = from.logprob + scored[beam].logprobs[token];

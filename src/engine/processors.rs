@@ -134,3 +134,38 @@ fn min_p(p: f64, scores: &mut [f32]) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::{log_softmax, warp};
+    use crate::engine::settings::SampleSettings;
+
+    #[test]
+    fn warpers_leave_the_probabilities_of_transformers() {
+        let goldens = include_str!("../../tests/goldens/generation.json");
+        let goldens = serde_json::from_str::<Value>(goldens).unwrap_or_default();
+        let numbers =
+            |value: &Value| value.as_array().into_iter().flatten().filter_map(Value::as_f64).collect::<Vec<_>>();
+        let logits: Vec<f32> = numbers(&goldens["warpers"]["logits"]).into_iter().map(|logit| logit as f32).collect();
+        let cases = goldens["warpers"]["cases"].as_array().map_or(&[][..], Vec::as_slice);
+        assert_eq!((logits.len(), cases.len()), (12, 9));
+        for case in cases {
+            let given = &case["settings"];
+            let settings = SampleSettings {
+                temperature: given["temperature"].as_f64().unwrap_or(1.0),
+                top_k: given["top_k"].as_u64().unwrap_or(0) as usize,
+                top_p: given["top_p"].as_f64().unwrap_or(1.0),
+                min_p: given["min_p"].as_f64(),
+                seed: 0,
+            };
+            let mut scores = logits.clone();
+            warp(&settings, &mut scores);
+            let expected = numbers(&case["probabilities"]);
+            for (token, (logprob, expected)) in log_softmax(&scores).into_iter().zip(expected).enumerate() {
+                assert!((logprob.exp() - expected).abs() < 1e-6, "{settings:?}: token {token} in {scores:?}");
+            }
+        }
+    }
+}

@@ -11,7 +11,9 @@ use super::tokens::TextTokenizer;
 use crate::model::{ModelDirectory, ModelError, Problem, Sourced};
 
 /// Settings of the files that would change captions and are not built, with the value at which they do nothing.
-const REFUSED: [(&str, f64); 10] = [
+const REFUSED: [(&str, f64); 12] = [
+    ("guidance_scale", 1.0),
+    ("num_return_sequences", 1.0),
     ("encoder_repetition_penalty", 1.0),
     ("encoder_no_repeat_ngram_size", 0.0),
     ("num_beam_groups", 1.0),
@@ -46,7 +48,7 @@ impl GenerationSettings {
             eos_token_ids: resolver.eos(),
             decoder_start_token_id: resolver.start(),
             prompt_token_ids,
-            stop: overrides.stop.clone().unwrap_or_default(),
+            stop: resolver.stop(overrides.stop.as_ref()),
             repetition_penalty: resolver.number("repetition_penalty", overrides.repetition_penalty).unwrap_or(1.0),
             no_repeat_ngram_size: resolver.count("no_repeat_ngram_size", overrides.no_repeat_ngram_size).unwrap_or(0),
             bad_words_ids: resolver.bad_words(),
@@ -238,6 +240,22 @@ impl<'a> Resolver<'a> {
         let Some(found) = self.setting(name) else { return Vec::new() };
         token_list(found.value).unwrap_or_else(|| {
             let what = format!("{name} = {} is neither a token id nor a list of them", found.value);
+            self.problems.push(Problem::new(found.source, what));
+            Vec::new()
+        })
+    }
+
+    fn stop(&mut self, given: Option<&Vec<String>>) -> Vec<String> {
+        let Some(found) = self.setting("stop_strings").filter(|_| given.is_none()) else {
+            return given.cloned().unwrap_or_default();
+        };
+        let text = |value: &Value| value.as_str().filter(|text| !text.is_empty()).map(str::to_owned);
+        let texts = match found.value {
+            Value::Array(texts) => texts.iter().map(text).collect(),
+            value => text(value).map(|text| vec![text]),
+        };
+        texts.unwrap_or_else(|| {
+            let what = format!("stop_strings = {} is neither a text nor a list of them", found.value);
             self.problems.push(Problem::new(found.source, what));
             Vec::new()
         })

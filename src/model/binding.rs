@@ -273,9 +273,10 @@ fn check_state(
     if first.is_some() || sizes_known {
         return Ok(());
     }
-    let (expected, axes) = match grows {
-        true => ("[batch, heads, past, head width] with numbers for heads and head width", "batch and past axes"),
-        false => ("numbers for every axis but the first", "batch axis"),
+    let (expected, axes) = if grows {
+        ("[batch, heads, past, head width] with numbers for heads and head width", "batch and past axes")
+    } else {
+        ("numbers for every axis but the first", "batch axis")
     };
     Err(problem(format!("expected {expected}, found {}", port.describe()))
         .with_hint(format!("export the decoder with only the {axes} dynamic")))

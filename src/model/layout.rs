@@ -156,11 +156,11 @@ fn unsupported(layout: &Layout) -> Option<Problem> {
 fn known_files() -> Vec<String> {
     let stems = PARTS.iter().flat_map(|part| part.choices).copied().flatten().map(|(_, stem)| format!("{stem}.onnx"));
     let mut files = Vec::new();
-    stems.for_each(|file| {
+    for file in stems {
         if !files.contains(&file) {
             files.push(file);
         }
-    });
+    }
     files
 }
 

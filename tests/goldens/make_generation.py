@@ -25,7 +25,8 @@ from onnx import TensorProto, numpy_helper
 from optimum.exporters.onnx import main_export
 from PIL import Image
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
-from transformers import (GenerationConfig, GPT2Config, PreTrainedTokenizerFast, TrOCRConfig, ViTConfig, ViTImageProcessor,
+from transformers import (GenerationConfig, GPT2Config, MinPLogitsWarper, PreTrainedTokenizerFast, TemperatureLogitsWarper,
+                          TopKLogitsWarper, TopPLogitsWarper, TrOCRConfig, ViTConfig, ViTImageProcessor,
                           VisionEncoderDecoderConfig, VisionEncoderDecoderModel)
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -56,6 +57,13 @@ CASES = {
     "prompt": {"prompt": "baba di"},
     "beam_prompt": {"prompt": "baba di", "num_beams": 3},
 }
+# What only a model's files can ask for.
+FILES = {"forced_bos_token_id": 60, "forced_eos_token_id": 2, "begin_suppress_tokens": [33, 34], "min_length": 4,
+         "max_length": 9, "suppress_tokens": [8, 9], "bad_words_ids": [[45], [60, 61], [101, 8, 32]]}
+CASES |= {"files": {"files": FILES}, "beam_files": {"num_beams": 3, "files": FILES},
+          "prompt_files": {"prompt": "baba di", "files": FILES}}
+WARPERS = [{"temperature": 0.7}, {"top_k": 3}, {"top_k": 5, "temperature": 2.0}, {"top_p": 0.8}, {"top_p": 0.1}, {"top_p": 0.999},
+           {"min_p": 0.2}, {"min_p": 1.0}, {"temperature": 0.5, "top_k": 7, "top_p": 0.9, "min_p": 0.1}]
 
 
 def tokenizer(specials):
@@ -181,6 +189,7 @@ def golden(model, fast, pixels, settings):
     prompt = settings.pop("prompt", None)
     if prompt:
         start = torch.cat([start, torch.tensor([fast(prompt, add_special_tokens=False).input_ids])], 1)
+    settings |= settings.pop("files", {})
     stops = settings.pop("stop", [])
     if stops:
         settings |= {"stop_strings": stops, "tokenizer": fast}
@@ -188,7 +197,7 @@ def golden(model, fast, pixels, settings):
     tokens = given[start.shape[1]:]
     logits = model(pixel_values=pixels, decoder_input_ids=given[None, :-1]).logits[0, start.shape[1] - 1:]
     logprobs = logits.double().log_softmax(-1)
-    ends = model.generation_config.eos_token_id
+    ends = model.generation_config.eos_token_id  # a forced end that is none of them ends by length
     ends = ends if isinstance(ends, list) else [ends]
     text = fast.decode(tokens, skip_special_tokens=True)
     margin = (logits.topk(2).values[:, 0] - logits.topk(2).values[:, 1]).min().item()
@@ -215,6 +224,20 @@ def goldens(model, bpe, processor, stop):
     return {"pixels": probes, "cases": cases}
 
 
+def warped():
+    """The probabilities that sampling draws from."""
+    logits = [1.0, 2.5, -0.5, 0.0, 3.0, 2.0, -4.0, 1.5, 2.5, 0.25, -1.75, 2.75]
+    cases = []
+    for settings in WARPERS:
+        scores = torch.tensor([logits])
+        for name, warper in [("temperature", TemperatureLogitsWarper), ("top_k", TopKLogitsWarper), ("top_p", TopPLogitsWarper),
+                             ("min_p", MinPLogitsWarper)]:
+            if name in settings:
+                scores = warper(settings[name])(None, scores)
+        cases.append({"settings": settings, "probabilities": scores.double().softmax(-1)[0].tolist()})
+    return {"logits": logits, "cases": cases}
+
+
 def main():
     processor = ViTImageProcessor(size={"height": SIDE, "width": SIDE})
     answers = {}
@@ -230,7 +253,7 @@ def main():
         stop = said["text"][3:6].strip()
         answers[name] = goldens(model, bpe, processor, stop)
     pathlib.Path(__file__).with_name("generation.json").write_text(
-        json.dumps({"photos": NAMES, "models": answers}, separators=(",", ":")) + "\n")
+        json.dumps({"photos": NAMES, "models": answers, "warpers": warped()}, separators=(",", ":")) + "\n")
 
 
 main()

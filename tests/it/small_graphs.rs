@@ -143,6 +143,28 @@ fn recurrent(hidden: &[u64]) -> Vec<u8> {
 }
 
 #[test]
+fn texts_of_a_graph_without_a_mask_are_all_padded_to_its_length() {
+    let graph = model(&[
+        node("Cast", &["input_ids"], "text_embeds", &attribute("to", 2, &number(3, 1))),
+        port(11, "input_ids", 7, &[0, 0]),
+        port(12, "text_embeds", 1, &[0, 4]),
+    ]);
+    let folder = directory(&[("text_model.onnx", graph)]);
+    let config = r#"{"pad_token_id": 3, "text_config": {"max_position_embeddings": 4}}"#;
+    std::fs::write(folder.path().join("config.json"), config).unwrap();
+    let rows = ["one", "two two one one two"].map(|text| RowInput { text: Some(text.into()), ..RowInput::default() });
+    let embeddings = |rows: &[RowInput]| -> Vec<Vec<f32>> {
+        let outputs = engine(&folder).run(rows).unwrap();
+        outputs.into_iter().map(|output| output.unwrap().text_embedding.unwrap()).collect()
+    };
+    let alone = embeddings(&rows[..1]).remove(0);
+    let length = 28.0_f32.sqrt();
+    let expected = [1.0 / length, 3.0 / length, 3.0 / length, 3.0 / length];
+    assert!(alone.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-6), "{alone:?}");
+    assert_eq!(embeddings(&rows)[0], alone);
+}
+
+#[test]
 fn a_recurrent_state_is_replaced_in_every_step() {
     let graphs = |hidden: &[u64]| {
         directory(&[
