@@ -50,10 +50,13 @@ struct State {
 /// A batch on its way through the decoder.
 #[derive(Debug)]
 pub(super) struct Decoding {
-    rows: usize,
+    /// For each row the one of the first step that it came from; rows of one origin differ in their tokens only.
+    origins: Vec<usize>,
     contexts: Vec<Value>,
     /// In the order of the decoder's states; none before the first step.
     states: Vec<Value>,
+    /// Which of the states stay what the first step made of them.
+    kept: Vec<bool>,
     /// The tokens of each row so far, for a decoder without states.
     fed: Vec<Vec<i64>>,
 }
@@ -91,8 +94,10 @@ impl Decoder {
     }
 
     /// A batch of `rows` rows whose `contexts`, `[rows, ...]`, are in the order of [`Self::contexts`].
-    pub(super) fn begin(contexts: Vec<Value>, rows: usize) -> Decoding {
-        Decoding { rows, contexts, states: Vec::new(), fed: vec![Vec::new(); rows] }
+    pub(super) fn begin(&self, contexts: Vec<Value>, rows: usize) -> Decoding {
+        let kept = self.states.iter().map(|state| state.kept).collect();
+        let (origins, fed) = ((0..rows).collect(), vec![Vec::new(); rows]);
+        Decoding { origins, contexts, states: Vec::new(), kept, fed }
     }
 
     /// Feeds the tokens that every row begins with.
@@ -100,9 +105,9 @@ impl Decoder {
         // several tokens at once are right only where no earlier state is there to attend to
         let whole = self.states.is_empty() || self.prefill.is_some() || self.step.has_past.is_some();
         let (now, later) = prefix.split_at(if whole { prefix.len() } else { prefix.len().min(1) });
-        let mut logits = self.advance(batch, vec![now.to_vec(); batch.rows])?;
+        let mut logits = self.advance(batch, vec![now.to_vec(); batch.rows()])?;
         for &token in later {
-            logits = self.advance(batch, vec![vec![token]; batch.rows])?;
+            logits = self.advance(batch, vec![vec![token]; batch.rows()])?;
         }
         Ok(logits)
     }
@@ -121,7 +126,7 @@ impl Decoder {
             prefill.run(&tokens, &batch.contexts, false, Vec::new())?
         } else {
             if begins {
-                batch.states = self.zeros(batch.rows)?;
+                batch.states = self.zeros(batch.rows())?;
             }
             let values = self.states.iter().zip(std::mem::take(&mut batch.states));
             // what the first step of a branching graph is given for kept states is not kept
@@ -135,15 +140,15 @@ impl Decoder {
                 let value = if state.kept && !begins { held.next() } else { None };
                 batch.states.push(match value {
                     Some(value) => value,
-                    None => outputs.take(&state.output, batch.rows)?,
+                    None => outputs.take(&state.output, batch.rows())?,
                 });
             }
-            return logits(&mut outputs, batch.rows);
+            return logits(&mut outputs, batch.rows());
         };
         for state in &self.states {
-            batch.states.push(outputs.take(&state.output, batch.rows)?);
+            batch.states.push(outputs.take(&state.output, batch.rows())?);
         }
-        logits(&mut outputs, batch.rows)
+        logits(&mut outputs, batch.rows())
     }
 
     fn zeros(&self, rows: usize) -> Result<Vec<Value>, OnnxError> {
@@ -156,16 +161,28 @@ impl Decoder {
 }
 
 impl Decoding {
+    fn rows(&self) -> usize {
+        self.origins.len()
+    }
+
     /// Goes on with these rows, in this order; one may come several times.
     pub(super) fn keep(&mut self, rows: &[usize]) -> Result<(), OnnxError> {
-        if rows.iter().copied().eq(0..self.rows) {
+        if rows.iter().copied().eq(0..self.origins.len()) {
             return Ok(());
         }
-        let gather = |values: &[Value]| values.iter().map(|value| value.gather(rows)).collect::<Result<Vec<_>, _>>();
-        self.contexts = gather(&self.contexts)?;
-        self.states = gather(&self.states)?;
+        let origins: Vec<usize> = rows.iter().map(|&row| self.origins[row]).collect();
+        // beams that change places within their row share what does not depend on tokens
+        let moved = origins != self.origins;
+        if moved {
+            self.contexts = self.contexts.iter().map(|value| value.gather(rows)).collect::<Result<_, _>>()?;
+        }
+        for (state, kept) in self.states.iter_mut().zip(&self.kept) {
+            if moved || !kept {
+                *state = state.gather(rows)?;
+            }
+        }
         self.fed = rows.iter().map(|&row| self.fed[row].clone()).collect();
-        self.rows = rows.len();
+        self.origins = origins;
         Ok(())
     }
 }

@@ -103,7 +103,7 @@ pub(super) fn generate(
     tokenizer: &TextTokenizer,
 ) -> Result<Vec<Sequence>, OnnxError> {
     let ends = Ends { settings, tokenizer };
-    let batch = Decoder::begin(contexts, keys.len());
+    let batch = decoder.begin(contexts, keys.len());
     match settings.strategy {
         Strategy::Beam(beams) => beam::search(decoder, batch, keys.len(), settings, beams, &ends),
         Strategy::Greedy | Strategy::Sample(_) => step_by_step(decoder, batch, keys, settings, &ends),
