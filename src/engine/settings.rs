@@ -157,7 +157,7 @@ impl GenerationSettings {
     }
 }
 
-/// What value `name` may have, if `value` is none: the one place that knows the ranges, for jobs and model files alike.
+/// What is expected of the setting `name`, if `value` is not that. Ranges are the same in jobs and in a model's files.
 pub fn out_of_range(name: &str, value: f64) -> Option<&'static str> {
     let whole = value.fract().abs() < f64::EPSILON;
     let (fits, expected) = match name {

@@ -35,8 +35,7 @@ impl Role {
         }
     }
 
-    /// The standard file name without precision suffix and `.onnx`; other names that are known are in
-    /// [`layout`](super::layout).
+    /// The standard file name without precision suffix and `.onnx`. Some roles have other names too.
     pub const fn stem(self) -> &'static str {
         match self {
             Self::Vision => "vision_model",
