@@ -7,7 +7,7 @@ use arrow::datatypes::SchemaRef;
 use serde_json::json;
 
 use crate::cli::JobArgs;
-use crate::engine::{EngineOptions, GenerationOverrides, GenerationSettings};
+use crate::engine::{EngineOptions, GenerationSettings};
 use crate::error::Error;
 use crate::job::Job;
 use crate::manifest::Manifest;
@@ -55,13 +55,9 @@ pub(super) fn prepare(args: &JobArgs) -> Result<Prepared, Error> {
         (Some(_), Some(config)) => Some(Arc::new(processor(&model, config)?)),
         _ => None,
     };
-    let overrides = GenerationOverrides {
-        strategy: job.generation.strategy.clone(),
-        max_new_tokens: job.generation.max_new_tokens,
-        min_new_tokens: job.generation.min_new_tokens,
-    };
     let columns = columns(&job, &model)?;
-    let generation = columns.caption.then(|| GenerationSettings::resolve(&model, &overrides)).transpose()?;
+    let generation =
+        columns.caption.then(|| GenerationSettings::resolve(&model, &job.generation.overrides)).transpose()?;
     if job.input.text.is_some() && model.text_embedding_dim().is_none() && !model.uses_side_text() {
         tracing::warn!("`input.text` has no effect: the model has no graph that takes a text");
     }

@@ -3,9 +3,10 @@
 
 use std::sync::Arc;
 
+use super::decoder::Decoder;
 use super::embedding::{cosine, is_finite};
 use super::fuse::{Fused, Fusion};
-use super::generate::{Caption, Decoder, Sequence};
+use super::generate::{Caption, Sequence, generate};
 use super::settings::GenerationSettings;
 use super::text::{TextEncoder, TextFeatures};
 use super::tokens::{TextTokenizer, Tokens};
@@ -15,7 +16,7 @@ use crate::onnx::{GraphOptions, OnnxError, OnnxErrorKind, Value};
 use crate::row_error::{ErrorKind, RowError, Stage};
 
 /// What an engine is asked for. Graphs that nothing asked for are not opened.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct EngineOptions {
     /// Threads that a graph uses; 0 leaves it to ONNX Runtime (every core).
     pub threads: usize,
@@ -43,6 +44,8 @@ pub struct RowInput {
     pub image: Option<Arc<ImageFeatures>>,
     /// A text without any token counts as none.
     pub text: Option<String>,
+    /// A hash of the row's key, on which the draws of sampling depend.
+    pub key: u64,
 }
 
 /// What the model says about one row. Every embedding is L2-normalised.
@@ -67,7 +70,7 @@ pub struct Engine {
     vision: Option<ImageEncoder>,
     text: Option<TextEncoder>,
     fusion: Option<Fusion>,
-    decoder: Option<Decoder>,
+    decoder: Option<(Decoder, GenerationSettings)>,
     compares: bool,
     caption_similarity: bool,
 }
@@ -88,9 +91,12 @@ impl Engine {
                 Problem::new(".", what).with_hint("generation.enabled = false"),
             ));
         }
-        let generation = generation.filter(|_| images);
-        let decoder = generation.map(|settings| Decoder::open(directory, graph, settings)).transpose()?.flatten();
-        let attends = |role| decoder.as_ref().is_some_and(|decoder| decoder.contexts.iter().any(|c| c.role == role));
+        let decoder = match generation.filter(|_| images) {
+            Some(settings) => Decoder::open(directory, graph)?.map(|decoder| (decoder, settings)),
+            None => None,
+        };
+        let attends =
+            |role| decoder.as_ref().is_some_and(|(decoder, _)| decoder.contexts.iter().any(|c| c.role == role));
         let fuses = images && (wants_fused || attends(Role::Fusion));
         let fusion = if fuses { Fusion::open(directory, graph)? } else { None };
         let keeps_states = fusion.is_some() || attends(Role::Vision);
@@ -99,6 +105,11 @@ impl Engine {
         let tokenizer = TextTokenizer::load(directory)?;
         let compares = directory.compares_images_with_texts();
         Ok(Self { tokenizer, vision, text, fusion, decoder, compares, caption_similarity })
+    }
+
+    /// Whether a caption depends on its row's key, so that rows equal otherwise get captions of their own.
+    pub fn draws_by_key(&self) -> bool {
+        self.decoder.as_ref().is_some_and(|(_, settings)| !settings.is_deterministic())
     }
 
     /// Encodes `images`, each `[3, height, width]` f32 RGB normalised, in one run of the vision graph.
@@ -151,9 +162,10 @@ impl Engine {
                 // without text, a model that has no null token gives no fused embedding
             }
         }
-        if let Some(decoder) = &mut self.decoder {
+        if let (Some((decoder, settings)), Some(tokenizer)) = (&mut self.decoder, &self.tokenizer) {
             let contexts = contexts(decoder, &features, fused.states)?;
-            let sequences = decoder.generate(contexts, images.len())?;
+            let keys: Vec<_> = images.iter().map(|(row, _)| rows[*row].key).collect();
+            let sequences = generate(decoder, contexts, &keys, settings, tokenizer)?;
             let rows: Vec<_> = images.iter().map(|(row, _)| *row).collect();
             self.place_captions(&rows, sequences, &mut results)?;
         }
@@ -209,7 +221,8 @@ impl Engine {
             }
             let text = tokenizer.decode(&sequence.tokens).map_err(|error| untokenized(&error))?;
             let (logprob, tokens) = (sequence.logprob as f32, i32::try_from(sequence.tokens.len()).unwrap_or(i32::MAX));
-            captions.push(Caption { text, logprob, tokens, finish: sequence.finish, similarity: None });
+            let (token_ids, finish) = (sequence.tokens, sequence.finish);
+            captions.push(Caption { text, logprob, token_ids, tokens, finish, similarity: None });
         }
         if self.caption_similarity && self.compares {
             let texts: Vec<_> = rows

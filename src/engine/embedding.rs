@@ -18,7 +18,7 @@ impl EmbeddingOutput {
             Role::Vision => directory.image_embedding_dim(),
             Role::Text => directory.text_embedding_dim(),
             Role::Fusion => directory.fused_embedding_dim(),
-            Role::Decoder => None,
+            Role::Prefill | Role::Decoder => None,
         };
         Some(Self { name: role.embedding_output()?, width: width? })
     }

@@ -3,9 +3,14 @@
 //! image is decoded here, no file is read after loading, and nothing is kept from one batch for the next.
 
 mod batch;
+mod beam;
+mod decoder;
 mod embedding;
 mod fuse;
 mod generate;
+mod processors;
+mod resolve;
+mod sample;
 mod settings;
 mod text;
 mod tokens;
@@ -13,5 +18,8 @@ mod vision;
 
 pub use batch::{Engine, EngineOptions, RowInput, RowOutput};
 pub use generate::{Caption, Finish};
-pub use settings::{GenerationOverrides, GenerationSettings};
+pub use settings::{
+    BeamSettings, EarlyStopping, GenerationOverrides, GenerationSettings, SampleSettings, Strategy, StrategyName,
+    out_of_range,
+};
 pub use vision::ImageFeatures;

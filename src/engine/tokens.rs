@@ -2,14 +2,14 @@
 
 use tokenizers::{PaddingStrategy, Tokenizer, TruncationParams};
 
-use crate::model::{ModelDirectory, ModelError, Problem};
+use crate::model::{GraphFile, ModelDirectory, ModelError, Problem, Role};
 
 /// The model's tokenizer.
 #[derive(Debug)]
 pub(super) struct TextTokenizer {
     tokenizer: Tokenizer,
     pad: i64,
-    /// The length every text is padded to, if the tokenizer's file fixes one.
+    /// The length every text is padded to, if the tokenizer's file fixes one or the text graph cannot tell padding from text.
     fixed_length: Option<usize>,
 }
 
@@ -48,6 +48,9 @@ impl TextTokenizer {
         let own = tokenizer.get_truncation().cloned();
         let longest =
             own.iter().map(|truncation| truncation.max_length).chain(directory.config().max_text_tokens()).min();
+        // without a mask, padding to the longest of a batch would make a text's embedding depend on the texts beside it
+        let tells_padding = |graph: &GraphFile| graph.header.input("attention_mask").is_some();
+        let fixed_length = fixed_length.or(longest.filter(|_| !directory.graph(Role::Text).is_none_or(tells_padding)));
         let truncation = longest.map(|max_length| TruncationParams { max_length, ..own.unwrap_or_default() });
         tokenizer.with_truncation(truncation).map_err(fail)?;
         tokenizer.with_padding(None);
@@ -85,9 +88,22 @@ impl TextTokenizer {
         batch
     }
 
+    /// The tokens of `text`, without special ones around them.
+    pub(super) fn encode_plain(&self, text: &str) -> Result<Vec<i64>, tokenizers::Error> {
+        Ok(self.tokenizer.encode_fast(text, false)?.get_ids().iter().map(|&id| i64::from(id)).collect())
+    }
+
     /// The text of `ids` without special tokens, trimmed.
     pub(super) fn decode(&self, ids: &[i64]) -> Result<String, tokenizers::Error> {
-        let ids: Vec<u32> = ids.iter().filter_map(|&id| u32::try_from(id).ok()).collect();
-        Ok(self.tokenizer.decode(&ids, true)?.trim().to_owned())
+        Ok(self.tokenizer.decode(&unsigned(ids), true)?.trim().to_owned())
     }
+
+    /// The text of `ids` as it stands, special tokens included.
+    pub(super) fn decode_all(&self, ids: &[i64]) -> Result<String, tokenizers::Error> {
+        self.tokenizer.decode(&unsigned(ids), false)
+    }
+}
+
+fn unsigned(ids: &[i64]) -> Vec<u32> {
+    ids.iter().filter_map(|&id| u32::try_from(id).ok()).collect()
 }

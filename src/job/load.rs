@@ -5,9 +5,9 @@ use std::path::Path;
 use serde::Deserialize;
 use toml::de::{DeTable, DeValue};
 
+use super::generation::GenerationFile;
 use super::{
-    Embedding, FailureLimits, Generation, Input, Job, JobFileError, Limits, Model, OnDuplicateKey, Output, Runtime,
-    VectorType, keys,
+    Embedding, FailureLimits, Input, Job, JobFileError, Limits, Model, OnDuplicateKey, Output, Runtime, VectorType, keys,
 };
 use crate::storage::{Location, StorageSettings};
 
@@ -131,14 +131,6 @@ struct ModelFile {
 }
 
 #[derive(Deserialize, Default)]
-struct GenerationFile {
-    enabled: Option<bool>,
-    strategy: Option<String>,
-    max_new_tokens: Option<usize>,
-    min_new_tokens: Option<usize>,
-}
-
-#[derive(Deserialize, Default)]
 struct EmbeddingFile {
     image: Option<bool>,
     text: Option<bool>,
@@ -224,32 +216,6 @@ impl ModelFile {
     }
 }
 
-impl GenerationFile {
-    fn validate(self, text_only: bool) -> Result<Generation, JobFileError> {
-        match self.strategy.as_deref() {
-            None | Some("greedy") => {}
-            Some(known @ ("beam" | "sample")) => {
-                let key = format!("generation.strategy = \"{known}\"");
-                return Err(JobFileError::NotSupported { key, instead: "use \"greedy\"" });
-            }
-            Some(other) => return Err(value("generation.strategy", "\"greedy\"", format!("\"{other}\""))),
-        }
-        if self.max_new_tokens == Some(0) {
-            return Err(value("generation.max_new_tokens", "at least 1", "0"));
-        }
-        let (min, max) = (self.min_new_tokens, self.max_new_tokens);
-        if let (Some(min), Some(max)) = (min, max)
-            && min > max
-        {
-            return Err(value("generation.min_new_tokens", format!("at most max_new_tokens ({max})"), min));
-        }
-        if self.enabled == Some(true) && text_only {
-            return Err(value("generation.enabled", "false in a job without `input.image`", "true"));
-        }
-        Ok(Generation { enabled: self.enabled, strategy: self.strategy, max_new_tokens: max, min_new_tokens: min })
-    }
-}
-
 impl EmbeddingFile {
     fn resolve(self) -> Embedding {
         Embedding {
@@ -321,7 +287,7 @@ impl LimitsFile {
     }
 }
 
-fn value(key: &str, expected: impl Into<String>, found: impl std::fmt::Display) -> JobFileError {
+pub(super) fn value(key: &str, expected: impl Into<String>, found: impl std::fmt::Display) -> JobFileError {
     JobFileError::Value { key: key.to_owned(), expected: expected.into(), found: found.to_string() }
 }
 

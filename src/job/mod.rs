@@ -3,6 +3,7 @@
 //! In: a TOML file and `--set` overrides. Out: a [`Job`] whose every value has been checked as far as it can be without
 //! touching the manifest, the model or the output. Never here: any of those.
 
+mod generation;
 mod keys;
 mod load;
 
@@ -11,6 +12,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::engine::GenerationOverrides;
 use crate::storage::{Location, StorageSettings};
 
 /// A job file that cannot be carried out. Every variant ends the command with status 2 before anything was run.
@@ -156,17 +158,13 @@ pub struct Model {
     pub precision: Option<String>,
 }
 
-/// `[generation]`; what is None comes from the model's `generation_config.json`.
+/// `[generation]`
 #[derive(Debug, Clone, Serialize)]
 pub struct Generation {
     /// Whether captions are written; None: if the model can.
     pub enabled: Option<bool>,
-    /// How tokens are chosen; only `greedy` so far.
-    pub strategy: Option<String>,
-    /// Most tokens in a caption, eos included.
-    pub max_new_tokens: Option<usize>,
-    /// No eos before this many tokens.
-    pub min_new_tokens: Option<usize>,
+    /// What the job says; the rest comes from the model's files.
+    pub overrides: GenerationOverrides,
 }
 
 /// `[embedding]`: which vectors are written; None: if the model can make them.

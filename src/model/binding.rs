@@ -19,15 +19,21 @@ pub enum Producer {
     Tokens(&'static str),
     /// An output of another graph.
     Output(Role, String),
-    /// The tokens of this decoding step, `[batch, 1]` int64.
+    /// The tokens of this decoding step, `[batch, tokens]` int64.
     Step,
-    /// The decoder's own output of this name in the step before; empty in the first.
+    /// The output of this name in the step before: of the prefill graph, then of the decoder itself. Without a prefill
+    /// graph it is zeros in the first step, of size 0 along an axis that grows.
     State(String),
+    /// The output of this name in the first step, for all steps after it.
+    Kept(String),
+    /// Whether there is a step before, bool `[1]`, for a graph that does the first step by another branch.
+    HasPast,
 }
 
 const TOKEN_FIELDS: [&str; 3] = ["input_ids", "attention_mask", "token_type_ids"];
 
 impl Producer {
+    const HAS_PAST: &'static str = "use_cache_branch";
     pub(super) const GRAMMAR: &'static str = "pixel_values, tokens.input_ids, tokens.attention_mask, tokens.token_type_ids, step.input_ids, and ROLE.OUTPUT with \
          one of the roles vision, text, fusion";
 
@@ -53,9 +59,11 @@ impl Producer {
             (Role::Fusion, "image_hidden_states") => output(Role::Vision, "last_hidden_state"),
             (Role::Fusion, "text_hidden_states") => output(Role::Text, "last_hidden_state"),
             (Role::Fusion, "text_attention_mask") => Some(Self::Tokens("attention_mask")),
-            (Role::Decoder, "input_ids") => Some(Self::Step),
-            (Role::Decoder, name) => match name.strip_prefix("past_key_values.") {
-                Some(rest) => Some(Self::State(format!("present.{rest}"))),
+            (Role::Prefill | Role::Decoder, "input_ids") => Some(Self::Step),
+            (Role::Decoder, Self::HAS_PAST) => Some(Self::HasPast),
+            (Role::Prefill | Role::Decoder, name) => match present(name).filter(|_| role == Role::Decoder) {
+                Some(output) if is_kept(&output, graphs) => Some(Self::Kept(output)),
+                Some(output) => Some(Self::State(output)),
                 None if gives(Role::Fusion) => output(Role::Fusion, name),
                 None if gives(Role::Vision) => output(Role::Vision, name),
                 None if name != "encoder_hidden_states" => None,
@@ -71,11 +79,32 @@ impl Producer {
         match self {
             Self::Pixels => role == Role::Vision,
             Self::Tokens(field) => role == Role::Text || (role == Role::Fusion && *field == "attention_mask"),
-            Self::Output(Role::Vision, _) => matches!(role, Role::Fusion | Role::Decoder),
+            Self::Output(Role::Vision, _) => role == Role::Fusion || role.writes(),
             Self::Output(Role::Text, _) => role == Role::Fusion,
-            Self::Output(Role::Fusion, _) | Self::Step | Self::State(_) => role == Role::Decoder,
-            Self::Output(Role::Decoder, _) => false,
+            Self::Output(Role::Fusion, _) | Self::Step => role.writes(),
+            Self::State(_) | Self::Kept(_) | Self::HasPast => role == Role::Decoder,
+            Self::Output(Role::Prefill | Role::Decoder, _) => false,
         }
+    }
+}
+
+/// The output that a decoder input continues: `present.X` for `past_key_values.X`, and `present_X` for the `past_X` of
+/// recurrent states.
+fn present(input: &str) -> Option<String> {
+    match input.strip_prefix("past_key_values.") {
+        Some(rest) => Some(format!("present.{rest}")),
+        None => input.strip_prefix("past_").map(|rest| format!("present_{rest}")),
+    }
+}
+
+/// Whether state `output` stays what the first step made of it. Keys and values of cross-attention do: a decoder of its own
+/// for later steps does not give them again, and one that branches gives them with a batch of 0.
+fn is_kept(output: &str, graphs: &BTreeMap<Role, GraphFile>) -> bool {
+    let Some(decoder) = graphs.get(&Role::Decoder) else { return false };
+    let cross = output.contains(".encoder.");
+    match graphs.get(&Role::Prefill) {
+        Some(_) => cross || decoder.header.output(output).is_none(),
+        None => cross && decoder.header.input(Producer::HAS_PAST).is_some(),
     }
 }
 
@@ -87,6 +116,8 @@ impl fmt::Display for Producer {
             Self::Output(role, output) => write!(f, "{role}.{output}"),
             Self::Step => f.write_str("step.input_ids"),
             Self::State(output) => write!(f, "{output} of the step before"),
+            Self::Kept(output) => write!(f, "{output} of the first step"),
+            Self::HasPast => f.write_str("false in the first step, then true"),
         }
     }
 }
@@ -158,10 +189,9 @@ impl Bindings {
 }
 
 fn nothing_feeds(role: Role, graph: &GraphFile, port: &Port) -> Problem {
-    const NOT_YET: [&str; 5] =
-        ["position_ids", "attention_mask", "use_cache_branch", "encoder_attention_mask", "inputs_embeds"];
+    const NOT_YET: [&str; 4] = ["position_ids", "attention_mask", "encoder_attention_mask", "inputs_embeds"];
     let input = format!("input {:?} ({})", port.name, port.describe());
-    if role == Role::Decoder && NOT_YET.contains(&port.name.as_str()) {
+    if role.writes() && NOT_YET.contains(&port.name.as_str()) {
         return Problem::new(&graph.file, format!("{input} of a decoder is not supported yet"))
             .with_hint("export the decoder without it");
     }
@@ -206,21 +236,48 @@ fn check(
             };
             expect(&output.dtype.to_string(), output.dtype.is_float() && port.dtype.is_float(), output.rank())
         }
-        Producer::State(name) => {
-            let Some(output) = graph.header.output(name) else {
-                return Err(problem(format!("the graph has no output {name:?} that would feed it in the next step"))
-                    .with_hint("states kept from another graph (cross-attention caches) are not supported yet"));
-            };
-            expect(&output.dtype.to_string(), output.dtype == port.dtype && port.dtype.is_float(), Some(4))?;
-            if port.fixed(1).is_none() || port.fixed(3).is_none() {
-                return Err(problem(format!(
-                    "expected [batch, heads, past, head width] with numbers for heads and head width, \
-                     found {}",
-                    port.describe()
-                ))
-                .with_hint("export the decoder with only the batch and past axes dynamic"));
-            }
-            Ok(())
+        Producer::HasPast => expect("bool", port.dtype == DataType::Bool, Some(1)),
+        Producer::State(name) | Producer::Kept(name) => check_state(graph, port, producer, name, graphs),
+    }
+}
+
+/// Checks a state against every output that it is taken from, and that its zeros can be made.
+fn check_state(
+    graph: &GraphFile,
+    port: &Port,
+    producer: &Producer,
+    name: &str,
+    graphs: &BTreeMap<Role, GraphFile>,
+) -> Result<(), Problem> {
+    let problem = |what: String| Problem::new(&graph.file, format!("input {:?}: {what}", port.name));
+    let first = graphs.get(&Role::Prefill);
+    let later = matches!(producer, Producer::State(_)).then_some(graph);
+    for source in [Some(first.unwrap_or(graph)), later].into_iter().flatten() {
+        let Some(output) = source.header.output(name) else {
+            return Err(problem(format!("it is fed by {producer}, but {} has no output {name:?}", source.file)).with_hint(
+                "states of the first step come from decoder_model.onnx beside decoder_with_past_model.onnx; copy both",
+            ));
+        };
+        let ranks = port.rank().is_none() || output.rank().is_none() || port.rank() == output.rank();
+        if !port.dtype.is_float() || output.dtype != port.dtype || !ranks {
+            let (from, to) = (output.describe(), port.describe());
+            return Err(problem(format!("{} gives {from}, but the graph declares {to}", source.file)));
         }
     }
+    let grows = port.name.starts_with("past_key_values.");
+    let sizes_known = match &port.shape {
+        Some(dims) if grows => dims.len() == 4 && port.fixed(1).is_some() && port.fixed(3).is_some(),
+        Some(dims) => dims.len() > 1 && (1..dims.len()).all(|axis| port.fixed(axis).is_some()),
+        None => false,
+    };
+    if first.is_some() || sizes_known {
+        return Ok(());
+    }
+    let (expected, axes) = if grows {
+        ("[batch, heads, past, head width] with numbers for heads and head width", "batch and past axes")
+    } else {
+        ("numbers for every axis but the first", "batch axis")
+    };
+    Err(problem(format!("expected {expected}, found {}", port.describe()))
+        .with_hint(format!("export the decoder with only the {axes} dynamic")))
 }

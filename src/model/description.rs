@@ -7,6 +7,7 @@ use std::path::Path;
 use serde::Serialize;
 use serde_json::Value;
 
+use super::binding::Producer;
 use super::directory::{GraphFile, ModelDirectory};
 use super::error::Problem;
 use super::role::Role;
@@ -23,6 +24,8 @@ pub struct Description {
     pub unused: Vec<String>,
     /// What it can do.
     pub capabilities: Capabilities,
+    /// How the decoder goes from step to step; `None` without a decoder.
+    pub decoding: Option<String>,
     /// Image preprocessing settings.
     pub preprocessing: Vec<Setting>,
     /// Generation settings, before a job overrides them.
@@ -94,7 +97,7 @@ pub struct Setting {
 }
 
 /// Generation settings worth showing: those nightcap reads and those it refuses.
-const GENERATION: [&str; 20] = [
+const GENERATION: [&str; 23] = [
     "decoder_start_token_id",
     "bos_token_id",
     "eos_token_id",
@@ -110,9 +113,12 @@ const GENERATION: [&str; 20] = [
     "temperature",
     "top_k",
     "top_p",
+    "min_p",
     "repetition_penalty",
     "no_repeat_ngram_size",
+    "bad_words_ids",
     "suppress_tokens",
+    "begin_suppress_tokens",
     "forced_bos_token_id",
     "forced_eos_token_id",
 ];
@@ -150,6 +156,7 @@ pub fn inspect(path: &Path, precision: Option<&str>) -> Description {
             text_embedding: directory.text_embedding_dim(),
             fused_embedding: directory.fused_embedding_dim(),
         },
+        decoding: decoding(&directory),
         preprocessing: preprocessing.collect(),
         generation: generation.collect(),
         tokenizer: directory.tokenizer().map(|_| ModelDirectory::TOKENIZER.to_owned()),
@@ -165,13 +172,21 @@ fn describe(role: Role, graph: &GraphFile, directory: &ModelDirectory) -> GraphD
     let producer = |name: &str| bound.iter().find(|(input, _)| input == name).map(|(_, producer)| producer.to_string());
     let usage = |output: &Port| {
         let name = output.name.as_str();
-        let state = bound.iter().any(|(_, producer)| matches!(producer, super::Producer::State(from) if from == name));
+        let fed: Vec<_> = if role.writes() {
+            directory.bindings.of(Role::Decoder).iter().map(|(_, by)| by).collect()
+        } else {
+            Vec::new()
+        };
+        let state = fed.iter().any(|by| matches!(by, Producer::State(from) if from == name));
+        let first = role == Role::Prefill || directory.graph(Role::Prefill).is_none();
+        let kept = first && fed.iter().any(|by| matches!(by, Producer::Kept(from) if from == name));
         let embedding = role.embedding_output() == Some(name);
-        let logits = role == Role::Decoder && name == "logits";
+        let logits = role.writes() && name == "logits";
         let uses = [
             (embedding, "an embedding, normalised"),
             (logits, "the next token"),
             (state, "the state of the next step"),
+            (kept, "the state of all later steps"),
             (directory.bindings.takes(role, name), "another graph"),
         ];
         let uses: Vec<_> = uses.into_iter().filter_map(|(applies, use_)| applies.then_some(use_)).collect();
@@ -186,6 +201,29 @@ fn describe(role: Role, graph: &GraphFile, directory: &ModelDirectory) -> GraphD
         inputs: graph.header.inputs.iter().map(|input| port(input, producer(&input.name))).collect(),
         outputs: graph.header.outputs.iter().map(|output| port(output, usage(output))).collect(),
     }
+}
+
+/// How the decoder goes from step to step: which graph when, and what becomes of its states.
+fn decoding(directory: &ModelDirectory) -> Option<String> {
+    let decoder = directory.graph(Role::Decoder)?;
+    let count = |wanted: &dyn Fn(&str, &Producer) -> bool| {
+        directory.bindings.of(Role::Decoder).iter().filter(|(input, by)| wanted(input, by)).count()
+    };
+    let grow = count(&|input, by| matches!(by, Producer::State(_)) && input.starts_with("past_key_values."));
+    let replaced = count(&|_, by| matches!(by, Producer::State(_))) - grow;
+    let kept = count(&|_, by| matches!(by, Producer::Kept(_)));
+    let branches = count(&|_, by| matches!(by, Producer::HasPast)) > 0;
+    let steps = match directory.graph(Role::Prefill) {
+        Some(first) => format!("{} does the first step, {} the others", first.file, decoder.file),
+        None if branches => format!("{} does every step, the first by a branch of its own", decoder.file),
+        None => format!("{} does every step", decoder.file),
+    };
+    if grow + replaced + kept == 0 {
+        return Some(format!("{steps}, from all tokens so far (there is no cache)"));
+    }
+    let kinds = [(grow, "that grow"), (kept, "kept from the first step"), (replaced, "replaced in each step")];
+    let kinds = kinds.iter().filter(|(count, _)| *count > 0).map(|(count, kind)| format!("{count} {kind}"));
+    Some(format!("{steps}; states: {}", kinds.collect::<Vec<_>>().join(", ")))
 }
 
 impl fmt::Display for Description {
@@ -219,6 +257,9 @@ impl fmt::Display for Description {
         writeln!(f, "image embedding: {}", width(can.image_embedding))?;
         writeln!(f, "text embedding: {}", width(can.text_embedding))?;
         writeln!(f, "fused embedding: {}", width(can.fused_embedding))?;
+        if let Some(decoding) = &self.decoding {
+            writeln!(f, "decoding: {decoding}")?;
+        }
         writeln!(f, "tokenizer: {}", self.tokenizer.as_deref().unwrap_or("none"))?;
         for (title, settings) in [("preprocessing", &self.preprocessing), ("generation", &self.generation)] {
             if !settings.is_empty() {

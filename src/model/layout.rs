@@ -38,6 +38,28 @@ const PRECISIONS: [(&str, &str); 9] = [
     ("bnb4", "_bnb4"),
 ];
 
+/// The names of graphs that do one part of the work, the best choice first. A choice counts if all its files are there.
+struct Part {
+    role: Role,
+    choices: &'static [&'static [(Role, &'static str)]],
+}
+
+const PARTS: [Part; 4] = [
+    Part { role: Role::Vision, choices: &[&[(Role::Vision, "vision_model")], &[(Role::Vision, "encoder_model")]] },
+    Part { role: Role::Text, choices: &[&[(Role::Text, "text_model")]] },
+    Part { role: Role::Fusion, choices: &[&[(Role::Fusion, "fusion")]] },
+    Part {
+        role: Role::Decoder,
+        choices: &[
+            // two graphs were measured to be faster than one that branches
+            &[(Role::Prefill, "decoder_model"), (Role::Decoder, "decoder_with_past_model")],
+            &[(Role::Decoder, "decoder_model_merged")],
+            &[(Role::Decoder, "decoder_with_past_model")],
+            &[(Role::Decoder, "decoder_model")],
+        ],
+    },
+];
+
 /// Chooses a file for each role.
 pub(super) fn find(
     folder: &Path,
@@ -53,31 +75,44 @@ pub(super) fn find(
         problems.push(problem.with_hint(nearest(wanted, &PRECISIONS.map(|(name, _)| name))));
         return layout;
     };
-    for role in Role::ALL {
-        if let Some(file) = overrides.graphs.get(&role) {
-            if folder.join(file).is_file() {
-                let why = format!("{} names it", Overrides::FILE);
+    for (&role, file) in &overrides.graphs {
+        if folder.join(file).is_file() {
+            let why = format!("{} names it", Overrides::FILE);
+            layout.chosen.insert(role, Chosen { file: file.clone(), why });
+        } else {
+            let problem = Problem::new(Overrides::FILE, format!("graphs.{role} = {file:?}, but there is no such file"));
+            problems.push(problem.with_hint(nearest(file, &files)));
+        }
+    }
+    for part in PARTS.iter().filter(|part| !overrides.graphs.contains_key(&part.role)) {
+        let open =
+            part.choices.iter().filter(|choice| choice.iter().all(|(role, _)| !layout.chosen.contains_key(role)));
+        let place = |stem: &str, suffix: &str| {
+            let name = format!("{stem}{suffix}.onnx");
+            files.iter().find(|file| file_name(file) == name).map(|file| (file, name))
+        };
+        let find = |choice: &&&[(Role, &str)]| {
+            let files = choice.iter().map(|(role, stem)| Some((*role, place(stem, suffix)?)));
+            files.collect::<Option<Vec<_>>>()
+        };
+        if let Some(found) = open.clone().find_map(|choice| find(&choice)) {
+            for (role, (file, name)) in found {
+                let why = format!("its name is the standard one, {name}");
                 layout.chosen.insert(role, Chosen { file: file.clone(), why });
-            } else {
-                let problem =
-                    Problem::new(Overrides::FILE, format!("graphs.{role} = {file:?}, but there is no such file"));
-                problems.push(problem.with_hint(nearest(file, &files)));
             }
             continue;
         }
-        let name = format!("{}{suffix}.onnx", role.stem());
-        if let Some(file) = files.iter().find(|file| file_name(file) == name) {
-            let why = format!("its name is the standard one, {name}");
-            layout.chosen.insert(role, Chosen { file: file.clone(), why });
-            continue;
-        }
+        let stems: Vec<_> = open.flat_map(|choice| choice.iter().map(|(_, stem)| *stem)).collect();
         let others: Vec<_> = PRECISIONS
             .iter()
-            .filter(|(_, other)| files.iter().any(|file| file_name(file) == format!("{}{other}.onnx", role.stem())))
+            .filter_map(|(precision, suffix)| {
+                stems.iter().find_map(|stem| Some((precision, stem, place(stem, suffix)?.1)))
+            })
             .collect();
-        if let Some((other, _)) = others.first() {
-            let found: Vec<_> = others.iter().map(|(_, suffix)| format!("{}{suffix}.onnx", role.stem())).collect();
-            problems.push(Problem::new(name, format!("missing; found {}", found.join(", "))).with_hint(format!(
+        if let Some((other, stem, _)) = others.first() {
+            let found: Vec<_> = others.iter().map(|(_, _, name)| name.as_str()).collect();
+            let what = format!("missing; found {}", found.join(", "));
+            problems.push(Problem::new(format!("{stem}{suffix}.onnx"), what).with_hint(format!(
                 "precision = {other:?} takes what is there, and {} can name a file for each role",
                 Overrides::FILE
             )));
@@ -96,11 +131,11 @@ pub(super) fn find(
 
 /// A directory laid out for a family of models whose roles nightcap does not run yet.
 fn unsupported(layout: &Layout) -> Option<Problem> {
-    const ENCODERS: [&str; 3] = ["encoder_model", "vision_encoder", "encoder"];
+    const ENCODERS: [&str; 2] = ["vision_encoder", "encoder"];
     let hint = format!(
         "supported are {} (in the directory or its onnx/ folder, with a precision suffix if one is asked for); \
          graphs that do the same under other names can be named in {}",
-        Role::ALL.map(|role| format!("{}.onnx", role.stem())).join(", "),
+        known_files().join(", "),
         Overrides::FILE
     );
     let has_encoder_of_another_family =
@@ -115,6 +150,18 @@ fn unsupported(layout: &Layout) -> Option<Problem> {
         return Some(Problem::new(".", what).with_hint(hint));
     }
     None
+}
+
+/// Every file name that is known to stand for a role, without precision suffix.
+fn known_files() -> Vec<String> {
+    let stems = PARTS.iter().flat_map(|part| part.choices).copied().flatten().map(|(_, stem)| format!("{stem}.onnx"));
+    let mut files = Vec::new();
+    for file in stems {
+        if !files.contains(&file) {
+            files.push(file);
+        }
+    }
+    files
 }
 
 /// The `.onnx` files of the directory, then of its `onnx/` folder, each in the order of their names.

@@ -11,6 +11,8 @@ pub enum DataType {
     F16,
     /// 64-bit signed integer.
     I64,
+    /// True or false.
+    Bool,
     /// Any other, with ONNX's name for it.
     Other(&'static str),
 }
@@ -22,13 +24,13 @@ impl DataType {
             1 => Self::F32,
             10 => Self::F16,
             7 => Self::I64,
+            9 => Self::Bool,
             2 => Self::Other("uint8"),
             3 => Self::Other("int8"),
             4 => Self::Other("uint16"),
             5 => Self::Other("int16"),
             6 => Self::Other("int32"),
             8 => Self::Other("string"),
-            9 => Self::Other("bool"),
             11 => Self::Other("double"),
             12 => Self::Other("uint32"),
             13 => Self::Other("uint64"),
@@ -49,6 +51,7 @@ impl fmt::Display for DataType {
             Self::F32 => "float32",
             Self::F16 => "float16",
             Self::I64 => "int64",
+            Self::Bool => "bool",
             Self::Other(name) => name,
         })
     }

@@ -34,11 +34,27 @@ impl Value {
         Self::owned(shape, data)
     }
 
-    /// A tensor without elements, for an axis of size 0.
+    /// A bool tensor of shape `[1]`.
+    ///
+    /// # Errors
+    /// When memory ran out.
+    pub fn from_bool(value: bool) -> Result<Self, OnnxError> {
+        Self::owned(&[1], vec![value])
+    }
+
+    /// A tensor of zeros; without elements if an axis has size 0.
     ///
     /// # Errors
     /// When ONNX Runtime refuses to make it.
-    pub fn empty(dtype: DataType, shape: &[usize]) -> Result<Self, OnnxError> {
+    pub fn zeros(dtype: DataType, shape: &[usize]) -> Result<Self, OnnxError> {
+        let size = shape.iter().product();
+        if size > 0 && dtype == DataType::I64 {
+            return Self::owned(shape, vec![0_i64; size]);
+        }
+        if size > 0 {
+            return Self::from_f32(dtype, shape, vec![0.0; size]);
+        }
+        // ONNX Runtime takes over no vector without elements
         let allocator = Allocator::default();
         let value = match dtype {
             DataType::F16 => Tensor::<f16>::new(&allocator, shape).map(Tensor::into_dyn),
@@ -151,7 +167,7 @@ pub(super) fn data_type(value: &ValueType) -> DataType {
             T::Uint8 => DataType::Other("uint8"),
             T::Int8 => DataType::Other("int8"),
             T::Int32 => DataType::Other("int32"),
-            T::Bool => DataType::Other("bool"),
+            T::Bool => DataType::Bool,
             T::String => DataType::Other("string"),
             T::Float64 => DataType::Other("double"),
             T::Bfloat16 => DataType::Other("bfloat16"),

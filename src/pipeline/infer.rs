@@ -38,7 +38,7 @@ pub(super) fn run(
         }
         match item {
             IngestItem::Row(row) => {
-                part.add(*row, stages.progress);
+                part.add(*row, engine.draws_by_key(), stages.progress);
                 if part.pending.len() >= stages.plan.batch_size {
                     meter.busy(|| part.compute(&mut engine, stages.progress))?;
                 }
@@ -64,8 +64,8 @@ pub(super) fn run(
     Ok(())
 }
 
-/// What makes two rows of a part the same to the model.
-type Content = (Option<blake3::Hash>, Option<String>);
+/// What makes two rows of a part the same to the model: image, text and, where captions are drawn by it, key.
+type Content = (Option<blake3::Hash>, Option<String>, Option<u64>);
 
 /// The part that rows are arriving for.
 #[derive(Default)]
@@ -99,13 +99,14 @@ enum Outcome {
 
 struct Pending {
     index: usize,
+    key: u64,
     text: Option<String>,
     image: Option<(blake3::Hash, PixelValues)>,
 }
 
 impl OpenPart {
-    fn add(&mut self, row: IngestedRow, progress: &Progress) {
-        let IngestedRow { text, image, image_size, content_hash, content_signature, room } = row;
+    fn add(&mut self, row: IngestedRow, by_key: bool, progress: &Progress) {
+        let IngestedRow { key, text, image, image_size, content_hash, content_signature, room } = row;
         // Given back here, not after the batch: a batch must be able to fill up however small the budget is.
         drop(room);
         let index = self.rows.len();
@@ -114,11 +115,11 @@ impl OpenPart {
                 progress.row(true);
                 Outcome::Known(Err(error))
             }
-            Ok(pixels) => match self.first.entry((content_hash, text.clone())) {
+            Ok(pixels) => match self.first.entry((content_hash, text.clone(), by_key.then_some(key))) {
                 Entry::Occupied(first) => Outcome::SameAs(*first.get()),
                 Entry::Vacant(vacant) => {
                     vacant.insert(index);
-                    self.pending.push(Pending { index, text, image: content_hash.zip(pixels) });
+                    self.pending.push(Pending { index, key, text, image: content_hash.zip(pixels) });
                     Outcome::Pending
                 }
             },
@@ -144,6 +145,7 @@ impl OpenPart {
             .map(|row| RowInput {
                 image: row.image.as_ref().and_then(|(hash, _)| features(hash)),
                 text: row.text.clone(),
+                key: row.key,
             })
             .collect();
         let outcomes = engine.run(&inputs)?;

@@ -13,11 +13,13 @@ use crate::fetch::Body;
 use crate::manifest::row::{ImageSource, RowBatch};
 use crate::preprocess::{DecodeLimits, ImageProcessor, PixelValues, decode};
 use crate::row_error::{ErrorKind, RowError, Stage};
-use crate::signature::{Seen, Signature, TextHash};
+use crate::signature::{KeyHash, Seen, Signature, TextHash};
 use crate::storage::Location;
 
 /// A row ready for the model, or failed on the way.
 pub(super) struct IngestedRow {
+    /// A hash of the row's key.
+    pub(super) key: u64,
     /// The accompanying text, if it says anything.
     pub(super) text: Option<String>,
     /// The pixels; None in a text-only job.
@@ -61,7 +63,9 @@ pub(super) async fn ingest_row(
         let unread = planned.is_unread().then(hash).flatten();
         unread.map_or(planned, |hash| Signature::new(TextHash::new(row.text.as_deref()), Seen::bytes(&hash)))
     };
+    let key = KeyHash::new(row.key.as_deref().unwrap_or_default()).0 as u64;
     let unread = |image| IngestedRow {
+        key,
         content_signature: signature(None),
         text: row.text.clone(),
         image,

@@ -86,7 +86,11 @@ fn inputs(engine: &mut Engine, rows: &[(Option<u64>, Option<&str>)]) -> Vec<RowI
     let images: Vec<_> = rows.iter().filter_map(|(seed, _)| seed.map(pixels)).collect();
     let mut features = encode(engine, &images).into_iter();
     rows.iter()
-        .map(|(seed, text)| RowInput { image: seed.and_then(|_| features.next()), text: text.map(str::to_owned) })
+        .map(|(seed, text)| RowInput {
+            image: seed.and_then(|_| features.next()),
+            text: text.map(str::to_owned),
+            ..RowInput::default()
+        })
         .collect()
 }
 
@@ -247,7 +251,11 @@ fn what_is_not_asked_for_is_not_computed() {
 
     let mut texts = Engine::load(&directory, EngineOptions { images: false, ..EngineOptions::default() }).unwrap();
     assert!(texts.encode_images(&[&pixels(0)], SIDE, SIDE).is_err());
-    let output = texts.run(&[RowInput { image: None, text: Some("a red bus".into()) }]).unwrap().remove(0).unwrap();
+    let output = texts
+        .run(&[RowInput { image: None, text: Some("a red bus".into()), ..RowInput::default() }])
+        .unwrap()
+        .remove(0)
+        .unwrap();
     assert_eq!(output.text_embedding.map(|embedding| embedding.len()), directory.text_embedding_dim());
 }
 

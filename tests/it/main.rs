@@ -16,6 +16,7 @@ mod compact;
 mod discard;
 mod engine;
 mod faults;
+mod generation;
 mod inputs;
 mod interruptions;
 mod jobs;

@@ -2,7 +2,10 @@
 
 use std::path::Path;
 
-use nightcap::engine::{Engine, EngineOptions, GenerationOverrides, GenerationSettings, RowInput};
+use nightcap::engine::{
+    BeamSettings, EarlyStopping, Engine, EngineOptions, GenerationOverrides, GenerationSettings, RowInput, Strategy,
+    StrategyName,
+};
 use nightcap::model::{ModelDirectory, ModelError, Role, inspect};
 use tempfile::TempDir;
 
@@ -94,6 +97,7 @@ fn inspect_reports_everything() {
     image embedding: 16
     text embedding: 16
     fused embedding: 16
+    decoding: decoder_with_past_model.onnx does every step; states: 4 that grow
     tokenizer: tokenizer.json
 
     preprocessing:
@@ -224,17 +228,17 @@ fn bindings_are_checked_for_type_and_rank() {
 #[test]
 fn a_layout_of_another_family_is_not_supported_yet() {
     let copy = copy(&["vision_model.onnx", "text_model.onnx", "fusion.onnx"]);
-    write(&copy, "encoder_model.onnx", "");
+    write(&copy, "vision_encoder.onnx", "");
     insta::assert_snapshot!(refusal(&copy, None), @"
     the model directory DIR cannot run:
-    .: this layout of graphs is not supported yet; found decoder_with_past_model.onnx, encoder_model.onnx
-      hint: supported are vision_model.onnx, text_model.onnx, fusion.onnx, decoder_with_past_model.onnx (in the directory or its onnx/ folder, with a precision suffix if one is asked for); graphs that do the same under other names can be named in nightcap.toml
+    .: this layout of graphs is not supported yet; found decoder_with_past_model.onnx, vision_encoder.onnx
+      hint: supported are vision_model.onnx, encoder_model.onnx, text_model.onnx, fusion.onnx, decoder_model.onnx, decoder_with_past_model.onnx, decoder_model_merged.onnx (in the directory or its onnx/ folder, with a precision suffix if one is asked for); graphs that do the same under other names can be named in nightcap.toml
     ");
     let empty = tempfile::tempdir().unwrap();
     insta::assert_snapshot!(refusal(&empty, None), @"
     the model directory DIR cannot run:
     .: no .onnx file in this directory or its onnx/ folder
-      hint: supported are vision_model.onnx, text_model.onnx, fusion.onnx, decoder_with_past_model.onnx (in the directory or its onnx/ folder, with a precision suffix if one is asked for); graphs that do the same under other names can be named in nightcap.toml
+      hint: supported are vision_model.onnx, encoder_model.onnx, text_model.onnx, fusion.onnx, decoder_model.onnx, decoder_with_past_model.onnx, decoder_model_merged.onnx (in the directory or its onnx/ folder, with a precision suffix if one is asked for); graphs that do the same under other names can be named in nightcap.toml
     ");
 }
 
@@ -251,7 +255,7 @@ fn a_precision_that_is_not_there_names_what_is() {
 fn graphs_may_lie_in_the_onnx_folder() {
     let copy = copy(&[]);
     std::fs::create_dir(copy.path().join("onnx")).unwrap();
-    for role in Role::ALL {
+    for role in [Role::Vision, Role::Text, Role::Fusion, Role::Decoder] {
         let name = format!("{}.onnx", role.stem());
         std::fs::rename(copy.path().join(&name), copy.path().join("onnx").join(&name)).unwrap();
     }
@@ -282,7 +286,11 @@ fn directories_with_fewer_roles_load_and_run() {
             EngineOptions { threads: 1, generation, caption_similarity: true, wants_fused: true, images: true };
         let mut engine = Engine::load(&directory, options).unwrap();
         let image = directory.takes_images().then(|| engine.encode_images(&[&image], 32, 32).unwrap().remove(0));
-        engine.run(&[RowInput { image, text: Some("a red bus".into()) }]).unwrap().remove(0).unwrap()
+        engine
+            .run(&[RowInput { image, text: Some("a red bus".into()), ..RowInput::default() }])
+            .unwrap()
+            .remove(0)
+            .unwrap()
     };
     let embedding_only = run(&copy(&["fusion.onnx", "decoder_with_past_model.onnx"]), false);
     assert!(embedding_only.image_text_similarity.is_some() && embedding_only.fused_embedding.is_none());
@@ -302,7 +310,11 @@ fn a_long_text_is_cut_at_what_the_encoder_takes() {
     let embed = |folder: &Path| {
         let directory = ModelDirectory::open(folder, None).unwrap();
         let mut engine = Engine::load(&directory, EngineOptions { images: false, ..EngineOptions::default() }).unwrap();
-        let rows = ["the dog ".repeat(30), "snow".into()].map(|text| RowInput { image: None, text: Some(text) });
+        let rows = ["the dog ".repeat(30), "snow".into()].map(|text| RowInput {
+            image: None,
+            text: Some(text),
+            ..RowInput::default()
+        });
         let outputs = engine.run(&rows).unwrap();
         outputs.into_iter().map(|output| output.unwrap().text_embedding.unwrap()).collect::<Vec<_>>()
     };
@@ -344,24 +356,38 @@ fn generation_settings_come_from_the_files_and_then_the_job() {
     write(
         &copy,
         "config.json",
-        r#"{"max_length": 20, "bos_token_id": 2, "num_beams": 4, "repetition_penalty": 1.3, "suppress_tokens": [],
+        r#"{"max_length": 20, "bos_token_id": 2, "num_beams": 4, "repetition_penalty": 0.0, "num_beam_groups": 2,
+            "suppress_tokens": [], "early_stopping": "sometimes", "bad_words_ids": [3],
             "decoder": {"max_length": 9, "eos_token_id": [3, 5], "bos_token_id": null, "n_positions": 16}}"#,
     );
     let said = resolve(&GenerationOverrides::default()).unwrap_err().to_string();
     insta::assert_snapshot!(said.replace(&copy.path().display().to_string(), "DIR"), @r#"
     the model directory DIR cannot run:
-    config.json: num_beams = 4 is not supported yet
-      hint: set generation.strategy = "greedy" in the job to write captions without it
-    config.json: repetition_penalty = 1.3 is not supported yet
+    config.json: num_beam_groups = 2 is not supported yet
       hint: take it out of config.json to write captions without it
+    config.json: early_stopping: expected true, false or "never", found "sometimes"
+    config.json: repetition_penalty: expected a number above 0, found 0
     "#);
     write(
         &copy,
         "config.json",
-        r#"{"max_length": 20, "bos_token_id": 2, "num_beams": 4, "repetition_penalty": 1.0, "suppress_tokens": [],
+        r#"{"max_length": 20, "bos_token_id": 2, "num_beams": 4, "repetition_penalty": 1.3, "suppress_tokens": [],
+            "early_stopping": true, "forced_eos_token_id": 3, "bad_words_ids": [[7], [8, 9]],
             "decoder": {"max_length": 9, "eos_token_id": [3, 5], "bos_token_id": null, "n_positions": 16}}"#,
     );
-    let neutral = GenerationOverrides { strategy: Some("greedy".into()), ..GenerationOverrides::default() };
+    let files = resolve(&GenerationOverrides::default()).unwrap();
+    let beams = BeamSettings { num_beams: 4, length_penalty: 1.0, early_stopping: EarlyStopping::True };
+    assert_eq!(files.strategy, Strategy::Beam(beams));
+    assert_eq!((files.repetition_penalty, files.forced_eos_token_ids.as_slice()), (1.3, [3].as_slice()));
+    assert_eq!(files.bad_words_ids, [vec![7], vec![8, 9]]);
+    let unused = GenerationOverrides { seed: Some(1), ..GenerationOverrides::default() };
+    let said = resolve(&unused).unwrap_err().to_string();
+    assert!(said.contains("seed has no effect on strategy = \"beam\""), "{said}");
+    let prompt = GenerationOverrides { prompt: Some("a red bus".into()), ..GenerationOverrides::default() };
+    let prompted = resolve(&prompt).unwrap();
+    assert_eq!((prompted.prompt_token_ids.len(), prompted.max_new_tokens), (3, 5), "max_length counts the prompt");
+    assert_ne!(prompted.canonical(), files.canonical());
+    let neutral = GenerationOverrides { strategy: Some(StrategyName::Greedy), ..GenerationOverrides::default() };
     let settings = resolve(&neutral).unwrap();
     assert_eq!((settings.max_new_tokens, settings.decoder_start_token_id), (8, 2));
     assert_eq!(settings.eos_token_ids, [3, 5]);
@@ -369,8 +395,8 @@ fn generation_settings_come_from_the_files_and_then_the_job() {
     let said = resolve(&long).unwrap_err().to_string();
     assert!(said.contains("max_new_tokens is 17, but config.json (decoder) gives the decoder 16 positions"), "{said}");
     assert!(resolve(&GenerationOverrides { min_new_tokens: Some(9), ..neutral.clone() }).is_err());
-    let beams = GenerationOverrides { strategy: Some("beam".into()), ..neutral };
-    assert!(resolve(&beams).unwrap_err().to_string().contains("strategy = \"beam\" is not supported yet"));
+    let one = GenerationOverrides { strategy: Some(StrategyName::Beam), num_beams: Some(1), ..neutral };
+    assert!(resolve(&one).unwrap_err().to_string().contains("needs num_beams of 2 or more, found 1"));
 }
 
 #[test]

@@ -61,15 +61,13 @@ fn job_files() {
     error: FOLDER/job.toml: `input.key` is missing: the column that names a row
     ");
     workplace.job(&job);
-    insta::assert_snapshot!(refusal(&workplace, &["--set", "generation.num_beams=3"]), @r"
+    insta::assert_snapshot!(refusal(&workplace, &["--set", "generation.num_beams=0"]), @r"
     exit 2
-    error: --set generation.num_beams=3: `generation.num_beams` is not supported yet
-    hint: remove the key; the README lists what is supported today
+    error: FOLDER/job.toml: `generation.num_beams`: expected 1 to 64, found 0
     ");
-    insta::assert_snapshot!(refusal(&workplace, &["--set", "generation.strategy=beam"]), @r#"
+    insta::assert_snapshot!(refusal(&workplace, &["--set", "generation.strategy=beams"]), @r#"
     exit 2
-    error: FOLDER/job.toml: `generation.strategy = "beam"` is not supported yet
-    hint: use "greedy"; the README lists what is supported today
+    error: FOLDER/job.toml: `generation.strategy`: expected one of "greedy", "beam", "sample", found "beams"
     "#);
     insta::assert_snapshot!(refusal(&workplace, &["--set", "runtime.batch_size=0"]), @r"
     exit 2

@@ -116,7 +116,8 @@ fn nan_logits_fail_their_row_alone_and_ties_go_to_the_lowest_token() {
     let mut engine = engine(&folder);
     let images =
         encode(&mut engine, &[[0.0, 1.0, 4.0, 4.0], [1.0, 1.0, -1.0, 1.0], [9.0, 9.0, 1.0, 0.0], [0.0, 0.0, 0.0, 1.0]]);
-    let rows: Vec<_> = images.into_iter().map(|image| RowInput { image: Some(image), text: None }).collect();
+    let rows: Vec<_> =
+        images.into_iter().map(|image| RowInput { image: Some(image), text: None, ..RowInput::default() }).collect();
     let outputs = engine.run(&rows).unwrap();
     let caption = |row: usize| outputs[row].as_ref().unwrap().caption.as_ref().unwrap();
     assert_eq!((caption(0).text.as_str(), caption(0).tokens, caption(0).finish), ("two two two", 3, Finish::Length));
@@ -128,6 +129,89 @@ fn nan_logits_fail_their_row_alone_and_ties_go_to_the_lowest_token() {
     assert_eq!(caption(3).text, "three three three");
 }
 
+/// Logits are the recurrent state, to which every step adds the image's state.
+fn recurrent(hidden: &[u64]) -> Vec<u8> {
+    model(&[
+        node("Add", &["past_hidden.0", "encoder_hidden_states"], "present_hidden.0", &[]),
+        node("Identity", &["present_hidden.0"], "logits", &[]),
+        port(11, "input_ids", 7, &[0, 0]),
+        port(11, "encoder_hidden_states", 1, &[0, 0, 4]),
+        port(11, "past_hidden.0", 1, hidden),
+        port(12, "logits", 1, &[0, 0, 4]),
+        port(12, "present_hidden.0", 1, hidden),
+    ])
+}
+
+#[test]
+fn texts_of_a_graph_without_a_mask_are_all_padded_to_its_length() {
+    let graph = model(&[
+        node("Cast", &["input_ids"], "text_embeds", &attribute("to", 2, &number(3, 1))),
+        port(11, "input_ids", 7, &[0, 0]),
+        port(12, "text_embeds", 1, &[0, 4]),
+    ]);
+    let folder = directory(&[("text_model.onnx", graph)]);
+    let config = r#"{"pad_token_id": 3, "text_config": {"max_position_embeddings": 4}}"#;
+    std::fs::write(folder.path().join("config.json"), config).unwrap();
+    let rows = ["one", "two two one one two"].map(|text| RowInput { text: Some(text.into()), ..RowInput::default() });
+    let embeddings = |rows: &[RowInput]| -> Vec<Vec<f32>> {
+        let outputs = engine(&folder).run(rows).unwrap();
+        outputs.into_iter().map(|output| output.unwrap().text_embedding.unwrap()).collect()
+    };
+    let alone = embeddings(&rows[..1]).remove(0);
+    let length = 28.0_f32.sqrt();
+    let expected = [1.0 / length, 3.0 / length, 3.0 / length, 3.0 / length];
+    assert!(alone.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-6), "{alone:?}");
+    assert_eq!(embeddings(&rows)[0], alone);
+}
+
+#[test]
+fn a_recurrent_state_is_replaced_in_every_step() {
+    let graphs = |hidden: &[u64]| {
+        directory(&[
+            ("vision_model.onnx", vision("last_hidden_state")),
+            ("decoder_with_past_model.onnx", recurrent(hidden)),
+        ])
+    };
+    let folder = graphs(&[0, 1, 4]);
+    let mut engine = engine(&folder);
+    let pixels = [0.0, 1.0, 0.5, 0.0];
+    let image = Some(encode(&mut engine, &[pixels]).remove(0));
+    let output = engine.run(&[RowInput { image, ..RowInput::default() }]).unwrap().remove(0).unwrap();
+    let expected: f64 = (1..=3)
+        .map(|step| {
+            let logits = pixels.map(|pixel| f64::from(pixel) * f64::from(step));
+            logits[1] - logits.iter().map(|logit| logit.exp()).sum::<f64>().ln()
+        })
+        .sum();
+    let caption = output.caption.unwrap();
+    assert_eq!(caption.text, "one one one");
+    assert!((f64::from(caption.logprob) - expected).abs() < 1e-5, "{} {expected}", caption.logprob);
+    let said = ModelDirectory::open(graphs(&[0, 0, 4]).path(), None).unwrap_err().to_string();
+    assert!(said.contains("input \"past_hidden.0\": expected numbers for every axis but the first"), "{said}");
+}
+
+#[test]
+fn a_state_with_another_batch_is_refused() {
+    let constant = [number(1, 1), number(1, 1), number(1, 1), number(1, 2), number(2, 1), bytes(9, &[0; 8])].concat();
+    let decoder = model(&[
+        node("Sqrt", &["encoder_hidden_states"], "logits", &[]),
+        node("Constant", &[], "present.0.key", &attribute("value", 4, &bytes(5, &constant))),
+        port(11, "input_ids", 7, &[0, 0]),
+        port(11, "encoder_hidden_states", 1, &[0, 0, 4]),
+        port(11, "past_key_values.0.key", 1, &[0, 1, 0, 2]),
+        port(12, "logits", 1, &[0, 0, 4]),
+        port(12, "present.0.key", 1, &[0, 1, 0, 2]),
+    ]);
+    let folder =
+        directory(&[("vision_model.onnx", vision("last_hidden_state")), ("decoder_with_past_model.onnx", decoder)]);
+    let mut engine = engine(&folder);
+    let images = encode(&mut engine, &[[0.0, 0.0, 1.0, 0.0]; 2]);
+    let rows: Vec<_> = images.into_iter().map(|image| RowInput { image: Some(image), ..RowInput::default() }).collect();
+    assert!(engine.run(&rows[..1]).unwrap()[0].is_ok());
+    let error = engine.run(&rows).unwrap_err();
+    assert!(error.what.contains("output \"present.0.key\" has shape [1, 1, 1, 2] for a batch of 2 rows"), "{error}");
+}
+
 #[test]
 fn a_decoder_input_takes_the_output_of_its_name() {
     let said = ModelDirectory::open(captioner("last_hidden_state", "cross").path(), None).unwrap_err().to_string();
@@ -137,7 +221,7 @@ fn a_decoder_input_takes_the_output_of_its_name() {
     assert_eq!(bindings[1].1.to_string(), "vision.cross");
     let mut engine = engine(&folder);
     let image = Some(encode(&mut engine, &[[0.0, 0.0, 1.0, 0.0]]).remove(0));
-    let output = engine.run(&[RowInput { image, text: None }]).unwrap().remove(0).unwrap();
+    let output = engine.run(&[RowInput { image, text: None, ..RowInput::default() }]).unwrap().remove(0).unwrap();
     assert_eq!(output.caption.unwrap().text, "two two two");
 }
 
@@ -146,7 +230,8 @@ fn infinite_pixels_fail_their_row_alone() {
     let folder = captioner("last_hidden_state", "encoder_hidden_states");
     let mut engine = engine(&folder);
     let images = encode(&mut engine, &[[0.0, f32::INFINITY, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0]]);
-    let rows: Vec<_> = images.into_iter().map(|image| RowInput { image: Some(image), text: None }).collect();
+    let rows: Vec<_> =
+        images.into_iter().map(|image| RowInput { image: Some(image), text: None, ..RowInput::default() }).collect();
     let outputs = engine.run(&rows).unwrap();
     assert_eq!(outputs[0].as_ref().unwrap_err().stage, Stage::Encode);
     assert_eq!(outputs[1].as_ref().unwrap().caption.as_ref().unwrap().text, "two two two");

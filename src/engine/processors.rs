@@ -1,0 +1,171 @@
+//! Logits processors: what changes a row's scores before its next token is chosen. In: one row's tokens and scores. Out: the
+//! same scores, changed. Names, meanings and order are transformers' (`GenerationMixin._get_logits_processor`).
+
+use super::settings::{GenerationSettings, SampleSettings};
+
+/// Applies everything but the sampling warpers. `history` holds the row's tokens so far, the first `prefix` of which were
+/// given; `scores` are logits, or log-probabilities in beam search.
+pub(super) fn process(settings: &GenerationSettings, prefix: usize, history: &[i64], scores: &mut [f32]) {
+    let generated = history.len() - prefix;
+    repetition_penalty(settings.repetition_penalty as f32, history, scores);
+    no_repeat_ngram(settings.no_repeat_ngram_size, history, scores);
+    bad_words(&settings.bad_words_ids, &settings.eos_token_ids, history, scores);
+    if generated < settings.min_new_tokens {
+        ban(&settings.eos_token_ids, scores);
+    }
+    if let Some(token) = settings.forced_bos_token_id.filter(|_| history.len() == 1) {
+        force(&[token], scores);
+    }
+    if !settings.forced_eos_token_ids.is_empty() && generated + 1 == settings.max_new_tokens {
+        force(&settings.forced_eos_token_ids, scores);
+    }
+    ban(&settings.suppress_tokens, scores);
+    if generated == usize::from(prefix == 1 && settings.forced_bos_token_id.is_some()) {
+        ban(&settings.begin_suppress_tokens, scores);
+    }
+}
+
+/// Applies the warpers of sampling.
+pub(super) fn warp(settings: &SampleSettings, scores: &mut [f32]) {
+    scores.iter_mut().for_each(|score| *score /= settings.temperature as f32);
+    if settings.top_k > 0 {
+        top_k(settings.top_k, scores);
+    }
+    if settings.top_p < 1.0 {
+        top_p(settings.top_p, scores);
+    }
+    if let Some(min_p) = settings.min_p {
+        self::min_p(min_p, scores);
+    }
+}
+
+/// Log-probabilities of all tokens.
+pub(super) fn log_softmax(logits: &[f32]) -> Vec<f64> {
+    let highest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let shifted = |&logit: &f32| f64::from(logit) - f64::from(highest);
+    let sum: f64 = logits.iter().map(|logit| shifted(logit).exp()).sum();
+    logits.iter().map(|logit| shifted(logit) - sum.ln()).collect()
+}
+
+fn ban(tokens: &[i64], scores: &mut [f32]) {
+    for &token in tokens {
+        if let Some(score) = usize::try_from(token).ok().and_then(|token| scores.get_mut(token)) {
+            *score = f32::NEG_INFINITY;
+        }
+    }
+}
+
+/// Leaves only `tokens`, all equally likely.
+fn force(tokens: &[i64], scores: &mut [f32]) {
+    scores.fill(f32::NEG_INFINITY);
+    for &token in tokens {
+        if let Some(score) = usize::try_from(token).ok().and_then(|token| scores.get_mut(token)) {
+            *score = 0.0;
+        }
+    }
+}
+
+/// Once for each token that occurs, however often it does.
+fn repetition_penalty(penalty: f32, history: &[i64], scores: &mut [f32]) {
+    let mut seen = history.to_vec();
+    seen.sort_unstable();
+    seen.dedup();
+    for token in seen {
+        if let Some(score) = usize::try_from(token).ok().and_then(|token| scores.get_mut(token)) {
+            *score = if *score < 0.0 { *score * penalty } else { *score / penalty };
+        }
+    }
+}
+
+/// Bans what would complete an n-gram of `size` tokens that occurred before.
+fn no_repeat_ngram(size: usize, history: &[i64], scores: &mut [f32]) {
+    if size == 0 || history.len() + 1 < size {
+        return;
+    }
+    let begun = &history[history.len() + 1 - size..];
+    for ngram in history.windows(size).filter(|ngram| ngram.starts_with(begun)) {
+        ban(&ngram[size - 1..], scores);
+    }
+}
+
+/// Bans what would complete a bad word. As in transformers, an end token alone is never one, and a word longer than the
+/// tokens so far is left alone.
+fn bad_words(words: &[Vec<i64>], ends: &[i64], history: &[i64], scores: &mut [f32]) {
+    for word in words {
+        let Some((last, begun)) = word.split_last() else { continue };
+        let is_end = begun.is_empty() && ends.contains(last);
+        let completes = begun.is_empty() || (word.len() <= history.len() && history.ends_with(begun));
+        if completes && !is_end {
+            ban(&[*last], scores);
+        }
+    }
+}
+
+/// Keeps the `k` highest scores, and what ties with the last of them.
+fn top_k(k: usize, scores: &mut [f32]) {
+    let mut sorted = scores.to_vec();
+    sorted.sort_unstable_by(|a, b| b.total_cmp(a));
+    let Some(&least) = sorted.get(k.min(scores.len()).saturating_sub(1)) else { return };
+    scores.iter_mut().filter(|score| **score < least).for_each(|score| *score = f32::NEG_INFINITY);
+}
+
+/// Keeps the likeliest tokens that together have probability `p`, at least one.
+fn top_p(p: f64, scores: &mut [f32]) {
+    let logprobs = log_softmax(scores);
+    let mut order: Vec<usize> = (0..scores.len()).collect();
+    order.sort_by(|&a, &b| scores[a].total_cmp(&scores[b]));
+    let mut cumulative = 0.0;
+    for &token in order.iter().take(scores.len().saturating_sub(1)) {
+        cumulative += logprobs[token].exp();
+        if cumulative > 1.0 - p {
+            break;
+        }
+        scores[token] = f32::NEG_INFINITY;
+    }
+}
+
+/// Keeps the tokens that are at least `p` times as likely as the likeliest.
+fn min_p(p: f64, scores: &mut [f32]) {
+    let logprobs = log_softmax(scores);
+    let highest = logprobs.iter().copied().fold(f64::NEG_INFINITY, f64::max).exp();
+    for (score, logprob) in scores.iter_mut().zip(logprobs) {
+        if logprob.exp() < p * highest {
+            *score = f32::NEG_INFINITY;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::{log_softmax, warp};
+    use crate::engine::settings::SampleSettings;
+
+    #[test]
+    fn warpers_leave_the_probabilities_of_transformers() {
+        let goldens = include_str!("../../tests/goldens/generation.json");
+        let goldens = serde_json::from_str::<Value>(goldens).unwrap_or_default();
+        let numbers =
+            |value: &Value| value.as_array().into_iter().flatten().filter_map(Value::as_f64).collect::<Vec<_>>();
+        let logits: Vec<f32> = numbers(&goldens["warpers"]["logits"]).into_iter().map(|logit| logit as f32).collect();
+        let cases = goldens["warpers"]["cases"].as_array().map_or(&[][..], Vec::as_slice);
+        assert_eq!((logits.len(), cases.len()), (12, 9));
+        for case in cases {
+            let given = &case["settings"];
+            let settings = SampleSettings {
+                temperature: given["temperature"].as_f64().unwrap_or(1.0),
+                top_k: given["top_k"].as_u64().unwrap_or(0) as usize,
+                top_p: given["top_p"].as_f64().unwrap_or(1.0),
+                min_p: given["min_p"].as_f64(),
+                seed: 0,
+            };
+            let mut scores = logits.clone();
+            warp(&settings, &mut scores);
+            let expected = numbers(&case["probabilities"]);
+            for (token, (logprob, expected)) in log_softmax(&scores).into_iter().zip(expected).enumerate() {
+                assert!((logprob.exp() - expected).abs() < 1e-6, "{settings:?}: token {token} in {scores:?}");
+            }
+        }
+    }
+}

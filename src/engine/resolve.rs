@@ -1,0 +1,298 @@
+//! Generation settings, resolved. In: the model directory's files and what the job overrides. Out: [`GenerationSettings`], or
+//! a problem for each setting that is missing, impossible, or would change captions and is not supported.
+
+use serde_json::Value;
+
+use super::settings::{
+    BeamSettings, EarlyStopping, GenerationOverrides, GenerationSettings, SampleSettings, Strategy, StrategyName,
+    out_of_range,
+};
+use super::tokens::TextTokenizer;
+use crate::model::{ModelDirectory, ModelError, Problem, Sourced};
+
+/// Settings of the files that would change captions and are not built, with the value at which they do nothing.
+const REFUSED: [(&str, f64); 12] = [
+    ("guidance_scale", 1.0),
+    ("num_return_sequences", 1.0),
+    ("encoder_repetition_penalty", 1.0),
+    ("encoder_no_repeat_ngram_size", 0.0),
+    ("num_beam_groups", 1.0),
+    ("penalty_alpha", 0.0),
+    ("typical_p", 1.0),
+    ("epsilon_cutoff", 0.0),
+    ("eta_cutoff", 0.0),
+    ("sequence_bias", f64::NAN),
+    ("exponential_decay_length_penalty", f64::NAN),
+    ("forced_decoder_ids", f64::NAN),
+];
+
+impl GenerationSettings {
+    /// Resolves the settings of `directory`, overlaid with `overrides`.
+    ///
+    /// # Errors
+    /// Names every setting that is missing, has an impossible value, asks for what is not supported, or that the job gives
+    /// though its strategy does not use it.
+    pub fn resolve(directory: &ModelDirectory, overrides: &GenerationOverrides) -> Result<Self, ModelError> {
+        let mut resolver = Resolver { directory, problems: Vec::new() };
+        resolver.refuse();
+        let prompt_token_ids = match &overrides.prompt {
+            Some(prompt) => prompt_tokens(directory, prompt)?,
+            None => Vec::new(),
+        };
+        let strategy = resolver.strategy(overrides);
+        let (max_new_tokens, min_new_tokens) = resolver.lengths(overrides, 1 + prompt_token_ids.len());
+        let settings = Self {
+            strategy,
+            max_new_tokens,
+            min_new_tokens,
+            eos_token_ids: resolver.eos(),
+            decoder_start_token_id: resolver.start(),
+            prompt_token_ids,
+            stop: resolver.stop(overrides.stop.as_ref()),
+            repetition_penalty: resolver.number("repetition_penalty", overrides.repetition_penalty).unwrap_or(1.0),
+            no_repeat_ngram_size: resolver.count("no_repeat_ngram_size", overrides.no_repeat_ngram_size).unwrap_or(0),
+            bad_words_ids: resolver.bad_words(),
+            suppress_tokens: resolver.tokens("suppress_tokens"),
+            begin_suppress_tokens: resolver.tokens("begin_suppress_tokens"),
+            forced_bos_token_id: resolver.tokens("forced_bos_token_id").first().copied(),
+            forced_eos_token_ids: resolver.tokens("forced_eos_token_id"),
+        };
+        if resolver.problems.is_empty() {
+            Ok(settings)
+        } else {
+            Err(ModelError::Directory { path: directory.path().to_path_buf(), problems: resolver.problems })
+        }
+    }
+}
+
+fn prompt_tokens(directory: &ModelDirectory, prompt: &str) -> Result<Vec<i64>, ModelError> {
+    let problem = |what: String| ModelError::one(directory.path(), Problem::new(Resolver::JOB, what));
+    let Some(tokenizer) = TextTokenizer::load(directory)? else {
+        return Err(problem("a prompt needs a tokenizer.json".into()));
+    };
+    tokenizer.encode_plain(prompt).map_err(|error| problem(format!("prompt = {prompt:?} cannot be tokenized: {error}")))
+}
+
+struct Resolver<'a> {
+    directory: &'a ModelDirectory,
+    problems: Vec<Problem>,
+}
+
+impl<'a> Resolver<'a> {
+    const JOB: &'static str = "the job's [generation]";
+
+    fn setting(&self, name: &str) -> Option<Sourced<&'a Value>> {
+        self.directory.config().setting(name)
+    }
+
+    fn refuse(&mut self) {
+        for (name, neutral) in REFUSED {
+            let Some(found) = self.setting(name) else { continue };
+            let empty = found.value.as_array().is_some_and(Vec::is_empty);
+            // exact: only the neutral value itself leaves captions as they are
+            if !empty && found.value.as_f64().is_none_or(|value| value.total_cmp(&neutral).is_ne()) {
+                let hint = format!("take it out of {} to write captions without it", found.source);
+                let problem = Problem::new(found.source, format!("{name} = {} is not supported yet", found.value));
+                self.problems.push(problem.with_hint(hint));
+            }
+        }
+    }
+
+    fn strategy(&mut self, overrides: &GenerationOverrides) -> Strategy {
+        let beams = self.count("num_beams", overrides.num_beams).unwrap_or(1);
+        let samples = self.setting("do_sample").is_some_and(|found| found.value.as_bool() == Some(true));
+        let name = match overrides.strategy {
+            Some(name) => name,
+            None if beams > 1 && samples => {
+                let what = "num_beams above 1 together with do_sample = true is not supported";
+                let hint = "set generation.strategy to \"beam\" or \"sample\" in the job";
+                self.problems.push(Problem::new("generation_config.json", what).with_hint(hint));
+                StrategyName::Sample
+            }
+            None if beams > 1 => StrategyName::Beam,
+            None if samples => StrategyName::Sample,
+            None => StrategyName::Greedy,
+        };
+        self.refuse_unused(overrides, name);
+        match name {
+            StrategyName::Greedy => Strategy::Greedy,
+            StrategyName::Beam => {
+                if beams < 2 {
+                    let what = format!("strategy = \"beam\" needs num_beams of 2 or more, found {beams}");
+                    self.problems.push(Problem::new(Self::JOB, what).with_hint("num_beams = 4, for instance"));
+                }
+                Strategy::Beam(BeamSettings {
+                    num_beams: beams,
+                    length_penalty: self.number("length_penalty", overrides.length_penalty).unwrap_or(1.0),
+                    early_stopping: self.early_stopping(overrides.early_stopping),
+                })
+            }
+            StrategyName::Sample => Strategy::Sample(SampleSettings {
+                temperature: self.number("temperature", overrides.temperature).unwrap_or(1.0),
+                top_k: self.count("top_k", overrides.top_k).unwrap_or(50),
+                top_p: self.number("top_p", overrides.top_p).unwrap_or(1.0),
+                min_p: self.number("min_p", overrides.min_p),
+                seed: overrides.seed.unwrap_or(0),
+            }),
+        }
+    }
+
+    /// What the job gives for another strategy than its own would be ignored silently.
+    fn refuse_unused(&mut self, overrides: &GenerationOverrides, strategy: StrategyName) {
+        let (beam, sample) = (StrategyName::Beam, StrategyName::Sample);
+        let given = [
+            ("num_beams", overrides.num_beams.is_some_and(|beams| beams > 1), beam),
+            ("length_penalty", overrides.length_penalty.is_some(), beam),
+            ("early_stopping", overrides.early_stopping.is_some(), beam),
+            ("temperature", overrides.temperature.is_some(), sample),
+            ("top_k", overrides.top_k.is_some(), sample),
+            ("top_p", overrides.top_p.is_some(), sample),
+            ("min_p", overrides.min_p.is_some(), sample),
+            ("seed", overrides.seed.is_some(), sample),
+        ];
+        for (name, _, needs) in given.into_iter().filter(|(_, given, needs)| *given && *needs != strategy) {
+            let what = format!("{name} has no effect on strategy = {:?}", strategy.as_str());
+            let hint = format!("set strategy = {:?}, or take {name} out", needs.as_str());
+            self.problems.push(Problem::new(Self::JOB, what).with_hint(hint));
+        }
+    }
+
+    /// A number from the job, else from the files.
+    fn number(&mut self, name: &str, given: Option<f64>) -> Option<f64> {
+        let (value, source) = match (given, self.setting(name)) {
+            (Some(given), _) => (given, Self::JOB.to_owned()),
+            (None, Some(found)) => (found.value.as_f64().unwrap_or(f64::NAN), found.source),
+            (None, None) => return None,
+        };
+        if let Some(expected) = out_of_range(name, value) {
+            self.problems.push(Problem::new(source, format!("{name}: expected {expected}, found {value}")));
+            return None;
+        }
+        Some(value)
+    }
+
+    fn count(&mut self, name: &str, given: Option<usize>) -> Option<usize> {
+        self.number(name, given.map(|given| given as f64)).map(|value| value as usize)
+    }
+
+    fn early_stopping(&mut self, given: Option<EarlyStopping>) -> EarlyStopping {
+        let Some(found) = self.setting("early_stopping").filter(|_| given.is_none()) else {
+            return given.unwrap_or(EarlyStopping::False);
+        };
+        match found.value {
+            Value::Bool(true) => EarlyStopping::True,
+            Value::Bool(false) => EarlyStopping::False,
+            value if value == "never" => EarlyStopping::Never,
+            value => {
+                let what = format!("early_stopping: expected true, false or \"never\", found {value}");
+                self.problems.push(Problem::new(found.source, what));
+                EarlyStopping::False
+            }
+        }
+    }
+
+    /// transformers counts the start token and the prompt (`prefix` tokens) into `max_length` and `min_length`, but takes a
+    /// `max_length` of 20, its default, as 20 new tokens (`GenerationMixin._prepare_generated_length`).
+    fn lengths(&mut self, overrides: &GenerationOverrides, prefix: usize) -> (usize, usize) {
+        let in_files = |name: &str, problems: &mut Vec<Problem>| {
+            let found = self.directory.config().setting(name)?;
+            let value = found.value.as_u64().and_then(|value| usize::try_from(value).ok());
+            if value.is_none() {
+                problems.push(Problem::new(found.source, format!("{name} = {} is no number of tokens", found.value)));
+            }
+            value
+        };
+        let problems = &mut self.problems;
+        let max_new = in_files("max_new_tokens", problems);
+        let max_length = in_files("max_length", problems).filter(|&length| length != 20);
+        let max_length = max_length.map_or(20, |length| length.saturating_sub(prefix));
+        let max = overrides.max_new_tokens.or(max_new).unwrap_or(max_length);
+        let min_new = in_files("min_new_tokens", problems);
+        let min_length = in_files("min_length", problems).map_or(0, |length| length.saturating_sub(prefix));
+        let min = overrides.min_new_tokens.or(min_new).unwrap_or(min_length);
+        if max == 0 || min > max {
+            let what = format!("captions of at least {min} and at most {max} tokens cannot be written");
+            let hint = "max_new_tokens must be at least 1 and at least min_new_tokens";
+            problems.push(Problem::new(Self::JOB, what).with_hint(hint));
+        }
+        // the last token is never fed, so that start token and caption need as many positions as the caption has tokens
+        let positions = self.directory.config().decoder_positions();
+        if let Some(positions) = positions.filter(|positions| max + prefix > positions.value + 1) {
+            let most = (positions.value + 1).saturating_sub(prefix);
+            let what = format!(
+                "max_new_tokens is {max}, but {} gives the decoder {} positions",
+                positions.source, positions.value
+            );
+            problems.push(Problem::new(Self::JOB, what).with_hint(format!("at most {most} can be written")));
+        }
+        (max, min)
+    }
+
+    fn eos(&mut self) -> Vec<i64> {
+        if self.setting("eos_token_id").is_none() {
+            tracing::warn!(model = %self.directory.path().display(), "no eos_token_id: every caption runs to max_new_tokens");
+        }
+        self.tokens("eos_token_id")
+    }
+
+    /// A token or a list of them out of the files; empty if there is none.
+    fn tokens(&mut self, name: &str) -> Vec<i64> {
+        let Some(found) = self.setting(name) else { return Vec::new() };
+        token_list(found.value).unwrap_or_else(|| {
+            let what = format!("{name} = {} is neither a token id nor a list of them", found.value);
+            self.problems.push(Problem::new(found.source, what));
+            Vec::new()
+        })
+    }
+
+    fn stop(&mut self, given: Option<&Vec<String>>) -> Vec<String> {
+        let Some(found) = self.setting("stop_strings").filter(|_| given.is_none()) else {
+            return given.cloned().unwrap_or_default();
+        };
+        let text = |value: &Value| value.as_str().filter(|text| !text.is_empty()).map(str::to_owned);
+        let texts = match found.value {
+            Value::Array(texts) => texts.iter().map(text).collect(),
+            value => text(value).map(|text| vec![text]),
+        };
+        texts.unwrap_or_else(|| {
+            let what = format!("stop_strings = {} is neither a text nor a list of them", found.value);
+            self.problems.push(Problem::new(found.source, what));
+            Vec::new()
+        })
+    }
+
+    fn bad_words(&mut self) -> Vec<Vec<i64>> {
+        let Some(found) = self.setting("bad_words_ids") else { return Vec::new() };
+        let words = found.value.as_array().and_then(|words| words.iter().map(token_list).collect());
+        words.unwrap_or_else(|| {
+            let what = format!("bad_words_ids = {} is no list of lists of token ids", found.value);
+            self.problems.push(Problem::new(found.source, what));
+            Vec::new()
+        })
+    }
+
+    fn start(&mut self) -> i64 {
+        let found = self.setting("decoder_start_token_id").or_else(|| self.setting("bos_token_id"));
+        match found.map(|found| (found.value.as_i64(), found)) {
+            Some((Some(id), _)) => id,
+            Some((None, found)) => {
+                let what = format!("the start token {} is no token id", found.value);
+                self.problems.push(Problem::new(found.source, what));
+                0
+            }
+            None => {
+                let what = "decoder_start_token_id is missing, and so is bos_token_id";
+                let problem = Problem::new("generation_config.json", what);
+                self.problems.push(problem.with_hint("the token the decoder was trained to start from"));
+                0
+            }
+        }
+    }
+}
+
+fn token_list(value: &Value) -> Option<Vec<i64>> {
+    match value {
+        Value::Array(ids) => ids.iter().map(Value::as_i64).collect(),
+        id => id.as_i64().map(|id| vec![id]),
+    }
+}

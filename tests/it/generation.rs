@@ -1,0 +1,280 @@
+//! Every strategy against what transformers' `generate` says (`tests/goldens/generation.json`), over every layout that
+//! optimum exports, in batches of 1, 3 and 8.
+
+use std::path::{Path, PathBuf};
+
+use nightcap::engine::{
+    Caption, EarlyStopping, Engine, EngineOptions, GenerationOverrides, GenerationSettings, RowInput, StrategyName,
+};
+use nightcap::model::{ModelDirectory, inspect};
+use nightcap::preprocess::{DecodeLimits, ImageProcessor, decode};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::common::{Workplace, repo, strings as strings_column, write_parquet};
+
+const MODELS: [&str; 2] = ["vit_gpt2", "trocr"];
+/// The graphs of each layout.
+const LAYOUTS: [(&str, &[&str]); 3] = [
+    ("one that branches", &["encoder_model.onnx", "decoder_model_merged.onnx"]),
+    ("one for the first step", &["encoder_model.onnx", "decoder_model.onnx", "decoder_with_past_model.onnx"]),
+    ("no cache", &["encoder_model.onnx", "decoder_model.onnx"]),
+];
+/// How far a caption's log-probability may be from `PyTorch`'s.
+const TOLERANCE: f64 = 1e-4;
+
+fn goldens() -> Value {
+    serde_json::from_slice(&std::fs::read(repo("tests/goldens/generation.json")).unwrap()).unwrap()
+}
+
+fn fixture(model: &str) -> PathBuf {
+    repo("tests/fixtures/models").join(model)
+}
+
+/// A copy of `model` with only the graphs `files`, which go to the folder `beside` of it.
+fn layout(model: &str, files: &[&str], beside: &str) -> TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(copy.path().join(beside)).unwrap();
+    for entry in std::fs::read_dir(fixture(model)).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        if name.contains(".onnx") && files.contains(&name.trim_end_matches("_data")) {
+            std::fs::copy(&path, copy.path().join(beside).join(name)).unwrap();
+        } else if path.extension().is_some_and(|extension| extension == "json") {
+            std::fs::copy(&path, copy.path().join(name)).unwrap();
+        }
+    }
+    copy
+}
+
+fn strings(value: &Value) -> Vec<String> {
+    value.as_array().unwrap().iter().map(|text| text.as_str().unwrap().to_owned()).collect()
+}
+
+/// The photographs' pixel values, which must be those that the golden tokens were made of.
+fn photographs(folder: &Path, goldens: &Value, model: &str) -> Vec<Vec<f32>> {
+    let directory = ModelDirectory::open(folder, None).or_else(|_| ModelDirectory::open(folder, Some("fp16"))).unwrap();
+    let processor = ImageProcessor::from_config(&directory.preprocessor().unwrap().value).unwrap();
+    let probes = goldens["models"][model]["pixels"].as_array().unwrap();
+    let photos = strings(&goldens["photos"]).into_iter().zip(probes).map(|(name, probes)| {
+        let bytes = std::fs::read(repo("sample_data/photos").join(&name)).unwrap();
+        let image = decode(&bytes, DecodeLimits { max_image_pixels: 100_000_000 }).unwrap();
+        let pixels = processor.process(&image).data;
+        for (place, probe) in [0, 517, 1500, 2222, 3071].into_iter().zip(probes.as_array().unwrap()) {
+            assert!((f64::from(pixels[place]) - probe.as_f64().unwrap()).abs() < 1e-5, "{name} at {place}");
+        }
+        pixels
+    });
+    photos.collect()
+}
+
+fn overrides(settings: &Value) -> GenerationOverrides {
+    let number = |name: &str| settings[name].as_f64();
+    let count = |name: &str| settings[name].as_u64().map(|count| count as usize);
+    let early_stopping = match &settings["early_stopping"] {
+        Value::Null => None,
+        Value::Bool(true) => Some(EarlyStopping::True),
+        Value::Bool(false) => Some(EarlyStopping::False),
+        _ => Some(EarlyStopping::Never),
+    };
+    GenerationOverrides {
+        max_new_tokens: count("max_new_tokens"),
+        min_new_tokens: count("min_new_tokens"),
+        num_beams: count("num_beams"),
+        length_penalty: number("length_penalty"),
+        early_stopping,
+        repetition_penalty: number("repetition_penalty"),
+        no_repeat_ngram_size: count("no_repeat_ngram_size"),
+        stop: (!settings["stop"].is_null()).then(|| strings(&settings["stop"])),
+        prompt: settings["prompt"].as_str().map(str::to_owned),
+        ..GenerationOverrides::default()
+    }
+}
+
+/// The model's `generation_config.json`, overlaid with `files`.
+fn with_files(model: &str, files: &Value) -> Value {
+    let config = std::fs::read(fixture(model).join("generation_config.json")).unwrap();
+    let mut config: Value = serde_json::from_slice(&config).unwrap();
+    for (name, value) in files.as_object().into_iter().flatten() {
+        config[name] = value.clone();
+    }
+    config
+}
+
+fn engine(folder: &Path, precision: Option<&str>, overrides: &GenerationOverrides) -> Engine {
+    let directory = ModelDirectory::open(folder, precision).unwrap();
+    let generation = Some(GenerationSettings::resolve(&directory, overrides).unwrap());
+    Engine::load(&directory, EngineOptions { threads: 1, generation, ..EngineOptions::default() }).unwrap()
+}
+
+/// The caption of every image, in batches of `size`; the row's key is its number.
+fn captions(engine: &mut Engine, images: &[Vec<f32>], size: usize) -> Vec<Caption> {
+    let mut captions = Vec::new();
+    for chunk in images.chunks(size) {
+        let pixels: Vec<&[f32]> = chunk.iter().map(Vec::as_slice).collect();
+        let features = engine.encode_images(&pixels, 32, 32).unwrap();
+        let first = captions.len() as u64;
+        let rows = features.into_iter().zip(first..);
+        let rows: Vec<_> = rows.map(|(image, key)| RowInput { image: Some(image), text: None, key }).collect();
+        captions.extend(engine.run(&rows).unwrap().into_iter().map(|row| row.unwrap().caption.unwrap()));
+    }
+    captions
+}
+
+#[test]
+fn every_caption_is_what_transformers_says() {
+    let goldens = goldens();
+    let mut worst: f64 = 0.0;
+    for model in MODELS {
+        for (layout_name, files) in LAYOUTS {
+            let folder = layout(model, files, "");
+            let images = photographs(folder.path(), &goldens, model);
+            for case in goldens["models"][model]["cases"].as_array().unwrap() {
+                let settings = &case["settings"];
+                let config = with_files(model, &settings["files"]);
+                std::fs::write(folder.path().join("generation_config.json"), config.to_string()).unwrap();
+                let mut engine = engine(folder.path(), None, &overrides(settings));
+                for size in [1, 3, 8] {
+                    let what = format!("{model}, {layout_name}, {}, batches of {size}", case["name"]);
+                    let made = captions(&mut engine, &images, size);
+                    for (caption, golden) in made.iter().zip(case["rows"].as_array().unwrap()) {
+                        let tokens: Vec<i64> = serde_json::from_value(golden["tokens"].clone()).unwrap();
+                        assert_eq!(caption.token_ids, tokens, "{what}");
+                        assert_eq!(caption.tokens as usize, tokens.len(), "{what}");
+                        assert_eq!(golden["finish"], caption.finish.as_str(), "{what}");
+                        assert_eq!(golden["text"], caption.text, "{what}");
+                        worst = worst.max((f64::from(caption.logprob) - golden["logprob"].as_f64().unwrap()).abs());
+                    }
+                    assert_eq!(made.len(), images.len());
+                }
+            }
+        }
+    }
+    println!("largest difference of a log-probability: {worst}");
+    assert!(worst < TOLERANCE, "log-probabilities differ by {worst}");
+}
+
+#[test]
+fn goldens_cover_every_end_and_differ() {
+    let goldens = goldens();
+    let rows = |model: &str, case: &str| -> Vec<Value> {
+        let cases = goldens["models"][model]["cases"].as_array().unwrap();
+        cases.iter().find(|found| found["name"] == case).unwrap()["rows"].as_array().unwrap().clone()
+    };
+    let count = |rows: &[Value], finish: &str| rows.iter().filter(|row| row["finish"] == finish).count();
+    for case in ["greedy", "beam"] {
+        let rows = rows("vit_gpt2", case);
+        assert!(count(&rows, "eos") >= 2 && count(&rows, "length") >= 2, "both ends in one batch");
+    }
+    assert!(count(&rows("vit_gpt2", "stop"), "stop") >= 2 && count(&rows("vit_gpt2", "beam_stop"), "stop") >= 2);
+    for model in MODELS {
+        for (a, b) in [("greedy", "beam"), ("beam", "beam_long"), ("greedy", "processed"), ("beam", "beam_prompt")] {
+            assert_ne!(rows(model, a), rows(model, b), "{model}: {a} and {b}");
+        }
+    }
+}
+
+#[test]
+fn float16_graphs_with_external_weights_run_from_the_onnx_folder() {
+    let goldens = goldens();
+    let files = ["encoder_model_fp16.onnx", "decoder_with_past_model_fp16.onnx"];
+    let folder = layout("vit_gpt2", &files, "onnx");
+    assert!(folder.path().join("onnx/encoder_model_fp16.onnx_data").is_file());
+    let images = photographs(folder.path(), &goldens, "vit_gpt2");
+    let case = &goldens["models"]["vit_gpt2"]["cases"][0];
+    let mut engine = engine(folder.path(), Some("fp16"), &GenerationOverrides::default());
+    let made = captions(&mut engine, &images, 8);
+    let rows = case["rows"].as_array().unwrap();
+    let same: Vec<_> = made.iter().zip(rows).filter(|(caption, golden)| golden["text"] == caption.text).collect();
+    assert!(same.len() >= 6, "float16 may change a token or two, not {} captions of 8", 8 - same.len());
+    for (caption, golden) in same {
+        let difference = f64::from(caption.logprob) - golden["logprob"].as_f64().unwrap();
+        assert!(difference.abs() < 0.2 && difference.abs() > 0.0, "{difference}");
+    }
+}
+
+#[test]
+fn draws_depend_on_seed_and_key_and_not_on_the_batch() {
+    let goldens = goldens();
+    let folder = fixture("trocr");
+    let images = photographs(&folder, &goldens, "trocr");
+    let sample = |seed, size, images: &[Vec<f32>]| {
+        let strategy = Some(StrategyName::Sample);
+        let overrides =
+            GenerationOverrides { strategy, seed: Some(seed), top_k: Some(20), ..GenerationOverrides::default() };
+        let mut engine = engine(&folder, None, &overrides);
+        captions(&mut engine, images, size).into_iter().map(|caption| caption.token_ids).collect::<Vec<_>>()
+    };
+    let alone = sample(1, 1, &images);
+    assert_eq!(sample(1, 3, &images), alone);
+    assert_eq!(sample(1, 8, &images), alone);
+    assert_ne!(sample(2, 8, &images), alone);
+    let equal = vec![images[0].clone(); 8];
+    let drawn: std::collections::HashSet<_> = sample(1, 8, &equal).into_iter().collect();
+    assert!(drawn.len() > 4, "rows of other keys draw for themselves, found {}", drawn.len());
+}
+
+#[test]
+fn a_run_draws_for_every_key_whatever_the_batch_size() {
+    let workplace = Workplace::with_pictures(1, 10);
+    let ids = (0..8).map(|row| Some(format!("key-{row}")));
+    let image = (0..8).map(|_| Some("photos/0.png"));
+    write_parquet(
+        &workplace.path("manifest.parquet"),
+        vec![("id", strings_column(ids)), ("image", strings_column(image))],
+        8,
+    );
+    let job = std::fs::read_to_string(workplace.path("job.toml")).unwrap();
+    workplace.job(&job.replace("text = \"title\"\n", ""));
+    let run = |output: &str, settings: &[&str]| {
+        let output_path = format!("output.path={output}");
+        let mut arguments = vec!["--set", &output_path];
+        arguments.extend(settings.iter().flat_map(|setting| ["--set", setting]));
+        workplace.run_ok(&arguments);
+        let rows = workplace.rows(output, None);
+        (rows.text("caption"), rows.text("caption_fingerprint")[0].clone())
+    };
+    let sample = ["generation.strategy=sample", "generation.temperature=2.0"];
+    let (drawn, of_sampling) = run("sample", &sample);
+    assert!(drawn.iter().collect::<std::collections::HashSet<_>>().len() > 4, "{drawn:?}");
+    let (again, same) = run("again", &[sample[0], sample[1], "runtime.batch_size=3"]);
+    assert_eq!((again, &same), (drawn, &of_sampling));
+    let (beams, of_beams) = run("beams", &["generation.num_beams=3"]);
+    assert!(beams.iter().all(|caption| *caption == beams[0]) && of_beams != of_sampling);
+    assert_ne!(run("seed", &[sample[0], "generation.seed=9"]).1, of_sampling);
+}
+
+#[test]
+fn inspect_explains_the_layouts() {
+    let said: Vec<_> = MODELS
+        .iter()
+        .flat_map(|model| LAYOUTS.map(|(_, files)| (model, layout(model, files, ""))))
+        .map(|(model, folder)| format!("{model}: {}", inspect(folder.path(), None).decoding.unwrap()))
+        .collect();
+    insta::assert_snapshot!(said.join("\n"), @"
+    vit_gpt2: decoder_model_merged.onnx does every step, the first by a branch of its own; states: 2 that grow
+    vit_gpt2: decoder_model.onnx does the first step, decoder_with_past_model.onnx the others; states: 2 that grow
+    vit_gpt2: decoder_model.onnx does every step, from all tokens so far (there is no cache)
+    trocr: decoder_model_merged.onnx does every step, the first by a branch of its own; states: 2 that grow, 2 kept from the first step
+    trocr: decoder_model.onnx does the first step, decoder_with_past_model.onnx the others; states: 2 that grow, 2 kept from the first step
+    trocr: decoder_model.onnx does every step, from all tokens so far (there is no cache)
+    ");
+    let report = inspect(&fixture("trocr"), None).to_string();
+    for line in [
+        "vision: encoder_model.onnx",
+        "prefill: decoder_model.onnx",
+        "<- present.0.encoder.key of the first step",
+        "-> the state of all later steps",
+        "not used: decoder_model_merged.onnx",
+    ] {
+        assert!(report.contains(line), "{line:?} in {report}");
+    }
+}
+
+#[test]
+fn kept_states_without_their_first_step_are_refused() {
+    let folder = layout("trocr", &["encoder_model.onnx", "decoder_with_past_model.onnx"], "");
+    let said = ModelDirectory::open(folder.path(), None).unwrap_err().to_string();
+    assert!(said.contains("input \"past_key_values.0.encoder.key\""), "{said}");
+    assert!(said.contains("copy both"), "{said}");
+}
