@@ -7,7 +7,8 @@ use toml::de::{DeTable, DeValue};
 
 use super::generation::GenerationFile;
 use super::{
-    Embedding, FailureLimits, Input, Job, JobFileError, Limits, Model, OnDuplicateKey, Output, Runtime, VectorType, keys,
+    Embedding, FailureLimits, Input, Job, JobFileError, Limits, Model, OnDuplicateKey, Output, Runtime, VectorType,
+    keys,
 };
 use crate::storage::{Location, StorageSettings};
 

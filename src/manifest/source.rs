@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufReader, Read};
 use std::ops::Range;
+use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::{Buf, Bytes};
@@ -175,14 +176,21 @@ impl ChunkReader for Source {
 
     fn get_read(&self, start: u64) -> Result<SourceRead, ParquetError> {
         match self {
-            Self::Local(file) => Ok(SourceRead::Local(file.get_read(start)?)),
+            Self::Local(file) => {
+                let file = Positioned { file: file.try_clone()?, at: start };
+                Ok(SourceRead::Local(BufReader::new(file)))
+            }
             Self::Remote(remote) => Ok(SourceRead::Remote { remote: remote.clone(), at: start, ready: Bytes::new() }),
         }
     }
 
     fn get_bytes(&self, start: u64, length: usize) -> Result<Bytes, ParquetError> {
         let remote = match self {
-            Self::Local(file) => return file.get_bytes(start, length),
+            Self::Local(file) => {
+                let mut bytes = vec![0; length];
+                file.read_exact_at(&mut bytes, start)?;
+                return Ok(bytes.into());
+            }
             Self::Remote(remote) => remote,
         };
         let mut found = remote.read(start, length as u64)?;
@@ -195,9 +203,23 @@ impl ChunkReader for Source {
     }
 }
 
+/// A file with a place of its own: handles of one file share theirs, and several threads read the same manifest.
+pub(super) struct Positioned {
+    file: File,
+    at: u64,
+}
+
+impl Read for Positioned {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let length = self.file.read_at(buffer, self.at)?;
+        self.at += length as u64;
+        Ok(length)
+    }
+}
+
 /// Reads a source from some place on.
 pub(super) enum SourceRead {
-    Local(BufReader<File>),
+    Local(BufReader<Positioned>),
     Remote { remote: Remote, at: u64, ready: Bytes },
 }
 

@@ -88,6 +88,7 @@ pub(super) async fn ingest_row(
     stages.metrics.fetch.add_bytes(bytes.len());
     let prepared = prepare(stages, workers, bytes).await;
     IngestedRow {
+        key,
         content_signature: signature(Some(prepared.hash)),
         text: row.text.clone(),
         image: prepared.pixels.map(Some),

@@ -64,7 +64,7 @@ fn damaged_missing_and_stray_parts_are_all_named() {
         &[
             ("run=night/part-000007.parquet", "none of the parts that were published"),
             ("run=night/part-000000.parquet", ""),
-            ("run=night/part-000001.parquet", "not found"),
+            ("run=night/part-000001.parquet", "there is no such object"),
         ],
     );
     let shown = nightcap().arg("status").arg(workplace.path("out")).arg("--check").output().unwrap();
