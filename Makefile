@@ -5,7 +5,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-builtin-rules --no-print-directory
 .SILENT:
-.PHONY: help demo test setup tools lint docs
+.PHONY: help demo test torture setup tools lint docs
 
 REQUIREMENTS := tests/readers/requirements.txt jobs/requirements.txt
 INSTALLED := .venv/.installed
@@ -30,6 +30,9 @@ test: setup ## run every test
 	awk '/^test result:/ { passed += $$4; failed += $$6; skipped += $$8 } \
 		END { printf "\ntests: %d passed, %d failed, %d skipped\n", passed, failed, skipped }' "$$log"; \
 	if [ "$$status" != 0 ]; then echo "make test: failed, see above" >&2; exit "$$status"; fi
+
+torture: setup ## kill runs at random moments, 40 times over (slow)
+	$(ENVIRONMENT) NIGHTCAP_TORTURE=10 cargo test --locked --test it -- --nocapture killed_at_random
 
 lint: setup ## check formatting and run clippy
 	cargo fmt --check

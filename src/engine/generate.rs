@@ -1,5 +1,5 @@
 //! Captions, token by token. In: the states that the decoder attends to, one row for each caption. Out: the tokens of each
-//! caption with their log-probability. Greedy search and sampling are here, beam search is [`beam`](super::beam); rows that
+//! caption with their log-probability. Greedy search and sampling are here, beam search is [`super::beam`]; rows that
 //! are finished leave the batch.
 
 use super::beam;
@@ -133,12 +133,11 @@ fn step_by_step(
             };
             sequence.tokens.push(token);
             sequence.logprob += logprob;
-            match ends.finish(&sequence.tokens)? {
-                Some(finish) => sequence.finish = finish,
-                None => {
-                    going.push(place);
-                    next.push(token);
-                }
+            if let Some(finish) = ends.finish(&sequence.tokens)? {
+                sequence.finish = finish;
+            } else {
+                going.push(place);
+                next.push(token);
             }
         }
         if going.is_empty() {

@@ -27,7 +27,9 @@ pub(super) fn process(settings: &GenerationSettings, prefix: usize, history: &[i
 
 /// Applies the warpers of sampling.
 pub(super) fn warp(settings: &SampleSettings, scores: &mut [f32]) {
-    scores.iter_mut().for_each(|score| *score /= settings.temperature as f32);
+    for score in scores.iter_mut() {
+        *score /= settings.temperature as f32;
+    }
     if settings.top_k > 0 {
         top_k(settings.top_k, scores);
     }

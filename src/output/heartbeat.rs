@@ -1,6 +1,6 @@
 //! Heartbeats: which unfinished runs somebody is working on right now.
 //!
-//! Each worker puts a small record every [`BEAT`] and removes it when it ends. Age is judged by the storage's own clock, so
+//! Each worker puts a small record every 15 seconds and removes it when it ends. Age is judged by the storage's own clock, so
 //! that clocks which differ between machines, or go backwards, do not matter.
 
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
@@ -86,7 +86,7 @@ pub struct Heartbeat {
 }
 
 impl Heartbeat {
-    /// Puts the first beat, then one every [`BEAT`] from a thread of its own.
+    /// Puts the first beat, then one every 15 seconds from a thread of its own.
     ///
     /// # Errors
     /// [`OutputError::Store`] when the first one cannot be put.

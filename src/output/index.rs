@@ -151,7 +151,7 @@ impl IndexEntry {
     }
 }
 
-/// Streams an index in key order; holds [`CHUNK_ENTRIES`] of it at a time.
+/// Streams an index in key order; holds a chunk of it at a time.
 pub struct IndexReader<'a> {
     store: &'a OutputStore,
     path: String,

@@ -86,7 +86,7 @@ impl Status {
         reader.read_published()?;
         let names: BTreeSet<String> =
             store.folders("_nightcap/runs")?.into_iter().chain(reader.published.keys().cloned()).collect();
-        let mut runs = names.into_iter().map(|run| reader.read_run(run)).collect::<Result<Vec<_>, _>>()?;
+        let mut runs = names.iter().map(|run| reader.read_run(run)).collect::<Result<Vec<_>, _>>()?;
         // A run without a number came to no plan; it stands last.
         runs.sort_by_key(|run| run.run_seq.unwrap_or(i64::MAX));
         let Reader { published, superseded, mut findings, .. } = reader;
@@ -126,10 +126,10 @@ impl Reader<'_> {
         Ok(())
     }
 
-    fn read_run(&mut self, run: String) -> Result<RunStatus, OutputError> {
-        let path = format!("{}/plan.json", run_folder(&run));
-        let superseded = self.superseded.contains(&run);
-        let plan = match load_plan(self.store, &run) {
+    fn read_run(&mut self, run: &str) -> Result<RunStatus, OutputError> {
+        let path = format!("{}/plan.json", run_folder(run));
+        let superseded = self.superseded.contains(run);
+        let plan = match load_plan(self.store, run) {
             Ok(plan) => Some(plan),
             Err(OutputError::NoSuchRun { .. }) => None,
             Err(error) => {
@@ -143,7 +143,7 @@ impl Reader<'_> {
         let (run_seq, selected, parts) =
             plan.as_ref().map_or((None, 0, 0), |plan| (Some(plan.run_seq), plan.rows, plan.parts));
         let blank = RunStatus {
-            run: run.clone(),
+            run: run.to_owned(),
             run_seq,
             state: State::Unplanned,
             alive: None,
@@ -152,7 +152,7 @@ impl Reader<'_> {
             parts_present: 0,
             counts: Counts::default(),
         };
-        if let Some(published) = self.published.get(&run) {
+        if let Some(published) = self.published.get(run) {
             let state = match (superseded, &published.partial) {
                 (true, _) => State::Superseded,
                 (false, Some(_)) => State::Partial,
@@ -169,10 +169,10 @@ impl Reader<'_> {
         }
         let Some(plan) = plan else { return Ok(blank) };
         let state = if plan.supersedes.is_empty() { State::Unfinished } else { State::Compacting };
-        let present = present_parts(self.store, &run)?;
+        let present = present_parts(self.store, run)?;
         let mut counts = Counts::default();
         for &part in &present {
-            let path = part_path(&run, part);
+            let path = part_path(run, part);
             match part_summary(self.store, &path) {
                 Ok(summary) => counts.add(&summary.counts),
                 Err(error) => {
@@ -182,7 +182,7 @@ impl Reader<'_> {
             }
         }
         // Where OUTPUT may only be read, nobody can ask its clock.
-        let alive = alive(self.store, &run).unwrap_or_else(|error| {
+        let alive = alive(self.store, run).unwrap_or_else(|error| {
             tracing::warn!(run, %error, "cannot tell whether somebody is at work on this run");
             None
         });

@@ -3,7 +3,7 @@
 //! In: the job, its manifest, the model's fingerprints, what OUTPUT has published. Out: which rows are in, how they are cut
 //! into parts, and the settings that results depend on. Never here: image bytes from elsewhere than the manifest, models.
 //!
-//! [`scan`] reads keys and signatures, [`listing`] what the storage lists, [`delta`] compares with the published runs,
+//! `scan` reads keys and signatures, `listing` what the storage lists, [`delta`] compares with the published runs,
 //! [`decide`] puts them together, [`claim`] makes the plan or finds the run to go on with.
 
 pub mod claim;
