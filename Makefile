@@ -31,8 +31,8 @@ test: setup ## run every test
 		END { printf "\ntests: %d passed, %d failed, %d skipped\n", passed, failed, skipped }' "$$log"; \
 	if [ "$$status" != 0 ]; then echo "make test: failed, see above" >&2; exit "$$status"; fi
 
-torture: setup ## kill runs at random moments, 40 times over (slow)
-	$(ENVIRONMENT) NIGHTCAP_TORTURE=10 cargo test --locked --test it -- --nocapture killed_at_random
+torture: setup ## kill runs at random moments, 40 times on disk and 40 times on S3
+	$(ENVIRONMENT) NIGHTCAP_TORTURE=10 cargo test --locked --test it -- killed_at_random killed_on_s3_at_random
 
 lint: setup ## check formatting and run clippy
 	cargo fmt --check

@@ -70,7 +70,9 @@ impl Error {
             Self::Interrupted(_)
             | Self::Outage { .. }
             | Self::Plan(PlanError::Alive { .. })
-            | Self::Output(OutputError::Alive { .. } | OutputError::Closed { .. }) => Status::Stopped,
+            | Self::Output(OutputError::Alive { .. } | OutputError::Closed { .. } | OutputError::Gone { .. }) => {
+                Status::Stopped
+            }
             _ => Status::Refused,
         }
     }

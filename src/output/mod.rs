@@ -197,6 +197,14 @@ pub enum OutputError {
         /// The run id.
         run: String,
     },
+    /// A run that was removed while this process worked on it.
+    #[error(
+        "the plan of run {run} is no longer in OUTPUT: somebody removed the folder or discarded the run\nhint: run the job again; it starts a new run"
+    )]
+    Gone {
+        /// The run id.
+        run: String,
+    },
     /// A part cannot be encoded as Parquet.
     #[error("cannot encode part {part}: {source}")]
     Encode {

@@ -7,7 +7,7 @@ use crate::error::Error;
 use crate::failpoint;
 use crate::output::finalize::part_summary;
 use crate::output::store::Put;
-use crate::output::{OutputError, part_path, published_path};
+use crate::output::{OutputError, part_path, published_path, run_folder};
 
 pub(super) fn run(stages: &Stages<'_>, input: &Receiver<FinishedPart>) -> Result<(), Error> {
     let meter = &stages.metrics.write;
@@ -24,6 +24,11 @@ fn write(stages: &Stages<'_>, finished: &FinishedPart) -> Result<(), Error> {
     // What is put into a published run would be read as part of it.
     if stages.store.modified(&published_path(&stages.plan.run))?.is_some() {
         return Err(OutputError::Closed { run: stages.plan.run.clone() }.into());
+    }
+    // A folder that was removed would come back with this part alone in it.
+    let plan = format!("{}/plan.json", run_folder(&stages.plan.run));
+    if stages.store.modified(&plan)?.is_none() {
+        return Err(OutputError::Gone { run: stages.plan.run.clone() }.into());
     }
     failpoint::hit("before_part");
     match stages.store.put_new(&path, bytes)? {

@@ -128,3 +128,27 @@ fn two_processes_on_one_run_write_each_part_once() {
     }
     assert!(workplace.parts("twice", "night") == expected);
 }
+
+#[test]
+fn an_output_that_is_removed_in_mid_run_is_noticed() {
+    let (workplace, expected) = undisturbed();
+    let mut command = workplace.command("run", &["--run-id", "night", "--set", "output.path=removed"]);
+    let child = command.stderr(Stdio::piped()).spawn().unwrap();
+    let first_part = workplace.path("removed/run=night/part-000000.parquet");
+    let patience = Instant::now();
+    while !first_part.exists() && patience.elapsed() < Duration::from_mins(1) {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    std::fs::rename(workplace.path("removed"), workplace.path("elsewhere")).unwrap();
+    let outcome = child.wait_with_output().unwrap();
+    let said = String::from_utf8(outcome.stderr).unwrap();
+    // On a fast machine the run may have been over before the folder went.
+    if workplace.published("elsewhere") != ["night"] {
+        assert_eq!(outcome.status.code(), Some(75), "{said}");
+        assert!(said.contains("hint: "), "{said}");
+        assert!(workplace.parts("elsewhere", "night").iter().all(|part| expected.contains(part)));
+    }
+    let _ = std::fs::remove_dir_all(workplace.path("removed"));
+    std::fs::rename(workplace.path("elsewhere"), workplace.path("removed")).unwrap();
+    continue_and_compare(&workplace, "removed", &expected);
+}

@@ -11,6 +11,8 @@ use object_store::aws::AmazonS3Builder;
 use object_store::path::Path as ObjectPath;
 use object_store::{ObjectStore, ObjectStoreExt};
 
+use crate::common::repo;
+
 pub const ACCESS_KEY: &str = "nightcapkey";
 pub const SECRET: &str = "correct-horse-battery-staple";
 
@@ -24,8 +26,8 @@ pub struct Seaweed {
 
 /// `weed` beside the Python that `make setup` installs.
 fn binary() -> PathBuf {
-    let python = std::env::var("NIGHTCAP_PYTHON").expect("NIGHTCAP_PYTHON: run the tests with `make test`");
-    PathBuf::from(python).parent().unwrap().join("weed")
+    let python = std::env::var_os("NIGHTCAP_PYTHON").map_or_else(|| repo(".venv/bin/python"), PathBuf::from);
+    python.parent().unwrap().join("weed")
 }
 
 /// Ports that are free now, below the ones that the system gives out by itself.

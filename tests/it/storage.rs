@@ -162,6 +162,36 @@ fn killed_on_s3_at_fail_points_and_resumed() {
 }
 
 #[test]
+fn killed_on_s3_at_random_moments() {
+    let (server, workplace) = (Seaweed::shared(), Workplace::with_pictures(40, 2));
+    let mut settings = on_s3(&workplace, server, "random");
+    settings[1] = "output.path=s3://night/random/undisturbed".to_owned();
+    let started = std::time::Instant::now();
+    assert_eq!(run(&workplace, server, &settings, &["--run-id", "night"]).status.code(), Some(0));
+    let whole_run = started.elapsed();
+    let expected = server.objects("random/undisturbed/run=night");
+    assert_eq!(expected.len(), 20);
+    let mut state = 20_261_124_u64;
+    // `make torture` asks for more.
+    let rounds = std::env::var("NIGHTCAP_TORTURE").map_or(1, |rounds| rounds.parse().unwrap());
+    for round in 0..rounds {
+        settings[1] = format!("output.path=s3://night/random/out-{round}");
+        for _ in 0..4 {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let fraction = (state >> 40) as f64 / f64::from(1 << 24);
+            let mut command = run_command(&workplace, &server.endpoint(), &settings, &["--run-id", "night"]);
+            let mut child = command.stderr(Stdio::null()).spawn().unwrap();
+            std::thread::sleep(whole_run.mul_f64(fraction));
+            let _ = child.kill();
+            child.wait().unwrap();
+        }
+        let resumed = run(&workplace, server, &settings, &["--run-id", "night"]);
+        assert_eq!(resumed.status.code(), Some(0), "{}", text(&resumed.stderr));
+        assert!(server.objects(&format!("random/out-{round}/run=night")) == expected, "other parts in round {round}");
+    }
+}
+
+#[test]
 fn two_processes_on_one_run_on_s3() {
     let (server, workplace) = (Seaweed::shared(), Workplace::with_pictures(24, 2));
     let settings = on_s3(&workplace, server, "twice");
