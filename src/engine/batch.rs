@@ -1,18 +1,20 @@
 //! One batch of rows through the whole model. In: rows with encoded images and texts. Out: for each row its embeddings
-//! and caption, or the error of that row alone. Which graph feeds which is the model directory's business.
+//! and caption, or the error of that row alone. Which graph feeds which is the model directory's business; how captions
+//! begin is [`super::begin`]'s.
 
 use std::sync::Arc;
 
-use super::decoder::Decoder;
+use super::begin::Writer;
 use super::embedding::{cosine, is_finite};
 use super::fuse::{Fused, Fusion};
-use super::generate::{Caption, Sequence, generate};
+use super::generate::{Caption, Sequence};
 use super::settings::GenerationSettings;
 use super::text::{TextEncoder, TextFeatures};
 use super::tokens::{TextTokenizer, Tokens};
-use super::vision::{ImageEncoder, ImageFeatures, stack_states};
+use super::vision::{ImageEncoder, ImageFeatures};
 use crate::model::{ModelDirectory, ModelError, Problem, Role};
-use crate::onnx::{GraphOptions, OnnxError, OnnxErrorKind, Value};
+use crate::onnx::{GraphOptions, OnnxError, OnnxErrorKind};
+use crate::preprocess::PixelValues;
 use crate::row_error::{ErrorKind, RowError, Stage};
 
 /// What an engine is asked for. Graphs that nothing asked for are not opened.
@@ -26,7 +28,7 @@ pub struct EngineOptions {
     pub generation: Option<GenerationSettings>,
     /// Whether a caption is compared with its image.
     pub caption_similarity: bool,
-    /// Whether fused embeddings are wanted.
+    /// Whether fused embeddings, or how well image and text match, are wanted.
     pub wants_fused: bool,
 }
 
@@ -59,6 +61,8 @@ pub struct RowOutput {
     pub fused_embedding: Option<Vec<f32>>,
     /// The cosine of image and text embedding, if the model compares them.
     pub image_text_similarity: Option<f32>,
+    /// The probability that image and text match, if the model says so.
+    pub image_text_match: Option<f32>,
     /// The generated caption, if the row has an image and captions are written.
     pub caption: Option<Caption>,
 }
@@ -70,7 +74,7 @@ pub struct Engine {
     vision: Option<ImageEncoder>,
     text: Option<TextEncoder>,
     fusion: Option<Fusion>,
-    decoder: Option<(Decoder, GenerationSettings)>,
+    writer: Option<Writer>,
     compares: bool,
     caption_similarity: bool,
 }
@@ -91,39 +95,33 @@ impl Engine {
                 Problem::new(".", what).with_hint("generation.enabled = false"),
             ));
         }
-        let decoder = match generation.filter(|_| images) {
-            Some(settings) => Decoder::open(directory, graph)?.map(|decoder| (decoder, settings)),
+        let text = TextEncoder::open(directory, graph)?;
+        let writer = match generation.filter(|_| images) {
+            Some(settings) => Writer::open(directory, settings, graph, text.as_ref().map(|text| &text.graph))?,
             None => None,
         };
-        let attends =
-            |role| decoder.as_ref().is_some_and(|(decoder, _)| decoder.contexts.iter().any(|c| c.role == role));
+        let attends = |role| writer.as_ref().is_some_and(|writer| writer.attends_to(role));
         let fuses = images && (wants_fused || attends(Role::Fusion));
         let fusion = if fuses { Fusion::open(directory, graph)? } else { None };
         let keeps_states = fusion.is_some() || attends(Role::Vision);
         let vision = if images { ImageEncoder::open(directory, graph, keeps_states)? } else { None };
-        let text = TextEncoder::open(directory, graph)?;
         let tokenizer = TextTokenizer::load(directory)?;
         let compares = directory.compares_images_with_texts();
-        Ok(Self { tokenizer, vision, text, fusion, decoder, compares, caption_similarity })
+        Ok(Self { tokenizer, vision, text, fusion, writer, compares, caption_similarity })
     }
 
     /// Whether a caption depends on its row's key, so that rows equal otherwise get captions of their own.
     pub fn draws_by_key(&self) -> bool {
-        self.decoder.as_ref().is_some_and(|(_, settings)| !settings.is_deterministic())
+        self.writer.as_ref().is_some_and(|writer| !writer.settings.is_deterministic())
     }
 
-    /// Encodes `images`, each `[3, height, width]` f32 RGB normalised, in one run of the vision graph.
+    /// Encodes `images`, in one run of the vision graph for each number of tiles among them.
     ///
     /// # Errors
-    /// When an image has another size, there is no vision graph, or the run fails.
-    pub fn encode_images(
-        &mut self,
-        images: &[&[f32]],
-        height: usize,
-        width: usize,
-    ) -> Result<Vec<Arc<ImageFeatures>>, OnnxError> {
+    /// When an image has another size than the graph takes, there is no vision graph, or the run fails.
+    pub fn encode_images(&mut self, images: &[&PixelValues]) -> Result<Vec<Arc<ImageFeatures>>, OnnxError> {
         match &mut self.vision {
-            Some(vision) => vision.encode(images, height, width),
+            Some(vision) => vision.encode(images),
             None => Err(refused("images were given to a model without a vision graph".into())),
         }
     }
@@ -145,31 +143,49 @@ impl Engine {
             .filter(|(row, _)| results[*row].is_ok())
             .filter_map(|(row, input)| Some((row, input.image.as_deref()?)))
             .collect();
-        if images.is_empty() || (self.fusion.is_none() && self.decoder.is_none()) {
-            return Ok(results);
-        }
-        let features: Vec<_> = images.iter().map(|(_, image)| *image).collect();
-        let mut fused = Fused { embeddings: Vec::new(), states: Vec::new() };
-        if let Some(fusion) = &mut self.fusion {
-            let texts: Vec<_> = images.iter().map(|(row, _)| text_of[*row]).collect();
-            fused = fusion.fuse(&features, &texts, text.as_ref())?;
-            for (&(row, _), embedding) in images.iter().zip(std::mem::take(&mut fused.embeddings)) {
-                if is_finite(&embedding) {
-                    update(&mut results[row], |output| output.fused_embedding = Some(embedding));
-                } else if text_of[row].is_some() {
-                    results[row] = Err(not_finite(Stage::Encode, "the fusion graph"));
-                }
-                // without text, a model that has no null token gives no fused embedding
-            }
-        }
-        if let (Some((decoder, settings)), Some(tokenizer)) = (&mut self.decoder, &self.tokenizer) {
-            let contexts = contexts(decoder, &features, fused.states)?;
+        let fused = self.fuse(&images, text.as_ref(), &text_of, &mut results)?;
+        if let (Some(writer), Some(tokenizer)) = (&mut self.writer, &self.tokenizer) {
+            let features: Vec<_> = images.iter().map(|(_, image)| *image).collect();
             let keys: Vec<_> = images.iter().map(|(row, _)| rows[*row].key).collect();
-            let sequences = generate(decoder, contexts, &keys, settings, tokenizer)?;
+            let sequences = writer.write(&features, fused.states, &keys, tokenizer)?;
             let rows: Vec<_> = images.iter().map(|(row, _)| *row).collect();
             self.place_captions(&rows, sequences, &mut results)?;
         }
         Ok(results)
+    }
+
+    /// Fuses `images` with the texts of their rows.
+    fn fuse(
+        &mut self,
+        images: &[(usize, &ImageFeatures)],
+        text: Option<&TextFeatures>,
+        text_of: &[Option<usize>],
+        results: &mut [Result<RowOutput, RowError>],
+    ) -> Result<Fused, OnnxError> {
+        let Some(fusion) = &mut self.fusion else { return Ok(Fused::default()) };
+        let fusable = images.iter().filter(|(row, _)| !fusion.needs_text || text_of[*row].is_some());
+        let (rows, features): (Vec<_>, Vec<_>) = fusable.copied().unzip();
+        if rows.is_empty() {
+            return Ok(Fused::default());
+        }
+        let texts: Vec<_> = rows.iter().map(|&row| text_of[row]).collect();
+        let mut fused = fusion.fuse(&features, &texts, text)?;
+        for (&row, embedding) in rows.iter().zip(std::mem::take(&mut fused.embeddings)) {
+            if is_finite(&embedding) {
+                update(&mut results[row], |output| output.fused_embedding = Some(embedding));
+            } else if text_of[row].is_some() {
+                results[row] = Err(not_finite(Stage::Encode, "the fusion graph"));
+            }
+            // without text, a model that has no null token gives no fused embedding
+        }
+        for (&row, &probability) in rows.iter().zip(&fused.matches).filter(|(row, _)| text_of[**row].is_some()) {
+            if probability.is_finite() {
+                update(&mut results[row], |output| output.image_text_match = Some(probability));
+            } else {
+                results[row] = Err(not_finite(Stage::Encode, "the fusion graph"));
+            }
+        }
+        Ok(fused)
     }
 
     /// Encodes the texts that have tokens; says for each text its row among the encoded ones.
@@ -178,7 +194,10 @@ impl Engine {
         texts: &[Option<&str>],
     ) -> Result<(Option<TextFeatures>, Vec<Option<usize>>), OnnxError> {
         let mut rows = vec![None; texts.len()];
-        let (Some(encoder), Some(tokenizer)) = (&mut self.text, &self.tokenizer) else { return Ok((None, rows)) };
+        let fuses_tokens = self.fusion.as_ref().is_some_and(|fusion| fusion.needs_text);
+        let Some(tokenizer) = self.tokenizer.as_ref().filter(|_| self.text.is_some() || fuses_tokens) else {
+            return Ok((None, rows));
+        };
         let mut encoded: Vec<Tokens> = Vec::new();
         for (row, text) in rows.iter_mut().zip(texts) {
             let Some(text) = text else { continue };
@@ -190,7 +209,12 @@ impl Engine {
         if encoded.is_empty() {
             return Ok((None, rows));
         }
-        Ok((Some(encoder.encode(tokenizer.pad(&encoded))?), rows))
+        let tokens = tokenizer.pad(&encoded);
+        let features = match &mut self.text {
+            Some(encoder) => encoder.encode(tokens)?,
+            None => TextFeatures::of_tokens(tokens),
+        };
+        Ok((Some(features), rows))
     }
 
     fn place_texts(&self, text: &TextFeatures, text_of: &[Option<usize>], results: &mut [Result<RowOutput, RowError>]) {
@@ -249,25 +273,6 @@ impl Engine {
     }
 }
 
-/// What the decoder attends to, in the order of its inputs.
-fn contexts(
-    decoder: &Decoder,
-    images: &[&ImageFeatures],
-    mut fused: Vec<(String, Value)>,
-) -> Result<Vec<Value>, OnnxError> {
-    let mut values = Vec::with_capacity(decoder.contexts.len());
-    for context in &decoder.contexts {
-        values.push(match context.role {
-            Role::Fusion => match fused.iter().position(|(name, _)| *name == context.output) {
-                Some(place) => fused.swap_remove(place).1.into_float(context.dtype)?,
-                None => return Err(refused(format!("the fusion graph gave no output {:?}", context.output))),
-            },
-            _ => stack_states(images, context.dtype)?,
-        });
-    }
-    Ok(values)
-}
-
 fn image_output(image: Option<&ImageFeatures>) -> Result<RowOutput, RowError> {
     match image {
         Some(image) if !image.finite => Err(not_finite(Stage::Encode, "the image encoder")),
@@ -286,10 +291,10 @@ fn not_finite(stage: Stage, who: &str) -> RowError {
     RowError::new(stage, ErrorKind::NonFiniteOutput, format!("{who} gave NaN or infinity for this row"))
 }
 
-fn untokenized(error: &tokenizers::Error) -> OnnxError {
+pub(super) fn untokenized(error: &tokenizers::Error) -> OnnxError {
     refused(format!("the tokenizer failed: {error}"))
 }
 
-fn refused(what: String) -> OnnxError {
+pub(super) fn refused(what: String) -> OnnxError {
     OnnxError { kind: OnnxErrorKind::Run, graph: None, what, hint: None }
 }

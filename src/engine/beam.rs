@@ -29,28 +29,28 @@ struct Search {
     finished: Vec<(f64, Sequence)>,
 }
 
-/// Writes the best caption for each of `rows` rows.
+/// Writes the best caption for each row of `batch`, which was fed `prefixes` and gave `logits`.
 pub(super) fn search(
     decoder: &mut Decoder,
     mut batch: Decoding,
-    rows: usize,
+    mut logits: Logits,
+    prefixes: &[Vec<i64>],
     settings: &GenerationSettings,
     beams: BeamSettings,
     ends: &Ends<'_>,
 ) -> Result<Vec<Sequence>, OnnxError> {
-    let prefix = settings.prefix();
-    let mut results: Vec<_> = (0..rows).map(|_| Sequence::begun()).collect();
+    let rows = prefixes.len();
+    let mut results: Vec<_> = prefixes.iter().map(|_| Sequence::begun()).collect();
     let begin = |row| Search {
         row,
         beams: vec![Beam { tokens: Vec::new(), score: 0.0, logprob: 0.0, place: row }],
         finished: Vec::new(),
     };
     let mut searches: Vec<_> = (0..rows).map(begin).collect();
-    let mut logits = decoder.first(&mut batch, &prefix)?;
     loop {
         let mut open = Vec::with_capacity(searches.len());
         for mut search in searches {
-            let scored = search.score(&logits, settings, &prefix);
+            let scored = search.score(&logits, settings, &prefixes[search.row]);
             let Some(scored) = scored else {
                 results[search.row].finite = false;
                 continue;

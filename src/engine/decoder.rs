@@ -2,8 +2,10 @@
 //! every row. What is kept between steps (caches, kept and recurrent states, or nothing but the tokens) follows from the
 //! model directory's bindings; which token comes next is not decided here.
 
+use super::embed::{SharedGraph, TokenEmbedder};
+use super::step::{Context, Step, StepGraph};
 use crate::model::{ModelDirectory, Producer, Role};
-use crate::onnx::{DataType, Graph, GraphOptions, Input, OnnxError, OnnxErrorKind, Outputs, Value};
+use crate::onnx::{DataType, GraphOptions, Input, OnnxError, Outputs, Value};
 
 /// The decoder's graphs and what feeds them.
 #[derive(Debug)]
@@ -11,28 +13,11 @@ pub(super) struct Decoder {
     /// Does the first step, if that is another graph.
     prefill: Option<StepGraph>,
     step: StepGraph,
+    /// Turns tokens into vectors, for graphs that take these.
+    pub(super) embedder: Option<TokenEmbedder>,
     /// Inputs that stay the same over all steps.
     pub(super) contexts: Vec<Context>,
     states: Vec<State>,
-}
-
-/// A decoder input that stays the same over all steps, and what feeds it.
-#[derive(Debug)]
-pub(super) struct Context {
-    pub(super) dtype: DataType,
-    pub(super) role: Role,
-    pub(super) output: String,
-}
-
-/// One graph that takes tokens and gives logits.
-#[derive(Debug)]
-struct StepGraph {
-    graph: Graph,
-    tokens: String,
-    /// The input that says whether there is a step before.
-    has_past: Option<String>,
-    /// Inputs that stay the same, each with its place in [`Decoder::contexts`].
-    contexts: Vec<(String, usize)>,
 }
 
 /// A value that goes from one step into the next ones.
@@ -59,6 +44,8 @@ pub(super) struct Decoding {
     kept: Vec<bool>,
     /// The tokens of each row so far, for a decoder without states.
     fed: Vec<Vec<i64>>,
+    /// How many tokens of each row were fed.
+    past: usize,
 }
 
 /// Logits `[rows, vocabulary]` for the token after the last one fed.
@@ -76,7 +63,12 @@ impl Logits {
 }
 
 impl Decoder {
-    pub(super) fn open(directory: &ModelDirectory, options: GraphOptions) -> Result<Option<Self>, OnnxError> {
+    /// `text` is the opened text graph.
+    pub(super) fn open(
+        directory: &ModelDirectory,
+        options: GraphOptions,
+        text: Option<&SharedGraph>,
+    ) -> Result<Option<Self>, OnnxError> {
         let mut contexts = Vec::new();
         let prefill = StepGraph::open(directory, Role::Prefill, options, &mut contexts)?;
         let Some(step) = StepGraph::open(directory, Role::Decoder, options, &mut contexts)? else { return Ok(None) };
@@ -90,63 +82,82 @@ impl Decoder {
             let inner = (1..port.rank().unwrap_or(1)).map(|axis| port.fixed(axis).unwrap_or(0)).collect();
             Some(State { input: input.clone(), output, kept, dtype: port.dtype, inner })
         });
-        Ok(Some(Self { prefill, step, contexts, states: states.collect() }))
+        let embedder = TokenEmbedder::open(directory, options, text)?;
+        Ok(Some(Self { prefill, step, embedder, contexts, states: states.collect() }))
     }
 
     /// A batch of `rows` rows whose `contexts`, `[rows, ...]`, are in the order of [`Self::contexts`].
     pub(super) fn begin(&self, contexts: Vec<Value>, rows: usize) -> Decoding {
         let kept = self.states.iter().map(|state| state.kept).collect();
         let (origins, fed) = ((0..rows).collect(), vec![Vec::new(); rows]);
-        Decoding { origins, contexts, states: Vec::new(), kept, fed }
+        Decoding { origins, contexts, states: Vec::new(), kept, fed, past: 0 }
     }
 
-    /// Feeds the tokens that every row begins with.
-    pub(super) fn first(&mut self, batch: &mut Decoding, prefix: &[i64]) -> Result<Logits, OnnxError> {
-        // several tokens at once are right only where no earlier state is there to attend to
-        let whole = self.states.is_empty() || self.prefill.is_some() || self.step.has_past.is_some();
-        let (now, later) = prefix.split_at(if whole { prefix.len() } else { prefix.len().min(1) });
-        let mut logits = self.advance(batch, vec![now.to_vec(); batch.rows()])?;
-        for &token in later {
-            logits = self.advance(batch, vec![vec![token]; batch.rows()])?;
+    /// Feeds the tokens that every row begins with, as many for each; `embedded` are their vectors, if these are not what the
+    /// tokens alone stand for.
+    pub(super) fn first(
+        &mut self,
+        batch: &mut Decoding,
+        prefixes: &[Vec<i64>],
+        embedded: Option<Value>,
+    ) -> Result<Logits, OnnxError> {
+        // several tokens at once are right only where no earlier state is there to attend to, or the graph is told so
+        let whole = self.states.is_empty() || self.prefill.is_some() || self.step.takes_several();
+        let length = prefixes.first().map_or(0, Vec::len);
+        if whole || length < 2 {
+            return self.advance(batch, prefixes, embedded);
+        }
+        let mut logits = self.advance(batch, &column(prefixes, 0), None)?;
+        for place in 1..length {
+            logits = self.advance(batch, &column(prefixes, place), None)?;
         }
         Ok(logits)
     }
 
     /// Feeds the next token of every row.
     pub(super) fn next(&mut self, batch: &mut Decoding, tokens: &[i64]) -> Result<Logits, OnnxError> {
-        self.advance(batch, tokens.iter().map(|&token| vec![token]).collect())
+        self.advance(batch, &tokens.iter().map(|&token| vec![token]).collect::<Vec<_>>(), None)
     }
 
-    fn advance(&mut self, batch: &mut Decoding, tokens: Vec<Vec<i64>>) -> Result<Logits, OnnxError> {
-        let begins = batch.states.is_empty();
-        let mut outputs = if self.states.is_empty() {
+    fn advance(
+        &mut self,
+        batch: &mut Decoding,
+        tokens: &[Vec<i64>],
+        embedded: Option<Value>,
+    ) -> Result<Logits, OnnxError> {
+        let (past, embedder) = (batch.past, self.embedder.as_ref());
+        batch.past += tokens.first().map_or(0, Vec::len);
+        if self.states.is_empty() {
             batch.fed.iter_mut().zip(tokens).for_each(|(fed, tokens)| fed.extend(tokens));
-            self.step.run(&batch.fed, &batch.contexts, false, Vec::new())?
-        } else if let Some(prefill) = self.prefill.as_mut().filter(|_| begins) {
-            prefill.run(&tokens, &batch.contexts, false, Vec::new())?
-        } else {
-            if begins {
-                batch.states = self.zeros(batch.rows())?;
-            }
-            let values = self.states.iter().zip(std::mem::take(&mut batch.states));
-            // what the first step of a branching graph is given for kept states is not kept
-            let (held, moved): (Vec<_>, Vec<_>) = values.partition(|(state, _)| state.kept && !begins);
-            let mut feeds: Vec<_> =
-                moved.into_iter().map(|(state, value)| (state.input.as_str(), Input::Owned(value))).collect();
-            feeds.extend(held.iter().map(|(state, value)| (state.input.as_str(), Input::Shared(value))));
-            let mut outputs = self.step.run(&tokens, &batch.contexts, !begins, feeds)?;
-            let mut held = held.into_iter().map(|(_, value)| value);
+            let step = Step { tokens: &batch.fed, past: 0, embedded, contexts: &batch.contexts };
+            return logits(&mut self.step.run(step, embedder, Vec::new())?, batch.rows());
+        }
+        let begins = past == 0;
+        let step = Step { tokens, past, embedded, contexts: &batch.contexts };
+        if let Some(prefill) = self.prefill.as_mut().filter(|_| begins) {
+            let mut outputs = prefill.run(step, embedder, Vec::new())?;
             for state in &self.states {
-                let value = if state.kept && !begins { held.next() } else { None };
-                batch.states.push(match value {
-                    Some(value) => value,
-                    None => outputs.take(&state.output, batch.rows())?,
-                });
+                batch.states.push(outputs.take(&state.output, batch.rows())?);
             }
             return logits(&mut outputs, batch.rows());
-        };
+        }
+        if begins {
+            batch.states = self.zeros(batch.rows())?;
+        }
+        let values = self.states.iter().zip(std::mem::take(&mut batch.states));
+        // what the first step of a branching graph is given for kept states is not kept
+        let (held, moved): (Vec<_>, Vec<_>) = values.partition(|(state, _)| state.kept && !begins);
+        let mut feeds: Vec<_> =
+            moved.into_iter().map(|(state, value)| (state.input.as_str(), Input::Owned(value))).collect();
+        feeds.extend(held.iter().map(|(state, value)| (state.input.as_str(), Input::Shared(value))));
+        let mut outputs = self.step.run(step, embedder, feeds)?;
+        let mut held = held.into_iter().map(|(_, value)| value);
         for state in &self.states {
-            batch.states.push(outputs.take(&state.output, batch.rows())?);
+            let value = if state.kept && !begins { held.next() } else { None };
+            batch.states.push(match value {
+                Some(value) => value,
+                None => outputs.take(&state.output, batch.rows())?,
+            });
         }
         logits(&mut outputs, batch.rows())
     }
@@ -187,54 +198,9 @@ impl Decoding {
     }
 }
 
-impl StepGraph {
-    fn open(
-        directory: &ModelDirectory,
-        role: Role,
-        options: GraphOptions,
-        contexts: &mut Vec<Context>,
-    ) -> Result<Option<Self>, OnnxError> {
-        let Some(file) = directory.graph(role) else { return Ok(None) };
-        let (mut tokens, mut has_past, mut places) = (None, None, Vec::new());
-        for (input, producer) in directory.bindings().of(role) {
-            let Some(port) = file.header.input(input) else { continue };
-            match producer {
-                Producer::Output(role, output) => {
-                    let context = Context { dtype: port.dtype, role: *role, output: output.clone() };
-                    let known = contexts.iter().position(|known| {
-                        (known.dtype, known.role, &known.output) == (context.dtype, context.role, &context.output)
-                    });
-                    places.push((input.clone(), known.unwrap_or(contexts.len())));
-                    contexts.extend(known.is_none().then_some(context));
-                }
-                Producer::Step => tokens = Some(input.clone()),
-                Producer::HasPast => has_past = Some(input.clone()),
-                _ => {}
-            }
-        }
-        let graph = Graph::open(&file.path, options)?;
-        let tokens = tokens
-            .ok_or_else(|| OnnxError::new(OnnxErrorKind::Load, &file.file, "has no input for the tokens of a step"))?;
-        Ok(Some(Self { graph, tokens, has_past, contexts: places }))
-    }
-
-    /// One run; `tokens` are as many for every row.
-    fn run(
-        &mut self,
-        tokens: &[Vec<i64>],
-        contexts: &[Value],
-        has_past: bool,
-        states: Vec<(&str, Input<'_>)>,
-    ) -> Result<Outputs, OnnxError> {
-        let shape = [tokens.len(), tokens.first().map_or(0, Vec::len)];
-        let mut feeds = vec![(self.tokens.as_str(), Input::Owned(Value::from_i64(&shape, tokens.concat())?))];
-        if let Some(input) = &self.has_past {
-            feeds.push((input, Input::Owned(Value::from_bool(has_past)?)));
-        }
-        feeds.extend(self.contexts.iter().map(|(input, place)| (input.as_str(), Input::Shared(&contexts[*place]))));
-        feeds.extend(states);
-        self.graph.run(feeds)
-    }
+/// The token of each row at `place`.
+fn column(rows: &[Vec<i64>], place: usize) -> Vec<Vec<i64>> {
+    rows.iter().map(|row| row.get(place).copied().into_iter().collect()).collect()
 }
 
 /// The logits of the last position of each row.

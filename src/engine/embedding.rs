@@ -1,35 +1,17 @@
 //! Embeddings. In: a graph's outputs. Out: vectors of length 1, and their cosines. No graph is run here. Graphs that
 //! normalise by themselves lose nothing by it; split CLIP exports need it.
 
-use crate::model::{ModelDirectory, Role};
+use crate::model::EmbeddingPort;
 use crate::onnx::{OnnxError, OnnxErrorKind, Outputs};
 
-/// The output of a graph that holds embeddings, `[batch, width]`.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct EmbeddingOutput {
-    name: &'static str,
-    width: usize,
-}
-
-impl EmbeddingOutput {
-    /// The embedding output of `role`'s graph, if it has one.
-    pub(super) fn of(directory: &ModelDirectory, role: Role) -> Option<Self> {
-        let width = match role {
-            Role::Vision => directory.image_embedding_dim(),
-            Role::Text => directory.text_embedding_dim(),
-            Role::Fusion => directory.fused_embedding_dim(),
-            Role::Prefill | Role::Decoder => None,
-        };
-        Some(Self { name: role.embedding_output()?, width: width? })
-    }
-
+impl EmbeddingPort {
     /// One vector of length 1 for each of `batch` rows; a vector that is not finite stays as it is.
-    pub(super) fn read(self, outputs: &Outputs, batch: usize) -> Result<Vec<Vec<f32>>, OnnxError> {
-        let value = outputs.get(self.name, batch)?;
+    pub(super) fn read(&self, outputs: &Outputs, batch: usize) -> Result<Vec<Vec<f32>>, OnnxError> {
+        let value = outputs.get(&self.output, batch)?;
         let values = value.to_f32()?;
         if values.len() != batch * self.width {
             let (expected, found) = ([batch, self.width], value.shape());
-            let what = format!("expected {:?} of shape {expected:?}, found {found:?}", self.name);
+            let what = format!("expected {:?} of shape {expected:?}, found {found:?}", self.output);
             return Err(OnnxError { kind: OnnxErrorKind::Run, graph: None, what, hint: None });
         }
         let mut rows: Vec<_> = values.chunks_exact(self.width.max(1)).map(<[f32]>::to_vec).collect();

@@ -1,10 +1,10 @@
-//! Fusion of image and text. In: states of images and, for some of them, of a text. Out: fused states for the decoder and
-//! a fused embedding for each image. A row without text gets an attention mask of zeros.
+//! Fusion of image and text. In: states of images and, for some of them, a text or its states. Out: fused states for the
+//! decoder, a fused embedding for each image, and how well image and text match. A row without text gets an attention
+//! mask of zeros, or nothing at all from a graph that reads the text itself.
 
-use super::embedding::EmbeddingOutput;
 use super::text::TextFeatures;
 use super::vision::{ImageFeatures, stack_states};
-use crate::model::{ModelDirectory, Producer, Role};
+use crate::model::{EmbeddingPort, ModelDirectory, Producer, Role};
 use crate::onnx::{DataType, Dim, Graph, GraphOptions, Input, OnnxError, Port, Value};
 
 /// The fusion graph, its inputs and which of its outputs are kept.
@@ -12,7 +12,10 @@ use crate::onnx::{DataType, Dim, Graph, GraphOptions, Input, OnnxError, Port, Va
 pub(super) struct Fusion {
     graph: Graph,
     inputs: Vec<FusionInput>,
-    embedding: Option<EmbeddingOutput>,
+    embedding: Option<EmbeddingPort>,
+    matches: bool,
+    /// Whether it reads the text itself, so that a row without one has nothing to fuse.
+    pub(super) needs_text: bool,
     states: Vec<String>,
 }
 
@@ -31,14 +34,18 @@ enum Source {
         output: String,
         absent: Vec<usize>,
     },
-    Mask,
+    Tokens(&'static str),
+    /// Ones for the states of each image.
+    ImageMask,
 }
 
 /// What fusion says about several images.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Fused {
     /// An L2-normalised embedding for each image; empty if the model has none.
     pub(super) embeddings: Vec<Vec<f32>>,
+    /// The probability that image and text match, for each image; empty if the model does not say.
+    pub(super) matches: Vec<f32>,
     /// The outputs that the decoder takes, by name, `[images, ...]`.
     pub(super) states: Vec<(String, Value)>,
 }
@@ -50,19 +57,21 @@ impl Fusion {
             let port = file.header.input(name)?;
             let source = match producer {
                 Producer::Output(Role::Vision, _) => Source::Image,
-                Producer::Output(_, output) => {
+                Producer::Output(Role::Text, output) => {
                     let produced = directory.graph(Role::Text).and_then(|text| text.header.output(output));
                     Source::Text { output: output.clone(), absent: absent_shape(port, produced) }
                 }
-                _ => Source::Mask,
+                Producer::Tokens(field) => Source::Tokens(field),
+                _ => Source::ImageMask,
             };
             Some(FusionInput { name: name.clone(), dtype: port.dtype, source })
         });
         let inputs = inputs.collect();
         let outputs = file.header.outputs.iter().map(|port| port.name.clone());
         let states = outputs.filter(|name| directory.bindings().takes(Role::Fusion, name)).collect();
-        let embedding = EmbeddingOutput::of(directory, Role::Fusion);
-        Ok(Some(Self { graph: Graph::open(&file.path, options)?, inputs, embedding, states }))
+        let embedding = directory.embedding(Role::Fusion).cloned();
+        let (matches, needs_text) = (directory.matches_images_with_texts(), directory.fuses_tokens());
+        Ok(Some(Self { graph: Graph::open(&file.path, options)?, inputs, embedding, matches, needs_text, states }))
     }
 
     /// One run over `images`; `texts` holds for each image its row in `text`, if it has one.
@@ -79,7 +88,7 @@ impl Fusion {
             let value = match (&input.source, text) {
                 (Source::Image, _) => stack_states(images, input.dtype)?,
                 (Source::Text { output, .. }, Some(text)) => {
-                    let states = text.outputs.get(output, text.tokens.rows)?;
+                    let states = text.output(output)?;
                     let shape = states.shape();
                     let (shape, data) = scatter(&states.to_f32()?, &shape, texts);
                     Value::from_f32(input.dtype, &shape, data)?
@@ -88,19 +97,30 @@ impl Fusion {
                     let shape: Vec<usize> = std::iter::once(batch).chain(absent.iter().copied()).collect();
                     Value::from_f32(input.dtype, &shape, vec![0.0; shape.iter().product()])?
                 }
-                (Source::Mask, Some(text)) => {
+                (Source::Tokens(field), Some(text)) => {
                     let shape = [text.tokens.rows, text.tokens.length];
-                    let (shape, data) = scatter(&text.tokens.attention_mask, &shape, texts);
+                    let (shape, data) = scatter(text.tokens.field(field), &shape, texts);
                     Value::from_i64(&shape, data)?
                 }
-                (Source::Mask, None) => Value::from_i64(&[batch, 1], vec![0; batch])?,
+                (Source::Tokens(_), None) => Value::from_i64(&[batch, 1], vec![0; batch])?,
+                (Source::ImageMask, _) => {
+                    let states = images.first().and_then(|image| image.hidden.as_ref());
+                    let length = states.and_then(|(_, shape)| shape.first().copied()).unwrap_or(0);
+                    Value::ones(input.dtype, &[batch, length])?
+                }
             };
             feeds.push((input.name.as_str(), Input::Owned(value)));
         }
         let mut outputs = self.graph.run(feeds)?;
-        let embeddings = self.embedding.map_or(Ok(Vec::new()), |embedding| embedding.read(&outputs, batch))?;
+        let embeddings = self.embedding.as_ref().map_or(Ok(Vec::new()), |embedding| embedding.read(&outputs, batch))?;
+        let mut matches = Vec::new();
+        if self.matches {
+            let logits = outputs.get(ModelDirectory::MATCH, batch)?.to_f32()?;
+            // the softmax over no and yes
+            matches.extend(logits.as_chunks::<2>().0.iter().map(|[no, yes]| 1.0 / (1.0 + (no - yes).exp())));
+        }
         let take = |name: &String| Ok((name.clone(), outputs.take(name, batch)?));
-        Ok(Fused { embeddings, states: self.states.iter().map(take).collect::<Result<_, OnnxError>>()? })
+        Ok(Fused { embeddings, matches, states: self.states.iter().map(take).collect::<Result<_, OnnxError>>()? })
     }
 }
 

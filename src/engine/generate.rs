@@ -3,7 +3,7 @@
 //! are finished leave the batch.
 
 use super::beam;
-use super::decoder::{Decoder, Decoding};
+use super::decoder::{Decoder, Decoding, Logits};
 use super::embedding::is_finite;
 use super::processors::{log_softmax, process, warp};
 use super::sample::draw;
@@ -93,40 +93,55 @@ impl Ends<'_> {
     }
 }
 
-/// Writes one caption for each of `keys`, the hashes of the rows' keys; `contexts` are `[rows, ...]` in the order of
-/// [`Decoder::contexts`].
+/// What captions begin with, one row for each.
+#[derive(Debug)]
+pub(super) struct Start {
+    /// What the decoder attends to, `[rows, ...]`, in the order of [`Decoder::contexts`].
+    pub(super) contexts: Vec<Value>,
+    /// The tokens that captions go on from, as many for every row.
+    pub(super) prefixes: Vec<Vec<i64>>,
+    /// Their vectors, if these are not what the tokens alone stand for.
+    pub(super) embedded: Option<Value>,
+}
+
+/// Writes one caption for each of `keys`, the hashes of the rows' keys.
 pub(super) fn generate(
     decoder: &mut Decoder,
-    contexts: Vec<Value>,
+    start: Start,
     keys: &[u64],
     settings: &GenerationSettings,
     tokenizer: &TextTokenizer,
 ) -> Result<Vec<Sequence>, OnnxError> {
     let ends = Ends { settings, tokenizer };
-    let batch = decoder.begin(contexts, keys.len());
+    let Start { contexts, prefixes, embedded } = start;
+    let mut batch = decoder.begin(contexts, keys.len());
+    let logits = decoder.first(&mut batch, &prefixes, embedded)?;
     match settings.strategy {
-        Strategy::Beam(beams) => beam::search(decoder, batch, keys.len(), settings, beams, &ends),
-        Strategy::Greedy | Strategy::Sample(_) => step_by_step(decoder, batch, keys, settings, &ends),
+        Strategy::Beam(beams) => beam::search(decoder, batch, logits, &prefixes, settings, beams, &ends),
+        Strategy::Greedy | Strategy::Sample(_) => {
+            step_by_step(decoder, batch, logits, &prefixes, keys, settings, &ends)
+        }
     }
 }
 
 fn step_by_step(
     decoder: &mut Decoder,
     mut batch: Decoding,
+    mut logits: Logits,
+    prefixes: &[Vec<i64>],
     keys: &[u64],
     settings: &GenerationSettings,
     ends: &Ends<'_>,
 ) -> Result<Vec<Sequence>, OnnxError> {
-    let prefix = settings.prefix();
     let mut sequences: Vec<_> = keys.iter().map(|_| Sequence::begun()).collect();
     let mut active: Vec<usize> = (0..keys.len()).collect();
-    let mut logits = decoder.first(&mut batch, &prefix)?;
     loop {
         let (mut going, mut next) = (Vec::with_capacity(active.len()), Vec::with_capacity(active.len()));
         for (place, &row) in active.iter().enumerate() {
             let sequence = &mut sequences[row];
-            let history = [prefix.as_slice(), &sequence.tokens].concat();
-            let chosen = logits.row(place).and_then(|logits| choose(logits, settings, &history, keys[row]));
+            let history = [prefixes[row].as_slice(), &sequence.tokens].concat();
+            let prefix = prefixes[row].len();
+            let chosen = logits.row(place).and_then(|logits| choose(logits, settings, prefix, &history, keys[row]));
             let Some((token, logprob)) = chosen else {
                 sequence.finite = false;
                 continue;
@@ -149,12 +164,18 @@ fn step_by_step(
     }
 }
 
-/// The next token after `history` and its log-probability before processing; `None` if a logit is not finite.
-fn choose(logits: &[f32], settings: &GenerationSettings, history: &[i64], key: u64) -> Option<(i64, f64)> {
+/// The next token after `history`, the first `prefix` tokens of which were given, and its log-probability before
+/// processing; `None` if a logit is not finite.
+fn choose(
+    logits: &[f32],
+    settings: &GenerationSettings,
+    prefix: usize,
+    history: &[i64],
+    key: u64,
+) -> Option<(i64, f64)> {
     if !is_finite(logits) {
         return None;
     }
-    let prefix = 1 + settings.prompt_token_ids.len();
     let mut scores = logits.to_vec();
     process(settings, prefix, history, &mut scores);
     let token = match &settings.strategy {

@@ -4,20 +4,26 @@
 
 mod batch;
 mod beam;
+mod begin;
+mod chat;
 mod decoder;
+mod embed;
 mod embedding;
 mod fuse;
 mod generate;
 mod processors;
+mod prompt;
 mod resolve;
 mod sample;
 mod settings;
+mod step;
 mod text;
 mod tokens;
 mod vision;
 
 pub use batch::{Engine, EngineOptions, RowInput, RowOutput};
 pub use generate::{Caption, Finish};
+pub use prompt::{ImagePrompt, Prompt};
 pub use settings::{
     BeamSettings, EarlyStopping, GenerationOverrides, GenerationSettings, SampleSettings, Strategy, StrategyName,
     out_of_range,

@@ -3,12 +3,12 @@
 
 use serde_json::Value;
 
+use super::prompt::Prompt;
 use super::settings::{
     BeamSettings, EarlyStopping, GenerationOverrides, GenerationSettings, SampleSettings, Strategy, StrategyName,
     out_of_range,
 };
-use super::tokens::TextTokenizer;
-use crate::model::{ModelDirectory, ModelError, Problem, Sourced};
+use crate::model::{ModelDirectory, ModelError, Problem, Role, Sourced};
 
 /// Settings of the files that would change captions and are not built, with the value at which they do nothing.
 const REFUSED: [(&str, f64); 12] = [
@@ -35,19 +35,16 @@ impl GenerationSettings {
     pub fn resolve(directory: &ModelDirectory, overrides: &GenerationOverrides) -> Result<Self, ModelError> {
         let mut resolver = Resolver { directory, problems: Vec::new() };
         resolver.refuse();
-        let prompt_token_ids = match &overrides.prompt {
-            Some(prompt) => prompt_tokens(directory, prompt)?,
-            None => Vec::new(),
-        };
+        let start = resolver.start();
+        let prompt = Prompt::resolve(directory, overrides.prompt.as_deref(), start)?;
         let strategy = resolver.strategy(overrides);
-        let (max_new_tokens, min_new_tokens) = resolver.lengths(overrides, 1 + prompt_token_ids.len());
+        let (max_new_tokens, min_new_tokens) = resolver.lengths(overrides, prompt.length());
         let settings = Self {
             strategy,
             max_new_tokens,
             min_new_tokens,
             eos_token_ids: resolver.eos(),
-            decoder_start_token_id: resolver.start(),
-            prompt_token_ids,
+            prompt,
             stop: resolver.stop(overrides.stop.as_ref()),
             repetition_penalty: resolver.number("repetition_penalty", overrides.repetition_penalty).unwrap_or(1.0),
             no_repeat_ngram_size: resolver.count("no_repeat_ngram_size", overrides.no_repeat_ngram_size).unwrap_or(0),
@@ -63,14 +60,6 @@ impl GenerationSettings {
             Err(ModelError::Directory { path: directory.path().to_path_buf(), problems: resolver.problems })
         }
     }
-}
-
-fn prompt_tokens(directory: &ModelDirectory, prompt: &str) -> Result<Vec<i64>, ModelError> {
-    let problem = |what: String| ModelError::one(directory.path(), Problem::new(Resolver::JOB, what));
-    let Some(tokenizer) = TextTokenizer::load(directory)? else {
-        return Err(problem("a prompt needs a tokenizer.json".into()));
-    };
-    tokenizer.encode_plain(prompt).map_err(|error| problem(format!("prompt = {prompt:?} cannot be tokenized: {error}")))
 }
 
 struct Resolver<'a> {
@@ -193,23 +182,32 @@ impl<'a> Resolver<'a> {
 
     /// transformers counts the start token and the prompt (`prefix` tokens) into `max_length` and `min_length`, but takes a
     /// `max_length` of 20, its default, as 20 new tokens (`GenerationMixin._prepare_generated_length`).
-    fn lengths(&mut self, overrides: &GenerationOverrides, prefix: usize) -> (usize, usize) {
-        let in_files = |name: &str, problems: &mut Vec<Problem>| {
-            let found = self.directory.config().setting(name)?;
-            let value = found.value.as_u64().and_then(|value| usize::try_from(value).ok());
-            if value.is_none() {
-                problems.push(Problem::new(found.source, format!("{name} = {} is no number of tokens", found.value)));
+    fn lengths(&mut self, overrides: &GenerationOverrides, prefix: Option<usize>) -> (usize, usize) {
+        let max_new = self.length("max_new_tokens");
+        let max_length = self.length("max_length").filter(|&length| length != 20);
+        let (min_new, min_length) = (self.length("min_new_tokens"), self.length("min_length"));
+        let given = [
+            ("max_length", max_length, overrides.max_new_tokens.or(max_new), "max_new_tokens"),
+            (
+                "min_length",
+                min_length.filter(|&length| length > 0),
+                overrides.min_new_tokens.or(min_new),
+                "min_new_tokens",
+            ),
+        ];
+        for (name, _, _, instead) in given.iter().filter(|(_, length, new, _)| length.is_some() && new.is_none()) {
+            if prefix.is_none() {
+                let what =
+                    format!("{name} counts the prompt, whose length depends on the image; that is not supported");
+                self.problems.push(Problem::new(Self::JOB, what).with_hint(format!("set {instead} in the job")));
             }
-            value
-        };
-        let problems = &mut self.problems;
-        let max_new = in_files("max_new_tokens", problems);
-        let max_length = in_files("max_length", problems).filter(|&length| length != 20);
+        }
+        let prefix = prefix.unwrap_or(1);
         let max_length = max_length.map_or(20, |length| length.saturating_sub(prefix));
         let max = overrides.max_new_tokens.or(max_new).unwrap_or(max_length);
-        let min_new = in_files("min_new_tokens", problems);
-        let min_length = in_files("min_length", problems).map_or(0, |length| length.saturating_sub(prefix));
+        let min_length = min_length.map_or(0, |length| length.saturating_sub(prefix));
         let min = overrides.min_new_tokens.or(min_new).unwrap_or(min_length);
+        let problems = &mut self.problems;
         if max == 0 || min > max {
             let what = format!("captions of at least {min} and at most {max} tokens cannot be written");
             let hint = "max_new_tokens must be at least 1 and at least min_new_tokens";
@@ -226,6 +224,17 @@ impl<'a> Resolver<'a> {
             problems.push(Problem::new(Self::JOB, what).with_hint(format!("at most {most} can be written")));
         }
         (max, min)
+    }
+
+    /// A number of tokens from the files.
+    fn length(&mut self, name: &str) -> Option<usize> {
+        let found = self.setting(name)?;
+        let value = found.value.as_u64().and_then(|value| usize::try_from(value).ok());
+        if value.is_none() {
+            let what = format!("{name} = {} is no number of tokens", found.value);
+            self.problems.push(Problem::new(found.source, what));
+        }
+        value
     }
 
     fn eos(&mut self) -> Vec<i64> {
@@ -271,22 +280,26 @@ impl<'a> Resolver<'a> {
         })
     }
 
-    fn start(&mut self) -> i64 {
-        let found = self.setting("decoder_start_token_id").or_else(|| self.setting("bos_token_id"));
-        match found.map(|found| (found.value.as_i64(), found)) {
-            Some((Some(id), _)) => id,
-            Some((None, found)) => {
-                let what = format!("the start token {} is no token id", found.value);
-                self.problems.push(Problem::new(found.source, what));
-                0
-            }
-            None => {
-                let what = "decoder_start_token_id is missing, and so is bos_token_id";
-                let problem = Problem::new("generation_config.json", what);
-                self.problems.push(problem.with_hint("the token the decoder was trained to start from"));
-                0
-            }
+    /// The token the decoder starts from; `None` where it goes on from the prompt alone.
+    fn start(&mut self) -> Option<i64> {
+        let alone = self.directory.bindings().prompt_holds_image() && self.directory.graph(Role::Encoder).is_none();
+        if alone {
+            return None;
         }
+        let found = self.setting("decoder_start_token_id").or_else(|| self.setting("bos_token_id"));
+        let id = found.as_ref().and_then(|found| found.value.as_i64());
+        if id.is_none() {
+            let problem = match found {
+                Some(found) => Problem::new(found.source, format!("the start token {} is no token id", found.value)),
+                None => {
+                    let what = "decoder_start_token_id is missing, and so is bos_token_id";
+                    let problem = Problem::new("generation_config.json", what);
+                    problem.with_hint("the token the decoder was trained to start from")
+                }
+            };
+            self.problems.push(problem);
+        }
+        id
     }
 }
 

@@ -4,6 +4,8 @@
 
 use serde::Serialize;
 
+use super::prompt::Prompt;
+
 /// What a job says about generation; `None` leaves it to the model directory.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct GenerationOverrides {
@@ -86,10 +88,8 @@ pub struct GenerationSettings {
     pub min_new_tokens: usize,
     /// The tokens that end a caption; empty if captions end by length only.
     pub eos_token_ids: Vec<i64>,
-    /// The token the decoder starts from.
-    pub decoder_start_token_id: i64,
-    /// The tokens of the prompt, which follow the start token and are no part of the caption.
-    pub prompt_token_ids: Vec<i64>,
+    /// What every caption goes on from, and is no part of it.
+    pub prompt: Prompt,
     /// Texts that end a caption.
     pub stop: Vec<String>,
     /// 1 changes nothing.
@@ -144,11 +144,6 @@ impl GenerationSettings {
     /// One line that is equal for equal settings; for fingerprints.
     pub fn canonical(&self) -> String {
         serde_json::json!(self).to_string()
-    }
-
-    /// The tokens every caption goes on from: the start token, then the prompt.
-    pub(super) fn prefix(&self) -> Vec<i64> {
-        std::iter::once(self.decoder_start_token_id).chain(self.prompt_token_ids.iter().copied()).collect()
     }
 
     /// Whether equal images with equal texts get equal captions whatever their keys are.

@@ -1,17 +1,17 @@
 //! The text encoder. In: padded tokens. Out: an embedding for each text, and the states that fusion takes. No text
 //! is cut into tokens here.
 
-use super::embedding::EmbeddingOutput;
+use super::embed::SharedGraph;
 use super::tokens::TokenBatch;
-use crate::model::{ModelDirectory, Producer, Role};
-use crate::onnx::{Graph, GraphOptions, Input, OnnxError, Outputs, Value};
+use crate::model::{EmbeddingPort, ModelDirectory, Producer, Role};
+use crate::onnx::{Graph, GraphOptions, Input, OnnxError, OnnxErrorKind, Outputs, Value};
 
 /// The text graph and which of its outputs are kept.
 #[derive(Debug)]
 pub(super) struct TextEncoder {
-    graph: Graph,
+    pub(super) graph: SharedGraph,
     inputs: Vec<(String, &'static str)>,
-    embedding: Option<EmbeddingOutput>,
+    embedding: Option<EmbeddingPort>,
 }
 
 /// What the text encoder says about several texts.
@@ -20,8 +20,23 @@ pub(super) struct TextFeatures {
     pub(super) tokens: TokenBatch,
     /// An L2-normalised embedding for each text; empty if the model has none.
     pub(super) embeddings: Vec<Vec<f32>>,
-    /// The other outputs, `[texts, ...]`.
-    pub(super) outputs: Outputs,
+    /// The other outputs, `[texts, ...]`; none if no text graph was run.
+    outputs: Option<Outputs>,
+}
+
+impl TextFeatures {
+    /// Those of a model without a text graph: its tokens only.
+    pub(super) fn of_tokens(tokens: TokenBatch) -> Self {
+        Self { tokens, embeddings: Vec::new(), outputs: None }
+    }
+
+    /// The output called `name`, `[texts, ...]`.
+    pub(super) fn output(&self, name: &str) -> Result<&Value, OnnxError> {
+        match &self.outputs {
+            Some(outputs) => outputs.get(name, self.tokens.rows),
+            None => Err(OnnxError::new(OnnxErrorKind::Run, "text", format!("gave no output {name:?}"))),
+        }
+    }
 }
 
 impl TextEncoder {
@@ -31,8 +46,9 @@ impl TextEncoder {
             Producer::Tokens(field) => Some((input.clone(), *field)),
             _ => None,
         });
-        let embedding = EmbeddingOutput::of(directory, Role::Text);
-        Ok(Some(Self { graph: Graph::open(&file.path, options)?, inputs: inputs.collect(), embedding }))
+        let embedding = directory.embedding(Role::Text).cloned();
+        let graph = SharedGraph::new(Graph::open(&file.path, options)?);
+        Ok(Some(Self { graph, inputs: inputs.collect(), embedding }))
     }
 
     /// One run over `tokens`.
@@ -40,15 +56,12 @@ impl TextEncoder {
         let shape = [tokens.rows, tokens.length];
         let mut feeds = Vec::with_capacity(self.inputs.len());
         for (input, field) in &self.inputs {
-            let ids = match *field {
-                "attention_mask" => &tokens.attention_mask,
-                "token_type_ids" => &tokens.token_type_ids,
-                _ => &tokens.input_ids,
-            };
-            feeds.push((input.as_str(), Input::Owned(Value::from_i64(&shape, ids.clone())?)));
+            let ids = tokens.field(field).to_vec();
+            feeds.push((input.as_str(), Input::Owned(Value::from_i64(&shape, ids)?)));
         }
         let outputs = self.graph.run(feeds)?;
-        let embeddings = self.embedding.map_or(Ok(Vec::new()), |embedding| embedding.read(&outputs, tokens.rows))?;
-        Ok(TextFeatures { tokens, embeddings, outputs })
+        let embeddings =
+            self.embedding.as_ref().map_or(Ok(Vec::new()), |embedding| embedding.read(&outputs, tokens.rows))?;
+        Ok(TextFeatures { tokens, embeddings, outputs: Some(outputs) })
     }
 }

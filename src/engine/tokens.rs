@@ -7,7 +7,10 @@ use crate::model::{GraphFile, ModelDirectory, ModelError, Problem, Role};
 /// The model's tokenizer.
 #[derive(Debug)]
 pub(super) struct TextTokenizer {
+    /// Cuts texts at the longest length the model takes.
     tokenizer: Tokenizer,
+    /// Cuts nothing off.
+    whole: Tokenizer,
     pad: i64,
     /// The length every text is padded to, if the tokenizer's file fixes one or the text graph cannot tell padding from text.
     fixed_length: Option<usize>,
@@ -31,6 +34,17 @@ pub(super) struct TokenBatch {
     pub(super) token_type_ids: Vec<i64>,
 }
 
+impl TokenBatch {
+    /// The field that a graph calls `name`.
+    pub(super) fn field(&self, name: &str) -> &[i64] {
+        match name {
+            "attention_mask" => &self.attention_mask,
+            "token_type_ids" => &self.token_type_ids,
+            _ => &self.input_ids,
+        }
+    }
+}
+
 impl TextTokenizer {
     pub(super) fn load(directory: &ModelDirectory) -> Result<Option<Self>, ModelError> {
         let Some(path) = directory.tokenizer() else { return Ok(None) };
@@ -52,9 +66,10 @@ impl TextTokenizer {
         let tells_padding = |graph: &GraphFile| graph.header.input("attention_mask").is_some();
         let fixed_length = fixed_length.or(longest.filter(|_| !directory.graph(Role::Text).is_none_or(tells_padding)));
         let truncation = longest.map(|max_length| TruncationParams { max_length, ..own.unwrap_or_default() });
+        tokenizer.with_padding(None).with_truncation(None).map_err(fail)?;
+        let whole = tokenizer.clone();
         tokenizer.with_truncation(truncation).map_err(fail)?;
-        tokenizer.with_padding(None);
-        Ok(Some(Self { tokenizer, pad, fixed_length }))
+        Ok(Some(Self { tokenizer, whole, pad, fixed_length }))
     }
 
     /// The tokens of `text`, cut at the longest length the model takes; `None` if there is no token in it.
@@ -88,9 +103,19 @@ impl TextTokenizer {
         batch
     }
 
-    /// The tokens of `text`, without special ones around them.
-    pub(super) fn encode_plain(&self, text: &str) -> Result<Vec<i64>, tokenizers::Error> {
-        Ok(self.tokenizer.encode_fast(text, false)?.get_ids().iter().map(|&id| i64::from(id)).collect())
+    /// All tokens of `text`, with special ones around them if `special`.
+    pub(super) fn encode_whole(&self, text: &str, special: bool) -> Result<Vec<i64>, tokenizers::Error> {
+        Ok(self.whole.encode_fast(text, special)?.get_ids().iter().map(|&id| i64::from(id)).collect())
+    }
+
+    /// The token called `name`.
+    pub(super) fn token_id(&self, name: &str) -> Option<i64> {
+        self.whole.token_to_id(name).map(i64::from)
+    }
+
+    /// The name of token `id`.
+    pub(super) fn token(&self, id: i64) -> Option<String> {
+        self.whole.id_to_token(u32::try_from(id).ok()?)
     }
 
     /// The text of `ids` without special tokens, trimmed.

@@ -2,21 +2,25 @@
 //! one encoding serves caption and embeddings, and can be kept for equal images. No image file is
 //! decoded here.
 
+use std::collections::BTreeMap;
 use std::mem::size_of;
 use std::sync::Arc;
 
-use super::embedding::{EmbeddingOutput, is_finite};
-use crate::model::{ModelDirectory, Role};
+use super::embedding::is_finite;
+use crate::model::{EmbeddingPort, ModelDirectory, Producer, Role};
 use crate::onnx::{DataType, Graph, GraphOptions, Input, OnnxError, OnnxErrorKind, Value};
+use crate::preprocess::{PixelValues, TileGrid};
 
 /// What the image encoder says about one image.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ImageFeatures {
     /// The embedding, L2-normalised; `None` if the model has none.
     pub embedding: Option<Vec<f32>>,
-    /// The states that fusion and decoder take, row-major with their shape without the batch axis, e.g. `[tokens, width]`;
-    /// `None` if neither is run.
+    /// The states that fusion and decoder take, row-major with their shape without the batch axis, e.g. `[tokens, width]`, the
+    /// tokens of all tiles one after the other; `None` if neither is run.
     pub hidden: Option<(Vec<f32>, Vec<usize>)>,
+    /// How the image was cut up, if it was.
+    pub grid: Option<TileGrid>,
     /// Whether all of it is finite; a row whose image is not fails alone.
     pub(super) finite: bool,
 }
@@ -34,10 +38,19 @@ impl ImageFeatures {
 #[derive(Debug)]
 pub(super) struct ImageEncoder {
     graph: Graph,
-    input: String,
-    dtype: DataType,
-    embedding: Option<EmbeddingOutput>,
+    inputs: Vec<VisionInput>,
+    embedding: Option<EmbeddingPort>,
     states: Option<String>,
+}
+
+#[derive(Debug)]
+struct VisionInput {
+    name: String,
+    dtype: DataType,
+    /// Whether it says which pixels are there.
+    is_mask: bool,
+    /// Whether it takes several tiles of each image.
+    takes_tiles: bool,
 }
 
 impl ImageEncoder {
@@ -49,56 +62,90 @@ impl ImageEncoder {
     ) -> Result<Option<Self>, OnnxError> {
         let Some(file) = directory.graph(Role::Vision) else { return Ok(None) };
         let graph = Graph::open(&file.path, options)?;
-        let (input, dtype) = file
-            .header
-            .inputs
-            .first()
-            .map(|port| (port.name.clone(), port.dtype))
-            .ok_or_else(|| OnnxError::new(OnnxErrorKind::Load, &file.file, "has no input"))?;
-        let embedding = EmbeddingOutput::of(directory, Role::Vision);
+        let inputs = directory.bindings().of(Role::Vision).iter().filter_map(|(name, producer)| {
+            let port = file.header.input(name)?;
+            let (is_mask, takes_tiles) = (*producer == Producer::PixelMask, port.rank() == Some(5));
+            Some(VisionInput { name: name.clone(), dtype: port.dtype, is_mask, takes_tiles })
+        });
+        let embedding = directory.embedding(Role::Vision).cloned();
         let states = directory.bindings().vision_states().filter(|_| keeps_states).map(str::to_owned);
-        Ok(Some(Self { graph, input, dtype, embedding, states }))
+        Ok(Some(Self { graph, inputs: inputs.collect(), embedding, states }))
     }
 
-    /// One run over `images`, each `[3, height, width]` f32.
-    pub(super) fn encode(
+    /// Encodes `images` in one run for each number of tiles among them.
+    pub(super) fn encode(&mut self, images: &[&PixelValues]) -> Result<Vec<Arc<ImageFeatures>>, OnnxError> {
+        let mut groups: BTreeMap<_, Vec<usize>> = BTreeMap::new();
+        for (place, image) in images.iter().enumerate() {
+            groups.entry((image.tiles(), image.height, image.width)).or_default().push(place);
+        }
+        let mut features: Vec<_> = images.iter().map(|_| None).collect();
+        for ((tiles, height, width), places) in groups {
+            let group: Vec<_> = places.iter().map(|&place| images[place]).collect();
+            let encoded = self.encode_alike(&group, [tiles, height as usize, width as usize])?;
+            for (place, encoded) in places.into_iter().zip(encoded) {
+                features[place] = Some(Arc::new(encoded));
+            }
+        }
+        Ok(features.into_iter().flatten().collect())
+    }
+
+    /// One run over images of `[tiles, height, width]`.
+    fn encode_alike(
         &mut self,
-        images: &[&[f32]],
-        height: usize,
-        width: usize,
-    ) -> Result<Vec<Arc<ImageFeatures>>, OnnxError> {
-        if images.is_empty() {
-            return Ok(Vec::new());
+        images: &[&PixelValues],
+        [tiles, height, width]: [usize; 3],
+    ) -> Result<Vec<ImageFeatures>, OnnxError> {
+        let size = tiles * 3 * height * width;
+        let refuse = |what: String| OnnxError::new(OnnxErrorKind::Run, self.graph.path().display().to_string(), what);
+        if let Some(image) = images.iter().find(|image| image.data.len() != size) {
+            let found = image.data.len();
+            return Err(refuse(format!(
+                "expected {tiles} x 3 x {height} x {width} = {size} pixel values, found {found}"
+            )));
         }
-        let size = 3 * height * width;
-        if let Some(image) = images.iter().find(|image| image.len() != size) {
-            let what =
-                format!("expected 3 x {height} x {width} = {size} pixel values for each image, found {}", image.len());
-            return Err(OnnxError::new(OnnxErrorKind::Run, self.graph.path().display().to_string(), what));
+        let batch = images.len();
+        let mut shape = vec![batch, tiles, 3, height, width];
+        let mut feeds = Vec::with_capacity(self.inputs.len());
+        for input in &self.inputs {
+            if input.is_mask {
+                let mask = Value::ones(input.dtype, &[batch, tiles, height, width])?;
+                feeds.push((input.name.as_str(), Input::Owned(mask)));
+                continue;
+            }
+            if !input.takes_tiles && tiles > 1 {
+                return Err(refuse(format!("takes one picture of each image, but preprocessing gives {tiles} tiles")));
+            }
+            if !input.takes_tiles {
+                shape.remove(1);
+            }
+            let pixels: Vec<&[f32]> = images.iter().map(|image| image.data.as_slice()).collect();
+            let value = Value::from_f32(input.dtype, &shape, pixels.concat())?;
+            feeds.push((input.name.as_str(), Input::Owned(value)));
         }
-        let (batch, shape) = (images.len(), [images.len(), 3, height, width]);
-        let pixels = match images {
-            [image] if self.dtype == DataType::F32 => Input::F32(&shape, image),
-            images => Input::Owned(Value::from_f32(self.dtype, &shape, images.concat())?),
-        };
-        let outputs = self.graph.run(vec![(&self.input, pixels)])?;
-        let embeddings = self.embedding.map(|embedding| embedding.read(&outputs, batch)).transpose()?;
-        let states = self.states.as_ref().map(|name| outputs.get(name, batch)).transpose()?;
-        let mut rows: Vec<_> =
-            (0..batch).map(|_| ImageFeatures { embedding: None, hidden: None, finite: true }).collect();
+        let outputs = self.graph.run(feeds)?;
+        let embeddings = self.embedding.as_ref().map(|embedding| embedding.read(&outputs, batch)).transpose()?;
+        let states = self.states.as_ref().map(|name| outputs.get(name, batch * tiles)).transpose()?;
+        let grid = images.first().and_then(|image| image.grid);
+        let blank =
+            |image: &&PixelValues| ImageFeatures { grid: image.grid, embedding: None, hidden: None, finite: true };
+        let mut rows: Vec<_> = images.iter().map(blank).collect();
         for (row, embedding) in rows.iter_mut().zip(embeddings.into_iter().flatten()) {
             row.finite &= is_finite(&embedding);
             row.embedding = Some(embedding);
         }
         if let Some(states) = states {
-            let inner = states.shape()[1..].to_vec();
+            let mut inner = states.shape()[1..].to_vec();
+            // the tokens of all tiles, one after the other
+            if let Some(tokens) = inner.first_mut().filter(|_| grid.is_some()) {
+                *tokens *= tiles;
+            }
             let size = inner.iter().product::<usize>().max(1);
             for (row, values) in rows.iter_mut().zip(states.to_f32()?.chunks_exact(size)) {
                 row.finite &= is_finite(values);
                 row.hidden = Some((values.to_vec(), inner.clone()));
             }
         }
-        Ok(rows.into_iter().map(Arc::new).collect())
+        Ok(rows)
     }
 }
 

@@ -22,6 +22,7 @@ pub struct ConfigFiles {
     layers: Vec<(String, Map<String, Value>)>,
     preprocessor: Option<Sourced<Value>>,
     tokenizer_config: Map<String, Value>,
+    chat_template: Option<Sourced<String>>,
 }
 
 impl ConfigFiles {
@@ -29,6 +30,8 @@ impl ConfigFiles {
     pub(super) const GENERATION: &'static str = "generation_config.json";
     pub(super) const PREPROCESSOR: [&'static str; 2] = ["preprocessor_config.json", "processor_config.json"];
     pub(super) const TOKENIZER_CONFIG: &'static str = "tokenizer_config.json";
+    /// Where transformers keeps chat templates, the newest place first; the oldest is `tokenizer_config.json`.
+    pub(super) const CHAT_TEMPLATE: [&'static str; 2] = ["chat_template.jinja", "chat_template.json"];
     /// Sections of `config.json` that override its top level where text is written.
     const SECTIONS: [&'static str; 3] = ["decoder", "generator", "text_config"];
 
@@ -57,7 +60,18 @@ impl ConfigFiles {
             .iter()
             .find_map(|name| Some(Sourced { value: Value::Object(read(name)?), source: (*name).to_owned() }));
         let tokenizer_config = read(Self::TOKENIZER_CONFIG).unwrap_or_default();
-        Self { layers, preprocessor, tokenizer_config }
+        let in_json = |object: &Map<String, Value>| object.get("chat_template")?.as_str().map(str::to_owned);
+        let chat_template = match std::fs::read_to_string(folder.join(Self::CHAT_TEMPLATE[0])) {
+            Ok(text) => Some(Sourced { value: text, source: Self::CHAT_TEMPLATE[0].to_owned() }),
+            Err(_) => {
+                let file = read(Self::CHAT_TEMPLATE[1]).unwrap_or_default();
+                let files = [(Self::CHAT_TEMPLATE[1], &file), (Self::TOKENIZER_CONFIG, &tokenizer_config)];
+                files
+                    .into_iter()
+                    .find_map(|(source, object)| Some(Sourced { value: in_json(object)?, source: source.to_owned() }))
+            }
+        };
+        Self { layers, preprocessor, tokenizer_config, chat_template }
     }
 
     /// The setting `name`: from `generation_config.json`, else from `config.json`, else from its `decoder`, `generator` or
@@ -111,12 +125,38 @@ impl ConfigFiles {
             let value = ["max_position_embeddings", "n_positions"].iter().find_map(|name| count(object.get(*name)?))?;
             Some(Sourced { value, source: source.clone() })
         };
-        layer("config.json (decoder)").or_else(|| layer(Self::CONFIG))
+        layer("config.json (decoder)").or_else(|| layer("config.json (text_config)")).or_else(|| layer(Self::CONFIG))
+    }
+
+    /// `model_type` of `config.json`, transformers' name of the family.
+    pub fn model_type(&self) -> Option<&str> {
+        self.config()?.get("model_type")?.as_str()
+    }
+
+    /// The token of `config.json` in whose places the features of an image go, `image_token_id` or `image_token_index`.
+    pub fn image_token_id(&self) -> Option<i64> {
+        let config = self.config()?;
+        ["image_token_id", "image_token_index"].iter().find_map(|name| config.get(*name)?.as_i64())
+    }
+
+    /// The chat template (Jinja) and the file it came from.
+    pub fn chat_template(&self) -> Option<&Sourced<String>> {
+        self.chat_template.as_ref()
+    }
+
+    /// The text of a special token, such as `bos_token`, in `tokenizer_config.json`.
+    pub fn special_token(&self, name: &str) -> Option<&str> {
+        let token = self.tokenizer_config.get(name)?;
+        token.as_str().or_else(|| token.get("content")?.as_str())
     }
 
     /// `projection_dim` of `config.json`: the width of embeddings whose graph does not declare one.
     pub(super) fn projection_dim(&self) -> Option<usize> {
-        self.layers.iter().find(|(source, _)| source == Self::CONFIG).and_then(|(_, o)| count(o.get("projection_dim")?))
+        self.config().and_then(|config| count(config.get("projection_dim")?))
+    }
+
+    fn config(&self) -> Option<&Map<String, Value>> {
+        self.layers.iter().find(|(source, _)| source == Self::CONFIG).map(|(_, config)| config)
     }
 }
 

@@ -180,10 +180,12 @@ fn describe(role: Role, graph: &GraphFile, directory: &ModelDirectory) -> GraphD
         let state = fed.iter().any(|by| matches!(by, Producer::State(from) if from == name));
         let first = role == Role::Prefill || directory.graph(Role::Prefill).is_none();
         let kept = first && fed.iter().any(|by| matches!(by, Producer::Kept(from) if from == name));
-        let embedding = role.embedding_output() == Some(name);
+        let embedding = directory.embedding(role).is_some_and(|port| port.output == name);
+        let matches = role == Role::Fusion && name == ModelDirectory::MATCH;
         let logits = role.writes() && name == "logits";
         let uses = [
             (embedding, "an embedding, normalised"),
+            (matches, "how well image and text match"),
             (logits, "the next token"),
             (state, "the state of the next step"),
             (kept, "the state of all later steps"),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use super::binding::Bindings;
+use super::binding::{Bindings, reads_tokens};
 use super::config::{ConfigFiles, Sourced};
 use super::error::{ModelError, Problem};
 use super::fingerprint::Hashes;
@@ -31,6 +31,15 @@ pub struct GraphFile {
     pub bytes: u64,
 }
 
+/// The output of a graph that holds its embedding, `[batch, width]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EmbeddingPort {
+    /// Its name.
+    pub output: String,
+    /// The width of the embedding.
+    pub width: usize,
+}
+
 /// A model directory whose graphs and files fit together.
 #[derive(Debug)]
 pub struct ModelDirectory {
@@ -40,12 +49,14 @@ pub struct ModelDirectory {
     pub(super) bindings: Bindings,
     pub(super) config: ConfigFiles,
     pub(super) tokenizer: Option<PathBuf>,
-    pub(super) widths: BTreeMap<Role, usize>,
+    pub(super) embeddings: BTreeMap<Role, EmbeddingPort>,
     pub(super) hashes: OnceLock<Hashes>,
 }
 
 impl ModelDirectory {
     pub(super) const TOKENIZER: &'static str = "tokenizer.json";
+    /// The output of a fusion graph that says how well image and text match, logits `[batch, 2]` of no and yes.
+    pub const MATCH: &'static str = "itm_logits";
 
     /// Opens the model directory at `path` with graphs of `precision` (`None`: the files without suffix, float32).
     /// Reads declarations and settings only, no weights.
@@ -71,7 +82,7 @@ impl ModelDirectory {
             bindings: Bindings::default(),
             config: ConfigFiles::default(),
             tokenizer: None,
-            widths: BTreeMap::new(),
+            embeddings: BTreeMap::new(),
             hashes: OnceLock::new(),
         };
         if !path.is_dir() {
@@ -141,24 +152,39 @@ impl ModelDirectory {
         self.graphs.contains_key(&Role::Decoder)
     }
 
-    /// Whether a row's text goes into its fused embedding and its caption.
+    /// Whether a row's text is fused with its image.
     pub fn uses_side_text(&self) -> bool {
-        self.graphs.contains_key(&Role::Fusion) && self.graphs.contains_key(&Role::Text)
+        self.graphs.contains_key(&Role::Fusion) && (self.graphs.contains_key(&Role::Text) || self.fuses_tokens())
+    }
+
+    /// Whether the fusion graph reads the text itself, so that there is nothing to fuse in a row without one.
+    pub fn fuses_tokens(&self) -> bool {
+        self.graphs.get(&Role::Fusion).is_some_and(reads_tokens)
+    }
+
+    /// Whether the fusion graph says how well an image and a text match.
+    pub fn matches_images_with_texts(&self) -> bool {
+        self.graphs.get(&Role::Fusion).is_some_and(|fusion| fusion.header.output(Self::MATCH).is_some())
+    }
+
+    /// The output that holds the embedding of `role`, if it has one.
+    pub fn embedding(&self, role: Role) -> Option<&EmbeddingPort> {
+        self.embeddings.get(&role)
     }
 
     /// The width of image embeddings, if the model gives them.
     pub fn image_embedding_dim(&self) -> Option<usize> {
-        self.widths.get(&Role::Vision).copied()
+        self.embedding(Role::Vision).map(|port| port.width)
     }
 
     /// The width of text embeddings, if the model gives them.
     pub fn text_embedding_dim(&self) -> Option<usize> {
-        self.widths.get(&Role::Text).copied()
+        self.embedding(Role::Text).map(|port| port.width)
     }
 
     /// The width of fused embeddings, if the model gives them.
     pub fn fused_embedding_dim(&self) -> Option<usize> {
-        self.widths.get(&Role::Fusion).copied()
+        self.embedding(Role::Fusion).map(|port| port.width)
     }
 
     /// Whether images and texts can be compared: both have embeddings of one width.
@@ -168,7 +194,9 @@ impl ModelDirectory {
 
     fn check_files(&self, problems: &mut Vec<Problem>) {
         let needs = |role: Role| self.graphs.get(&role).map(|graph| graph.file.as_str());
-        if let (Some(graph), None) = (needs(Role::Text).or_else(|| needs(Role::Decoder)), &self.tokenizer) {
+        let tokens = [Role::Text, Role::Decoder].into_iter().find_map(needs);
+        let tokens = tokens.or_else(|| needs(Role::Fusion).filter(|_| self.fuses_tokens()));
+        if let (Some(graph), None) = (tokens, &self.tokenizer) {
             problems.push(Problem::new(Self::TOKENIZER, format!("missing, but {graph} works on tokens")).with_hint(
                 "save the fast tokenizer: transformers' AutoTokenizer.from_pretrained(...).save_pretrained(DIR) writes it",
             ));
@@ -183,12 +211,9 @@ impl ModelDirectory {
     }
 
     fn check_outputs(&mut self, problems: &mut Vec<Problem>) {
-        let mut vision_states: Vec<_> = Vec::new();
         for (&role, graph) in &self.graphs {
-            let used = graph.header.outputs.iter().filter(|port| self.bindings.takes(role, &port.name));
-            let used: Vec<_> = used.map(|port| port.name.clone()).collect();
             let outputs: Vec<_> = graph.header.outputs.iter().map(|port| port.name.as_str()).collect();
-            let Some(name) = role.embedding_output() else {
+            if role.writes() {
                 let logits = graph.header.output("logits");
                 if logits.is_none_or(|port| !port.dtype.is_float() || port.rank().is_some_and(|rank| rank != 3)) {
                     let found =
@@ -198,17 +223,23 @@ impl ModelDirectory {
                     problems.push(Problem::new(&graph.file, what));
                 }
                 continue;
-            };
-            match graph.header.output(name) {
+            }
+            let used: Vec<_> = outputs.iter().copied().filter(|name| self.bindings.takes(role, name)).collect();
+            if role == Role::Vision && used.len() > 1 {
+                let what = format!("several vision outputs feed other graphs ({}); one is supported", used.join(", "));
+                problems.push(Problem::new(Overrides::FILE, what));
+            }
+            let names = embedding_outputs(role, &self.config);
+            match names.iter().find_map(|name| graph.header.output(name)) {
                 Some(port) if port.dtype.is_float() && port.rank().is_none_or(|rank| rank == 2) => {
                     match port.fixed(1).or_else(|| self.config.projection_dim()) {
                         Some(width) => {
-                            self.widths.insert(role, width);
+                            self.embeddings.insert(role, EmbeddingPort { output: port.name.clone(), width });
                         }
                         None => problems.push(
                             Problem::new(
                                 &graph.file,
-                                format!("output {name:?} declares no width: {}", port.describe()),
+                                format!("output {:?} declares no width: {}", port.name, port.describe()),
                             )
                             .with_hint("give its width as projection_dim in config.json"),
                         ),
@@ -216,24 +247,28 @@ impl ModelDirectory {
                 }
                 Some(port) => problems.push(Problem::new(
                     &graph.file,
-                    format!("expected output {name:?} as float [batch, width], found {}", port.describe()),
+                    format!("expected output {:?} as float [batch, width], found {}", port.name, port.describe()),
                 )),
-                None if used.is_empty() => problems.push(Problem::new(
-                    &graph.file,
-                    format!("no graph uses its outputs ({}), and there is no {name:?} among them", outputs.join(", ")),
-                )),
+                None if used.is_empty() && !(role == Role::Fusion && outputs.contains(&Self::MATCH)) => {
+                    let no =
+                        names.first().map_or(String::new(), |name| format!(", and there is no {name:?} among them"));
+                    let what = format!("no graph uses its outputs ({}){no}", outputs.join(", "));
+                    problems.push(Problem::new(&graph.file, what));
+                }
                 None => {}
             }
-            if role == Role::Vision {
-                vision_states = used;
-            }
-        }
-        if vision_states.len() > 1 {
-            let what =
-                format!("several vision outputs feed other graphs ({}); one is supported", vision_states.join(", "));
-            problems.push(Problem::new(Overrides::FILE, what));
         }
     }
+}
+
+/// The names of the output that can hold the embedding of `role`. `SigLIP`'s towers give it as what they pool.
+fn embedding_outputs(role: Role, config: &ConfigFiles) -> Vec<&'static str> {
+    let mut names = role.embedding_outputs().to_vec();
+    let siglip = config.model_type().is_some_and(|kind| kind.starts_with("siglip"));
+    if siglip && matches!(role, Role::Vision | Role::Text) {
+        names.push("pooler_output");
+    }
+    names
 }
 
 fn graph_file(folder: &Path, chosen: layout::Chosen) -> Result<GraphFile, Problem> {

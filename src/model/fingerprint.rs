@@ -81,7 +81,8 @@ impl ModelDirectory {
             let files = std::iter::once(&graph.path).chain(&graph.external);
             hashes.graphs.insert(*role, files.map(|file| hash(file)).collect::<Result<_, _>>()?);
         }
-        for name in [Self::TOKENIZER, ConfigFiles::TOKENIZER_CONFIG, ConfigFiles::CONFIG] {
+        let [template, template_json] = ConfigFiles::CHAT_TEMPLATE;
+        for name in [Self::TOKENIZER, ConfigFiles::TOKENIZER_CONFIG, ConfigFiles::CONFIG, template, template_json] {
             let path = self.path.join(name);
             if path.is_file() {
                 hashes.files.insert(name, hash(&path)?);

@@ -44,10 +44,20 @@ struct Part {
     choices: &'static [&'static [(Role, &'static str)]],
 }
 
-const PARTS: [Part; 4] = [
-    Part { role: Role::Vision, choices: &[&[(Role::Vision, "vision_model")], &[(Role::Vision, "encoder_model")]] },
+const PARTS: [Part; 5] = [
+    Part {
+        role: Role::Vision,
+        choices: &[
+            &[(Role::Vision, "vision_model")],
+            // beside a vision encoder, encoder_model reads the prompt with the image in it
+            &[(Role::Vision, "vision_encoder"), (Role::Encoder, "encoder_model")],
+            &[(Role::Vision, "vision_encoder")],
+            &[(Role::Vision, "encoder_model")],
+        ],
+    },
     Part { role: Role::Text, choices: &[&[(Role::Text, "text_model")]] },
-    Part { role: Role::Fusion, choices: &[&[(Role::Fusion, "fusion")]] },
+    Part { role: Role::Fusion, choices: &[&[(Role::Fusion, "fusion")], &[(Role::Fusion, "multimodal_encoder")]] },
+    Part { role: Role::Embed, choices: &[&[(Role::Embed, "embed_tokens")]] },
     Part {
         role: Role::Decoder,
         choices: &[
@@ -56,6 +66,7 @@ const PARTS: [Part; 4] = [
             &[(Role::Decoder, "decoder_model_merged")],
             &[(Role::Decoder, "decoder_with_past_model")],
             &[(Role::Decoder, "decoder_model")],
+            &[(Role::Decoder, "multimodal_decoder")],
         ],
     },
 ];
@@ -122,34 +133,26 @@ pub(super) fn find(
         files.iter().filter(|file| layout.chosen.values().all(|chosen| chosen.file != **file)).cloned().collect();
     if let Some(problem) = unsupported(&layout).filter(|_| problems.is_empty()) {
         problems.push(problem);
-        // one clear reason, instead of every input that these graphs would leave without a producer
-        layout.unused = files;
-        layout.chosen.clear();
     }
     layout
 }
 
-/// A directory laid out for a family of models whose roles nightcap does not run yet.
+/// A directory without any graph that plays a role.
 fn unsupported(layout: &Layout) -> Option<Problem> {
-    const ENCODERS: [&str; 2] = ["vision_encoder", "encoder"];
+    if !layout.chosen.is_empty() {
+        return None;
+    }
     let hint = format!(
         "supported are {} (in the directory or its onnx/ folder, with a precision suffix if one is asked for); \
          graphs that do the same under other names can be named in {}",
         known_files().join(", "),
         Overrides::FILE
     );
-    let has_encoder_of_another_family =
-        layout.unused.iter().any(|file| ENCODERS.iter().any(|e| file_name(file).starts_with(e)));
-    let headless = layout.chosen.contains_key(&Role::Decoder) && !layout.chosen.contains_key(&Role::Vision);
-    if layout.chosen.is_empty() && layout.unused.is_empty() {
-        return Some(Problem::new(".", "no .onnx file in this directory or its onnx/ folder").with_hint(hint));
-    }
-    if layout.chosen.is_empty() || (headless && has_encoder_of_another_family) {
-        let files: Vec<_> = layout.chosen.values().map(|chosen| &chosen.file).chain(&layout.unused).cloned().collect();
-        let what = format!("this layout of graphs is not supported yet; found {}", files.join(", "));
-        return Some(Problem::new(".", what).with_hint(hint));
-    }
-    None
+    let what = match layout.unused.as_slice() {
+        [] => "no .onnx file in this directory or its onnx/ folder".to_owned(),
+        files => format!("no graph has a name that says what it does; found {}", files.join(", ")),
+    };
+    Some(Problem::new(".", what).with_hint(hint))
 }
 
 /// Every file name that is known to stand for a role, without precision suffix.

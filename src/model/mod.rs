@@ -15,6 +15,6 @@ mod role;
 pub use binding::{Bindings, Producer};
 pub use config::{ConfigFiles, Sourced};
 pub use description::{Capabilities, Description, GraphDescription, PortDescription, Setting, inspect};
-pub use directory::{GraphFile, ModelDirectory};
+pub use directory::{EmbeddingPort, GraphFile, ModelDirectory};
 pub use error::{ModelError, Problem};
 pub use role::Role;

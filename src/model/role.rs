@@ -12,8 +12,12 @@ pub enum Role {
     Vision,
     /// Tokens to text states and a text embedding.
     Text,
-    /// Image and text states to fused states and a fused embedding.
+    /// Image and text states to fused states, a fused embedding, or how well image and text match.
     Fusion,
+    /// Tokens to the vectors that stand for them in the prompt and in the decoder.
+    Embed,
+    /// The embedded prompt, image features among it, to the states that the decoder attends to.
+    Encoder,
     /// The first tokens to the next token's logits and the decoder's first states, where a graph of its own does that.
     Prefill,
     /// States and the tokens so far to the next token's logits.
@@ -22,7 +26,8 @@ pub enum Role {
 
 impl Role {
     /// Every role, in the order in which graphs run.
-    pub const ALL: [Self; 5] = [Self::Vision, Self::Text, Self::Fusion, Self::Prefill, Self::Decoder];
+    pub const ALL: [Self; 7] =
+        [Self::Vision, Self::Text, Self::Fusion, Self::Embed, Self::Encoder, Self::Prefill, Self::Decoder];
 
     /// The name used in `nightcap.toml` and in reports.
     pub const fn name(self) -> &'static str {
@@ -30,6 +35,8 @@ impl Role {
             Self::Vision => "vision",
             Self::Text => "text",
             Self::Fusion => "fusion",
+            Self::Embed => "embed",
+            Self::Encoder => "encoder",
             Self::Prefill => "prefill",
             Self::Decoder => "decoder",
         }
@@ -41,6 +48,8 @@ impl Role {
             Self::Vision => "vision_model",
             Self::Text => "text_model",
             Self::Fusion => "fusion",
+            Self::Embed => "embed_tokens",
+            Self::Encoder => "encoder_model",
             Self::Prefill => "decoder_model",
             Self::Decoder => "decoder_with_past_model",
         }
@@ -51,13 +60,13 @@ impl Role {
         matches!(self, Self::Prefill | Self::Decoder)
     }
 
-    /// The output that holds this role's embedding, `[batch, width]`.
-    pub const fn embedding_output(self) -> Option<&'static str> {
+    /// The outputs that can hold this role's embedding, `[batch, width]`, the usual one first.
+    pub const fn embedding_outputs(self) -> &'static [&'static str] {
         match self {
-            Self::Vision => Some("image_embeds"),
-            Self::Text => Some("text_embeds"),
-            Self::Fusion => Some("fused_embeds"),
-            Self::Prefill | Self::Decoder => None,
+            Self::Vision => &["image_embeds"],
+            Self::Text => &["text_embeds"],
+            Self::Fusion => &["fused_embeds", "multimodal_embeds"],
+            Self::Embed | Self::Encoder | Self::Prefill | Self::Decoder => &[],
         }
     }
 

@@ -42,6 +42,19 @@ impl Value {
         Self::owned(&[1], vec![value])
     }
 
+    /// A tensor of ones, or of true, of a type that masks have: int64, bool or a float.
+    ///
+    /// # Errors
+    /// When ONNX Runtime refuses to make it.
+    pub fn ones(dtype: DataType, shape: &[usize]) -> Result<Self, OnnxError> {
+        let size = shape.iter().product();
+        match dtype {
+            DataType::I64 => Self::owned(shape, vec![1_i64; size]),
+            DataType::Bool => Self::owned(shape, vec![true; size]),
+            _ => Self::from_f32(dtype, shape, vec![1.0; size]),
+        }
+    }
+
     /// A tensor of zeros; without elements if an axis has size 0.
     ///
     /// # Errors
@@ -108,6 +121,14 @@ impl Value {
         if self.dtype() == dtype {
             return Ok(self);
         }
+        Self::from_f32(dtype, &self.shape(), self.to_f32()?.into_owned())
+    }
+
+    /// A copy of the tensor with floats of type `dtype`.
+    ///
+    /// # Errors
+    /// When its elements are no floats, or memory ran out.
+    pub fn to_float(&self, dtype: DataType) -> Result<Self, OnnxError> {
         Self::from_f32(dtype, &self.shape(), self.to_f32()?.into_owned())
     }
 

@@ -168,9 +168,11 @@ impl OpenPart {
         let images = self.pending.iter().filter_map(|row| row.image.as_ref());
         let new: Vec<_> =
             images.filter(|(hash, _)| !self.features.contains_key(hash) && listed.insert(*hash)).collect();
-        let Some((_, first)) = new.first() else { return Ok(Vec::new()) };
-        let pixels: Vec<&[f32]> = new.iter().map(|(_, pixels)| pixels.data.as_slice()).collect();
-        let features = engine.encode_images(&pixels, first.height as usize, first.width as usize)?;
+        if new.is_empty() {
+            return Ok(Vec::new());
+        }
+        let pixels: Vec<_> = new.iter().map(|(_, pixels)| pixels).collect();
+        let features = engine.encode_images(&pixels)?;
         Ok(new.iter().map(|(hash, _)| *hash).zip(features).collect())
     }
 

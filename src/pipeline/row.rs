@@ -125,8 +125,8 @@ async fn fetch_uri(stages: &Stages<'_>, uri: &str, base: &Location, turn: &mut T
 
 /// Room for a row's encoded bytes and its pixel values. What decoding needs in between lives in one worker at a time.
 async fn take_room(stages: &Stages<'_>, turn: &mut Turn, encoded_bytes: usize) -> Room {
-    let (height, width) = stages.processor.as_ref().and_then(|processor| processor.output_size()).unwrap_or((0, 0));
-    let pixel_bytes = 3 * height as usize * width as usize * size_of::<f32>();
+    let values = stages.processor.as_ref().and_then(|processor| processor.most_values()).unwrap_or(0);
+    let pixel_bytes = values * size_of::<f32>();
     stages.metrics.fetch.waiting_for_output_async(turn.take(encoded_bytes.saturating_add(pixel_bytes))).await
 }
 

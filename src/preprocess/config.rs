@@ -1,10 +1,12 @@
 //! `preprocessor_config.json` in, a validated [`ImageProcessor`] out. A key that would change pixels and is not supported
 //! is refused here; keys that change nothing are ignored.
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
+use super::keys::{Keys, missing, number};
 use super::normalize::Normalizer;
 use super::resample::{self, Filter, Window};
+use super::tiles::Tiling;
 use super::{PixelValues, RgbImage};
 
 const HALF: [f64; 3] = [0.5; 3];
@@ -12,26 +14,6 @@ const IMAGENET_MEAN: [f64; 3] = [0.485, 0.456, 0.406];
 const IMAGENET_STD: [f64; 3] = [0.229, 0.224, 0.225];
 const OPENAI_MEAN: [f64; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
 const OPENAI_STD: [f64; 3] = [0.268_629_54, 0.261_302_58, 0.275_777_11];
-
-/// Keys that mean a step which is not implemented here, unless they are null or false.
-const UNSUPPORTED: [&str; 12] = [
-    "crop_pct",
-    "include_top",
-    "max_image_size",
-    "max_num_patches",
-    "offset",
-    "pad_size",
-    "patch_size",
-    "rescale_offset",
-    "size_divisibility",
-    "size_divisor",
-    "use_square_size",
-    "image_grid_pinpoints",
-];
-
-/// `do_*` keys that are understood, or that change no pixel.
-const SWITCHES: [&str; 6] =
-    ["do_resize", "do_center_crop", "do_rescale", "do_normalize", "do_convert_rgb", "do_reduce_labels"];
 
 /// Why a `preprocessor_config.json` cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -62,7 +44,7 @@ pub enum ConfigError {
 
 /// The size to resize to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Size {
+pub(super) enum Size {
     /// Exactly this, whatever the aspect ratio.
     Exact { height: u32, width: u32 },
     /// The short side becomes this, the long side follows, but not beyond the second number (then both shrink).
@@ -72,21 +54,21 @@ enum Size {
 }
 
 /// What a named image processor of transformers does where the configuration is silent.
-struct Defaults {
-    size: Size,
+pub(super) struct Defaults {
+    pub(super) size: Size,
     /// A bare integer is a short side, not a square.
-    integer_is_shortest: bool,
+    pub(super) integer_is_shortest: bool,
     /// Both shortest and longest edge: the class looks at the shortest only.
-    ignores_longest: bool,
-    filter: Filter,
-    crop: Option<u32>,
-    mean: [f64; 3],
-    std: [f64; 3],
+    pub(super) ignores_longest: bool,
+    pub(super) filter: Filter,
+    pub(super) crop: Option<u32>,
+    pub(super) mean: [f64; 3],
+    pub(super) std: [f64; 3],
 }
 
 impl Defaults {
     /// The defaults of a class of transformers 4.57.6, named without `ImageProcessor`, `Fast` or `FeatureExtractor`.
-    fn of(class: &str) -> Option<Self> {
+    pub(super) fn of(class: &str) -> Option<Self> {
         let square = |side, filter, crop| Self {
             size: Size::Exact { height: side, width: side },
             integer_is_shortest: false,
@@ -109,6 +91,7 @@ impl Defaults {
                 ignores_longest: true,
                 ..openai(square(224, Filter::Bicubic, Some(224)))
             },
+            class if Tiling::is_for(class) => square(364, Filter::Lanczos, None),
             _ => return None,
         })
     }
@@ -117,6 +100,7 @@ impl Defaults {
 /// A validated `preprocessor_config.json`: what happens to every image before the model.
 #[derive(Debug, Clone)]
 pub struct ImageProcessor {
+    tiling: Option<Tiling>,
     resize: Option<(Size, Filter)>,
     /// Height and width.
     crop: Option<(u32, u32)>,
@@ -136,25 +120,30 @@ impl ImageProcessor {
     pub fn from_config(config: &Value) -> Result<Self, ConfigError> {
         let config = config.get("image_processor").filter(|inner| inner.is_object()).unwrap_or(config);
         let Some(config) = config.as_object() else {
-            return Err(invalid("(file)", "a JSON object", config));
+            return Err(ConfigError::invalid("(file)", "a JSON object", config));
         };
-        refuse_unsupported(config)?;
         let keys = Keys(config);
+        let cuts = keys.class()?.is_some_and(Tiling::is_for);
+        keys.refuse_unsupported(if cuts { &Tiling::KEYS } else { &[] })?;
         let defaults = keys.defaults()?;
         let defaults = defaults.as_ref();
-
-        let resize = if keys.flag("do_resize", true)? {
+        let filter = match keys.get("resample") {
+            Some(id) => Some(id.as_u64().and_then(Filter::from_id).ok_or_else(|| {
+                let expected = "0 nearest, 1 lanczos, 2 bilinear, 3 bicubic, 4 box or 5 hamming";
+                ConfigError::invalid("resample", expected, id)
+            })?),
+            None => defaults.map(|d| d.filter),
+        };
+        let tiling = match filter.filter(|_| cuts) {
+            Some(filter) => Some(Tiling::from_keys(&keys, filter)?),
+            None => None,
+        };
+        let resize = if tiling.is_none() && keys.flag("do_resize", true)? {
             let size = match keys.get("size") {
                 Some(size) => Keys::size(size, defaults)?,
                 None => defaults.map(|d| d.size).ok_or_else(|| missing("size"))?,
             };
-            let filter = match keys.get("resample") {
-                Some(id) => id.as_u64().and_then(Filter::from_id).ok_or_else(|| {
-                    invalid("resample", "0 nearest, 1 lanczos, 2 bilinear, 3 bicubic, 4 box or 5 hamming", id)
-                })?,
-                None => defaults.map(|d| d.filter).ok_or_else(|| missing("resample"))?,
-            };
-            Some((size, filter))
+            Some((size, filter.ok_or_else(|| missing("resample"))?))
         } else {
             None
         };
@@ -168,13 +157,21 @@ impl ImageProcessor {
             _ if !crops => None,
             Some(size) => match Keys::size_as("crop_size", size, None)? {
                 Size::Exact { height, width } => Some((height, width)),
-                _ => return Err(invalid("crop_size", "an integer or {\"height\": .., \"width\": ..}", size)),
+                _ => {
+                    return Err(ConfigError::invalid(
+                        "crop_size",
+                        "an integer or {\"height\": .., \"width\": ..}",
+                        size,
+                    ));
+                }
             },
             None => Some(defaults.and_then(|d| d.crop).map(|side| (side, side)).ok_or_else(|| missing("crop_size"))?),
         };
         let rescale = if keys.flag("do_rescale", true)? {
             Some(match keys.get("rescale_factor") {
-                Some(value) => number(value).ok_or_else(|| invalid("rescale_factor", "a finite number", value))?,
+                Some(value) => {
+                    number(value).ok_or_else(|| ConfigError::invalid("rescale_factor", "a finite number", value))?
+                }
                 None => 1.0 / 255.0,
             })
         } else {
@@ -191,11 +188,14 @@ impl ImageProcessor {
         } else {
             None
         };
-        Ok(Self { resize, crop, rescale, mean_std, normalizer: Normalizer::new(rescale, mean_std) })
+        Ok(Self { tiling, resize, crop, rescale, mean_std, normalizer: Normalizer::new(rescale, mean_std) })
     }
 
-    /// Height and width of every output, if they do not depend on the image.
+    /// Height and width of every output (of every tile), if they do not depend on the image.
     pub fn output_size(&self) -> Option<(u32, u32)> {
+        if let Some(tiling) = &self.tiling {
+            return Some((tiling.side, tiling.side));
+        }
         match (self.crop, self.resize) {
             (Some(size), _) => Some(size),
             (None, Some((Size::Exact { height, width }, _))) => Some((height, width)),
@@ -203,8 +203,17 @@ impl ImageProcessor {
         }
     }
 
+    /// The most values an image becomes, if that does not depend on the image.
+    pub fn most_values(&self) -> Option<usize> {
+        let (height, width) = self.output_size()?;
+        Some(3 * height as usize * width as usize * self.tiling.as_ref().map_or(1, Tiling::most_tiles))
+    }
+
     /// Resizes, crops around the centre (padding with black what the image does not cover), rescales and normalises.
     pub fn process(&self, image: &RgbImage) -> PixelValues {
+        if let Some(tiling) = &self.tiling {
+            return tiling.process(image, &self.normalizer);
+        }
         let (resized, filter) = match self.resize {
             Some((size, filter)) => (size.of(image.height, image.width), filter),
             None => ((image.height, image.width), Filter::Nearest),
@@ -221,6 +230,7 @@ impl ImageProcessor {
     /// sizes are height x width.
     pub fn describe(&self) -> String {
         let mut steps = Vec::new();
+        steps.extend(self.tiling.as_ref().map(Tiling::describe));
         if let Some((size, filter)) = self.resize {
             let size = match size {
                 Size::Exact { height, width } => format!("{height}x{width}"),
@@ -242,6 +252,12 @@ impl ImageProcessor {
             steps.push(format!("mean {mean:?} std {std:?}"));
         }
         if steps.is_empty() { "nothing".to_owned() } else { steps.join(", ") }
+    }
+}
+
+impl ConfigError {
+    pub(super) fn invalid(key: &str, expected: &str, found: &Value) -> Self {
+        Self::Invalid { key: key.to_owned(), expected: expected.to_owned(), found: found.to_string() }
     }
 }
 
@@ -274,120 +290,4 @@ fn overlap(have: u32, wanted: u32) -> (usize, usize, usize) {
     let start = offset.max(0);
     let end = (offset + i64::from(wanted)).min(i64::from(have));
     (start as usize, (end - start).max(0) as usize, (start - offset) as usize)
-}
-
-/// The configuration's keys, with null meaning absent, as in transformers.
-struct Keys<'a>(&'a Map<String, Value>);
-
-impl Keys<'_> {
-    fn get(&self, key: &str) -> Option<&Value> {
-        self.0.get(key).filter(|value| !value.is_null())
-    }
-
-    fn flag(&self, key: &str, default: bool) -> Result<bool, ConfigError> {
-        self.get(key).map_or(Ok(default), |value| value.as_bool().ok_or_else(|| invalid(key, "true or false", value)))
-    }
-
-    fn defaults(&self) -> Result<Option<Defaults>, ConfigError> {
-        let Some((key, value)) =
-            ["image_processor_type", "feature_extractor_type"].into_iter().find_map(|key| Some((key, self.get(key)?)))
-        else {
-            return Ok(None);
-        };
-        let class = value.as_str().unwrap_or_default().trim_end_matches("Fast");
-        let class = class.strip_suffix("ImageProcessor").or_else(|| class.strip_suffix("FeatureExtractor"));
-        let known = "the ImageProcessor of ViT, DeiT, CLIP, Blip, Siglip, Bit, Pvt or Llava";
-        class.and_then(Defaults::of).map(Some).ok_or_else(|| invalid(key, known, value))
-    }
-
-    fn size(value: &Value, defaults: Option<&Defaults>) -> Result<Size, ConfigError> {
-        let size = Self::size_as("size", value, defaults)?;
-        match (size, defaults) {
-            (Size::Shortest(short, Some(_)), Some(d)) if d.ignores_longest => Ok(Size::Shortest(short, None)),
-            (Size::Exact { .. }, _) | (_, None) => Ok(size),
-            (Size::Shortest(..), Some(d)) if d.integer_is_shortest => Ok(size),
-            _ => Err(invalid(
-                "size",
-                "{\"height\": .., \"width\": ..}, which is all that this image_processor_type takes",
-                value,
-            )),
-        }
-    }
-
-    /// A size in any of the forms that transformers knows.
-    fn size_as(key: &str, value: &Value, defaults: Option<&Defaults>) -> Result<Size, ConfigError> {
-        const EXPECTED: &str = "an integer, {\"height\", \"width\"}, {\"shortest_edge\"}, {\"longest_edge\"} or \
-                                {\"shortest_edge\", \"longest_edge\"}, in pixels from 1 to 65535";
-        let wrong = || invalid(key, EXPECTED, value);
-        let side = |value: &Value| {
-            value
-                .as_u64()
-                .and_then(|side| u32::try_from(side).ok())
-                .filter(|side| (1..=65535).contains(side))
-                .ok_or_else(wrong)
-        };
-        if let Some(sides) = value.as_object() {
-            let edge = |name: &str| sides.get(name).map(side).transpose();
-            let edges = (edge("height")?, edge("width")?, edge("shortest_edge")?, edge("longest_edge")?);
-            return match (edges, sides.len()) {
-                ((Some(height), Some(width), None, None), 2) => Ok(Size::Exact { height, width }),
-                ((None, None, Some(short), None), 1) => Ok(Size::Shortest(short, None)),
-                ((None, None, Some(short), Some(long)), 2) if short < long => Ok(Size::Shortest(short, Some(long))),
-                ((None, None, None, Some(long)), 1) => Ok(Size::Longest(long)),
-                _ => Err(wrong()),
-            };
-        }
-        if let Some([height, width]) = value.as_array().map(Vec::as_slice) {
-            return Ok(Size::Exact { height: side(height)?, width: side(width)? });
-        }
-        let side = side(value)?;
-        let shortest = key == "size" && defaults.is_some_and(|d| d.integer_is_shortest);
-        if key == "size" && defaults.is_none() {
-            // Square for some classes and a short side for others.
-            return Err(invalid(key, "an object with named sides, since image_processor_type is missing", value));
-        }
-        Ok(if shortest { Size::Shortest(side, None) } else { Size::Exact { height: side, width: side } })
-    }
-
-    fn triple(
-        &self,
-        key: &str,
-        default: Option<[f64; 3]>,
-        valid: impl Fn(f64) -> bool,
-        expected: &str,
-    ) -> Result<[f64; 3], ConfigError> {
-        let Some(value) = self.get(key) else { return default.ok_or_else(|| missing(key)) };
-        let wrong = || invalid(key, expected, value);
-        let one = |value: &Value| number(value).filter(|value| valid(*value)).ok_or_else(wrong);
-        match value.as_array().map(Vec::as_slice) {
-            Some([r, g, b]) => Ok([one(r)?, one(g)?, one(b)?]),
-            Some(_) => Err(wrong()),
-            None => Ok([one(value)?; 3]),
-        }
-    }
-}
-
-fn refuse_unsupported(config: &Map<String, Value>) -> Result<(), ConfigError> {
-    for (key, value) in config {
-        let off = matches!(value, Value::Null | Value::Bool(false));
-        let switch = key.starts_with("do_") && !SWITCHES.contains(&key.as_str());
-        let layout = matches!(key.as_str(), "data_format" | "input_data_format") && value != "channels_first";
-        if !off && (switch || layout || UNSUPPORTED.contains(&key.as_str())) {
-            return Err(ConfigError::Unsupported { key: key.clone(), found: value.to_string() });
-        }
-    }
-    Ok(())
-}
-
-fn number(value: &Value) -> Option<f64> {
-    value.as_f64().filter(|value| value.is_finite() && (*value as f32).is_finite())
-}
-
-fn invalid(key: &str, expected: &str, found: &Value) -> ConfigError {
-    ConfigError::Invalid { key: key.to_owned(), expected: expected.to_owned(), found: found.to_string() }
-}
-
-fn missing(key: &str) -> ConfigError {
-    let expected = "a value, since there is no known image_processor_type to take the default from".to_owned();
-    ConfigError::Invalid { key: key.to_owned(), expected, found: "nothing".to_owned() }
 }

@@ -19,14 +19,17 @@ mod config;
 mod decode;
 mod gif;
 mod jpeg;
+mod keys;
 mod normalize;
 mod orientation;
 mod png;
 mod resample;
+mod tiles;
 
 pub use config::{ConfigError, ImageProcessor};
 pub use decode::{DecodeLimits, decode};
 pub use resample::Filter;
+pub use tiles::TileGrid;
 
 /// The version of everything in this module, part of the caption and embedding fingerprints. To be raised whenever any
 /// pixel of any supported image may come out differently.
@@ -46,10 +49,19 @@ pub struct RgbImage {
 /// What a vision model takes, for one image.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PixelValues {
-    /// `[3, height, width]` f32 RGB, rescaled and normalised.
+    /// `[3, height, width]` f32 RGB, rescaled and normalised; `[tiles, 3, height, width]` of an image that is cut up.
     pub data: Vec<f32>,
-    /// Rows.
+    /// Rows, of each tile.
     pub height: u32,
-    /// Columns.
+    /// Columns, of each tile.
     pub width: u32,
+    /// How the image was cut up; `None` by preprocessing that never does.
+    pub grid: Option<TileGrid>,
+}
+
+impl PixelValues {
+    /// How many pictures stand for the image.
+    pub fn tiles(&self) -> usize {
+        self.grid.map_or(1, TileGrid::tiles)
+    }
 }

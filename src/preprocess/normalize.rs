@@ -50,6 +50,6 @@ impl Normalizer {
                 }
             }
         }
-        PixelValues { data, height, width }
+        PixelValues { data, height, width, grid: None }
     }
 }

@@ -8,6 +8,7 @@ use nightcap::engine::{
     Engine, EngineOptions, Finish, GenerationOverrides, GenerationSettings, ImageFeatures, RowInput, RowOutput,
 };
 use nightcap::model::ModelDirectory;
+use nightcap::preprocess::{PixelValues, TileGrid};
 use nightcap::row_error::{ErrorKind, Stage};
 use serde::Deserialize;
 
@@ -20,7 +21,7 @@ pub(crate) fn tiny_model() -> PathBuf {
 }
 
 /// Pixels of test image `seed`, `[3, 32, 32]`; the same formula as in `make_tiny_model.py`.
-pub(crate) fn pixels(seed: u64) -> Vec<f32> {
+pub(crate) fn pixels(seed: u64) -> PixelValues {
     let mut state = seed * 7919 + 17;
     let mut uniform = || {
         state = (state * 1_664_525 + 1_013_904_223) % (1 << 32);
@@ -36,7 +37,12 @@ pub(crate) fn pixels(seed: u64) -> Vec<f32> {
             }
         }
     }
-    pixels
+    picture(pixels, SIDE as u32)
+}
+
+/// `data` as a picture of `side` x `side`.
+pub(crate) fn picture(data: Vec<f32>, side: u32) -> PixelValues {
+    PixelValues { data, height: side, width: side, grid: None }
 }
 
 #[derive(Deserialize)]
@@ -77,9 +83,8 @@ fn engine(overrides: &GenerationOverrides) -> Engine {
     Engine::load(&directory, options).unwrap()
 }
 
-fn encode(engine: &mut Engine, images: &[Vec<f32>]) -> Vec<Arc<ImageFeatures>> {
-    let slices: Vec<&[f32]> = images.iter().map(Vec::as_slice).collect();
-    engine.encode_images(&slices, SIDE, SIDE).unwrap()
+fn encode(engine: &mut Engine, images: &[PixelValues]) -> Vec<Arc<ImageFeatures>> {
+    engine.encode_images(&images.iter().collect::<Vec<_>>()).unwrap()
 }
 
 fn inputs(engine: &mut Engine, rows: &[(Option<u64>, Option<&str>)]) -> Vec<RowInput> {
@@ -207,7 +212,7 @@ fn a_row_with_nan_fails_alone() {
     let mut rows_in = inputs(&mut engine, &rows);
     let clean = engine.run(&rows_in).unwrap();
     let mut bad = pixels(2);
-    bad[100] = f32::NAN;
+    bad.data[100] = f32::NAN;
     rows_in[2].image = Some(encode(&mut engine, &[bad]).remove(0));
     let outputs = engine.run(&rows_in).unwrap();
     let error = outputs[2].as_ref().unwrap_err();
@@ -250,7 +255,7 @@ fn what_is_not_asked_for_is_not_computed() {
     assert!(output.image_embedding.is_some() && output.image_text_similarity.is_some());
 
     let mut texts = Engine::load(&directory, EngineOptions { images: false, ..EngineOptions::default() }).unwrap();
-    assert!(texts.encode_images(&[&pixels(0)], SIDE, SIDE).is_err());
+    assert!(texts.encode_images(&[&pixels(0)]).is_err());
     let output = texts
         .run(&[RowInput { image: None, text: Some("a red bus".into()), ..RowInput::default() }])
         .unwrap()
@@ -262,9 +267,12 @@ fn what_is_not_asked_for_is_not_computed() {
 #[test]
 fn images_of_another_size_are_refused() {
     let mut engine = engine(&GenerationOverrides::default());
-    let error = engine.encode_images(&[&[0.0; 12]], SIDE, SIDE).unwrap_err();
-    assert!(error.what.contains("expected 3 x 32 x 32 = 3072 pixel values for each image, found 12"), "{error}");
-    assert!(engine.encode_images(&[&[0.0; 48]], 4, 4).is_err(), "the graph itself takes 32 x 32 only");
-    assert!(engine.encode_images(&[], SIDE, SIDE).unwrap().is_empty());
+    let error = engine.encode_images(&[&picture(vec![0.0; 12], 32)]).unwrap_err();
+    assert!(error.what.contains("expected 1 x 3 x 32 x 32 = 3072 pixel values, found 12"), "{error}");
+    assert!(engine.encode_images(&[&picture(vec![0.0; 48], 4)]).is_err(), "the graph itself takes 32 x 32 only");
+    let tiles = PixelValues { grid: Some(TileGrid { rows: 1, columns: 2 }), ..picture(vec![0.0; 9216], 32) };
+    let error = engine.encode_images(&[&tiles]).unwrap_err();
+    assert!(error.what.contains("takes one picture of each image, but preprocessing gives 3 tiles"), "{error}");
+    assert!(engine.encode_images(&[]).unwrap().is_empty());
     assert!(engine.run(&[]).unwrap().is_empty());
 }

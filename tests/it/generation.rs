@@ -7,7 +7,7 @@ use nightcap::engine::{
     Caption, EarlyStopping, Engine, EngineOptions, GenerationOverrides, GenerationSettings, RowInput, StrategyName,
 };
 use nightcap::model::{ModelDirectory, inspect};
-use nightcap::preprocess::{DecodeLimits, ImageProcessor, decode};
+use nightcap::preprocess::{DecodeLimits, ImageProcessor, PixelValues, decode};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -52,16 +52,16 @@ fn strings(value: &Value) -> Vec<String> {
 }
 
 /// The photographs' pixel values, which must be those that the golden tokens were made of.
-fn photographs(folder: &Path, goldens: &Value, model: &str) -> Vec<Vec<f32>> {
+fn photographs(folder: &Path, goldens: &Value, model: &str) -> Vec<PixelValues> {
     let directory = ModelDirectory::open(folder, None).or_else(|_| ModelDirectory::open(folder, Some("fp16"))).unwrap();
     let processor = ImageProcessor::from_config(&directory.preprocessor().unwrap().value).unwrap();
     let probes = goldens["models"][model]["pixels"].as_array().unwrap();
     let photos = strings(&goldens["photos"]).into_iter().zip(probes).map(|(name, probes)| {
         let bytes = std::fs::read(repo("sample_data/photos").join(&name)).unwrap();
         let image = decode(&bytes, DecodeLimits { max_image_pixels: 100_000_000 }).unwrap();
-        let pixels = processor.process(&image).data;
+        let pixels = processor.process(&image);
         for (place, probe) in [0, 517, 1500, 2222, 3071].into_iter().zip(probes.as_array().unwrap()) {
-            assert!((f64::from(pixels[place]) - probe.as_f64().unwrap()).abs() < 1e-5, "{name} at {place}");
+            assert!((f64::from(pixels.data[place]) - probe.as_f64().unwrap()).abs() < 1e-5, "{name} at {place}");
         }
         pixels
     });
@@ -108,11 +108,10 @@ fn engine(folder: &Path, precision: Option<&str>, overrides: &GenerationOverride
 }
 
 /// The caption of every image, in batches of `size`; the row's key is its number.
-fn captions(engine: &mut Engine, images: &[Vec<f32>], size: usize) -> Vec<Caption> {
+fn captions(engine: &mut Engine, images: &[PixelValues], size: usize) -> Vec<Caption> {
     let mut captions = Vec::new();
     for chunk in images.chunks(size) {
-        let pixels: Vec<&[f32]> = chunk.iter().map(Vec::as_slice).collect();
-        let features = engine.encode_images(&pixels, 32, 32).unwrap();
+        let features = engine.encode_images(&chunk.iter().collect::<Vec<_>>()).unwrap();
         let first = captions.len() as u64;
         let rows = features.into_iter().zip(first..);
         let rows: Vec<_> = rows.map(|(image, key)| RowInput { image: Some(image), text: None, key }).collect();
@@ -198,7 +197,7 @@ fn draws_depend_on_seed_and_key_and_not_on_the_batch() {
     let goldens = goldens();
     let folder = fixture("trocr");
     let images = photographs(&folder, &goldens, "trocr");
-    let sample = |seed, size, images: &[Vec<f32>]| {
+    let sample = |seed, size, images: &[PixelValues]| {
         let strategy = Some(StrategyName::Sample);
         let overrides =
             GenerationOverrides { strategy, seed: Some(seed), top_k: Some(20), ..GenerationOverrides::default() };

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use nightcap::engine::{
-    BeamSettings, EarlyStopping, Engine, EngineOptions, GenerationOverrides, GenerationSettings, RowInput, Strategy,
-    StrategyName,
+    BeamSettings, EarlyStopping, Engine, EngineOptions, GenerationOverrides, GenerationSettings, Prompt, RowInput,
+    Strategy, StrategyName,
 };
 use nightcap::model::{ModelDirectory, ModelError, Role, inspect};
 use tempfile::TempDir;
@@ -145,27 +145,20 @@ fn an_input_without_its_producer_is_named() {
 #[test]
 fn an_unknown_input_is_named() {
     let copy = copy(&[]);
-    write(&copy, "nightcap.toml", "[graphs]\nfusion = \"text_model.onnx\"\n");
+    write(&copy, "nightcap.toml", "[graphs]\ntext = \"vision_model.onnx\"\n");
     insta::assert_snapshot!(refusal(&copy, None), @r#"
     the model directory DIR cannot run:
-    text_model.onnx: nothing feeds input "input_ids" (int64 [batch, text_length])
-      hint: bind it in nightcap.toml: [bind] "fusion.input_ids" = "ROLE.OUTPUT"
-    text_model.onnx: nothing feeds input "attention_mask" (int64 [batch, text_length])
-      hint: bind it in nightcap.toml: [bind] "fusion.attention_mask" = "ROLE.OUTPUT"
-    decoder_with_past_model.onnx: input "encoder_hidden_states": it is fed by fusion.encoder_hidden_states, but text_model.onnx has no output "encoder_hidden_states"
-      hint: known are last_hidden_state, text_embeds
-    text_model.onnx: no graph uses its outputs (last_hidden_state, text_embeds), and there is no "fused_embeds" among them
+    vision_model.onnx: nothing feeds input "pixel_values" (float32 [batch, 3, 32, 32])
+      hint: bind it in nightcap.toml: [bind] "text.pixel_values" = "ROLE.OUTPUT"
     "#);
 }
 
 #[test]
-fn decoder_inputs_that_are_not_supported_yet_are_named() {
+fn a_decoder_without_logits_is_named() {
     let copy = copy(&["decoder_with_past_model.onnx"]);
     write(&copy, "nightcap.toml", "[graphs]\ndecoder = \"text_model.onnx\"\n");
     insta::assert_snapshot!(refusal(&copy, None), @r#"
     the model directory DIR cannot run:
-    text_model.onnx: input "attention_mask" (int64 [batch, text_length]) of a decoder is not supported yet
-      hint: export the decoder without it
     text_model.onnx: expected an output "logits", float [batch, tokens, vocabulary]; found last_hidden_state, text_embeds
     "#);
 }
@@ -226,19 +219,19 @@ fn bindings_are_checked_for_type_and_rank() {
 }
 
 #[test]
-fn a_layout_of_another_family_is_not_supported_yet() {
-    let copy = copy(&["vision_model.onnx", "text_model.onnx", "fusion.onnx"]);
-    write(&copy, "vision_encoder.onnx", "");
+fn a_directory_whose_graphs_do_not_say_what_they_do_is_refused() {
+    let copy = copy(&["vision_model.onnx", "text_model.onnx", "fusion.onnx", "decoder_with_past_model.onnx"]);
+    write(&copy, "policy.onnx", "");
     insta::assert_snapshot!(refusal(&copy, None), @"
     the model directory DIR cannot run:
-    .: this layout of graphs is not supported yet; found decoder_with_past_model.onnx, vision_encoder.onnx
-      hint: supported are vision_model.onnx, encoder_model.onnx, text_model.onnx, fusion.onnx, decoder_model.onnx, decoder_with_past_model.onnx, decoder_model_merged.onnx (in the directory or its onnx/ folder, with a precision suffix if one is asked for); graphs that do the same under other names can be named in nightcap.toml
+    .: no graph has a name that says what it does; found policy.onnx
+      hint: supported are vision_model.onnx, vision_encoder.onnx, encoder_model.onnx, text_model.onnx, fusion.onnx, multimodal_encoder.onnx, embed_tokens.onnx, decoder_model.onnx, decoder_with_past_model.onnx, decoder_model_merged.onnx, multimodal_decoder.onnx (in the directory or its onnx/ folder, with a precision suffix if one is asked for); graphs that do the same under other names can be named in nightcap.toml
     ");
     let empty = tempfile::tempdir().unwrap();
     insta::assert_snapshot!(refusal(&empty, None), @"
     the model directory DIR cannot run:
     .: no .onnx file in this directory or its onnx/ folder
-      hint: supported are vision_model.onnx, encoder_model.onnx, text_model.onnx, fusion.onnx, decoder_model.onnx, decoder_with_past_model.onnx, decoder_model_merged.onnx (in the directory or its onnx/ folder, with a precision suffix if one is asked for); graphs that do the same under other names can be named in nightcap.toml
+      hint: supported are vision_model.onnx, vision_encoder.onnx, encoder_model.onnx, text_model.onnx, fusion.onnx, multimodal_encoder.onnx, embed_tokens.onnx, decoder_model.onnx, decoder_with_past_model.onnx, decoder_model_merged.onnx, multimodal_decoder.onnx (in the directory or its onnx/ folder, with a precision suffix if one is asked for); graphs that do the same under other names can be named in nightcap.toml
     ");
 }
 
@@ -285,7 +278,7 @@ fn directories_with_fewer_roles_load_and_run() {
         let options =
             EngineOptions { threads: 1, generation, caption_similarity: true, wants_fused: true, images: true };
         let mut engine = Engine::load(&directory, options).unwrap();
-        let image = directory.takes_images().then(|| engine.encode_images(&[&image], 32, 32).unwrap().remove(0));
+        let image = directory.takes_images().then(|| engine.encode_images(&[&image]).unwrap().remove(0));
         engine
             .run(&[RowInput { image, text: Some("a red bus".into()), ..RowInput::default() }])
             .unwrap()
@@ -345,7 +338,7 @@ fn generation_settings_come_from_the_files_and_then_the_job() {
         GenerationSettings::resolve(&ModelDirectory::open(copy.path(), None).unwrap(), overrides)
     };
     let plain = resolve(&GenerationOverrides::default()).unwrap();
-    assert_eq!((plain.max_new_tokens, plain.decoder_start_token_id), (12, 2));
+    assert_eq!((plain.max_new_tokens, &plain.prompt), (12, &Prompt::Tokens(vec![2])));
     assert_eq!(plain.eos_token_ids, [3]);
     let shorter = resolve(&GenerationOverrides { max_new_tokens: Some(5), ..GenerationOverrides::default() }).unwrap();
     assert_eq!(shorter.max_new_tokens, 5);
@@ -385,11 +378,12 @@ fn generation_settings_come_from_the_files_and_then_the_job() {
     assert!(said.contains("seed has no effect on strategy = \"beam\""), "{said}");
     let prompt = GenerationOverrides { prompt: Some("a red bus".into()), ..GenerationOverrides::default() };
     let prompted = resolve(&prompt).unwrap();
-    assert_eq!((prompted.prompt_token_ids.len(), prompted.max_new_tokens), (3, 5), "max_length counts the prompt");
+    let Prompt::Tokens(tokens) = &prompted.prompt else { panic!("{:?}", prompted.prompt) };
+    assert_eq!((tokens.len(), prompted.max_new_tokens), (4, 5), "max_length counts the prompt");
     assert_ne!(prompted.canonical(), files.canonical());
     let neutral = GenerationOverrides { strategy: Some(StrategyName::Greedy), ..GenerationOverrides::default() };
     let settings = resolve(&neutral).unwrap();
-    assert_eq!((settings.max_new_tokens, settings.decoder_start_token_id), (8, 2));
+    assert_eq!((settings.max_new_tokens, &settings.prompt), (8, &Prompt::Tokens(vec![2])));
     assert_eq!(settings.eos_token_ids, [3, 5]);
     let long = GenerationOverrides { max_new_tokens: Some(17), ..neutral.clone() };
     let said = resolve(&long).unwrap_err().to_string();

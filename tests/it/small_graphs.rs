@@ -8,6 +8,7 @@ use nightcap::engine::{
 };
 use nightcap::model::{ModelDirectory, Role};
 use nightcap::onnx::{GraphHeader, OnnxErrorKind, Port};
+use nightcap::preprocess::PixelValues;
 use nightcap::row_error::{ErrorKind, Stage};
 use tempfile::TempDir;
 
@@ -103,11 +104,15 @@ fn engine(folder: &TempDir) -> Engine {
     Engine::load(&directory, EngineOptions { threads: 1, generation, ..EngineOptions::default() }).unwrap()
 }
 
+/// A `3 x 1 x 4` image.
+fn picture(data: Vec<f32>) -> PixelValues {
+    PixelValues { data, height: 1, width: 4, grid: None }
+}
+
 /// A `3 x 1 x 4` image whose channels are all `pixels`.
 fn encode(engine: &mut Engine, images: &[[f32; 4]]) -> Vec<Arc<ImageFeatures>> {
-    let images: Vec<_> = images.iter().map(|pixels| pixels.repeat(3)).collect();
-    let images: Vec<_> = images.iter().map(Vec::as_slice).collect();
-    engine.encode_images(&images, 1, 4).unwrap()
+    let images: Vec<_> = images.iter().map(|pixels| picture(pixels.repeat(3))).collect();
+    engine.encode_images(&images.iter().collect::<Vec<_>>()).unwrap()
 }
 
 #[test]
@@ -247,9 +252,9 @@ fn an_output_with_another_batch_is_refused() {
     ]);
     let folder = directory(&[("vision_model.onnx", graph)]);
     let mut engine = engine(&folder);
-    let image = [0.0; 12];
-    assert_eq!(engine.encode_images(&[&image], 1, 4).unwrap()[0].embedding, Some(vec![0.0, 0.0]));
-    let error = engine.encode_images(&[&image, &image], 1, 4).unwrap_err();
+    let image = picture(vec![0.0; 12]);
+    assert_eq!(engine.encode_images(&[&image]).unwrap()[0].embedding, Some(vec![0.0, 0.0]));
+    let error = engine.encode_images(&[&image, &image]).unwrap_err();
     assert_eq!(error.kind, OnnxErrorKind::Run);
     assert!(error.what.contains("output \"image_embeds\" has shape [1, 2] for a batch of 2 rows"), "{error}");
 }
@@ -266,7 +271,7 @@ fn the_width_of_embeddings_must_be_known_and_kept() {
     let said = ModelDirectory::open(folder.path(), None).unwrap_err().to_string();
     assert!(said.contains("declares no width") && said.contains("projection_dim in config.json"), "{said}");
     std::fs::write(folder.path().join("config.json"), r#"{"projection_dim": 3}"#).unwrap();
-    let error = engine(&folder).encode_images(&[&[0.0; 12]], 1, 4).unwrap_err();
+    let error = engine(&folder).encode_images(&[&picture(vec![0.0; 12])]).unwrap_err();
     assert!(error.what.contains("expected \"image_embeds\" of shape [1, 3], found [1, 2]"), "{error}");
 }
 

@@ -1,0 +1,72 @@
+//! Tokens as vectors. In: tokens. Out: the vectors that stand for them in a prompt or in the decoder. The text graph of some
+//! models does this (`CoCa`), a graph of its own in others.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::model::{ModelDirectory, Producer, Role};
+use crate::onnx::{Graph, GraphOptions, Input, OnnxError, Outputs, Value};
+
+/// A graph with more than one user.
+#[derive(Debug, Clone)]
+pub(super) struct SharedGraph(Arc<Mutex<Graph>>);
+
+impl SharedGraph {
+    pub(super) fn new(graph: Graph) -> Self {
+        Self(Arc::new(Mutex::new(graph)))
+    }
+
+    pub(super) fn run<'a>(&self, inputs: Vec<(&'a str, Input<'a>)>) -> Result<Outputs, OnnxError> {
+        // a run leaves nothing behind that a panic could have spoilt
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).run(inputs)
+    }
+}
+
+/// The graph that turns tokens into vectors.
+#[derive(Debug)]
+pub(super) struct TokenEmbedder {
+    graph: SharedGraph,
+    inputs: Vec<(String, &'static str)>,
+    output: String,
+}
+
+impl TokenEmbedder {
+    /// What the decoder's graphs are fed by, if they take vectors; `text` is the opened text graph.
+    pub(super) fn open(
+        directory: &ModelDirectory,
+        options: GraphOptions,
+        text: Option<&SharedGraph>,
+    ) -> Result<Option<Self>, OnnxError> {
+        let decoders = [Role::Prefill, Role::Decoder].into_iter().flat_map(|role| directory.bindings().of(role));
+        let source = decoders.into_iter().find_map(|(_, producer)| match producer {
+            Producer::StepOutput(role, output) => Some((*role, output.clone())),
+            _ => None,
+        });
+        let Some((role, output)) = source else { return Ok(None) };
+        let Some(file) = directory.graph(role) else { return Ok(None) };
+        let graph = match text.filter(|_| role == Role::Text) {
+            Some(text) => text.clone(),
+            None => SharedGraph::new(Graph::open(&file.path, options)?),
+        };
+        let inputs = directory.bindings().of(role).iter().map(|(input, producer)| match producer {
+            Producer::Tokens(field) => (input.clone(), *field),
+            _ => (input.clone(), "input_ids"),
+        });
+        Ok(Some(Self { graph, inputs: inputs.collect(), output }))
+    }
+
+    /// `[rows, tokens, width]`; `tokens` are as many for every row.
+    pub(super) fn embed(&self, tokens: &[Vec<i64>]) -> Result<Value, OnnxError> {
+        let shape = [tokens.len(), tokens.first().map_or(0, Vec::len)];
+        let mut feeds = Vec::with_capacity(self.inputs.len());
+        for (input, field) in &self.inputs {
+            let size = shape[0] * shape[1];
+            let values = match *field {
+                "attention_mask" => vec![1; size],
+                "token_type_ids" => vec![0; size],
+                _ => tokens.concat(),
+            };
+            feeds.push((input.as_str(), Input::Owned(Value::from_i64(&shape, values)?)));
+        }
+        self.graph.run(feeds)?.take(&self.output, tokens.len())
+    }
+}

@@ -1,0 +1,147 @@
+//! One graph of the decoder. In: the tokens of a step and what else the model directory's bindings say feeds it. Out: its
+//! outputs. What is kept from step to step is [`super::decoder`]'s business.
+
+use super::embed::TokenEmbedder;
+use crate::model::{ModelDirectory, Producer, Role};
+use crate::onnx::{DataType, Graph, GraphOptions, Input, OnnxError, OnnxErrorKind, Outputs, Value};
+
+/// A decoder input that stays the same over all steps, and what feeds it.
+#[derive(Debug)]
+pub(super) struct Context {
+    pub(super) dtype: DataType,
+    pub(super) role: Role,
+    pub(super) output: String,
+}
+
+/// One graph that takes tokens and gives logits.
+#[derive(Debug)]
+pub(super) struct StepGraph {
+    graph: Graph,
+    inputs: Vec<StepInput>,
+}
+
+#[derive(Debug)]
+struct StepInput {
+    name: String,
+    dtype: DataType,
+    feed: Feed,
+}
+
+/// What feeds an input that is no state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Feed {
+    Tokens,
+    /// The tokens as vectors.
+    Embedded,
+    HasPast,
+    Positions,
+    /// Ones for all tokens so far.
+    Mask,
+    /// A place in [`Decoder::contexts`](super::decoder::Decoder).
+    Context(usize),
+    /// Ones for the states of that context.
+    Ones(usize),
+}
+
+/// What one run is about.
+#[derive(Debug)]
+pub(super) struct Step<'a> {
+    /// As many for every row.
+    pub(super) tokens: &'a [Vec<i64>],
+    /// How many tokens of each row went before these.
+    pub(super) past: usize,
+    /// The tokens as vectors, `[rows, tokens, width]`, if they are known already.
+    pub(super) embedded: Option<Value>,
+    /// In the order of [`Decoder::contexts`](super::decoder::Decoder).
+    pub(super) contexts: &'a [Value],
+}
+
+impl StepGraph {
+    /// Opens the graph of `role`, if there is one; adds what it attends to to `contexts`.
+    pub(super) fn open(
+        directory: &ModelDirectory,
+        role: Role,
+        options: GraphOptions,
+        contexts: &mut Vec<Context>,
+    ) -> Result<Option<Self>, OnnxError> {
+        let Some(file) = directory.graph(role) else { return Ok(None) };
+        let mut inputs = Vec::new();
+        for (input, producer) in directory.bindings().of(role) {
+            let Some(port) = file.header.input(input) else { continue };
+            let feed = match producer {
+                Producer::Step => Feed::Tokens,
+                Producer::StepOutput(..) => Feed::Embedded,
+                Producer::HasPast => Feed::HasPast,
+                Producer::Positions => Feed::Positions,
+                Producer::StepMask => Feed::Mask,
+                Producer::Output(role, output) => Feed::Context(place(contexts, port.dtype, *role, output)),
+                Producer::Ones(role, output) => {
+                    let known = contexts.iter().position(|known| known.role == *role && known.output == *output);
+                    Feed::Ones(known.unwrap_or_else(|| place(contexts, DataType::F32, *role, output)))
+                }
+                _ => continue,
+            };
+            inputs.push(StepInput { name: input.clone(), dtype: port.dtype, feed });
+        }
+        if !inputs.iter().any(|input| matches!(input.feed, Feed::Tokens | Feed::Embedded)) {
+            return Err(OnnxError::new(OnnxErrorKind::Load, &file.file, "has no input for the tokens of a step"));
+        }
+        Ok(Some(Self { graph: Graph::open(&file.path, options)?, inputs }))
+    }
+
+    /// Whether it takes several tokens at once where earlier states are given: it must be told which there are.
+    pub(super) fn takes_several(&self) -> bool {
+        self.inputs.iter().any(|input| matches!(input.feed, Feed::HasPast | Feed::Mask | Feed::Positions))
+    }
+
+    /// One run; `states` are further inputs by name.
+    pub(super) fn run(
+        &mut self,
+        mut step: Step<'_>,
+        embedder: Option<&TokenEmbedder>,
+        states: Vec<(&str, Input<'_>)>,
+    ) -> Result<Outputs, OnnxError> {
+        let (rows, tokens) = (step.tokens.len(), step.tokens.first().map_or(0, Vec::len));
+        let so_far = step.past + tokens;
+        let mut feeds = Vec::with_capacity(self.inputs.len() + states.len());
+        for input in &self.inputs {
+            let value = match input.feed {
+                Feed::Context(place) => Input::Shared(&step.contexts[place]),
+                Feed::Tokens => Input::Owned(Value::from_i64(&[rows, tokens], step.tokens.concat())?),
+                Feed::Embedded => {
+                    let embedded = match (step.embedded.take(), embedder) {
+                        (Some(embedded), _) => embedded,
+                        (None, Some(embedder)) => embedder.embed(step.tokens)?,
+                        (None, None) => {
+                            let what = format!("nothing gives {:?} the vectors of its tokens", input.name);
+                            return Err(OnnxError::new(OnnxErrorKind::Run, input.name.clone(), what));
+                        }
+                    };
+                    Input::Owned(embedded.into_float(input.dtype)?)
+                }
+                Feed::HasPast => Input::Owned(Value::from_bool(step.past > 0)?),
+                Feed::Positions => {
+                    let positions = (step.past..so_far).map(|position| position as i64).collect::<Vec<_>>();
+                    Input::Owned(Value::from_i64(&[rows, tokens], positions.repeat(rows))?)
+                }
+                Feed::Mask => Input::Owned(Value::ones(input.dtype, &[rows, so_far])?),
+                Feed::Ones(place) => {
+                    let states = step.contexts[place].shape().get(1).copied().unwrap_or(0);
+                    Input::Owned(Value::ones(input.dtype, &[rows, states])?)
+                }
+            };
+            feeds.push((input.name.as_str(), value));
+        }
+        feeds.extend(states);
+        self.graph.run(feeds)
+    }
+}
+
+fn place(contexts: &mut Vec<Context>, dtype: DataType, role: Role, output: &str) -> usize {
+    let known =
+        contexts.iter().position(|known| (known.dtype, known.role, known.output.as_str()) == (dtype, role, output));
+    known.unwrap_or_else(|| {
+        contexts.push(Context { dtype, role, output: output.to_owned() });
+        contexts.len() - 1
+    })
+}

@@ -1,0 +1,164 @@
+//! Images cut into tiles, as the image processors of Idefics3 and `SmolVLM` do it. In: a picture. Out: its tiles row by row,
+//! then the whole picture at the size of a tile.
+
+use serde_json::Value;
+
+use super::config::ConfigError;
+use super::keys::Keys;
+use super::normalize::Normalizer;
+use super::resample::{self, Filter, Window};
+use super::{PixelValues, RgbImage};
+
+/// No side becomes longer than this before it is cut up (`MAX_IMAGE_SIZE` in transformers).
+const LONGEST: u32 = 4096;
+
+/// How an image was cut up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TileGrid {
+    /// Rows of tiles; 0 if the image is one tile by itself.
+    pub rows: u32,
+    /// Columns of tiles; 0 if the image is one tile by itself.
+    pub columns: u32,
+}
+
+impl TileGrid {
+    /// How many pictures that makes, with the whole one.
+    pub fn tiles(self) -> usize {
+        self.rows as usize * self.columns as usize + 1
+    }
+}
+
+/// How images are cut up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Tiling {
+    /// The long side of every image before it is cut up.
+    longest: Option<u32>,
+    /// The sides of a tile.
+    pub(super) side: u32,
+    /// Whether it is cut up at all, or made one tile.
+    splits: bool,
+    pub(super) filter: Filter,
+}
+
+impl Tiling {
+    /// Keys that these image processors have beside the usual ones.
+    pub(super) const KEYS: [&str; 3] = ["max_image_size", "do_image_splitting", "do_pad"];
+
+    /// Whether images of `class` are cut up.
+    pub(super) fn is_for(class: &str) -> bool {
+        matches!(class, "SmolVLM" | "Idefics3")
+    }
+
+    pub(super) fn from_keys(keys: &Keys<'_>, filter: Filter) -> Result<Self, ConfigError> {
+        let edge = |key: &str, default: u32| match keys.get(key) {
+            None => Ok(default),
+            Some(value) => {
+                let edge = value.get("longest_edge").and_then(Value::as_u64).and_then(|edge| u32::try_from(edge).ok());
+                let expected = "{\"longest_edge\": ..}, in pixels from 1 to 65535";
+                edge.filter(|edge| (1..=65535).contains(edge)).ok_or_else(|| ConfigError::invalid(key, expected, value))
+            }
+        };
+        let longest = edge("size", 4 * 364)?;
+        Ok(Self {
+            longest: keys.flag("do_resize", true)?.then_some(longest),
+            side: edge("max_image_size", 364)?,
+            splits: keys.flag("do_image_splitting", true)?,
+            filter,
+        })
+    }
+
+    /// The most tiles that an image can become.
+    pub(super) fn most_tiles(&self) -> usize {
+        let across = self.longest.unwrap_or(LONGEST).min(LONGEST).div_ceil(self.side) as usize;
+        if self.splits { across * across + 1 } else { 1 }
+    }
+
+    pub(super) fn process(&self, image: &RgbImage, normalizer: &Normalizer) -> PixelValues {
+        let scaled = self.longest.map(|longest| self.scale(image, long_side(image, longest)));
+        let image = scaled.as_ref().unwrap_or(image);
+        let tile = (self.side, self.side);
+        if !self.splits {
+            return whole(vec![self.scale(image, tile)], TileGrid { rows: 0, columns: 0 }, normalizer);
+        }
+        let (height, width) = multiples(image, self.side);
+        let image = self.scale(image, (height, width));
+        let (rows, columns) = (height / self.side, width / self.side);
+        if (rows, columns) == (1, 1) {
+            return whole(vec![image], TileGrid { rows: 0, columns: 0 }, normalizer);
+        }
+        let mut pictures = Vec::with_capacity(rows as usize * columns as usize + 1);
+        for (row, column) in (0..rows).flat_map(|row| (0..columns).map(move |column| (row, column))) {
+            pictures.push(cut(&image, row * self.side, column * self.side, self.side));
+        }
+        pictures.push(self.scale(&image, tile));
+        whole(pictures, TileGrid { rows, columns }, normalizer)
+    }
+
+    /// For people.
+    pub(super) fn describe(&self) -> String {
+        let longest = self.longest.map_or(String::new(), |longest| format!("resize longest edge {longest}, "));
+        let cut = if self.splits { "cut into tiles of" } else { "resize" };
+        format!("{longest}{cut} {side}x{side} {filter}", side = self.side, filter = self.filter.name())
+    }
+
+    /// `image` at `height` x `width`.
+    fn scale(&self, image: &RgbImage, (height, width): (u32, u32)) -> RgbImage {
+        let window = Window { left: 0, top: 0, width: width as usize, height: height as usize };
+        let pixels = resample::resize(image, (width as usize, height as usize), self.filter, window);
+        RgbImage { width, height, pixels }
+    }
+}
+
+/// Height and width with a long side of `longest`; the short one is made even.
+fn long_side(image: &RgbImage, longest: u32) -> (u32, u32) {
+    let aspect = f64::from(image.width) / f64::from(image.height);
+    let even = |side: u32| side + side % 2;
+    let (height, width) = if image.width >= image.height {
+        (even((f64::from(longest) / aspect) as u32), longest)
+    } else {
+        (longest, even((f64::from(longest) * aspect) as u32))
+    };
+    let (height, width) = (height.max(1), width.max(1));
+    let aspect = f64::from(width) / f64::from(height);
+    if width >= height && width > LONGEST {
+        (((f64::from(LONGEST) / aspect) as u32).max(1), LONGEST)
+    } else if height > width && height > LONGEST {
+        (LONGEST, ((f64::from(LONGEST) * aspect) as u32).max(1))
+    } else {
+        (height, width)
+    }
+}
+
+/// Height and width as whole tiles: first the long side, then the short one that keeps the aspect ratio.
+fn multiples(image: &RgbImage, side: u32) -> (u32, u32) {
+    let aspect = f64::from(image.width) / f64::from(image.height);
+    let up = |length: u32| length.div_ceil(side).max(1) * side;
+    if image.width >= image.height {
+        let width = up(image.width);
+        (up((f64::from(width) / aspect) as u32), width)
+    } else {
+        let height = up(image.height);
+        (height, up((f64::from(height) * aspect) as u32))
+    }
+}
+
+/// The square of `side` pixels whose first is at `top`, `left`.
+fn cut(image: &RgbImage, top: u32, left: u32, side: u32) -> RgbImage {
+    let (stride, row_bytes) = (3 * image.width as usize, 3 * side as usize);
+    let mut pixels = Vec::with_capacity(row_bytes * side as usize);
+    for row in image.pixels.chunks_exact(stride).skip(top as usize).take(side as usize) {
+        let start = 3 * left as usize;
+        pixels.extend_from_slice(&row[start..start + row_bytes]);
+    }
+    RgbImage { width: side, height: side, pixels }
+}
+
+/// The tiles of one image, normalised.
+fn whole(tiles: Vec<RgbImage>, grid: TileGrid, normalizer: &Normalizer) -> PixelValues {
+    let (mut data, mut side) = (Vec::new(), (0, 0));
+    for tile in tiles {
+        side = (tile.width, tile.height);
+        data.append(&mut normalizer.apply(&tile.pixels, tile.width as usize, (0, 0), side).data);
+    }
+    PixelValues { data, height: side.1, width: side.0, grid: Some(grid) }
+}
