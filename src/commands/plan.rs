@@ -52,7 +52,10 @@ pub(super) fn execute(args: &PlanArgs, context: &mut Context<'_>) -> Result<Stat
     }
     line("run", first.join("\n           "));
     if let Some(processor) = &prepared.processor {
-        line("images", processor.describe());
+        line("images", processor.model.describe());
+        if let Some(processor) = &processor.embedding {
+            line("", format!("for the vectors: {}", processor.describe()));
+        }
     }
     let schema = &prepared.schema;
     let columns = schema.fields().iter().map(|field| format!("{} {}", field.name(), field.data_type()));

@@ -7,11 +7,11 @@ use arrow::datatypes::SchemaRef;
 use serde_json::json;
 
 use crate::cli::JobArgs;
-use crate::engine::{EngineOptions, GenerationSettings};
+use crate::engine::{Engine, EngineOptions, GenerationSettings, Models};
 use crate::error::Error;
 use crate::job::Job;
 use crate::manifest::Manifest;
-use crate::model::{ModelDirectory, Sourced};
+use crate::model::ModelDirectory;
 use crate::output::index::Fingerprints;
 use crate::output::part::{OutputColumns, PartEncoder, RunStamp, part_schema};
 use crate::output::store::OutputStore;
@@ -19,8 +19,8 @@ use crate::plan::claim::Draft;
 use crate::plan::decide::{Decision, decide};
 use crate::plan::delta::Tonight;
 use crate::plan::{Identity, Plan};
-use crate::preprocess::{ImageProcessor, PREPROCESSING_VERSION};
-use crate::storage::Storage;
+use crate::preprocess::{ImageProcessor, PREPROCESSING_VERSION, Preprocessor};
+use crate::storage::{Location, Storage};
 
 /// A job with everything it names opened and checked.
 pub(super) struct Prepared {
@@ -28,7 +28,9 @@ pub(super) struct Prepared {
     pub(super) storage: Arc<Storage>,
     pub(super) manifest: Manifest,
     pub(super) model: ModelDirectory,
-    pub(super) processor: Option<Arc<ImageProcessor>>,
+    /// The model that `[embedding]` names, if it does.
+    pub(super) embedder: Option<ModelDirectory>,
+    pub(super) processor: Option<Arc<Preprocessor>>,
     pub(super) generation: Option<GenerationSettings>,
     pub(super) columns: OutputColumns,
     pub(super) schema: SchemaRef,
@@ -46,36 +48,47 @@ pub(super) fn prepare(args: &JobArgs) -> Result<Prepared, Error> {
     let timeout = Duration::from_millis(limits.fetch_timeout_ms);
     let storage = Arc::new(Storage::new(&job.storage, limits.retries, timeout));
     let manifest = Manifest::open(&job, &storage)?;
-    let folder = storage.local_copy(&job.model.path).map_err(|error| {
-        let (location, why) = (&job.model.path, crate::storage::explain(&error));
-        Error::Unfit(format!("cannot fetch the model directory {location}: {why}"))
-    })?;
-    let model = ModelDirectory::open(&folder, job.model.precision.as_deref())?;
+    let open = |location: &Location, precision: Option<&str>| -> Result<ModelDirectory, Error> {
+        let folder = storage.local_copy(location).map_err(|error| {
+            let why = crate::storage::explain(&error);
+            Error::Unfit(format!("cannot fetch the model directory {location}: {why}"))
+        })?;
+        Ok(ModelDirectory::open(&folder, precision)?)
+    };
+    let model = open(&job.model.path, job.model.precision.as_deref())?;
+    let embedder = job.embedding.model.as_ref().map(|location| open(location, None)).transpose()?;
+    let vectors = embedder.as_ref().unwrap_or(&model);
+    let columns = columns(&job, &model, vectors)?;
     let processor = match (&job.input.image, model.preprocessor()) {
-        (Some(_), Some(config)) => Some(Arc::new(processor(&model, config)?)),
+        (Some(_), Some(_)) => {
+            let embedding = embedder.as_ref().map(processor).transpose()?;
+            Some(Arc::new(Preprocessor { model: processor(&model)?, embedding }))
+        }
         _ => None,
     };
-    let columns = columns(&job, &model)?;
     let generation =
         columns.caption.then(|| GenerationSettings::resolve(&model, &job.generation.overrides)).transpose()?;
-    if job.input.text.is_some() && model.text_embedding_dim().is_none() && !model.uses_side_text() {
+    let takes_text = |model: &ModelDirectory| model.text_embedding_dim().is_some() || model.uses_side_text();
+    if job.input.text.is_some() && !takes_text(&model) && !takes_text(vectors) {
         tracing::warn!("`input.text` has no effect: the model has no graph that takes a text");
     }
     let schema = part_schema(manifest.carried_fields(), &columns)?;
     // Of texts too, so that queries embedded by a job of their own bear the fingerprint of the images they are compared with.
-    let processing = model.preprocessor().map(|config| json!([PREPROCESSING_VERSION, config.value]));
-    let processing = json!(processing);
-    let caption_settings = generation.as_ref().map(|settings| format!("{} {processing}", settings.canonical()));
+    let processing =
+        |model: &ModelDirectory| json!(model.preprocessor().map(|config| json!([PREPROCESSING_VERSION, config.value])));
+    let caption_settings =
+        generation.as_ref().map(|settings| format!("{} {}", settings.canonical(), processing(&model)));
     let caption_fingerprint = caption_settings.map(|settings| model.caption_fingerprint(&settings)).transpose()?;
-    let embedding_settings = json!([job.embedding.dtype, processing]).to_string();
+    let embedding_settings = json!([job.embedding.dtype, processing(vectors)]).to_string();
     let embedding_fingerprint =
-        columns.has_vectors().then(|| model.embedding_fingerprint(&embedding_settings)).transpose()?;
+        columns.has_vectors().then(|| vectors.embedding_fingerprint(&embedding_settings)).transpose()?;
     let JobArgs { limit, retry_failed, full, .. } = *args;
     Ok(Prepared {
         job,
         storage,
         manifest,
         model,
+        embedder,
         processor,
         generation,
         columns,
@@ -89,7 +102,11 @@ pub(super) fn prepare(args: &JobArgs) -> Result<Prepared, Error> {
 }
 
 /// The model's image preprocessing, which must give every image the same size: a batch is one tensor.
-fn processor(model: &ModelDirectory, config: &Sourced<serde_json::Value>) -> Result<ImageProcessor, Error> {
+fn processor(model: &ModelDirectory) -> Result<ImageProcessor, Error> {
+    let Some(config) = model.preprocessor() else {
+        let path = model.path().display();
+        return Err(Error::Unfit(format!("the model in {path} takes no images, but the job names `input.image`")));
+    };
     let processor = ImageProcessor::from_config(&config.value)?;
     if processor.output_size().is_some() {
         return Ok(processor);
@@ -102,8 +119,9 @@ fn processor(model: &ModelDirectory, config: &Sourced<serde_json::Value>) -> Res
     )))
 }
 
-/// Which columns this job and model can fill. What is asked for by name must be possible; the rest is written if it is.
-fn columns(job: &Job, model: &ModelDirectory) -> Result<OutputColumns, Error> {
+/// Which columns this job can fill: captions from `model`, vectors from `vectors`. What is asked for by name must be possible;
+/// the rest is written if it is.
+fn columns(job: &Job, model: &ModelDirectory, vectors: &ModelDirectory) -> Result<OutputColumns, Error> {
     let unfit = |what: &str, hint: &str| {
         Err(Error::Unfit(format!("the model in {}: {what}\nhint: {hint}", model.path().display())))
     };
@@ -112,7 +130,7 @@ fn columns(job: &Job, model: &ModelDirectory) -> Result<OutputColumns, Error> {
         let hint = "leave `input.image` out to embed texts only";
         return unfit("it has no vision graph, but the job names `input.image`", hint);
     }
-    if !has_image && model.text_embedding_dim().is_none() {
+    if !has_image && vectors.text_embedding_dim().is_none() {
         let what = "it gives no text embeddings, which is all a job without `input.image` makes";
         return unfit(what, "use a model with a text graph");
     }
@@ -128,13 +146,13 @@ fn columns(job: &Job, model: &ModelDirectory) -> Result<OutputColumns, Error> {
     let image_only = |width: Option<usize>| width.filter(|_| has_image);
     let can_caption = image_only(model.can_caption().then_some(1));
     let caption = wanted("generation.enabled", job.generation.enabled, can_caption, "a decoder graph")?.is_some();
-    let comparable = has_image && model.compares_images_with_texts();
+    let comparable = has_image && vectors.compares_images_with_texts();
     let similarity = (caption && comparable).then_some(1);
     let needs = "captions, and image and text embeddings of one width";
     let similarity = wanted("embedding.caption_similarity", asks.caption_similarity, similarity, needs)?;
-    let image = image_only(model.image_embedding_dim());
-    let text = model.text_embedding_dim().filter(|_| has_text);
-    let fused = image_only(model.fused_embedding_dim());
+    let image = image_only(vectors.image_embedding_dim());
+    let text = vectors.text_embedding_dim().filter(|_| has_text);
+    let fused = image_only(vectors.fused_embedding_dim());
     let columns = OutputColumns {
         caption,
         caption_similarity: similarity.is_some(),
@@ -152,9 +170,14 @@ fn columns(job: &Job, model: &ModelDirectory) -> Result<OutputColumns, Error> {
             "`input.image` and a fusion graph with fused_embeds",
         )?,
         image_text_similarity: comparable && has_text,
+        image_text_match: has_image && has_text && vectors.matches_images_with_texts(),
         image: has_image,
         dtype: asks.dtype,
     };
+    if !caption && job.embedding.model.is_some() {
+        let hint = "name the model for the vectors in `[model]`, and leave `embedding.model` out";
+        return unfit("it writes no captions, and another model makes the vectors", hint);
+    }
     if !caption && !columns.has_vectors() {
         let hint = "switch `generation.enabled` or one of `[embedding]` on";
         return unfit("with these settings there is nothing to write", hint);
@@ -163,15 +186,23 @@ fn columns(job: &Job, model: &ModelDirectory) -> Result<OutputColumns, Error> {
 }
 
 impl Prepared {
-    /// What the engine is loaded with.
-    pub(super) fn engine_options(&self) -> EngineOptions {
-        EngineOptions {
+    /// Loads the job's models.
+    pub(super) fn load_models(&self) -> Result<Models, Error> {
+        let wants_fused = self.columns.fused_embedding.is_some() || self.columns.image_text_match;
+        let options = EngineOptions {
             threads: self.job.runtime.threads,
             generation: self.generation.clone(),
             caption_similarity: self.columns.caption_similarity,
             images: self.columns.image,
-            wants_fused: self.columns.fused_embedding.is_some(),
-        }
+            wants_fused,
+        };
+        let Some(embedder) = &self.embedder else {
+            return Ok(Models { model: Engine::load(&self.model, options)?, embedding: None });
+        };
+        let of_embedder = EngineOptions { generation: None, ..options.clone() };
+        let options = EngineOptions { caption_similarity: false, wants_fused: false, ..options };
+        let embedding = Some(Engine::load(embedder, of_embedder)?);
+        Ok(Models { model: Engine::load(&self.model, options)?, embedding })
     }
 
     /// What a new plan would hold; `decide` says which rows are in.

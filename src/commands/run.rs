@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::prepare::{Prepared, prepare};
 use super::{Context, judge};
 use crate::cli::RunArgs;
-use crate::engine::Engine;
+use crate::engine::Models;
 use crate::error::Error;
 use crate::exit::Status;
 use crate::fetch::Fetcher;
@@ -30,7 +30,7 @@ pub(super) fn execute(args: &RunArgs, context: &mut Context<'_>) -> Result<Statu
         return Err(PlanError::Shard(why.to_owned()).into());
     }
     let prepared = prepare(&args.job)?;
-    let engine = Engine::load(&prepared.model, prepared.engine_options())?;
+    let models = prepared.load_models()?;
     let store = OutputStore::create(&prepared.job.output.path, &prepared.storage)?;
     let Some(claimed) = claim_run(&store, &prepared, args.run_id.as_deref())? else {
         tracing::info!("nothing is new; no run was made");
@@ -57,7 +57,7 @@ pub(super) fn execute(args: &RunArgs, context: &mut Context<'_>) -> Result<Statu
     let ours = shard.unwrap_or(Shard::WHOLE);
     let missing: BTreeSet<u64> =
         (0..claimed.plan.parts).filter(|part| ours.makes(*part) && !present.contains(part)).collect();
-    make_parts(&prepared, &claimed, &store, engine, &missing, context)?;
+    make_parts(&prepared, &claimed, &store, models, &missing, context)?;
     if context.stop.requested() {
         tracing::warn!(run, "stopped; run the same command again to go on");
         return Ok(Status::Stopped);
@@ -95,7 +95,7 @@ fn make_parts(
     prepared: &Prepared,
     claimed: &Claimed,
     store: &OutputStore,
-    engine: Engine,
+    models: Models,
     missing: &BTreeSet<u64>,
     context: &Context<'_>,
 ) -> Result<(), Error> {
@@ -117,7 +117,7 @@ fn make_parts(
         progress: &progress,
         stop: &context.stop,
     };
-    let outcome = pipeline::run(&stages, engine, missing);
+    let outcome = pipeline::run(&stages, models, missing);
     progress.finish();
     outcome.map_err(Error::while_making_parts)?;
     report_stages(&metrics, context);

@@ -150,6 +150,7 @@ impl Engine {
             let sequences = writer.write(&features, fused.states, &keys, tokenizer)?;
             let rows: Vec<_> = images.iter().map(|(row, _)| *row).collect();
             self.place_captions(&rows, sequences, &mut results)?;
+            self.compare_captions(&mut results)?;
         }
         Ok(results)
     }
@@ -232,7 +233,7 @@ impl Engine {
     }
 
     fn place_captions(
-        &mut self,
+        &self,
         rows: &[usize],
         sequences: Vec<Sequence>,
         results: &mut [Result<RowOutput, RowError>],
@@ -248,26 +249,32 @@ impl Engine {
             let (token_ids, finish) = (sequence.tokens, sequence.finish);
             captions.push(Caption { text, logprob, token_ids, tokens, finish, similarity: None });
         }
-        if self.caption_similarity && self.compares {
-            let texts: Vec<_> = rows
-                .iter()
-                .zip(&captions)
-                .map(|(row, caption)| results[*row].is_ok().then_some(caption.text.as_str()))
-                .collect();
-            let (text, text_of) = self.encode_texts(&texts)?;
-            for ((&row, caption), text_row) in rows.iter().zip(&mut captions).zip(text_of) {
-                let embedding = text_row.and_then(|place| text.as_ref()?.embeddings.get(place));
-                let image = results[row].as_ref().ok().and_then(|output| output.image_embedding.as_ref());
-                let Some((embedding, image)) = embedding.zip(image) else { continue };
-                if is_finite(embedding) {
-                    caption.similarity = Some(cosine(image, embedding));
-                } else {
-                    results[row] = Err(not_finite(Stage::Encode, "the text encoder, given the caption,"));
-                }
-            }
-        }
         for (&row, caption) in rows.iter().zip(captions) {
             update(&mut results[row], |output| output.caption = Some(caption));
+        }
+        Ok(())
+    }
+
+    /// Compares every caption of `results` with its image, if that was asked for and the model can.
+    pub(super) fn compare_captions(&mut self, results: &mut [Result<RowOutput, RowError>]) -> Result<(), OnnxError> {
+        if !self.caption_similarity || !self.compares {
+            return Ok(());
+        }
+        let caption = |result: &Result<RowOutput, RowError>| Some(result.as_ref().ok()?.caption.as_ref()?.text.clone());
+        let captions: Vec<_> = results.iter().map(caption).collect();
+        let texts: Vec<_> = captions.iter().map(Option::as_deref).collect();
+        let (text, text_of) = self.encode_texts(&texts)?;
+        for (result, text_row) in results.iter_mut().zip(text_of) {
+            let Some(embedding) = text_row.and_then(|place| text.as_ref()?.embeddings.get(place)) else { continue };
+            if !is_finite(embedding) {
+                *result = Err(not_finite(Stage::Encode, "the text encoder, given the caption,"));
+            }
+            update(result, |output| {
+                let similarity = output.image_embedding.as_ref().map(|image| cosine(image, embedding));
+                if let Some(caption) = &mut output.caption {
+                    caption.similarity = similarity;
+                }
+            });
         }
         Ok(())
     }

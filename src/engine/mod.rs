@@ -11,6 +11,7 @@ mod embed;
 mod embedding;
 mod fuse;
 mod generate;
+mod models;
 mod processors;
 mod prompt;
 mod resolve;
@@ -23,6 +24,7 @@ mod vision;
 
 pub use batch::{Engine, EngineOptions, RowInput, RowOutput};
 pub use generate::{Caption, Finish};
+pub use models::{EncodedImage, Models, ModelsInput};
 pub use prompt::{ImagePrompt, Prompt};
 pub use settings::{
     BeamSettings, EarlyStopping, GenerationOverrides, GenerationSettings, SampleSettings, Strategy, StrategyName,

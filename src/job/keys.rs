@@ -30,7 +30,7 @@ const SECTIONS: &[(&str, &[&str])] = &[
             "prompt",
         ],
     ),
-    ("embedding", &["image", "text", "fused", "caption_similarity", "dtype", "model?"]),
+    ("embedding", &["image", "text", "fused", "caption_similarity", "dtype", "model"]),
     ("output", &["path", "columns", "part_rows", "reuse_by_content?"]),
     ("runtime", &["devices", "batch_size", "prefetch_bytes", "threads"]),
     (

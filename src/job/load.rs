@@ -138,6 +138,7 @@ struct EmbeddingFile {
     fused: Option<bool>,
     caption_similarity: Option<bool>,
     dtype: Option<VectorType>,
+    model: Option<String>,
 }
 
 #[derive(Deserialize, Default)]
@@ -174,7 +175,7 @@ impl JobFile {
             input: self.input.validate(folder)?,
             model: self.model.validate(folder)?,
             generation: self.generation.validate(text_only)?,
-            embedding: self.embedding.resolve(),
+            embedding: self.embedding.validate(folder)?,
             output: self.output.validate(folder)?,
             runtime: self.runtime.validate()?,
             limits: self.limits.validate(folder)?,
@@ -218,14 +219,15 @@ impl ModelFile {
 }
 
 impl EmbeddingFile {
-    fn resolve(self) -> Embedding {
-        Embedding {
+    fn validate(self, folder: &Path) -> Result<Embedding, JobFileError> {
+        Ok(Embedding {
             image: self.image,
             text: self.text,
             fused: self.fused,
             caption_similarity: self.caption_similarity,
             dtype: self.dtype.unwrap_or(VectorType::F32),
-        }
+            model: self.model.map(|path| location("embedding.model", &path, folder)).transpose()?,
+        })
     }
 }
 

@@ -180,6 +180,8 @@ pub struct Embedding {
     pub caption_similarity: Option<bool>,
     /// Element type of the vectors.
     pub dtype: VectorType,
+    /// The model directory that makes them; None: that of `[model]`.
+    pub model: Option<Location>,
 }
 
 /// Element type of embedding columns.

@@ -41,6 +41,8 @@ pub struct OutputColumns {
     pub fused_embedding: Option<usize>,
     /// `image_text_similarity`.
     pub image_text_similarity: bool,
+    /// `image_text_match`.
+    pub image_text_match: bool,
     /// The job has images: `image_width`, `image_height`, `content_hash`.
     pub image: bool,
     /// Element type of the vectors.
@@ -48,10 +50,11 @@ pub struct OutputColumns {
 }
 
 impl OutputColumns {
-    /// Whether any vector is written.
+    /// Whether anything is written that the vision, text and fusion graphs decide: vectors, or how well image and text match.
     #[must_use]
     pub fn has_vectors(&self) -> bool {
-        [self.image_embedding, self.text_embedding, self.fused_embedding].iter().any(Option::is_some)
+        let widths = [self.image_embedding, self.text_embedding, self.fused_embedding];
+        self.image_text_match || widths.iter().any(Option::is_some)
     }
 }
 
@@ -163,9 +166,13 @@ impl PartEncoder {
                 arrays.push(embeddings(rows, width, wants.dtype)?);
             }
         }
-        if wants.image_text_similarity {
-            let similarity = |row: &RowResult| row.outcome.as_ref().ok()?.image_text_similarity;
-            arrays.push(Arc::new(results.iter().map(similarity).collect::<Float32Array>()));
+        let scores: [(bool, Score); 2] = [
+            (wants.image_text_similarity, |output| output.image_text_similarity),
+            (wants.image_text_match, |output| output.image_text_match),
+        ];
+        for (_, score) in scores.into_iter().filter(|(wanted, _)| *wanted) {
+            let rows = results.iter().map(|row| score(row.outcome.as_ref().ok()?));
+            arrays.push(Arc::new(rows.collect::<Float32Array>()));
         }
         if wants.image {
             let side = |pick: fn((u32, u32)) -> u32| -> ArrayRef {
@@ -228,6 +235,9 @@ fn properties(schema: &Schema, footer: &PartFooter<'_>) -> WriterProperties {
 /// Picks one vector out of a row's output.
 type Vector = fn(&RowOutput) -> Option<&Vec<f32>>;
 
+/// Picks one number out of a row's output.
+type Score = fn(&RowOutput) -> Option<f32>;
+
 /// Results by outcome.
 #[must_use]
 pub fn count(results: &[RowResult]) -> Counts {
@@ -268,6 +278,7 @@ fn fields(columns: &OutputColumns) -> Vec<Field> {
         add(width.is_some(), name, vector_type(width.unwrap_or(0), columns.dtype), true);
     }
     add(columns.image_text_similarity, "image_text_similarity", DataType::Float32, true);
+    add(columns.image_text_match, "image_text_match", DataType::Float32, true);
     add(columns.image, "image_width", DataType::Int32, true);
     add(columns.image, "image_height", DataType::Int32, true);
     add(columns.image, "content_hash", DataType::Utf8, true);

@@ -5,7 +5,6 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 
 use tokio::sync::mpsc::Receiver;
@@ -13,9 +12,9 @@ use tokio::sync::mpsc::Receiver;
 use super::ingest::IngestItem;
 use super::row::IngestedRow;
 use super::{FinishedPart, Stages};
-use crate::engine::{Engine, ImageFeatures, RowInput, RowOutput};
+use crate::engine::{EncodedImage, Models, ModelsInput, RowOutput};
 use crate::error::Error;
-use crate::preprocess::PixelValues;
+use crate::preprocess::Preprocessed;
 use crate::progress::Progress;
 use crate::results::RowResult;
 use crate::row_error::{ErrorKind, RowError, Stage};
@@ -26,7 +25,7 @@ const KEPT_FEATURE_BYTES: usize = 128 << 20;
 
 pub(super) fn run(
     stages: &Stages<'_>,
-    mut engine: Engine,
+    mut models: Models,
     mut input: Receiver<IngestItem>,
     out: &SyncSender<FinishedPart>,
 ) -> Result<(), Error> {
@@ -38,13 +37,13 @@ pub(super) fn run(
         }
         match item {
             IngestItem::Row(row) => {
-                part.add(*row, engine.draws_by_key(), stages.progress);
+                part.add(*row, models.draws_by_key(), stages.progress);
                 if part.pending.len() >= stages.plan.batch_size {
-                    meter.busy(|| part.compute(&mut engine, stages.progress))?;
+                    meter.busy(|| part.compute(&mut models, stages.progress))?;
                 }
             }
             IngestItem::PartEnd { part: number, carried } => {
-                meter.busy(|| part.compute(&mut engine, stages.progress))?;
+                meter.busy(|| part.compute(&mut models, stages.progress))?;
                 tracing::debug!(
                     part = number,
                     rows = part.rows.len(),
@@ -77,7 +76,7 @@ struct OpenPart {
     first: HashMap<Content, usize>,
     /// Rows for the next batch.
     pending: Vec<Pending>,
-    features: HashMap<blake3::Hash, Arc<ImageFeatures>>,
+    features: HashMap<blake3::Hash, EncodedImage>,
     feature_bytes: usize,
     encoded_images: usize,
 }
@@ -101,7 +100,7 @@ struct Pending {
     index: usize,
     key: u64,
     text: Option<String>,
-    image: Option<(blake3::Hash, PixelValues)>,
+    image: Option<(blake3::Hash, Preprocessed)>,
 }
 
 impl OpenPart {
@@ -129,26 +128,26 @@ impl OpenPart {
     }
 
     /// Runs the pending rows through the model.
-    fn compute(&mut self, engine: &mut Engine, progress: &Progress) -> Result<(), Error> {
+    fn compute(&mut self, models: &mut Models, progress: &Progress) -> Result<(), Error> {
         if self.pending.is_empty() {
             return Ok(());
         }
-        let fresh = self.encode_images(engine)?;
+        let fresh = self.encode_images(models)?;
         self.encoded_images += fresh.len();
         let features = |hash| {
             let kept = self.features.get(hash);
             kept.or_else(|| fresh.iter().find(|(known, _)| known == hash).map(|(_, features)| features)).cloned()
         };
-        let inputs: Vec<RowInput> = self
+        let inputs: Vec<ModelsInput> = self
             .pending
             .iter()
-            .map(|row| RowInput {
+            .map(|row| ModelsInput {
                 image: row.image.as_ref().and_then(|(hash, _)| features(hash)),
                 text: row.text.clone(),
                 key: row.key,
             })
             .collect();
-        let outcomes = engine.run(&inputs)?;
+        let outcomes = models.run(&inputs)?;
         for (row, outcome) in self.pending.drain(..).zip(outcomes) {
             progress.row(outcome.is_err());
             self.outcomes[row.index] = Outcome::Known(outcome);
@@ -163,7 +162,7 @@ impl OpenPart {
     }
 
     /// Encodes the pending images that this part has not encoded yet, each once, in manifest order.
-    fn encode_images(&self, engine: &mut Engine) -> Result<Vec<(blake3::Hash, Arc<ImageFeatures>)>, Error> {
+    fn encode_images(&self, models: &mut Models) -> Result<Vec<(blake3::Hash, EncodedImage)>, Error> {
         let mut listed = HashSet::new();
         let images = self.pending.iter().filter_map(|row| row.image.as_ref());
         let new: Vec<_> =
@@ -172,7 +171,7 @@ impl OpenPart {
             return Ok(Vec::new());
         }
         let pixels: Vec<_> = new.iter().map(|(_, pixels)| pixels).collect();
-        let features = engine.encode_images(&pixels)?;
+        let features = models.encode_images(&pixels)?;
         Ok(new.iter().map(|(hash, _)| *hash).zip(features).collect())
     }
 

@@ -23,7 +23,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use arrow::record_batch::RecordBatch;
 
-use crate::engine::Engine;
+use crate::engine::Models;
 use crate::error::Error;
 use crate::fetch::Fetcher;
 use crate::job::Job;
@@ -32,7 +32,7 @@ use crate::metrics::Metrics;
 use crate::output::part::PartEncoder;
 use crate::output::store::OutputStore;
 use crate::plan::{Plan, Selection};
-use crate::preprocess::ImageProcessor;
+use crate::preprocess::Preprocessor;
 use crate::progress::Progress;
 use crate::results::RowResult;
 
@@ -66,7 +66,7 @@ pub struct Stages<'a> {
     /// Gets images.
     pub fetcher: &'a Fetcher,
     /// Turns images into pixel values; None in a text-only job.
-    pub processor: Option<Arc<ImageProcessor>>,
+    pub processor: Option<Arc<Preprocessor>>,
     /// Encodes parts.
     pub encoder: &'a PartEncoder,
     /// Takes parts.
@@ -90,7 +90,7 @@ struct FinishedPart {
 ///
 /// # Errors
 /// The first failure that is not a row's: the manifest, the model or OUTPUT. Parts already put stay.
-pub fn run(stages: &Stages<'_>, engine: Engine, parts: &BTreeSet<u64>) -> Result<(), Error> {
+pub fn run(stages: &Stages<'_>, models: Models, parts: &BTreeSet<u64>) -> Result<(), Error> {
     std::thread::scope(|scope| {
         // Capacity one batch of about 8 MiB, and one finished part: enough to overlap, little to hold.
         let (read_out, read_in) = tokio::sync::mpsc::channel(1);
@@ -104,7 +104,7 @@ pub fn run(stages: &Stages<'_>, engine: Engine, parts: &BTreeSet<u64>) -> Result
             .spawn_scoped(scope, move || ingest::run(stages, read_in, &ingest_out))
             .map_err(spawn_error)?;
         let infer = thread("infer")
-            .spawn_scoped(scope, move || infer::run(stages, engine, ingest_in, &infer_out))
+            .spawn_scoped(scope, move || infer::run(stages, models, ingest_in, &infer_out))
             .map_err(spawn_error)?;
         let write = thread("write").spawn_scoped(scope, move || write::run(stages, &infer_in)).map_err(spawn_error)?;
         // A stage that fails drops its channels, and its neighbours end without an error of their own. So the order of

@@ -11,7 +11,7 @@ use super::Stages;
 use super::budget::{Room, Turn};
 use crate::fetch::Body;
 use crate::manifest::row::{ImageSource, RowBatch};
-use crate::preprocess::{DecodeLimits, ImageProcessor, PixelValues, decode};
+use crate::preprocess::{DecodeLimits, Preprocessed, Preprocessor, decode};
 use crate::row_error::{ErrorKind, RowError, Stage};
 use crate::signature::{KeyHash, Seen, Signature, TextHash};
 use crate::storage::Location;
@@ -23,7 +23,7 @@ pub(super) struct IngestedRow {
     /// The accompanying text, if it says anything.
     pub(super) text: Option<String>,
     /// The pixels; None in a text-only job.
-    pub(super) image: Result<Option<PixelValues>, RowError>,
+    pub(super) image: Result<Option<Preprocessed>, RowError>,
     /// Width and height after rotation, once decoded.
     pub(super) image_size: Option<(u32, u32)>,
     /// BLAKE3 of the image bytes, once fetched.
@@ -44,7 +44,7 @@ struct Fetched {
 struct Prepared {
     hash: blake3::Hash,
     size: Option<(u32, u32)>,
-    pixels: Result<PixelValues, RowError>,
+    pixels: Result<Preprocessed, RowError>,
 }
 
 /// Row `index` of `batch`, as far as it comes without the model.
@@ -125,7 +125,7 @@ async fn fetch_uri(stages: &Stages<'_>, uri: &str, base: &Location, turn: &mut T
 
 /// Room for a row's encoded bytes and its pixel values. What decoding needs in between lives in one worker at a time.
 async fn take_room(stages: &Stages<'_>, turn: &mut Turn, encoded_bytes: usize) -> Room {
-    let values = stages.processor.as_ref().and_then(|processor| processor.most_values()).unwrap_or(0);
+    let values = stages.processor.as_ref().map_or(0, |processor| processor.most_values());
     let pixel_bytes = values * size_of::<f32>();
     stages.metrics.fetch.waiting_for_output_async(turn.take(encoded_bytes.saturating_add(pixel_bytes))).await
 }
@@ -140,7 +140,7 @@ async fn prepare(stages: &Stages<'_>, workers: &rayon::ThreadPool, bytes: Bytes)
             catch_unwind(work).unwrap_or_else(|_| crashed(&bytes))
         });
         if let Ok(pixels) = &prepared.pixels {
-            metrics.preprocess.add_bytes(size_of_val(pixels.data.as_slice()));
+            metrics.preprocess.add_bytes(pixels.bytes());
         }
         // Nobody waits for the answer when the run was stopped.
         let _ = done.send(prepared);
@@ -155,7 +155,7 @@ fn crashed(bytes: &[u8]) -> Prepared {
     Prepared { hash: blake3::hash(bytes), size: None, pixels: Err(error) }
 }
 
-fn prepare_now(processor: Option<&ImageProcessor>, limits: DecodeLimits, bytes: &[u8]) -> Prepared {
+fn prepare_now(processor: Option<&Preprocessor>, limits: DecodeLimits, bytes: &[u8]) -> Prepared {
     let hash = blake3::hash(bytes);
     let decoded = decode(bytes, limits);
     let size = decoded.as_ref().ok().map(|image| (image.width, image.height));

@@ -20,6 +20,7 @@ mod decode;
 mod gif;
 mod jpeg;
 mod keys;
+mod models;
 mod normalize;
 mod orientation;
 mod png;
@@ -28,6 +29,7 @@ mod tiles;
 
 pub use config::{ConfigError, ImageProcessor};
 pub use decode::{DecodeLimits, decode};
+pub use models::{Preprocessed, Preprocessor};
 pub use resample::Filter;
 pub use tiles::TileGrid;
 

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BinaryArray, Int64Array, StringArray, StructArray};
-use arrow::datatypes::{DataType, Field};
+use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, Int64Array, StringArray, StructArray};
+use arrow::datatypes::{DataType, Field, Float32Type};
 
-use crate::common::{Workplace, largest_difference, nightcap, picture, strings, write_parquet};
+use crate::common::{Workplace, largest_difference, nightcap, picture, repo, strings, write_parquet};
 
 #[test]
 fn every_row_comes_out_once_in_manifest_order_with_the_documented_schema() {
@@ -255,4 +255,35 @@ fn an_empty_selection_makes_no_run() {
         workplace.run_ok(nothing);
     }
     assert!(!workplace.path("out/_nightcap").exists());
+}
+
+#[test]
+fn one_model_writes_captions_and_another_the_vectors() {
+    let workplace = Workplace::with_pictures(7, 3);
+    let captioner = format!("model.path={}", repo("tests/fixtures/models/vit_gpt2").display());
+    let embedder = format!("embedding.model={}", repo("tests/fixtures/tiny_model").display());
+    workplace.run_ok(&["--set", "output.path=vectors", "--set", "generation.enabled=false"]);
+    workplace.run_ok(&["--set", "output.path=captions", "--set", &captioner]);
+    workplace.run_ok(&["--set", "output.path=both", "--set", &captioner, "--set", &embedder]);
+    let [vectors, captions, both] = ["vectors", "captions", "both"].map(|output| workplace.rows(output, None));
+    for column in ["caption", "caption_finish", "caption_fingerprint"] {
+        assert_eq!(both.text(column), captions.text(column), "{column}");
+    }
+    for column in ["image_embedding", "text_embedding", "fused_embedding"] {
+        assert_eq!(both.vectors(column), vectors.vectors(column), "{column}");
+    }
+    assert_eq!(
+        both.text("embedding_fingerprint"),
+        vectors.text("embedding_fingerprint"),
+        "one space, whoever captions"
+    );
+    let similarity = both.column("caption_similarity").as_primitive::<Float32Type>();
+    assert!(!captions.has("caption_similarity") && similarity.iter().flatten().all(|cosine| cosine.abs() <= 1.0));
+    assert_eq!(similarity.null_count(), 0);
+
+    let refused =
+        workplace.run(&["--set", "output.path=none", "--set", &embedder, "--set", "generation.enabled=false"]);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(2), "{said}");
+    assert!(said.contains("name the model for the vectors in `[model]`"), "{said}");
 }
