@@ -81,7 +81,7 @@ pub(super) fn prepare(args: &JobArgs) -> Result<Prepared, Error> {
     let caption_fingerprint = caption_settings.map(|settings| model.caption_fingerprint(&settings)).transpose()?;
     let embedding_settings = json!([job.embedding.dtype, processing(vectors)]).to_string();
     let embedding_fingerprint =
-        columns.has_vectors().then(|| vectors.embedding_fingerprint(&embedding_settings)).transpose()?;
+        columns.has_embedding_columns().then(|| vectors.embedding_fingerprint(&embedding_settings)).transpose()?;
     let JobArgs { limit, retry_failed, full, .. } = *args;
     Ok(Prepared {
         job,
@@ -178,7 +178,7 @@ fn columns(job: &Job, model: &ModelDirectory, vectors: &ModelDirectory) -> Resul
         let hint = "name the model for the vectors in `[model]`, and leave `embedding.model` out";
         return unfit("it writes no captions, and another model makes the vectors", hint);
     }
-    if !caption && !columns.has_vectors() {
+    if !caption && !columns.has_embedding_columns() {
         let hint = "switch `generation.enabled` or one of `[embedding]` on";
         return unfit("with these settings there is nothing to write", hint);
     }

@@ -50,11 +50,12 @@ pub struct OutputColumns {
 }
 
 impl OutputColumns {
-    /// Whether anything is written that the vision, text and fusion graphs decide: vectors, or how well image and text match.
+    /// Whether anything is written that embeddings decide: vectors, or scores made from them.
     #[must_use]
-    pub fn has_vectors(&self) -> bool {
+    pub fn has_embedding_columns(&self) -> bool {
         let widths = [self.image_embedding, self.text_embedding, self.fused_embedding];
-        self.image_text_match || widths.iter().any(Option::is_some)
+        let scores = [self.image_text_similarity, self.image_text_match, self.caption && self.caption_similarity];
+        scores.contains(&true) || widths.iter().any(Option::is_some)
     }
 }
 
@@ -284,7 +285,7 @@ fn fields(columns: &OutputColumns) -> Vec<Field> {
     add(columns.image, "content_hash", DataType::Utf8, true);
     add(true, "content_signature", DataType::Utf8, false);
     add(columns.caption, "caption_fingerprint", DataType::Utf8, false);
-    add(columns.has_vectors(), "embedding_fingerprint", DataType::Utf8, false);
+    add(columns.has_embedding_columns(), "embedding_fingerprint", DataType::Utf8, false);
     add(true, "run_seq", DataType::Int64, false);
     fields
 }

@@ -15,6 +15,7 @@ mod common;
 mod compact;
 mod discard;
 mod engine;
+mod families;
 mod faults;
 mod generation;
 mod inputs;
