@@ -9,7 +9,7 @@ use nightcap::model::ModelDirectory;
 use nightcap::preprocess::{DecodeLimits, ImageProcessor, PixelValues, decode};
 use serde_json::Value;
 
-use crate::common::repo;
+use crate::common::{Workplace, repo};
 use crate::generation::{fixture, overrides, strings};
 
 /// How far a log-probability of a caption may be from `PyTorch`'s.
@@ -154,27 +154,82 @@ fn vectors_are_the_golden_ones(family: &str) {
     assert!(worst < VECTOR, "{family}: {worst}");
 }
 
-#[test]
-fn llava() {
-    captions_are_the_golden_ones("llava");
-}
-
-#[test]
-fn clip_split() {
-    vectors_are_the_golden_ones("clip_split");
+/// `nightcap run` over the sample photographs; captions of the goldens' photographs are the golden greedy ones.
+fn runs_over_the_sample_photographs(family: &str) {
+    let goldens = goldens(family);
+    let cases = goldens["cases"].as_array().into_iter().flatten();
+    let greedy = cases.into_iter().find(|case| case["name"] == "greedy");
+    let workplace = Workplace::new();
+    let (manifest, model) = (repo("sample_data/manifest.parquet"), fixture(family));
+    let (manifest, model) = (manifest.display(), model.display());
+    let settings = greedy.and_then(|case| case["settings"].as_object()).into_iter().flatten();
+    let generation: String = settings.map(|(name, value)| format!("{name} = {value}\n")).collect();
+    workplace.job(&format!(
+        "[input]\nmanifest = \"{manifest}\"\nkey = \"id\"\nimage = \"image\"\ntext = \"title\"\n\
+         [model]\npath = \"{model}\"\n[generation]\n{generation}[output]\npath = \"out\"\n[runtime]\nthreads = 1\n"
+    ));
+    workplace.run_ok(&[]);
+    let rows = workplace.rows("out", None);
+    let ok = rows.text("status").iter().filter(|status| status.as_deref() == Some("ok")).count();
+    assert_eq!((rows.len(), ok), (35, 32), "{family}: three of the images are broken on purpose");
+    assert_eq!(rows.has("caption"), greedy.is_some(), "{family}");
+    assert_eq!(rows.has("image_embedding"), goldens["image_embeddings"].is_array(), "{family}");
+    assert_eq!(rows.has("image_text_match"), goldens["image_text_match"].is_array(), "{family}");
+    let ids = rows.text("id");
+    let golden = greedy.and_then(|case| case["rows"].as_array()).into_iter().flatten();
+    for (photo, golden) in strings(&goldens["photos"]).iter().zip(golden) {
+        let id = photo.split('.').next().unwrap();
+        let row = ids.iter().position(|found| found.as_deref() == Some(id)).unwrap();
+        assert_eq!(rows.text("caption")[row].as_deref(), golden["text"].as_str(), "{family}: {photo}");
+        assert_eq!(rows.text("caption_finish")[row].as_deref(), golden["finish"].as_str(), "{family}: {photo}");
+    }
 }
 
 #[test]
 fn blip() {
     captions_are_the_golden_ones("blip");
-}
-
-#[test]
-fn smolvlm() {
-    captions_are_the_golden_ones("smolvlm");
+    runs_over_the_sample_photographs("blip");
 }
 
 #[test]
 fn git() {
     captions_are_the_golden_ones("git");
+    runs_over_the_sample_photographs("git");
+}
+
+#[test]
+fn llava() {
+    captions_are_the_golden_ones("llava");
+    runs_over_the_sample_photographs("llava");
+}
+
+#[test]
+fn smolvlm() {
+    captions_are_the_golden_ones("smolvlm");
+    runs_over_the_sample_photographs("smolvlm");
+}
+
+#[test]
+fn clip_split() {
+    vectors_are_the_golden_ones("clip_split");
+    runs_over_the_sample_photographs("clip_split");
+}
+
+#[test]
+fn florence2() {
+    captions_are_the_golden_ones("florence2");
+    runs_over_the_sample_photographs("florence2");
+}
+
+#[test]
+fn coca() {
+    captions_are_the_golden_ones("coca");
+    vectors_are_the_golden_ones("coca");
+    runs_over_the_sample_photographs("coca");
+}
+
+#[test]
+fn blip_itm() {
+    vectors_are_the_golden_ones("blip_itm");
+    runs_over_the_sample_photographs("blip_itm");
 }

@@ -114,7 +114,8 @@ fn captions(engine: &mut Engine, images: &[PixelValues], size: usize) -> Vec<Cap
         let features = engine.encode_images(&chunk.iter().collect::<Vec<_>>()).unwrap();
         let first = captions.len() as u64;
         let rows = features.into_iter().zip(first..);
-        let rows: Vec<_> = rows.map(|(image, key)| RowInput { image: Some(image), key, ..RowInput::default() }).collect();
+        let rows: Vec<_> =
+            rows.map(|(image, key)| RowInput { image: Some(image), key, ..RowInput::default() }).collect();
         captions.extend(engine.run(&rows).unwrap().into_iter().map(|row| row.unwrap().caption.unwrap()));
     }
     captions

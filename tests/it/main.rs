@@ -26,6 +26,7 @@ mod model_directory;
 mod nights;
 mod outage;
 mod preprocess;
+mod prompts;
 #[allow(unreachable_pub, reason = "a module of a test binary")]
 mod proxy;
 mod readers;
