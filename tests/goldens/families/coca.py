@@ -130,6 +130,8 @@ def main(seed=1, emphasis=1.5):
         case["oracle"] = oracle(case["settings"])
     images, states = zip(*((embeds[0], tokens[0]) for embeds, tokens in map(coca._encode_image, pixels)))
     texts = [coca.encode_text(original([text], context_length=CONTEXT))[0] for text in TEXTS]
+    for kind, embeddings in [("images", images), ("texts", texts)]:
+        common.apart(kind, torch.stack(list(embeddings)))
     common.write("coca", {
         "pixels": common.probes([image[0] for image in pixels]),
         "states": {"output": "last_hidden_state"} | common.probes(states),
