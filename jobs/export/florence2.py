@@ -11,9 +11,10 @@ import tempfile
 import numpy as np
 import torch
 from optimum.onnx import merge_decoders
-from transformers import AutoImageProcessor, Florence2ForConditionalGeneration, Florence2Processor, GenerationConfig
+from transformers import Florence2ForConditionalGeneration, Florence2Processor, GenerationConfig
 
 import causal
+import checkpoints
 import common
 
 STEPS = 16
@@ -125,9 +126,7 @@ def generate(folder, inputs, image_token, start):
 @torch.no_grad()
 def main():
     checkpoint, output = common.arguments(__doc__)
-    model = Florence2ForConditionalGeneration.from_pretrained(checkpoint, dtype=torch.float32, attn_implementation="eager").eval()
-    processor = Florence2Processor.from_pretrained(checkpoint)
-    processor.image_processor = AutoImageProcessor.from_pretrained(checkpoint, use_fast=False)
+    model, processor = checkpoints.load(checkpoint, ["florence2"], Florence2ForConditionalGeneration, Florence2Processor)
     graphs = common.output(output, model, processor)
 
     # Two prompts about one picture, in one batch padded on the right.
