@@ -139,6 +139,14 @@ def report(name, rows, margins):
         raise SystemExit(f"error: two tokens are only {min(margins):.1e} apart\nhint: another seed")
 
 
+def apart(kind, embeddings):
+    """Ends the script where two of the embeddings [N, E] of length one are too alike for a test to tell them apart."""
+    alike = (embeddings @ embeddings.T - 2 * torch.eye(len(embeddings))).max().item()
+    print(f"  cosine of two different {kind} at most {alike:.3f}")
+    if alike > 0.99:
+        raise SystemExit(f"error: two {kind} have a cosine of {alike}\nhint: another seed")
+
+
 def rounded(value):
     if isinstance(value, float):
         return round(value, 7)
