@@ -38,7 +38,6 @@ class Decoder(torch.nn.Module):
     def step(self, input_ids, attention_mask, encoder_hidden_states, past):
         outputs = self.decoder(
             input_ids=input_ids, attention_mask=attention_mask, encoder_hidden_states=encoder_hidden_states,
-            encoder_attention_mask=torch.ones(encoder_hidden_states.shape[:2], dtype=torch.int64),
             past_key_values=common.encoder_decoder_cache(past), use_cache=True)
         return outputs.logits, *common.flatten(outputs.past_key_values)
 
