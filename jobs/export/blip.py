@@ -7,8 +7,9 @@ files of the processor. The graphs have to give PyTorch's tokens before the comm
 
 import numpy as np
 import torch
-from transformers import BlipForConditionalGeneration, BlipImageProcessor, BlipProcessor
+from transformers import BlipForConditionalGeneration, BlipProcessor
 
+import checkpoints
 import common
 
 STEPS = 16
@@ -96,9 +97,7 @@ def generate(folder, pixels, start, end):
 @torch.no_grad()
 def main():
     checkpoint, output = common.arguments(__doc__)
-    model = BlipForConditionalGeneration.from_pretrained(checkpoint, dtype=torch.float32).eval()
-    processor = BlipProcessor.from_pretrained(checkpoint)
-    processor.image_processor = BlipImageProcessor.from_pretrained(checkpoint)
+    model, processor = checkpoints.load(checkpoint, ["blip"], BlipForConditionalGeneration, BlipProcessor)
     # What BlipForConditionalGeneration.generate starts and ends captions with, whatever generation_config.json says.
     text = model.config.text_config
     model.generation_config = model.text_decoder.generation_config

@@ -6,8 +6,9 @@ processor. The graphs have to give PyTorch's scores before the command says that
 """
 
 import torch
-from transformers import BlipForImageTextRetrieval, BlipImageProcessor, BlipProcessor
+from transformers import BlipForImageTextRetrieval, BlipProcessor
 
+import checkpoints
 import common
 
 TEXTS = ["a cat", "two men on red chairs, and a dog"]
@@ -79,9 +80,7 @@ def scores(folder, inputs):
 @torch.no_grad()
 def main():
     checkpoint, output = common.arguments(__doc__)
-    model = BlipForImageTextRetrieval.from_pretrained(checkpoint, dtype=torch.float32).eval()
-    processor = BlipProcessor.from_pretrained(checkpoint)
-    processor.image_processor = BlipImageProcessor.from_pretrained(checkpoint)
+    model, processor = checkpoints.load(checkpoint, ["blip"], BlipForImageTextRetrieval, BlipProcessor)
     graphs = common.output(output, model, processor)
     export(model, graphs)
 
