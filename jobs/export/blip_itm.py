@@ -5,10 +5,10 @@ Salesforce/blip-itm-base-coco. OUTPUT gets onnx/{vision_model,text_model,multimo
 processor. The graphs have to give PyTorch's scores before the command says that it is done.
 """
 
-import numpy as np
 import torch
-from transformers import BlipForImageTextRetrieval, BlipImageProcessor, BlipProcessor
+from transformers import BlipForImageTextRetrieval, BlipProcessor
 
+import checkpoints
 import common
 
 TEXTS = ["a cat", "two men on red chairs, and a dog"]
@@ -45,9 +45,9 @@ class Multimodal(torch.nn.Module):
         super().__init__()
         self.encoder, self.head = model.text_encoder, model.itm_head
 
-    def forward(self, input_ids, attention_mask, encoder_hidden_states, encoder_attention_mask):
-        states = self.encoder(input_ids=input_ids, attention_mask=attention_mask, encoder_hidden_states=encoder_hidden_states,
-                              encoder_attention_mask=encoder_attention_mask).last_hidden_state[:, 0]
+    def forward(self, input_ids, attention_mask, encoder_hidden_states):
+        states = self.encoder(input_ids=input_ids, attention_mask=attention_mask,
+                              encoder_hidden_states=encoder_hidden_states).last_hidden_state[:, 0]
         return self.head(states), states
 
 
@@ -64,8 +64,7 @@ def export(model, folder):
     common.export(
         Multimodal(model), folder / "multimodal_encoder.onnx",
         {"input_ids": (ids, words), "attention_mask": (mask, words),
-         "encoder_hidden_states": (torch.randn(batch, image, width), patches),
-         "encoder_attention_mask": (torch.ones(batch, image, dtype=torch.int64), patches)},
+         "encoder_hidden_states": (torch.randn(batch, image, width), patches)},
         {"itm_logits": rows, "multimodal_embeds": rows})
 
 
@@ -74,17 +73,14 @@ def scores(folder, inputs):
     vision, text, multimodal = (common.session(folder / f"{name}.onnx")
                                 for name in ("vision_model", "text_model", "multimodal_encoder"))
     seen, read = common.run(vision, inputs), common.run(text, inputs)
-    states = {"encoder_hidden_states": seen["last_hidden_state"],
-              "encoder_attention_mask": np.ones(seen["last_hidden_state"].shape[:2], np.int64)}
-    return seen["image_embeds"] @ read["text_embeds"].T, common.run(multimodal, inputs | states)["itm_logits"]
+    both = common.run(multimodal, inputs | {"encoder_hidden_states": seen["last_hidden_state"]})
+    return seen["image_embeds"] @ read["text_embeds"].T, both["itm_logits"]
 
 
 @torch.no_grad()
 def main():
     checkpoint, output = common.arguments(__doc__)
-    model = BlipForImageTextRetrieval.from_pretrained(checkpoint, dtype=torch.float32).eval()
-    processor = BlipProcessor.from_pretrained(checkpoint)
-    processor.image_processor = BlipImageProcessor.from_pretrained(checkpoint)
+    model, processor = checkpoints.load(checkpoint, ["blip"], BlipForImageTextRetrieval, BlipProcessor)
     graphs = common.output(output, model, processor)
     export(model, graphs)
 

@@ -20,7 +20,8 @@ def load(name, kinds, architecture, processing):
         common.fail(f"expected a checkpoint of model type {' or '.join(kinds)}, found {kind} in {name}",
                     "name a checkpoint of this family, or take the exporter of the other family")
     # The other implementations of attention have branches that tracing decides once and for all.
-    model, found = architecture.from_pretrained(name, dtype=torch.float32, attn_implementation="eager", output_loading_info=True)
+    model, found = architecture.from_pretrained(name, dtype=torch.float32, attn_implementation="eager",
+                                                output_loading_info=True)
     missing = sorted(found["missing_keys"])
     if missing:
         common.fail(f"expected every weight of {type(model).__name__} in {name}, found {len(missing)} missing: {missing[:3]}",

@@ -64,7 +64,7 @@ def export(module, path, inputs, outputs):
     """Writes `module` as the graph `path` and checks it.
 
     `inputs` has a pair (example tensor, names of its dynamic axes) for each argument of `forward`, in order; `outputs` the
-    names of the dynamic axes of each result. Axes of one name have one size. `total_sequence_length` is the sum of
+    names of the dynamic axes of each result; all others are fixed. Axes of one name have one size. `total_sequence_length` is the sum of
     `past_sequence_length` and `sequence_length` where a graph has both.
     """
     module = module.eval()
@@ -76,6 +76,12 @@ def export(module, path, inputs, outputs):
                           output_names=list(outputs), dynamic_axes=axes | outputs)
         # A large graph comes with a file for each of its weights.
         graph = onnx.load(traced)
+        results = module(*example.values())
+    # The exporter does not know every width; readers of the graph want to.
+    for value, result in zip(graph.graph.output, results if isinstance(results, tuple) else (results,), strict=True):
+        for place, length in enumerate(result.shape):
+            if place not in outputs[value.name]:
+                value.type.tensor_type.shape.dim[place].dim_value = length
     size = sum(len(tensor.raw_data) for tensor in graph.graph.initializer)
     onnx.save(graph, path, save_as_external_data=size >= EXTERNAL_FROM, location=f"{path.name}_data")
     onnx.checker.check_model(path, full_check=True)

@@ -90,8 +90,7 @@ def export(model, folder):
             Decoder(model), first,
             {"inputs_embeds": (torch.randn(batch, new, width), words), "encoder_attention_mask": (mask, encoded),
              "encoder_hidden_states": (embeds, encoded)},
-            {"logits": words} | {name: axes if ".encoder." in name else rows | {2: "sequence_length"}
-                                 for name, axes in presents.items()})
+            {"logits": words} | presents)
         common.export(
             DecoderWithPast(model), later,
             {"inputs_embeds": (torch.randn(batch, 1, width), rows), "encoder_attention_mask": (mask, encoded)} | pasts,
@@ -131,8 +130,8 @@ def main():
 
     # Two prompts about one picture, in one batch padded on the right.
     inputs = processor(images=[common.picture()] * len(PROMPTS), text=PROMPTS, padding=True, return_tensors="pt")
-    common.export(VisionEncoder(model), graphs / "vision_encoder.onnx", {"pixel_values": (inputs.pixel_values, {0: "batch_size"})},
-                  {"image_features": {0: "batch_size"}})
+    common.export(VisionEncoder(model), graphs / "vision_encoder.onnx",
+                  {"pixel_values": (inputs.pixel_values, {0: "batch_size"})}, {"image_features": {0: "batch_size"}})
     export(model, graphs)
     start = model.generation_config.decoder_start_token_id
     model.generation_config = GenerationConfig(max_new_tokens=STEPS, do_sample=False, decoder_start_token_id=start,

@@ -40,9 +40,9 @@ TEXTS = ["a", "Ba di, ku", "the face of a cat", "Café: one   cup", "two horses'
 
 def configuration(merges):
     towers = {"context_length": CONTEXT, "vocab_size": 512 + len(common.SYLLABLES) * 2 + 2, "width": WIDTH, "heads": 2,
-              "layers": 2, "mlp_ratio": 1.5}
+              "layers": 1, "mlp_ratio": 1.5}
     # The image tokens are wider than the embedding space is.
-    vision = {"image_size": SIDE, "patch_size": 8, "layers": 2, "width": 24, "head_width": 12, "mlp_ratio": 2.0,
+    vision = {"image_size": SIDE, "patch_size": 8, "layers": 1, "width": 24, "head_width": 12, "mlp_ratio": 2.0,
               "attentional_pool": True, "attn_pooler_heads": 2, "attn_pooler_queries": 6, "output_tokens": True}
     return {"embed_dim": WIDTH, "vision_cfg": vision, "multimodal_cfg": towers | {"attn_pooler_heads": 2}, "custom_text": True,
             "text_cfg": towers | {"embed_cls": True, "output_tokens": True, "tokenizer_kwargs": {"bpe_path": str(merges)}}}
@@ -101,7 +101,7 @@ def by_open_clip(coca, pixels, prefix, settings, files):
 
 
 @torch.no_grad()
-def main(seed=1, emphasis=1.5):
+def main(seed=11, emphasis=1.5):
     folder = common.MODELS / "coca"
     shutil.rmtree(folder, ignore_errors=True)
     with tempfile.TemporaryDirectory() as work:

@@ -51,8 +51,8 @@ def tokenizer():
 def model(fast, seed=3, emphasis=1.5):
     text = {"model_type": "bart", "vocab_size": len(fast), "d_model": WIDTH, "encoder_layers": 1, "decoder_layers": 2,
             "encoder_attention_heads": 2, "decoder_attention_heads": 2, "encoder_ffn_dim": 48, "decoder_ffn_dim": 48,
-            "max_position_embeddings": 128, "bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 2,
-            "forced_eos_token_id": 2}
+            "max_position_embeddings": 128, "bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2,
+            "decoder_start_token_id": 2, "forced_eos_token_id": 2}
     vision = {"depths": [1, 1], "patch_size": [7, 3], "patch_stride": [4, 2], "patch_padding": [3, 1],
               "patch_prenorm": [False, True], "embed_dim": [16, WIDTH], "num_heads": [2, 2], "num_groups": [2, 2],
               "window_size": 4, "projection_dim": WIDTH, "max_position_embeddings": 8, "max_temporal_embeddings": 4}
