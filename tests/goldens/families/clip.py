@@ -27,8 +27,9 @@ def tokenizer():
     bpe.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(words, behavior="removed", invert=True),
                                                  pre_tokenizers.ByteLevel(add_prefix_space=False)])
     bpe.decoder = decoders.ByteLevel()
-    bpe.train_from_iterator(embedders.TEXTS, trainers.BpeTrainer(vocab_size=120, end_of_word_suffix="</w>",
-                                                                 show_progress=False))
+    trainer = trainers.BpeTrainer(vocab_size=320, end_of_word_suffix="</w>", show_progress=False,
+                                  initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
+    bpe.train_from_iterator(embedders.TEXTS, trainer)
     bpe.add_special_tokens([START, END])  # behind all others: CLIP's pooling takes the greatest token
     start, end = bpe.token_to_id(START), bpe.token_to_id(END)
     bpe.post_processor = processors.RobertaProcessing(sep=(END, end), cls=(START, start), add_prefix_space=False,
