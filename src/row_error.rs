@@ -37,6 +37,8 @@ pub enum ErrorKind {
     CorruptImage,
     /// The image's URI cannot be understood.
     InvalidUri,
+    /// The prompt's template cannot be filled in with the row's columns.
+    InvalidPrompt,
     /// A model produced NaN or infinity for this row.
     NonFiniteOutput,
     /// The storage did not answer in time.
@@ -91,6 +93,7 @@ impl ErrorKind {
             Self::UnsupportedFormat => "unsupported_format",
             Self::CorruptImage => "corrupt_image",
             Self::InvalidUri => "invalid_uri",
+            Self::InvalidPrompt => "invalid_prompt",
             Self::NonFiniteOutput => "non_finite_output",
             Self::Timeout => "timeout",
             Self::Throttled => "throttled",

@@ -92,15 +92,20 @@ impl FromStr for Signature {
     }
 }
 
-/// A row's accompanying text, hashed.
+/// A row's accompanying text and its prompt, hashed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TextHash(u64);
 
 impl TextHash {
-    /// Of a text; no text counts as an empty one.
+    /// Of a text and a prompt; no text counts as an empty one, and no prompt is that of a job whose rows all have the same.
     #[must_use]
-    pub fn new(text: Option<&str>) -> Self {
-        Self(u64::from_be_bytes(first_bytes(hash(b"text", &[text.unwrap_or_default().as_bytes()]))))
+    pub fn new(text: Option<&str>, prompt: Option<&str>) -> Self {
+        let text = text.unwrap_or_default().as_bytes();
+        let hash = match prompt {
+            Some(prompt) => hash(b"text and prompt", &[text, prompt.as_bytes()]),
+            None => hash(b"text", &[text]),
+        };
+        Self(u64::from_be_bytes(first_bytes(hash)))
     }
 }
 
@@ -192,11 +197,13 @@ mod tests {
     #[test]
     fn signatures_survive_text_and_bytes_and_tell_changes_apart() {
         let seen = Seen::uri("a.jpg").listed(Some(Version::new(10, "etag")));
-        let signature = Signature::new(TextHash::new(Some("a dog")), seen);
+        let signature = Signature::new(TextHash::new(Some("a dog"), None), seen);
         assert_eq!(signature.to_string().parse::<Signature>(), Ok(signature));
         assert_eq!(Signature::from_bytes(signature.to_bytes()), signature);
-        let other_text = Signature::new(TextHash::new(Some("a cat")), seen);
-        let gone = Signature::new(TextHash::new(Some("a dog")), Seen::uri("a.jpg").listed(None));
+        let other_text = Signature::new(TextHash::new(Some("a cat"), None), seen);
+        let prompted = Signature::new(TextHash::new(Some("a dog"), Some("a photo of")), seen);
+        assert_ne!(prompted.text, signature.text);
+        let gone = Signature::new(TextHash::new(Some("a dog"), None), Seen::uri("a.jpg").listed(None));
         assert!(other_text.text != signature.text && other_text.content != signature.content);
         assert!(gone.text == signature.text && gone.content != signature.content);
         assert_ne!(Seen::columns([None]), Seen::columns([Some("")]));

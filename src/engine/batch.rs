@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use super::begin::Writer;
+use super::begin::{Uncaptioned, Writer};
 use super::embedding::{cosine, is_finite};
 use super::fuse::{Fused, Fusion};
 use super::generate::{Caption, Sequence};
@@ -46,6 +46,8 @@ pub struct RowInput {
     pub image: Option<Arc<ImageFeatures>>,
     /// A text without any token counts as none.
     pub text: Option<String>,
+    /// What its caption goes on from, where the job's prompt is a template.
+    pub prompt: Option<String>,
     /// A hash of the row's key, on which the draws of sampling depend.
     pub key: u64,
 }
@@ -145,11 +147,18 @@ impl Engine {
             .collect();
         let fused = self.fuse(&images, text.as_ref(), &text_of, &mut results)?;
         if let (Some(writer), Some(tokenizer)) = (&mut self.writer, &self.tokenizer) {
-            let features: Vec<_> = images.iter().map(|(_, image)| *image).collect();
-            let keys: Vec<_> = images.iter().map(|(row, _)| rows[*row].key).collect();
-            let sequences = writer.write(&features, fused.states, &keys, tokenizer)?;
-            let rows: Vec<_> = images.iter().map(|(row, _)| *row).collect();
-            self.place_captions(&rows, sequences, &mut results)?;
+            let (mut places, mut begun) = (Vec::with_capacity(images.len()), Vec::with_capacity(images.len()));
+            for (fused, &(row, image)) in images.iter().enumerate() {
+                match writer.prompt(rows[row].prompt.as_deref(), tokenizer) {
+                    Ok(prompt) => {
+                        places.push(row);
+                        begun.push(Uncaptioned { image, prompt, key: rows[row].key, fused });
+                    }
+                    Err(why) => results[row] = Err(RowError::new(Stage::Generate, ErrorKind::InvalidPrompt, why)),
+                }
+            }
+            let sequences = writer.write(&begun, &fused.states, tokenizer)?;
+            self.place_captions(&places, sequences, &mut results)?;
             self.compare_captions(&mut results)?;
         }
         Ok(results)

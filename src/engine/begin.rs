@@ -10,7 +10,8 @@ use super::batch::{refused, untokenized};
 use super::decoder::Decoder;
 use super::embed::SharedGraph;
 use super::generate::{Sequence, Start, generate};
-use super::prompt::{Expanded, ImagePrompt, Prompt};
+use super::prompt::{Expanded, Prompt};
+use super::prompt_form::PromptForm;
 use super::settings::GenerationSettings;
 use super::tokens::TextTokenizer;
 use super::vision::{ImageFeatures, stack_states};
@@ -23,6 +24,17 @@ pub(super) struct Writer {
     decoder: Decoder,
     encoder: Option<PromptEncoder>,
     pub(super) settings: GenerationSettings,
+}
+
+/// An image that gets a caption.
+#[derive(Debug)]
+pub(super) struct Uncaptioned<'a> {
+    pub(super) image: &'a ImageFeatures,
+    pub(super) prompt: Prompt,
+    /// The hash of its row's key.
+    pub(super) key: u64,
+    /// Its row in the fused states.
+    pub(super) fused: usize,
 }
 
 /// The graph that reads the prompt with the image in it.
@@ -48,70 +60,57 @@ impl Writer {
 
     /// Whether captions depend on what the graph of `role` gives.
     pub(super) fn attends_to(&self, role: Role) -> bool {
-        let holds_image = matches!(self.settings.prompt, Prompt::Image(_));
+        let holds_image = match &self.settings.prompt {
+            Prompt::Tokens(_) | Prompt::Rows { form: PromptForm::Plain { .. }, .. } => false,
+            Prompt::Image(_) | Prompt::Rows { .. } => true,
+        };
         (role == Role::Vision && holds_image) || self.decoder.contexts.iter().any(|context| context.role == role)
     }
 
-    /// One caption for each image; `fused` holds the fusion graph's outputs by name, and `keys` the hashes of the rows' keys.
-    pub(super) fn write(
-        &mut self,
-        images: &[&ImageFeatures],
-        fused: Vec<(String, Value)>,
-        keys: &[u64],
-        tokenizer: &TextTokenizer,
-    ) -> Result<Vec<Sequence>, OnnxError> {
-        if images.is_empty() {
-            return Ok(Vec::new());
-        }
+    /// The prompt of a row; an error says what is wrong with the row's own.
+    pub(super) fn prompt(&self, own: Option<&str>, tokenizer: &TextTokenizer) -> Result<Prompt, String> {
         match &self.settings.prompt {
-            Prompt::Tokens(prefix) => {
-                let prefixes = vec![prefix.clone(); images.len()];
-                let contexts = contexts(&self.decoder, images, fused)?;
-                let start = Start { contexts, prefixes, embedded: None };
-                generate(&mut self.decoder, start, keys, &self.settings, tokenizer)
-            }
-            Prompt::Image(prompt) => {
-                let prompt = prompt.clone();
-                self.write_around(&prompt, images, keys, tokenizer)
-            }
+            Prompt::Rows { form, .. } => form.fill(tokenizer, own.unwrap_or_default()),
+            prompt => Ok(prompt.clone()),
         }
     }
 
-    fn write_around(
+    /// One caption for each of `rows`; `fused` holds the fusion graph's outputs by name.
+    pub(super) fn write(
         &mut self,
-        prompt: &ImagePrompt,
-        images: &[&ImageFeatures],
-        keys: &[u64],
+        rows: &[Uncaptioned<'_>],
+        fused: &[(String, Value)],
         tokenizer: &TextTokenizer,
     ) -> Result<Vec<Sequence>, OnnxError> {
         let mut groups: BTreeMap<usize, Vec<(usize, Expanded)>> = BTreeMap::new();
-        for (place, image) in images.iter().enumerate() {
-            let features = image.hidden.as_ref().and_then(|(_, shape)| shape.first().copied()).unwrap_or(0);
-            let expanded = prompt.expand(tokenizer, features, image.grid).map_err(|error| untokenized(&error))?;
-            if expanded.features.len() != features {
-                let found = expanded.features.len();
-                return Err(refused(format!(
-                    "the prompt has room for {found} image features, and the image has {features}"
-                )));
-            }
+        for (place, row) in rows.iter().enumerate() {
+            let features = row.image.hidden.as_ref().and_then(|(_, shape)| shape.first().copied()).unwrap_or(0);
+            let expanded =
+                row.prompt.expand(tokenizer, features, row.image.grid).map_err(|error| untokenized(&error))?;
             groups.entry(expanded.ids.len()).or_default().push((place, expanded));
         }
-        let mut sequences: Vec<_> = images.iter().map(|_| None).collect();
+        let mut sequences: Vec<_> = rows.iter().map(|_| None).collect();
         for group in groups.into_values() {
-            let group_images: Vec<_> = group.iter().map(|(place, _)| images[*place]).collect();
-            let keys: Vec<_> = group.iter().map(|(place, _)| keys[*place]).collect();
-            let prefixes = group.iter().map(|(_, expanded)| prompt.prefix(expanded)).collect();
-            let embedded = embed(&self.decoder, &group, &group_images)?;
-            let start = match &mut self.encoder {
-                None => Start { contexts: Vec::new(), prefixes, embedded: Some(embedded) },
-                Some(encoder) => {
-                    let states = encoder.encode(embedded, &self.decoder)?;
-                    Start { contexts: states, prefixes, embedded: None }
+            let places: Vec<_> = group.iter().map(|(place, _)| *place).collect();
+            let images: Vec<_> = places.iter().map(|&place| rows[place].image).collect();
+            let keys: Vec<_> = places.iter().map(|&place| rows[place].key).collect();
+            let prefixes = group.iter().map(|(place, expanded)| rows[*place].prompt.prefix(expanded)).collect();
+            let start = if group.iter().all(|(_, expanded)| expanded.features.is_empty()) {
+                let fused_rows: Vec<_> = places.iter().map(|&place| rows[place].fused).collect();
+                let contexts = contexts(&self.decoder, &images, fused, &fused_rows)?;
+                Start { contexts, prefixes, embedded: None }
+            } else {
+                let embedded = embed(&self.decoder, &group, &images)?;
+                match &mut self.encoder {
+                    None => Start { contexts: Vec::new(), prefixes, embedded: Some(embedded) },
+                    Some(encoder) => {
+                        Start { contexts: encoder.encode(embedded, &self.decoder)?, prefixes, embedded: None }
+                    }
                 }
             };
             let written = generate(&mut self.decoder, start, &keys, &self.settings, tokenizer)?;
-            for ((place, _), sequence) in group.iter().zip(written) {
-                sequences[*place] = Some(sequence);
+            for (place, sequence) in places.into_iter().zip(written) {
+                sequences[place] = Some(sequence);
             }
         }
         Ok(sequences.into_iter().flatten().collect())
@@ -150,7 +149,7 @@ fn embed(decoder: &Decoder, prompts: &[(usize, Expanded)], images: &[&ImageFeatu
     let embedder =
         decoder.embedder.as_ref().ok_or_else(|| refused("nothing embeds the tokens of the prompt".into()))?;
     // a place that a feature takes may hold a token that has no vector
-    let known = |id: &i64| if *id == ImagePrompt::NO_TOKEN { 0 } else { *id };
+    let known = |id: &i64| if *id == Prompt::NO_TOKEN { 0 } else { *id };
     let tokens: Vec<Vec<i64>> = prompts.iter().map(|(_, prompt)| prompt.ids.iter().map(known).collect()).collect();
     let vectors = embedder.embed(&tokens)?;
     let shape = vectors.shape();
@@ -158,6 +157,10 @@ fn embed(decoder: &Decoder, prompts: &[(usize, Expanded)], images: &[&ImageFeatu
     let mut data = vectors.to_f32()?.into_owned();
     for ((row, (_, prompt)), image) in data.chunks_exact_mut((length * width).max(1)).zip(prompts).zip(images) {
         let Some((features, inner)) = &image.hidden else { continue };
+        if inner.first() != Some(&prompt.features.len()) {
+            let found = prompt.features.len();
+            return Err(refused(format!("the prompt has {found} places for image features of shape {inner:?}")));
+        }
         if inner.get(1) != Some(&width) {
             let what = format!("image features of shape {inner:?} do not fit among token vectors of width {width}");
             return Err(OnnxError::new(OnnxErrorKind::Run, "vision", what));
@@ -169,17 +172,18 @@ fn embed(decoder: &Decoder, prompts: &[(usize, Expanded)], images: &[&ImageFeatu
     Value::from_f32(DataType::F32, &shape, data)
 }
 
-/// What the decoder attends to, in the order of its inputs.
+/// What the decoder attends to, in the order of its inputs; `fused_rows` are those of `images` in `fused`.
 fn contexts(
     decoder: &Decoder,
     images: &[&ImageFeatures],
-    mut fused: Vec<(String, Value)>,
+    fused: &[(String, Value)],
+    fused_rows: &[usize],
 ) -> Result<Vec<Value>, OnnxError> {
     let mut values = Vec::with_capacity(decoder.contexts.len());
     for context in &decoder.contexts {
         values.push(match context.role {
-            Role::Fusion => match fused.iter().position(|(name, _)| *name == context.output) {
-                Some(place) => fused.swap_remove(place).1.into_float(context.dtype)?,
+            Role::Fusion => match fused.iter().find(|(name, _)| *name == context.output) {
+                Some((_, states)) => states.gather(fused_rows)?.into_float(context.dtype)?,
                 None => return Err(refused(format!("the fusion graph gave no output {:?}", context.output))),
             },
             _ => stack_states(images, context.dtype)?,

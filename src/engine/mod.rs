@@ -14,6 +14,7 @@ mod generate;
 mod models;
 mod processors;
 mod prompt;
+mod prompt_form;
 mod resolve;
 mod sample;
 mod settings;
@@ -26,6 +27,7 @@ pub use batch::{Engine, EngineOptions, RowInput, RowOutput};
 pub use generate::{Caption, Finish};
 pub use models::{EncodedImage, Models, ModelsInput};
 pub use prompt::{ImagePrompt, Prompt};
+pub use prompt_form::PromptForm;
 pub use settings::{
     BeamSettings, EarlyStopping, GenerationOverrides, GenerationSettings, SampleSettings, Strategy, StrategyName,
     out_of_range,

@@ -33,6 +33,8 @@ pub struct ModelsInput {
     /// As in [`RowInput`].
     pub text: Option<String>,
     /// As in [`RowInput`].
+    pub prompt: Option<String>,
+    /// As in [`RowInput`].
     pub key: u64,
 }
 
@@ -69,7 +71,12 @@ impl Models {
     /// # Errors
     /// When a run fails as a whole.
     pub fn run(&mut self, rows: &[ModelsInput]) -> Result<Vec<Result<RowOutput, RowError>>, OnnxError> {
-        let input = |row: &ModelsInput, image| RowInput { image, text: row.text.clone(), key: row.key };
+        let input = |row: &ModelsInput, image| RowInput {
+            image,
+            text: row.text.clone(),
+            prompt: row.prompt.clone(),
+            key: row.key,
+        };
         let of_model = |row: &ModelsInput| input(row, row.image.as_ref().map(|image| image.model.clone()));
         let outputs = self.model.run(&rows.iter().map(of_model).collect::<Vec<_>>())?;
         let Some(engine) = &mut self.embedding else { return Ok(outputs) };

@@ -36,7 +36,7 @@ impl GenerationSettings {
         let mut resolver = Resolver { directory, problems: Vec::new() };
         resolver.refuse();
         let start = resolver.start();
-        let prompt = Prompt::resolve(directory, overrides.prompt.as_deref(), start)?;
+        let prompt = Prompt::resolve(directory, overrides, start)?;
         let strategy = resolver.strategy(overrides);
         let (max_new_tokens, min_new_tokens) = resolver.lengths(overrides, prompt.length());
         let settings = Self {

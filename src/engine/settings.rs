@@ -37,8 +37,16 @@ pub struct GenerationOverrides {
     pub stop: Option<Vec<String>>,
     /// What sampling's draws start from.
     pub seed: Option<u64>,
-    /// A text that every caption goes on from.
+    /// A text that every caption goes on from, or a template for it.
     pub prompt: Option<String>,
+}
+
+impl GenerationOverrides {
+    /// The prompt, if it is a template (Jinja) that every row fills in for itself.
+    #[must_use]
+    pub fn prompt_template(&self) -> Option<&str> {
+        self.prompt.as_deref().filter(|prompt| prompt.contains("{{") || prompt.contains("{%"))
+    }
 }
 
 /// The names of strategies.

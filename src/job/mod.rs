@@ -167,6 +167,14 @@ pub struct Generation {
     pub overrides: GenerationOverrides,
 }
 
+impl Generation {
+    /// The prompt, if it differs from row to row: a template over the manifest's columns.
+    #[must_use]
+    pub fn prompt_template(&self) -> Option<&str> {
+        self.overrides.prompt_template().filter(|_| self.enabled != Some(false))
+    }
+}
+
 /// `[embedding]`: which vectors are written; None: if the model can make them.
 #[derive(Debug, Clone, Serialize)]
 pub struct Embedding {

@@ -127,6 +127,16 @@ pub enum ManifestError {
     },
     /// A predicate that polars refuses.
     #[error(
+        "`generation.prompt` = {template:?} is no template: {why}\nhint: manifest columns stand in double braces, as in \"A photo of {{{{ title }}}}\"; https://jinja.palletsprojects.com/templates says what else can"
+    )]
+    Prompt {
+        /// As written.
+        template: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// `input.where` cannot be evaluated.
+    #[error(
         "`input.where` = {predicate:?} cannot be evaluated on {path}: {message}\nhint: it is a SQL expression over the manifest's columns that is true or false, as in \"width >= 200 AND lang = 'en'\"; text stands in single quotes"
     )]
     Predicate {

@@ -7,6 +7,7 @@
 mod error;
 pub mod filter;
 mod listing;
+mod prompt;
 pub mod reader;
 pub mod row;
 mod source;
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::error::ManifestError;
 use self::listing::expand;
+pub use self::prompt::PromptTemplate;
 use self::source::{Source, Version, storage_error};
 use crate::job::Job;
 use crate::storage::{Location, Storage};
@@ -82,6 +84,8 @@ pub struct Manifest {
     pub image: Option<(usize, ImageColumn)>,
     /// Index of the text column.
     pub text: Option<usize>,
+    /// What the prompt of each row is made from; None: all have the same, or none.
+    pub prompt: Option<Arc<PromptTemplate>>,
     /// Indexes of the columns that change when a row's content does; empty: the job names none.
     pub signature: Vec<usize>,
     /// Indexes of the columns carried into the output, in output order.
@@ -127,8 +131,10 @@ impl Manifest {
             Ok(index)
         });
         let signature = signature.collect::<Result<_, ManifestError>>()?;
+        let template = job.generation.prompt_template();
+        let prompt = template.map(|template| columns.prompt(template).map(Arc::new)).transpose()?;
         let carried = columns.carried(job.output.columns.as_deref(), key, image)?;
-        Ok(Self { files, key, image, text, signature, carried, schema })
+        Ok(Self { files, key, image, text, prompt, signature, carried, schema })
     }
 
     /// The fields of the carried columns, without the files' own metadata.
@@ -232,6 +238,16 @@ impl Columns<'_> {
         let expected = "a string column (paths), a binary column (image bytes) or a struct {bytes, path}";
         self.check(index, "input.image", expected, fits)?;
         Ok((index, kind))
+    }
+
+    fn prompt(&self, template: &str) -> Result<PromptTemplate, ManifestError> {
+        const SETTING: &str = "generation.prompt";
+        let find = |name: &str| {
+            let index = self.find(SETTING, name)?;
+            self.check(index, SETTING, "a column of text, numbers, times or booleans", is_plain)?;
+            Ok(index)
+        };
+        PromptTemplate::new(template, find, |why| ManifestError::Prompt { template: template.to_owned(), why })
     }
 
     /// The job's `output.columns` (or every column but image bytes), with the key in any case.

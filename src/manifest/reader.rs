@@ -65,6 +65,8 @@ impl<'a> ManifestReader<'a> {
         columns.extend(image.map(|(index, _)| index));
         columns.extend(manifest.text);
         columns.extend(&manifest.signature);
+        let prompt = manifest.prompt.iter().flat_map(|template| &template.columns);
+        columns.extend(prompt.map(|(_, index)| *index));
         columns.sort_unstable();
         columns.dedup();
         Self { manifest, wanted, columns, projection, next: (0, 0), first_row: 0, open: None }

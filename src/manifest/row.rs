@@ -9,9 +9,10 @@ use arrow::error::ArrowError;
 use arrow::record_batch::RecordBatch;
 use bytes::Bytes;
 
+use super::prompt::PromptValues;
 use super::reader::Projection;
-use super::{ImageColumn, Manifest};
-use crate::signature::{Seen, Signature};
+use super::{ImageColumn, Manifest, PromptTemplate};
+use crate::signature::{Seen, Signature, TextHash};
 use crate::storage::Location;
 
 /// Where a row's image comes from.
@@ -38,6 +39,8 @@ pub struct Row {
     pub image: ImageSource,
     /// The accompanying text, or the whole input of a text-only job; None when it is blank.
     pub text: Option<String>,
+    /// What its caption goes on from, or why that cannot be made, where it differs from row to row.
+    pub prompt: Option<Result<String, String>>,
     /// The folder of the manifest file, which relative image paths start from.
     pub base: Arc<Location>,
 }
@@ -48,6 +51,7 @@ pub struct RowBatch {
     keys: StringArray,
     image: Images,
     text: Option<StringArray>,
+    prompt: Option<(Arc<PromptTemplate>, PromptValues)>,
     /// The job's signature columns.
     signature: Vec<StringArray>,
     base: Arc<Location>,
@@ -101,6 +105,11 @@ impl RowBatch {
             }
         };
         let text = manifest.text.map(|index| strings(column(index)?)).transpose()?;
+        let prompt = manifest.prompt.as_ref().map(|template| {
+            let values = template.columns.iter().map(|(_, index)| column(*index).cloned());
+            Ok::<_, ArrowError>((template.clone(), PromptValues::new(values)?))
+        });
+        let prompt = prompt.transpose()?;
         let signature = manifest.signature.iter().map(|&index| strings(column(index)?)).collect::<Result<_, _>>()?;
         let carried = if projection == Projection::Rows {
             let carried = manifest.carried.iter().map(|&index| column(index).cloned());
@@ -110,7 +119,7 @@ impl RowBatch {
             RecordBatch::new_empty(Arc::new(Schema::empty()))
         };
         let (keys, signatures) = (strings(column(manifest.key)?)?, Vec::new());
-        Ok(Self { keys, image, text, signature, base, carried, signatures })
+        Ok(Self { keys, image, text, prompt, signature, base, carried, signatures })
     }
 
     /// Rows in this batch.
@@ -141,6 +150,7 @@ impl RowBatch {
             keys: self.keys.slice(first, length),
             image,
             text: self.text.as_ref().map(|text| text.slice(first, length)),
+            prompt: self.prompt.as_ref().map(|(template, values)| (template.clone(), values.slice(first, length))),
             signature: self.signature.iter().map(|column| column.slice(first, length)).collect(),
             base: self.base.clone(),
             carried: self.carried.slice(first, length),
@@ -190,8 +200,18 @@ impl RowBatch {
             key: string_at(&self.keys, index),
             image,
             text: self.text.as_ref().and_then(|text| string_at(text, index)).filter(|text| !text.trim().is_empty()),
+            prompt: self.prompt.as_ref().map(|(template, values)| template.render(values, index)),
             base: self.base.clone(),
         }
+    }
+}
+
+impl Row {
+    /// What of the row's signature its text and its prompt decide.
+    #[must_use]
+    pub fn text_hash(&self) -> TextHash {
+        let prompt = self.prompt.as_ref().map(|prompt| prompt.as_deref().unwrap_or_else(|why| why));
+        TextHash::new(self.text.as_deref(), prompt)
     }
 }
 

@@ -63,8 +63,8 @@ pub(super) fn run(
     Ok(())
 }
 
-/// What makes two rows of a part the same to the model: image, text and, where captions are drawn by it, key.
-type Content = (Option<blake3::Hash>, Option<String>, Option<u64>);
+/// What makes two rows of a part the same to the model: image, text, prompt and, where captions are drawn by it, key.
+type Content = (Option<blake3::Hash>, Option<String>, Option<String>, Option<u64>);
 
 /// The part that rows are arriving for.
 #[derive(Default)]
@@ -100,12 +100,13 @@ struct Pending {
     index: usize,
     key: u64,
     text: Option<String>,
+    prompt: Option<String>,
     image: Option<(blake3::Hash, Preprocessed)>,
 }
 
 impl OpenPart {
     fn add(&mut self, row: IngestedRow, by_key: bool, progress: &Progress) {
-        let IngestedRow { key, text, image, image_size, content_hash, content_signature, room } = row;
+        let IngestedRow { key, text, prompt, image, image_size, content_hash, content_signature, room } = row;
         // Given back here, not after the batch: a batch must be able to fill up however small the budget is.
         drop(room);
         let index = self.rows.len();
@@ -114,11 +115,11 @@ impl OpenPart {
                 progress.row(true);
                 Outcome::Known(Err(error))
             }
-            Ok(pixels) => match self.first.entry((content_hash, text.clone(), by_key.then_some(key))) {
+            Ok(pixels) => match self.first.entry((content_hash, text.clone(), prompt.clone(), by_key.then_some(key))) {
                 Entry::Occupied(first) => Outcome::SameAs(*first.get()),
                 Entry::Vacant(vacant) => {
                     vacant.insert(index);
-                    self.pending.push(Pending { index, key, text, image: content_hash.zip(pixels) });
+                    self.pending.push(Pending { index, key, text, prompt, image: content_hash.zip(pixels) });
                     Outcome::Pending
                 }
             },
@@ -144,6 +145,7 @@ impl OpenPart {
             .map(|row| ModelsInput {
                 image: row.image.as_ref().and_then(|(hash, _)| features(hash)),
                 text: row.text.clone(),
+                prompt: row.prompt.clone(),
                 key: row.key,
             })
             .collect();

@@ -13,7 +13,7 @@ use crate::fetch::Body;
 use crate::manifest::row::{ImageSource, RowBatch};
 use crate::preprocess::{DecodeLimits, Preprocessed, Preprocessor, decode};
 use crate::row_error::{ErrorKind, RowError, Stage};
-use crate::signature::{KeyHash, Seen, Signature, TextHash};
+use crate::signature::{KeyHash, Seen, Signature};
 use crate::storage::Location;
 
 /// A row ready for the model, or failed on the way.
@@ -22,6 +22,8 @@ pub(super) struct IngestedRow {
     pub(super) key: u64,
     /// The accompanying text, if it says anything.
     pub(super) text: Option<String>,
+    /// What its caption goes on from, where that differs from row to row.
+    pub(super) prompt: Option<String>,
     /// The pixels; None in a text-only job.
     pub(super) image: Result<Option<Preprocessed>, RowError>,
     /// Width and height after rotation, once decoded.
@@ -61,13 +63,14 @@ pub(super) async fn ingest_row(
     let signature = |hash: Option<blake3::Hash>| {
         let hash = || hash.or_else(|| batch.image_hash(index));
         let unread = planned.is_unread().then(hash).flatten();
-        unread.map_or(planned, |hash| Signature::new(TextHash::new(row.text.as_deref()), Seen::bytes(&hash)))
+        unread.map_or(planned, |hash| Signature::new(row.text_hash(), Seen::bytes(&hash)))
     };
     let key = KeyHash::new(row.key.as_deref().unwrap_or_default()).0 as u64;
     let unread = |image| IngestedRow {
         key,
         content_signature: signature(None),
         text: row.text.clone(),
+        prompt: None,
         image,
         image_size: None,
         content_hash: None,
@@ -75,6 +78,10 @@ pub(super) async fn ingest_row(
     };
     let fetched = match (&row.image, &row.key) {
         (_, None) => return unread(Err(null("key"))),
+        _ if let Some(Err(why)) = &row.prompt => {
+            let what = format!("generation.prompt cannot be filled in for this row: {why}");
+            return unread(Err(RowError::new(Stage::Manifest, ErrorKind::InvalidPrompt, what)));
+        }
         (ImageSource::Null | ImageSource::Unread, _) => return unread(Err(null("image"))),
         (ImageSource::TextOnly, _) if row.text.is_none() => return unread(Err(null("text"))),
         (ImageSource::TextOnly, _) => return unread(Ok(None)),
@@ -91,6 +98,7 @@ pub(super) async fn ingest_row(
         key,
         content_signature: signature(Some(prepared.hash)),
         text: row.text.clone(),
+        prompt: row.prompt.and_then(Result::ok),
         image: prepared.pixels.map(Some),
         image_size: prepared.size,
         content_hash: Some(prepared.hash),

@@ -97,7 +97,7 @@ impl Scan {
 }
 
 fn content(batch: &RowBatch, index: usize, row: &Row, places: &mut Listing) -> Content {
-    let text = TextHash::new(row.text.as_deref());
+    let text = row.text_hash();
     let plain = |seen| Content { text, seen, listable: false };
     match (batch.seen(index), &row.image) {
         (Some(columns), _) => plain(Some(columns)),

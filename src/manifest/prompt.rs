@@ -1,0 +1,104 @@
+//! Prompts that differ from row to row. In: `generation.prompt` with Jinja expressions over the manifest's columns, such as
+//! `A photo of {{ title }}`. Out: one prompt for each row. A null prints nothing and counts as false.
+
+use arrow::array::{Array, ArrayRef, AsArray, StringArray};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Float64Type, Int64Type};
+use arrow::error::ArrowError;
+use minijinja::{Environment, Value};
+
+/// A template with the columns that it reads.
+#[derive(Debug)]
+pub struct PromptTemplate {
+    environment: Environment<'static>,
+    /// Names and indexes in the manifest's schema.
+    pub(super) columns: Vec<(String, usize)>,
+}
+
+/// The columns of one batch that a template reads, in its order.
+#[derive(Debug, Clone)]
+pub(super) struct PromptValues(Vec<Values>);
+
+#[derive(Debug, Clone)]
+enum Values {
+    Text(StringArray),
+    Whole(arrow::array::Int64Array),
+    Number(arrow::array::Float64Array),
+    Truth(arrow::array::BooleanArray),
+}
+
+const NAME: &str = "generation.prompt";
+
+impl PromptTemplate {
+    /// Compiles `template`; `column` finds a column by its name.
+    pub(super) fn new<E>(
+        template: &str,
+        column: impl Fn(&str) -> Result<usize, E>,
+        broken: impl Fn(String) -> E,
+    ) -> Result<Self, E> {
+        let mut environment = Environment::new();
+        environment.set_undefined_behavior(minijinja::UndefinedBehavior::Strict);
+        environment.set_formatter(|out, state, value| match value.is_none() {
+            true => Ok(()),
+            false => minijinja::escape_formatter(out, state, value),
+        });
+        environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
+        environment.add_template_owned(NAME, template.to_owned()).map_err(|error| broken(error.to_string()))?;
+        let read = environment.get_template(NAME).map_err(|error| broken(error.to_string()))?;
+        let mut names: Vec<_> = read.undeclared_variables(false).into_iter().collect();
+        names.sort_unstable();
+        let columns =
+            names.into_iter().map(|name| column(&name).map(|index| (name, index))).collect::<Result<_, _>>()?;
+        Ok(Self { environment, columns })
+    }
+
+    /// The prompt of row `index`, or why there is none.
+    pub(super) fn render(&self, values: &PromptValues, index: usize) -> Result<String, String> {
+        let named = self.columns.iter().zip(&values.0).map(|((name, _), values)| (name.as_str(), values.get(index)));
+        let context: Value = named.collect();
+        let rendered = self.environment.get_template(NAME).and_then(|template| template.render(context));
+        rendered.map_err(|error| error.to_string())
+    }
+}
+
+impl PromptValues {
+    pub(super) fn new(columns: impl Iterator<Item = Result<ArrayRef, ArrowError>>) -> Result<Self, ArrowError> {
+        columns.map(|column| Values::new(&column?)).collect::<Result<_, _>>().map(Self)
+    }
+
+    pub(super) fn slice(&self, first: usize, length: usize) -> Self {
+        let slice = |values: &Values| match values {
+            Values::Text(values) => Values::Text(values.slice(first, length)),
+            Values::Whole(values) => Values::Whole(values.slice(first, length)),
+            Values::Number(values) => Values::Number(values.slice(first, length)),
+            Values::Truth(values) => Values::Truth(values.slice(first, length)),
+        };
+        Self(self.0.iter().map(slice).collect())
+    }
+}
+
+impl Values {
+    fn new(column: &ArrayRef) -> Result<Self, ArrowError> {
+        Ok(match column.data_type() {
+            DataType::Boolean => Self::Truth(column.as_boolean().clone()),
+            kind if kind.is_integer() => {
+                Self::Whole(cast(column, &DataType::Int64)?.as_primitive::<Int64Type>().clone())
+            }
+            kind if kind.is_floating() => {
+                Self::Number(cast(column, &DataType::Float64)?.as_primitive::<Float64Type>().clone())
+            }
+            _ => Self::Text(cast(column, &DataType::Utf8)?.as_string().clone()),
+        })
+    }
+
+    fn get(&self, index: usize) -> Value {
+        let null = || Value::from(());
+        match self {
+            Self::Text(values) if values.is_valid(index) => values.value(index).into(),
+            Self::Whole(values) if values.is_valid(index) => values.value(index).into(),
+            Self::Number(values) if values.is_valid(index) => values.value(index).into(),
+            Self::Truth(values) if values.is_valid(index) => values.value(index).into(),
+            _ => null(),
+        }
+    }
+}
