@@ -87,10 +87,11 @@ impl Decoder {
     }
 
     /// A batch of `rows` rows whose `contexts`, `[rows, ...]`, are in the order of [`Self::contexts`].
-    pub(super) fn begin(&self, contexts: Vec<Value>, rows: usize) -> Decoding {
+    pub(super) fn begin(&mut self, mut contexts: Vec<Value>, rows: usize) -> Result<Decoding, OnnxError> {
+        self.step.begin(&mut contexts, rows)?;
         let kept = self.states.iter().map(|state| state.kept).collect();
         let (origins, fed) = ((0..rows).collect(), vec![Vec::new(); rows]);
-        Decoding { origins, contexts, states: Vec::new(), kept, fed, past: 0 }
+        Ok(Decoding { origins, contexts, states: Vec::new(), kept, fed, past: 0 })
     }
 
     /// Feeds the tokens that every row begins with, as many for each; `embedded` are their vectors, if these are not what the

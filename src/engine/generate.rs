@@ -114,7 +114,7 @@ pub(super) fn generate(
 ) -> Result<Vec<Sequence>, OnnxError> {
     let ends = Ends { settings, tokenizer };
     let Start { contexts, prefixes, embedded } = start;
-    let mut batch = decoder.begin(contexts, keys.len());
+    let mut batch = decoder.begin(contexts, keys.len())?;
     let logits = decoder.first(&mut batch, &prefixes, embedded)?;
     match settings.strategy {
         Strategy::Beam(beams) => beam::search(decoder, batch, logits, &prefixes, settings, beams, &ends),

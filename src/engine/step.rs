@@ -3,7 +3,7 @@
 
 use super::embed::TokenEmbedder;
 use crate::model::{ModelDirectory, Producer, Role};
-use crate::onnx::{DataType, Graph, GraphOptions, Input, OnnxError, OnnxErrorKind, Outputs, Value};
+use crate::onnx::{DataType, Graph, GraphOptions, Hoisted, Input, OnnxError, OnnxErrorKind, Outputs, Value};
 
 /// A decoder input that stays the same over all steps, and what feeds it.
 #[derive(Debug)]
@@ -18,9 +18,19 @@ pub(super) struct Context {
 pub(super) struct StepGraph {
     graph: Graph,
     inputs: Vec<StepInput>,
+    once: Option<Once>,
 }
 
+/// What of the graph is run once for each batch, because it depends on contexts only.
 #[derive(Debug)]
+struct Once {
+    graph: Graph,
+    inputs: Vec<StepInput>,
+    /// The outputs that are further contexts.
+    values: Vec<String>,
+}
+
+#[derive(Debug, Clone)]
 struct StepInput {
     name: String,
     dtype: DataType,
@@ -37,7 +47,13 @@ enum Feed {
     Positions,
     /// Ones for all tokens so far.
     Mask,
-    /// A place in [`Decoder::contexts`](super::decoder::Decoder).
+    /// What stays the same over all steps.
+    Invariant(Invariant),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Invariant {
+    /// A place in [`Decoder::contexts`](super::decoder::Decoder), or after these in what [`StepGraph::begin`] adds to them.
     Context(usize),
     /// Ones for the states of that context.
     Ones(usize),
@@ -57,7 +73,8 @@ pub(super) struct Step<'a> {
 }
 
 impl StepGraph {
-    /// Opens the graph of `role`, if there is one; adds what it attends to to `contexts`.
+    /// Opens the graph of `role`, if there is one; adds what it attends to to `contexts`. The decoder's comes last: what is
+    /// computed for it once has its place after all contexts.
     pub(super) fn open(
         directory: &ModelDirectory,
         role: Role,
@@ -74,10 +91,13 @@ impl StepGraph {
                 Producer::HasPast => Feed::HasPast,
                 Producer::Positions => Feed::Positions,
                 Producer::StepMask => Feed::Mask,
-                Producer::Output(role, output) => Feed::Context(place(contexts, port.dtype, *role, output)),
+                Producer::Output(role, output) => {
+                    Feed::Invariant(Invariant::Context(place(contexts, port.dtype, *role, output)))
+                }
                 Producer::Ones(role, output) => {
                     let known = contexts.iter().position(|known| known.role == *role && known.output == *output);
-                    Feed::Ones(known.unwrap_or_else(|| place(contexts, DataType::F32, *role, output)))
+                    let place = known.unwrap_or_else(|| place(contexts, DataType::F32, *role, output));
+                    Feed::Invariant(Invariant::Ones(place))
                 }
                 _ => continue,
             };
@@ -86,7 +106,37 @@ impl StepGraph {
         if !inputs.iter().any(|input| matches!(input.feed, Feed::Tokens | Feed::Embedded)) {
             return Err(OnnxError::new(OnnxErrorKind::Load, &file.file, "has no input for the tokens of a step"));
         }
-        Ok(Some(Self { graph: Graph::open(&file.path, options)?, inputs }))
+        let invariant = inputs.iter().filter(|input| matches!(input.feed, Feed::Invariant(_)));
+        let invariant: Vec<_> = invariant.map(|input| input.name.as_str()).collect();
+        let hoists = role == Role::Decoder && !invariant.is_empty();
+        let hoisted = if hoists { Hoisted::open(&file.source, &invariant, options)? } else { None };
+        let Some(Hoisted { once, values, step }) = hoisted else {
+            return Ok(Some(Self { graph: Graph::open(&file.source, options)?, inputs, once: None }));
+        };
+        let takes = |graph: &Graph, input: &StepInput| graph.inputs().iter().any(|port| port.name == input.name);
+        let of_once = inputs.iter().filter(|input| takes(&once, input)).cloned().collect();
+        inputs.retain(|input| takes(&step, input));
+        for (name, place) in values.iter().zip(contexts.len()..) {
+            let feed = Feed::Invariant(Invariant::Context(place));
+            inputs.push(StepInput { name: name.clone(), dtype: DataType::F32, feed });
+        }
+        Ok(Some(Self { graph: step, inputs, once: Some(Once { graph: once, inputs: of_once, values }) }))
+    }
+
+    /// Adds to `contexts`, `[rows, ...]`, what is computed from them once.
+    pub(super) fn begin(&mut self, contexts: &mut Vec<Value>, rows: usize) -> Result<(), OnnxError> {
+        let Some(once) = &mut self.once else { return Ok(()) };
+        let mut feeds = Vec::with_capacity(once.inputs.len());
+        for StepInput { name, dtype, feed } in &once.inputs {
+            if let Feed::Invariant(invariant) = feed {
+                feeds.push((name.as_str(), invariant.value(contexts, *dtype, rows)?));
+            }
+        }
+        let mut outputs = once.graph.run(feeds)?;
+        for name in &once.values {
+            contexts.push(outputs.take(name, rows)?);
+        }
+        Ok(())
     }
 
     /// Whether it takes several tokens at once where earlier states are given: it must be told which there are.
@@ -106,7 +156,7 @@ impl StepGraph {
         let mut feeds = Vec::with_capacity(self.inputs.len() + states.len());
         for input in &self.inputs {
             let value = match input.feed {
-                Feed::Context(place) => Input::Shared(&step.contexts[place]),
+                Feed::Invariant(invariant) => invariant.value(step.contexts, input.dtype, rows)?,
                 Feed::Tokens => Input::Owned(Value::from_i64(&[rows, tokens], step.tokens.concat())?),
                 Feed::Embedded => {
                     let embedded = match (step.embedded.take(), embedder) {
@@ -125,15 +175,23 @@ impl StepGraph {
                     Input::Owned(Value::from_i64(&[rows, tokens], positions.repeat(rows))?)
                 }
                 Feed::Mask => Input::Owned(Value::ones(input.dtype, &[rows, so_far])?),
-                Feed::Ones(place) => {
-                    let states = step.contexts[place].shape().get(1).copied().unwrap_or(0);
-                    Input::Owned(Value::ones(input.dtype, &[rows, states])?)
-                }
             };
             feeds.push((input.name.as_str(), value));
         }
         feeds.extend(states);
         self.graph.run(feeds)
+    }
+}
+
+impl Invariant {
+    fn value(self, contexts: &[Value], dtype: DataType, rows: usize) -> Result<Input<'_>, OnnxError> {
+        match self {
+            Self::Context(place) => Ok(Input::Shared(&contexts[place])),
+            Self::Ones(place) => {
+                let states = contexts[place].shape().get(1).copied().unwrap_or(0);
+                Value::ones(dtype, &[rows, states]).map(Input::Owned)
+            }
+        }
     }
 }
 

@@ -47,7 +47,7 @@ impl TextEncoder {
             _ => None,
         });
         let embedding = directory.embedding(Role::Text).cloned();
-        let graph = SharedGraph::new(Graph::open(&file.path, options)?);
+        let graph = SharedGraph::new(Graph::open(&file.source, options)?);
         Ok(Some(Self { graph, inputs: inputs.collect(), embedding }))
     }
 

@@ -137,6 +137,22 @@ pub(super) fn reads_tokens(fusion: &GraphFile) -> bool {
     fusion.header.input("input_ids").is_some()
 }
 
+/// Whether the decoder makes the first step just as the prefill graph does, so that the weights of that need not be loaded:
+/// it takes all that the prefill graph takes, and its states are caches that it only appends to, empty in the first step.
+pub(super) fn begins_alone(graphs: &BTreeMap<Role, GraphFile>) -> bool {
+    let (Some(prefill), Some(decoder)) = (graphs.get(&Role::Prefill), graphs.get(&Role::Decoder)) else { return false };
+    let header = &decoder.header;
+    let mut states = header.inputs.iter().filter(|port| present(&port.name).is_some()).peekable();
+    let empty = |port: &Port| {
+        let given_again = present(&port.name).is_some_and(|output| header.output(&output).is_some());
+        let sizes_known = port.rank() == Some(4) && port.fixed(1).is_some() && port.fixed(3).is_some();
+        given_again && sizes_known && header.appended.contains(&port.name)
+    };
+    prefill.header.inputs.iter().all(|port| header.input(&port.name).is_some())
+        && states.peek().is_some()
+        && states.all(empty)
+}
+
 /// The output that a decoder input continues: `present.X` for `past_key_values.X`, and `present_X` for the `past_X` of
 /// recurrent states.
 fn present(input: &str) -> Option<String> {

@@ -5,20 +5,20 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use super::binding::{Bindings, reads_tokens};
+use super::binding::{Bindings, begins_alone, reads_tokens};
 use super::config::{ConfigFiles, Sourced};
 use super::error::{ModelError, Problem};
 use super::fingerprint::Hashes;
 use super::layout;
 use super::overrides::Overrides;
 use super::role::Role;
-use crate::onnx::GraphHeader;
+use crate::onnx::{GraphHeader, GraphSource};
 
 /// A graph file that plays a role.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GraphFile {
-    /// Its path.
-    pub path: PathBuf,
+    /// Its path, and which part of its graph plays the role.
+    pub source: GraphSource,
     /// Its path relative to the model directory, for people.
     pub file: String,
     /// Why it has its role.
@@ -94,7 +94,7 @@ impl ModelDirectory {
         let layout = layout::find(path, precision, &overrides, &mut problems);
         directory.unused = layout.unused;
         for (role, chosen) in layout.chosen {
-            match graph_file(path, chosen) {
+            match graph_file(path, role, chosen) {
                 Ok(graph) => {
                     directory.graphs.insert(role, graph);
                 }
@@ -105,6 +105,9 @@ impl ModelDirectory {
         directory.tokenizer = Some(path.join(Self::TOKENIZER)).filter(|file| file.is_file());
         if directory.graphs.is_empty() {
             return (directory, problems);
+        }
+        if !overrides.graphs.contains_key(&Role::Prefill) && begins_alone(&directory.graphs) {
+            directory.unused.extend(directory.graphs.remove(&Role::Prefill).map(|graph| graph.file));
         }
         directory.bindings = Bindings::resolve(&directory.graphs, &overrides, &mut problems);
         directory.check_files(&mut problems);
@@ -271,10 +274,12 @@ fn embedding_outputs(role: Role, config: &ConfigFiles) -> Vec<&'static str> {
     names
 }
 
-fn graph_file(folder: &Path, chosen: layout::Chosen) -> Result<GraphFile, Problem> {
+fn graph_file(folder: &Path, role: Role, chosen: layout::Chosen) -> Result<GraphFile, Problem> {
     let path = folder.join(&chosen.file);
+    let embedding = role.embedding_outputs().first().filter(|_| chosen.is_part);
+    let source = GraphSource { path: path.clone(), outputs: embedding.map(|output| vec![(*output).to_owned()]) };
     let problem = |what: String, hint: Option<String>| Problem { file: chosen.file.clone(), what, hint };
-    let header = GraphHeader::read(&path).map_err(|error| problem(error.what, error.hint))?;
+    let header = GraphHeader::read(&source).map_err(|error| problem(error.what, error.hint))?;
     let beside = path.parent().unwrap_or(folder);
     let external: Vec<PathBuf> = header.external_files.iter().map(|file| beside.join(file)).collect();
     let mut bytes = 0;
@@ -287,5 +292,5 @@ fn graph_file(folder: &Path, chosen: layout::Chosen) -> Result<GraphFile, Proble
         })?;
         bytes += size.len();
     }
-    Ok(GraphFile { path, file: chosen.file, why: chosen.why, header, external, bytes })
+    Ok(GraphFile { source, file: chosen.file, why: chosen.why, header, external, bytes })
 }

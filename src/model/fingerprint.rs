@@ -77,9 +77,16 @@ impl ModelDirectory {
                 })
         };
         let mut hashes = Hashes { graphs: BTreeMap::new(), files: BTreeMap::new() };
+        // one file may play several roles
+        let mut known: BTreeMap<&Path, blake3::Hash> = BTreeMap::new();
         for (role, graph) in &self.graphs {
-            let files = std::iter::once(&graph.path).chain(&graph.external);
-            hashes.graphs.insert(*role, files.map(|file| hash(file)).collect::<Result<_, _>>()?);
+            let mut of_role = Vec::new();
+            for file in std::iter::once(&graph.source.path).chain(&graph.external) {
+                let made = known.get(file.as_path()).copied().map_or_else(|| hash(file), Ok)?;
+                known.insert(file, made);
+                of_role.push(made);
+            }
+            hashes.graphs.insert(*role, of_role);
         }
         let [template, template_json] = ConfigFiles::CHAT_TEMPLATE;
         for name in [Self::TOKENIZER, ConfigFiles::TOKENIZER_CONFIG, ConfigFiles::CONFIG, template, template_json] {

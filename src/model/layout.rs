@@ -15,6 +15,8 @@ pub(super) struct Chosen {
     pub(super) file: String,
     /// Why this file has this role.
     pub(super) why: String,
+    /// Whether only the part of its graph that gives the embedding of this role is run.
+    pub(super) is_part: bool,
 }
 
 /// What was found in a directory.
@@ -44,6 +46,9 @@ struct Part {
     choices: &'static [&'static [(Role, &'static str)]],
 }
 
+/// A graph that takes images and texts at once, to compare them; each is embedded by its own part of the graph.
+const JOINT: &str = "model";
+
 const PARTS: [Part; 5] = [
     Part {
         role: Role::Vision,
@@ -53,9 +58,10 @@ const PARTS: [Part; 5] = [
             &[(Role::Vision, "vision_encoder"), (Role::Encoder, "encoder_model")],
             &[(Role::Vision, "vision_encoder")],
             &[(Role::Vision, "encoder_model")],
+            &[(Role::Vision, JOINT)],
         ],
     },
-    Part { role: Role::Text, choices: &[&[(Role::Text, "text_model")]] },
+    Part { role: Role::Text, choices: &[&[(Role::Text, "text_model")], &[(Role::Text, JOINT)]] },
     Part { role: Role::Fusion, choices: &[&[(Role::Fusion, "fusion")], &[(Role::Fusion, "multimodal_encoder")]] },
     Part { role: Role::Embed, choices: &[&[(Role::Embed, "embed_tokens")]] },
     Part {
@@ -89,7 +95,8 @@ pub(super) fn find(
     for (&role, file) in &overrides.graphs {
         if folder.join(file).is_file() {
             let why = format!("{} names it", Overrides::FILE);
-            layout.chosen.insert(role, Chosen { file: file.clone(), why });
+            let is_part = overrides.graphs.iter().any(|(other, named)| *other != role && named == file);
+            layout.chosen.insert(role, Chosen { file: file.clone(), why, is_part });
         } else {
             let problem = Problem::new(Overrides::FILE, format!("graphs.{role} = {file:?}, but there is no such file"));
             problems.push(problem.with_hint(nearest(file, &files)));
@@ -100,16 +107,16 @@ pub(super) fn find(
             part.choices.iter().filter(|choice| choice.iter().all(|(role, _)| !layout.chosen.contains_key(role)));
         let place = |stem: &str, suffix: &str| {
             let name = format!("{stem}{suffix}.onnx");
-            files.iter().find(|file| file_name(file) == name).map(|file| (file, name))
+            files.iter().find(|file| file_name(file) == name).map(|file| (file, name, stem == JOINT))
         };
         let find = |choice: &&&[(Role, &str)]| {
             let files = choice.iter().map(|(role, stem)| Some((*role, place(stem, suffix)?)));
             files.collect::<Option<Vec<_>>>()
         };
         if let Some(found) = open.clone().find_map(|choice| find(&choice)) {
-            for (role, (file, name)) in found {
+            for (role, (file, name, is_part)) in found {
                 let why = format!("its name is the standard one, {name}");
-                layout.chosen.insert(role, Chosen { file: file.clone(), why });
+                layout.chosen.insert(role, Chosen { file: file.clone(), why, is_part });
             }
             continue;
         }

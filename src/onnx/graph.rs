@@ -1,4 +1,4 @@
-//! One graph, opened and ready to run. In: a file; then tensors by input name. Out: tensors by output name.
+//! One graph, opened and ready to run. In: a file or a part of one; then tensors by input name. Out: tensors by output name.
 //! Nothing is known here about what the tensors mean.
 
 use std::borrow::Cow;
@@ -11,6 +11,7 @@ use ort::value::{Outlet, TensorRef, ValueType};
 use super::environment::runtime;
 use super::error::{OnnxError, OnnxErrorKind};
 use super::port::{Dim, Port};
+use super::source::{EditedGraph, GraphSource, ModelFile};
 use super::value::{Value, data_type};
 
 /// How a graph is opened.
@@ -49,19 +50,41 @@ pub struct Outputs {
 }
 
 impl Graph {
-    /// Opens the graph file at `path`.
+    /// Opens the graph of `source`. A part of a graph is made in memory; its weights are taken from the file.
     ///
     /// # Errors
-    /// [`OnnxErrorKind::Library`] without an ONNX Runtime, [`OnnxErrorKind::Load`] if it refuses the file.
-    pub fn open(path: &Path, options: GraphOptions) -> Result<Self, OnnxError> {
+    /// [`OnnxErrorKind::Library`] without an ONNX Runtime, [`OnnxErrorKind::Load`] if the file cannot be read or ONNX Runtime
+    /// refuses it.
+    pub fn open(source: &GraphSource, options: GraphOptions) -> Result<Self, OnnxError> {
+        if source.outputs.is_none() {
+            return Self::commit(&source.path, options, |mut builder| builder.commit_from_file(&source.path));
+        }
+        let file = ModelFile::read(source)?;
+        Self::open_edited(&source.path, &file.encode(file.graph.clone())?, options)
+    }
+
+    /// Opens a graph made from the file at `path`.
+    pub(super) fn open_edited(path: &Path, edited: &EditedGraph, options: GraphOptions) -> Result<Self, OnnxError> {
+        const WEIGHTS: &str = "session.model_external_initializers_file_folder_path";
+        let folder = edited.folder.to_string_lossy();
+        Self::commit(path, options, |builder| {
+            builder.with_config_entry(WEIGHTS, folder.as_ref())?.commit_from_memory(&edited.bytes)
+        })
+    }
+
+    fn commit(
+        path: &Path,
+        options: GraphOptions,
+        commit: impl FnOnce(SessionBuilder) -> ort::Result<Session>,
+    ) -> Result<Self, OnnxError> {
         let environment = runtime()?.environment();
         let session = (|| -> ort::Result<Session> {
-            let mut builder: SessionBuilder = Session::builder(environment)?
+            let builder: SessionBuilder = Session::builder(environment)?
                 .with_optimization_level(GraphOptimizationLevel::All)?
                 .with_intra_threads(options.threads)?
                 .with_inter_threads(1)?
                 .with_intra_op_spinning(false)?;
-            builder.commit_from_file(path)
+            commit(builder)
         })()
         .map_err(|error| OnnxError::from_ort(OnnxErrorKind::Load, &path.display().to_string(), &error))?;
         let inputs = session.inputs().iter().map(port).collect();
@@ -126,11 +149,21 @@ impl Outputs {
         self.place(name, batch).map(|place| self.values.swap_remove(place).1)
     }
 
+    /// The output called `name`, whatever its shape.
+    pub(super) fn any(&self, name: &str) -> Result<&Value, OnnxError> {
+        self.find(name).map(|place| &self.values[place].1)
+    }
+
+    fn find(&self, name: &str) -> Result<usize, OnnxError> {
+        self.values.iter().position(|(held, _)| held == name).ok_or_else(|| {
+            let graph = self.graph.display().to_string();
+            OnnxError::new(OnnxErrorKind::Run, graph, format!("gave no output {name:?}"))
+        })
+    }
+
     fn place(&self, name: &str, batch: usize) -> Result<usize, OnnxError> {
         let graph = || self.graph.display().to_string();
-        let Some(place) = self.values.iter().position(|(held, _)| held == name) else {
-            return Err(OnnxError::new(OnnxErrorKind::Run, graph(), format!("gave no output {name:?}")));
-        };
+        let place = self.find(name)?;
         let shape = self.values[place].1.shape();
         if shape.first() == Some(&batch) {
             return Ok(place);

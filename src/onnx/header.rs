@@ -1,17 +1,17 @@
-//! What a graph file declares: inputs, outputs, and the files its weights lie in. In: a path. Out: a [`GraphHeader`].
-//! No weights are read and no ONNX Runtime is needed, so planning and `inspect` stay quick. Message and field numbers:
-//! <https://github.com/onnx/onnx/blob/main/onnx/onnx.proto>.
+//! What a graph declares: inputs, outputs, and the files its weights lie in. In: a [`GraphSource`]. Out: a [`GraphHeader`].
+//! No weights are read and no ONNX Runtime is needed, so planning and `inspect` stay quick.
 
-use std::collections::BTreeSet;
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, Seek};
-use std::path::Path;
+use std::collections::{BTreeSet, HashSet};
 
-use super::error::{OnnxError, OnnxErrorKind};
+use super::cut::uses;
+use super::error::OnnxError;
+use super::messages::{
+    AttributeProto, DimensionProto, GraphProto, NodeProto, SparseTensorProto, TensorProto, ValueInfoProto,
+};
 use super::port::{DataType, Dim, Port};
-use super::protobuf::{Field, Walker, malformed};
+use super::source::{GraphSource, ModelFile};
 
-/// The declarations of one graph file.
+/// The declarations of one graph.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct GraphHeader {
     /// The inputs that must be fed (initializers listed among the inputs are not).
@@ -20,30 +20,29 @@ pub struct GraphHeader {
     pub outputs: Vec<Port>,
     /// Files beside the graph that hold weights, relative to its folder.
     pub external_files: BTreeSet<String>,
+    /// Inputs that the graph only measures (`Shape`) and joins with others (`Concat`): it computes the same from one that has
+    /// no elements as it would without that input.
+    pub appended: BTreeSet<String>,
 }
 
 impl GraphHeader {
-    /// Reads the declarations of the graph file at `path`.
+    /// Reads the declarations of `source`.
     ///
     /// # Errors
-    /// [`OnnxErrorKind::Load`] if the file cannot be read or is no ONNX graph.
-    pub fn read(path: &Path) -> Result<Self, OnnxError> {
-        let fail = |error: &io::Error| {
-            let error =
-                OnnxError::new(OnnxErrorKind::Load, path.display().to_string(), format!("not readable: {error}"));
-            match std::fs::metadata(path) {
-                Ok(file) if file.len() < 1024 => {
-                    error.with_hint("a very small file may be a Git LFS pointer: run `git lfs pull`")
-                }
-                _ => error,
-            }
-        };
-        let file = File::open(path).map_err(|error| fail(&error))?;
-        let length = file.metadata().map_err(|error| fail(&error))?.len();
-        let mut reader =
-            Reader { walker: Walker::new(BufReader::with_capacity(1 << 16, file)), header: Self::default() };
-        reader.model(length).map_err(|error| fail(&error))?;
-        Ok(reader.header)
+    /// [`OnnxErrorKind::Load`](super::OnnxErrorKind::Load) if the file cannot be read, is no ONNX graph or has no such output.
+    pub fn read(source: &GraphSource) -> Result<Self, OnnxError> {
+        let ModelFile { model, graph, .. } = ModelFile::read(source)?;
+        let initializers: BTreeSet<&str> = graph.initializer.iter().map(TensorProto::name).collect();
+        let mut tensors = Vec::new();
+        of_graph(&graph, &mut tensors);
+        model.functions.iter().flat_map(|function| &function.node).for_each(|node| of_node(node, &mut tensors));
+        let locations = tensors.iter().flat_map(|tensor| &tensor.external_data).filter(|e| e.key() == "location");
+        Ok(Self {
+            inputs: graph.input.iter().filter(|input| !initializers.contains(input.name())).map(port).collect(),
+            outputs: graph.output.iter().map(port).collect(),
+            external_files: locations.map(|entry| entry.value().to_owned()).collect(),
+            appended: appended(&graph),
+        })
     }
 
     /// The input called `name`.
@@ -57,193 +56,44 @@ impl GraphHeader {
     }
 }
 
-/// Which nested messages can hold tensors, and under which field numbers: only these are entered.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Message {
-    Node,
-    Attribute,
-    Subgraph,
-    Tensor,
-    SparseTensor,
-    Function,
+fn appended(graph: &GraphProto) -> BTreeSet<String> {
+    let joins = |node: &&NodeProto| matches!(node.op_type(), "Concat" | "Shape");
+    let (joined, other): (Vec<_>, Vec<_>) = graph.node.iter().partition(joins);
+    let joined: HashSet<&str> = joined.into_iter().flat_map(uses).collect();
+    let mut other: HashSet<&str> = other.into_iter().flat_map(uses).collect();
+    other.extend(graph.output.iter().map(ValueInfoProto::name));
+    let names = graph.input.iter().map(ValueInfoProto::name);
+    names.filter(|name| joined.contains(name) && !other.contains(name)).map(str::to_owned).collect()
 }
 
-impl Message {
-    fn child(self, field: u64) -> Option<Self> {
-        match (self, field) {
-            (Self::Subgraph, 1) | (Self::Function, 7) => Some(Self::Node),
-            (Self::Node, 5) => Some(Self::Attribute),
-            (Self::Attribute, 5 | 10) | (Self::Subgraph, 5) | (Self::SparseTensor, 1 | 2) => Some(Self::Tensor),
-            (Self::Attribute, 6 | 11) => Some(Self::Subgraph),
-            (Self::Attribute, 22 | 23) | (Self::Subgraph, 15) => Some(Self::SparseTensor),
-            _ => None,
-        }
+/// Collects every tensor of `graph`, those of the graphs inside it too.
+fn of_graph<'a>(graph: &'a GraphProto, tensors: &mut Vec<&'a TensorProto>) {
+    tensors.extend(&graph.initializer);
+    tensors.extend(graph.sparse_initializer.iter().flat_map(of_sparse));
+    graph.node.iter().for_each(|node| of_node(node, tensors));
+}
+
+fn of_node<'a>(node: &'a NodeProto, tensors: &mut Vec<&'a TensorProto>) {
+    for AttributeProto { t, g, tensors: several, graphs, sparse_tensor, sparse_tensors, .. } in &node.attribute {
+        tensors.extend(t.iter().chain(several));
+        tensors.extend(sparse_tensor.iter().chain(sparse_tensors).flat_map(of_sparse));
+        g.iter().chain(graphs).for_each(|graph| of_graph(graph, tensors));
     }
 }
 
-struct Reader<R> {
-    walker: Walker<R>,
-    header: GraphHeader,
+fn of_sparse(tensor: &SparseTensorProto) -> impl Iterator<Item = &TensorProto> {
+    tensor.values.iter().chain(&tensor.indices)
 }
 
-impl<R: BufRead + Seek> Reader<R> {
-    fn model(&mut self, end: u64) -> io::Result<()> {
-        let mut has_graph = false;
-        while let Some((number, field)) = self.walker.next(end)? {
-            let Field::Bytes(length) = field else { continue };
-            match number {
-                7 => {
-                    has_graph = true;
-                    self.graph(length)?;
-                }
-                25 => self.weights(Message::Function, length)?,
-                _ => self.walker.skip(length)?,
-            }
-        }
-        if has_graph { Ok(()) } else { Err(malformed("not an ONNX graph")) }
-    }
+fn port(value: &ValueInfoProto) -> Port {
+    let tensor = value.r#type.as_ref().and_then(|kind| kind.tensor_type.as_ref());
+    let dtype = tensor.map_or(DataType::Other("not a tensor"), |tensor| DataType::from_onnx(tensor.elem_type()));
+    let shape = tensor.and_then(|tensor| tensor.shape.as_ref()).map(|shape| shape.dim.iter().map(dim).collect());
+    Port { name: value.name().to_owned(), dtype, shape }
+}
 
-    fn graph(&mut self, length: u64) -> io::Result<()> {
-        let end = self.walker.position() + length;
-        let mut initializers = BTreeSet::new();
-        while let Some((number, field)) = self.walker.next(end)? {
-            let Field::Bytes(length) = field else { continue };
-            match number {
-                5 => {
-                    if let Some(name) = self.tensor(length)? {
-                        initializers.insert(name);
-                    }
-                }
-                11 => {
-                    let port = self.port(length)?;
-                    self.header.inputs.push(port);
-                }
-                12 => {
-                    let port = self.port(length)?;
-                    self.header.outputs.push(port);
-                }
-                other => match Message::Subgraph.child(other) {
-                    Some(message) => self.weights(message, length)?,
-                    None => self.walker.skip(length)?,
-                },
-            }
-        }
-        self.header.inputs.retain(|port| !initializers.contains(&port.name));
-        Ok(())
-    }
-
-    /// Looks for external files anywhere below `message`.
-    fn weights(&mut self, message: Message, length: u64) -> io::Result<()> {
-        if message == Message::Tensor {
-            return self.tensor(length).map(|_| ());
-        }
-        let end = self.walker.position() + length;
-        while let Some((number, field)) = self.walker.next(end)? {
-            let Field::Bytes(length) = field else { continue };
-            match message.child(number) {
-                Some(child) => self.weights(child, length)?,
-                None => self.walker.skip(length)?,
-            }
-        }
-        Ok(())
-    }
-
-    /// Reads one tensor's name and external file; its data is skipped.
-    fn tensor(&mut self, length: u64) -> io::Result<Option<String>> {
-        let end = self.walker.position() + length;
-        let mut name = None;
-        while let Some((number, field)) = self.walker.next(end)? {
-            let Field::Bytes(length) = field else { continue };
-            match number {
-                8 => name = Some(self.walker.text(length)?),
-                13 => {
-                    let (key, value) = self.entry(length)?;
-                    if key == "location" {
-                        self.header.external_files.insert(value);
-                    }
-                }
-                _ => self.walker.skip(length)?,
-            }
-        }
-        Ok(name)
-    }
-
-    fn entry(&mut self, length: u64) -> io::Result<(String, String)> {
-        let end = self.walker.position() + length;
-        let (mut key, mut value) = (String::new(), String::new());
-        while let Some((number, field)) = self.walker.next(end)? {
-            let Field::Bytes(length) = field else { continue };
-            match number {
-                1 => key = self.walker.text(length)?,
-                2 => value = self.walker.text(length)?,
-                _ => self.walker.skip(length)?,
-            }
-        }
-        Ok((key, value))
-    }
-
-    /// `ValueInfoProto`: a name (1) and a type (2).
-    fn port(&mut self, length: u64) -> io::Result<Port> {
-        let end = self.walker.position() + length;
-        let mut port = Port { name: String::new(), dtype: DataType::Other("not a tensor"), shape: None };
-        while let Some((number, field)) = self.walker.next(end)? {
-            let Field::Bytes(length) = field else { continue };
-            match number {
-                1 => port.name = self.walker.text(length)?,
-                2 => self.tensor_type(length, &mut port)?,
-                _ => self.walker.skip(length)?,
-            }
-        }
-        Ok(port)
-    }
-
-    /// `TypeProto`: a tensor type (1), which is an element type (1) and a shape (2).
-    fn tensor_type(&mut self, length: u64, port: &mut Port) -> io::Result<()> {
-        let end = self.walker.position() + length;
-        while let Some((number, field)) = self.walker.next(end)? {
-            let Field::Bytes(length) = field else { continue };
-            if number != 1 {
-                self.walker.skip(length)?;
-                continue;
-            }
-            let end = self.walker.position() + length;
-            while let Some((number, field)) = self.walker.next(end)? {
-                match (number, field) {
-                    (1, Field::Varint(code)) => port.dtype = DataType::from_onnx(code),
-                    (2, Field::Bytes(length)) => port.shape = Some(self.shape(length)?),
-                    (_, Field::Bytes(length)) => self.walker.skip(length)?,
-                    _ => {}
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// `TensorShapeProto`: axes (1), each a number (1) or a name (2).
-    fn shape(&mut self, length: u64) -> io::Result<Vec<Dim>> {
-        let end = self.walker.position() + length;
-        let mut dims = Vec::new();
-        while let Some((number, field)) = self.walker.next(end)? {
-            let Field::Bytes(length) = field else { continue };
-            if number != 1 {
-                self.walker.skip(length)?;
-                continue;
-            }
-            let end = self.walker.position() + length;
-            let mut dim = Dim::Any(String::new());
-            while let Some((number, field)) = self.walker.next(end)? {
-                match (number, field) {
-                    (1, Field::Varint(size)) => {
-                        // a negative number, as some exporters write, means any size
-                        dim = usize::try_from(size as i64).map_or(Dim::Any(String::new()), Dim::Fixed);
-                    }
-                    (2, Field::Bytes(length)) => dim = Dim::Any(self.walker.text(length)?),
-                    (_, Field::Bytes(length)) => self.walker.skip(length)?,
-                    _ => {}
-                }
-            }
-            dims.push(dim);
-        }
-        Ok(dims)
-    }
+fn dim(dim: &DimensionProto) -> Dim {
+    // a negative number, as some exporters write, means any size
+    let size = dim.dim_value.and_then(|size| usize::try_from(size).ok());
+    size.map_or_else(|| Dim::Any(dim.dim_param().to_owned()), Dim::Fixed)
 }

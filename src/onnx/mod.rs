@@ -2,19 +2,24 @@
 //! and come out. In: a graph file and tensors by name. Out: tensors by name, or an [`OnnxError`]. What a graph is *for*
 //! (vision, text, ...) is never known here; no other module imports `ort`.
 
+mod cut;
 mod environment;
 mod error;
 mod graph;
 mod header;
+mod hoist;
 mod library;
+mod messages;
 mod port;
-mod protobuf;
+mod source;
 mod value;
 
 pub use environment::{Runtime, runtime};
 pub use error::{OnnxError, OnnxErrorKind};
 pub use graph::{Graph, GraphOptions, Input, Outputs};
 pub use header::GraphHeader;
+pub use hoist::Hoisted;
 pub use library::{Attempt, LibraryError};
 pub use port::{DataType, Dim, Port};
+pub use source::GraphSource;
 pub use value::Value;

@@ -19,7 +19,7 @@ pub enum DataType {
 
 impl DataType {
     /// The type with this number in ONNX's `TensorProto.DataType`.
-    pub(super) fn from_onnx(code: u64) -> Self {
+    pub(super) fn from_onnx(code: i32) -> Self {
         match code {
             1 => Self::F32,
             10 => Self::F16,
@@ -36,6 +36,17 @@ impl DataType {
             13 => Self::Other("uint64"),
             16 => Self::Other("bfloat16"),
             _ => Self::Other("an unusual type"),
+        }
+    }
+
+    /// The number of this type in ONNX's `TensorProto.DataType`, if it has a name of its own here.
+    pub(super) fn to_onnx(self) -> Option<i32> {
+        match self {
+            Self::F32 => Some(1),
+            Self::F16 => Some(10),
+            Self::I64 => Some(7),
+            Self::Bool => Some(9),
+            Self::Other(_) => None,
         }
     }
 

@@ -38,3 +38,4 @@ mod seaweed;
 mod small_graphs;
 #[allow(unreachable_pub, reason = "a module of a test binary")]
 mod storage;
+mod surgery;

@@ -225,13 +225,13 @@ fn a_directory_whose_graphs_do_not_say_what_they_do_is_refused() {
     insta::assert_snapshot!(refusal(&copy, None), @"
     the model directory DIR cannot run:
     .: no graph has a name that says what it does; found policy.onnx
-      hint: supported are vision_model.onnx, vision_encoder.onnx, encoder_model.onnx, text_model.onnx, fusion.onnx, multimodal_encoder.onnx, embed_tokens.onnx, decoder_model.onnx, decoder_with_past_model.onnx, decoder_model_merged.onnx, multimodal_decoder.onnx (in the directory or its onnx/ folder, with a precision suffix if one is asked for); graphs that do the same under other names can be named in nightcap.toml
+      hint: supported are vision_model.onnx, vision_encoder.onnx, encoder_model.onnx, model.onnx, text_model.onnx, fusion.onnx, multimodal_encoder.onnx, embed_tokens.onnx, decoder_model.onnx, decoder_with_past_model.onnx, decoder_model_merged.onnx, multimodal_decoder.onnx (in the directory or its onnx/ folder, with a precision suffix if one is asked for); graphs that do the same under other names can be named in nightcap.toml
     ");
     let empty = tempfile::tempdir().unwrap();
     insta::assert_snapshot!(refusal(&empty, None), @"
     the model directory DIR cannot run:
     .: no .onnx file in this directory or its onnx/ folder
-      hint: supported are vision_model.onnx, vision_encoder.onnx, encoder_model.onnx, text_model.onnx, fusion.onnx, multimodal_encoder.onnx, embed_tokens.onnx, decoder_model.onnx, decoder_with_past_model.onnx, decoder_model_merged.onnx, multimodal_decoder.onnx (in the directory or its onnx/ folder, with a precision suffix if one is asked for); graphs that do the same under other names can be named in nightcap.toml
+      hint: supported are vision_model.onnx, vision_encoder.onnx, encoder_model.onnx, model.onnx, text_model.onnx, fusion.onnx, multimodal_encoder.onnx, embed_tokens.onnx, decoder_model.onnx, decoder_with_past_model.onnx, decoder_model_merged.onnx, multimodal_decoder.onnx (in the directory or its onnx/ folder, with a precision suffix if one is asked for); graphs that do the same under other names can be named in nightcap.toml
     ");
 }
 

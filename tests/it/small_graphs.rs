@@ -7,7 +7,7 @@ use nightcap::engine::{
     Engine, EngineOptions, Finish, GenerationOverrides, GenerationSettings, ImageFeatures, RowInput,
 };
 use nightcap::model::{ModelDirectory, Role};
-use nightcap::onnx::{GraphHeader, OnnxErrorKind, Port};
+use nightcap::onnx::{GraphHeader, GraphSource, OnnxErrorKind, Port};
 use nightcap::preprocess::PixelValues;
 use nightcap::row_error::{ErrorKind, Stage};
 use tempfile::TempDir;
@@ -22,7 +22,7 @@ fn varint(mut number: u64) -> Vec<u8> {
     bytes
 }
 
-fn number(field: u64, value: u64) -> Vec<u8> {
+pub(crate) fn number(field: u64, value: u64) -> Vec<u8> {
     [varint(field << 3), varint(value)].concat()
 }
 
@@ -35,23 +35,23 @@ fn text(field: u64, content: &str) -> Vec<u8> {
 }
 
 /// A declared input or output; an axis of 0 stands for a dynamic one. `kind`: 1 float32, 7 int64.
-fn port(field: u64, name: &str, kind: u64, axes: &[u64]) -> Vec<u8> {
+pub(crate) fn port(field: u64, name: &str, kind: u64, axes: &[u64]) -> Vec<u8> {
     let axis = |&size: &u64| bytes(1, &if size == 0 { text(2, "any") } else { number(1, size) });
     let shape: Vec<u8> = axes.iter().flat_map(axis).collect();
     let tensor = [number(1, kind), bytes(2, &shape)].concat();
     bytes(field, &[text(1, name), bytes(2, &bytes(1, &tensor))].concat())
 }
 
-fn node(operator: &str, inputs: &[&str], output: &str, attribute: &[u8]) -> Vec<u8> {
+pub(crate) fn node(operator: &str, inputs: &[&str], output: &str, attribute: &[u8]) -> Vec<u8> {
     let inputs: Vec<u8> = inputs.iter().flat_map(|input| text(1, input)).collect();
     bytes(1, &[inputs, text(2, output), text(4, operator), attribute.to_vec()].concat())
 }
 
-fn attribute(name: &str, kind: u64, value: &[u8]) -> Vec<u8> {
+pub(crate) fn attribute(name: &str, kind: u64, value: &[u8]) -> Vec<u8> {
     bytes(5, &[text(1, name), number(20, kind), value.to_vec()].concat())
 }
 
-fn model(graph: &[Vec<u8>]) -> Vec<u8> {
+pub(crate) fn model(graph: &[Vec<u8>]) -> Vec<u8> {
     [number(1, 8), bytes(8, &number(2, 13)), bytes(7, &[graph.concat(), text(2, "graph")].concat())].concat()
 }
 
@@ -79,7 +79,7 @@ fn captioner(vision_state: &str, decoder_state: &str) -> TempDir {
     directory(&[("vision_model.onnx", vision(vision_state)), ("decoder_with_past_model.onnx", decoder(decoder_state))])
 }
 
-fn directory(graphs: &[(&str, Vec<u8>)]) -> TempDir {
+pub(crate) fn directory(graphs: &[(&str, Vec<u8>)]) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     let tokenizer = r#"{"version": "1.0", "added_tokens": [{"id": 0, "content": "</s>", "special": true, "single_word": false,
         "lstrip": false, "rstrip": false, "normalized": false}], "pre_tokenizer": {"type": "WhitespaceSplit"},
@@ -110,7 +110,7 @@ fn picture(data: Vec<f32>) -> PixelValues {
 }
 
 /// A `3 x 1 x 4` image whose channels are all `pixels`.
-fn encode(engine: &mut Engine, images: &[[f32; 4]]) -> Vec<Arc<ImageFeatures>> {
+pub(crate) fn encode(engine: &mut Engine, images: &[[f32; 4]]) -> Vec<Arc<ImageFeatures>> {
     let images: Vec<_> = images.iter().map(|pixels| picture(pixels.repeat(3))).collect();
     engine.encode_images(&images.iter().collect::<Vec<_>>()).unwrap()
 }
@@ -291,7 +291,7 @@ fn weights_in_other_files_are_found_and_initializers_are_no_inputs() {
         port(12, "image_embeds", 1, &[0, 2]),
     ]);
     let folder = directory(&[("vision_model.onnx", graph)]);
-    let header = GraphHeader::read(&folder.path().join("vision_model.onnx")).unwrap();
+    let header = GraphHeader::read(&GraphSource::file(folder.path().join("vision_model.onnx"))).unwrap();
     assert_eq!(
         header.external_files.iter().map(String::as_str).collect::<Vec<_>>(),
         ["more.data", "vision_model.onnx_data"]

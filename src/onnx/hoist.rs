@@ -1,0 +1,124 @@
+//! What stays the same over all steps of a decoder is computed once: its graph is split into one that is run for each batch
+//! and one that is run for each step. In: the decoder's graph and which of its inputs stay the same. Out: the two graphs.
+//!
+//! Decoders exported by optimum (GPT-2) compute the keys and values of cross-attention from the image's states in every
+//! step; this is loop-invariant code motion (Aho, Lam, Sethi, Ullman, *Compilers*, 9.5.1) and changes no value.
+
+use std::collections::{HashMap, HashSet};
+
+use super::cut::{cut, uses};
+use super::error::OnnxError;
+use super::graph::{Graph, GraphOptions, Input};
+use super::messages::{
+    DimensionProto, GraphProto, TensorProto, TensorShapeProto, TensorTypeProto, TypeProto, ValueInfoProto,
+};
+use super::port::Port;
+use super::source::{GraphSource, ModelFile};
+use super::value::Value;
+
+/// A decoder in two graphs.
+#[derive(Debug)]
+pub struct Hoisted {
+    /// Computes what stays the same; its inputs are among those that do.
+    pub once: Graph,
+    /// The outputs of [`once`](Self::once) that [`step`](Self::step) takes, `[batch, ...]` float; it gives others too.
+    pub values: Vec<String>,
+    /// The rest: the inputs of the whole, as far as they are still used, and [`values`](Self::values).
+    pub step: Graph,
+}
+
+/// What a value depends on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Depends {
+    Weights,
+    Invariant,
+    Step,
+}
+
+impl Hoisted {
+    /// Splits the graph of `source`, whose inputs `invariant`, `[batch, ...]`, stay the same over all steps. `None` if
+    /// nothing of weight depends on them alone.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or ONNX Runtime refuses one of the two graphs.
+    pub fn open(source: &GraphSource, invariant: &[&str], options: GraphOptions) -> Result<Option<Self>, OnnxError> {
+        let file = ModelFile::read(source)?;
+        let named = |name: String| ValueInfoProto { name: Some(name), ..ValueInfoProto::default() };
+        let frontier: Vec<_> = frontier(&file.graph, invariant).into_iter().map(named).collect();
+        if frontier.is_empty() {
+            return Ok(None);
+        }
+        let edited = file.encode(cut(&file.graph, frontier, Vec::new()))?;
+        let mut once = Graph::open_edited(&source.path, &edited, options)?;
+        let given = by_row(&mut once)?;
+        if given.is_empty() {
+            return Ok(None);
+        }
+        let values = given.iter().map(|value| value.name().to_owned()).collect();
+        let edited = file.encode(cut(&file.graph, file.graph.output.clone(), given))?;
+        Ok(Some(Self { once, values, step: Graph::open_edited(&source.path, &edited, options)? }))
+    }
+}
+
+/// The values that depend on `invariant` inputs and weights only and are used together with others, if some matrix is
+/// multiplied on the way to them; in the order in which they are computed.
+fn frontier(graph: &GraphProto, invariant: &[&str]) -> Vec<String> {
+    const MULTIPLIES: [&str; 6] = ["MatMul", "Gemm", "Conv", "MatMulInteger", "MatMulNBits", "DynamicQuantizeMatMul"];
+    let mut depends: HashMap<&str, Depends> = HashMap::new();
+    for input in &graph.input {
+        let kind = if invariant.contains(&input.name()) { Depends::Invariant } else { Depends::Step };
+        depends.insert(input.name(), kind);
+    }
+    depends.extend(graph.initializer.iter().map(|tensor: &TensorProto| (tensor.name(), Depends::Weights)));
+    let (mut multiplied, mut used, mut computed) = (HashSet::new(), HashSet::new(), Vec::new());
+    for node in &graph.node {
+        let uses = uses(node);
+        let kind = uses.iter().filter_map(|name| depends.get(name)).max().copied().unwrap_or(Depends::Weights);
+        let heavy = MULTIPLIES.contains(&node.op_type()) || uses.iter().any(|name| multiplied.contains(name));
+        for output in node.output.iter().filter(|output| !output.is_empty()) {
+            depends.insert(output, kind);
+            if kind == Depends::Invariant && heavy {
+                multiplied.insert(output.as_str());
+                computed.push(output);
+            }
+        }
+        if kind == Depends::Step {
+            used.extend(uses);
+        }
+    }
+    let declared: HashSet<&str> = graph.output.iter().map(ValueInfoProto::name).collect();
+    let kept = |name: &&&String| used.contains(name.as_str()) && !declared.contains(name.as_str());
+    computed.iter().filter(kept).copied().cloned().collect()
+}
+
+/// The outputs of `once` that are floats with the batch as their first axis, as inputs of another graph. What the axes of an
+/// inner value stand for is declared nowhere, so batches of two and of three rows tell.
+fn by_row(once: &mut Graph) -> Result<Vec<ValueInfoProto>, OnnxError> {
+    let mut shapes = |rows: usize| -> Result<Vec<Vec<usize>>, OnnxError> {
+        let inputs: Vec<Port> = once.inputs().to_vec();
+        let ones = |port: &Port| {
+            let inner = (1..port.rank().unwrap_or(1)).map(|axis| port.fixed(axis).unwrap_or(1));
+            let shape: Vec<usize> = std::iter::once(rows).chain(inner).collect();
+            Value::ones(port.dtype, &shape)
+        };
+        let feeds = inputs.iter().map(|port| Ok((port.name.as_str(), Input::Owned(ones(port)?))));
+        let outputs = once.run(feeds.collect::<Result<_, OnnxError>>()?)?;
+        let shape = |port: &Port| outputs.any(&port.name).map(Value::shape);
+        once.outputs().iter().map(shape).collect()
+    };
+    let (two, three) = (shapes(2)?, shapes(3)?);
+    let grows = |two: &[usize], three: &[usize]| {
+        (two.first(), three.first()) == (Some(&2), Some(&3)) && two.get(1..) == three.get(1..)
+    };
+    let ports = once.outputs().iter().zip(two.iter().zip(&three));
+    let given = ports.filter(|(port, (two, three))| port.dtype.is_float() && grows(two, three));
+    Ok(given.map(|(port, (shape, _))| declare(port, shape.len())).collect())
+}
+
+/// A graph input like `port`, with `rank` axes of any size.
+fn declare(port: &Port, rank: usize) -> ValueInfoProto {
+    let shape = Some(TensorShapeProto { dim: vec![DimensionProto::default(); rank] });
+    let tensor_type = Some(TensorTypeProto { elem_type: port.dtype.to_onnx(), shape });
+    let r#type = Some(TypeProto { tensor_type, ..TypeProto::default() });
+    ValueInfoProto { name: Some(port.name.clone()), r#type, ..ValueInfoProto::default() }
+}

@@ -1,0 +1,154 @@
+//! Graphs that are taken apart when they are opened: decoders whose keys and values of cross-attention are computed once,
+//! and the image and text parts of a joint graph. Each is compared with the whole graph, bit for bit.
+
+use std::path::{Path, PathBuf};
+
+use nightcap::engine::{Engine, EngineOptions, RowInput};
+use nightcap::model::{ModelDirectory, Role};
+use nightcap::onnx::{DataType, Graph, GraphHeader, GraphOptions, GraphSource, Hoisted, Input, Outputs, Value};
+
+use crate::common::repo;
+use crate::small_graphs::{directory, model, node, port};
+
+const OPTIONS: GraphOptions = GraphOptions { threads: 1 };
+const STATES: &str = "encoder_hidden_states";
+
+fn vit_gpt2(file: &str) -> PathBuf {
+    repo("tests/fixtures/models/vit_gpt2").join(file)
+}
+
+/// Numbers without a pattern between -1 and 1.
+fn noise(size: usize) -> Vec<f32> {
+    let mut state = 1_u32;
+    let mut next = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 8) as f32 / (1 << 23) as f32 - 1.0
+    };
+    (0..size).map(|_| next()).collect()
+}
+
+/// The logits of `steps` steps of a ViT-GPT2 decoder over a batch of 3, whose inputs that stay the same are `contexts`.
+fn logits(step: &mut Graph, contexts: &[(String, Value)], dtype: DataType, steps: i64) -> Vec<Vec<f32>> {
+    let states = ["past_key_values.0.key", "past_key_values.0.value"];
+    let mut past: Vec<Value> = states.iter().map(|_| Value::zeros(dtype, &[3, 2, 0, 16]).unwrap()).collect();
+    let mut all = Vec::new();
+    for token in 0..steps {
+        let tokens = Value::from_i64(&[3, 1], vec![token, token + 40, 2 * token + 7]).unwrap();
+        let mut feeds = vec![("input_ids", Input::Owned(tokens))];
+        feeds.extend(contexts.iter().map(|(name, value)| (name.as_str(), Input::Shared(value))));
+        feeds.extend(states.into_iter().zip(past.drain(..).map(Input::Owned)));
+        let mut outputs = step.run(feeds).unwrap();
+        past = vec![outputs.take("present.0.key", 3).unwrap(), outputs.take("present.0.value", 3).unwrap()];
+        all.push(outputs.take("logits", 3).unwrap().to_f32().unwrap().into_owned());
+    }
+    all
+}
+
+/// Compares the decoder in `file` with its two parts.
+fn assert_equal_in_two_parts(file: &Path, dtype: DataType) {
+    let source = GraphSource::file(file);
+    let states = || Value::from_f32(dtype, &[3, 17, 32], noise(3 * 17 * 32)).unwrap();
+    let mut whole = Graph::open(&source, OPTIONS).unwrap();
+    let expected = logits(&mut whole, &[(STATES.to_owned(), states())], dtype, 6);
+    assert!(expected.iter().flatten().all(|logit| logit.is_finite()) && expected[0] != expected[1]);
+
+    let Hoisted { mut once, values, mut step } = Hoisted::open(&source, &[STATES], OPTIONS).unwrap().unwrap();
+    assert_eq!(values.len(), 2, "a key and a value for the one layer, and no shape: {values:?}");
+    assert_eq!(once.inputs().iter().map(|port| port.name.as_str()).collect::<Vec<_>>(), [STATES]);
+    let given = states();
+    let mut outputs: Outputs = once.run(vec![(STATES, Input::Shared(&given))]).unwrap();
+    let mut contexts: Vec<_> = values.iter().map(|name| (name.clone(), outputs.take(name, 3).unwrap())).collect();
+    if step.inputs().iter().any(|port| port.name == STATES) {
+        contexts.push((STATES.to_owned(), given));
+    }
+    assert_eq!(logits(&mut step, &contexts, dtype, 6), expected);
+}
+
+#[test]
+fn a_decoder_in_two_parts_gives_the_same_logits_bit_for_bit() {
+    assert_equal_in_two_parts(&vit_gpt2("decoder_with_past_model.onnx"), DataType::F32);
+}
+
+#[test]
+fn weights_that_lie_in_another_file_are_found_also_behind_links() {
+    assert_equal_in_two_parts(&vit_gpt2("decoder_with_past_model_fp16.onnx"), DataType::F16);
+    // as the cache of Hugging Face's hub lays files out
+    let cache = tempfile::tempdir().unwrap();
+    let [blobs, snapshot] = ["blobs", "snapshot"].map(|name| cache.path().join(name));
+    std::fs::create_dir(&blobs).unwrap();
+    std::fs::create_dir(&snapshot).unwrap();
+    for (name, blob) in [
+        ("decoder_with_past_model.onnx", "0a"),
+        ("decoder_with_past_model_fp16.onnx", "1b"),
+        ("decoder_with_past_model_fp16.onnx_data", "2c"),
+    ] {
+        std::fs::copy(vit_gpt2(name), blobs.join(blob)).unwrap();
+        std::os::unix::fs::symlink(Path::new("../blobs").join(blob), snapshot.join(name)).unwrap();
+    }
+    assert_equal_in_two_parts(&snapshot.join("decoder_with_past_model.onnx"), DataType::F32);
+    assert_equal_in_two_parts(&snapshot.join("decoder_with_past_model_fp16.onnx"), DataType::F16);
+}
+
+#[test]
+fn a_decoder_of_which_nothing_stays_the_same_is_left_whole() {
+    let trocr = GraphSource::file(repo("tests/fixtures/models/trocr/decoder_with_past_model.onnx"));
+    assert!(Hoisted::open(&trocr, &[], OPTIONS).unwrap().is_none());
+    let merged = GraphSource::file(vit_gpt2("decoder_model_merged.onnx"));
+    assert!(Hoisted::open(&merged, &[STATES], OPTIONS).unwrap().is_none());
+}
+
+/// Image embeddings are means over the channels, text embeddings the tokens; both meet in one more output.
+fn joint() -> Vec<u8> {
+    use crate::small_graphs::{attribute, number};
+    let axes = attribute("axes", 7, &[number(8, 1), number(8, 2)].concat());
+    let axes = [axes, attribute("keepdims", 2, &number(3, 0))].concat();
+    model(&[
+        node("Cast", &["input_ids"], "text_embeds", &attribute("to", 2, &number(3, 1))),
+        node("ReduceMean", &["pixel_values"], "image_embeds", &axes),
+        node("Sub", &["image_embeds", "text_embeds"], "logits_per_image", &[]),
+        port(11, "input_ids", 7, &[0, 0]),
+        port(11, "pixel_values", 1, &[0, 3, 1, 4]),
+        port(12, "logits_per_image", 1, &[0, 4]),
+        port(12, "text_embeds", 1, &[0, 4]),
+        port(12, "image_embeds", 1, &[0, 4]),
+    ])
+}
+
+#[test]
+fn a_joint_graph_is_an_image_graph_and_a_text_graph() {
+    let folder = directory(&[("model.onnx", joint())]);
+    let directory = ModelDirectory::open(folder.path(), None).unwrap();
+    let ports = |role| {
+        let header = &directory.graph(role).unwrap().header;
+        let names = header.inputs.iter().chain(&header.outputs);
+        names.map(|port| port.name.as_str()).collect::<Vec<_>>()
+    };
+    assert_eq!(ports(Role::Vision), ["pixel_values", "image_embeds"]);
+    assert_eq!(ports(Role::Text), ["input_ids", "text_embeds"]);
+    assert!(directory.compares_images_with_texts());
+
+    let mut engine = Engine::load(&directory, EngineOptions { threads: 1, ..EngineOptions::default() }).unwrap();
+    let image = crate::small_graphs::encode(&mut engine, &[[2.0, 0.0, 1.0, 2.0]]).remove(0);
+    assert_eq!(image.embedding, Some(vec![2.0 / 3.0, 0.0, 1.0 / 3.0, 2.0 / 3.0]));
+    let text = Some("two one one two".to_owned());
+    let output =
+        engine.run(&[RowInput { image: Some(image), text, ..RowInput::default() }]).unwrap().remove(0).unwrap();
+    let cosine = (2.0 * 2.0 + 1.0 + 2.0 * 2.0) / 3.0 / 10.0_f32.sqrt();
+    assert!((output.image_text_similarity.unwrap() - cosine).abs() < 1e-6);
+}
+
+#[test]
+fn a_joint_graph_without_an_embedding_is_refused() {
+    let folder = directory(&[("model.onnx", joint())]);
+    let path = folder.path().join("model.onnx");
+    let error = GraphHeader::read(&GraphSource::part(&path, vec!["pooled".into()])).unwrap_err();
+    assert_eq!(error.what, "expected an output \"pooled\", found logits_per_image, text_embeds, image_embeds");
+    let graph = model(&[
+        node("Identity", &["input_ids"], "states", &[]),
+        port(11, "input_ids", 7, &[0, 0]),
+        port(12, "states", 7, &[0, 0]),
+    ]);
+    let folder = directory(&[("model.onnx", graph)]);
+    let said = ModelDirectory::open(folder.path(), None).unwrap_err().to_string();
+    assert!(said.contains("model.onnx: expected an output \"image_embeds\", found states"), "{said}");
+}
