@@ -223,6 +223,11 @@ fn decoding(directory: &ModelDirectory) -> Option<String> {
     if grow + replaced + kept == 0 {
         return Some(format!("{steps}, from all tokens so far (there is no cache)"));
     }
+    let steps = if directory.bindings.prompt_holds_image() {
+        format!("the prompt holds the image, whose features take the places of its tokens; {steps}")
+    } else {
+        steps
+    };
     let kinds = [(grow, "that grow"), (kept, "kept from the first step"), (replaced, "replaced in each step")];
     let kinds = kinds.iter().filter(|(count, _)| *count > 0).map(|(count, kind)| format!("{count} {kind}"));
     Some(format!("{steps}; states: {}", kinds.collect::<Vec<_>>().join(", ")))
