@@ -58,6 +58,9 @@ pub(super) fn prepare(args: &JobArgs) -> Result<Prepared, Error> {
     let columns = columns(&job, &model)?;
     let generation =
         columns.caption.then(|| GenerationSettings::resolve(&model, &job.generation.overrides)).transpose()?;
+    if job.output.reuse_by_content {
+        check_reuse(&job, generation.as_ref())?;
+    }
     if job.input.text.is_some() && model.text_embedding_dim().is_none() && !model.uses_side_text() {
         tracing::warn!("`input.text` has no effect: the model has no graph that takes a text");
     }
@@ -86,6 +89,21 @@ pub(super) fn prepare(args: &JobArgs) -> Result<Prepared, Error> {
         retry_failed,
         full,
     })
+}
+
+/// Results are copied by content only where they depend on nothing else.
+fn check_reuse(job: &Job, generation: Option<&GenerationSettings>) -> Result<(), Error> {
+    let unfit = |why: &str, hint: &str| {
+        Err(Error::Unfit(format!("`output.reuse_by_content` = true is not possible here: {why}\nhint: {hint}")))
+    };
+    if job.input.image.is_none() {
+        return unfit("rows are found by their images, and the job has no `input.image`", "leave the key out");
+    }
+    if generation.is_some_and(|settings| !settings.is_deterministic()) {
+        let why = "with sampling, rows of the same image and text have captions of their own";
+        return unfit(why, "set generation.strategy to \"greedy\" or \"beam\", or leave the key out");
+    }
+    Ok(())
 }
 
 /// The model's image preprocessing, which must give every image the same size: a batch is one tensor.
@@ -180,6 +198,8 @@ impl Prepared {
             identity: self.identity(),
             manifest: &self.manifest,
             decide,
+            // Who asks for every row wants it computed.
+            reuse: self.job.output.reuse_by_content && !self.full,
             key: &self.job.input.key,
             part_rows: self.job.output.part_rows,
             batch_size: self.job.runtime.batch_size,
@@ -200,6 +220,7 @@ impl Prepared {
             "output": self.columns,
             "columns": carried,
             "part_rows": self.job.output.part_rows,
+            "reuse_by_content": self.job.output.reuse_by_content,
             "caption_fingerprint": self.caption_fingerprint,
             "embedding_fingerprint": self.embedding_fingerprint,
             "limit": self.limit,

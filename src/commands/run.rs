@@ -14,6 +14,7 @@ use crate::fetch::Fetcher;
 use crate::metrics::{Metrics, StageTimes};
 use crate::output::finalize::{Published, finalize, present_parts};
 use crate::output::heartbeat::Heartbeat;
+use crate::output::reuse::Reuse;
 use crate::output::store::OutputStore;
 use crate::output::{part_path, published_path};
 use crate::pipeline::{self, Stages};
@@ -102,6 +103,7 @@ fn make_parts(
     let rows = missing.iter().map(|part| claimed.plan.rows_in(*part)).sum();
     let Some(first) = missing.first() else { return Ok(()) };
     tracing::debug!(first = part_path(&claimed.plan.run, *first), parts = missing.len(), "making parts");
+    let reuse = Reuse::open(store, &claimed.plan)?.map(Arc::new);
     let (metrics, progress) = (Arc::new(Metrics::default()), Progress::new(&context.terminal, rows));
     let (fetcher, encoder) = (Fetcher::new(&prepared.job.limits, &prepared.storage), prepared.encoder(&claimed.plan));
     let stages = Stages {
@@ -112,6 +114,7 @@ fn make_parts(
         fetcher: &fetcher,
         processor: prepared.processor.clone(),
         encoder: &encoder,
+        reuse,
         store,
         metrics: metrics.clone(),
         progress: &progress,
@@ -120,6 +123,9 @@ fn make_parts(
     let outcome = pipeline::run(&stages, engine, missing);
     progress.finish();
     outcome.map_err(Error::while_making_parts)?;
+    if metrics.copied_rows() > 0 {
+        tracing::info!(rows = metrics.copied_rows(), "copied from earlier runs by content");
+    }
     report_stages(&metrics, context);
     Ok(())
 }

@@ -145,6 +145,8 @@ struct OutputFile {
     path: Option<String>,
     columns: Option<Vec<String>>,
     part_rows: Option<u64>,
+    #[serde(default)]
+    reuse_by_content: bool,
 }
 
 #[derive(Deserialize, Default)]
@@ -236,7 +238,8 @@ impl OutputFile {
         if !(1..=1_000_000).contains(&part_rows) {
             return Err(value("output.part_rows", "1 to 1000000", part_rows));
         }
-        Ok(Output { path: location("output.path", &path, folder)?, columns: self.columns, part_rows })
+        let (columns, reuse_by_content) = (self.columns, self.reuse_by_content);
+        Ok(Output { path: location("output.path", &path, folder)?, columns, part_rows, reuse_by_content })
     }
 }
 

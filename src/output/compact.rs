@@ -150,13 +150,20 @@ fn finish_earlier(store: &OutputStore) -> Result<(), OutputError> {
     Ok(())
 }
 
-fn unpublished_compactions(store: &OutputStore) -> Result<Vec<Plan>, OutputError> {
+/// The plans of compactions that are not published.
+pub(super) fn unpublished_compactions(store: &OutputStore) -> Result<Vec<Plan>, OutputError> {
+    let mut plans = unpublished(store)?;
+    plans.retain(|plan| !plan.supersedes.is_empty());
+    Ok(plans)
+}
+
+fn unpublished(store: &OutputStore) -> Result<Vec<Plan>, OutputError> {
     let published: BTreeSet<String> = all_published(store)?.into_iter().map(|run| run.run).collect();
     let mut found = Vec::new();
     for run in store.folders("_nightcap/runs")?.into_iter().filter(|run| !published.contains(run)) {
         match load_plan(store, &run) {
-            Ok(plan) if !plan.supersedes.is_empty() => found.push(plan),
-            Ok(_) | Err(OutputError::NoSuchRun { .. }) => {}
+            Ok(plan) => found.push(plan),
+            Err(OutputError::NoSuchRun { .. }) => {}
             Err(error) => return Err(error),
         }
     }
@@ -207,6 +214,7 @@ fn make_plan(
         identity,
         key: sources.last().map(|run| run.key.clone()).unwrap_or_default(),
         considered: Vec::new(),
+        reuses: Vec::new(),
         reasons: Reasons::default(),
         signatures: String::new(),
         supersedes: names,
@@ -222,10 +230,15 @@ fn make_plan(
 }
 
 /// Of two compactions that started together at least one sees the other's plan here; of two that follow each other the later
-/// one sees that its sources are gone.
+/// one sees that its sources are gone. The same holds for a compaction and a run that copies rows of its sources.
 fn refuse_rivals(store: &OutputStore, plan: &Plan) -> Result<(), OutputError> {
-    for rival in unpublished_compactions(store)?.iter().filter(|rival| rival.run != plan.run) {
-        refuse_alive(store, &rival.run)?;
+    for rival in unpublished(store)?.iter().filter(|rival| rival.run != plan.run) {
+        if !rival.supersedes.is_empty() {
+            refuse_alive(store, &rival.run)?;
+        }
+        if let Some(from) = rival.reuses.iter().find(|run| plan.supersedes.contains(run)) {
+            return Err(OutputError::SourceInUse { run: rival.run.clone(), from: from.clone() });
+        }
     }
     let counting: BTreeSet<String> = published_runs(store)?.into_iter().map(|run| run.run).collect();
     match plan.supersedes.iter().find(|run| !counting.contains(*run)) {

@@ -7,6 +7,7 @@ use parquet::errors::ParquetError;
 use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 use serde::{Deserialize, Serialize};
 
+use super::contents::ContentsBuilder;
 use super::index::{IndexBuilder, PartRows};
 use super::part_reader::{read_part, wrong_part};
 use super::store::{OutputStore, Put};
@@ -37,6 +38,9 @@ pub struct Published {
     pub key: String,
     /// Name of the run's index among its records.
     pub index: String,
+    /// Name of the run's contents among its records; None when no row has results and an image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub contents: Option<String>,
     /// When, in UTC.
     pub published_at: String,
     /// As in the parts; None without captions, or where the rows of a compaction differ.
@@ -211,7 +215,7 @@ fn publish(
     let run = plan.run.as_str();
     let mut counts = Counts::default();
     let mut columns: Option<String> = None;
-    let mut index = IndexBuilder::default();
+    let (mut index, mut contents) = (IndexBuilder::default(), ContentsBuilder::default());
     for &part in parts.range(..plan.parts) {
         let path = part_path(run, part);
         let summary = part_summary(store, &path)?;
@@ -222,14 +226,18 @@ fn publish(
             return Err(OutputError::WrongPart { path, expected, found: summary.columns });
         }
         counts.add(&summary.counts);
+        let mut first = 0;
         for batch in read_part(store, &path, Some(&PartRows::columns(&plan.key)))? {
             let batch = batch.map_err(|error| wrong_part(&path, &error))?;
-            let added = PartRows::new(&batch, &plan.key).and_then(|rows| index.add(&rows));
-            added.map_err(|found| wrong_part(&path, &found))?;
+            let wrong = |found: String| wrong_part(&path, &found);
+            let rows = PartRows::new(&batch, &plan.key).map_err(wrong)?;
+            index.add(&rows).and_then(|()| contents.add(part, first, &rows)).map_err(wrong)?;
+            first += rows.len() as u64;
         }
     }
     failpoint::hit("before_index");
     let index = index.put(store, &run_folder(run))?;
+    let contents = contents.put(store, &run_folder(run))?;
     let published = Published {
         run: run.to_owned(),
         run_seq: plan.run_seq,
@@ -239,6 +247,7 @@ fn publish(
         supersedes: plan.supersedes.clone(),
         key: plan.key.clone(),
         index,
+        contents,
         published_at: crate::clock::now(),
         caption_fingerprint: plan.caption_fingerprint.clone(),
         embedding_fingerprint: plan.embedding_fingerprint.clone(),

@@ -9,6 +9,7 @@
 //! _nightcap/runs/<run id>/signatures-<hash>   content signatures of the selected rows
 //! _nightcap/runs/<run id>/heartbeat-<worker>  somebody is at work
 //! _nightcap/runs/<run id>/index-<hash>        keys, signatures and outcomes, for the next night
+//! _nightcap/runs/<run id>/contents-<hash>     which row has the results for an image and a text
 //! _nightcap/published/<run id>.json           written last, by finalize
 //! ```
 //!
@@ -17,12 +18,14 @@
 
 pub mod check;
 pub mod compact;
+mod contents;
 pub mod discard;
 pub mod finalize;
 pub mod heartbeat;
 pub mod index;
 pub mod part;
 pub mod part_reader;
+pub mod reuse;
 mod rewrite;
 pub mod status;
 pub mod store;
@@ -204,6 +207,36 @@ pub enum OutputError {
     Gone {
         /// The run id.
         run: String,
+    },
+    /// A run from which an unfinished one copies rows is no longer there.
+    #[error(
+        "run {run} copies rows of run {from}, which is no longer in OUTPUT\nhint: `nightcap finalize OUTPUT --run-id {run} --partial` publishes its finished parts; without any, `nightcap discard`. The next run makes the other rows"
+    )]
+    SourceGone {
+        /// The unfinished run.
+        run: String,
+        /// The run that is gone.
+        from: String,
+    },
+    /// A compaction would remove rows that an unfinished run has yet to copy.
+    #[error(
+        "the unfinished run {run} copies rows of run {from}, which a compaction would remove; nothing was changed\nhint: run its job again to finish it, or `nightcap finalize OUTPUT --run-id {run} --partial`, or `nightcap discard`; then compact"
+    )]
+    SourceInUse {
+        /// The unfinished run.
+        run: String,
+        /// The run it copies from.
+        from: String,
+    },
+    /// The folder for temporary files takes no more.
+    #[error(
+        "cannot keep a temporary file in {folder}: {source}\nhint: `output.reuse_by_content` needs 24 bytes there for each row of OUTPUT; TMPDIR names another folder"
+    )]
+    Temporary {
+        /// The folder.
+        folder: PathBuf,
+        /// Why.
+        source: std::io::Error,
     },
     /// A part cannot be encoded as Parquet.
     #[error("cannot encode part {part}: {source}")]

@@ -1,11 +1,13 @@
 //! The write stage: finished parts become Parquet objects in OUTPUT, each by one conditional put.
 
+use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 
 use super::{FinishedPart, Stages};
 use crate::error::Error;
 use crate::failpoint;
 use crate::output::finalize::part_summary;
+use crate::output::reuse::Reuse;
 use crate::output::store::Put;
 use crate::output::{OutputError, part_path, published_path, run_folder};
 
@@ -19,7 +21,10 @@ pub(super) fn run(stages: &Stages<'_>, input: &Receiver<FinishedPart>) -> Result
 
 fn write(stages: &Stages<'_>, finished: &FinishedPart) -> Result<(), Error> {
     let path = part_path(&stages.plan.run, finished.part);
-    let bytes = stages.encoder.encode(finished.part, &finished.carried, &finished.results)?;
+    let (encoder, results) = (stages.encoder, &finished.results);
+    let fetch = |reuse: &Arc<Reuse>| reuse.fetch(stages.store, &encoder.copied_columns(), results);
+    let copies = stages.reuse.as_ref().map(fetch).transpose()?;
+    let bytes = encoder.encode(finished.part, &finished.carried, results, copies.as_ref())?;
     let size = bytes.len();
     // What is put into a published run would be read as part of it.
     if stages.store.modified(&published_path(&stages.plan.run))?.is_some() {
@@ -42,6 +47,7 @@ fn write(stages: &Stages<'_>, finished: &FinishedPart) -> Result<(), Error> {
         }
     }
     failpoint::hit("after_part");
+    stages.metrics.add_copied_rows(copies.map_or(0, |copies| copies.rows));
     stages.metrics.write.add_bytes(size);
     Ok(())
 }

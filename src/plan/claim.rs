@@ -13,7 +13,7 @@ use crate::failpoint;
 use crate::job::FailureLimits;
 use crate::manifest::Manifest;
 use crate::output::discard::discard;
-use crate::output::finalize::{finalize_partial, load_plan, superseded};
+use crate::output::finalize::{finalize_partial, load_plan, published_runs, superseded};
 use crate::output::store::{OutputStore, Put};
 use crate::output::{OutputError, heartbeat, json, published_path, run_folder};
 
@@ -25,6 +25,8 @@ pub struct Draft<'a> {
     pub manifest: &'a Manifest,
     /// Decides which rows are in; called only when a new plan is made.
     pub decide: &'a dyn Fn(&OutputStore) -> Result<Decision, Error>,
+    /// Whether results may be copied from published runs.
+    pub reuse: bool,
     /// See [`Plan::key`].
     pub key: &'a str,
     /// See [`Plan::part_rows`].
@@ -159,6 +161,7 @@ pub struct Unfinished {
 pub fn unfinished(store: &OutputStore, draft: &Draft<'_>) -> Result<Unfinished, Error> {
     let mut found = Unfinished { goes_on: None, stale: Vec::new() };
     let superseded = superseded(store)?;
+    let counting: BTreeSet<String> = published_runs(store)?.into_iter().map(|run| run.run).collect();
     for run in store.folders("_nightcap/runs")? {
         if superseded.contains(&run) || store.get(&published_path(&run))?.is_some() {
             continue;
@@ -175,7 +178,9 @@ pub fn unfinished(store: &OutputStore, draft: &Draft<'_>) -> Result<Unfinished, 
         if let Some(worker) = heartbeat::alive(store, &run)? {
             return Err(PlanError::Alive { run, worker }.into());
         }
-        let same = plan.identity == draft.identity && changed_file(&plan, draft.manifest).is_none();
+        let same = plan.identity == draft.identity
+            && changed_file(&plan, draft.manifest).is_none()
+            && plan.reuses.iter().all(|run| counting.contains(run));
         let newer = found.goes_on.as_ref().is_none_or(|best| best.run_seq < plan.run_seq);
         let stale = if same && newer { found.goes_on.replace(plan).map(|plan| plan.run) } else { Some(run) };
         found.stale.extend(stale);
@@ -267,6 +272,7 @@ fn write_records(store: &OutputStore, draft: &Draft<'_>, decision: &Decision, ru
         identity: draft.identity.clone(),
         key: draft.key.to_owned(),
         considered: decision.considered.clone(),
+        reuses: if draft.reuse { decision.considered.clone() } else { Vec::new() },
         reasons: decision.reasons.clone(),
         signatures,
         supersedes: Vec::new(),

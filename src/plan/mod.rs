@@ -134,6 +134,9 @@ pub struct Plan {
     pub key: String,
     /// The published runs that were compared with the manifest.
     pub considered: Vec<String>,
+    /// The published runs whose results may be copied, oldest first; empty unless `output.reuse_by_content` asks for it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reuses: Vec<String>,
     /// Why rows are in.
     pub reasons: Reasons,
     /// Name of the record with the rows' signatures, [`Signature::BYTES`] each, in order.

@@ -29,6 +29,7 @@ mod preprocess;
 mod proxy;
 mod readers;
 mod refusals;
+mod reuse;
 mod robustness;
 mod runs;
 #[allow(unreachable_pub, reason = "a module of a test binary")]
