@@ -9,6 +9,7 @@ use serde_json::json;
 use crate::cli::JobArgs;
 use crate::engine::{EngineOptions, GenerationSettings};
 use crate::error::Error;
+use crate::failpoint;
 use crate::job::Job;
 use crate::manifest::Manifest;
 use crate::model::{ModelDirectory, Sourced};
@@ -46,6 +47,7 @@ pub(super) fn prepare(args: &JobArgs) -> Result<Prepared, Error> {
     let timeout = Duration::from_millis(limits.fetch_timeout_ms);
     let storage = Arc::new(Storage::new(&job.storage, limits.retries, timeout));
     let manifest = Manifest::open(&job, &storage)?;
+    failpoint::hit("after_manifest_open");
     let folder = storage.local_copy(&job.model.path).map_err(|error| {
         let (location, why) = (&job.model.path, crate::storage::explain(&error));
         Error::Unfit(format!("cannot fetch the model directory {location}: {why}"))
@@ -198,6 +200,7 @@ impl Prepared {
             identity: self.identity(),
             manifest: &self.manifest,
             decide,
+            even_empty: false,
             // Who asks for every row wants it computed.
             reuse: self.job.output.reuse_by_content && !self.full,
             key: &self.job.input.key,

@@ -62,11 +62,15 @@ pub(super) fn check_run(
         published,
         plan,
         findings,
-        hint: format!(
-            "put it back from a backup; or remove {}, then `nightcap discard OUTPUT --run-id {}`: the next run makes its rows again",
-            published_path(&published.run),
-            published.run
-        ),
+        hint: if published.supersedes.is_empty() {
+            format!(
+                "put it back from a backup; or remove {}, then `nightcap discard OUTPUT --run-id {}`: the next run makes its rows again",
+                published_path(&published.run),
+                published.run
+            )
+        } else {
+            "put it back from a backup: a compaction holds the only copy of its rows".to_owned()
+        },
         seen: Seen::default(),
     };
     let mut contents = ContentsBuilder::default();

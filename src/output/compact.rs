@@ -66,22 +66,14 @@ pub struct Compaction {
     pub replaced: u64,
     /// Rows left out because their key is not among those to keep.
     pub deleted: u64,
-    /// Rows left out because they failed in a way that may pass; the next run takes them again.
-    pub transient: u64,
 }
 
-/// Compacts OUTPUT, unless `stop` says that there is no time. `beats` is another handle of the same OUTPUT, for the
-/// heartbeat.
+/// Compacts OUTPUT, unless `stop` says that there is no time.
 ///
 /// # Errors
 /// [`OutputError::Alive`] when another compaction is at work, [`OutputError::CannotCompact`] when the runs do not fit
 /// together or no row would stay, and any failure to read or write.
-pub fn compact(
-    store: &OutputStore,
-    beats: OutputStore,
-    request: &Request,
-    stop: &dyn Fn() -> bool,
-) -> Result<Outcome, Error> {
+pub fn compact(store: &OutputStore, request: &Request, stop: &dyn Fn() -> bool) -> Result<Outcome, Error> {
     finish_earlier(store)?;
     let sources = published_runs(store)?;
     let Some(newest) = sources.last() else { return Ok(Outcome::Nothing("no run is published")) };
@@ -90,18 +82,18 @@ pub fn compact(
         return Err(OutputError::CannotCompact { found }.into());
     }
     let winners = Winners::choose(store, &sources, request.keep.as_ref().map(|keep| &keep.keys[..]))?;
-    if let Some(keep) = request.keep.as_ref().filter(|_| winners.kept + winners.transient == 0) {
+    if let Some(keep) = request.keep.as_ref().filter(|_| winners.kept == 0 && winners.deleted > 0) {
         let found = format!("none of the keys in OUTPUT occurs in {}, so every row would go", keep.source);
         return Err(OutputError::CannotCompact { found }.into());
     }
     if winners.kept == 0 {
-        return Ok(Outcome::Nothing("every row failed in a way that may pass"));
+        return Ok(Outcome::Nothing("no run has a row"));
     }
     if sources.len() == 1 && winners.keep_all() {
         return Ok(Outcome::Nothing("there is one run, and every row of it stays"));
     }
     let run = free_name(store, request.run.as_deref())?;
-    let heartbeat = Heartbeat::start(beats, &run)?;
+    let heartbeat = Heartbeat::start(store, &run)?;
     let plan = make_plan(store, &run, &sources, &winners, request)?;
     let path = format!("{}/plan.json", run_folder(&run));
     if store.put_new(&path, super::json(&plan, &path)?)? == Put::Exists {
@@ -119,7 +111,7 @@ pub fn compact(
             return Err(error.into());
         }
     }
-    let (replaced, deleted, transient) = (winners.replaced, winners.deleted, winners.transient);
+    let (replaced, deleted) = (winners.replaced, winners.deleted);
     // Finalize needs the room for the index.
     drop(winners);
     let published = finalize(store, &run)?;
@@ -127,7 +119,7 @@ pub fn compact(
         remove_superseded(store, run)?;
     }
     drop(heartbeat);
-    Ok(Outcome::Compacted(Box::new(Compaction { published, replaced, deleted, transient })))
+    Ok(Outcome::Compacted(Box::new(Compaction { published, replaced, deleted })))
 }
 
 /// Removes what earlier compactions superseded, and those that never came to publish.

@@ -11,7 +11,7 @@ use super::contents::ContentsBuilder;
 use super::index::{IndexBuilder, PartRows};
 use super::part_reader::{read_part, wrong_part};
 use super::store::{OutputStore, Put};
-use super::{Counts, OutputError, part_path, published_path, run_folder};
+use super::{Counts, OutputError, part_path, plan_path, published_path, run_folder};
 use crate::failpoint;
 use crate::plan::Plan;
 
@@ -55,6 +55,17 @@ impl Published {
     pub fn part_numbers(&self) -> BTreeSet<u64> {
         self.partial.clone().unwrap_or_else(|| (0..self.parts).collect())
     }
+
+    /// This run, if all of its parts were published.
+    ///
+    /// # Errors
+    /// [`OutputError::Closed`].
+    pub fn whole(self) -> Result<Self, OutputError> {
+        match self.partial {
+            None => Ok(self),
+            Some(_) => Err(OutputError::Closed { run: self.run }),
+        }
+    }
 }
 
 /// Every published run whose rows count, oldest first.
@@ -81,16 +92,17 @@ pub fn superseded(store: &OutputStore) -> Result<BTreeSet<String>, OutputError> 
 /// # Errors
 /// [`OutputError`] when a record cannot be read.
 pub fn all_published(store: &OutputStore) -> Result<Vec<Published>, OutputError> {
-    let mut runs = Vec::new();
-    for name in store.files("_nightcap/published")? {
-        if let Some(run) = name.strip_suffix(".json")
-            && let Some(published) = store.record::<Published>(&published_path(run))?
-        {
-            runs.push(published);
+    loop {
+        let names = store.files("_nightcap/published")?;
+        failpoint::hit("after_published_listing");
+        let runs = names.iter().filter_map(|name| name.strip_suffix(".json"));
+        let runs = runs.map(|run| store.record::<Published>(&published_path(run)));
+        // One that is gone again was taken over by a compaction, whose own record may be missing from this listing.
+        if let Some(mut runs) = runs.collect::<Result<Option<Vec<Published>>, _>>()? {
+            runs.sort_by_key(|run| run.run_seq);
+            return Ok(runs);
         }
     }
-    runs.sort_by_key(|run| run.run_seq);
-    Ok(runs)
 }
 
 /// What a part's footer says of it.
@@ -111,8 +123,7 @@ pub struct PartSummary {
 /// # Errors
 /// [`OutputError`], or [`OutputError::NoSuchRun`].
 pub fn load_plan(store: &OutputStore, run: &str) -> Result<Plan, OutputError> {
-    let path = format!("{}/plan.json", run_folder(run));
-    store.record(&path)?.ok_or_else(|| OutputError::NoSuchRun { run: run.to_owned() })
+    store.record(&plan_path(run))?.ok_or_else(|| OutputError::NoSuchRun { run: run.to_owned() })
 }
 
 /// The numbers of the parts that are there.
@@ -168,10 +179,11 @@ pub(super) fn footer(store: &OutputStore, path: &str) -> Result<Result<ParquetMe
 /// Publishes `run` after checking that every part is there with the right rows and schema. Publishing twice is harmless.
 ///
 /// # Errors
-/// [`OutputError::Incomplete`] with the first missing part, [`OutputError::WrongPart`], and any failure to read or write.
+/// [`OutputError::Incomplete`] with the first missing part, [`OutputError::WrongPart`], [`OutputError::Closed`] when it was
+/// published with some of its parts, and any failure to read or write.
 pub fn finalize(store: &OutputStore, run: &str) -> Result<Published, OutputError> {
-    if let Some(published) = store.record(&published_path(run))? {
-        return Ok(published);
+    if let Some(published) = store.record::<Published>(&published_path(run))? {
+        return published.whole();
     }
     let plan = load_plan(store, run)?;
     let present = present_parts(store, run)?;
@@ -183,7 +195,7 @@ pub fn finalize(store: &OutputStore, run: &str) -> Result<Published, OutputError
             first: part_path(run, missing),
         });
     }
-    publish(store, &plan, &present, None)
+    publish(store, &plan, &present, None)?.whole()
 }
 
 /// Publishes the finished parts of `run`, whose other rows are left to later runs; None when there is none.
@@ -199,7 +211,7 @@ pub fn finalize_partial(store: &OutputStore, run: &str) -> Result<Option<Publish
         return Err(OutputError::PartialCompaction { run: run.to_owned() });
     }
     let present: BTreeSet<u64> = present_parts(store, run)?.range(..plan.parts).copied().collect();
-    if present.is_empty() {
+    if present.is_empty() && plan.parts > 0 {
         return Ok(None);
     }
     let partial = (present.len() as u64 != plan.parts).then(|| present.clone());
@@ -253,6 +265,10 @@ fn publish(
         embedding_fingerprint: plan.embedding_fingerprint.clone(),
     };
     failpoint::hit("before_publish");
+    // Whoever took this process for dead has removed the run, and parts with it.
+    if store.modified(&plan_path(run))?.is_none() {
+        return Err(OutputError::Gone { run: run.to_owned() });
+    }
     let path = published_path(run);
     match store.put_new(&path, super::json(&published, &path)?)? {
         Put::Created => Ok(published),

@@ -126,7 +126,7 @@ pub enum OutputError {
     },
     /// Somebody is at work on the run.
     #[error(
-        "process {pid} on {host} is at work on run {run}\nhint: wait until it has ended, or stop it; if it was killed, its run counts as given up a minute later"
+        "process {pid} on {host} is at work on run {run}\nhint: wait until it has ended, or stop it; one that died without a word is taken for dead after a minute"
     )]
     Alive {
         /// The run id.
@@ -192,9 +192,9 @@ pub enum OutputError {
         /// What the part holds.
         found: String,
     },
-    /// A run that was published while this process worked on it.
+    /// A run that was published before all of its parts were made.
     #[error(
-        "run {run} was closed and published by another process\nhint: run the job again; what is left goes into a new run"
+        "run {run} was closed: it is published with the parts that it had by then\nhint: run the job again, without --run-id or with another; what is left goes into a new run"
     )]
     Closed {
         /// The run id.
@@ -297,6 +297,12 @@ pub fn part_path(run: &str, part: u64) -> String {
 #[must_use]
 pub fn run_folder(run: &str) -> String {
     format!("_nightcap/runs/{run}")
+}
+
+/// Path of a run's plan.
+#[must_use]
+pub fn plan_path(run: &str) -> String {
+    format!("{}/plan.json", run_folder(run))
 }
 
 /// Path of the record that publishes a run.

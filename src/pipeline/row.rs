@@ -67,9 +67,13 @@ pub(super) async fn ingest_row(
     let planned = batch.signatures[index];
     // Planning leaves images inside the manifest unread when it has nothing to compare them with.
     let signature = |hash: Option<blake3::Hash>| {
-        let hash = || hash.or_else(|| batch.image_hash(index));
-        let unread = planned.is_unread().then(hash).flatten();
-        unread.map_or(planned, |hash| Signature::new(TextHash::new(row.text.as_deref()), Seen::bytes(&hash)))
+        let seen = match &row.image {
+            ImageSource::Inline(_) => hash.or_else(|| batch.image_hash(index)).as_ref().map(Seen::bytes),
+            ImageSource::Null => Some(Seen::NOTHING),
+            _ => None,
+        };
+        let seen = seen.filter(|_| planned.is_unread());
+        seen.map_or(planned, |seen| Signature::new(TextHash::new(row.text.as_deref()), seen))
     };
     let key = KeyHash::new(row.key.as_deref().unwrap_or_default()).0 as u64;
     let unread = |image| {

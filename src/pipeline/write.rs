@@ -6,15 +6,30 @@ use std::sync::mpsc::Receiver;
 use super::{FinishedPart, Stages};
 use crate::error::Error;
 use crate::failpoint;
-use crate::output::finalize::part_summary;
+use crate::output::finalize::{Published, part_summary};
 use crate::output::reuse::Reuse;
 use crate::output::store::Put;
-use crate::output::{OutputError, part_path, published_path, run_folder};
+use crate::output::{OutputError, part_path, plan_path, published_path};
 
 pub(super) fn run(stages: &Stages<'_>, input: &Receiver<FinishedPart>) -> Result<(), Error> {
     let meter = &stages.metrics.write;
     while let Ok(finished) = meter.waiting_for_input(|| input.recv()) {
         meter.busy(|| write(stages, &finished))?;
+    }
+    Ok(())
+}
+
+/// Whether `part` would count.
+fn check_open(stages: &Stages<'_>, part: u64) -> Result<(), Error> {
+    let run = &stages.plan.run;
+    // What is put into a published run would be read as part of it.
+    let published = stages.store.record::<Published>(&published_path(run))?;
+    if published.is_some_and(|published| !published.part_numbers().contains(&part)) {
+        return Err(OutputError::Closed { run: run.clone() }.into());
+    }
+    // A folder that was removed would come back with this part alone in it.
+    if stages.store.modified(&plan_path(run))?.is_none() {
+        return Err(OutputError::Gone { run: run.clone() }.into());
     }
     Ok(())
 }
@@ -26,18 +41,17 @@ fn write(stages: &Stages<'_>, finished: &FinishedPart) -> Result<(), Error> {
     let copies = stages.reuse.as_ref().map(fetch).transpose()?;
     let bytes = encoder.encode(finished.part, &finished.carried, results, copies.as_ref())?;
     let size = bytes.len();
-    // What is put into a published run would be read as part of it.
-    if stages.store.modified(&published_path(&stages.plan.run))?.is_some() {
-        return Err(OutputError::Closed { run: stages.plan.run.clone() }.into());
-    }
-    // A folder that was removed would come back with this part alone in it.
-    let plan = format!("{}/plan.json", run_folder(&stages.plan.run));
-    if stages.store.modified(&plan)?.is_none() {
-        return Err(OutputError::Gone { run: stages.plan.run.clone() }.into());
-    }
+    check_open(stages, finished.part)?;
     failpoint::hit("before_part");
     match stages.store.put_new(&path, bytes)? {
-        Put::Created => tracing::debug!(path, bytes = size, "part written"),
+        Put::Created => {
+            // This process may have slept, or its put have hung, for so long that it was taken for dead meanwhile.
+            if let Err(error) = check_open(stages, finished.part) {
+                stages.store.delete(&path)?;
+                return Err(error);
+            }
+            tracing::debug!(path, bytes = size, "part written");
+        }
         Put::Exists => {
             let (found, expected) = (part_summary(stages.store, &path)?.plan_digest, stages.encoder.plan_digest());
             if found != expected {

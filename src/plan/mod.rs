@@ -89,17 +89,6 @@ pub enum PlanError {
         /// Why.
         message: String,
     },
-    /// Somebody is at work on an unfinished run.
-    #[error(
-        "process {} on {} is at work on run {run} of this OUTPUT\nhint: wait for it, or stop it; a worker that died without a word is taken for dead after a minute",
-        worker.pid, worker.host
-    )]
-    Alive {
-        /// The run id.
-        run: String,
-        /// Who.
-        worker: crate::output::heartbeat::Worker,
-    },
 }
 
 /// One manifest file of a plan.

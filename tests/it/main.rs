@@ -14,6 +14,7 @@ mod check;
 mod common;
 mod compact;
 mod discard;
+mod disk;
 mod engine;
 mod faults;
 mod generation;
@@ -24,6 +25,7 @@ mod library;
 mod model_directory;
 mod nights;
 mod outage;
+mod planning;
 mod preprocess;
 #[allow(unreachable_pub, reason = "a module of a test binary")]
 mod proxy;
@@ -37,3 +39,4 @@ mod seaweed;
 mod small_graphs;
 #[allow(unreachable_pub, reason = "a module of a test binary")]
 mod storage;
+mod workers;
