@@ -45,6 +45,12 @@ pub(super) fn execute(args: &PlanArgs, context: &mut Context<'_>) -> Result<Stat
     for (reason, rows) in decision.reasons.named() {
         line("", format!("{rows:>10} {reason}"));
     }
+    if decision.unlisted > 0 {
+        line(
+            "",
+            format!("{:>10} of all on web servers: known by their URIs alone, not by their content", decision.unlisted),
+        );
+    }
     line("parts", format!("{}, of up to {} rows each", rows.div_ceil(output.part_rows), output.part_rows));
     line("output", output.path.to_string());
     if first.is_empty() {

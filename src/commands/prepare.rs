@@ -9,6 +9,7 @@ use serde_json::json;
 use crate::cli::JobArgs;
 use crate::engine::{Engine, EngineOptions, GenerationSettings, Models};
 use crate::error::Error;
+use crate::failpoint;
 use crate::job::Job;
 use crate::manifest::Manifest;
 use crate::model::ModelDirectory;
@@ -48,6 +49,7 @@ pub(super) fn prepare(args: &JobArgs) -> Result<Prepared, Error> {
     let timeout = Duration::from_millis(limits.fetch_timeout_ms);
     let storage = Arc::new(Storage::new(&job.storage, limits.retries, timeout));
     let manifest = Manifest::open(&job, &storage)?;
+    failpoint::hit("after_manifest_open");
     let open = |location: &Location, precision: Option<&str>| -> Result<ModelDirectory, Error> {
         let folder = storage.local_copy(location).map_err(|error| {
             let why = crate::storage::explain(&error);
@@ -68,6 +70,9 @@ pub(super) fn prepare(args: &JobArgs) -> Result<Prepared, Error> {
     };
     let generation =
         columns.caption.then(|| GenerationSettings::resolve(&model, &job.generation.overrides)).transpose()?;
+    if job.output.reuse_by_content {
+        check_reuse(&job, generation.as_ref())?;
+    }
     let takes_text = |model: &ModelDirectory| model.text_embedding_dim().is_some() || model.uses_side_text();
     if job.input.text.is_some() && !takes_text(&model) && !takes_text(vectors) {
         tracing::warn!("`input.text` has no effect: the model has no graph that takes a text");
@@ -99,6 +104,21 @@ pub(super) fn prepare(args: &JobArgs) -> Result<Prepared, Error> {
         retry_failed,
         full,
     })
+}
+
+/// Results are copied by content only where they depend on nothing else.
+fn check_reuse(job: &Job, generation: Option<&GenerationSettings>) -> Result<(), Error> {
+    let unfit = |why: &str, hint: &str| {
+        Err(Error::Unfit(format!("`output.reuse_by_content` = true is not possible here: {why}\nhint: {hint}")))
+    };
+    if job.input.image.is_none() {
+        return unfit("rows are found by their images, and the job has no `input.image`", "leave the key out");
+    }
+    if generation.is_some_and(|settings| !settings.is_deterministic()) {
+        let why = "with sampling, rows of the same image and text have captions of their own";
+        return unfit(why, "set generation.strategy to \"greedy\" or \"beam\", or leave the key out");
+    }
+    Ok(())
 }
 
 /// The model's image preprocessing, which must give every image the same size: a batch is one tensor.
@@ -211,6 +231,9 @@ impl Prepared {
             identity: self.identity(),
             manifest: &self.manifest,
             decide,
+            even_empty: false,
+            // Who asks for every row wants it computed.
+            reuse: self.job.output.reuse_by_content && !self.full,
             key: &self.job.input.key,
             part_rows: self.job.output.part_rows,
             batch_size: self.job.runtime.batch_size,
@@ -231,6 +254,7 @@ impl Prepared {
             "output": self.columns,
             "columns": carried,
             "part_rows": self.job.output.part_rows,
+            "reuse_by_content": self.job.output.reuse_by_content,
             "caption_fingerprint": self.caption_fingerprint,
             "embedding_fingerprint": self.embedding_fingerprint,
             "limit": self.limit,

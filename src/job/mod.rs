@@ -211,6 +211,8 @@ pub struct Output {
     pub columns: Option<Vec<String>>,
     /// Rows in a part.
     pub part_rows: u64,
+    /// Whether results of earlier runs are copied to rows of the same image and text.
+    pub reuse_by_content: bool,
 }
 
 /// `[runtime]`

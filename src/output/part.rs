@@ -19,6 +19,7 @@ use parquet::file::properties::WriterProperties;
 use parquet::schema::types::ColumnPath;
 use serde::Serialize;
 
+use super::reuse::Copies;
 use super::{Counts, OutputError};
 use crate::engine::{Caption, RowOutput};
 use crate::job::VectorType;
@@ -110,25 +111,50 @@ impl PartEncoder {
         &self.stamp.plan_digest
     }
 
-    /// The Parquet bytes of part `part`; `carried` holds the same rows as `results`, in order.
+    /// The columns that a row has in common with one it is a copy of, besides those by which that one was found.
+    #[must_use]
+    pub fn copied_columns(&self) -> Vec<&str> {
+        let carried = self.schema.fields().len() - fields(&self.columns).len();
+        let names = self.schema.fields().iter().skip(carried).map(|field| field.name().as_str());
+        names.filter(|name| !OWN.contains(name)).collect()
+    }
+
+    /// The Parquet bytes of part `part`; `carried` holds the same rows as `results`, in order, and `copies` what some of them
+    /// are copies of.
     ///
     /// # Errors
     /// [`OutputError::Encode`].
-    pub fn encode(&self, part: u64, carried: &[RecordBatch], results: &[RowResult]) -> Result<Vec<u8>, OutputError> {
-        self.write(part, carried, results).map_err(|source| OutputError::Encode { part, source })
-    }
-
-    fn write(&self, part: u64, carried: &[RecordBatch], results: &[RowResult]) -> Result<Vec<u8>, ParquetError> {
+    pub(crate) fn encode(
+        &self,
+        part: u64,
+        carried: &[RecordBatch],
+        results: &[RowResult],
+        copies: Option<&Copies>,
+    ) -> Result<Vec<u8>, OutputError> {
         let (run, plan_digest) = (&self.stamp.run, &self.stamp.plan_digest);
-        encode_batch(&self.batch(carried, results)?, &PartFooter { run, plan_digest, part, counts: &count(results) })
+        let footer = PartFooter { run, plan_digest, part, counts: &count(results) };
+        let bytes = self.batch(carried, results, copies).and_then(|batch| encode_batch(&batch, &footer));
+        bytes.map_err(|source| OutputError::Encode { part, source })
     }
 
-    fn batch(&self, carried: &[RecordBatch], results: &[RowResult]) -> Result<RecordBatch, ParquetError> {
+    fn batch(
+        &self,
+        carried: &[RecordBatch],
+        results: &[RowResult],
+        copies: Option<&Copies>,
+    ) -> Result<RecordBatch, ParquetError> {
         let carried_count = self.schema.fields().len() - fields(&self.columns).len();
         let carried_schema = Arc::new(self.schema.project(&(0..carried_count).collect::<Vec<_>>())?);
         let carried = arrow::compute::concat_batches(&carried_schema, carried)?;
         let mut arrays = carried.columns().to_vec();
         arrays.extend(self.arrays(results)?);
+        if let Some(copies) = copies {
+            let copied = self.copied_columns();
+            let ours = self.schema.fields().iter().zip(&mut arrays).skip(carried_count);
+            for (field, array) in ours.filter(|(field, _)| copied.contains(&field.name().as_str())) {
+                *array = copies.over(field.name(), array.clone())?;
+            }
+        }
         Ok(RecordBatch::try_new(self.schema.clone(), arrays)?)
     }
 
@@ -232,6 +258,19 @@ fn properties(schema: &Schema, footer: &PartFooter<'_>) -> WriterProperties {
     }
     properties.build()
 }
+
+/// Columns in which a row that is a copy speaks for itself.
+const OWN: [&str; 9] = [
+    "status",
+    "error_stage",
+    "error_kind",
+    "error_message",
+    "content_hash",
+    "content_signature",
+    "caption_fingerprint",
+    "embedding_fingerprint",
+    "run_seq",
+];
 
 /// Picks one vector out of a row's output.
 type Vector = fn(&RowOutput) -> Option<&Vec<f32>>;

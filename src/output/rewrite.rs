@@ -55,7 +55,7 @@ fn keep_rows(
     let rows = PartRows::new(batch, key)?;
     let keeps = |index: usize| {
         let key = rows.key(index, rows.signature(index)?);
-        Ok::<_, String>(winners.keeps(source, key, rows.run_seq(index), rows.state(index)))
+        Ok::<_, String>(winners.keeps(source, key, rows.run_seq(index)))
     };
     let mask = (0..rows.len()).map(keeps).collect::<Result<Vec<bool>, _>>()?;
     let batch = RecordBatch::try_new(schema.clone(), batch.columns().to_vec());

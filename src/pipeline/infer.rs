@@ -14,6 +14,7 @@ use super::row::IngestedRow;
 use super::{FinishedPart, Stages};
 use crate::engine::{EncodedImage, Models, ModelsInput, RowOutput};
 use crate::error::Error;
+use crate::output::reuse::Place;
 use crate::preprocess::Preprocessed;
 use crate::progress::Progress;
 use crate::results::RowResult;
@@ -83,6 +84,7 @@ struct OpenPart {
 
 /// What is known of a row before the model has seen it.
 struct Facts {
+    copy: Option<Place>,
     image_size: Option<(u32, u32)>,
     content_hash: Option<blake3::Hash>,
     content_signature: Signature,
@@ -106,7 +108,7 @@ struct Pending {
 
 impl OpenPart {
     fn add(&mut self, row: IngestedRow, by_key: bool, progress: &Progress) {
-        let IngestedRow { key, text, prompt, image, image_size, content_hash, content_signature, room } = row;
+        let IngestedRow { key, text, prompt, image, copy, image_size, content_hash, content_signature, room } = row;
         // Given back here, not after the batch: a batch must be able to fill up however small the budget is.
         drop(room);
         let index = self.rows.len();
@@ -114,6 +116,10 @@ impl OpenPart {
             Err(error) => {
                 progress.row(true);
                 Outcome::Known(Err(error))
+            }
+            Ok(_) if copy.is_some() => {
+                progress.row(false);
+                Outcome::Known(Ok(RowOutput::default()))
             }
             Ok(pixels) => match self.first.entry((content_hash, text.clone(), prompt.clone(), by_key.then_some(key))) {
                 Entry::Occupied(first) => Outcome::SameAs(*first.get()),
@@ -124,7 +130,7 @@ impl OpenPart {
                 }
             },
         };
-        self.rows.push(Facts { image_size, content_hash, content_signature });
+        self.rows.push(Facts { copy, image_size, content_hash, content_signature });
         self.outcomes.push(outcome);
     }
 
@@ -194,8 +200,8 @@ impl OpenPart {
                     Err(RowError::new(Stage::Generate, ErrorKind::NonFiniteOutput, message))
                 }
             };
-            let Facts { image_size, content_hash, content_signature } = facts;
-            results.push(RowResult { outcome, image_size, content_hash, content_signature });
+            let Facts { copy, image_size, content_hash, content_signature } = facts;
+            results.push(RowResult { outcome, copy, image_size, content_hash, content_signature });
         }
         results
     }

@@ -14,6 +14,7 @@ mod check;
 mod common;
 mod compact;
 mod discard;
+mod disk;
 mod engine;
 mod families;
 mod faults;
@@ -25,12 +26,14 @@ mod library;
 mod model_directory;
 mod nights;
 mod outage;
+mod planning;
 mod preprocess;
 mod prompts;
 #[allow(unreachable_pub, reason = "a module of a test binary")]
 mod proxy;
 mod readers;
 mod refusals;
+mod reuse;
 mod robustness;
 mod runs;
 #[allow(unreachable_pub, reason = "a module of a test binary")]
@@ -39,3 +42,4 @@ mod small_graphs;
 #[allow(unreachable_pub, reason = "a module of a test binary")]
 mod storage;
 mod surgery;
+mod workers;

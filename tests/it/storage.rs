@@ -294,6 +294,11 @@ fn a_model_on_s3_is_fetched_once() {
         assert!(workplace.parts(output, "local") == workplace.parts("local", "local"), "another model");
     }
     assert_eq!(notices, [true, false]);
+    let mut inspect = nightcap();
+    let inspect = with_s3(inspect.args(["model", "inspect", "s3://night/model"]), &server.endpoint());
+    let inspect = inspect.env("XDG_CACHE_HOME", workplace.path("cache")).output().unwrap();
+    let said = text(&inspect.stdout);
+    assert!(inspect.status.success() && said.contains("decoder"), "{said}{}", text(&inspect.stderr));
     assert_eq!(std::fs::read_dir(workplace.path("cache/nightcap/models")).unwrap().count(), 1, "nothing half-fetched");
 }
 
