@@ -1,8 +1,9 @@
 //! Named places at which a test can have the process killed, as by the out-of-memory killer, or stopped, as by a machine that
-//! is suspended.
+//! is suspended; and a model that runs out of memory.
 //!
 //! Builds with debug assertions read `NIGHTCAP_KILL_AT=name:count` and `NIGHTCAP_STOP_AT=name:count`, and send themselves
-//! SIGKILL or SIGSTOP at the `count`th time that place is reached. Release builds contain none of this.
+//! SIGKILL or SIGSTOP at the `count`th time that place is reached. With `NIGHTCAP_OUT_OF_MEMORY_ABOVE=rows` larger batches
+//! fail for want of memory. Release builds contain none of this.
 
 /// Marks the place `name`.
 #[cfg(debug_assertions)]
@@ -36,3 +37,20 @@ pub(crate) fn hit(name: &str) {
 /// Marks the place `name`.
 #[cfg(not(debug_assertions))]
 pub(crate) const fn hit(_name: &str) {}
+
+/// Whether a batch of `rows` rows is to fail for want of memory.
+#[cfg(debug_assertions)]
+pub(crate) fn runs_out_of_memory(rows: usize) -> bool {
+    use std::sync::OnceLock;
+
+    static MOST: OnceLock<Option<usize>> = OnceLock::new();
+    #[allow(clippy::disallowed_methods, reason = "a switch for tests only, absent from release builds")]
+    let most = MOST.get_or_init(|| std::env::var("NIGHTCAP_OUT_OF_MEMORY_ABOVE").ok()?.parse().ok());
+    most.is_some_and(|most| rows > most)
+}
+
+/// Whether a batch of `rows` rows is to fail for want of memory.
+#[cfg(not(debug_assertions))]
+pub(crate) const fn runs_out_of_memory(_rows: usize) -> bool {
+    false
+}

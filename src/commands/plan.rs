@@ -20,7 +20,7 @@ pub(super) fn execute(args: &PlanArgs, context: &mut Context<'_>) -> Result<Stat
     if output.path.local().is_none_or(Path::exists) {
         let store = OutputStore::open(&output.path, &prepared.storage)?;
         check_schema(&store, &prepared.schema)?;
-        let Unfinished { goes_on, stale } = unfinished(&store, &prepared.draft(&decide))?;
+        let Unfinished { goes_on, stale } = unfinished(&store, &prepared.draft(&decide, &|_| Ok(1)))?;
         match goes_on {
             Some(plan) => {
                 let done = present_parts(&store, &plan.run)?.len();

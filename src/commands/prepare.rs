@@ -226,7 +226,11 @@ impl Prepared {
     }
 
     /// What a new plan would hold; `decide` says which rows are in.
-    pub(super) fn draft<'a>(&'a self, decide: &'a dyn Fn(&OutputStore) -> Result<Decision, Error>) -> Draft<'a> {
+    pub(super) fn draft<'a>(
+        &'a self,
+        decide: &'a dyn Fn(&OutputStore) -> Result<Decision, Error>,
+        batch_size: &'a dyn Fn(u64) -> Result<usize, Error>,
+    ) -> Draft<'a> {
         Draft {
             identity: self.identity(),
             manifest: &self.manifest,
@@ -236,7 +240,7 @@ impl Prepared {
             reuse: self.job.output.reuse_by_content && !self.full,
             key: &self.job.input.key,
             part_rows: self.job.output.part_rows,
-            batch_size: self.job.runtime.batch_size,
+            batch_size,
             failures: self.job.limits.failures,
             caption_fingerprint: self.caption_fingerprint.clone(),
             embedding_fingerprint: self.embedding_fingerprint.clone(),

@@ -1,11 +1,12 @@
 //! `nightcap run`: claim a run, make its missing parts, publish it.
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::io::Write;
 use std::sync::Arc;
 
 use super::prepare::{Prepared, prepare};
-use super::{Context, judge};
+use super::{Context, calibrate, judge};
 use crate::cli::RunArgs;
 use crate::engine::Models;
 use crate::error::Error;
@@ -31,9 +32,9 @@ pub(super) fn execute(args: &RunArgs, context: &mut Context<'_>) -> Result<Statu
         return Err(PlanError::Shard(why.to_owned()).into());
     }
     let prepared = prepare(&args.job)?;
-    let models = prepared.load_models()?;
+    let mut models = prepared.load_models()?;
     let store = OutputStore::create(&prepared.job.output.path, &prepared.storage)?;
-    let Some(claimed) = claim_run(&store, &prepared, args.run_id.as_deref(), shard.is_some())? else {
+    let Some(claimed) = claim_run(&store, &prepared, &mut models, args.run_id.as_deref(), shard.is_some())? else {
         tracing::info!("nothing is new; no run was made");
         return Ok(Status::Done);
     };
@@ -86,14 +87,20 @@ pub(super) fn execute(args: &RunArgs, context: &mut Context<'_>) -> Result<Statu
 fn claim_run(
     store: &OutputStore,
     prepared: &Prepared,
+    models: &mut Models,
     run: Option<&str>,
     even_empty: bool,
 ) -> Result<Option<Claimed>, Error> {
     let decide = |store: &OutputStore| prepared.decide(Some(store));
-    let draft = Draft { even_empty, ..prepared.draft(&decide) };
+    let models = RefCell::new(models);
+    let batch_size = |rows| match prepared.job.runtime.batch_size {
+        Some(rows) => Ok(rows),
+        None => calibrate::batch_size(&mut models.borrow_mut(), prepared.processor.as_deref(), rows),
+    };
+    let draft = Draft { even_empty, ..prepared.draft(&decide, &batch_size) };
     let Some(claimed) = claim(store, &draft, run)? else { return Ok(None) };
     let (planned, asked) = (claimed.plan.batch_size, prepared.job.runtime.batch_size);
-    if planned != asked {
+    if let Some(asked) = asked.filter(|asked| planned != *asked) {
         tracing::warn!(
             planned,
             asked,

@@ -153,7 +153,7 @@ struct OutputFile {
 #[derive(Deserialize, Default)]
 struct RuntimeFile {
     devices: Option<Vec<String>>,
-    batch_size: Option<usize>,
+    batch_size: Option<BatchSize>,
     prefetch_bytes: Option<usize>,
     threads: Option<usize>,
 }
@@ -247,6 +247,13 @@ impl OutputFile {
     }
 }
 
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "expected a number of rows or \"auto\"")]
+enum BatchSize {
+    Rows(usize),
+    Named(String),
+}
+
 impl RuntimeFile {
     fn validate(self) -> Result<Runtime, JobFileError> {
         for device in self.devices.iter().flatten() {
@@ -262,7 +269,14 @@ impl RuntimeFile {
             return Err(value("runtime.devices", "one device", format!("{:?}", self.devices.unwrap_or_default())));
         }
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let batch_size = in_range("runtime.batch_size", self.batch_size.unwrap_or(16), 1, 4096)?;
+        let batch_size = match self.batch_size {
+            None => None,
+            Some(BatchSize::Rows(rows)) => Some(in_range("runtime.batch_size", rows, 1, 4096)?),
+            Some(BatchSize::Named(name)) if name == "auto" => None,
+            Some(BatchSize::Named(name)) => {
+                return Err(value("runtime.batch_size", "1 to 4096, or \"auto\"", format!("{name:?}")));
+            }
+        };
         let threads = in_range("runtime.threads", self.threads.unwrap_or(cores), 1, 1024)?;
         let prefetch_bytes =
             in_range("runtime.prefetch_bytes", self.prefetch_bytes.unwrap_or(256 << 20), 1 << 20, 1 << 40)?;

@@ -218,8 +218,8 @@ pub struct Output {
 /// `[runtime]`
 #[derive(Debug, Clone)]
 pub struct Runtime {
-    /// Rows in a batch.
-    pub batch_size: usize,
+    /// Rows in a batch; None: as many as are tried out to be fast.
+    pub batch_size: Option<usize>,
     /// Most bytes of fetched images and pixel values waiting for the model.
     pub prefetch_bytes: usize,
     /// Threads for preprocessing, and for the model.

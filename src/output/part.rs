@@ -120,7 +120,7 @@ impl PartEncoder {
     }
 
     /// The Parquet bytes of part `part`; `carried` holds the same rows as `results`, in order, and `copies` what some of them
-    /// are copies of.
+    /// are copies of; `halved` says how often a batch was halved because memory ran out.
     ///
     /// # Errors
     /// [`OutputError::Encode`].
@@ -130,9 +130,10 @@ impl PartEncoder {
         carried: &[RecordBatch],
         results: &[RowResult],
         copies: Option<&Copies>,
+        halved: u32,
     ) -> Result<Vec<u8>, OutputError> {
         let (run, plan_digest) = (&self.stamp.run, &self.stamp.plan_digest);
-        let footer = PartFooter { run, plan_digest, part, counts: &count(results) };
+        let footer = PartFooter { run, plan_digest, part, counts: &count(results), halved };
         let bytes = self.batch(carried, results, copies).and_then(|batch| encode_batch(&batch, &footer));
         bytes.map_err(|source| OutputError::Encode { part, source })
     }
@@ -226,6 +227,8 @@ pub(super) struct PartFooter<'a> {
     pub(super) plan_digest: &'a str,
     pub(super) part: u64,
     pub(super) counts: &'a Counts,
+    /// How often a batch was halved because memory ran out; its rows may differ in the last bits from those of whole batches.
+    pub(super) halved: u32,
 }
 
 /// The Parquet bytes of a part that holds the rows of `batch`.
@@ -237,16 +240,19 @@ pub(super) fn encode_batch(batch: &RecordBatch, footer: &PartFooter<'_>) -> Resu
 
 fn properties(schema: &Schema, footer: &PartFooter<'_>) -> WriterProperties {
     let value = |key: &str, value: String| KeyValue::new(format!("nightcap.{key}"), value);
-    let footer = vec![
+    let mut entries = vec![
         value("run", footer.run.to_owned()),
         value("plan", footer.plan_digest.to_owned()),
         value("part", footer.part.to_string()),
         value("counts", serde_json::to_string(footer.counts).unwrap_or_default()),
     ];
+    if footer.halved > 0 {
+        entries.push(value("halved_batches", footer.halved.to_string()));
+    }
     let mut properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::default()))
         .set_created_by(format!("nightcap {}", env!("CARGO_PKG_VERSION")))
-        .set_key_value_metadata(Some(footer));
+        .set_key_value_metadata(Some(entries));
     for field in schema.fields() {
         if let DataType::FixedSizeList(element, _) = field.data_type() {
             // Vectors are noise to a compressor and to a dictionary: both only cost the readers time.

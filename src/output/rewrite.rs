@@ -116,7 +116,7 @@ impl<'a> PartWriter<'a> {
         let (batch, rest) =
             (waiting.slice(0, rows as usize), waiting.slice(rows as usize, (self.rows - rows) as usize));
         let counts = PartRows::new(&batch, &self.plan.key).map_err(|found| wrong_part(&path, &found))?.count();
-        let footer = PartFooter { run: &self.plan.run, plan_digest: &self.digest, part, counts: &counts };
+        let footer = PartFooter { run: &self.plan.run, plan_digest: &self.digest, part, counts: &counts, halved: 0 };
         let bytes = encode_batch(&batch, &footer).map_err(encode)?;
         if self.store.put_new(&path, bytes)? == Put::Exists {
             let found = part_summary(self.store, &path)?.plan_digest;

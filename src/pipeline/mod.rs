@@ -87,6 +87,8 @@ struct FinishedPart {
     part: u64,
     carried: Vec<RecordBatch>,
     results: Vec<RowResult>,
+    /// How often a batch was halved because memory ran out.
+    halved: u32,
 }
 
 /// Makes `parts` of the plan. On return every one of them is in OUTPUT, unless a stop was requested.

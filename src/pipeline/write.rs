@@ -39,7 +39,7 @@ fn write(stages: &Stages<'_>, finished: &FinishedPart) -> Result<(), Error> {
     let (encoder, results) = (stages.encoder, &finished.results);
     let fetch = |reuse: &Arc<Reuse>| reuse.fetch(stages.store, &encoder.copied_columns(), results);
     let copies = stages.reuse.as_ref().map(fetch).transpose()?;
-    let bytes = encoder.encode(finished.part, &finished.carried, results, copies.as_ref())?;
+    let bytes = encoder.encode(finished.part, &finished.carried, results, copies.as_ref(), finished.halved)?;
     let size = bytes.len();
     check_open(stages, finished.part)?;
     failpoint::hit("before_part");

@@ -33,8 +33,8 @@ pub struct Draft<'a> {
     pub key: &'a str,
     /// See [`Plan::part_rows`].
     pub part_rows: u64,
-    /// See [`Plan::batch_size`].
-    pub batch_size: usize,
+    /// Gives [`Plan::batch_size`] for so many rows; called only when a new plan is made.
+    pub batch_size: &'a dyn Fn(u64) -> Result<usize, Error>,
     /// See [`Plan::failures`].
     pub failures: FailureLimits,
     /// See [`Plan::caption_fingerprint`].
@@ -282,7 +282,7 @@ fn write_records(store: &OutputStore, draft: &Draft<'_>, decision: &Decision, ru
         rows,
         part_rows: draft.part_rows,
         parts: rows.div_ceil(draft.part_rows),
-        batch_size: draft.batch_size,
+        batch_size: (draft.batch_size)(rows)?,
         failures: draft.failures,
         caption_fingerprint: draft.caption_fingerprint.clone(),
         embedding_fingerprint: draft.embedding_fingerprint.clone(),

@@ -9,6 +9,7 @@
     reason = "a test fails by panicking, writes its own files and says on stderr what it skips"
 )]
 
+mod batches;
 mod check;
 #[allow(unreachable_pub, reason = "a module of a test binary")]
 mod common;
