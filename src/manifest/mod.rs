@@ -17,6 +17,8 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
+use parquet::file::metadata::RowGroupMetaData;
+use parquet::file::statistics::Statistics;
 use serde::{Deserialize, Serialize};
 
 pub use self::error::ManifestError;
@@ -159,10 +161,14 @@ impl Manifest {
     pub fn may_mix_paths_and_bytes(&self) -> bool {
         let Some((index, ImageColumn::Struct)) = self.image else { return false };
         let name = self.schema.field(index).name();
-        let chunks = self.files.iter().flat_map(|file| file.metadata.metadata().row_groups()).flat_map(|g| g.columns());
+        let chunks = self
+            .files
+            .iter()
+            .flat_map(|file| file.metadata.metadata().row_groups())
+            .flat_map(RowGroupMetaData::columns);
         let mut bytes = chunks
             .filter(|chunk| matches!(chunk.column_path().parts(), [root, leaf] if root == name && leaf == "bytes"));
-        bytes.any(|chunk| chunk.statistics().and_then(|found| found.null_count_opt()) != Some(0))
+        bytes.any(|chunk| chunk.statistics().and_then(Statistics::null_count_opt) != Some(0))
     }
 
     /// The fields of the carried columns, without the files' own metadata.

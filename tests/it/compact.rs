@@ -97,12 +97,11 @@ fn view(workplace: &Workplace, output: &str) -> BTreeMap<String, Vec<String>> {
     let mut newest: BTreeMap<String, (i64, Vec<String>)> = BTreeMap::new();
     for run in counting(workplace, output) {
         let rows = workplace.rows(output, Some(&run));
-        let keys = rows.text("id");
-        for row in 0..rows.len() {
+        for (row, key) in rows.text("id").into_iter().enumerate() {
             let columns: Vec<String> =
                 rows.0.columns().iter().map(|column| array_value_to_string(column, row).unwrap()).collect();
             let run_seq: i64 = columns.last().unwrap().parse().unwrap();
-            let key = keys[row].clone().unwrap();
+            let key = key.unwrap();
             if newest.get(&key).is_none_or(|(seen, _)| *seen < run_seq) {
                 newest.insert(key, (run_seq, columns));
             }

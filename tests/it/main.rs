@@ -37,6 +37,7 @@ mod refusals;
 mod reuse;
 mod robustness;
 mod runs;
+mod s3_kills;
 #[allow(unreachable_pub, reason = "a module of a test binary")]
 mod seaweed;
 mod small_graphs;
