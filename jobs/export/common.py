@@ -64,8 +64,8 @@ def export(module, path, inputs, outputs):
     """Writes `module` as the graph `path` and checks it.
 
     `inputs` has a pair (example tensor, names of its dynamic axes) for each argument of `forward`, in order; `outputs` the
-    names of the dynamic axes of each result; all others are fixed. Axes of one name have one size. `total_sequence_length` is the sum of
-    `past_sequence_length` and `sequence_length` where a graph has both.
+    names of the dynamic axes of each result; all others are fixed. Axes of one name have one size, and
+    `total_sequence_length` is the sum of `past_sequence_length` and `sequence_length` where a graph has both.
     """
     module = module.eval()
     example = {name: tensor for name, (tensor, _) in inputs.items()}
