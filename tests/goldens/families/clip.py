@@ -7,6 +7,8 @@ transformers' own, scaled to length one, and hold for both.
     python tests/goldens/families/clip.py       # needs torch, transformers 4.57.6, optimum-onnx 0.1.0, onnxruntime, pillow
 """
 
+import json
+
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor, CLIPTokenizerFast
@@ -29,11 +31,19 @@ def tokenizer():
     bpe.decoder = decoders.ByteLevel()
     bpe.train_from_iterator(embedders.TEXTS, trainers.BpeTrainer(vocab_size=120, end_of_word_suffix="</w>",
                                                                  show_progress=False))
+    bpe.model = ordered(json.loads(bpe.to_str())["model"])
     bpe.add_special_tokens([START, END])  # behind all others: CLIP's pooling takes the greatest token
     start, end = bpe.token_to_id(START), bpe.token_to_id(END)
     bpe.post_processor = processors.RobertaProcessing(sep=(END, end), cls=(START, start), add_prefix_space=False,
                                                       trim_offsets=False)
     return CLIPTokenizerFast(tokenizer_object=bpe, model_max_length=CONTEXT)
+
+
+def ordered(trained):
+    """The trained merges, shortest result first, as training puts those of one count in another order every time."""
+    merges = sorted((tuple(pair) for pair in trained["merges"]), key=lambda pair: (len("".join(pair)), pair))
+    vocabulary = {word: place for place, word in enumerate(sorted(trained["vocab"]))}
+    return models.BPE(vocab=vocabulary, merges=merges, unk_token=END, end_of_word_suffix="</w>", continuing_subword_prefix="")
 
 
 def model(fast):
