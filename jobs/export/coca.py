@@ -31,7 +31,8 @@ import open_clip
 # The defaults of open_clip's `generate`: `seq_len` and `min_seq_len`, the start token included.
 MAX_LENGTH, MIN_LENGTH = 30, 5
 START, END = "<start_of_text>", "<end_of_text>"
-TEXTS = ["a cat", "A man's hat,  on (two) red   chairs!", "Café — 123 déjà-vu 東京 🙂", "it'll end in 1999" + " and a long tail" * 40]
+TEXTS = ["a cat", "A man's hat,  on (two) red   chairs!", "Café — 123 déjà-vu 東京 🙂",
+         "it'll end in 1999" + " and a long tail" * 40]
 RESAMPLE = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
 
@@ -121,7 +122,7 @@ def tokenizer(original, context, pad):
         encoder=original.encoder, bpe_ranks=original.bpe_ranks, unk_token=END, bos_token=START, eos_token=END,
         bos_token_id=original.sot_token_id, eos_token_id=original.eot_token_id)).converted()
     made.add_special_tokens([START, END])
-    # Also written by nothing but this file, so that `</w>` does not have to be known elsewhere.
+    # CLIP's tokenizer class does this outside of the file.
     made.decoder = decoders.Sequence([decoders.ByteLevel(), decoders.Replace("</w>", " ")])
     made.enable_truncation(context)
     made.enable_padding(length=context, pad_id=pad, pad_token=original.decoder[pad])

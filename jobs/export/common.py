@@ -64,8 +64,8 @@ def export(module, path, inputs, outputs):
     """Writes `module` as the graph `path` and checks it.
 
     `inputs` has a pair (example tensor, names of its dynamic axes) for each argument of `forward`, in order; `outputs` the
-    names of the dynamic axes of each result; all others are fixed. Axes of one name have one size. `total_sequence_length` is the sum of
-    `past_sequence_length` and `sequence_length` where a graph has both.
+    names of the dynamic axes of each result; all others are fixed. Axes of one name have one size, and
+    `total_sequence_length` is the sum of `past_sequence_length` and `sequence_length` where a graph has both.
     """
     module = module.eval()
     example = {name: tensor for name, (tensor, _) in inputs.items()}
@@ -82,12 +82,21 @@ def export(module, path, inputs, outputs):
         for place, length in enumerate(result.shape):
             if place not in outputs[value.name]:
                 value.type.tensor_type.shape.dim[place].dim_value = length
-    size = sum(len(tensor.raw_data) for tensor in graph.graph.initializer)
-    onnx.save(graph, path, save_as_external_data=size >= EXTERNAL_FROM, location=f"{path.name}_data")
-    onnx.checker.check_model(path, full_check=True)
+    save(graph, path)
     runner = session(path)
     difference = max(compare(module, runner, given) for given in [example, resized(example, axes)])
     print(f"{path.name}: differs from PyTorch by {difference:.1e} at most")
+
+
+def save(graph, path):
+    """Writes a graph, with large weights beside it."""
+    weights = path.with_name(f"{path.name}_data")
+    weights.unlink(missing_ok=True)  # onnx would write behind what is there
+    size = sum(len(tensor.raw_data) for tensor in graph.graph.initializer)
+    onnx.save(graph, path, save_as_external_data=size >= EXTERNAL_FROM, location=weights.name)
+    if weights.exists():
+        weights.chmod(path.stat().st_mode)  # onnx lets only the owner read it
+    onnx.checker.check_model(path, full_check=True)
 
 
 def resized(example, axes):

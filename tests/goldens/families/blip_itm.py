@@ -15,8 +15,8 @@ import common
 
 SIDE, WIDTH, CONTEXT = 32, 32, 16
 # One for each photograph, of different lengths; the last but one is longer than the context.
-TEXTS = ["a", "Ba di, ku", "gele ge moru.", "fo  fo", "Lépu mumuta", "so si tito, sasa", "kaka te bibe no di mola pa reti so ge lu",
-         "robo, robo"]
+TEXTS = ["a", "Ba di, ku", "gele ge moru.", "fo  fo", "Lépu mumuta", "so si tito, sasa",
+         "kaka te bibe no di mola pa reti so ge lu", "robo, robo"]
 
 
 def tokenizer():

@@ -34,8 +34,8 @@ import open_clip
 
 SIDE, WIDTH, CONTEXT = 32, 32, 16
 # One for each photograph, of different lengths; the last but one is longer than the context.
-TEXTS = ["a", "Ba di, ku", "the face of a cat", "Café: one   cup", "two horses'll run", "in 1999", "pancakes with syrup & butter",
-         "!?"]
+TEXTS = ["a", "Ba di, ku", "the face of a cat", "Café: one   cup", "two horses'll run", "in 1999",
+         "pancakes with syrup & butter", "!?"]
 
 
 def configuration(merges):

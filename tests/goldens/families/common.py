@@ -89,7 +89,9 @@ def export_by_job(family, model, processor, folder):
     with tempfile.TemporaryDirectory() as work:
         model.save_pretrained(work)
         processor.save_pretrained(work)
-        subprocess.run([sys.executable, ROOT / f"jobs/export/{family}.py", work, folder], check=True)
+        # optimum's order of a merged decoder's weights is that of a set.
+        subprocess.run([sys.executable, ROOT / f"jobs/export/{family}.py", work, folder], check=True,
+                       env=os.environ | {"PYTHONHASHSEED": "0"})
         return type(model).from_pretrained(work).eval()
 
 
