@@ -23,10 +23,16 @@ const LONGEST: Duration = Duration::from_secs(5);
 ///
 /// # Errors
 /// When the model does not run at all.
-pub(super) fn batch_size(models: &mut Models, preprocessor: Option<&Preprocessor>, rows: u64) -> Result<usize, Error> {
+pub(super) fn batch_size(
+    models: &mut [Models],
+    preprocessor: Option<&Preprocessor>,
+    rows: u64,
+) -> Result<usize, Error> {
     if rows < WORTHWHILE * USUAL as u64 {
         return Ok(USUAL);
     }
+    // devices are taken to be alike: the plan has one size for all
+    let Some(models) = models.first_mut() else { return Ok(USUAL) };
     // a gradient: a picture like any other to every graph there is
     let pixels = (0..480_u32).flat_map(|row| (0..640_u32).flat_map(move |column| [row, column, row + column]));
     let picture = RgbImage { width: 640, height: 480, pixels: pixels.map(|value| (value / 5) as u8).collect() };

@@ -13,6 +13,7 @@ use crate::failpoint;
 use crate::job::Job;
 use crate::manifest::Manifest;
 use crate::model::ModelDirectory;
+use crate::onnx::Device;
 use crate::output::index::Fingerprints;
 use crate::output::part::{OutputColumns, PartEncoder, RunStamp, part_schema};
 use crate::output::store::OutputStore;
@@ -206,11 +207,18 @@ fn columns(job: &Job, model: &ModelDirectory, vectors: &ModelDirectory) -> Resul
 }
 
 impl Prepared {
-    /// Loads the job's models.
-    pub(super) fn load_models(&self) -> Result<Models, Error> {
+    /// Loads the job's models, once for each device.
+    pub(super) fn load_models(&self) -> Result<Vec<Models>, Error> {
+        let devices = &self.job.runtime.devices;
+        let threads = self.job.runtime.threads.div_ceil(devices.len());
+        devices.iter().map(|device| self.load_models_on(*device, threads)).collect()
+    }
+
+    fn load_models_on(&self, device: Device, threads: usize) -> Result<Models, Error> {
         let wants_fused = self.columns.fused_embedding.is_some() || self.columns.image_text_match;
         let options = EngineOptions {
-            threads: self.job.runtime.threads,
+            device,
+            threads,
             generation: self.generation.clone(),
             caption_similarity: self.columns.caption_similarity,
             images: self.columns.image,

@@ -87,7 +87,7 @@ pub(super) fn execute(args: &RunArgs, context: &mut Context<'_>) -> Result<Statu
 fn claim_run(
     store: &OutputStore,
     prepared: &Prepared,
-    models: &mut Models,
+    models: &mut [Models],
     run: Option<&str>,
     even_empty: bool,
 ) -> Result<Option<Claimed>, Error> {
@@ -114,7 +114,7 @@ fn make_parts(
     prepared: &Prepared,
     claimed: &Claimed,
     store: &OutputStore,
-    models: Models,
+    models: Vec<Models>,
     missing: &BTreeSet<u64>,
     context: &Context<'_>,
 ) -> Result<(), Error> {
@@ -134,6 +134,7 @@ fn make_parts(
         encoder: &encoder,
         reuse,
         store,
+        lanes: models.len(),
         metrics: metrics.clone(),
         progress: &progress,
         stop: &context.stop,

@@ -13,13 +13,15 @@ use super::text::{TextEncoder, TextFeatures};
 use super::tokens::{TextTokenizer, Tokens};
 use super::vision::{ImageEncoder, ImageFeatures};
 use crate::model::{ModelDirectory, ModelError, Problem, Role};
-use crate::onnx::{GraphOptions, OnnxError, OnnxErrorKind};
+use crate::onnx::{Device, GraphOptions, OnnxError, OnnxErrorKind};
 use crate::preprocess::PixelValues;
 use crate::row_error::{ErrorKind, RowError, Stage};
 
 /// What an engine is asked for. Graphs that nothing asked for are not opened.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EngineOptions {
+    /// Where graphs run.
+    pub device: Device,
     /// Threads that a graph uses; 0 leaves it to ONNX Runtime (every core).
     pub threads: usize,
     /// Whether rows have images; without, only the text graph is opened.
@@ -35,7 +37,8 @@ pub struct EngineOptions {
 impl Default for EngineOptions {
     /// Image and text embeddings, no captions.
     fn default() -> Self {
-        Self { threads: 0, images: true, generation: None, caption_similarity: false, wants_fused: false }
+        let (device, generation) = (Device::Cpu, None);
+        Self { device, threads: 0, images: true, generation, caption_similarity: false, wants_fused: false }
     }
 }
 
@@ -88,7 +91,7 @@ impl Engine {
     /// When ONNX Runtime is missing or refuses a graph, the tokenizer cannot be read, or captions are asked of a model
     /// that has no decoder.
     pub fn load(directory: &ModelDirectory, options: EngineOptions) -> Result<Self, ModelError> {
-        let graph = GraphOptions { threads: options.threads };
+        let graph = GraphOptions { device: options.device, threads: options.threads };
         let EngineOptions { images, generation, caption_similarity, wants_fused, .. } = options;
         if generation.is_some() && !directory.can_caption() {
             let what = format!("captions are asked for, but there is no {}.onnx", Role::Decoder.stem());

@@ -10,7 +10,11 @@ use super::{
     Embedding, FailureLimits, Input, Job, JobFileError, Limits, Model, OnDuplicateKey, Output, Runtime, VectorType,
     keys,
 };
+use crate::onnx::Device;
 use crate::storage::{Location, NotALocation, StorageSettings};
+
+/// Each has its copy of the models and its threads.
+const MOST_DEVICES: usize = 64;
 
 impl Job {
     /// Reads the job file at `path` and applies `overrides`, each `section.key=value` with a TOML value or a bare string.
@@ -256,17 +260,13 @@ enum BatchSize {
 
 impl RuntimeFile {
     fn validate(self) -> Result<Runtime, JobFileError> {
-        for device in self.devices.iter().flatten() {
-            if device.starts_with("cuda") {
-                let key = format!("runtime.devices = [\"{device}\"]");
-                return Err(JobFileError::NotSupported { key, instead: "use [\"cpu\"]" });
-            }
-            if device != "cpu" {
-                return Err(value("runtime.devices", "[\"cpu\"]", format!("\"{device}\"")));
-            }
-        }
-        if self.devices.as_ref().is_some_and(|devices| devices.len() != 1) {
-            return Err(value("runtime.devices", "one device", format!("{:?}", self.devices.unwrap_or_default())));
+        let named = self.devices.unwrap_or_else(|| vec!["cpu".to_owned()]);
+        let device = |name: &String| {
+            name.parse::<Device>().map_err(|()| value("runtime.devices", Device::EXPECTED, format!("{name:?}")))
+        };
+        let devices = named.iter().map(device).collect::<Result<Vec<_>, _>>()?;
+        if devices.is_empty() || devices.len() > MOST_DEVICES {
+            return Err(value("runtime.devices", "1 to 64 devices", devices.len()));
         }
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let batch_size = match self.batch_size {
@@ -280,7 +280,7 @@ impl RuntimeFile {
         let threads = in_range("runtime.threads", self.threads.unwrap_or(cores), 1, 1024)?;
         let prefetch_bytes =
             in_range("runtime.prefetch_bytes", self.prefetch_bytes.unwrap_or(256 << 20), 1 << 20, 1 << 40)?;
-        Ok(Runtime { batch_size, prefetch_bytes, threads })
+        Ok(Runtime { devices, batch_size, prefetch_bytes, threads })
     }
 }
 

@@ -13,6 +13,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::engine::GenerationOverrides;
+use crate::onnx::Device;
 use crate::storage::{Location, StorageSettings};
 
 /// A job file that cannot be carried out. Every variant ends the command with status 2 before anything was run.
@@ -218,6 +219,8 @@ pub struct Output {
 /// `[runtime]`
 #[derive(Debug, Clone)]
 pub struct Runtime {
+    /// Where the models run; each device has a worker of its own.
+    pub devices: Vec<Device>,
     /// Rows in a batch; None: as many as are tried out to be fast.
     pub batch_size: Option<usize>,
     /// Most bytes of fetched images and pixel values waiting for the model.

@@ -8,6 +8,7 @@ use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::session::{Session, SessionInputValue};
 use ort::value::{Outlet, TensorRef, ValueType};
 
+use super::device::Device;
 use super::environment::runtime;
 use super::error::{OnnxError, OnnxErrorKind};
 use super::port::{Dim, Port};
@@ -15,8 +16,10 @@ use super::source::{EditedGraph, GraphSource, ModelFile};
 use super::value::{Value, data_type};
 
 /// How a graph is opened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct GraphOptions {
+    /// Where it runs.
+    pub device: Device,
     /// Threads that one run of this graph uses, the calling one included; 0 leaves it to ONNX Runtime (every core).
     pub threads: usize,
 }
@@ -83,10 +86,20 @@ impl Graph {
                 .with_optimization_level(GraphOptimizationLevel::All)?
                 .with_intra_threads(options.threads)?
                 .with_inter_threads(1)?
-                .with_intra_op_spinning(false)?;
+                .with_intra_op_spinning(false)?
+                .with_execution_providers(options.device.providers())?;
             commit(builder)
         })()
-        .map_err(|error| OnnxError::from_ort(OnnxErrorKind::Load, &path.display().to_string(), &error))?;
+        .map_err(|error| {
+            let error = OnnxError::from_ort(OnnxErrorKind::Load, &path.display().to_string(), &error);
+            match options.device {
+                Device::Cpu => error,
+                device => error.with_hint(format!(
+                    "{device} needs an ONNX Runtime with that execution provider and its CUDA libraries: the package \
+                     onnxruntime-gpu, named by ORT_DYLIB_PATH; devices = [\"cpu\"] does without"
+                )),
+            }
+        })?;
         let inputs = session.inputs().iter().map(port).collect();
         let outputs = session.outputs().iter().map(port).collect();
         Ok(Self { path: path.to_path_buf(), session, inputs, outputs })

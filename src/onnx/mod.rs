@@ -3,6 +3,7 @@
 //! (vision, text, ...) is never known here; no other module imports `ort`.
 
 mod cut;
+mod device;
 mod environment;
 mod error;
 mod graph;
@@ -14,6 +15,7 @@ mod port;
 mod source;
 mod value;
 
+pub use device::Device;
 pub use environment::{Runtime, runtime};
 pub use error::{OnnxError, OnnxErrorKind};
 pub use graph::{Graph, GraphOptions, Input, Outputs};

@@ -35,13 +35,13 @@ pub(super) fn run(stages: &Stages<'_>, input: Receiver<ReadItem>, out: &Sender<I
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| system("start the fetch thread", error))?;
     let workers = rayon::ThreadPoolBuilder::new()
-        .num_threads(stages.job.runtime.threads)
+        .num_threads(stages.job.runtime.threads.div_ceil(stages.lanes))
         .thread_name(|index| format!("preprocess-{index}"))
         .build()
         .map_err(|error| system("start the preprocessing threads", std::io::Error::other(error)))?;
     let outcome = runtime.block_on(async {
         let mut watch = OutageWatch::new(stages);
-        let mut budget = Budget::new(stages.job.runtime.prefetch_bytes);
+        let mut budget = Budget::new(stages.job.runtime.prefetch_bytes / stages.lanes);
         let items = stream::unfold(input, |mut input| async { input.recv().await.map(|item| (item, input)) });
         let units = items.flat_map(|item| stream::iter(units(item, &mut budget)));
         let mut rows = std::pin::pin!(units.map(|unit| ingest(stages, &workers, unit)).buffered(CONCURRENT_ROWS));

@@ -74,6 +74,8 @@ pub struct Stages<'a> {
     pub reuse: Option<Arc<Reuse>>,
     /// Takes parts.
     pub store: &'a OutputStore,
+    /// How many devices work side by side, each with a pipeline of its own; what the job sets is shared among them.
+    pub lanes: usize,
     /// Counters of every stage.
     pub metrics: Arc<Metrics>,
     /// Rows done.
@@ -91,11 +93,27 @@ struct FinishedPart {
     halved: u32,
 }
 
-/// Makes `parts` of the plan. On return every one of them is in OUTPUT, unless a stop was requested.
+/// Makes `parts` of the plan, each in the lane of one of `models`. On return every one of them is in OUTPUT, unless a stop was
+/// requested.
 ///
 /// # Errors
-/// The first failure that is not a row's: the manifest, the model or OUTPUT. Parts already put stay.
-pub fn run(stages: &Stages<'_>, models: Models, parts: &BTreeSet<u64>) -> Result<(), Error> {
+/// The first failure that is not a row's: the manifest, the model or OUTPUT. Parts already put stay, and what another lane is
+/// about still comes.
+pub fn run(stages: &Stages<'_>, models: Vec<Models>, parts: &BTreeSet<u64>) -> Result<(), Error> {
+    let lanes = models.len();
+    std::thread::scope(|scope| {
+        let lane = |(number, models)| {
+            let parts: BTreeSet<u64> = parts.iter().copied().skip(number).step_by(lanes).collect();
+            scope.spawn(move || run_lane(stages, models, &parts))
+        };
+        let running: Vec<_> = models.into_iter().enumerate().map(lane).collect();
+        let outcomes: Vec<_> = running.into_iter().map(std::thread::ScopedJoinHandle::join).collect();
+        outcomes.into_iter().try_for_each(|outcome| outcome.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    })
+}
+
+/// Makes `parts`, one after the other.
+fn run_lane(stages: &Stages<'_>, models: Models, parts: &BTreeSet<u64>) -> Result<(), Error> {
     std::thread::scope(|scope| {
         // Capacity one batch of about 8 MiB, and one finished part: enough to overlap, little to hold.
         let (read_out, read_in) = tokio::sync::mpsc::channel(1);

@@ -60,3 +60,26 @@ fn an_automatic_batch_size_is_tried_out_before_the_plan_and_kept_in_it() {
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(refused.status.code() == Some(2) && said.contains("1 to 4096, or \"auto\""), "{said}");
 }
+
+#[test]
+fn two_devices_make_the_parts_of_one() {
+    let workplace = Workplace::with_pictures(23, 3);
+    workplace.run_ok(&["--run-id", "night", "--set", "output.path=one"]);
+    workplace.run_ok(&["--run-id", "night", "--set", "output.path=two", "--set", "runtime.devices=[\"cpu\", \"cpu\"]"]);
+    assert!(workplace.parts("one", "night") == workplace.parts("two", "night"));
+}
+
+#[test]
+fn a_device_that_onnx_runtime_does_not_have_is_refused_before_anything_is_written() {
+    let workplace = Workplace::with_pictures(1, 1);
+    for device in ["cuda:0", "tensorrt:1"] {
+        let output = workplace.run(&["--set", &format!("runtime.devices=[\"{device}\"]")]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains(&format!("{device} needs an ONNX Runtime with that execution provider")), "{said}");
+    }
+    assert!(!workplace.path("out").exists());
+    let output = workplace.run(&["--set", "runtime.devices=[\"gpu\"]"]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(2) && said.contains("\"cuda:0\" or \"tensorrt:0\""), "{said}");
+}

@@ -275,8 +275,13 @@ fn directories_with_fewer_roles_load_and_run() {
         let directory = ModelDirectory::open(copy.path(), None).unwrap();
         let resolve = || GenerationSettings::resolve(&directory, &GenerationOverrides::default()).unwrap();
         let generation = captions.then(resolve);
-        let options =
-            EngineOptions { threads: 1, generation, caption_similarity: true, wants_fused: true, images: true };
+        let options = EngineOptions {
+            threads: 1,
+            generation,
+            caption_similarity: true,
+            wants_fused: true,
+            ..EngineOptions::default()
+        };
         let mut engine = Engine::load(&directory, options).unwrap();
         let image = directory.takes_images().then(|| engine.encode_images(&[&image]).unwrap().remove(0));
         engine

@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 
 use nightcap::engine::{Engine, EngineOptions, RowInput};
 use nightcap::model::{ModelDirectory, Role};
-use nightcap::onnx::{DataType, Graph, GraphHeader, GraphOptions, GraphSource, Hoisted, Input, Outputs, Value};
+use nightcap::onnx::{DataType, Device, Graph, GraphHeader, GraphOptions, GraphSource, Hoisted, Input, Outputs, Value};
 
 use crate::common::repo;
 use crate::small_graphs::{directory, model, node, port};
 
-const OPTIONS: GraphOptions = GraphOptions { threads: 1 };
+const OPTIONS: GraphOptions = GraphOptions { device: Device::Cpu, threads: 1 };
 const STATES: &str = "encoder_hidden_states";
 
 fn vit_gpt2(file: &str) -> PathBuf {

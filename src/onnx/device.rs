@@ -1,0 +1,77 @@
+//! Where graphs run. In: a device's name in a job, such as `cuda:0`. Out: a [`Device`], which a graph is opened for.
+
+use std::fmt;
+use std::str::FromStr;
+
+use ort::ep::{CUDA, ExecutionProviderDispatch, TensorRT};
+
+/// Where a graph runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Device {
+    /// The processor.
+    #[default]
+    Cpu,
+    /// An NVIDIA GPU of this number, through the CUDA execution provider.
+    Cuda(i32),
+    /// An NVIDIA GPU of this number, through the `TensorRT` execution provider; what that does not know runs through CUDA's.
+    TensorRt(i32),
+}
+
+impl Device {
+    /// What a name may be.
+    pub const EXPECTED: &str = "\"cpu\", \"cuda:0\" or \"tensorrt:0\", with any GPU's number";
+
+    /// The execution providers that ONNX Runtime is asked for, the preferred one first. Each is an error where it is missing:
+    /// ONNX Runtime would go on without it, on the processor, and say nothing.
+    pub(super) fn providers(self) -> Vec<ExecutionProviderDispatch> {
+        let cuda = |number| CUDA::default().with_device_id(number).build().error_on_failure();
+        match self {
+            Self::Cpu => Vec::new(),
+            Self::Cuda(number) => vec![cuda(number)],
+            Self::TensorRt(number) => {
+                vec![TensorRT::default().with_device_id(number).build().error_on_failure(), cuda(number)]
+            }
+        }
+    }
+}
+
+impl FromStr for Device {
+    type Err = ();
+
+    fn from_str(name: &str) -> Result<Self, ()> {
+        let (kind, number) = name.split_once(':').unwrap_or((name, "0"));
+        let number = || number.parse::<u16>().map(i32::from).map_err(|_| ());
+        match kind {
+            "cpu" if kind == name => Ok(Self::Cpu),
+            "cuda" => number().map(Self::Cuda),
+            "tensorrt" => number().map(Self::TensorRt),
+            _ => Err(()),
+        }
+    }
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cpu => f.write_str("cpu"),
+            Self::Cuda(number) => write!(f, "cuda:{number}"),
+            Self::TensorRt(number) => write!(f, "tensorrt:{number}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Device;
+
+    #[test]
+    fn names_are_read_as_they_are_written() {
+        for name in ["cpu", "cuda:0", "cuda:7", "tensorrt:1"] {
+            assert_eq!(name.parse::<Device>().map(|device| device.to_string()), Ok(name.to_owned()));
+        }
+        assert_eq!("cuda".parse(), Ok(Device::Cuda(0)));
+        for name in ["", "gpu", "cpu:0", "cuda:", "cuda:x", "cuda:-1", "CUDA:0"] {
+            assert!(name.parse::<Device>().is_err(), "{name}");
+        }
+    }
+}
