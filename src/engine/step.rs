@@ -113,6 +113,7 @@ impl StepGraph {
         let Some(Hoisted { once, values, step }) = hoisted else {
             return Ok(Some(Self { graph: Graph::open(&file.source, options)?, inputs, once: None }));
         };
+        tracing::debug!(graph = %file.file, values = values.len(), "what stays the same over all steps is computed once a batch");
         let takes = |graph: &Graph, input: &StepInput| graph.inputs().iter().any(|port| port.name == input.name);
         let of_once = inputs.iter().filter(|input| takes(&once, input)).cloned().collect();
         inputs.retain(|input| takes(&step, input));
@@ -134,7 +135,7 @@ impl StepGraph {
         }
         let mut outputs = once.graph.run(feeds)?;
         for name in &once.values {
-            contexts.push(outputs.take(name, rows)?);
+            contexts.push(outputs.remove(name)?);
         }
         Ok(())
     }
