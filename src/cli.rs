@@ -135,10 +135,10 @@ pub struct CompactArgs {
     /// The output folder.
     #[arg(value_name = "OUTPUT")]
     pub output: PathBuf,
-    /// Keep only the keys that occur in this Parquet file; all other rows are deleted, also those without a key.
-    #[arg(long, value_name = "MANIFEST.parquet")]
-    pub keep_keys: Option<PathBuf>,
-    /// The column of that file with the keys. Default: named as the key column of the runs.
+    /// Keep only the keys that occur in this manifest (a file, folder, glob or URI; may be given several times); all other rows are deleted, also those without a key.
+    #[arg(long, value_name = "MANIFEST")]
+    pub keep_keys: Vec<String>,
+    /// The column of the manifest with the keys. Default: named as the key column of the runs.
     #[arg(long, value_name = "COLUMN", requires = "keep_keys")]
     pub key: Option<String>,
     /// Name the new run. Default: one named like `r20261123t041500z`.
@@ -151,7 +151,7 @@ pub struct CompactArgs {
 pub enum ModelCommand {
     /// Explain what was found in a model directory, and what is missing.
     Inspect {
-        /// The model directory.
+        /// The model directory: a path or URI.
         #[arg(value_name = "DIR")]
         dir: PathBuf,
         /// Prefer graphs with this file-name suffix, as in fp16.

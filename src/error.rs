@@ -69,7 +69,6 @@ impl Error {
         match self {
             Self::Interrupted(_)
             | Self::Outage { .. }
-            | Self::Plan(PlanError::Alive { .. })
             | Self::Output(OutputError::Alive { .. } | OutputError::Closed { .. } | OutputError::Gone { .. }) => {
                 Status::Stopped
             }

@@ -1,7 +1,9 @@
-//! Named places at which a test can have the process killed, as by the out-of-memory killer.
+//! Named places at which a test can have the process killed, as by the out-of-memory killer, or stopped, as by a machine that
+//! is suspended; and a model that runs out of memory.
 //!
-//! Builds with debug assertions read `NIGHTCAP_KILL_AT=name:count` and send themselves SIGKILL at the `count`th time that
-//! place is reached. Release builds contain none of this.
+//! Builds with debug assertions read `NIGHTCAP_KILL_AT=name:count` and `NIGHTCAP_STOP_AT=name:count`, and send themselves
+//! SIGKILL or SIGSTOP at the `count`th time that place is reached. With `NIGHTCAP_OUT_OF_MEMORY_ABOVE=rows` larger batches
+//! fail for want of memory. Release builds contain none of this.
 
 /// Marks the place `name`.
 #[cfg(debug_assertions)]
@@ -9,23 +11,46 @@ pub(crate) fn hit(name: &str) {
     use std::sync::OnceLock;
     use std::sync::atomic::{AtomicU64, Ordering};
 
-    static TARGET: OnceLock<Option<(String, u64)>> = OnceLock::new();
+    use rustix::process::Signal;
+
+    static TARGET: OnceLock<Option<(Signal, String, u64)>> = OnceLock::new();
     static HITS: AtomicU64 = AtomicU64::new(0);
 
     let target = TARGET.get_or_init(|| {
-        #[allow(clippy::disallowed_methods, reason = "a switch for tests only, absent from release builds")]
-        let value = std::env::var("NIGHTCAP_KILL_AT").ok()?;
-        let (name, count) = value.split_once(':')?;
-        Some((name.to_owned(), count.parse().ok()?))
+        [("NIGHTCAP_KILL_AT", Signal::KILL), ("NIGHTCAP_STOP_AT", Signal::STOP)].into_iter().find_map(
+            |(variable, signal)| {
+                #[allow(clippy::disallowed_methods, reason = "a switch for tests only, absent from release builds")]
+                let value = std::env::var(variable).ok()?;
+                let (name, count) = value.split_once(':')?;
+                Some((signal, name.to_owned(), count.parse().ok()?))
+            },
+        )
     });
-    if let Some((wanted, count)) = target
+    if let Some((signal, wanted, count)) = target
         && wanted == name
         && HITS.fetch_add(1, Ordering::SeqCst) + 1 == *count
     {
-        let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+        let _ = rustix::process::kill_process(rustix::process::getpid(), *signal);
     }
 }
 
 /// Marks the place `name`.
 #[cfg(not(debug_assertions))]
 pub(crate) const fn hit(_name: &str) {}
+
+/// Whether a batch of `rows` rows is to fail for want of memory.
+#[cfg(debug_assertions)]
+pub(crate) fn runs_out_of_memory(rows: usize) -> bool {
+    use std::sync::OnceLock;
+
+    static MOST: OnceLock<Option<usize>> = OnceLock::new();
+    #[allow(clippy::disallowed_methods, reason = "a switch for tests only, absent from release builds")]
+    let most = MOST.get_or_init(|| std::env::var("NIGHTCAP_OUT_OF_MEMORY_ABOVE").ok()?.parse().ok());
+    most.is_some_and(|most| rows > most)
+}
+
+/// Whether a batch of `rows` rows is to fail for want of memory.
+#[cfg(not(debug_assertions))]
+pub(crate) const fn runs_out_of_memory(_rows: usize) -> bool {
+    false
+}

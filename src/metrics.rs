@@ -75,6 +75,7 @@ pub struct Metrics {
     pub model: Meter,
     /// Parts encoded and put.
     pub write: Meter,
+    copied_rows: AtomicU64,
 }
 
 /// One stage's counters in seconds and bytes.
@@ -93,6 +94,17 @@ pub struct StageTimes {
 }
 
 impl Metrics {
+    /// Counts rows whose results were copied from earlier runs.
+    pub fn add_copied_rows(&self, rows: usize) {
+        self.copied_rows.fetch_add(rows as u64, Ordering::Relaxed);
+    }
+
+    /// Rows whose results were copied from earlier runs.
+    #[must_use]
+    pub fn copied_rows(&self) -> u64 {
+        self.copied_rows.load(Ordering::Relaxed)
+    }
+
     /// The stages in the order of the data.
     #[must_use]
     pub fn stages(&self) -> [StageTimes; 5] {

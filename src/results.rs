@@ -1,14 +1,17 @@
 //! What one row comes to: the hand-off from the pipeline to the part writer.
 
 use crate::engine::RowOutput;
+use crate::output::reuse::Place;
 use crate::row_error::RowError;
 use crate::signature::Signature;
 
 /// Everything that is written about one row besides its carried columns.
 #[derive(Debug, Clone)]
 pub struct RowResult {
-    /// Caption and vectors, or why there are none.
+    /// Caption and vectors, or why there are none; nothing in a copy.
     pub outcome: Result<RowOutput, RowError>,
+    /// Where caption, vectors and image size are, if they are to be copied.
+    pub copy: Option<Place>,
     /// Width and height in pixels after EXIF rotation; None when the image was not decoded.
     pub image_size: Option<(u32, u32)>,
     /// BLAKE3 of the image bytes; None when they were not fetched.

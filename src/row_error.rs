@@ -37,6 +37,8 @@ pub enum ErrorKind {
     CorruptImage,
     /// The image's URI cannot be understood.
     InvalidUri,
+    /// The model's tokenizer cannot take the row's text.
+    InvalidText,
     /// The prompt's template cannot be filled in with the row's columns.
     InvalidPrompt,
     /// A model produced NaN or infinity for this row.
@@ -93,6 +95,7 @@ impl ErrorKind {
             Self::UnsupportedFormat => "unsupported_format",
             Self::CorruptImage => "corrupt_image",
             Self::InvalidUri => "invalid_uri",
+            Self::InvalidText => "invalid_text",
             Self::InvalidPrompt => "invalid_prompt",
             Self::NonFiniteOutput => "non_finite_output",
             Self::Timeout => "timeout",

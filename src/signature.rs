@@ -23,7 +23,7 @@ impl KeyHash {
     }
 }
 
-/// The `content_signature` of a row, written as 24 hex digits.
+/// The `content_signature` of a row, written as 32 hex digits.
 ///
 /// Two rows of one key with equal signatures have the same content; 64 bits are enough, since only rows of one key are
 /// ever compared.
@@ -31,25 +31,25 @@ impl KeyHash {
 pub struct Signature {
     /// Of the text and of what the image looked like.
     pub content: u64,
-    /// Of the text alone, to say which of the two changed.
-    pub text: u32,
+    /// Of the text alone: says which of the two changed, and whether rows of one image have the same text.
+    pub text: u64,
 }
 
 impl Signature {
     /// Bytes of [`Signature::to_bytes`].
-    pub const BYTES: usize = 12;
+    pub const BYTES: usize = 16;
 
     /// Of a row's accompanying text and of what was seen of its image.
     #[must_use]
     pub fn new(text: TextHash, seen: Seen) -> Self {
         let values: [&[u8]; 2] = [&text.0.to_be_bytes(), &seen.0.to_be_bytes()];
-        Self { content: u64::from_be_bytes(first_bytes(hash(b"content", &values))), text: text.0 as u32 }
+        Self { content: u64::from_be_bytes(first_bytes(hash(b"content", &values))), text: text.0 }
     }
 
     /// Of a row whose image lies in the manifest and was not read yet.
     #[must_use]
     pub const fn unread(text: TextHash) -> Self {
-        Self { content: 0, text: text.0 as u32 }
+        Self { content: 0, text: text.0 }
     }
 
     /// Whether the image's bytes still have to be hashed.
@@ -70,16 +70,16 @@ impl Signature {
     /// The inverse of [`Signature::to_bytes`].
     #[must_use]
     pub fn from_bytes(bytes: [u8; Self::BYTES]) -> Self {
-        let (mut content, mut text) = ([0; 8], [0; 4]);
+        let (mut content, mut text) = ([0; 8], [0; 8]);
         content.copy_from_slice(&bytes[..8]);
         text.copy_from_slice(&bytes[8..]);
-        Self { content: u64::from_be_bytes(content), text: u32::from_be_bytes(text) }
+        Self { content: u64::from_be_bytes(content), text: u64::from_be_bytes(text) }
     }
 }
 
 impl fmt::Display for Signature {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:016x}{:08x}", self.content, self.text)
+        write!(f, "{:016x}{:016x}", self.content, self.text)
     }
 }
 
@@ -88,7 +88,7 @@ impl FromStr for Signature {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let (content, text) = text.split_at_checked(16).unwrap_or((text, ""));
-        Ok(Self { content: u64::from_str_radix(content, 16)?, text: u32::from_str_radix(text, 16)? })
+        Ok(Self { content: u64::from_str_radix(content, 16)?, text: u64::from_str_radix(text, 16)? })
     }
 }
 

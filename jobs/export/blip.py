@@ -7,8 +7,9 @@ files of the processor. The graphs have to give PyTorch's tokens before the comm
 
 import numpy as np
 import torch
-from transformers import BlipForConditionalGeneration, BlipImageProcessor, BlipProcessor
+from transformers import BlipForConditionalGeneration, BlipProcessor
 
+import checkpoints
 import common
 
 STEPS = 16
@@ -38,7 +39,6 @@ class Decoder(torch.nn.Module):
     def step(self, input_ids, attention_mask, encoder_hidden_states, past):
         outputs = self.decoder(
             input_ids=input_ids, attention_mask=attention_mask, encoder_hidden_states=encoder_hidden_states,
-            encoder_attention_mask=torch.ones(encoder_hidden_states.shape[:2], dtype=torch.int64),
             past_key_values=common.encoder_decoder_cache(past), use_cache=True)
         return outputs.logits, *common.flatten(outputs.past_key_values)
 
@@ -97,9 +97,7 @@ def generate(folder, pixels, start, end):
 @torch.no_grad()
 def main():
     checkpoint, output = common.arguments(__doc__)
-    model = BlipForConditionalGeneration.from_pretrained(checkpoint, dtype=torch.float32).eval()
-    processor = BlipProcessor.from_pretrained(checkpoint)
-    processor.image_processor = BlipImageProcessor.from_pretrained(checkpoint)
+    model, processor = checkpoints.load(checkpoint, ["blip"], BlipForConditionalGeneration, BlipProcessor)
     # What BlipForConditionalGeneration.generate starts and ends captions with, whatever generation_config.json says.
     text = model.config.text_config
     model.generation_config = model.text_decoder.generation_config

@@ -54,7 +54,8 @@ def output(folder, model, processor):
     graphs = folder / "onnx"
     graphs.mkdir(parents=True)
     model.config.save_pretrained(folder)
-    model.generation_config.save_pretrained(folder)
+    if model.can_generate():
+        model.generation_config.save_pretrained(folder)
     processor.save_pretrained(folder)
     return graphs
 
@@ -63,8 +64,8 @@ def export(module, path, inputs, outputs):
     """Writes `module` as the graph `path` and checks it.
 
     `inputs` has a pair (example tensor, names of its dynamic axes) for each argument of `forward`, in order; `outputs` the
-    names of the dynamic axes of each result. Axes of one name have one size. `total_sequence_length` is the sum of
-    `past_sequence_length` and `sequence_length` where a graph has both.
+    names of the dynamic axes of each result; all others are fixed. Axes of one name have one size, and
+    `total_sequence_length` is the sum of `past_sequence_length` and `sequence_length` where a graph has both.
     """
     module = module.eval()
     example = {name: tensor for name, (tensor, _) in inputs.items()}
@@ -75,12 +76,27 @@ def export(module, path, inputs, outputs):
                           output_names=list(outputs), dynamic_axes=axes | outputs)
         # A large graph comes with a file for each of its weights.
         graph = onnx.load(traced)
-    size = sum(len(tensor.raw_data) for tensor in graph.graph.initializer)
-    onnx.save(graph, path, save_as_external_data=size >= EXTERNAL_FROM, location=f"{path.name}_data")
-    onnx.checker.check_model(path, full_check=True)
+        results = module(*example.values())
+    # The exporter does not know every width; readers of the graph want to.
+    for value, result in zip(graph.graph.output, results if isinstance(results, tuple) else (results,), strict=True):
+        for place, length in enumerate(result.shape):
+            if place not in outputs[value.name]:
+                value.type.tensor_type.shape.dim[place].dim_value = length
+    save(graph, path)
     runner = session(path)
     difference = max(compare(module, runner, given) for given in [example, resized(example, axes)])
     print(f"{path.name}: differs from PyTorch by {difference:.1e} at most")
+
+
+def save(graph, path):
+    """Writes a graph, with large weights beside it."""
+    weights = path.with_name(f"{path.name}_data")
+    weights.unlink(missing_ok=True)  # onnx would write behind what is there
+    size = sum(len(tensor.raw_data) for tensor in graph.graph.initializer)
+    onnx.save(graph, path, save_as_external_data=size >= EXTERNAL_FROM, location=weights.name)
+    if weights.exists():
+        weights.chmod(path.stat().st_mode)  # onnx lets only the owner read it
+    onnx.checker.check_model(path, full_check=True)
 
 
 def resized(example, axes):
@@ -102,20 +118,21 @@ def compare(module, runner, given):
         expected = module(*given.values())
     expected = expected if isinstance(expected, tuple) else (expected,)
     found = run(runner, {name: tensor.numpy() for name, tensor in given.items()})
-    worst = 0.0
-    for (name, array), tensor in zip(found.items(), expected, strict=True):
-        shapes = {key: tuple(value.shape) for key, value in given.items()}
-        if array.shape != tuple(tensor.shape):
-            fail(f"expected {name} of shape {tuple(tensor.shape)}, as PyTorch has it, found {array.shape}, for {shapes}",
-                 "the graph has fixed a size that has to be free: look for Python numbers in what was traced")
-        values = tensor.float().numpy()
-        difference = float(np.abs(array - values).max(initial=0))
-        # Written so that NaN fails.
-        if not difference <= TOLERANCE * max(1.0, float(np.abs(values).max(initial=0))):
-            fail(f"expected {name} within {TOLERANCE} of PyTorch, found a difference of {difference}, for {shapes}",
-                 "the graph does not reproduce the checkpoint: do not use it")
-        worst = max(worst, difference)
-    return worst
+    return max(close(f"{name} for inputs of shapes {[tuple(each.shape) for each in given.values()]}", array, tensor.numpy())
+               for (name, array), tensor in zip(found.items(), expected, strict=True))
+
+
+def close(what, found, expected):
+    """The largest difference, which has to be within TOLERANCE."""
+    if found.shape != expected.shape:
+        fail(f"expected {what} of shape {expected.shape}, as PyTorch has it, found {found.shape}",
+             "the graph has fixed a size that has to be free: look for Python numbers in what was traced")
+    difference = float(np.abs(found - expected).max(initial=0))
+    # Written so that NaN fails.
+    if not difference <= TOLERANCE * max(1.0, float(np.abs(expected).max(initial=0))):
+        fail(f"expected {what} within {TOLERANCE} of PyTorch, found a difference of {difference}",
+             "the graphs do not reproduce the checkpoint: do not use them")
+    return difference
 
 
 def session(path):
@@ -168,6 +185,11 @@ def picture():
     """A picture of smooth random colours, for the check of the whole path."""
     colours = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)
     return Image.fromarray(colours).resize((640, 480), Image.Resampling.BICUBIC)
+
+
+def same_values(what, found, expected):
+    """Compares what the graphs say at the end of the whole path with PyTorch."""
+    print(f"{what} differ from PyTorch by {close(what, found, expected):.1e} at most")
 
 
 def same_tokens(found, expected):

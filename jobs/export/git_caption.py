@@ -7,8 +7,9 @@ processor. The graphs have to give PyTorch's tokens before the command says that
 
 import numpy as np
 import torch
-from transformers import AutoImageProcessor, GitForCausalLM, GitProcessor
+from transformers import GitForCausalLM, GitProcessor
 
+import checkpoints
 import common
 
 STEPS = 16
@@ -100,12 +101,10 @@ def generate(folder, pixels, start, end):
 @torch.no_grad()
 def main():
     checkpoint, output = common.arguments(__doc__)
-    model = GitForCausalLM.from_pretrained(checkpoint, dtype=torch.float32, attn_implementation="eager").eval()
+    model, processor = checkpoints.load(checkpoint, ["git"], GitForCausalLM, GitProcessor)
     if model.config.num_image_with_embedding is not None:
         common.fail(f"expected a GIT of single images, found one of {model.config.num_image_with_embedding} frames",
                     "take a checkpoint that was not trained on videos")
-    processor = GitProcessor.from_pretrained(checkpoint)
-    processor.image_processor = AutoImageProcessor.from_pretrained(checkpoint, use_fast=False)
     settings = model.generation_config
     settings.decoder_start_token_id = settings.bos_token_id
     graphs = common.output(output, model, processor)

@@ -6,9 +6,10 @@ give PyTorch's tokens before the command says that it is done.
 """
 
 import torch
-from transformers import AutoImageProcessor, LlavaForConditionalGeneration, LlavaProcessor
+from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
 import causal
+import checkpoints
 import common
 
 
@@ -31,9 +32,7 @@ class VisionEncoder(torch.nn.Module):
 @torch.no_grad()
 def main():
     checkpoint, output = common.arguments(__doc__)
-    model = LlavaForConditionalGeneration.from_pretrained(checkpoint, dtype=torch.float32, attn_implementation="eager").eval()
-    processor = LlavaProcessor.from_pretrained(checkpoint)
-    processor.image_processor = AutoImageProcessor.from_pretrained(checkpoint, use_fast=False)
+    model, processor = checkpoints.load(checkpoint, ["llava"], LlavaForConditionalGeneration, LlavaProcessor)
     graphs = common.output(output, model, processor)
     side = model.config.vision_config.image_size
     common.export(VisionEncoder(model), graphs / "vision_encoder.onnx",

@@ -7,9 +7,10 @@ files of the processor. The graphs have to give PyTorch's tokens before the comm
 
 import numpy as np
 import torch
-from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoModelForImageTextToText, AutoProcessor
 
 import causal
+import checkpoints
 import common
 
 
@@ -60,9 +61,7 @@ def check_padding(model, path):
 @torch.no_grad()
 def main():
     checkpoint, output = common.arguments(__doc__)
-    model = AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=torch.float32, attn_implementation="eager").eval()
-    processor = AutoProcessor.from_pretrained(checkpoint)
-    processor.image_processor = AutoImageProcessor.from_pretrained(checkpoint, use_fast=False)
+    model, processor = checkpoints.load(checkpoint, ["smolvlm", "idefics3"], AutoModelForImageTextToText, AutoProcessor)
     graphs = common.output(output, model, processor)
     side = model.config.vision_config.image_size
     tiles = {0: "batch_size", 1: "num_images"}

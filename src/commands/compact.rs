@@ -1,39 +1,35 @@
 //! `nightcap compact`: the newest row of every key in one run, older ones gone.
 
-use std::path::Path;
-
-use arrow::array::AsArray;
-use arrow::compute::cast;
-use arrow::datatypes::DataType;
-use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use std::sync::Arc;
 
 use super::{Context, print, to_json};
 use crate::cli::CompactArgs;
 use crate::error::Error;
 use crate::exit::Status;
+use crate::manifest::reader::{ManifestReader, Projection};
+use crate::manifest::{Manifest, filter};
 use crate::output::compact::{KeepKeys, Outcome, Request, compact};
 use crate::output::finalize::published_runs;
 use crate::output::store::OutputStore;
 use crate::plan::claim::check_run_id;
 use crate::signature::KeyHash;
+use crate::storage::{Location, NotALocation, Storage};
 
 pub(super) fn execute(args: &CompactArgs, context: &mut Context<'_>) -> Result<Status, Error> {
     args.run_id.as_deref().map(check_run_id).transpose()?;
     let store = OutputStore::from_argument(&args.output)?;
-    let keep = match &args.keep_keys {
-        Some(path) => {
-            let column = match &args.key {
-                Some(column) => Some(column.clone()),
-                None => published_runs(&store)?.pop().map(|run| run.key),
-            };
-            column.map(|column| read_keys(path, &column)).transpose()?
-        }
-        None => None,
+    let keep = if args.keep_keys.is_empty() {
+        None
+    } else {
+        let column = match &args.key {
+            Some(column) => Some(column.clone()),
+            None => published_runs(&store)?.pop().map(|run| run.key),
+        };
+        column.map(|column| read_keys(&args.keep_keys, &column)).transpose()?
     };
     let request = Request { keep, run: args.run_id.clone() };
     let stop = context.stop.clone();
-    match compact(&store, OutputStore::from_argument(&args.output)?, &request, &|| stop.requested())? {
+    match compact(&store, &request, &|| stop.requested())? {
         Outcome::Compacted(compaction) => print(context, &to_json(&compaction)?)?,
         Outcome::Nothing(why) => tracing::info!("{why}; there is nothing to do"),
         Outcome::Stopped => {
@@ -44,31 +40,22 @@ pub(super) fn execute(args: &CompactArgs, context: &mut Context<'_>) -> Result<S
     Ok(Status::Done)
 }
 
-/// The keys in `column` of a Parquet file, sorted; nulls are no keys.
-fn read_keys(path: &Path, column: &str) -> Result<KeepKeys, Error> {
-    let shown = path.display();
-    let unfit = |what: &dyn std::fmt::Display| {
-        Error::Unfit(format!(
-            "--keep-keys {shown}: expected a Parquet file with the keys that stay in column `{column}`, found: {what}\n\
-             hint: --key names the column; nothing was changed"
-        ))
-    };
-    let file = std::fs::File::open(path).map_err(|error| unfit(&error))?;
-    let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| unfit(&error))?;
-    let Ok(at) = builder.schema().index_of(column) else {
-        let names: Vec<&str> = builder.schema().fields().iter().map(|field| field.name().as_str()).collect();
-        return Err(unfit(&format!("columns {}", names.join(", "))));
-    };
-    let mask = ProjectionMask::roots(builder.parquet_schema(), [at]);
-    let reader = builder.with_projection(mask).build().map_err(|error| unfit(&error))?;
+/// The keys in `column` of the Parquet files that `patterns` name, sorted; nulls are no keys.
+fn read_keys(patterns: &[String], column: &str) -> Result<KeepKeys, Error> {
+    let source = patterns.join(", ");
+    let folder =
+        std::env::current_dir().map_err(|source| Error::System { action: "find the current folder", source })?;
+    let unclear = |error: NotALocation| Error::Unfit(format!("--keep-keys: {error}"));
+    let patterns = patterns.iter().map(|text| Location::pattern(&folder, text).map_err(unclear));
+    let patterns = patterns.collect::<Result<Vec<_>, _>>()?;
+    let manifest = Manifest::open_keys(&patterns, "--key", column, &Arc::new(Storage::from_environment()))?;
+    let rows = filter::select(&manifest, None)?;
     let mut keys = Vec::new();
-    for batch in reader {
-        let batch = batch.map_err(|error| unfit(&error))?;
-        // As planning turns keys into text.
-        let column = cast(batch.column(0), &DataType::Utf8).map_err(|error| unfit(&error))?;
-        keys.extend(column.as_string::<i32>().iter().flatten().map(KeyHash::new));
+    for batch in ManifestReader::new(&manifest, rows, Projection::Plan) {
+        let batch = batch?;
+        keys.extend((0..batch.len()).filter_map(|index| Some(KeyHash::new(&batch.row(index).key?))));
     }
     keys.sort_unstable();
     keys.dedup();
-    Ok(KeepKeys { source: shown.to_string(), keys })
+    Ok(KeepKeys { source, keys })
 }

@@ -6,18 +6,29 @@ use crate::error::Error;
 use crate::exit::Status;
 use crate::output::OutputError;
 use crate::output::discard::refuse_alive;
-use crate::output::finalize::{finalize, finalize_partial, load_plan};
+use crate::output::finalize::{Published, finalize, finalize_partial, load_plan};
+use crate::output::heartbeat::Heartbeat;
 use crate::output::store::OutputStore;
 
 pub(super) fn execute(args: &FinalizeArgs, context: &mut Context<'_>) -> Result<Status, Error> {
     let (store, run) = (OutputStore::from_argument(&args.output)?, args.run_id.as_str());
-    let published = if args.partial {
-        // Whoever is at work would go on to make parts that never count.
-        refuse_alive(&store, run)?;
-        finalize_partial(&store, run)?.ok_or_else(|| OutputError::NoParts { run: run.to_owned() })?
-    } else {
-        finalize(&store, run)?
-    };
+    let plan = load_plan(&store, run)?;
+    let published = publish(&store, run, args.partial).map_err(|error| Error::from(error).while_making_parts())?;
+    if published.counts.rows == 0 {
+        tracing::info!(run, "nothing was new: the run is published without rows");
+    }
     print(context, &to_json(&published)?)?;
-    Ok(judge(&published.counts, &load_plan(&store, run)?.failures))
+    Ok(judge(&published.counts, &plan.failures))
+}
+
+fn publish(store: &OutputStore, run: &str, partial: bool) -> Result<Published, OutputError> {
+    // Nobody discards what is about to be published.
+    let _heartbeat = Heartbeat::start(store, run)?;
+    if partial {
+        // Whoever is at work would go on to make parts that never count.
+        refuse_alive(store, run)?;
+        finalize_partial(store, run)?.ok_or_else(|| OutputError::NoParts { run: run.to_owned() })
+    } else {
+        finalize(store, run)
+    }
 }

@@ -1,5 +1,6 @@
 //! What each command does: arguments in, data on stdout, an exit status out.
 
+mod calibrate;
 mod compact;
 mod discard;
 mod finalize;

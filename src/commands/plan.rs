@@ -20,7 +20,7 @@ pub(super) fn execute(args: &PlanArgs, context: &mut Context<'_>) -> Result<Stat
     if output.path.local().is_none_or(Path::exists) {
         let store = OutputStore::open(&output.path, &prepared.storage)?;
         check_schema(&store, &prepared.schema)?;
-        let Unfinished { goes_on, stale } = unfinished(&store, &prepared.draft(&decide))?;
+        let Unfinished { goes_on, stale } = unfinished(&store, &prepared.draft(&decide, &|_| Ok(1)))?;
         match goes_on {
             Some(plan) => {
                 let done = present_parts(&store, &plan.run)?.len();
@@ -44,6 +44,12 @@ pub(super) fn execute(args: &PlanArgs, context: &mut Context<'_>) -> Result<Stat
     line("rows", format!("{rows} selected"));
     for (reason, rows) in decision.reasons.named() {
         line("", format!("{rows:>10} {reason}"));
+    }
+    if decision.unlisted > 0 {
+        line(
+            "",
+            format!("{:>10} of all on web servers: known by their URIs alone, not by their content", decision.unlisted),
+        );
     }
     line("parts", format!("{}, of up to {} rows each", rows.div_ceil(output.part_rows), output.part_rows));
     line("output", output.path.to_string());

@@ -9,6 +9,7 @@ use serde_json::json;
 use crate::cli::JobArgs;
 use crate::engine::{Engine, EngineOptions, GenerationSettings, Models};
 use crate::error::Error;
+use crate::failpoint;
 use crate::job::Job;
 use crate::manifest::Manifest;
 use crate::model::ModelDirectory;
@@ -48,6 +49,7 @@ pub(super) fn prepare(args: &JobArgs) -> Result<Prepared, Error> {
     let timeout = Duration::from_millis(limits.fetch_timeout_ms);
     let storage = Arc::new(Storage::new(&job.storage, limits.retries, timeout));
     let manifest = Manifest::open(&job, &storage)?;
+    failpoint::hit("after_manifest_open");
     let open = |location: &Location, precision: Option<&str>| -> Result<ModelDirectory, Error> {
         let folder = storage.local_copy(location).map_err(|error| {
             let why = crate::storage::explain(&error);
@@ -68,6 +70,9 @@ pub(super) fn prepare(args: &JobArgs) -> Result<Prepared, Error> {
     };
     let generation =
         columns.caption.then(|| GenerationSettings::resolve(&model, &job.generation.overrides)).transpose()?;
+    if job.output.reuse_by_content {
+        check_reuse(&job, generation.as_ref())?;
+    }
     let takes_text = |model: &ModelDirectory| model.text_embedding_dim().is_some() || model.uses_side_text();
     if job.input.text.is_some() && !takes_text(&model) && !takes_text(vectors) {
         tracing::warn!("`input.text` has no effect: the model has no graph that takes a text");
@@ -81,7 +86,7 @@ pub(super) fn prepare(args: &JobArgs) -> Result<Prepared, Error> {
     let caption_fingerprint = caption_settings.map(|settings| model.caption_fingerprint(&settings)).transpose()?;
     let embedding_settings = json!([job.embedding.dtype, processing(vectors)]).to_string();
     let embedding_fingerprint =
-        columns.has_vectors().then(|| vectors.embedding_fingerprint(&embedding_settings)).transpose()?;
+        columns.has_embedding_columns().then(|| vectors.embedding_fingerprint(&embedding_settings)).transpose()?;
     let JobArgs { limit, retry_failed, full, .. } = *args;
     Ok(Prepared {
         job,
@@ -99,6 +104,21 @@ pub(super) fn prepare(args: &JobArgs) -> Result<Prepared, Error> {
         retry_failed,
         full,
     })
+}
+
+/// Results are copied by content only where they depend on nothing else.
+fn check_reuse(job: &Job, generation: Option<&GenerationSettings>) -> Result<(), Error> {
+    let unfit = |why: &str, hint: &str| {
+        Err(Error::Unfit(format!("`output.reuse_by_content` = true is not possible here: {why}\nhint: {hint}")))
+    };
+    if job.input.image.is_none() {
+        return unfit("rows are found by their images, and the job has no `input.image`", "leave the key out");
+    }
+    if generation.is_some_and(|settings| !settings.is_deterministic()) {
+        let why = "with sampling, rows of the same image and text have captions of their own";
+        return unfit(why, "set generation.strategy to \"greedy\" or \"beam\", or leave the key out");
+    }
+    Ok(())
 }
 
 /// The model's image preprocessing, which must give every image the same size: a batch is one tensor.
@@ -178,7 +198,7 @@ fn columns(job: &Job, model: &ModelDirectory, vectors: &ModelDirectory) -> Resul
         let hint = "name the model for the vectors in `[model]`, and leave `embedding.model` out";
         return unfit("it writes no captions, and another model makes the vectors", hint);
     }
-    if !caption && !columns.has_vectors() {
+    if !caption && !columns.has_embedding_columns() {
         let hint = "switch `generation.enabled` or one of `[embedding]` on";
         return unfit("with these settings there is nothing to write", hint);
     }
@@ -206,14 +226,21 @@ impl Prepared {
     }
 
     /// What a new plan would hold; `decide` says which rows are in.
-    pub(super) fn draft<'a>(&'a self, decide: &'a dyn Fn(&OutputStore) -> Result<Decision, Error>) -> Draft<'a> {
+    pub(super) fn draft<'a>(
+        &'a self,
+        decide: &'a dyn Fn(&OutputStore) -> Result<Decision, Error>,
+        batch_size: &'a dyn Fn(u64) -> Result<usize, Error>,
+    ) -> Draft<'a> {
         Draft {
             identity: self.identity(),
             manifest: &self.manifest,
             decide,
+            even_empty: false,
+            // Who asks for every row wants it computed.
+            reuse: self.job.output.reuse_by_content && !self.full,
             key: &self.job.input.key,
             part_rows: self.job.output.part_rows,
-            batch_size: self.job.runtime.batch_size,
+            batch_size,
             failures: self.job.limits.failures,
             caption_fingerprint: self.caption_fingerprint.clone(),
             embedding_fingerprint: self.embedding_fingerprint.clone(),
@@ -231,6 +258,7 @@ impl Prepared {
             "output": self.columns,
             "columns": carried,
             "part_rows": self.job.output.part_rows,
+            "reuse_by_content": self.job.output.reuse_by_content,
             "caption_fingerprint": self.caption_fingerprint,
             "embedding_fingerprint": self.embedding_fingerprint,
             "limit": self.limit,

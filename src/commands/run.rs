@@ -1,11 +1,12 @@
 //! `nightcap run`: claim a run, make its missing parts, publish it.
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::io::Write;
 use std::sync::Arc;
 
 use super::prepare::{Prepared, prepare};
-use super::{Context, judge};
+use super::{Context, calibrate, judge};
 use crate::cli::RunArgs;
 use crate::engine::Models;
 use crate::error::Error;
@@ -14,11 +15,12 @@ use crate::fetch::Fetcher;
 use crate::metrics::{Metrics, StageTimes};
 use crate::output::finalize::{Published, finalize, present_parts};
 use crate::output::heartbeat::Heartbeat;
+use crate::output::reuse::Reuse;
 use crate::output::store::OutputStore;
-use crate::output::{part_path, published_path};
+use crate::output::{OutputError, part_path, published_path};
 use crate::pipeline::{self, Stages};
 use crate::plan::PlanError;
-use crate::plan::claim::{Claimed, check_run_id, claim};
+use crate::plan::claim::{Claimed, Draft, check_run_id, claim};
 use crate::plan::shard::Shard;
 use crate::progress::Progress;
 
@@ -30,20 +32,22 @@ pub(super) fn execute(args: &RunArgs, context: &mut Context<'_>) -> Result<Statu
         return Err(PlanError::Shard(why.to_owned()).into());
     }
     let prepared = prepare(&args.job)?;
-    let models = prepared.load_models()?;
+    let mut models = prepared.load_models()?;
     let store = OutputStore::create(&prepared.job.output.path, &prepared.storage)?;
-    let Some(claimed) = claim_run(&store, &prepared, args.run_id.as_deref())? else {
+    let Some(claimed) = claim_run(&store, &prepared, &mut models, args.run_id.as_deref(), shard.is_some())? else {
         tracing::info!("nothing is new; no run was made");
         return Ok(Status::Done);
     };
     let run = claimed.plan.run.as_str();
     let limits = &prepared.job.limits.failures;
     if let Some(published) = store.record::<Published>(&published_path(run))? {
+        let published = published.whole()?;
         tracing::info!(run, "this run is published already; there is nothing to do");
         return Ok(judge(&published.counts, limits));
     }
-    let _heartbeat = Heartbeat::start(OutputStore::open(&prepared.job.output.path, &prepared.storage)?, run)?;
-    let present = present_parts(&store, run)?;
+    let interrupted = |error: OutputError| Error::from(error).while_making_parts();
+    let _heartbeat = Heartbeat::start(&store, run).map_err(interrupted)?;
+    let present = present_parts(&store, run).map_err(interrupted)?;
     let reasons: Vec<String> = claimed.plan.reasons.named().map(|(name, rows)| format!("{rows} {name}")).collect();
     tracing::info!(
         run,
@@ -54,6 +58,9 @@ pub(super) fn execute(args: &RunArgs, context: &mut Context<'_>) -> Result<Statu
         output = %prepared.job.output.path,
         "{}", if claimed.resumed { "going on with an unfinished run" } else { "starting a new run" }
     );
+    if claimed.plan.rows == 0 {
+        tracing::info!(run, "nothing is new; finalize publishes a run without rows");
+    }
     let ours = shard.unwrap_or(Shard::WHOLE);
     let missing: BTreeSet<u64> =
         (0..claimed.plan.parts).filter(|part| ours.makes(*part) && !present.contains(part)).collect();
@@ -67,7 +74,7 @@ pub(super) fn execute(args: &RunArgs, context: &mut Context<'_>) -> Result<Statu
         tracing::info!(run, shard = shard.index, of = shard.count, "shard finished; when all have: {hint}");
         return Ok(Status::Done);
     }
-    let published = finalize(&store, run).map_err(|error| Error::from(error).while_making_parts())?;
+    let published = finalize(&store, run).map_err(interrupted)?;
     let counts = &published.counts;
     tracing::info!(run, rows = counts.rows, ok = counts.ok, failed = counts.failed, "published");
     if counts.failed > 0 {
@@ -77,11 +84,23 @@ pub(super) fn execute(args: &RunArgs, context: &mut Context<'_>) -> Result<Statu
     Ok(judge(counts, limits))
 }
 
-fn claim_run(store: &OutputStore, prepared: &Prepared, run: Option<&str>) -> Result<Option<Claimed>, Error> {
+fn claim_run(
+    store: &OutputStore,
+    prepared: &Prepared,
+    models: &mut Models,
+    run: Option<&str>,
+    even_empty: bool,
+) -> Result<Option<Claimed>, Error> {
     let decide = |store: &OutputStore| prepared.decide(Some(store));
-    let Some(claimed) = claim(store, &prepared.draft(&decide), run)? else { return Ok(None) };
+    let models = RefCell::new(models);
+    let batch_size = |rows| match prepared.job.runtime.batch_size {
+        Some(rows) => Ok(rows),
+        None => calibrate::batch_size(&mut models.borrow_mut(), prepared.processor.as_deref(), rows),
+    };
+    let draft = Draft { even_empty, ..prepared.draft(&decide, &batch_size) };
+    let Some(claimed) = claim(store, &draft, run)? else { return Ok(None) };
     let (planned, asked) = (claimed.plan.batch_size, prepared.job.runtime.batch_size);
-    if planned != asked {
+    if let Some(asked) = asked.filter(|asked| planned != *asked) {
         tracing::warn!(
             planned,
             asked,
@@ -102,6 +121,7 @@ fn make_parts(
     let rows = missing.iter().map(|part| claimed.plan.rows_in(*part)).sum();
     let Some(first) = missing.first() else { return Ok(()) };
     tracing::debug!(first = part_path(&claimed.plan.run, *first), parts = missing.len(), "making parts");
+    let reuse = Reuse::open(store, &claimed.plan)?.map(Arc::new);
     let (metrics, progress) = (Arc::new(Metrics::default()), Progress::new(&context.terminal, rows));
     let (fetcher, encoder) = (Fetcher::new(&prepared.job.limits, &prepared.storage), prepared.encoder(&claimed.plan));
     let stages = Stages {
@@ -112,6 +132,7 @@ fn make_parts(
         fetcher: &fetcher,
         processor: prepared.processor.clone(),
         encoder: &encoder,
+        reuse,
         store,
         metrics: metrics.clone(),
         progress: &progress,
@@ -120,6 +141,9 @@ fn make_parts(
     let outcome = pipeline::run(&stages, models, missing);
     progress.finish();
     outcome.map_err(Error::while_making_parts)?;
+    if metrics.copied_rows() > 0 {
+        tracing::info!(rows = metrics.copied_rows(), "copied from earlier runs by content");
+    }
     report_stages(&metrics, context);
     Ok(())
 }

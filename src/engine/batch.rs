@@ -135,7 +135,7 @@ impl Engine {
     pub fn run(&mut self, rows: &[RowInput]) -> Result<Vec<Result<RowOutput, RowError>>, OnnxError> {
         let mut results: Vec<_> = rows.iter().map(|row| image_output(row.image.as_deref())).collect();
         let texts: Vec<_> = rows.iter().map(|row| row.text.as_deref()).collect();
-        let (text, text_of) = self.encode_texts(&texts)?;
+        let (text, text_of) = self.encode_texts(&texts, &mut results)?;
         if let Some(text) = &text {
             self.place_texts(text, &text_of, &mut results);
         }
@@ -198,10 +198,12 @@ impl Engine {
         Ok(fused)
     }
 
-    /// Encodes the texts that have tokens; says for each text its row among the encoded ones.
+    /// Encodes the texts that have tokens; says for each text its row among the encoded ones. A row whose text the tokenizer
+    /// does not take fails.
     fn encode_texts(
         &mut self,
         texts: &[Option<&str>],
+        results: &mut [Result<RowOutput, RowError>],
     ) -> Result<(Option<TextFeatures>, Vec<Option<usize>>), OnnxError> {
         let mut rows = vec![None; texts.len()];
         let fuses_tokens = self.fusion.as_ref().is_some_and(|fusion| fusion.needs_text);
@@ -209,11 +211,17 @@ impl Engine {
             return Ok((None, rows));
         };
         let mut encoded: Vec<Tokens> = Vec::new();
-        for (row, text) in rows.iter_mut().zip(texts) {
-            let Some(text) = text else { continue };
-            if let Some(tokens) = tokenizer.encode(text).map_err(|error| untokenized(&error))? {
-                *row = Some(encoded.len());
-                encoded.push(tokens);
+        for ((row, text), result) in rows.iter_mut().zip(texts).zip(results) {
+            match text.map(|text| tokenizer.encode(text)) {
+                None | Some(Ok(None)) => {}
+                Some(Ok(Some(tokens))) => {
+                    *row = Some(encoded.len());
+                    encoded.push(tokens);
+                }
+                Some(Err(error)) => {
+                    let what = format!("the tokenizer failed: {error}");
+                    *result = Err(RowError::new(Stage::Encode, ErrorKind::InvalidText, what));
+                }
             }
         }
         if encoded.is_empty() {
@@ -272,7 +280,7 @@ impl Engine {
         let caption = |result: &Result<RowOutput, RowError>| Some(result.as_ref().ok()?.caption.as_ref()?.text.clone());
         let captions: Vec<_> = results.iter().map(caption).collect();
         let texts: Vec<_> = captions.iter().map(Option::as_deref).collect();
-        let (text, text_of) = self.encode_texts(&texts)?;
+        let (text, text_of) = self.encode_texts(&texts, results)?;
         for (result, text_row) in results.iter_mut().zip(text_of) {
             let Some(embedding) = text_row.and_then(|place| text.as_ref()?.embeddings.get(place)) else { continue };
             if !is_finite(embedding) {

@@ -18,7 +18,7 @@ pub(super) fn render(
     });
     let content = vec![context! { type => "image" }, context! { type => "text", text => question }];
     environment.render_str(
-        template,
+        &without_generation_tags(template),
         context! {
             messages => vec![context! { role => "user", content => content }],
             add_generation_prompt => true,
@@ -26,6 +26,17 @@ pub(super) fn render(
             eos_token => special("eos_token"),
         },
     )
+}
+
+/// `template` without the tags that mark what an assistant says, which transformers needs for training only.
+fn without_generation_tags(template: &str) -> String {
+    let mut text = template.to_owned();
+    for (tag, plain) in [("generation", "if true"), ("endgeneration", "endif")] {
+        for (open, close) in [("{%", "%}"), ("{%-", "%}"), ("{%", "-%}"), ("{%-", "-%}")] {
+            text = text.replace(&format!("{open} {tag} {close}"), &format!("{open} {plain} {close}"));
+        }
+    }
+    text
 }
 
 #[cfg(test)]
@@ -41,6 +52,12 @@ mod tests {
             {% endfor %}{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}";
         let text = render(template, " What is it? ", |_| None).unwrap_or_default();
         assert_eq!(text, "<|im_start|>User:<image>What is it?<end_of_utterance>\nAssistant:");
+    }
+
+    #[test]
+    fn marks_of_what_an_assistant_says_change_nothing() {
+        let text = render("a {%- generation %} b {% endgeneration -%} c", "?", |_| None).unwrap_or_default();
+        assert_eq!(text, "a b c");
     }
 
     #[test]

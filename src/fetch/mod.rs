@@ -16,7 +16,7 @@ use object_store::{GetResult, ObjectStoreExt};
 pub use self::probe::Roots;
 use crate::job::Limits;
 use crate::row_error::{ErrorKind, RowError, Stage};
-use crate::storage::{Failure, Location, SingleAttempts, Storage};
+use crate::storage::{Failure, Location, NotALocation, SingleAttempts, Storage};
 
 /// The pause before the first further attempt; each later one is twice as long, up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
@@ -75,10 +75,9 @@ impl Fetcher {
     /// `invalid_uri`, `forbidden`, `not_found`, `too_large`, or after `limits.retries` further attempts `timeout`, `throttled`,
     /// `server_error`, `connection` or `io`.
     pub async fn open(&self, uri: &str, base: &Location) -> Result<Object<'_>, RowError> {
-        let location = base.resolve(uri).map_err(|error| {
-            let shown = uri.split(['?', '@']).next().unwrap_or_default();
-            RowError::new(Stage::Fetch, ErrorKind::InvalidUri, format!("{shown:?}: {error}"))
-        })?;
+        // What is no location is not repeated: nobody knows where in it a credential stands.
+        let invalid = |error: NotALocation| RowError::new(Stage::Fetch, ErrorKind::InvalidUri, error.to_string());
+        let location = base.resolve(uri).map_err(invalid)?;
         if matches!(&location, Location::Object { key, .. } if key.is_empty() || key.ends_with('/')) {
             let message = format!("{location}: expected the URI of an object, found that of a bucket or folder");
             return Err(RowError::new(Stage::Fetch, ErrorKind::InvalidUri, message));

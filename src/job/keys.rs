@@ -31,7 +31,7 @@ const SECTIONS: &[(&str, &[&str])] = &[
         ],
     ),
     ("embedding", &["image", "text", "fused", "caption_similarity", "dtype", "model"]),
-    ("output", &["path", "columns", "part_rows", "reuse_by_content?"]),
+    ("output", &["path", "columns", "part_rows", "reuse_by_content"]),
     ("runtime", &["devices", "batch_size", "prefetch_bytes", "threads"]),
     (
         "limits",

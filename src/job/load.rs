@@ -10,7 +10,7 @@ use super::{
     Embedding, FailureLimits, Input, Job, JobFileError, Limits, Model, OnDuplicateKey, Output, Runtime, VectorType,
     keys,
 };
-use crate::storage::{Location, StorageSettings};
+use crate::storage::{Location, NotALocation, StorageSettings};
 
 impl Job {
     /// Reads the job file at `path` and applies `overrides`, each `section.key=value` with a TOML value or a bare string.
@@ -146,12 +146,14 @@ struct OutputFile {
     path: Option<String>,
     columns: Option<Vec<String>>,
     part_rows: Option<u64>,
+    #[serde(default)]
+    reuse_by_content: bool,
 }
 
 #[derive(Deserialize, Default)]
 struct RuntimeFile {
     devices: Option<Vec<String>>,
-    batch_size: Option<usize>,
+    batch_size: Option<BatchSize>,
     prefetch_bytes: Option<usize>,
     threads: Option<usize>,
 }
@@ -194,7 +196,9 @@ impl InputFile {
                 return Err(JobFileError::Missing { key: "input.manifest", what });
             }
         };
-        let manifest = manifest.iter().map(|text| pattern("input.manifest", text, folder));
+        let manifest = manifest
+            .iter()
+            .map(|text| Location::pattern(folder, text).map_err(|error| unclear("input.manifest", &error)));
         let manifest = manifest.collect::<Result<_, _>>()?;
         let key = self.key.ok_or(JobFileError::Missing { key: "input.key", what: "the column that names a row" })?;
         if self.image.is_none() && self.text.is_none() {
@@ -238,8 +242,16 @@ impl OutputFile {
         if !(1..=1_000_000).contains(&part_rows) {
             return Err(value("output.part_rows", "1 to 1000000", part_rows));
         }
-        Ok(Output { path: location("output.path", &path, folder)?, columns: self.columns, part_rows })
+        let (columns, reuse_by_content) = (self.columns, self.reuse_by_content);
+        Ok(Output { path: location("output.path", &path, folder)?, columns, part_rows, reuse_by_content })
     }
+}
+
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "expected a number of rows or \"auto\"")]
+enum BatchSize {
+    Rows(usize),
+    Named(String),
 }
 
 impl RuntimeFile {
@@ -257,7 +269,14 @@ impl RuntimeFile {
             return Err(value("runtime.devices", "one device", format!("{:?}", self.devices.unwrap_or_default())));
         }
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let batch_size = in_range("runtime.batch_size", self.batch_size.unwrap_or(16), 1, 4096)?;
+        let batch_size = match self.batch_size {
+            None => None,
+            Some(BatchSize::Rows(rows)) => Some(in_range("runtime.batch_size", rows, 1, 4096)?),
+            Some(BatchSize::Named(name)) if name == "auto" => None,
+            Some(BatchSize::Named(name)) => {
+                return Err(value("runtime.batch_size", "1 to 4096, or \"auto\"", format!("{name:?}")));
+            }
+        };
         let threads = in_range("runtime.threads", self.threads.unwrap_or(cores), 1, 1024)?;
         let prefetch_bytes =
             in_range("runtime.prefetch_bytes", self.prefetch_bytes.unwrap_or(256 << 20), 1 << 20, 1 << 40)?;
@@ -300,20 +319,9 @@ fn in_range(key: &str, found: usize, least: usize, most: usize) -> Result<usize,
 
 /// The location that `text` names; what is wrong with it is said without repeating it, since a URI may hold a credential.
 fn location(key: &str, text: &str, folder: &Path) -> Result<Location, JobFileError> {
-    let location = Location::Local(folder.to_owned()).resolve(text);
-    location.map_err(|error| JobFileError::Unclear { key: key.to_owned(), message: error.to_string() })
+    Location::Local(folder.to_owned()).resolve(text).map_err(|error| unclear(key, &error))
 }
 
-/// A pattern of locations: only what the user wrote is read as a glob, not the folder that the job file happens to lie in.
-fn pattern(key: &str, text: &str, folder: &Path) -> Result<Location, JobFileError> {
-    let location = location(key, text, folder)?;
-    let Location::Local(path) = &location else { return Ok(location) };
-    let is_glob = !path.exists() && text.contains(['*', '?', '[']);
-    match (is_glob, path.strip_prefix(folder)) {
-        (true, Ok(below)) => {
-            let escaped = format!("{}/{}", glob::Pattern::escape(&folder.to_string_lossy()), below.display());
-            Ok(Location::Local(escaped.into()))
-        }
-        _ => Ok(location),
-    }
+fn unclear(key: &str, error: &NotALocation) -> JobFileError {
+    JobFileError::Unclear { key: key.to_owned(), message: error.to_string() }
 }

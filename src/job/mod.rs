@@ -211,13 +211,15 @@ pub struct Output {
     pub columns: Option<Vec<String>>,
     /// Rows in a part.
     pub part_rows: u64,
+    /// Whether results of earlier runs are copied to rows of the same image and text.
+    pub reuse_by_content: bool,
 }
 
 /// `[runtime]`
 #[derive(Debug, Clone)]
 pub struct Runtime {
-    /// Rows in a batch.
-    pub batch_size: usize,
+    /// Rows in a batch; None: as many as are tried out to be fast.
+    pub batch_size: Option<usize>,
     /// Most bytes of fetched images and pixel values waiting for the model.
     pub prefetch_bytes: usize,
     /// Threads for preprocessing, and for the model.

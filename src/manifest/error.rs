@@ -7,7 +7,9 @@ use arrow::datatypes::DataType;
 #[non_exhaustive]
 pub enum ManifestError {
     /// A path or glob of `input.manifest` matches nothing.
-    #[error("no manifest file matches {pattern}\nhint: `input.manifest` is relative to the job file's folder")]
+    #[error(
+        "no manifest file matches {pattern}\nhint: `input.manifest` is relative to the job file's folder, `--keep-keys` to the current one"
+    )]
     NotFound {
         /// As resolved.
         pattern: String,

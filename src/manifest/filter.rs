@@ -52,6 +52,11 @@ pub fn select(manifest: &Manifest, predicate: Option<&str>) -> Result<Vec<Roarin
             let slice = select_slice(path, predicate, first, length, &mut selected);
             slice.map_err(|error| refuse(plain(&error)))?;
         }
+        // polars reads what the path names, all else the file that was opened.
+        if copy.is_none() && !file.source.is_at(&file.location) {
+            return Err(ManifestError::Changed { path: file.location.to_string() });
+        }
+        file.reopen(Vec::new())?;
         Ok(selected)
     };
     manifest.files.iter().map(select_file).collect()

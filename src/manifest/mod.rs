@@ -17,6 +17,8 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
+use parquet::file::metadata::RowGroupMetaData;
+use parquet::file::statistics::Statistics;
 use serde::{Deserialize, Serialize};
 
 pub use self::error::ManifestError;
@@ -95,12 +97,17 @@ pub struct Manifest {
 }
 
 impl Manifest {
-    /// Opens every file that `job.input.manifest` names and finds the job's columns.
+    /// Opens every file that `patterns` name, for the column `key`, called so by `setting`, alone.
     ///
     /// # Errors
-    /// Any [`ManifestError`] but [`ManifestError::Predicate`].
-    pub fn open(job: &Job, storage: &Arc<Storage>) -> Result<Self, ManifestError> {
-        let files = expand(&job.input.manifest, storage)?.into_iter();
+    /// As [`Manifest::open`].
+    pub fn open_keys(
+        patterns: &[Location],
+        setting: &'static str,
+        key: &str,
+        storage: &Arc<Storage>,
+    ) -> Result<Self, ManifestError> {
+        let files = expand(patterns, storage)?.into_iter();
         let files = files.map(|file| open_file(file, storage)).collect::<Result<Vec<_>, _>>()?;
         let Some(first) = files.first() else {
             return Err(ManifestError::NotFound { pattern: "an empty list".to_owned() });
@@ -110,8 +117,20 @@ impl Manifest {
             same_schema(first, file)?;
         }
         let columns = Columns { path: &first.location, schema: &schema };
-        let key = columns.find("input.key", &job.input.key)?;
-        columns.check(key, "input.key", "a string or integer column", is_key)?;
+        let key = columns.find(setting, key)?;
+        columns.check(key, setting, "a string or integer column", is_key)?;
+        let (image, text, prompt) = (None, None, None);
+        Ok(Self { files, key, image, text, prompt, signature: Vec::new(), carried: Vec::new(), schema })
+    }
+
+    /// Opens every file that `job.input.manifest` names and finds the job's columns.
+    ///
+    /// # Errors
+    /// Any [`ManifestError`] but [`ManifestError::Predicate`].
+    pub fn open(job: &Job, storage: &Arc<Storage>) -> Result<Self, ManifestError> {
+        let Self { files, key, schema, .. } =
+            Self::open_keys(&job.input.manifest, "input.key", &job.input.key, storage)?;
+        let columns = Columns { path: &files[0].location, schema: &schema };
         let image = match &job.input.image {
             None => None,
             Some(name) => Some(columns.image(name)?),
@@ -135,6 +154,21 @@ impl Manifest {
         let prompt = template.map(|template| columns.prompt(template).map(Arc::new)).transpose()?;
         let carried = columns.carried(job.output.columns.as_deref(), key, image)?;
         Ok(Self { files, key, image, text, prompt, signature, carried, schema })
+    }
+
+    /// Whether some rows may hold a path where others hold image bytes, as far as the files' statistics say.
+    #[must_use]
+    pub fn may_mix_paths_and_bytes(&self) -> bool {
+        let Some((index, ImageColumn::Struct)) = self.image else { return false };
+        let name = self.schema.field(index).name();
+        let chunks = self
+            .files
+            .iter()
+            .flat_map(|file| file.metadata.metadata().row_groups())
+            .flat_map(RowGroupMetaData::columns);
+        let mut bytes = chunks
+            .filter(|chunk| matches!(chunk.column_path().parts(), [root, leaf] if root == name && leaf == "bytes"));
+        bytes.any(|chunk| chunk.statistics().and_then(Statistics::null_count_opt) != Some(0))
     }
 
     /// The fields of the carried columns, without the files' own metadata.

@@ -1,6 +1,8 @@
 //! Prompts that differ from row to row. In: `generation.prompt` with Jinja expressions over the manifest's columns, such as
 //! `A photo of {{ title }}`. Out: one prompt for each row. A null prints nothing and counts as false.
 
+use std::collections::BTreeMap;
+
 use arrow::array::{Array, ArrayRef, AsArray, StringArray};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Float64Type, Int64Type};
@@ -55,7 +57,7 @@ impl PromptTemplate {
     /// The prompt of row `index`, or why there is none.
     pub(super) fn render(&self, values: &PromptValues, index: usize) -> Result<String, String> {
         let named = self.columns.iter().zip(&values.0).map(|((name, _), values)| (name.as_str(), values.get(index)));
-        let context: Value = named.collect();
+        let context: BTreeMap<&str, Value> = named.collect();
         let rendered = self.environment.get_template(NAME).and_then(|template| template.render(context));
         rendered.map_err(|error| error.to_string())
     }

@@ -32,6 +32,8 @@ pub enum Projection {
     Plan,
     /// What planning compares, images inside the manifest included.
     PlanWithImages,
+    /// Where the images are, whatever planning compares.
+    Places,
 }
 
 /// An iterator over the batches of some rows of every manifest file.
@@ -58,7 +60,7 @@ impl<'a> ManifestReader<'a> {
         }
         // Signature columns stand for the image: who gives them wants planning to read nothing else.
         let image = manifest.image.filter(|(_, kind)| match projection {
-            Projection::Rows => true,
+            Projection::Rows | Projection::Places => true,
             Projection::Plan => *kind == ImageColumn::Uri && manifest.signature.is_empty(),
             Projection::PlanWithImages => manifest.signature.is_empty(),
         });

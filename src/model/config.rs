@@ -150,9 +150,11 @@ impl ConfigFiles {
         token.as_str().or_else(|| token.get("content")?.as_str())
     }
 
-    /// `projection_dim` of `config.json`: the width of embeddings whose graph does not declare one.
+    /// The width of embeddings whose graph does not declare one: `image_text_hidden_size` of `config.json` (BLIP, whose
+    /// `projection_dim` means nothing), else `projection_dim`.
     pub(super) fn projection_dim(&self) -> Option<usize> {
-        self.config().and_then(|config| count(config.get("projection_dim")?))
+        let config = self.config()?;
+        ["image_text_hidden_size", "projection_dim"].iter().find_map(|name| count(config.get(*name)?))
     }
 
     fn config(&self) -> Option<&Map<String, Value>> {

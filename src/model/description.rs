@@ -75,7 +75,7 @@ pub struct PortDescription {
 pub struct Capabilities {
     /// It writes captions.
     pub captions: bool,
-    /// A row's text goes into its fused embedding and its caption.
+    /// A row's text is fused with its image.
     pub side_text: bool,
     /// Width of image embeddings.
     pub image_embedding: Option<usize>,
@@ -223,6 +223,11 @@ fn decoding(directory: &ModelDirectory) -> Option<String> {
     if grow + replaced + kept == 0 {
         return Some(format!("{steps}, from all tokens so far (there is no cache)"));
     }
+    let steps = if directory.bindings.prompt_holds_image() {
+        format!("the prompt holds the image, whose features take the places of its tokens; {steps}")
+    } else {
+        steps
+    };
     let kinds = [(grow, "that grow"), (kept, "kept from the first step"), (replaced, "replaced in each step")];
     let kinds = kinds.iter().filter(|(count, _)| *count > 0).map(|(count, kind)| format!("{count} {kind}"));
     Some(format!("{steps}; states: {}", kinds.collect::<Vec<_>>().join(", ")))
@@ -251,11 +256,7 @@ impl fmt::Display for Description {
         let width = |width: Option<usize>| width.map_or("no".to_owned(), |width| width.to_string());
         let can = self.capabilities;
         writeln!(f, "\ncaptions: {}", if can.captions { "yes" } else { "no" })?;
-        writeln!(
-            f,
-            "text of a row goes into caption and fused embedding: {}",
-            if can.side_text { "yes" } else { "no" }
-        )?;
+        writeln!(f, "text of a row is fused with its image: {}", if can.side_text { "yes" } else { "no" })?;
         writeln!(f, "image embedding: {}", width(can.image_embedding))?;
         writeln!(f, "text embedding: {}", width(can.text_embedding))?;
         writeln!(f, "fused embedding: {}", width(can.fused_embedding))?;

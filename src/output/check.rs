@@ -1,6 +1,6 @@
 //! Check: every part of a published run read to its last row, and compared with the plan, the published record and the index.
 //!
-//! What is found does not end the check: each finding is one line of the report. Memory: 16 bytes a row of one run, and one
+//! What is found does not end the check: each finding is one line of the report. Memory: 64 bytes a row of one run, and one
 //! part.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,6 +12,7 @@ use arrow::datatypes::{DataType, Float32Type, Schema};
 use arrow::record_batch::{RecordBatch, RecordBatchReader};
 use serde::Serialize;
 
+use super::contents::{ContentsBuilder, contents_name};
 use super::finalize::{Published, check_part, load_plan, part_summary};
 use super::index::{Fingerprints, IndexReader, PartRows, RowState};
 use super::part_reader::read_part;
@@ -61,18 +62,23 @@ pub(super) fn check_run(
         published,
         plan,
         findings,
-        hint: format!(
-            "put it back from a backup; or remove {}, then `nightcap discard OUTPUT --run-id {}`: the next run makes its rows again",
-            published_path(&published.run),
-            published.run
-        ),
+        hint: if published.supersedes.is_empty() {
+            format!(
+                "put it back from a backup; or remove {}, then `nightcap discard OUTPUT --run-id {}`: the next run makes its rows again",
+                published_path(&published.run),
+                published.run
+            )
+        } else {
+            "put it back from a backup: a compaction holds the only copy of its rows".to_owned()
+        },
         seen: Seen::default(),
     };
+    let mut contents = ContentsBuilder::default();
     check.files()?;
     let mut complete = true;
     for part in published.part_numbers() {
         let path = part_path(&published.run, part);
-        match check.part(part, &path) {
+        match check.part(part, &path, &mut contents) {
             Ok(seen) => check.seen.add(seen),
             Err(found) => {
                 complete = false;
@@ -83,6 +89,7 @@ pub(super) fn check_run(
     if complete {
         check.sums();
         check.index();
+        check.contents(contents)?;
     }
     check.duplicates();
     Ok(())
@@ -135,7 +142,7 @@ impl Check<'_> {
     }
 
     /// Reads every column of every row.
-    fn part(&self, part: u64, path: &str) -> Result<Seen, String> {
+    fn part(&self, part: u64, path: &str, contents: &mut ContentsBuilder) -> Result<Seen, String> {
         let message = |error: OutputError| error.to_string();
         let summary = part_summary(self.store, path).map_err(message)?;
         if let Some(plan) = &self.plan {
@@ -148,6 +155,7 @@ impl Check<'_> {
             let batch = batch.map_err(|error| error.to_string())?;
             check_vectors(&batch)?;
             let rows = PartRows::new(&batch, &self.published.key)?;
+            contents.add(part, seen.counts.rows, &rows)?;
             seen.counts.add(&rows.count());
             for index in 0..rows.len() {
                 let signature = rows.signature(index)?;
@@ -197,6 +205,25 @@ impl Check<'_> {
             Err(found) => found,
         };
         self.report(&path, &found);
+    }
+
+    /// The contents name the rows of the parts.
+    fn contents(&mut self, expected: ContentsBuilder) -> Result<(), OutputError> {
+        let expected = expected.into_bytes().map(|bytes| contents_name(&bytes));
+        let Some(name) = &self.published.contents else {
+            if expected.is_some() {
+                self.report(&published_path(&self.published.run), &"it names no contents, but the parts have some");
+            }
+            return Ok(());
+        };
+        let path = format!("{}/{name}", run_folder(&self.published.run));
+        match self.store.get(&path)? {
+            None => self.report(&path, &"it is missing"),
+            Some(bytes) if contents_name(&bytes) != *name => self.report(&path, &"it was changed after it was written"),
+            Some(_) if expected.as_ref() != Some(name) => self.report(&path, &"its rows are not those of the parts"),
+            Some(_) => {}
+        }
+        Ok(())
     }
 
     fn read_index(&self, folder: &str) -> Result<(u64, u128), String> {

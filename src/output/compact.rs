@@ -66,22 +66,14 @@ pub struct Compaction {
     pub replaced: u64,
     /// Rows left out because their key is not among those to keep.
     pub deleted: u64,
-    /// Rows left out because they failed in a way that may pass; the next run takes them again.
-    pub transient: u64,
 }
 
-/// Compacts OUTPUT, unless `stop` says that there is no time. `beats` is another handle of the same OUTPUT, for the
-/// heartbeat.
+/// Compacts OUTPUT, unless `stop` says that there is no time.
 ///
 /// # Errors
 /// [`OutputError::Alive`] when another compaction is at work, [`OutputError::CannotCompact`] when the runs do not fit
 /// together or no row would stay, and any failure to read or write.
-pub fn compact(
-    store: &OutputStore,
-    beats: OutputStore,
-    request: &Request,
-    stop: &dyn Fn() -> bool,
-) -> Result<Outcome, Error> {
+pub fn compact(store: &OutputStore, request: &Request, stop: &dyn Fn() -> bool) -> Result<Outcome, Error> {
     finish_earlier(store)?;
     let sources = published_runs(store)?;
     let Some(newest) = sources.last() else { return Ok(Outcome::Nothing("no run is published")) };
@@ -90,18 +82,18 @@ pub fn compact(
         return Err(OutputError::CannotCompact { found }.into());
     }
     let winners = Winners::choose(store, &sources, request.keep.as_ref().map(|keep| &keep.keys[..]))?;
-    if let Some(keep) = request.keep.as_ref().filter(|_| winners.kept + winners.transient == 0) {
+    if let Some(keep) = request.keep.as_ref().filter(|_| winners.kept == 0 && winners.deleted > 0) {
         let found = format!("none of the keys in OUTPUT occurs in {}, so every row would go", keep.source);
         return Err(OutputError::CannotCompact { found }.into());
     }
     if winners.kept == 0 {
-        return Ok(Outcome::Nothing("every row failed in a way that may pass"));
+        return Ok(Outcome::Nothing("no run has a row"));
     }
     if sources.len() == 1 && winners.keep_all() {
         return Ok(Outcome::Nothing("there is one run, and every row of it stays"));
     }
     let run = free_name(store, request.run.as_deref())?;
-    let heartbeat = Heartbeat::start(beats, &run)?;
+    let heartbeat = Heartbeat::start(store, &run)?;
     let plan = make_plan(store, &run, &sources, &winners, request)?;
     let path = format!("{}/plan.json", run_folder(&run));
     if store.put_new(&path, super::json(&plan, &path)?)? == Put::Exists {
@@ -119,7 +111,7 @@ pub fn compact(
             return Err(error.into());
         }
     }
-    let (replaced, deleted, transient) = (winners.replaced, winners.deleted, winners.transient);
+    let (replaced, deleted) = (winners.replaced, winners.deleted);
     // Finalize needs the room for the index.
     drop(winners);
     let published = finalize(store, &run)?;
@@ -127,7 +119,7 @@ pub fn compact(
         remove_superseded(store, run)?;
     }
     drop(heartbeat);
-    Ok(Outcome::Compacted(Box::new(Compaction { published, replaced, deleted, transient })))
+    Ok(Outcome::Compacted(Box::new(Compaction { published, replaced, deleted })))
 }
 
 /// Removes what earlier compactions superseded, and those that never came to publish.
@@ -150,13 +142,20 @@ fn finish_earlier(store: &OutputStore) -> Result<(), OutputError> {
     Ok(())
 }
 
-fn unpublished_compactions(store: &OutputStore) -> Result<Vec<Plan>, OutputError> {
+/// The plans of compactions that are not published.
+pub(super) fn unpublished_compactions(store: &OutputStore) -> Result<Vec<Plan>, OutputError> {
+    let mut plans = unpublished(store)?;
+    plans.retain(|plan| !plan.supersedes.is_empty());
+    Ok(plans)
+}
+
+fn unpublished(store: &OutputStore) -> Result<Vec<Plan>, OutputError> {
     let published: BTreeSet<String> = all_published(store)?.into_iter().map(|run| run.run).collect();
     let mut found = Vec::new();
     for run in store.folders("_nightcap/runs")?.into_iter().filter(|run| !published.contains(run)) {
         match load_plan(store, &run) {
-            Ok(plan) if !plan.supersedes.is_empty() => found.push(plan),
-            Ok(_) | Err(OutputError::NoSuchRun { .. }) => {}
+            Ok(plan) => found.push(plan),
+            Err(OutputError::NoSuchRun { .. }) => {}
             Err(error) => return Err(error),
         }
     }
@@ -207,6 +206,7 @@ fn make_plan(
         identity,
         key: sources.last().map(|run| run.key.clone()).unwrap_or_default(),
         considered: Vec::new(),
+        reuses: Vec::new(),
         reasons: Reasons::default(),
         signatures: String::new(),
         supersedes: names,
@@ -222,10 +222,15 @@ fn make_plan(
 }
 
 /// Of two compactions that started together at least one sees the other's plan here; of two that follow each other the later
-/// one sees that its sources are gone.
+/// one sees that its sources are gone. The same holds for a compaction and a run that copies rows of its sources.
 fn refuse_rivals(store: &OutputStore, plan: &Plan) -> Result<(), OutputError> {
-    for rival in unpublished_compactions(store)?.iter().filter(|rival| rival.run != plan.run) {
-        refuse_alive(store, &rival.run)?;
+    for rival in unpublished(store)?.iter().filter(|rival| rival.run != plan.run) {
+        if !rival.supersedes.is_empty() {
+            refuse_alive(store, &rival.run)?;
+        }
+        if let Some(from) = rival.reuses.iter().find(|run| plan.supersedes.contains(run)) {
+            return Err(OutputError::SourceInUse { run: rival.run.clone(), from: from.clone() });
+        }
     }
     let counting: BTreeSet<String> = published_runs(store)?.into_iter().map(|run| run.run).collect();
     match plan.supersedes.iter().find(|run| !counting.contains(*run)) {

@@ -3,7 +3,7 @@
 use super::finalize::superseded;
 use super::heartbeat::alive;
 use super::store::OutputStore;
-use super::{OutputError, part_folder, published_path, run_folder};
+use super::{OutputError, part_folder, plan_path, published_path, run_folder};
 
 /// Removes the unpublished `run`, and returns how many files of it were parts.
 ///
@@ -14,7 +14,8 @@ use super::{OutputError, part_folder, published_path, run_folder};
 /// [`OutputError::NoSuchRun`]; [`OutputError::IsPublished`]; [`OutputError::Alive`] when somebody is at work on it; and any
 /// failure to read or remove.
 pub fn discard(store: &OutputStore, run: &str) -> Result<u64, OutputError> {
-    if store.get(&published_path(run))?.is_some() && !superseded(store)?.contains(run) {
+    let is_superseded = superseded(store)?.contains(run);
+    if store.get(&published_path(run))?.is_some() && !is_superseded {
         return Err(OutputError::IsPublished { run: run.to_owned() });
     }
     let has_records = store.folders("_nightcap/runs")?.iter().any(|name| name == run);
@@ -22,8 +23,10 @@ pub fn discard(store: &OutputStore, run: &str) -> Result<u64, OutputError> {
         return Err(OutputError::NoSuchRun { run: run.to_owned() });
     }
     refuse_alive(store, run)?;
-    // A superseded run may still have the record that published it.
-    store.delete(&published_path(run))?;
+    if is_superseded {
+        // It may still have the record that published it.
+        store.delete(&published_path(run))?;
+    }
     remove_unpublished(store, run)
 }
 
@@ -67,8 +70,4 @@ fn remove_files(store: &OutputStore, folder: &str) -> Result<u64, OutputError> {
     }
     store.sweep(folder)?;
     Ok(names.len() as u64)
-}
-
-fn plan_path(run: &str) -> String {
-    format!("{}/plan.json", run_folder(run))
 }

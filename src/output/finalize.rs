@@ -7,10 +7,11 @@ use parquet::errors::ParquetError;
 use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 use serde::{Deserialize, Serialize};
 
+use super::contents::ContentsBuilder;
 use super::index::{IndexBuilder, PartRows};
 use super::part_reader::{read_part, wrong_part};
 use super::store::{OutputStore, Put};
-use super::{Counts, OutputError, part_path, published_path, run_folder};
+use super::{Counts, OutputError, part_path, plan_path, published_path, run_folder};
 use crate::failpoint;
 use crate::plan::Plan;
 
@@ -37,6 +38,9 @@ pub struct Published {
     pub key: String,
     /// Name of the run's index among its records.
     pub index: String,
+    /// Name of the run's contents among its records; None when no row has results and an image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub contents: Option<String>,
     /// When, in UTC.
     pub published_at: String,
     /// As in the parts; None without captions, or where the rows of a compaction differ.
@@ -50,6 +54,17 @@ impl Published {
     #[must_use]
     pub fn part_numbers(&self) -> BTreeSet<u64> {
         self.partial.clone().unwrap_or_else(|| (0..self.parts).collect())
+    }
+
+    /// This run, if all of its parts were published.
+    ///
+    /// # Errors
+    /// [`OutputError::Closed`].
+    pub fn whole(self) -> Result<Self, OutputError> {
+        match self.partial {
+            None => Ok(self),
+            Some(_) => Err(OutputError::Closed { run: self.run }),
+        }
     }
 }
 
@@ -77,16 +92,17 @@ pub fn superseded(store: &OutputStore) -> Result<BTreeSet<String>, OutputError> 
 /// # Errors
 /// [`OutputError`] when a record cannot be read.
 pub fn all_published(store: &OutputStore) -> Result<Vec<Published>, OutputError> {
-    let mut runs = Vec::new();
-    for name in store.files("_nightcap/published")? {
-        if let Some(run) = name.strip_suffix(".json")
-            && let Some(published) = store.record::<Published>(&published_path(run))?
-        {
-            runs.push(published);
+    loop {
+        let names = store.files("_nightcap/published")?;
+        failpoint::hit("after_published_listing");
+        let runs = names.iter().filter_map(|name| name.strip_suffix(".json"));
+        let runs = runs.map(|run| store.record::<Published>(&published_path(run)));
+        // One that is gone again was taken over by a compaction, whose own record may be missing from this listing.
+        if let Some(mut runs) = runs.collect::<Result<Option<Vec<Published>>, _>>()? {
+            runs.sort_by_key(|run| run.run_seq);
+            return Ok(runs);
         }
     }
-    runs.sort_by_key(|run| run.run_seq);
-    Ok(runs)
 }
 
 /// What a part's footer says of it.
@@ -107,8 +123,7 @@ pub struct PartSummary {
 /// # Errors
 /// [`OutputError`], or [`OutputError::NoSuchRun`].
 pub fn load_plan(store: &OutputStore, run: &str) -> Result<Plan, OutputError> {
-    let path = format!("{}/plan.json", run_folder(run));
-    store.record(&path)?.ok_or_else(|| OutputError::NoSuchRun { run: run.to_owned() })
+    store.record(&plan_path(run))?.ok_or_else(|| OutputError::NoSuchRun { run: run.to_owned() })
 }
 
 /// The numbers of the parts that are there.
@@ -164,10 +179,11 @@ pub(super) fn footer(store: &OutputStore, path: &str) -> Result<Result<ParquetMe
 /// Publishes `run` after checking that every part is there with the right rows and schema. Publishing twice is harmless.
 ///
 /// # Errors
-/// [`OutputError::Incomplete`] with the first missing part, [`OutputError::WrongPart`], and any failure to read or write.
+/// [`OutputError::Incomplete`] with the first missing part, [`OutputError::WrongPart`], [`OutputError::Closed`] when it was
+/// published with some of its parts, and any failure to read or write.
 pub fn finalize(store: &OutputStore, run: &str) -> Result<Published, OutputError> {
-    if let Some(published) = store.record(&published_path(run))? {
-        return Ok(published);
+    if let Some(published) = store.record::<Published>(&published_path(run))? {
+        return published.whole();
     }
     let plan = load_plan(store, run)?;
     let present = present_parts(store, run)?;
@@ -179,7 +195,7 @@ pub fn finalize(store: &OutputStore, run: &str) -> Result<Published, OutputError
             first: part_path(run, missing),
         });
     }
-    publish(store, &plan, &present, None)
+    publish(store, &plan, &present, None)?.whole()
 }
 
 /// Publishes the finished parts of `run`, whose other rows are left to later runs; None when there is none.
@@ -195,7 +211,7 @@ pub fn finalize_partial(store: &OutputStore, run: &str) -> Result<Option<Publish
         return Err(OutputError::PartialCompaction { run: run.to_owned() });
     }
     let present: BTreeSet<u64> = present_parts(store, run)?.range(..plan.parts).copied().collect();
-    if present.is_empty() {
+    if present.is_empty() && plan.parts > 0 {
         return Ok(None);
     }
     let partial = (present.len() as u64 != plan.parts).then(|| present.clone());
@@ -211,7 +227,7 @@ fn publish(
     let run = plan.run.as_str();
     let mut counts = Counts::default();
     let mut columns: Option<String> = None;
-    let mut index = IndexBuilder::default();
+    let (mut index, mut contents) = (IndexBuilder::default(), ContentsBuilder::default());
     for &part in parts.range(..plan.parts) {
         let path = part_path(run, part);
         let summary = part_summary(store, &path)?;
@@ -222,14 +238,18 @@ fn publish(
             return Err(OutputError::WrongPart { path, expected, found: summary.columns });
         }
         counts.add(&summary.counts);
+        let mut first = 0;
         for batch in read_part(store, &path, Some(&PartRows::columns(&plan.key)))? {
             let batch = batch.map_err(|error| wrong_part(&path, &error))?;
-            let added = PartRows::new(&batch, &plan.key).and_then(|rows| index.add(&rows));
-            added.map_err(|found| wrong_part(&path, &found))?;
+            let wrong = |found: String| wrong_part(&path, &found);
+            let rows = PartRows::new(&batch, &plan.key).map_err(wrong)?;
+            index.add(&rows).and_then(|()| contents.add(part, first, &rows)).map_err(wrong)?;
+            first += rows.len() as u64;
         }
     }
     failpoint::hit("before_index");
     let index = index.put(store, &run_folder(run))?;
+    let contents = contents.put(store, &run_folder(run))?;
     let published = Published {
         run: run.to_owned(),
         run_seq: plan.run_seq,
@@ -239,11 +259,16 @@ fn publish(
         supersedes: plan.supersedes.clone(),
         key: plan.key.clone(),
         index,
+        contents,
         published_at: crate::clock::now(),
         caption_fingerprint: plan.caption_fingerprint.clone(),
         embedding_fingerprint: plan.embedding_fingerprint.clone(),
     };
     failpoint::hit("before_publish");
+    // Whoever took this process for dead has removed the run, and parts with it.
+    if store.modified(&plan_path(run))?.is_none() {
+        return Err(OutputError::Gone { run: run.to_owned() });
+    }
     let path = published_path(run);
     match store.put_new(&path, super::json(&published, &path)?)? {
         Put::Created => Ok(published),

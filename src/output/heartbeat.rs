@@ -16,6 +16,8 @@ use super::{OutputError, run_folder};
 const BEAT: Duration = Duration::from_secs(15);
 /// A heartbeat older than this is a dead worker's.
 const FRESH: chrono::TimeDelta = chrono::TimeDelta::seconds(60);
+/// The longest that one attempt to put a beat may take; with another attempt, still less than the time between beats.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 /// Put to ask the storage for the time.
 const CLOCK: &str = "_nightcap/clock";
 
@@ -26,6 +28,8 @@ pub struct Worker {
     pub host: String,
     /// The machine's current boot; None where the operating system does not tell.
     pub boot: Option<String>,
+    /// Within which process numbers mean something: containers of one machine may share everything else.
+    pub pid_namespace: Option<String>,
     /// Process number.
     pub pid: u32,
     /// When it started, in the kernel's clock ticks since boot.
@@ -37,18 +41,21 @@ impl Worker {
     #[must_use]
     pub fn this() -> Self {
         let pid = std::process::id();
-        Self { host: host(), boot: boot(), pid, started: started(pid) }
+        Self { host: host(), boot: boot(), pid_namespace: pid_namespace(), pid, started: started(pid) }
     }
 
     /// Whether this worker is certainly gone: of this machine's current boot, and no longer among its processes.
     fn is_gone(&self) -> bool {
-        let here = self.host == host() && self.boot.is_some() && self.boot == boot();
+        let here = self.host == host()
+            && (self.boot.is_some() && self.boot == boot())
+            && (self.pid_namespace.is_some() && self.pid_namespace == pid_namespace());
         here && self.started.is_some() && started(self.pid) != self.started
     }
 
     fn path(&self, run: &str) -> String {
         let name: String = self.host.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
-        format!("{}/heartbeat-{name}-{}", run_folder(run), self.pid)
+        let started = self.started.unwrap_or(0);
+        format!("{}/heartbeat-{name}-{}-{started}", run_folder(run), self.pid)
     }
 }
 
@@ -90,7 +97,8 @@ impl Heartbeat {
     ///
     /// # Errors
     /// [`OutputError::Store`] when the first one cannot be put.
-    pub fn start(store: OutputStore, run: &str) -> Result<Self, OutputError> {
+    pub fn start(store: &OutputStore, run: &str) -> Result<Self, OutputError> {
+        let store = store.for_heartbeats()?;
         let worker = Worker::this();
         let path = worker.path(run);
         let record = super::json(&worker, &path)?;
@@ -126,6 +134,10 @@ fn host() -> String {
 
 fn boot() -> Option<String> {
     Some(std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?.trim().to_owned())
+}
+
+fn pid_namespace() -> Option<String> {
+    Some(std::fs::read_link("/proc/self/ns/pid").ok()?.display().to_string())
 }
 
 /// The start time of a process, the 22nd field of its `stat`; the second one, a name in brackets, may hold anything.

@@ -228,6 +228,7 @@ pub struct PartRows {
     caption_fingerprint: Option<StringArray>,
     embedding_fingerprint: Option<StringArray>,
     run_seq: arrow::array::Int64Array,
+    content_hash: Option<StringArray>,
 }
 
 impl PartRows {
@@ -242,6 +243,7 @@ impl PartRows {
             "caption_fingerprint",
             "embedding_fingerprint",
             "run_seq",
+            "content_hash",
         ]
     }
 
@@ -265,6 +267,7 @@ impl PartRows {
             caption_fingerprint: optional("caption_fingerprint")?,
             embedding_fingerprint: optional("embedding_fingerprint")?,
             run_seq: run_seq.ok_or("no integer column `run_seq`")?.clone(),
+            content_hash: optional("content_hash")?,
         })
     }
 
@@ -286,7 +289,7 @@ impl PartRows {
     /// When it is none, in words.
     pub fn signature(&self, index: usize) -> Result<Signature, String> {
         let text = self.signature.value(index);
-        text.parse().map_err(|_| format!("expected 24 hex digits in `content_signature`, found {text:?}"))
+        text.parse().map_err(|_| format!("expected 32 hex digits in `content_signature`, found {text:?}"))
     }
 
     /// Whose row `index` is.
@@ -339,6 +342,12 @@ impl PartRows {
     pub fn fingerprints(&self, index: usize) -> Fingerprints {
         let at = |column: &Option<StringArray>| column.as_ref().map(|column| column.value(index).to_owned());
         Fingerprints { caption: at(&self.caption_fingerprint), embedding: at(&self.embedding_fingerprint) }
+    }
+
+    /// The `content_hash` of row `index`; None: its image was not read, or the run has no images.
+    #[must_use]
+    pub fn content_hash(&self, index: usize) -> Option<&str> {
+        self.content_hash.as_ref().filter(|hashes| hashes.is_valid(index)).map(|hashes| hashes.value(index))
     }
 
     /// The `run_seq` of row `index`.

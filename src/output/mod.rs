@@ -9,6 +9,7 @@
 //! _nightcap/runs/<run id>/signatures-<hash>   content signatures of the selected rows
 //! _nightcap/runs/<run id>/heartbeat-<worker>  somebody is at work
 //! _nightcap/runs/<run id>/index-<hash>        keys, signatures and outcomes, for the next night
+//! _nightcap/runs/<run id>/contents-<hash>     which row has the results for an image and a text
 //! _nightcap/published/<run id>.json           written last, by finalize
 //! ```
 //!
@@ -17,12 +18,14 @@
 
 pub mod check;
 pub mod compact;
+mod contents;
 pub mod discard;
 pub mod finalize;
 pub mod heartbeat;
 pub mod index;
 pub mod part;
 pub mod part_reader;
+pub mod reuse;
 mod rewrite;
 pub mod status;
 pub mod store;
@@ -123,7 +126,7 @@ pub enum OutputError {
     },
     /// Somebody is at work on the run.
     #[error(
-        "process {pid} on {host} is at work on run {run}\nhint: wait until it has ended, or stop it; if it was killed, its run counts as given up a minute later"
+        "process {pid} on {host} is at work on run {run}\nhint: wait until it has ended, or stop it; one that died without a word is taken for dead after a minute"
     )]
     Alive {
         /// The run id.
@@ -189,9 +192,9 @@ pub enum OutputError {
         /// What the part holds.
         found: String,
     },
-    /// A run that was published while this process worked on it.
+    /// A run that was published before all of its parts were made.
     #[error(
-        "run {run} was closed and published by another process\nhint: run the job again; what is left goes into a new run"
+        "run {run} was closed: it is published with the parts that it had by then\nhint: run the job again, without --run-id or with another; what is left goes into a new run"
     )]
     Closed {
         /// The run id.
@@ -204,6 +207,36 @@ pub enum OutputError {
     Gone {
         /// The run id.
         run: String,
+    },
+    /// A run from which an unfinished one copies rows is no longer there.
+    #[error(
+        "run {run} copies rows of run {from}, which is no longer in OUTPUT\nhint: `nightcap finalize OUTPUT --run-id {run} --partial` publishes its finished parts; without any, `nightcap discard`. The next run makes the other rows"
+    )]
+    SourceGone {
+        /// The unfinished run.
+        run: String,
+        /// The run that is gone.
+        from: String,
+    },
+    /// A compaction would remove rows that an unfinished run has yet to copy.
+    #[error(
+        "the unfinished run {run} copies rows of run {from}, which a compaction would remove; nothing was changed\nhint: run its job again to finish it, or `nightcap finalize OUTPUT --run-id {run} --partial`, or `nightcap discard`; then compact"
+    )]
+    SourceInUse {
+        /// The unfinished run.
+        run: String,
+        /// The run it copies from.
+        from: String,
+    },
+    /// The folder for temporary files takes no more.
+    #[error(
+        "cannot keep a temporary file in {folder}: {source}\nhint: `output.reuse_by_content` needs 24 bytes there for each row of OUTPUT; TMPDIR names another folder"
+    )]
+    Temporary {
+        /// The folder.
+        folder: PathBuf,
+        /// Why.
+        source: std::io::Error,
     },
     /// A part cannot be encoded as Parquet.
     #[error("cannot encode part {part}: {source}")]
@@ -264,6 +297,12 @@ pub fn part_path(run: &str, part: u64) -> String {
 #[must_use]
 pub fn run_folder(run: &str) -> String {
     format!("_nightcap/runs/{run}")
+}
+
+/// Path of a run's plan.
+#[must_use]
+pub fn plan_path(run: &str) -> String {
+    format!("{}/plan.json", run_folder(run))
 }
 
 /// Path of the record that publishes a run.

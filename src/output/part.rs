@@ -19,6 +19,7 @@ use parquet::file::properties::WriterProperties;
 use parquet::schema::types::ColumnPath;
 use serde::Serialize;
 
+use super::reuse::Copies;
 use super::{Counts, OutputError};
 use crate::engine::{Caption, RowOutput};
 use crate::job::VectorType;
@@ -50,11 +51,12 @@ pub struct OutputColumns {
 }
 
 impl OutputColumns {
-    /// Whether anything is written that the vision, text and fusion graphs decide: vectors, or how well image and text match.
+    /// Whether anything is written that embeddings decide: vectors, or scores made from them.
     #[must_use]
-    pub fn has_vectors(&self) -> bool {
+    pub fn has_embedding_columns(&self) -> bool {
         let widths = [self.image_embedding, self.text_embedding, self.fused_embedding];
-        self.image_text_match || widths.iter().any(Option::is_some)
+        let scores = [self.image_text_similarity, self.image_text_match, self.caption && self.caption_similarity];
+        scores.contains(&true) || widths.iter().any(Option::is_some)
     }
 }
 
@@ -109,25 +111,51 @@ impl PartEncoder {
         &self.stamp.plan_digest
     }
 
-    /// The Parquet bytes of part `part`; `carried` holds the same rows as `results`, in order.
+    /// The columns that a row has in common with one it is a copy of, besides those by which that one was found.
+    #[must_use]
+    pub fn copied_columns(&self) -> Vec<&str> {
+        let carried = self.schema.fields().len() - fields(&self.columns).len();
+        let names = self.schema.fields().iter().skip(carried).map(|field| field.name().as_str());
+        names.filter(|name| !OWN.contains(name)).collect()
+    }
+
+    /// The Parquet bytes of part `part`; `carried` holds the same rows as `results`, in order, and `copies` what some of them
+    /// are copies of; `halved` says how often a batch was halved because memory ran out.
     ///
     /// # Errors
     /// [`OutputError::Encode`].
-    pub fn encode(&self, part: u64, carried: &[RecordBatch], results: &[RowResult]) -> Result<Vec<u8>, OutputError> {
-        self.write(part, carried, results).map_err(|source| OutputError::Encode { part, source })
-    }
-
-    fn write(&self, part: u64, carried: &[RecordBatch], results: &[RowResult]) -> Result<Vec<u8>, ParquetError> {
+    pub(crate) fn encode(
+        &self,
+        part: u64,
+        carried: &[RecordBatch],
+        results: &[RowResult],
+        copies: Option<&Copies>,
+        halved: u32,
+    ) -> Result<Vec<u8>, OutputError> {
         let (run, plan_digest) = (&self.stamp.run, &self.stamp.plan_digest);
-        encode_batch(&self.batch(carried, results)?, &PartFooter { run, plan_digest, part, counts: &count(results) })
+        let footer = PartFooter { run, plan_digest, part, counts: &count(results), halved };
+        let bytes = self.batch(carried, results, copies).and_then(|batch| encode_batch(&batch, &footer));
+        bytes.map_err(|source| OutputError::Encode { part, source })
     }
 
-    fn batch(&self, carried: &[RecordBatch], results: &[RowResult]) -> Result<RecordBatch, ParquetError> {
+    fn batch(
+        &self,
+        carried: &[RecordBatch],
+        results: &[RowResult],
+        copies: Option<&Copies>,
+    ) -> Result<RecordBatch, ParquetError> {
         let carried_count = self.schema.fields().len() - fields(&self.columns).len();
         let carried_schema = Arc::new(self.schema.project(&(0..carried_count).collect::<Vec<_>>())?);
         let carried = arrow::compute::concat_batches(&carried_schema, carried)?;
         let mut arrays = carried.columns().to_vec();
         arrays.extend(self.arrays(results)?);
+        if let Some(copies) = copies {
+            let copied = self.copied_columns();
+            let ours = self.schema.fields().iter().zip(&mut arrays).skip(carried_count);
+            for (field, array) in ours.filter(|(field, _)| copied.contains(&field.name().as_str())) {
+                *array = copies.over(field.name(), array.clone())?;
+            }
+        }
         Ok(RecordBatch::try_new(self.schema.clone(), arrays)?)
     }
 
@@ -199,6 +227,8 @@ pub(super) struct PartFooter<'a> {
     pub(super) plan_digest: &'a str,
     pub(super) part: u64,
     pub(super) counts: &'a Counts,
+    /// How often a batch was halved because memory ran out; its rows may differ in the last bits from those of whole batches.
+    pub(super) halved: u32,
 }
 
 /// The Parquet bytes of a part that holds the rows of `batch`.
@@ -210,16 +240,19 @@ pub(super) fn encode_batch(batch: &RecordBatch, footer: &PartFooter<'_>) -> Resu
 
 fn properties(schema: &Schema, footer: &PartFooter<'_>) -> WriterProperties {
     let value = |key: &str, value: String| KeyValue::new(format!("nightcap.{key}"), value);
-    let footer = vec![
+    let mut entries = vec![
         value("run", footer.run.to_owned()),
         value("plan", footer.plan_digest.to_owned()),
         value("part", footer.part.to_string()),
         value("counts", serde_json::to_string(footer.counts).unwrap_or_default()),
     ];
+    if footer.halved > 0 {
+        entries.push(value("halved_batches", footer.halved.to_string()));
+    }
     let mut properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::default()))
         .set_created_by(format!("nightcap {}", env!("CARGO_PKG_VERSION")))
-        .set_key_value_metadata(Some(footer));
+        .set_key_value_metadata(Some(entries));
     for field in schema.fields() {
         if let DataType::FixedSizeList(element, _) = field.data_type() {
             // Vectors are noise to a compressor and to a dictionary: both only cost the readers time.
@@ -231,6 +264,19 @@ fn properties(schema: &Schema, footer: &PartFooter<'_>) -> WriterProperties {
     }
     properties.build()
 }
+
+/// Columns in which a row that is a copy speaks for itself.
+const OWN: [&str; 9] = [
+    "status",
+    "error_stage",
+    "error_kind",
+    "error_message",
+    "content_hash",
+    "content_signature",
+    "caption_fingerprint",
+    "embedding_fingerprint",
+    "run_seq",
+];
 
 /// Picks one vector out of a row's output.
 type Vector = fn(&RowOutput) -> Option<&Vec<f32>>;
@@ -284,7 +330,7 @@ fn fields(columns: &OutputColumns) -> Vec<Field> {
     add(columns.image, "content_hash", DataType::Utf8, true);
     add(true, "content_signature", DataType::Utf8, false);
     add(columns.caption, "caption_fingerprint", DataType::Utf8, false);
-    add(columns.has_vectors(), "embedding_fingerprint", DataType::Utf8, false);
+    add(columns.has_embedding_columns(), "embedding_fingerprint", DataType::Utf8, false);
     add(true, "run_seq", DataType::Int64, false);
     fields
 }

@@ -55,7 +55,7 @@ fn keep_rows(
     let rows = PartRows::new(batch, key)?;
     let keeps = |index: usize| {
         let key = rows.key(index, rows.signature(index)?);
-        Ok::<_, String>(winners.keeps(source, key, rows.run_seq(index), rows.state(index)))
+        Ok::<_, String>(winners.keeps(source, key, rows.run_seq(index)))
     };
     let mask = (0..rows.len()).map(keeps).collect::<Result<Vec<bool>, _>>()?;
     let batch = RecordBatch::try_new(schema.clone(), batch.columns().to_vec());
@@ -116,7 +116,7 @@ impl<'a> PartWriter<'a> {
         let (batch, rest) =
             (waiting.slice(0, rows as usize), waiting.slice(rows as usize, (self.rows - rows) as usize));
         let counts = PartRows::new(&batch, &self.plan.key).map_err(|found| wrong_part(&path, &found))?.count();
-        let footer = PartFooter { run: &self.plan.run, plan_digest: &self.digest, part, counts: &counts };
+        let footer = PartFooter { run: &self.plan.run, plan_digest: &self.digest, part, counts: &counts, halved: 0 };
         let bytes = encode_batch(&batch, &footer).map_err(encode)?;
         if self.store.put_new(&path, bytes)? == Put::Exists {
             let found = part_summary(self.store, &path)?.plan_digest;

@@ -1,6 +1,6 @@
 //! Reads and conditional writes under OUTPUT, through `object_store`.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,8 +37,7 @@ pub struct OutputStore {
     runtime: tokio::runtime::Runtime,
     /// Drives the connections.
     storage: Arc<Storage>,
-    /// The folder, where OUTPUT is one on this machine's disks.
-    local: Option<PathBuf>,
+    location: Location,
 }
 
 impl OutputStore {
@@ -82,8 +81,7 @@ impl OutputStore {
                 (Arc::new(store), Arc::new(PrefixStore::new(puts, prefix)))
             }
         };
-        let local = location.local().map(Path::to_owned);
-        Ok(Self { store, puts, runtime, storage: storage.clone(), local })
+        Ok(Self { store, puts, runtime, storage: storage.clone(), location: location.clone() })
     }
 
     /// Opens an OUTPUT given as an argument, a path or URI; the environment says how it is reached.
@@ -99,6 +97,14 @@ impl OutputStore {
             None => Location::Local(std::path::absolute(output).map_err(folder)?),
         };
         Self::open(&location, &Arc::new(Storage::from_environment()))
+    }
+
+    /// The same OUTPUT for heartbeats: requests that take long are given up, because a late beat is as good as none.
+    ///
+    /// # Errors
+    /// As [`OutputStore::open`].
+    pub fn for_heartbeats(&self) -> Result<Self, OutputError> {
+        Self::open(&self.location, &Arc::new(self.storage.hasty(super::heartbeat::PATIENCE)))
     }
 
     /// Puts `bytes` at `path` unless something is there: in one step, never half.
@@ -153,7 +159,7 @@ impl OutputStore {
     /// # Errors
     /// [`OutputError::Folder`].
     pub fn sweep(&self, folder: &str) -> Result<(), OutputError> {
-        let Some(root) = &self.local else { return Ok(()) };
+        let Some(root) = self.location.local() else { return Ok(()) };
         let path = root.join(folder);
         let failed = |source| OutputError::Folder { path: path.clone(), source };
         let entries = match std::fs::read_dir(&path) {
@@ -219,13 +225,24 @@ impl OutputStore {
     /// # Errors
     /// [`OutputError::Store`], also when it is not there.
     pub fn tail(&self, path: &str, length: u64) -> Result<(Bytes, u64), OutputError> {
-        let options = GetOptions { range: Some(GetRange::Suffix(length)), ..GetOptions::default() };
-        let get = async {
-            let result = self.store.get_opts(&ObjectPath::from(path), options).await?;
+        let location = ObjectPath::from(path);
+        let get = async |range| {
+            let options = GetOptions { range: Some(range), ..GetOptions::default() };
+            let result = self.store.get_opts(&location, options).await?;
             let size = result.meta.size;
             Ok((result.bytes().await?, size))
         };
-        self.runtime.block_on(get).map_err(|source| store_error("read", path, source))
+        let tail = async {
+            match get(GetRange::Suffix(length)).await {
+                // Azure knows only where a range begins.
+                Err(object_store::Error::NotSupported { .. }) => {
+                    let size = self.store.head(&location).await?.size;
+                    get(GetRange::Offset(size.saturating_sub(length))).await
+                }
+                outcome => outcome,
+            }
+        };
+        self.runtime.block_on(tail).map_err(|source| store_error("read", path, source))
     }
 
     /// The JSON record at `path`, or None.

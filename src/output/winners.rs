@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashSet};
 
 use super::finalize::Published;
-use super::index::{Fingerprints, IndexEntry, IndexReader, RowState};
+use super::index::{Fingerprints, IndexEntry, IndexReader};
 use super::store::OutputStore;
 use super::{OutputError, run_folder};
 use crate::signature::KeyHash;
@@ -28,8 +28,6 @@ pub(super) struct Winners {
     pub(super) replaced: u64,
     /// Rows whose key is not among those to keep.
     pub(super) deleted: u64,
-    /// Rows that failed in a way that may pass, of keys that have no other rows.
-    pub(super) transient: u64,
     /// What the rows that stay were made with.
     pub(super) fingerprints: HashSet<Fingerprints>,
 }
@@ -49,15 +47,11 @@ impl Winners {
                 winners.deleted += rows.len() as u64;
                 continue;
             }
-            let lasting = rows.iter().filter(|(_, row)| row.state != RowState::Transient);
-            let Some((source, best)) = lasting.max_by_key(|(source, row)| (row.run_seq, *source)).copied() else {
-                winners.transient += rows.len() as u64;
-                continue;
-            };
+            let newest = rows.iter().max_by_key(|(source, row)| (row.run_seq, *source));
+            let Some((source, best)) = newest.copied() else { continue };
             let winner = Winner { key, run_seq: best.run_seq, source: source as u32 };
             // More than one only for rows without a key, whose content is equal.
-            let kept =
-                rows.iter().filter(|(source, row)| winner.is(*source as u32, row.run_seq, row.state)).count() as u64;
+            let kept = rows.iter().filter(|(source, row)| winner.is(*source as u32, row.run_seq)).count() as u64;
             winners.kept += kept;
             winners.replaced += rows.len() as u64 - kept;
             winners.rows.push(winner);
@@ -71,19 +65,19 @@ impl Winners {
 
     /// Whether every row stays.
     pub(super) fn keep_all(&self) -> bool {
-        self.replaced + self.deleted + self.transient == 0
+        self.replaced + self.deleted == 0
     }
 
     /// Whether this row of the `source`th run stays.
-    pub(super) fn keeps(&self, source: u32, key: KeyHash, run_seq: i64, state: RowState) -> bool {
+    pub(super) fn keeps(&self, source: u32, key: KeyHash, run_seq: i64) -> bool {
         let found = self.rows.binary_search_by_key(&key, |winner| winner.key);
-        found.is_ok_and(|at| self.rows[at].is(source, run_seq, state))
+        found.is_ok_and(|at| self.rows[at].is(source, run_seq))
     }
 }
 
 impl Winner {
-    fn is(&self, source: u32, run_seq: i64, state: RowState) -> bool {
-        self.source == source && self.run_seq == run_seq && state != RowState::Transient
+    fn is(&self, source: u32, run_seq: i64) -> bool {
+        self.source == source && self.run_seq == run_seq
     }
 }
 

@@ -14,6 +14,9 @@ use super::row::IngestedRow;
 use super::{FinishedPart, Stages};
 use crate::engine::{EncodedImage, Models, ModelsInput, RowOutput};
 use crate::error::Error;
+use crate::failpoint;
+use crate::onnx::{OnnxError, OnnxErrorKind};
+use crate::output::reuse::Place;
 use crate::preprocess::Preprocessed;
 use crate::progress::Progress;
 use crate::results::RowResult;
@@ -31,6 +34,7 @@ pub(super) fn run(
 ) -> Result<(), Error> {
     let meter = &stages.metrics.model;
     let mut part = OpenPart::default();
+    let mut most = stages.plan.batch_size;
     while let Some(item) = meter.waiting_for_input(|| input.blocking_recv()) {
         if stages.stop.requested() {
             return Ok(());
@@ -39,20 +43,21 @@ pub(super) fn run(
             IngestItem::Row(row) => {
                 part.add(*row, models.draws_by_key(), stages.progress);
                 if part.pending.len() >= stages.plan.batch_size {
-                    meter.busy(|| part.compute(&mut models, stages.progress))?;
+                    meter.busy(|| part.compute(&mut models, &mut most, stages.progress))?;
                 }
             }
             IngestItem::PartEnd { part: number, carried } => {
-                meter.busy(|| part.compute(&mut models, stages.progress))?;
+                meter.busy(|| part.compute(&mut models, &mut most, stages.progress))?;
                 tracing::debug!(
                     part = number,
                     rows = part.rows.len(),
                     encoded_images = part.encoded_images,
                     "computed"
                 );
+                let halved = part.halved;
                 let results = std::mem::take(&mut part).finish(stages.progress);
                 meter.add_bytes(results.iter().map(RowResult::bytes).sum());
-                let finished = FinishedPart { part: number, carried, results };
+                let finished = FinishedPart { part: number, carried, results, halved };
                 // Closed when writing has failed, which says why itself.
                 if meter.waiting_for_output(|| out.send(finished)).is_err() {
                     return Ok(());
@@ -79,10 +84,13 @@ struct OpenPart {
     features: HashMap<blake3::Hash, EncodedImage>,
     feature_bytes: usize,
     encoded_images: usize,
+    /// How often a batch was halved because memory ran out.
+    halved: u32,
 }
 
 /// What is known of a row before the model has seen it.
 struct Facts {
+    copy: Option<Place>,
     image_size: Option<(u32, u32)>,
     content_hash: Option<blake3::Hash>,
     content_signature: Signature,
@@ -106,7 +114,7 @@ struct Pending {
 
 impl OpenPart {
     fn add(&mut self, row: IngestedRow, by_key: bool, progress: &Progress) {
-        let IngestedRow { key, text, prompt, image, image_size, content_hash, content_signature, room } = row;
+        let IngestedRow { key, text, prompt, image, copy, image_size, content_hash, content_signature, room } = row;
         // Given back here, not after the batch: a batch must be able to fill up however small the budget is.
         drop(room);
         let index = self.rows.len();
@@ -114,6 +122,10 @@ impl OpenPart {
             Err(error) => {
                 progress.row(true);
                 Outcome::Known(Err(error))
+            }
+            Ok(_) if copy.is_some() => {
+                progress.row(false);
+                Outcome::Known(Ok(RowOutput::default()))
             }
             Ok(pixels) => match self.first.entry((content_hash, text.clone(), prompt.clone(), by_key.then_some(key))) {
                 Entry::Occupied(first) => Outcome::SameAs(*first.get()),
@@ -124,14 +136,39 @@ impl OpenPart {
                 }
             },
         };
-        self.rows.push(Facts { image_size, content_hash, content_signature });
+        self.rows.push(Facts { copy, image_size, content_hash, content_signature });
         self.outcomes.push(outcome);
     }
 
-    /// Runs the pending rows through the model.
-    fn compute(&mut self, models: &mut Models, progress: &Progress) -> Result<(), Error> {
-        if self.pending.is_empty() {
-            return Ok(());
+    /// Runs the pending rows through the model, at most `most` at once; that is halved when memory runs out, for good.
+    fn compute(&mut self, models: &mut Models, most: &mut usize, progress: &Progress) -> Result<(), Error> {
+        while !self.pending.is_empty() {
+            let later = self.pending.split_off(self.pending.len().min(*most));
+            let tried = self.compute_pending(models, progress);
+            let rows = self.pending.len();
+            self.pending.extend(later);
+            match tried {
+                Err(Error::Onnx(error)) if error.kind == OnnxErrorKind::OutOfMemory && rows > 1 => {
+                    *most = rows.div_ceil(2);
+                    self.halved += 1;
+                    tracing::warn!(
+                        rows,
+                        now = *most,
+                        "memory ran out; batches are halved from here on: {}",
+                        error.what
+                    );
+                }
+                tried => tried?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs the pending rows through the model at once. They are pending still if that fails.
+    fn compute_pending(&mut self, models: &mut Models, progress: &Progress) -> Result<(), Error> {
+        if failpoint::runs_out_of_memory(self.pending.len()) {
+            let what = "out of memory, by a switch for tests";
+            return Err(OnnxError::new(OnnxErrorKind::OutOfMemory, "the model", what).into());
         }
         let fresh = self.encode_images(models)?;
         self.encoded_images += fresh.len();
@@ -194,8 +231,8 @@ impl OpenPart {
                     Err(RowError::new(Stage::Generate, ErrorKind::NonFiniteOutput, message))
                 }
             };
-            let Facts { image_size, content_hash, content_signature } = facts;
-            results.push(RowResult { outcome, image_size, content_hash, content_signature });
+            let Facts { copy, image_size, content_hash, content_signature } = facts;
+            results.push(RowResult { outcome, copy, image_size, content_hash, content_signature });
         }
         results
     }

@@ -45,7 +45,8 @@ pub(super) fn run(stages: &Stages<'_>, input: Receiver<ReadItem>, out: &Sender<I
         let items = stream::unfold(input, |mut input| async { input.recv().await.map(|item| (item, input)) });
         let units = items.flat_map(|item| stream::iter(units(item, &mut budget)));
         let mut rows = std::pin::pin!(units.map(|unit| ingest(stages, &workers, unit)).buffered(CONCURRENT_ROWS));
-        while let Some((item, image)) = rows.next().await {
+        while let Some(outcome) = rows.next().await {
+            let (item, image) = outcome?;
             watch.see(&item, image).await?;
             // A closed channel means that the model has failed, which says why itself.
             if stages.stop.requested() || out.send(item).await.is_err() {
@@ -75,18 +76,22 @@ fn units(item: ReadItem, budget: &mut Budget) -> Vec<Unit> {
 }
 
 /// What becomes of a unit, and of a row where its image was looked for.
-async fn ingest(stages: &Stages<'_>, workers: &rayon::ThreadPool, unit: Unit) -> (IngestItem, Option<Sought>) {
+async fn ingest(
+    stages: &Stages<'_>,
+    workers: &rayon::ThreadPool,
+    unit: Unit,
+) -> Result<(IngestItem, Option<Sought>), Error> {
     match unit {
-        Unit::PartEnd { part, carried } => (IngestItem::PartEnd { part, carried }, None),
+        Unit::PartEnd { part, carried } => Ok((IngestItem::PartEnd { part, carried }, None)),
         Unit::Row { batch, index, mut turn } => {
-            let row = ingest_row(stages, workers, &batch, index, &mut turn).await;
+            let row = ingest_row(stages, workers, &batch, index, &mut turn).await?;
             turn.end().await;
             let failed = matches!(&row.image, Err(error) if error.stage == Stage::Fetch);
             let sought = failed.then(|| batch.row(index)).and_then(|row| match row.image {
                 ImageSource::Uri(uri) => Some(Sought { uri, base: row.base }),
                 _ => None,
             });
-            (IngestItem::Row(Box::new(row)), sought)
+            Ok((IngestItem::Row(Box::new(row)), sought))
         }
     }
 }

@@ -30,6 +30,7 @@ use crate::job::Job;
 use crate::manifest::Manifest;
 use crate::metrics::Metrics;
 use crate::output::part::PartEncoder;
+use crate::output::reuse::Reuse;
 use crate::output::store::OutputStore;
 use crate::plan::{Plan, Selection};
 use crate::preprocess::Preprocessor;
@@ -69,6 +70,8 @@ pub struct Stages<'a> {
     pub processor: Option<Arc<Preprocessor>>,
     /// Encodes parts.
     pub encoder: &'a PartEncoder,
+    /// Earlier results that may be copied; None: every row is computed.
+    pub reuse: Option<Arc<Reuse>>,
     /// Takes parts.
     pub store: &'a OutputStore,
     /// Counters of every stage.
@@ -84,6 +87,8 @@ struct FinishedPart {
     part: u64,
     carried: Vec<RecordBatch>,
     results: Vec<RowResult>,
+    /// How often a batch was halved because memory ran out.
+    halved: u32,
 }
 
 /// Makes `parts` of the plan. On return every one of them is in OUTPUT, unless a stop was requested.

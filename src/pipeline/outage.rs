@@ -10,6 +10,7 @@ use super::Stages;
 use super::ingest::IngestItem;
 use crate::error::Error;
 use crate::fetch::Roots;
+use crate::manifest::filter;
 use crate::manifest::reader::{ManifestReader, Projection};
 use crate::manifest::row::ImageSource;
 use crate::row_error::{ErrorKind, Stage};
@@ -31,11 +32,13 @@ pub(super) struct OutageWatch<'a> {
     kind: ErrorKind,
     /// Found when they are first asked.
     roots: Option<Roots>,
+    /// Whether this run's log says already that some images cannot be read.
+    told: bool,
 }
 
 impl<'a> OutageWatch<'a> {
     pub(super) const fn new(stages: &'a Stages<'a>) -> Self {
-        Self { stages, failures: Vec::new(), streak: 0, kind: ErrorKind::Io, roots: None }
+        Self { stages, failures: Vec::new(), streak: 0, kind: ErrorKind::Io, roots: None, told: false }
     }
 
     /// Takes the next row, or the end of a part, into account; `image`: where a failed row's image was looked for.
@@ -85,17 +88,24 @@ impl<'a> OutageWatch<'a> {
         if let Some(why) = self.stages.fetcher.outage(roots, images).await {
             return Err(Error::Outage { failures, kind, why });
         }
-        tracing::warn!(failures, kind, "images could not be read, but their storage answers");
+        if self.told {
+            tracing::debug!(failures, kind, "images could not be read, but their storage answers");
+        } else {
+            tracing::warn!(kind, "some images cannot be read, but their storage answers: they become failed rows");
+            self.told = true;
+        }
         self.failures.clear();
         self.streak = 0;
         Ok(())
     }
 }
 
-/// The roots of every image of the run, not of this attempt: what one attempt sees may be a folder that is rightly gone.
+/// The roots of every image that the job is about, not of this run: what one night takes may lie in a folder that is rightly
+/// gone.
 fn roots(stages: &Stages<'_>) -> Result<Roots, Error> {
     let mut roots = Roots::default();
-    for batch in ManifestReader::new(stages.manifest, stages.selection.0.clone(), Projection::Rows) {
+    let rows = filter::select(stages.manifest, stages.job.input.predicate.as_deref())?;
+    for batch in ManifestReader::new(stages.manifest, rows, Projection::Places) {
         let batch = batch?;
         for row in (0..batch.len()).map(|index| batch.row(index)) {
             if let ImageSource::Uri(uri) = &row.image {

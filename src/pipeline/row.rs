@@ -9,8 +9,10 @@ use tokio::sync::oneshot;
 
 use super::Stages;
 use super::budget::{Room, Turn};
+use crate::error::Error;
 use crate::fetch::Body;
 use crate::manifest::row::{ImageSource, RowBatch};
+use crate::output::reuse::Place;
 use crate::preprocess::{DecodeLimits, Preprocessed, Preprocessor, decode};
 use crate::row_error::{ErrorKind, RowError, Stage};
 use crate::signature::{KeyHash, Seen, Signature};
@@ -24,8 +26,10 @@ pub(super) struct IngestedRow {
     pub(super) text: Option<String>,
     /// What its caption goes on from, where that differs from row to row.
     pub(super) prompt: Option<String>,
-    /// The pixels; None in a text-only job.
+    /// The pixels; None in a text-only job and in a copy.
     pub(super) image: Result<Option<Preprocessed>, RowError>,
+    /// Where the results are, if they are to be copied.
+    pub(super) copy: Option<Place>,
     /// Width and height after rotation, once decoded.
     pub(super) image_size: Option<(u32, u32)>,
     /// BLAKE3 of the image bytes, once fetched.
@@ -46,35 +50,46 @@ struct Fetched {
 struct Prepared {
     hash: blake3::Hash,
     size: Option<(u32, u32)>,
-    pixels: Result<Preprocessed, RowError>,
+    pixels: Result<Option<Preprocessed>, RowError>,
+    copy: std::io::Result<Option<Place>>,
 }
 
 /// Row `index` of `batch`, as far as it comes without the model.
+///
+/// # Errors
+/// When earlier results cannot be looked up.
 pub(super) async fn ingest_row(
     stages: &Stages<'_>,
     workers: &rayon::ThreadPool,
     batch: &RowBatch,
     index: usize,
     turn: &mut Turn,
-) -> IngestedRow {
+) -> Result<IngestedRow, Error> {
     let row = batch.row(index);
     let planned = batch.signatures[index];
     // Planning leaves images inside the manifest unread when it has nothing to compare them with.
     let signature = |hash: Option<blake3::Hash>| {
-        let hash = || hash.or_else(|| batch.image_hash(index));
-        let unread = planned.is_unread().then(hash).flatten();
-        unread.map_or(planned, |hash| Signature::new(row.text_hash(), Seen::bytes(&hash)))
+        let seen = match &row.image {
+            ImageSource::Inline(_) => hash.or_else(|| batch.image_hash(index)).as_ref().map(Seen::bytes),
+            ImageSource::Null => Some(Seen::NOTHING),
+            _ => None,
+        };
+        let seen = seen.filter(|_| planned.is_unread());
+        seen.map_or(planned, |seen| Signature::new(row.text_hash(), seen))
     };
     let key = KeyHash::new(row.key.as_deref().unwrap_or_default()).0 as u64;
-    let unread = |image| IngestedRow {
-        key,
-        content_signature: signature(None),
-        text: row.text.clone(),
-        prompt: None,
-        image,
-        image_size: None,
-        content_hash: None,
-        room: None,
+    let unread = |image| {
+        Ok(IngestedRow {
+            key,
+            content_signature: signature(None),
+            text: row.text.clone(),
+            prompt: None,
+            image,
+            copy: None,
+            image_size: None,
+            content_hash: None,
+            room: None,
+        })
     };
     let fetched = match (&row.image, &row.key) {
         (_, None) => return unread(Err(null("key"))),
@@ -93,17 +108,18 @@ pub(super) async fn ingest_row(
         Err(error) => return unread(Err(error)),
     };
     stages.metrics.fetch.add_bytes(bytes.len());
-    let prepared = prepare(stages, workers, bytes).await;
-    IngestedRow {
+    let prepared = prepare(stages, workers, bytes, planned).await;
+    Ok(IngestedRow {
         key,
         content_signature: signature(Some(prepared.hash)),
         text: row.text.clone(),
         prompt: row.prompt.and_then(Result::ok),
-        image: prepared.pixels.map(Some),
+        image: prepared.pixels,
+        copy: prepared.copy.map_err(|source| Error::System { action: "look up earlier results", source })?,
         image_size: prepared.size,
         content_hash: Some(prepared.hash),
         room: Some(room),
-    }
+    })
 }
 
 fn null(column: &str) -> RowError {
@@ -138,16 +154,17 @@ async fn take_room(stages: &Stages<'_>, turn: &mut Turn, encoded_bytes: usize) -
     stages.metrics.fetch.waiting_for_output_async(turn.take(encoded_bytes.saturating_add(pixel_bytes))).await
 }
 
-async fn prepare(stages: &Stages<'_>, workers: &rayon::ThreadPool, bytes: Bytes) -> Prepared {
+async fn prepare(stages: &Stages<'_>, workers: &rayon::ThreadPool, bytes: Bytes, signature: Signature) -> Prepared {
     let (done, prepared) = oneshot::channel();
-    let (processor, metrics) = (stages.processor.clone(), stages.metrics.clone());
+    let (processor, metrics, reuse) = (stages.processor.clone(), stages.metrics.clone(), stages.reuse.clone());
     let limits = DecodeLimits { max_image_pixels: stages.job.limits.max_image_pixels };
     workers.spawn(move || {
         let prepared = metrics.preprocess.busy(|| {
-            let work = AssertUnwindSafe(|| prepare_now(processor.as_deref(), limits, &bytes));
+            let find = |hash: &blake3::Hash| reuse.as_ref().map_or(Ok(None), |reuse| reuse.find(hash, signature));
+            let work = AssertUnwindSafe(|| prepare_now(processor.as_deref(), limits, &bytes, find));
             catch_unwind(work).unwrap_or_else(|_| crashed(&bytes))
         });
-        if let Ok(pixels) = &prepared.pixels {
+        if let Ok(Some(pixels)) = &prepared.pixels {
             metrics.preprocess.add_bytes(pixels.bytes());
         }
         // Nobody waits for the answer when the run was stopped.
@@ -160,15 +177,24 @@ async fn prepare(stages: &Stages<'_>, workers: &rayon::ThreadPool, bytes: Bytes)
 fn crashed(bytes: &[u8]) -> Prepared {
     let message = "the decoder crashed on this image; please report it, with the image if you may".to_owned();
     let error = RowError::new(Stage::Preprocess, ErrorKind::CorruptImage, message);
-    Prepared { hash: blake3::hash(bytes), size: None, pixels: Err(error) }
+    Prepared { hash: blake3::hash(bytes), size: None, pixels: Err(error), copy: Ok(None) }
 }
 
-fn prepare_now(processor: Option<&Preprocessor>, limits: DecodeLimits, bytes: &[u8]) -> Prepared {
+fn prepare_now(
+    processor: Option<&Preprocessor>,
+    limits: DecodeLimits,
+    bytes: &[u8],
+    find: impl FnOnce(&blake3::Hash) -> std::io::Result<Option<Place>>,
+) -> Prepared {
     let hash = blake3::hash(bytes);
+    let copy = find(&hash);
+    if !matches!(copy, Ok(None)) {
+        return Prepared { hash, size: None, pixels: Ok(None), copy };
+    }
     let decoded = decode(bytes, limits);
     let size = decoded.as_ref().ok().map(|image| (image.width, image.height));
     let no_processor =
         || RowError::new(Stage::Preprocess, ErrorKind::UnsupportedFormat, "the model takes no images".to_owned());
     let pixels = decoded.and_then(|image| Ok(processor.ok_or_else(no_processor)?.process(&image)));
-    Prepared { hash, size, pixels }
+    Prepared { hash, size, pixels: pixels.map(Some), copy }
 }

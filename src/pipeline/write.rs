@@ -1,13 +1,15 @@
 //! The write stage: finished parts become Parquet objects in OUTPUT, each by one conditional put.
 
+use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 
 use super::{FinishedPart, Stages};
 use crate::error::Error;
 use crate::failpoint;
-use crate::output::finalize::part_summary;
+use crate::output::finalize::{Published, part_summary};
+use crate::output::reuse::Reuse;
 use crate::output::store::Put;
-use crate::output::{OutputError, part_path, published_path, run_folder};
+use crate::output::{OutputError, part_path, plan_path, published_path};
 
 pub(super) fn run(stages: &Stages<'_>, input: &Receiver<FinishedPart>) -> Result<(), Error> {
     let meter = &stages.metrics.write;
@@ -17,22 +19,39 @@ pub(super) fn run(stages: &Stages<'_>, input: &Receiver<FinishedPart>) -> Result
     Ok(())
 }
 
-fn write(stages: &Stages<'_>, finished: &FinishedPart) -> Result<(), Error> {
-    let path = part_path(&stages.plan.run, finished.part);
-    let bytes = stages.encoder.encode(finished.part, &finished.carried, &finished.results)?;
-    let size = bytes.len();
+/// Whether `part` would count.
+fn check_open(stages: &Stages<'_>, part: u64) -> Result<(), Error> {
+    let run = &stages.plan.run;
     // What is put into a published run would be read as part of it.
-    if stages.store.modified(&published_path(&stages.plan.run))?.is_some() {
-        return Err(OutputError::Closed { run: stages.plan.run.clone() }.into());
+    let published = stages.store.record::<Published>(&published_path(run))?;
+    if published.is_some_and(|published| !published.part_numbers().contains(&part)) {
+        return Err(OutputError::Closed { run: run.clone() }.into());
     }
     // A folder that was removed would come back with this part alone in it.
-    let plan = format!("{}/plan.json", run_folder(&stages.plan.run));
-    if stages.store.modified(&plan)?.is_none() {
-        return Err(OutputError::Gone { run: stages.plan.run.clone() }.into());
+    if stages.store.modified(&plan_path(run))?.is_none() {
+        return Err(OutputError::Gone { run: run.clone() }.into());
     }
+    Ok(())
+}
+
+fn write(stages: &Stages<'_>, finished: &FinishedPart) -> Result<(), Error> {
+    let path = part_path(&stages.plan.run, finished.part);
+    let (encoder, results) = (stages.encoder, &finished.results);
+    let fetch = |reuse: &Arc<Reuse>| reuse.fetch(stages.store, &encoder.copied_columns(), results);
+    let copies = stages.reuse.as_ref().map(fetch).transpose()?;
+    let bytes = encoder.encode(finished.part, &finished.carried, results, copies.as_ref(), finished.halved)?;
+    let size = bytes.len();
+    check_open(stages, finished.part)?;
     failpoint::hit("before_part");
     match stages.store.put_new(&path, bytes)? {
-        Put::Created => tracing::debug!(path, bytes = size, "part written"),
+        Put::Created => {
+            // This process may have slept, or its put have hung, for so long that it was taken for dead meanwhile.
+            if let Err(error) = check_open(stages, finished.part) {
+                stages.store.delete(&path)?;
+                return Err(error);
+            }
+            tracing::debug!(path, bytes = size, "part written");
+        }
         Put::Exists => {
             let (found, expected) = (part_summary(stages.store, &path)?.plan_digest, stages.encoder.plan_digest());
             if found != expected {
@@ -42,6 +61,7 @@ fn write(stages: &Stages<'_>, finished: &FinishedPart) -> Result<(), Error> {
         }
     }
     failpoint::hit("after_part");
+    stages.metrics.add_copied_rows(copies.map_or(0, |copies| copies.rows));
     stages.metrics.write.add_bytes(size);
     Ok(())
 }

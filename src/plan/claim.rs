@@ -12,10 +12,10 @@ use crate::error::Error;
 use crate::failpoint;
 use crate::job::FailureLimits;
 use crate::manifest::Manifest;
-use crate::output::discard::discard;
-use crate::output::finalize::{finalize_partial, load_plan, superseded};
+use crate::output::discard::{discard, refuse_alive};
+use crate::output::finalize::{finalize_partial, load_plan, published_runs, superseded};
 use crate::output::store::{OutputStore, Put};
-use crate::output::{OutputError, heartbeat, json, published_path, run_folder};
+use crate::output::{OutputError, json, plan_path, published_path, run_folder};
 
 /// What a new plan would hold, except for what OUTPUT decides.
 pub struct Draft<'a> {
@@ -25,12 +25,16 @@ pub struct Draft<'a> {
     pub manifest: &'a Manifest,
     /// Decides which rows are in; called only when a new plan is made.
     pub decide: &'a dyn Fn(&OutputStore) -> Result<Decision, Error>,
+    /// Whether a run is planned even when it has no rows: its shards, and whoever finalizes it, must agree that there are none.
+    pub even_empty: bool,
+    /// Whether results may be copied from published runs.
+    pub reuse: bool,
     /// See [`Plan::key`].
     pub key: &'a str,
     /// See [`Plan::part_rows`].
     pub part_rows: u64,
-    /// See [`Plan::batch_size`].
-    pub batch_size: usize,
+    /// Gives [`Plan::batch_size`] for so many rows; called only when a new plan is made.
+    pub batch_size: &'a dyn Fn(u64) -> Result<usize, Error>,
     /// See [`Plan::failures`].
     pub failures: FailureLimits,
     /// See [`Plan::caption_fingerprint`].
@@ -52,7 +56,7 @@ pub struct Claimed {
 }
 
 /// The run named `run`, or without a name the newest unfinished run of this very job, or a new one; None when a new one would
-/// have no rows.
+/// have no rows and [`Draft::even_empty`] does not ask for it.
 ///
 /// Without a name, unfinished runs that cannot be gone on with are closed first: their finished parts are published.
 ///
@@ -155,10 +159,11 @@ pub struct Unfinished {
 /// Looks at every run that has a plan and is not published. Compactions are left to the next compaction.
 ///
 /// # Errors
-/// [`PlanError::Alive`] when somebody is at work on one of them, and when a record of OUTPUT cannot be read.
+/// [`OutputError::Alive`] when somebody is at work on one of them, and when a record of OUTPUT cannot be read.
 pub fn unfinished(store: &OutputStore, draft: &Draft<'_>) -> Result<Unfinished, Error> {
     let mut found = Unfinished { goes_on: None, stale: Vec::new() };
     let superseded = superseded(store)?;
+    let counting: BTreeSet<String> = published_runs(store)?.into_iter().map(|run| run.run).collect();
     for run in store.folders("_nightcap/runs")? {
         if superseded.contains(&run) || store.get(&published_path(&run))?.is_some() {
             continue;
@@ -172,10 +177,12 @@ pub fn unfinished(store: &OutputStore, draft: &Draft<'_>) -> Result<Unfinished, 
         if !plan.supersedes.is_empty() {
             continue;
         }
-        if let Some(worker) = heartbeat::alive(store, &run)? {
-            return Err(PlanError::Alive { run, worker }.into());
-        }
-        let same = plan.identity == draft.identity && changed_file(&plan, draft.manifest).is_none();
+        refuse_alive(store, &run)?;
+        // One without rows has nothing to go on with, and something may be new by now.
+        let same = plan.rows > 0
+            && plan.identity == draft.identity
+            && changed_file(&plan, draft.manifest).is_none()
+            && plan.reuses.iter().all(|run| counting.contains(run));
         let newer = found.goes_on.as_ref().is_none_or(|best| best.run_seq < plan.run_seq);
         let stale = if same && newer { found.goes_on.replace(plan).map(|plan| plan.run) } else { Some(run) };
         found.stale.extend(stale);
@@ -216,7 +223,7 @@ fn resume(store: &OutputStore, draft: &Draft<'_>, plan: Plan) -> Result<Claimed,
 fn create(store: &OutputStore, draft: &Draft<'_>, run: &str, named: bool) -> Result<Option<Claimed>, Error> {
     // First what can be refused, then the first put.
     let decision = (draft.decide)(store)?;
-    if decision.selection.rows() == 0 {
+    if decision.selection.rows() == 0 && !draft.even_empty {
         return Ok(None);
     }
     store.put_new(SCHEMA, json(&describe(draft.schema), SCHEMA)?)?;
@@ -225,7 +232,7 @@ fn create(store: &OutputStore, draft: &Draft<'_>, run: &str, named: bool) -> Res
     let mut run = run.to_owned();
     loop {
         let plan = write_records(store, draft, &decision, &run)?;
-        let path = format!("{}/plan.json", run_folder(&run));
+        let path = plan_path(&run);
         let bytes = json(&plan, &path)?;
         failpoint::hit("before_plan");
         if store.put_new(&path, bytes.clone())? == Put::Created {
@@ -267,6 +274,7 @@ fn write_records(store: &OutputStore, draft: &Draft<'_>, decision: &Decision, ru
         identity: draft.identity.clone(),
         key: draft.key.to_owned(),
         considered: decision.considered.clone(),
+        reuses: if draft.reuse { decision.considered.clone() } else { Vec::new() },
         reasons: decision.reasons.clone(),
         signatures,
         supersedes: Vec::new(),
@@ -274,7 +282,7 @@ fn write_records(store: &OutputStore, draft: &Draft<'_>, decision: &Decision, ru
         rows,
         part_rows: draft.part_rows,
         parts: rows.div_ceil(draft.part_rows),
-        batch_size: draft.batch_size,
+        batch_size: (draft.batch_size)(rows)?,
         failures: draft.failures,
         caption_fingerprint: draft.caption_fingerprint.clone(),
         embedding_fingerprint: draft.embedding_fingerprint.clone(),
@@ -299,6 +307,10 @@ pub(crate) fn claim_run_seq(store: &OutputStore, run: &str) -> Result<i64, Error
     loop {
         let path = claim_path(next);
         if store.put_new(&path, json(&SeqClaim { run: run.to_owned() }, &path)?)? == Put::Created {
+            return Ok(next);
+        }
+        // Another worker of this run may have been faster.
+        if store.record::<SeqClaim>(&path)?.is_some_and(|claim| claim.run == run) {
             return Ok(next);
         }
         next += 1;

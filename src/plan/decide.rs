@@ -4,8 +4,9 @@ use roaring::RoaringBitmap;
 
 use super::Selection;
 use super::delta::{Reason, Reasons, Tonight, compare};
-use super::scan::{Scan, refuse_duplicates};
+use super::scan::{Scan, Sources, refuse_duplicates};
 use crate::error::Error;
+use crate::failpoint;
 use crate::job::{Job, OnDuplicateKey};
 use crate::manifest::{Manifest, filter};
 use crate::output::finalize::published_runs;
@@ -24,6 +25,8 @@ pub struct Decision {
     pub reasons: Reasons,
     /// The published runs that were compared with.
     pub considered: Vec<String>,
+    /// Rows whose images lie where nothing can be listed, so that a change is told by their URI alone.
+    pub unlisted: u64,
 }
 
 /// Compares the manifest with what OUTPUT (None: there is none yet) has published.
@@ -39,17 +42,28 @@ pub fn decide(
     limit: Option<u64>,
 ) -> Result<Decision, Error> {
     let selection = Selection(filter::select(manifest, job.input.predicate.as_deref())?);
-    let published = store.map(published_runs).transpose()?.unwrap_or_default();
+    let mut published = store.map(published_runs).transpose()?.unwrap_or_default();
     // Images inside the manifest are hashed only when there is something to compare them with.
-    let scan = Scan::read(manifest, &selection, !published.is_empty(), storage)?;
+    let sources = Sources { storage, roots: &job.limits.roots, inline: !published.is_empty() };
+    let scan = Scan::read(manifest, &selection, sources)?;
     let duplicates = scan.duplicates();
     if !duplicates.is_empty() && job.input.on_duplicate_key == OnDuplicateKey::Error {
         return Err(refuse_duplicates(manifest, &selection, &duplicates));
     }
-    let mut reasons = match store {
-        Some(store) => compare(store, &published, &scan, tonight)?,
-        None => vec![Reason::New; scan.keys.len()],
-    };
+    let mut reasons = vec![Reason::New; scan.keys.len()];
+    if let Some(store) = store {
+        loop {
+            failpoint::hit("before_compare");
+            let compared = compare(store, &published, &scan, tonight);
+            // A compaction removes the runs that it takes over, also while they are read here.
+            let now = published_runs(store)?;
+            if compared.is_ok() || now == published {
+                reasons = compared?;
+                break;
+            }
+            published = now;
+        }
+    }
     for ordinal in &duplicates {
         reasons[ordinal as usize] = Reason::Duplicate;
     }
@@ -60,6 +74,7 @@ pub fn decide(
         selection: selection.at(&taken),
         signatures: taken.iter().map(|ordinal| scan.signatures[ordinal as usize]).collect(),
         reasons: Reasons::count(&reasons),
+        unlisted: scan.unlisted,
         considered: published.into_iter().map(|run| run.run).collect(),
     })
 }

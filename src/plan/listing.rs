@@ -2,7 +2,9 @@
 //! an image.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
 use futures::TryStreamExt;
@@ -10,11 +12,14 @@ use object_store::ObjectMeta;
 use object_store::path::Path as ObjectPath;
 
 use super::PlanError;
+use crate::row_error::ErrorKind;
 use crate::signature::{Seen, Version};
-use crate::storage::{Location, Storage, explain};
+use crate::storage::{Failure, Location, Storage, explain};
 
 /// Folders that are listed one by one; more are listed from the folders above them.
 const MOST_FOLDERS: usize = 256;
+/// Objects in folders below the one that is wanted that are passed over before they are left out by the store.
+const MOST_DEEPER: usize = 10_000;
 
 /// The folders to list.
 #[derive(Debug, Default)]
@@ -73,75 +78,148 @@ impl Listing {
         }
     }
 
-    /// Lists.
+    /// Lists, and keeps what is at the places of `wanted` (see [`Seen::place`]). Where `roots` are given, nothing is listed that
+    /// lies outside of them.
+    ///
+    /// A folder that cannot be had is no reason not to plan: its images are taken for missing, and reading them says why.
     ///
     /// # Errors
-    /// [`PlanError::Listing`] when a folder is there and cannot be listed, or a store does not answer.
-    pub(super) fn read(self, storage: &Storage) -> Result<Listed, PlanError> {
-        let mut versions = Vec::new();
-        for folder in &self.folders {
+    /// [`PlanError::Listing`] when a store or disk does not answer, or when none of the folders may be listed.
+    pub(super) fn read(self, mut wanted: Vec<u64>, storage: &Storage, roots: &[Location]) -> Result<Listed, PlanError> {
+        wanted.sort_unstable();
+        wanted.dedup();
+        let mut found = Found { wanted: Arc::new(wanted), versions: Vec::new() };
+        let folders: Vec<&Location> = self.folders.iter().filter(|folder| may_hold(folder, roots)).collect();
+        let (mut forbidden, mut first) = (0, None);
+        for folder in &folders {
             let listed = match folder {
-                Location::Local(path) => list_disk(path, self.folded, &mut versions).map_err(|error| error.to_string()),
-                _ => list_store(storage, folder, self.folded, &mut versions).map_err(|error| explain(&error)),
+                Location::Local(path) => list_disk(path, self.folded, &mut Vec::new(), &mut found),
+                _ => list_store(storage, folder, self.folded, &mut found),
             };
-            listed.map_err(|message| PlanError::Listing { folder: folder.clone(), message })?;
+            let Err(failure) = listed else { continue };
+            let refused = || PlanError::Listing { folder: (*folder).clone(), message: failure.what.clone() };
+            if failure.is_outage {
+                return Err(refused());
+            }
+            forbidden += usize::from(failure.is_forbidden);
+            first.get_or_insert_with(refused);
+            tracing::debug!(%folder, why = failure.what, "cannot be listed");
         }
-        versions.sort_unstable_by_key(|(place, _)| *place);
-        Ok(Listed { versions })
+        if let Some(PlanError::Listing { folder, message }) = first {
+            if forbidden == folders.len() {
+                return Err(PlanError::Listing { folder, message });
+            }
+            let why = message.lines().next().unwrap_or_default();
+            tracing::warn!(example = %folder, why, "folders that the manifest names cannot be listed; their images count as missing");
+        }
+        found.versions.sort_unstable_by_key(|(place, _)| *place);
+        Ok(Listed { versions: found.versions })
     }
 }
 
-fn list_disk(folder: &Path, below: bool, versions: &mut Vec<(u64, Version)>) -> std::io::Result<()> {
-    let mut folders: Vec<PathBuf> = vec![folder.to_owned()];
-    while let Some(folder) = folders.pop() {
-        let entries = match std::fs::read_dir(&folder) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                tracing::warn!(folder = %folder.display(), "a folder that the manifest names is not there");
-                continue;
+/// Whether images in `folder`, or below it, may be read.
+fn may_hold(folder: &Location, roots: &[Location]) -> bool {
+    // On disk, links count as what they lead to.
+    let real = |place: &Location| match place {
+        Location::Local(path) => Location::Local(path.canonicalize().unwrap_or_else(|_| path.clone())),
+        other => other.clone(),
+    };
+    let folder = real(folder);
+    roots.is_empty() || roots.iter().map(real).any(|root| folder.lies_in(&root) || root.lies_in(&folder))
+}
+
+/// What was found at the places that are wanted.
+struct Found {
+    /// Sorted.
+    wanted: Arc<Vec<u64>>,
+    versions: Vec<(u64, Version)>,
+}
+
+/// Why a folder was not listed.
+struct NotListed {
+    what: String,
+    is_forbidden: bool,
+    /// It may be there, and nobody knows what is in it.
+    is_outage: bool,
+}
+
+impl From<std::io::Error> for NotListed {
+    fn from(error: std::io::Error) -> Self {
+        use std::io::ErrorKind::{InvalidFilename, InvalidInput, NotADirectory, NotFound, PermissionDenied};
+        let is_forbidden = error.kind() == PermissionDenied;
+        let is_nowhere = matches!(error.kind(), NotFound | NotADirectory | InvalidFilename | InvalidInput)
+            || error.raw_os_error() == Some(libc::ELOOP);
+        Self { what: error.to_string(), is_forbidden, is_outage: !is_forbidden && !is_nowhere }
+    }
+}
+
+impl From<object_store::Error> for NotListed {
+    fn from(error: object_store::Error) -> Self {
+        let kind = Failure::of(&error).kind;
+        let is_forbidden = kind == ErrorKind::Forbidden;
+        let is_nowhere = matches!(kind, ErrorKind::NotFound | ErrorKind::InvalidUri);
+        Self { what: explain(&error), is_forbidden, is_outage: !is_forbidden && !is_nowhere }
+    }
+}
+
+/// `above`: device and inode of the folders that this one lies in, by which a link that leads back is known.
+fn list_disk(folder: &Path, below: bool, above: &mut Vec<(u64, u64)>, found: &mut Found) -> Result<(), NotListed> {
+    let metadata = std::fs::metadata(folder)?;
+    let identity = (metadata.dev(), metadata.ino());
+    if above.contains(&identity) {
+        return Ok(());
+    }
+    above.push(identity);
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        // Links are followed; what vanishes meanwhile, or leads nowhere, is missing.
+        let Ok(metadata) = std::fs::metadata(&path) else { continue };
+        if metadata.is_dir() {
+            // Nobody knows whether the manifest names anything in there.
+            match if below { list_disk(&path, below, above, found) } else { Ok(()) } {
+                Err(failure) if failure.is_outage => return Err(failure),
+                _ => continue,
             }
-            Err(error) => return Err(error),
-        };
-        for entry in entries {
-            let path = entry?.path();
-            // Links are followed; what vanishes meanwhile, or leads nowhere, is missing.
-            let Ok(metadata) = std::fs::metadata(&path) else { continue };
-            if metadata.is_dir() {
-                if below {
-                    folders.push(path);
-                }
-                continue;
-            }
+        }
+        let place = Seen::uri(&Location::Local(path).to_string()).place();
+        if found.wanted.binary_search(&place).is_ok() {
             let modified = metadata.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
             let stamp = modified.unwrap_or_default().as_nanos().to_string();
-            let place = Seen::uri(&Location::Local(path).to_string()).place();
-            versions.push((place, Version::new(metadata.len(), &stamp)));
+            found.versions.push((place, Version::new(metadata.len(), &stamp)));
         }
     }
+    above.pop();
     Ok(())
 }
 
-fn list_store(
-    storage: &Storage,
-    folder: &Location,
-    below: bool,
-    versions: &mut Vec<(u64, Version)>,
-) -> object_store::Result<()> {
+fn list_store(storage: &Storage, folder: &Location, below: bool, found: &mut Found) -> Result<(), NotListed> {
     let (store, prefix) = storage.open(folder)?;
-    let folder = folder.clone();
-    let version = move |meta: ObjectMeta| {
-        let stamp = meta.e_tag.unwrap_or_else(|| meta.last_modified.to_rfc3339());
-        let place = Seen::uri(&folder.with_key(meta.location.as_ref()).to_string()).place();
-        (place, Version::new(meta.size, &stamp))
-    };
-    let found: Vec<_> = storage.wait(async move {
-        if below {
-            store.list(Some(&prefix)).map_ok(version).try_collect().await
-        } else {
-            Ok(store.list_with_delimiter(Some(&prefix)).await?.objects.into_iter().map(version).collect())
+    let (folder, wanted) = (folder.clone(), found.wanted.clone());
+    let versions = storage.wait(async move {
+        let version = |meta: ObjectMeta| {
+            let place = Seen::uri(&folder.with_key(meta.location.as_ref()).to_string()).place();
+            wanted.binary_search(&place).ok()?;
+            let stamp = meta.e_tag.unwrap_or_else(|| meta.last_modified.to_rfc3339());
+            Some((place, Version::new(meta.size, &stamp)))
+        };
+        let (mut versions, mut deeper) = (Vec::new(), 0);
+        let mut objects = store.list(Some(&prefix));
+        while let Some(meta) = objects.try_next().await? {
+            let is_deeper = meta.location.prefix_match(&prefix).is_some_and(|parts| parts.count() > 1);
+            if below || !is_deeper {
+                versions.extend(version(meta));
+                continue;
+            }
+            deeper += 1;
+            if deeper > MOST_DEEPER {
+                // Whole trees lie below that nobody asked for. This leaves them out, at the price of holding the folder.
+                let direct = store.list_with_delimiter(Some(&prefix)).await?;
+                return Ok(direct.objects.into_iter().filter_map(version).collect());
+            }
         }
+        Ok(versions)
     })?;
-    versions.extend(found);
+    found.versions.extend(versions);
     Ok(())
 }
 

@@ -89,17 +89,6 @@ pub enum PlanError {
         /// Why.
         message: String,
     },
-    /// Somebody is at work on an unfinished run.
-    #[error(
-        "process {} on {} is at work on run {run} of this OUTPUT\nhint: wait for it, or stop it; a worker that died without a word is taken for dead after a minute",
-        worker.pid, worker.host
-    )]
-    Alive {
-        /// The run id.
-        run: String,
-        /// Who.
-        worker: crate::output::heartbeat::Worker,
-    },
 }
 
 /// One manifest file of a plan.
@@ -134,6 +123,9 @@ pub struct Plan {
     pub key: String,
     /// The published runs that were compared with the manifest.
     pub considered: Vec<String>,
+    /// The published runs whose results may be copied, oldest first; empty unless `output.reuse_by_content` asks for it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reuses: Vec<String>,
     /// Why rows are in.
     pub reasons: Reasons,
     /// Name of the record with the rows' signatures, [`Signature::BYTES`] each, in order.

@@ -10,10 +10,21 @@ use crate::manifest::Manifest;
 use crate::manifest::reader::{ManifestReader, Projection};
 use crate::manifest::row::{ImageSource, Row, RowBatch};
 use crate::signature::{KeyHash, Seen, Signature, TextHash};
-use crate::storage::Storage;
+use crate::storage::{Location, Storage};
 
 /// Duplicate keys that an error shows.
 const EXAMPLES: usize = 3;
+
+/// What planning reads besides the manifest.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sources<'a> {
+    /// Lists the images' folders.
+    pub(super) storage: &'a Storage,
+    /// The places that images may lie in; empty: anywhere.
+    pub(super) roots: &'a [Location],
+    /// Whether images inside the manifest are hashed.
+    pub(super) inline: bool,
+}
 
 /// Keys and signatures by ordinal: the number of a row among the scanned ones, in manifest order.
 pub(super) struct Scan {
@@ -23,6 +34,8 @@ pub(super) struct Scan {
     pub(super) signatures: Vec<Signature>,
     /// The ordinals, ordered by key, then by ordinal.
     pub(super) by_key: Vec<u32>,
+    /// Rows whose images lie where nothing can be listed, so that a change is told by their URI alone.
+    pub(super) unlisted: u64,
     /// Ordinals of rows whose key is null.
     keyless: RoaringBitmap,
 }
@@ -34,27 +47,28 @@ struct Content {
     seen: Option<Seen>,
     /// Whether `seen` is a place that can be listed.
     listable: bool,
+    /// Whether `seen` is a place that cannot.
+    unlisted: bool,
 }
 
 impl Scan {
-    /// Reads the columns that matter of every row of `selection`, and lists the places that they name. `inline`: hash
-    /// images inside the manifest, too.
+    /// Reads the columns that matter of every row of `selection`, and lists the places that they name.
     ///
     /// # Errors
     /// When the manifest or the places it names cannot be read.
-    pub(super) fn read(
-        manifest: &Manifest,
-        selection: &Selection,
-        inline: bool,
-        storage: &Storage,
-    ) -> Result<Self, Error> {
+    pub(super) fn read(manifest: &Manifest, selection: &Selection, sources: Sources<'_>) -> Result<Self, Error> {
         if u32::try_from(selection.rows()).is_err() {
             return Err(PlanError::TooManyRows { rows: selection.rows() }.into());
         }
         let rows = selection.rows() as usize;
         let (mut keys, mut contents) = (Vec::with_capacity(rows), Vec::with_capacity(rows));
         let (mut keyless, mut places) = (RoaringBitmap::new(), Listing::default());
-        let projection = if inline { Projection::PlanWithImages } else { Projection::Plan };
+        // A path must be listed, and only reading tells the rows that have one from those that have bytes.
+        let projection = if sources.inline || manifest.may_mix_paths_and_bytes() {
+            Projection::PlanWithImages
+        } else {
+            Projection::Plan
+        };
         for batch in ManifestReader::new(manifest, selection.0.clone(), projection) {
             let batch = batch?;
             for index in 0..batch.len() {
@@ -67,7 +81,9 @@ impl Scan {
                 contents.push(content(&batch, index, &row, &mut places));
             }
         }
-        let listed = places.read(storage)?;
+        let listable = contents.iter().filter(|row: &&Content| row.listable).filter_map(|row| row.seen);
+        let listed = places.read(listable.map(Seen::place).collect(), sources.storage, sources.roots)?;
+        let unlisted = contents.iter().filter(|row| row.unlisted).count() as u64;
         let signature = |row: Content| match row.seen {
             None => Signature::unread(row.text),
             Some(seen) if row.listable => Signature::new(row.text, seen.listed(listed.version(seen))),
@@ -79,7 +95,7 @@ impl Scan {
         }
         let mut by_key: Vec<u32> = (0..rows as u32).collect();
         by_key.par_sort_unstable_by_key(|&ordinal| (keys[ordinal as usize], ordinal));
-        Ok(Self { keys, signatures, by_key, keyless })
+        Ok(Self { keys, signatures, by_key, unlisted, keyless })
     }
 
     /// The ordinals of rows whose key an earlier row has. Rows without a key have no duplicates.
@@ -98,14 +114,14 @@ impl Scan {
 
 fn content(batch: &RowBatch, index: usize, row: &Row, places: &mut Listing) -> Content {
     let text = row.text_hash();
-    let plain = |seen| Content { text, seen, listable: false };
+    let plain = |seen| Content { text, seen, listable: false, unlisted: false };
     match (batch.seen(index), &row.image) {
         (Some(columns), _) => plain(Some(columns)),
         (None, ImageSource::Uri(uri)) => match row.base.resolve(uri) {
             Ok(location) if places.add(&location) => {
-                Content { text, seen: Some(Seen::uri(&location.to_string())), listable: true }
+                Content { listable: true, ..plain(Some(Seen::uri(&location.to_string()))) }
             }
-            _ => plain(Some(Seen::uri(uri))),
+            resolved => Content { unlisted: resolved.is_ok(), ..plain(Some(Seen::uri(uri))) },
         },
         (None, ImageSource::Inline(_)) => plain(batch.image_hash(index).as_ref().map(Seen::bytes)),
         (None, ImageSource::Unread) => plain(None),

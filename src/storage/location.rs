@@ -76,6 +76,24 @@ impl Location {
         }
     }
 
+    /// The pattern of locations that `text` is, seen from the folder `folder` of this machine: only what the user wrote is read as
+    /// a glob, not the folder.
+    ///
+    /// # Errors
+    /// As [`Location::resolve`].
+    pub fn pattern(folder: &Path, text: &str) -> Result<Self, NotALocation> {
+        let location = Self::Local(folder.to_owned()).resolve(text)?;
+        let Self::Local(path) = &location else { return Ok(location) };
+        let is_glob = !path.exists() && text.contains(['*', '?', '[']);
+        match (is_glob, path.strip_prefix(folder)) {
+            (true, Ok(below)) => {
+                let escaped = format!("{}/{}", glob::Pattern::escape(&folder.to_string_lossy()), below.display());
+                Ok(Self::Local(escaped.into()))
+            }
+            _ => Ok(location),
+        }
+    }
+
     /// The location that the relative or absolute path `text` names, seen from the folder `self`.
     fn below(&self, text: &str) -> Result<Self, NotALocation> {
         match self {

@@ -67,6 +67,11 @@ impl Storage {
         Self::new(&StorageSettings::default(), crate::job::Limits::RETRIES, crate::job::Limits::FETCH_TIMEOUT)
     }
 
+    /// The same storage for requests that must be answered soon or not at all: each may take `timeout`, and is tried twice.
+    pub(crate) fn hasty(&self, timeout: Duration) -> Self {
+        Self::new(&self.settings, 1, timeout / PART_PATIENCE)
+    }
+
     /// The store of `location`, which retries what may pass.
     ///
     /// # Errors

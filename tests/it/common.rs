@@ -1,8 +1,9 @@
 //! What the tests share: a folder with a manifest, a job file, and a way to run it and look at the output.
 
 use std::path::{Path, PathBuf};
-use std::process::Output;
+use std::process::{Child, Output, Stdio};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use arrow::array::{Array, ArrayRef, AsArray, FixedSizeListArray, Float32Array, StringArray};
 use arrow::compute::concat_batches;
@@ -20,12 +21,49 @@ pub fn repo(path: &str) -> PathBuf {
 /// The binary under test, with nothing inherited that would change what it does.
 pub fn nightcap() -> std::process::Command {
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_nightcap"));
-    for name in
-        ["SLURM_ARRAY_TASK_ID", "JOB_COMPLETION_INDEX", "AWS_BATCH_JOB_ARRAY_INDEX", "NIGHTCAP_LOG", "NIGHTCAP_KILL_AT"]
-    {
+    for name in [
+        "SLURM_ARRAY_TASK_ID",
+        "JOB_COMPLETION_INDEX",
+        "AWS_BATCH_JOB_ARRAY_INDEX",
+        "NIGHTCAP_LOG",
+        "NIGHTCAP_KILL_AT",
+        "NIGHTCAP_STOP_AT",
+    ] {
         command.env_remove(name);
     }
     command
+}
+
+/// Starts `command`, which stops itself at `point` as if its machine were suspended there, and waits until it has.
+pub fn stopped_at(command: &mut std::process::Command, point: &str) -> Child {
+    let child = command.env("NIGHTCAP_STOP_AT", point).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let started = Instant::now();
+    loop {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap();
+        match stat.rsplit_once(") ").unwrap().1.chars().next() {
+            Some('T') => return child,
+            Some('Z') => panic!("{point} was not reached: {:?}", child.wait_with_output().unwrap()),
+            _ => assert!(started.elapsed() < Duration::from_mins(1), "{point} is not reached"),
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Lets a stopped process go on to its end.
+pub fn go_on(child: Child) -> Output {
+    assert!(std::process::Command::new("kill").args(["-CONT", &child.id().to_string()]).status().unwrap().success());
+    child.wait_with_output().unwrap()
+}
+
+/// Makes the heartbeats of a run an hour old.
+pub fn age_heartbeats(workplace: &Workplace, output: &str, run: &str) {
+    let old = std::time::SystemTime::now() - Duration::from_hours(1);
+    for entry in std::fs::read_dir(workplace.path(output).join("_nightcap/runs").join(run)).unwrap() {
+        let path = entry.unwrap().path();
+        if path.file_name().unwrap().to_str().unwrap().starts_with("heartbeat-") {
+            std::fs::File::open(path).unwrap().set_modified(old).unwrap();
+        }
+    }
 }
 
 /// A small picture that differs with `seed`, as PNG bytes.

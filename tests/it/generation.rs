@@ -27,7 +27,7 @@ fn goldens() -> Value {
     serde_json::from_slice(&std::fs::read(repo("tests/goldens/generation.json")).unwrap()).unwrap()
 }
 
-fn fixture(model: &str) -> PathBuf {
+pub(crate) fn fixture(model: &str) -> PathBuf {
     repo("tests/fixtures/models").join(model)
 }
 
@@ -47,7 +47,7 @@ fn layout(model: &str, files: &[&str], beside: &str) -> TempDir {
     copy
 }
 
-fn strings(value: &Value) -> Vec<String> {
+pub(crate) fn strings(value: &Value) -> Vec<String> {
     value.as_array().unwrap().iter().map(|text| text.as_str().unwrap().to_owned()).collect()
 }
 
@@ -68,7 +68,7 @@ fn photographs(folder: &Path, goldens: &Value, model: &str) -> Vec<PixelValues> 
     photos.collect()
 }
 
-fn overrides(settings: &Value) -> GenerationOverrides {
+pub(crate) fn overrides(settings: &Value) -> GenerationOverrides {
     let number = |name: &str| settings[name].as_f64();
     let count = |name: &str| settings[name].as_u64().map(|count| count as usize);
     let early_stopping = match &settings["early_stopping"] {
@@ -114,7 +114,8 @@ fn captions(engine: &mut Engine, images: &[PixelValues], size: usize) -> Vec<Cap
         let features = engine.encode_images(&chunk.iter().collect::<Vec<_>>()).unwrap();
         let first = captions.len() as u64;
         let rows = features.into_iter().zip(first..);
-        let rows: Vec<_> = rows.map(|(image, key)| RowInput { image: Some(image), text: None, key }).collect();
+        let rows: Vec<_> =
+            rows.map(|(image, key)| RowInput { image: Some(image), key, ..RowInput::default() }).collect();
         captions.extend(engine.run(&rows).unwrap().into_iter().map(|row| row.unwrap().caption.unwrap()));
     }
     captions

@@ -126,3 +126,32 @@ fn too_many_failed_rows_exit_1_but_are_published() {
         nightcap().arg("finalize").arg(workplace.path("shards")).args(["--run-id", "shards"]).output().unwrap();
     assert_eq!(finalize.status.code(), Some(1), "finalize judges by the limits of the plan");
 }
+
+#[test]
+fn credentials_in_what_is_no_location_are_not_repeated() {
+    let workplace = Workplace::with_pictures(1, 10);
+    let images = [
+        "photos/0.png",
+        "ftp://me:secret@host/x.jpg",
+        "s3://me:secret@bucket/a.jpg",
+        "https://me:secret@",
+        "file://me:secret@host/a.jpg",
+        "me:secret@host:x.jpg",
+    ];
+    let columns = vec![
+        ("id", strings((0..images.len()).map(|row| Some(row.to_string())))),
+        ("image", strings(images.map(Some))),
+        ("title", strings(images.map(|_| None::<&str>))),
+    ];
+    write_parquet(&workplace.path("manifest.parquet"), columns, 10);
+    let mut command =
+        workplace.command("run", &["--set", "output.columns=[\"id\"]", "--set", "limits.min_failed_rows=100"]);
+    let run = command.env("NIGHTCAP_LOG", "trace").output().unwrap();
+    let log = String::from_utf8(run.stderr).unwrap();
+    assert!(run.status.success() && !log.contains("secret"), "{log}");
+    let rows = workplace.rows("out", None);
+    assert_eq!(rows.text("error_kind").iter().flatten().filter(|kind| *kind == "invalid_uri").count(), 4);
+    let messages = rows.text("error_message");
+    // A relative path is a path, and is named.
+    assert!(messages[..5].iter().flatten().all(|message| !message.contains("secret")), "{messages:?}");
+}

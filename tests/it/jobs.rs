@@ -21,7 +21,7 @@ fn every_job_file_parses() {
 fn overrides_take_toml_values_and_bare_strings() {
     let set = ["runtime.batch_size=3", "output.path=/elsewhere", "embedding.text=false", "input.where=\"a = 'b'\""];
     let job = Job::load(&repo("jobs/sample.toml"), &set.map(str::to_owned)).unwrap();
-    assert_eq!(job.runtime.batch_size, 3);
+    assert_eq!(job.runtime.batch_size, Some(3));
     assert_eq!(job.output.path.local(), Some(std::path::Path::new("/elsewhere")));
     assert_eq!(job.embedding.text, Some(false));
     assert_eq!(job.input.predicate.as_deref(), Some("a = 'b'"));

@@ -9,12 +9,15 @@
     reason = "a test fails by panicking, writes its own files and says on stderr what it skips"
 )]
 
+mod batches;
 mod check;
 #[allow(unreachable_pub, reason = "a module of a test binary")]
 mod common;
 mod compact;
 mod discard;
+mod disk;
 mod engine;
+mod families;
 mod faults;
 mod generation;
 mod inputs;
@@ -24,16 +27,21 @@ mod library;
 mod model_directory;
 mod nights;
 mod outage;
+mod planning;
 mod preprocess;
+mod prompts;
 #[allow(unreachable_pub, reason = "a module of a test binary")]
 mod proxy;
 mod readers;
 mod refusals;
+mod reuse;
 mod robustness;
 mod runs;
+mod s3_kills;
 #[allow(unreachable_pub, reason = "a module of a test binary")]
 mod seaweed;
 mod small_graphs;
 #[allow(unreachable_pub, reason = "a module of a test binary")]
 mod storage;
 mod surgery;
+mod workers;

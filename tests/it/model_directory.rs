@@ -93,7 +93,7 @@ fn inspect_reports_everything() {
       out  present.1.value  float32 [batch, 2, total, 12]  -> the state of the next step
 
     captions: yes
-    text of a row goes into caption and fused embedding: yes
+    text of a row is fused with its image: yes
     image embedding: 16
     text embedding: 16
     fused embedding: 16

@@ -117,3 +117,26 @@ fn an_endpoint_that_dies_in_mid_run() {
     let rows = workplace.rows("out", None);
     assert_eq!(rows.text("status").iter().filter(|status| status.as_deref() == Some("ok")).count(), ROWS as usize);
 }
+
+#[test]
+fn a_night_whose_only_new_row_names_a_folder_that_never_was() {
+    let workplace = Workplace::with_pictures(2, 10);
+    workplace.run_ok(&[]);
+    let images = ["photos/0.png", "photos/1.png", "new/2.png"];
+    let columns = vec![
+        ("id", strings([Some("row-0000"), Some("row-0001"), Some("row-0002")])),
+        ("image", strings(images.map(Some))),
+        ("title", strings([Some("a dog on the beach 0"), None, None])),
+    ];
+    write_parquet(&workplace.path("manifest.parquet"), columns, 10);
+    let run = workplace.run(&["--run-id", "second"]);
+    let log = String::from_utf8(run.stderr).unwrap();
+    assert_eq!(run.status.code(), Some(0), "{log}");
+    assert_eq!(log.matches("their storage answers").count(), 1, "{log}");
+    let rows = workplace.rows("out", Some("second"));
+    assert_eq!(
+        (rows.text("id"), rows.text("error_kind")),
+        (vec![Some("row-0002".to_owned())], vec![Some("not_found".to_owned())])
+    );
+    assert_eq!(workplace.run(&["--retry-failed"]).status.code(), Some(0), "also when it is all that is taken");
+}

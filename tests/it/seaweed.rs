@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -30,12 +31,13 @@ fn binary() -> PathBuf {
     python.parent().unwrap().join("weed")
 }
 
-/// Ports that are free now, below the ones that the system gives out by itself.
+/// Ports that are free now, below the ones that the system gives out by itself; never the same twice, since a server takes
+/// its time until it listens.
 fn free_ports<const N: usize>() -> [u16; N] {
+    static GIVEN: AtomicU16 = AtomicU16::new(0);
     let mut held = Vec::new();
-    let mut port = 12_000 + (std::process::id() % 9_000) as u16;
     while held.len() < N {
-        port += 1;
+        let port = 12_000 + (std::process::id() % 9_000) as u16 + GIVEN.fetch_add(1, Ordering::Relaxed);
         if let Ok(listener) = TcpListener::bind(("127.0.0.1", port)) {
             held.push(listener);
         }

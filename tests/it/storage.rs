@@ -1,6 +1,6 @@
 //! The same behaviour over local disk and S3: whole runs, resumes, two processes; and what is only of remote storage.
 
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Output};
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BinaryArray};
@@ -31,11 +31,11 @@ pub fn run_command(workplace: &Workplace, endpoint: &str, settings: &[String], a
     command
 }
 
-fn run(workplace: &Workplace, server: &Seaweed, settings: &[String], arguments: &[&str]) -> Output {
+pub fn run(workplace: &Workplace, server: &Seaweed, settings: &[String], arguments: &[&str]) -> Output {
     run_command(workplace, &server.endpoint(), settings, arguments).output().unwrap()
 }
 
-fn text(bytes: &[u8]) -> String {
+pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
@@ -137,77 +137,6 @@ fn a_manifest_on_s3_that_changes_while_it_is_read_is_noticed() {
 }
 
 #[test]
-fn killed_on_s3_at_fail_points_and_resumed() {
-    let (server, workplace) = (Seaweed::shared(), Workplace::with_pictures(12, 3));
-    let mut settings = on_s3(&workplace, server, "killed");
-    settings[1] = "output.path=s3://night/killed/undisturbed".to_owned();
-    assert_eq!(run(&workplace, server, &settings, &["--run-id", "night"]).status.code(), Some(0));
-    let expected = server.objects("killed/undisturbed/run=night");
-    assert_eq!(expected.len(), 4);
-    for (index, point) in
-        ["after_put:1", "before_plan:1", "after_put:4", "after_part:2", "before_publish:1", "after_put:9"]
-            .into_iter()
-            .enumerate()
-    {
-        settings[1] = format!("output.path=s3://night/killed/out-{index}");
-        let killed = run_command(&workplace, &server.endpoint(), &settings, &["--run-id", "night"])
-            .env("NIGHTCAP_KILL_AT", point)
-            .output()
-            .unwrap();
-        assert_eq!(killed.status.code(), None, "{point}: {}", text(&killed.stderr));
-        let resumed = run(&workplace, server, &settings, &["--run-id", "night"]);
-        assert_eq!(resumed.status.code(), Some(0), "{point}: {}", text(&resumed.stderr));
-        assert!(server.objects(&format!("killed/out-{index}/run=night")) == expected, "{point}: other parts");
-    }
-}
-
-#[test]
-fn killed_on_s3_at_random_moments() {
-    let (server, workplace) = (Seaweed::shared(), Workplace::with_pictures(40, 2));
-    let mut settings = on_s3(&workplace, server, "random");
-    settings[1] = "output.path=s3://night/random/undisturbed".to_owned();
-    let started = std::time::Instant::now();
-    assert_eq!(run(&workplace, server, &settings, &["--run-id", "night"]).status.code(), Some(0));
-    let whole_run = started.elapsed();
-    let expected = server.objects("random/undisturbed/run=night");
-    assert_eq!(expected.len(), 20);
-    let mut state = 20_261_124_u64;
-    // `make torture` asks for more.
-    let rounds = std::env::var("NIGHTCAP_TORTURE").map_or(1, |rounds| rounds.parse().unwrap());
-    for round in 0..rounds {
-        settings[1] = format!("output.path=s3://night/random/out-{round}");
-        for _ in 0..4 {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            let fraction = (state >> 40) as f64 / f64::from(1 << 24);
-            let mut command = run_command(&workplace, &server.endpoint(), &settings, &["--run-id", "night"]);
-            let mut child = command.stderr(Stdio::null()).spawn().unwrap();
-            std::thread::sleep(whole_run.mul_f64(fraction));
-            let _ = child.kill();
-            child.wait().unwrap();
-        }
-        let resumed = run(&workplace, server, &settings, &["--run-id", "night"]);
-        assert_eq!(resumed.status.code(), Some(0), "{}", text(&resumed.stderr));
-        assert!(server.objects(&format!("random/out-{round}/run=night")) == expected, "other parts in round {round}");
-    }
-}
-
-#[test]
-fn two_processes_on_one_run_on_s3() {
-    let (server, workplace) = (Seaweed::shared(), Workplace::with_pictures(24, 2));
-    let settings = on_s3(&workplace, server, "twice");
-    let start = || {
-        let mut command = run_command(&workplace, &server.endpoint(), &settings, &["--run-id", "night"]);
-        command.stderr(Stdio::piped()).spawn().unwrap()
-    };
-    for child in [start(), start()] {
-        let outcome = child.wait_with_output().unwrap();
-        assert_eq!(outcome.status.code(), Some(0), "{}", text(&outcome.stderr));
-    }
-    assert_eq!(server.objects("twice/out/run=night").len(), 12);
-    assert_eq!(server.objects("twice/out/_nightcap/published").len(), 1);
-}
-
-#[test]
 fn credentials_are_never_shown() {
     let (server, workplace) = (Seaweed::shared(), Workplace::with_pictures(6, 3));
     let settings = on_s3(&workplace, server, "secrets");
@@ -294,6 +223,11 @@ fn a_model_on_s3_is_fetched_once() {
         assert!(workplace.parts(output, "local") == workplace.parts("local", "local"), "another model");
     }
     assert_eq!(notices, [true, false]);
+    let mut inspect = nightcap();
+    let inspect = with_s3(inspect.args(["model", "inspect", "s3://night/model"]), &server.endpoint());
+    let inspect = inspect.env("XDG_CACHE_HOME", workplace.path("cache")).output().unwrap();
+    let said = text(&inspect.stdout);
+    assert!(inspect.status.success() && said.contains("decoder"), "{said}{}", text(&inspect.stderr));
     assert_eq!(std::fs::read_dir(workplace.path("cache/nightcap/models")).unwrap().count(), 1, "nothing half-fetched");
 }
 

@@ -27,8 +27,10 @@ def tokenizer():
     bpe.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(words, behavior="removed", invert=True),
                                                  pre_tokenizers.ByteLevel(add_prefix_space=False)])
     bpe.decoder = decoders.ByteLevel()
-    bpe.train_from_iterator(embedders.TEXTS, trainers.BpeTrainer(vocab_size=120, end_of_word_suffix="</w>",
-                                                                 show_progress=False))
+    trainer = trainers.BpeTrainer(vocab_size=600, end_of_word_suffix="</w>", show_progress=False,
+                                  initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
+    every_end = [chr(code) for code in range(ord("!"), 0x180)]  # a vocabulary must know each byte as the end of a word too
+    bpe.train_from_iterator(embedders.TEXTS + every_end, trainer)
     bpe.add_special_tokens([START, END])  # behind all others: CLIP's pooling takes the greatest token
     start, end = bpe.token_to_id(START), bpe.token_to_id(END)
     bpe.post_processor = processors.RobertaProcessing(sep=(END, end), cls=(START, start), add_prefix_space=False,

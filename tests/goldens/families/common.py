@@ -89,7 +89,9 @@ def export_by_job(family, model, processor, folder):
     with tempfile.TemporaryDirectory() as work:
         model.save_pretrained(work)
         processor.save_pretrained(work)
-        subprocess.run([sys.executable, ROOT / f"jobs/export/{family}.py", work, folder], check=True)
+        # optimum's order of a merged decoder's weights is that of a set.
+        subprocess.run([sys.executable, ROOT / f"jobs/export/{family}.py", work, folder], check=True,
+                       env=os.environ | {"PYTHONHASHSEED": "0"})
         return type(model).from_pretrained(work).eval()
 
 
@@ -137,6 +139,14 @@ def report(name, rows, margins):
         raise SystemExit(f"error: every row of {name} ends by {ends[0]}\nhint: another emphasis of the end token")
     if name == "greedy" and min(margins) < MARGIN:
         raise SystemExit(f"error: two tokens are only {min(margins):.1e} apart\nhint: another seed")
+
+
+def apart(kind, embeddings):
+    """Ends the script where two of the embeddings [N, E] of length one are too alike for a test to tell them apart."""
+    alike = (embeddings @ embeddings.T - 2 * torch.eye(len(embeddings))).max().item()
+    print(f"  cosine of two different {kind} at most {alike:.3f}")
+    if alike > 0.99:
+        raise SystemExit(f"error: two {kind} have a cosine of {alike}\nhint: another seed")
 
 
 def rounded(value):

@@ -11,8 +11,8 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pro
 from transformers import (CLIPImageProcessor, CLIPVisionConfig, GenerationConfig, LlamaConfig, LlamaTokenizerFast, LlavaConfig,
                           LlavaForConditionalGeneration, LlavaProcessor)
 
-import chat
 import common
+import prompted
 
 SIDE, PATCH, WIDTH = 32, 8, 32
 TEMPLATE = (
@@ -28,7 +28,7 @@ TEMPLATE = (
 def tokenizer():
     """Llama's tokenizer: SentencePiece BPE without pre-tokenizer, unknown characters as bytes, `<s>` in front."""
     letters = [chr(letter) for letter in range(ord("a"), ord("z") + 1)]
-    syllables = [a + b for a in "bcdfgklmprst" for b in "aeiou"]
+    syllables = common.SYLLABLES
     words = (["<unk>", "<s>", "</s>"] + [f"<0x{byte:02X}>" for byte in range(256)] + ["▁"] + letters
              + [letter.upper() for letter in letters] + list(".,:!?") + syllables + ["▁" + each for each in syllables])
     merges = [(each[0], each[1]) for each in syllables] + [("▁", each) for each in syllables]
@@ -69,13 +69,10 @@ def main():
         CLIPImageProcessor(size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE}), fast, patch_size=PATCH,
         vision_feature_select_strategy="default", num_additional_image_tokens=1, chat_template=TEMPLATE)
     llava = common.export_by_job("llava", model(fast), processor, common.MODELS / "llava")
-    pictures = common.photos()
-    given = [chat.inputs(processor, picture, chat.PROMPT) for picture in pictures]
-    states = [llava.get_image_features(row.pixel_values)[0] for row in given]
-    common.write("llava", {
-        "pixels": common.probes([row.pixel_values[0] for row in given]),
-        "states": {"output": "image_features"} | common.probes(states),
-        "prefix_tokens": [row.input_ids[0].tolist() for row in given], "cases": chat.cases(llava, processor, pictures)})
+    given, golden = prompted.chat_golden(llava, processor)
+    states = [llava.get_image_features(each.pixel_values)[0] for each in given]
+    common.write("llava", {"pixels": common.probes([each.pixel_values[0] for each in given]),
+                           "states": {"output": "image_features"} | common.probes(states)} | golden)
 
 
 if __name__ == "__main__":

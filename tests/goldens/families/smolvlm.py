@@ -12,8 +12,8 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import (GenerationConfig, GPT2TokenizerFast, SmolVLMConfig, SmolVLMForConditionalGeneration,
                           SmolVLMImageProcessor, SmolVLMProcessor, SmolVLMVideoProcessor)
 
-import chat
 import common
+import prompted
 
 TILE, PATCH, SCALE, WIDTH = 32, 8, 2, 32
 # Five times a tile and a little more: the photographs get grids of 4 x 6, 5 x 6 and 6 x 6 tiles.
@@ -30,7 +30,7 @@ TEMPLATE = (
 def tokenizer():
     """SmolLM's tokenizer: byte-level BPE with single digits, nothing in front of a text, special tokens for the tiles."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    syllables = [a + b for a in "bcdfgklmprst" for b in "aeiou"]
+    syllables = common.SYLLABLES
     text = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
     image = (["<fake_token_around_image>", "<image>", "<end_of_utterance>", "<global-img>"]
              + [f"<row_{row}_col_{column}>" for row in range(1, 7) for column in range(1, 7)])
@@ -74,20 +74,17 @@ def main():
     images = SmolVLMImageProcessor(size={"longest_edge": LONGEST}, max_image_size={"longest_edge": TILE})
     processor = SmolVLMProcessor(images, fast, SmolVLMVideoProcessor(), image_seq_len=FEATURES, chat_template=TEMPLATE)
     smolvlm = common.export_by_job("smolvlm", model(fast), processor, common.MODELS / "smolvlm")
-    pictures = common.photos()
-    given = [chat.inputs(processor, picture, chat.PROMPT) for picture in pictures]
-    pixels = [row.pixel_values[0] for row in given]
-    states = [smolvlm.get_image_features(row.pixel_values) for row in given]
+    given, golden = prompted.chat_golden(smolvlm, processor)
+    pixels = [each.pixel_values[0] for each in given]
+    states = [smolvlm.get_image_features(each.pixel_values) for each in given]
     tiles = [len(picture) for picture in pixels]
-    print("  tiles", tiles)
-    # The tiles that every photograph has, and the last one, the whole picture.
+    # The tiles that every photograph has, and the last one, which is the whole picture.
     common.write("smolvlm", {
         "tiles": tiles,
         "pixels": common.probes([picture[:min(tiles)] for picture in pixels]),
         "global_pixels": common.probes([picture[-1] for picture in pixels]),
         "states": {"output": "image_features"} | common.probes([state[:min(tiles)] for state in states]),
-        "global_states": {"output": "image_features"} | common.probes([state[-1] for state in states]),
-        "prefix_tokens": [row.input_ids[0].tolist() for row in given], "cases": chat.cases(smolvlm, processor, pictures)})
+        "global_states": {"output": "image_features"} | common.probes([state[-1] for state in states])} | golden)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,68 @@
+//! `runtime.batch_size = "auto"`: how many rows go through the model at once, tried out before a run is planned. The plan keeps
+//! the answer, so that every attempt and every shard of the run has the same.
+
+use std::time::{Duration, Instant};
+
+use crate::engine::{EncodedImage, Models, ModelsInput};
+use crate::error::Error;
+use crate::onnx::{OnnxError, OnnxErrorKind};
+use crate::preprocess::{Preprocessed, Preprocessor, RgbImage};
+
+/// What a run has that is too small for trying to pay, and what trying begins with.
+const USUAL: usize = 16;
+/// Further sizes, as long as each is better than the one before.
+const LARGER: [usize; 3] = [32, 64, 128];
+/// Runs of fewer batches of the usual size than this are not worth trying.
+const WORTHWHILE: u64 = 50;
+/// A size is better if a row takes at most this much of the time: below that, memory is worth more.
+const BETTER: f64 = 0.9;
+/// No size is tried whose batch would take longer.
+const LONGEST: Duration = Duration::from_secs(5);
+
+/// The batch size for a run of `rows` rows.
+///
+/// # Errors
+/// When the model does not run at all.
+pub(super) fn batch_size(models: &mut Models, preprocessor: Option<&Preprocessor>, rows: u64) -> Result<usize, Error> {
+    if rows < WORTHWHILE * USUAL as u64 {
+        return Ok(USUAL);
+    }
+    // a gradient: a picture like any other to every graph there is
+    let pixels = (0..480_u32).flat_map(|row| (0..640_u32).flat_map(move |column| [row, column, row + column]));
+    let picture = RgbImage { width: 640, height: 480, pixels: pixels.map(|value| (value / 5) as u8).collect() };
+    let picture = preprocessor.map(|preprocessor| preprocessor.process(&picture));
+    time(models, picture.as_ref(), USUAL)?;
+    let (mut best, mut of_best) = (USUAL, time(models, picture.as_ref(), USUAL)?);
+    for size in LARGER {
+        if size as u64 > rows || of_best.mul_f64(size as f64 / best as f64) > LONGEST {
+            break;
+        }
+        let tried = match time(models, picture.as_ref(), size) {
+            Err(error) if error.kind == OnnxErrorKind::OutOfMemory => break,
+            tried => tried?,
+        };
+        if tried.as_secs_f64() / size as f64 > BETTER * of_best.as_secs_f64() / best as f64 {
+            break;
+        }
+        (best, of_best) = (size, tried);
+    }
+    tracing::info!(rows = best, rows_per_second = best as f64 / of_best.as_secs_f64(), "batch size, tried out");
+    Ok(best)
+}
+
+/// How long one batch of `size` rows takes.
+fn time(models: &mut Models, picture: Option<&Preprocessed>, size: usize) -> Result<Duration, OnnxError> {
+    let begun = Instant::now();
+    let pictures: Vec<&Preprocessed> = picture.into_iter().cycle().take(size).collect();
+    let encoded: Vec<EncodedImage> = if pictures.is_empty() { Vec::new() } else { models.encode_images(&pictures)? };
+    let mut encoded = encoded.into_iter();
+    let row = |key: usize| ModelsInput {
+        image: encoded.next(),
+        text: Some("a picture of something".to_owned()),
+        prompt: None,
+        key: key as u64,
+    };
+    let rows: Vec<_> = (0..size).map(row).collect();
+    models.run(&rows)?;
+    Ok(begun.elapsed())
+}

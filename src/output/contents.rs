@@ -1,0 +1,132 @@
+//! The contents of a published run: which row has the results for an image and a text, so that a later run may copy them.
+//!
+//! One object: the magic, then [`ENTRY_BYTES`] for each row with results and an image, sorted by content. Numbers are
+//! big-endian. It is named by its content, and the published record names it.
+
+use super::OutputError;
+use super::index::{Fingerprints, PartRows, RowState};
+use super::store::OutputStore;
+use crate::signature::Signature;
+
+/// What a contents object begins with.
+pub(super) const MAGIC: &[u8; 8] = b"nccont01";
+/// Bytes of one entry.
+pub(super) const ENTRY_BYTES: usize = 16 + 4 + 4;
+
+/// All that results depend on: image, text, and what they were made with. 128 bits of BLAKE3.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct ContentKey(u128);
+
+impl ContentKey {
+    /// Of an image's `content_hash`, a row's signature, of which only the text counts, and fingerprints.
+    pub(super) fn new(image: &str, signature: Signature, made: &Fingerprints) -> Self {
+        let Fingerprints { caption, embedding } = made;
+        let hash = blake3::hash(format!("{image} {:016x} {caption:?} {embedding:?}", signature.text).as_bytes());
+        let mut bytes = [0; 16];
+        bytes.copy_from_slice(&hash.as_bytes()[..16]);
+        Self(u128::from_be_bytes(bytes))
+    }
+}
+
+/// Where a content's results are within a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct ContentEntry {
+    pub(super) key: ContentKey,
+    pub(super) part: u32,
+    /// Row of the part, from 0.
+    pub(super) row: u32,
+}
+
+impl ContentEntry {
+    pub(super) fn to_bytes(self) -> [u8; ENTRY_BYTES] {
+        let mut bytes = [0; ENTRY_BYTES];
+        bytes[..16].copy_from_slice(&self.key.0.to_be_bytes());
+        bytes[16..20].copy_from_slice(&self.part.to_be_bytes());
+        bytes[20..].copy_from_slice(&self.row.to_be_bytes());
+        bytes
+    }
+
+    pub(super) fn from_bytes(bytes: [u8; ENTRY_BYTES]) -> Self {
+        let (mut key, mut part, mut row) = ([0; 16], [0; 4], [0; 4]);
+        key.copy_from_slice(&bytes[..16]);
+        part.copy_from_slice(&bytes[16..20]);
+        row.copy_from_slice(&bytes[20..]);
+        let key = ContentKey(u128::from_be_bytes(key));
+        Self { key, part: u32::from_be_bytes(part), row: u32::from_be_bytes(row) }
+    }
+}
+
+/// Collects the contents of a run; 32 bytes a row.
+#[derive(Debug, Default)]
+pub(super) struct ContentsBuilder {
+    entries: Vec<ContentEntry>,
+}
+
+impl ContentsBuilder {
+    /// Adds rows of part `part`, the first of which is its row `first`.
+    ///
+    /// # Errors
+    /// What is wrong with the rows, in words.
+    pub(super) fn add(&mut self, part: u64, first: u64, rows: &PartRows) -> Result<(), String> {
+        for index in (0..rows.len()).filter(|index| rows.state(*index) == RowState::Ok) {
+            let Some(image) = rows.content_hash(index) else { continue };
+            let key = ContentKey::new(image, rows.signature(index)?, &rows.fingerprints(index));
+            let number = |number: u64| u32::try_from(number).map_err(|error| error.to_string());
+            self.entries.push(ContentEntry { key, part: number(part)?, row: number(first + index as u64)? });
+        }
+        Ok(())
+    }
+
+    /// The object's bytes: of equal contents the first row; None without any.
+    pub(super) fn into_bytes(mut self) -> Option<Vec<u8>> {
+        self.entries.sort_unstable();
+        self.entries.dedup_by_key(|entry| entry.key);
+        let mut bytes = Vec::with_capacity(MAGIC.len() + self.entries.len() * ENTRY_BYTES);
+        bytes.extend_from_slice(MAGIC);
+        self.entries.iter().for_each(|entry| bytes.extend_from_slice(&entry.to_bytes()));
+        (!self.entries.is_empty()).then_some(bytes)
+    }
+
+    /// Puts the object beside the run's other records and returns its name there; None when no row has results and an image.
+    ///
+    /// # Errors
+    /// [`OutputError::Store`].
+    pub(super) fn put(self, store: &OutputStore, folder: &str) -> Result<Option<String>, OutputError> {
+        let Some(bytes) = self.into_bytes() else { return Ok(None) };
+        let name = contents_name(&bytes);
+        store.put_new(&format!("{folder}/{name}"), bytes)?;
+        Ok(Some(name))
+    }
+}
+
+/// The name of a contents object.
+pub(super) fn contents_name(bytes: &[u8]) -> String {
+    format!("contents-{}", &blake3::hash(bytes).to_hex()[..32])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_survive_bytes_and_keys_tell_contents_apart() {
+        let made = |caption: &str| Fingerprints { caption: Some(caption.to_owned()), embedding: None };
+        let signature = |content, text| Signature { content, text };
+        let key = ContentKey::new("aa", signature(1, 2), &made("m-s"));
+        let entry = ContentEntry { key, part: 70_000, row: 999_999 };
+        assert_eq!(ContentEntry::from_bytes(entry.to_bytes()), entry);
+        assert_eq!(
+            ContentKey::new("aa", signature(7, 2), &made("m-s")),
+            key,
+            "the place it was seen at does not count"
+        );
+        for other in [
+            ContentKey::new("ab", signature(1, 2), &made("m-s")),
+            ContentKey::new("aa", signature(1, 3), &made("m-s")),
+            ContentKey::new("aa", signature(1, 2), &made("m-t")),
+            ContentKey::new("aa", signature(1, 2), &Fingerprints { caption: None, embedding: Some("m-s".to_owned()) }),
+        ] {
+            assert_ne!(other, key);
+        }
+    }
+}

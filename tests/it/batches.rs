@@ -1,0 +1,62 @@
+//! How many rows go through the model at once: tried out before the plan, halved when memory runs out.
+
+use parquet::file::reader::{FileReader, SerializedFileReader};
+use serde_json::Value;
+
+use crate::common::{Workplace, largest_difference, strings, write_parquet};
+
+/// `nightcap.halved_batches` of a part, if its footer has it.
+fn halved(workplace: &Workplace, part: &str) -> Option<String> {
+    let file = std::fs::File::open(workplace.path(part)).unwrap();
+    let reader = SerializedFileReader::new(file).unwrap();
+    let entries = reader.metadata().file_metadata().key_value_metadata().unwrap().clone();
+    entries.into_iter().find(|entry| entry.key == "nightcap.halved_batches").and_then(|entry| entry.value)
+}
+
+#[test]
+fn a_batch_is_halved_when_memory_runs_out_and_the_run_goes_on() {
+    let workplace = Workplace::with_pictures(9, 5);
+    workplace.run_ok(&["--run-id", "night", "--set", "output.path=whole"]);
+    let arguments = ["--run-id", "night", "--set", "output.path=halved"];
+    let output = workplace.command("run", &arguments).env("NIGHTCAP_OUT_OF_MEMORY_ABOVE", "1").output().unwrap();
+    let log = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(0), "{log}");
+    assert!(log.contains("memory ran out; batches are halved from here on") && log.contains("now=1"), "{log}");
+    let (whole, small) = (workplace.rows("whole", None), workplace.rows("halved", None));
+    assert_eq!(whole.text("caption"), small.text("caption"));
+    for column in ["image_embedding", "text_embedding", "fused_embedding"] {
+        assert!(largest_difference(&whole.vectors(column), &small.vectors(column)) < 1e-5, "{column}");
+    }
+    let part = |output: &str, number: u32| halved(&workplace, &format!("{output}/run=night/part-{number:06}.parquet"));
+    assert_eq!(part("halved", 0).as_deref(), Some("2"), "from 4 rows to 2, and to 1");
+    assert_eq!((part("halved", 1), part("whole", 0)), (None, None), "what was halved stays so");
+
+    let arguments = ["--run-id", "night", "--set", "output.path=none"];
+    let output = workplace.command("run", &arguments).env("NIGHTCAP_OUT_OF_MEMORY_ABOVE", "0").output().unwrap();
+    let log = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() != Some(0) && log.contains("out of memory"), "{log}");
+    assert!(workplace.published("none").is_empty());
+}
+
+#[test]
+fn an_automatic_batch_size_is_tried_out_before_the_plan_and_kept_in_it() {
+    let workplace = Workplace::with_pictures(1, 100);
+    let ids = strings((0..1000).map(|row| Some(format!("row-{row}"))));
+    let texts = strings((0..1000).map(|row| Some(format!("a dog number {row}"))));
+    write_parquet(&workplace.path("manifest.parquet"), vec![("id", ids), ("title", texts)], 1000);
+    let job = std::fs::read_to_string(workplace.path("job.toml")).unwrap();
+    workplace.job(&job.replace("image = \"image\"\n", "").replace("batch_size = 4", "batch_size = \"auto\""));
+    let output = workplace.run(&["--run-id", "night"]);
+    let log = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success() && log.contains("batch size, tried out"), "{log}");
+    let plan = std::fs::read(workplace.path("out/_nightcap/runs/night/plan.json")).unwrap();
+    let planned = serde_json::from_slice::<Value>(&plan).unwrap()["batch_size"].as_u64().unwrap();
+    assert!([16, 32, 64, 128].contains(&planned), "{planned}");
+    assert!(log.contains(&format!("rows={planned}")), "{log}");
+
+    let few = workplace.run(&["--run-id", "few", "--limit", "20", "--set", "output.path=few"]);
+    assert!(!String::from_utf8_lossy(&few.stderr).contains("tried out"), "twenty rows are not worth it");
+    let refused = workplace.run(&["--set", "runtime.batch_size=fast"]);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(refused.status.code() == Some(2) && said.contains("1 to 4096, or \"auto\""), "{said}");
+}

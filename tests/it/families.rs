@@ -1,0 +1,247 @@
+//! Every family of models against what PyTorch says about photographs (`tests/goldens/families/`), in batches of 1, 3 and 8:
+//! pixels, encoder states, embeddings, and the tokens of every strategy.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use nightcap::engine::{Engine, EngineOptions, GenerationSettings, ImageFeatures, RowInput};
+use nightcap::model::ModelDirectory;
+use nightcap::preprocess::{DecodeLimits, ImageProcessor, PixelValues, decode};
+use serde_json::Value;
+
+use crate::common::{Workplace, repo};
+use crate::generation::{fixture, overrides, strings};
+
+/// How far a log-probability of a caption may be from `PyTorch`'s.
+const LOGPROB: f64 = 5e-4;
+/// How far an element of a vector of length 1, or a probability, may be from `PyTorch`'s.
+const VECTOR: f64 = 2e-5;
+/// How far an encoder state may be from `PyTorch`'s.
+const STATE: f64 = 1e-4;
+const BATCHES: [usize; 3] = [1, 3, 8];
+
+fn goldens(family: &str) -> Value {
+    let family = family.trim_end_matches("_split");
+    let path = repo("tests/goldens/families").join(format!("{family}.json"));
+    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+}
+
+fn directory(family: &str) -> ModelDirectory {
+    ModelDirectory::open(&fixture(family), None).unwrap()
+}
+
+fn numbers(value: &Value) -> Vec<f64> {
+    value.as_array().unwrap().iter().map(|number| number.as_f64().unwrap()).collect()
+}
+
+/// The largest difference at the places that `probes` names, for each image.
+fn probed(probes: &Value, values: &[&[f32]]) -> f64 {
+    let places: Vec<usize> = numbers(&probes["places"]).into_iter().map(|place| place as usize).collect();
+    let rows = probes["values"].as_array().unwrap();
+    assert_eq!(rows.len(), values.len());
+    let differences = values.iter().zip(rows).flat_map(|(values, row)| {
+        let found = places.iter().map(|&place| f64::from(values[place]));
+        found.zip(numbers(row)).map(|(found, golden)| (found - golden).abs()).collect::<Vec<_>>()
+    });
+    differences.fold(0.0, f64::max)
+}
+
+/// The photographs as `family` takes them.
+fn photographs(family: &str, goldens: &Value) -> Vec<PixelValues> {
+    let directory = directory(family);
+    let processor = ImageProcessor::from_config(&directory.preprocessor().unwrap().value).unwrap();
+    let paths: Vec<PathBuf> =
+        strings(&goldens["photos"]).iter().map(|name| repo("sample_data/photos").join(name)).collect();
+    let pixels: Vec<_> = paths
+        .iter()
+        .map(|path| {
+            let limits = DecodeLimits { max_image_pixels: 100_000_000 };
+            processor.process(&decode(&std::fs::read(path).unwrap(), limits).unwrap())
+        })
+        .collect();
+    let values: Vec<_> = pixels.iter().map(|pixels| pixels.data.as_slice()).collect();
+    let worst = probed(&goldens["pixels"], &values);
+    assert!(worst < 1e-5, "{family}: pixels differ by {worst}");
+    pixels
+}
+
+fn encode(engine: &mut Engine, pixels: &[PixelValues], size: usize) -> Vec<Arc<ImageFeatures>> {
+    let batches = pixels.chunks(size);
+    batches.flat_map(|batch| engine.encode_images(&batch.iter().collect::<Vec<_>>()).unwrap()).collect()
+}
+
+/// Every case of the goldens, in every batch size; says how far log-probabilities and states are off.
+fn captions_are_the_golden_ones(family: &str) {
+    let goldens = goldens(family);
+    let pixels = photographs(family, &goldens);
+    let directory = directory(family);
+    let (mut logprobs, mut states): (f64, f64) = (0.0, 0.0);
+    for case in goldens["cases"].as_array().unwrap() {
+        let generation = Some(GenerationSettings::resolve(&directory, &overrides(&case["settings"])).unwrap());
+        let options = EngineOptions { threads: 1, generation, ..EngineOptions::default() };
+        let mut engine = Engine::load(&directory, options).unwrap();
+        for size in BATCHES {
+            let what = format!("{family}, {}, batches of {size}", case["name"]);
+            let images = encode(&mut engine, &pixels, size);
+            if goldens["states"].is_object() {
+                let hidden: Vec<_> = images.iter().map(|image| image.hidden.as_ref().unwrap().0.as_slice()).collect();
+                states = states.max(probed(&goldens["states"], &hidden));
+            }
+            let rows: Vec<_> =
+                images.into_iter().map(|image| RowInput { image: Some(image), ..RowInput::default() }).collect();
+            let golden = case["rows"].as_array().unwrap();
+            assert_eq!(rows.len(), golden.len());
+            for (batch, golden) in rows.chunks(size).zip(golden.chunks(size)) {
+                for (row, golden) in engine.run(batch).unwrap().into_iter().zip(golden) {
+                    let caption = row.unwrap().caption.unwrap();
+                    let tokens: Vec<i64> = serde_json::from_value(golden["tokens"].clone()).unwrap();
+                    assert_eq!(caption.token_ids, tokens, "{what}");
+                    assert_eq!(
+                        (&golden["text"], &golden["finish"]),
+                        (&caption.text.into(), &caption.finish.as_str().into()),
+                        "{what}"
+                    );
+                    logprobs = logprobs.max((f64::from(caption.logprob) - golden["logprob"].as_f64().unwrap()).abs());
+                }
+            }
+        }
+    }
+    println!("{family}: log-probabilities differ by at most {logprobs:.1e}, encoder states by {states:.1e}");
+    assert!(logprobs < LOGPROB && states < STATE, "{family}: {logprobs} and {states}");
+}
+
+/// Image, text and fused embeddings, and how well image and text match, in every batch size.
+fn vectors_are_the_golden_ones(family: &str) {
+    let goldens = goldens(family);
+    let pixels = photographs(family, &goldens);
+    let directory = directory(family);
+    let options = EngineOptions { threads: 1, wants_fused: true, ..EngineOptions::default() };
+    let mut engine = Engine::load(&directory, options).unwrap();
+    let mut worst: f64 = 0.0;
+    for size in BATCHES {
+        let images = encode(&mut engine, &pixels, size);
+        let texts = strings(&goldens["texts"]);
+        let rows: Vec<_> = images
+            .into_iter()
+            .zip(texts)
+            .map(|(image, text)| RowInput { image: Some(image), text: Some(text), ..RowInput::default() })
+            .collect();
+        let outputs: Vec<_> =
+            rows.chunks(size).flat_map(|batch| engine.run(batch).unwrap()).map(Result::unwrap).collect();
+        for (place, output) in outputs.iter().enumerate() {
+            let vectors = [
+                ("image_embeddings", &output.image_embedding),
+                ("text_embeddings", &output.text_embedding),
+                ("fused_embeddings", &output.fused_embedding),
+            ];
+            for (name, vector) in vectors {
+                assert_eq!(goldens[name].is_array(), vector.is_some(), "{family}: {name}");
+                let Some(vector) = vector else { continue };
+                let golden = numbers(&goldens[name][place]);
+                assert_eq!(vector.len(), golden.len());
+                let cosine: f64 = vector.iter().zip(&golden).map(|(found, golden)| f64::from(*found) * golden).sum();
+                assert!(cosine > 0.9999, "{family}: {name} of photograph {place} have cosine {cosine}");
+                let differences = vector.iter().zip(&golden).map(|(found, golden)| (f64::from(*found) - golden).abs());
+                worst = differences.fold(worst, f64::max);
+            }
+            assert_eq!(goldens["image_text_match"].is_array(), output.image_text_match.is_some(), "{family}");
+            if let Some(found) = output.image_text_match {
+                worst = worst.max((f64::from(found) - goldens["image_text_match"][place].as_f64().unwrap()).abs());
+            }
+        }
+    }
+    println!("{family}: vectors and probabilities differ by at most {worst:.1e}");
+    assert!(worst < VECTOR, "{family}: {worst}");
+}
+
+/// `nightcap run` over the sample photographs; captions of the goldens' photographs are the golden greedy ones.
+fn runs_over_the_sample_photographs(family: &str) {
+    let goldens = goldens(family);
+    let cases = goldens["cases"].as_array().into_iter().flatten();
+    let greedy = cases.into_iter().find(|case| case["name"] == "greedy");
+    let workplace = Workplace::new();
+    let (manifest, model) = (repo("sample_data/manifest.parquet"), fixture(family));
+    let (manifest, model) = (manifest.display(), model.display());
+    let settings = greedy.and_then(|case| case["settings"].as_object()).into_iter().flatten();
+    let generation: String = settings.map(|(name, value)| format!("{name} = {value}\n")).collect();
+    workplace.job(&format!(
+        "[input]\nmanifest = \"{manifest}\"\nkey = \"id\"\nimage = \"image\"\ntext = \"title\"\n\
+         [model]\npath = \"{model}\"\n[generation]\n{generation}[output]\npath = \"out\"\n[runtime]\nthreads = 1\n"
+    ));
+    workplace.run_ok(&[]);
+    let rows = workplace.rows("out", None);
+    let ok = rows.text("status").iter().filter(|status| status.as_deref() == Some("ok")).count();
+    assert_eq!((rows.len(), ok), (35, 32), "{family}: three of the images are broken on purpose");
+    assert_eq!(rows.has("caption"), greedy.is_some(), "{family}");
+    assert_eq!(rows.has("image_embedding"), goldens["image_embeddings"].is_array(), "{family}");
+    assert_eq!(rows.has("image_text_match"), goldens["image_text_match"].is_array(), "{family}");
+    let ids = rows.text("id");
+    let golden = greedy.and_then(|case| case["rows"].as_array()).into_iter().flatten();
+    for (photo, golden) in strings(&goldens["photos"]).iter().zip(golden) {
+        let id = photo.split('.').next().unwrap();
+        let row = ids.iter().position(|found| found.as_deref() == Some(id)).unwrap();
+        assert_eq!(rows.text("caption")[row].as_deref(), golden["text"].as_str(), "{family}: {photo}");
+        assert_eq!(rows.text("caption_finish")[row].as_deref(), golden["finish"].as_str(), "{family}: {photo}");
+    }
+}
+
+#[test]
+fn blip() {
+    captions_are_the_golden_ones("blip");
+    runs_over_the_sample_photographs("blip");
+}
+
+#[test]
+fn git() {
+    captions_are_the_golden_ones("git");
+    runs_over_the_sample_photographs("git");
+}
+
+#[test]
+fn llava() {
+    captions_are_the_golden_ones("llava");
+    runs_over_the_sample_photographs("llava");
+}
+
+#[test]
+fn smolvlm() {
+    captions_are_the_golden_ones("smolvlm");
+    runs_over_the_sample_photographs("smolvlm");
+}
+
+#[test]
+fn clip_split() {
+    vectors_are_the_golden_ones("clip_split");
+    runs_over_the_sample_photographs("clip_split");
+}
+
+#[test]
+fn florence2() {
+    captions_are_the_golden_ones("florence2");
+    runs_over_the_sample_photographs("florence2");
+}
+
+#[test]
+fn coca() {
+    captions_are_the_golden_ones("coca");
+    vectors_are_the_golden_ones("coca");
+    runs_over_the_sample_photographs("coca");
+}
+
+#[test]
+fn blip_itm() {
+    vectors_are_the_golden_ones("blip_itm");
+    runs_over_the_sample_photographs("blip_itm");
+}
+
+#[test]
+fn clip() {
+    vectors_are_the_golden_ones("clip");
+    runs_over_the_sample_photographs("clip");
+}
+
+#[test]
+fn siglip() {
+    vectors_are_the_golden_ones("siglip");
+    runs_over_the_sample_photographs("siglip");
+}

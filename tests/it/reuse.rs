@@ -1,0 +1,277 @@
+//! `output.reuse_by_content`: rows of a known image and text get the results of an earlier run, bit for bit, and nothing else.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef};
+use arrow::record_batch::RecordBatch;
+use parquet::arrow::ArrowWriter;
+use parquet::file::properties::WriterProperties;
+use parquet::file::reader::{FileReader, SerializedFileReader};
+
+use crate::common::{Rows, Workplace, nightcap, picture, read_parquet, strings, write_parquet};
+use crate::seaweed::Seaweed;
+use crate::storage::{on_s3, run_command};
+
+const REUSE: [&str; 2] = ["--set", "output.reuse_by_content=true"];
+
+/// One row of a manifest: key, picture file, title.
+type Row<'a> = (&'a str, &'a str, Option<&'a str>);
+
+fn write_manifest(workplace: &Workplace, rows: &[Row<'_>]) {
+    let columns = vec![
+        ("id", strings(rows.iter().map(|row| Some(row.0)))),
+        ("image", strings(rows.iter().map(|row| Some(format!("photos/{}.png", row.1))))),
+        ("title", strings(rows.iter().map(|row| row.2))),
+    ];
+    write_parquet(&workplace.path("manifest.parquet"), columns, 16);
+}
+
+fn photo(workplace: &Workplace, name: &str, content: &[u8]) {
+    std::fs::write(workplace.path(&format!("photos/{name}.png")), content).unwrap();
+}
+
+/// Puts other captions into a part, as no model would write them: whoever shows them has copied them.
+fn mark(part: &Path, mark: &str) {
+    let rows = read_parquet(part);
+    let footer = SerializedFileReader::new(std::fs::File::open(part).unwrap()).unwrap();
+    let footer = footer.metadata().file_metadata().key_value_metadata().unwrap().clone();
+    let footer = footer.into_iter().filter(|entry| entry.key.starts_with("nightcap.")).collect();
+    let properties = WriterProperties::builder().set_key_value_metadata(Some(footer)).build();
+    let at = rows.schema().index_of("caption").unwrap();
+    let mut columns = rows.columns().to_vec();
+    let marked = |row: usize| columns[at].is_valid(row).then(|| format!("{mark} {row}"));
+    let captions: ArrayRef = strings((0..rows.num_rows()).map(marked).collect::<Vec<_>>());
+    columns[at] = captions;
+    let schema = arrow::datatypes::Schema::new(rows.schema().fields().clone());
+    let rows = RecordBatch::try_new(Arc::new(schema), columns).unwrap();
+    let mut writer =
+        ArrowWriter::try_new(std::fs::File::create(part).unwrap(), rows.schema(), Some(properties)).unwrap();
+    writer.write(&rows).unwrap();
+    writer.close().unwrap();
+}
+
+/// A published run of eight rows in two parts with marked captions; row 5 is no picture.
+fn monday() -> Workplace {
+    let workplace = Workplace::with_pictures(8, 4);
+    photo(&workplace, "5", b"not a picture");
+    workplace.run_ok(&["--run-id", "monday", "--set", "limits.max_failed_fraction=1.0"]);
+    for part in 0..2 {
+        mark(&workplace.path(&format!("out/run=monday/part-{part:06}.parquet")), &format!("monday {part}"));
+    }
+    workplace
+}
+
+/// The collection moved: other keys, other files, another order; and some rows that Monday did not have.
+fn move_collection(workplace: &Workplace) {
+    for (name, seed) in [("a", 7), ("b", 0), ("c", 2), ("d", 1), ("new", 50)] {
+        photo(workplace, name, &picture(seed));
+    }
+    photo(workplace, "broken", b"not a picture");
+    let rows: [Row<'_>; 7] = [
+        ("moved-7", "a", None),
+        ("moved-0", "b", Some("a dog on the beach 0")),
+        ("moved-0-retitled", "b", Some("a cat on the beach")),
+        ("broken", "broken", None),
+        ("new", "new", None),
+        ("moved-2", "c", None),
+        ("moved-2-again", "c", None),
+    ];
+    write_manifest(workplace, &rows);
+}
+
+fn captions(rows: &Rows) -> Vec<String> {
+    rows.text("caption").into_iter().map(Option::unwrap_or_default).collect()
+}
+
+#[test]
+fn known_contents_are_copied_and_the_rest_is_computed() {
+    let workplace = monday();
+    move_collection(&workplace);
+    let lenient = ["--set", "limits.max_failed_fraction=1.0", "--set", "output.part_rows=3"];
+    let run = workplace.run(&[&["--run-id", "tuesday"], &REUSE[..], &lenient].concat());
+    let log = String::from_utf8(run.stderr).unwrap();
+    assert!(run.status.success() && log.contains("copied from earlier runs by content rows=4"), "{log}");
+
+    let (before, rows) = (workplace.rows("out", Some("monday")), workplace.rows("out", Some("tuesday")));
+    let found = captions(&rows);
+    assert_eq!((&found[0][..], &found[1][..]), ("monday 1 3", "monday 0 0"));
+    assert_eq!((&found[5][..], &found[6][..]), ("monday 0 2", "monday 0 2"));
+    assert!(found[2..5].iter().all(|caption| !caption.starts_with("monday")), "{found:?}");
+    assert_eq!(rows.text("status")[3].as_deref(), Some("failed"));
+    // Everything that the model or the image gave is the earlier row's; all that tells whose row it is, is its own.
+    let results = [
+        "caption_logprob",
+        "caption_tokens",
+        "caption_finish",
+        "caption_similarity",
+        "image_embedding",
+        "text_embedding",
+        "fused_embedding",
+        "image_text_similarity",
+        "image_width",
+        "image_height",
+        "content_hash",
+        "caption_fingerprint",
+        "embedding_fingerprint",
+    ];
+    for (row, from) in [(0, 7), (1, 0), (5, 2), (6, 2)] {
+        for name in results {
+            let value = |rows: &Rows, row: usize| rows.column(name).slice(row, 1).to_data();
+            assert_eq!(value(&rows, row), value(&before, from), "{name} of row {row}");
+        }
+        assert_ne!(rows.text("content_signature")[row], before.text("content_signature")[from]);
+    }
+    let ids = ["moved-7", "moved-0", "moved-0-retitled", "broken", "new", "moved-2", "moved-2-again"];
+    assert_eq!(rows.text("id"), ids.map(|id| Some(id.to_owned())));
+    assert_eq!(rows.column("run_seq").to_data().buffers()[0].typed_data::<i64>(), [2; 7]);
+
+    // Nothing is new on the next night; then what was computed on Tuesday can be copied as well, and newer rows go first.
+    workplace.run_ok(&REUSE);
+    assert_eq!(workplace.published("out").len(), 2);
+    for part in 0..3 {
+        mark(&workplace.path(&format!("out/run=tuesday/part-{part:06}.parquet")), &format!("tuesday {part}"));
+    }
+    write_manifest(&workplace, &[("x", "new", None), ("y", "a", None), ("z", "d", None)]);
+    workplace.run_ok(&[&["--run-id", "wednesday"], &REUSE[..]].concat());
+    assert_eq!(captions(&workplace.rows("out", Some("wednesday"))), ["tuesday 1 1", "tuesday 0 0", "monday 0 1"]);
+}
+
+#[test]
+fn nothing_is_copied_unasked_or_from_other_settings() {
+    let workplace = monday();
+    move_collection(&workplace);
+    let lenient = ["--set", "limits.max_failed_fraction=1.0"];
+    let copied =
+        |run: &str| captions(&workplace.rows("out", Some(run))).iter().filter(|c| c.starts_with("monday")).count();
+    workplace.run_ok(&[&["--run-id", "unasked", "--full"], &lenient[..]].concat());
+    workplace.run_ok(&[&["--run-id", "full", "--full"], &REUSE[..], &lenient].concat());
+    let other = ["--run-id", "other", "--set", "generation.max_new_tokens=3"];
+    workplace.run_ok(&[&other[..], &REUSE, &lenient].concat());
+    assert_eq!((copied("unasked"), copied("full"), copied("other")), (0, 0, 0));
+
+    let refused = |arguments: &[&str], expected: &str| {
+        let run = workplace.run(&[arguments, &REUSE].concat());
+        let message = String::from_utf8(run.stderr).unwrap();
+        assert!(run.status.code() == Some(2) && message.contains(expected), "{message}");
+        assert!(message.contains("`output.reuse_by_content` = true is not possible here"), "{message}");
+    };
+    refused(&["--set", "generation.strategy=sample"], "have captions of their own");
+    let job = std::fs::read_to_string(workplace.path("job.toml")).unwrap();
+    workplace.job(&job.replace("image = \"image\"\n", ""));
+    refused(&[], "the job has no `input.image`");
+}
+
+#[test]
+fn killed_anywhere_the_same_rows_are_copied() {
+    let workplace = monday();
+    move_collection(&workplace);
+    let copy = |to: &str| {
+        let copied =
+            std::process::Command::new("cp").arg("-r").args([workplace.path("out"), workplace.path(to)]).status();
+        assert!(copied.unwrap().success());
+    };
+    let run = |output: &str| {
+        let place = format!("output.path={output}");
+        let lenient = ["--set", "limits.max_failed_fraction=1.0", "--set", "output.part_rows=2", "--set", &place];
+        workplace.command("run", &[&["--run-id", "night"], &REUSE[..], &lenient].concat())
+    };
+    copy("undisturbed");
+    assert!(run("undisturbed").output().unwrap().status.success());
+    let expected = workplace.parts("undisturbed", "night");
+    assert_eq!(expected.len(), 4);
+    for (number, point) in ["after_put:5", "after_part:1", "before_part:3", "before_index:1"].iter().enumerate() {
+        let output = format!("killed-{number}");
+        copy(&output);
+        let killed = run(&output).env("NIGHTCAP_KILL_AT", point).output().unwrap();
+        assert_eq!(killed.status.code(), None, "{point}: {}", String::from_utf8_lossy(&killed.stderr));
+        // Meanwhile another run publishes the same contents; the plan does not know of it.
+        let place = format!("output.path={output}");
+        let beside = ["--run-id", "beside", "--set", &place, "--set", "limits.max_failed_fraction=1.0"];
+        assert!(workplace.run(&beside).status.success());
+        assert!(run(&output).output().unwrap().status.success());
+        assert!(workplace.parts(&output, "night") == expected, "{point}: other parts");
+    }
+}
+
+#[test]
+fn a_compaction_waits_for_the_run_that_copies() {
+    let workplace = monday();
+    move_collection(&workplace);
+    let compact = || nightcap().arg("compact").arg(workplace.path("out")).args(["--run-id", "all"]).output().unwrap();
+    let lenient = ["--set", "limits.max_failed_fraction=1.0", "--set", "output.part_rows=2"];
+    let run = || workplace.command("run", &[&["--run-id", "tuesday"], &REUSE[..], &lenient].concat());
+    // A second run, so that there is something to compact.
+    write_manifest(&workplace, &[("first", "new", None)]);
+    workplace.run_ok(&["--run-id", "first"]);
+    move_collection(&workplace);
+    let killed = run().env("NIGHTCAP_KILL_AT", "after_part:1").output().unwrap();
+    assert_eq!(killed.status.code(), None);
+    let refused = compact();
+    let message = String::from_utf8(refused.stderr).unwrap();
+    assert_eq!(refused.status.code(), Some(2), "{message}");
+    assert!(
+        message.contains("the unfinished run tuesday copies rows of run ") && message.contains("hint: "),
+        "{message}"
+    );
+    assert!(run().output().unwrap().status.success());
+    assert!(compact().status.success());
+    assert_eq!(workplace.published("out"), ["all"]);
+    let check = nightcap().arg("status").arg(workplace.path("out")).arg("--check").output().unwrap();
+    assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stdout));
+    // What was compacted can be copied.
+    write_manifest(&workplace, &[("again", "c", None)]);
+    workplace.run_ok(&[&["--run-id", "wednesday"], &REUSE[..]].concat());
+    assert_eq!(captions(&workplace.rows("out", Some("wednesday"))), ["monday 0 2"]);
+}
+
+#[test]
+fn damaged_contents_are_noticed() {
+    let workplace = monday();
+    move_collection(&workplace);
+    let record = std::fs::read_to_string(workplace.path("out/_nightcap/published/monday.json")).unwrap();
+    let name = record.split('"').find(|text| text.starts_with("contents-")).unwrap();
+    let path = workplace.path(&format!("out/_nightcap/runs/monday/{name}"));
+    let whole = std::fs::read(&path).unwrap();
+    // The row of the first entry: its contents are then said to be in another row.
+    let mut damaged = whole.clone();
+    for entry in damaged[8..].chunks_mut(24) {
+        entry[23] ^= 1;
+    }
+    std::fs::write(&path, &damaged).unwrap();
+    let check = || nightcap().arg("status").arg(workplace.path("out")).arg("--check").output().unwrap();
+    let found = check();
+    assert_eq!(found.status.code(), Some(2));
+    assert!(String::from_utf8(found.stdout).unwrap().contains("it was changed after it was written"));
+    let run = workplace.run(&REUSE);
+    let message = String::from_utf8(run.stderr).unwrap();
+    assert!(run.status.code() == Some(2) && message.contains("than its contents say"), "{message}");
+    std::fs::write(&path, &whole[..whole.len() - 1]).unwrap();
+    let message = String::from_utf8(workplace.run(&REUSE).stderr).unwrap();
+    assert!(message.contains("it is no list of contents"), "{message}");
+    std::fs::write(&path, &whole).unwrap();
+    assert!(check().status.success());
+}
+
+#[test]
+fn copies_on_s3() {
+    let (server, workplace) = (Seaweed::shared(), Workplace::with_pictures(6, 2));
+    let settings = on_s3(&workplace, server, "reuse");
+    let run = |arguments: &[&str]| {
+        let outcome = run_command(&workplace, &server.endpoint(), &settings, arguments).output().unwrap();
+        let log = String::from_utf8(outcome.stderr).unwrap();
+        assert!(outcome.status.success(), "{log}");
+        log
+    };
+    run(&["--run-id", "monday"]);
+    let all = 0..6;
+    let columns = vec![
+        ("id", strings(all.clone().map(|row| Some(format!("again-{row}"))))),
+        ("image", strings(all.clone().map(|row| Some(format!("photos/{row}.png"))))),
+        ("title", strings(all.map(|row| (row % 3 == 0).then(|| format!("a dog on the beach {row}"))))),
+    ];
+    write_parquet(&workplace.path("manifest.parquet"), columns, 16);
+    server.put("reuse/manifest.parquet", &std::fs::read(workplace.path("manifest.parquet")).unwrap()).unwrap();
+    let log = run(&[&["--run-id", "tuesday"], &REUSE[..]].concat());
+    assert!(log.contains("copied from earlier runs by content rows=6"), "{log}");
+}

@@ -1,0 +1,131 @@
+//! Several workers, one of whom sleeps, dies, or cannot be seen: no row is published twice, no live run is closed.
+
+use crate::common::{Workplace, age_heartbeats, go_on, nightcap, stopped_at};
+use crate::proxy::{Fault, Proxy};
+use crate::seaweed::Seaweed;
+use crate::storage::{on_s3, run_command};
+
+/// Another job on the same OUTPUT, which closes an unfinished run first.
+const OTHER_JOB: [&str; 2] = ["--set", "generation.max_new_tokens=3"];
+
+#[test]
+fn a_worker_that_slept_while_its_run_was_closed_adds_nothing() {
+    let workplace = Workplace::with_pictures(6, 2);
+    let sleeper = stopped_at(&mut workplace.command("run", &["--run-id", "slow"]), "before_part:2");
+    age_heartbeats(&workplace, "out", "slow");
+    workplace.run_ok(&OTHER_JOB);
+    let ended = go_on(sleeper);
+    let message = String::from_utf8(ended.stderr).unwrap();
+    assert!(ended.status.code() == Some(75) && message.contains("run slow was closed"), "{message}");
+    let names: Vec<String> = workplace.parts("out", "slow").into_iter().map(|(name, _)| name).collect();
+    assert_eq!(names, ["part-000000.parquet"], "the part that came too late is gone");
+    let check = nightcap().arg("status").arg(workplace.path("out")).arg("--check").output().unwrap();
+    assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stdout));
+
+    // Nor does anybody take a run that was closed half-way for one that is done.
+    for shard in [&[][..], &["--shard", "1/2"]] {
+        let again = workplace.run(&[&["--run-id", "slow"], shard].concat());
+        let message = String::from_utf8(again.stderr).unwrap();
+        assert!(again.status.code() == Some(75) && message.contains("run slow was closed"), "{message}");
+    }
+    let finalize = |arguments: &[&str]| {
+        nightcap()
+            .arg("finalize")
+            .arg(workplace.path("out"))
+            .args(["--run-id", "slow"])
+            .args(arguments)
+            .output()
+            .unwrap()
+    };
+    assert_eq!(finalize(&[]).status.code(), Some(75));
+    assert_eq!(finalize(&["--partial"]).status.code(), Some(0), "who asks for what there is gets it");
+}
+
+#[test]
+fn a_part_that_arrives_after_discard_is_removed() {
+    let workplace = Workplace::with_pictures(6, 2);
+    let sleeper = stopped_at(&mut workplace.command("run", &["--run-id", "slow"]), "before_part:2");
+    age_heartbeats(&workplace, "out", "slow");
+    let discard = nightcap().arg("discard").arg(workplace.path("out")).args(["--run-id", "slow"]).status();
+    assert!(discard.unwrap().success());
+    assert_eq!(go_on(sleeper).status.code(), Some(75));
+    assert!(workplace.parts("out", "slow").is_empty());
+}
+
+#[test]
+fn a_worker_in_another_container_is_alive_as_long_as_its_heart_beats() {
+    let workplace = Workplace::with_pictures(6, 2);
+    let killed =
+        workplace.command("run", &["--run-id", "night"]).env("NIGHTCAP_KILL_AT", "after_part:1").output().unwrap();
+    assert_eq!(killed.status.code(), None);
+    let read = |path: &str| std::fs::read_to_string(path).unwrap().trim().to_owned();
+    let namespace = std::fs::read_link("/proc/self/ns/pid").unwrap().display().to_string();
+    let beat = |namespace: &str| {
+        // A process of this machine's current boot that has no entry in /proc here.
+        let worker = serde_json::json!({
+            "host": read("/proc/sys/kernel/hostname"),
+            "boot": read("/proc/sys/kernel/random/boot_id"),
+            "pid_namespace": namespace,
+            "pid": 4_000_000,
+            "started": 17,
+        });
+        std::fs::write(workplace.path("out/_nightcap/runs/night/heartbeat-here-4000000-17"), worker.to_string())
+            .unwrap();
+    };
+    beat("pid:[1]");
+    let refused = workplace.run(&OTHER_JOB);
+    let message = String::from_utf8(refused.stderr).unwrap();
+    assert!(refused.status.code() == Some(75) && message.contains("process 4000000"), "{message}");
+    // In this namespace, it would be seen.
+    beat(&namespace);
+    workplace.run_ok(&OTHER_JOB);
+}
+
+#[test]
+fn a_heartbeat_that_hangs_is_given_up() {
+    let (server, workplace) = (Seaweed::shared(), Workplace::with_pictures(2, 2));
+    let settings = on_s3(&workplace, server, "hanging");
+    let proxy = Proxy::before(server.port());
+    // Ten minutes, for which no worker may look dead.
+    proxy.spoil("PUT", "/heartbeat-", Fault::SlowFirstByte(600_000), 1);
+    let outcome = run_command(&workplace, &proxy.endpoint(), &settings, &["--run-id", "night"]).output().unwrap();
+    assert!(outcome.status.success(), "{}", String::from_utf8_lossy(&outcome.stderr));
+    assert_eq!(proxy.left(), 0);
+}
+
+#[test]
+fn quiet_nights_of_a_cluster() {
+    let workplace = Workplace::with_pictures(6, 2);
+    let night = |run: &str| {
+        for shard in ["0/2", "1/2"] {
+            workplace.run_ok(&["--run-id", run, "--shard", shard]);
+        }
+        let ended = nightcap().arg("finalize").arg(workplace.path("out")).args(["--run-id", run]).output().unwrap();
+        let log = String::from_utf8(ended.stderr).unwrap();
+        assert_eq!(ended.status.code(), Some(0), "{log}");
+        (serde_json::from_slice::<serde_json::Value>(&ended.stdout).unwrap()["rows"].as_u64().unwrap(), log)
+    };
+    assert_eq!(night("monday").0, 6);
+    let (rows, log) = night("tuesday");
+    assert!(rows == 0 && log.contains("nothing was new: the run is published without rows"), "{log}");
+    assert_eq!(night("tuesday").0, 0, "once more is no harm");
+    let check = nightcap().arg("status").arg(workplace.path("out")).arg("--check").output().unwrap();
+    assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stdout));
+    // A typo is none of these.
+    let typo = nightcap().arg("finalize").arg(workplace.path("out")).args(["--run-id", "teusday"]).output().unwrap();
+    assert_eq!(typo.status.code(), Some(2));
+    assert!(String::from_utf8(typo.stderr).unwrap().contains("there is no run teusday"));
+    assert!(!workplace.path("out/_nightcap/runs/teusday").exists());
+
+    // Without --shard there is nobody to agree with, and no run.
+    workplace.run_ok(&["--run-id", "wednesday"]);
+    assert_eq!(workplace.published("out"), ["monday", "tuesday"]);
+    // A quiet night that nobody finalized is in nobody's way.
+    workplace.run_ok(&["--run-id", "thursday", "--shard", "0/2"]);
+    std::fs::write(workplace.path("photos/1.png"), crate::common::picture(77)).unwrap();
+    workplace.run_ok(&["--run-id", "friday"]);
+    assert_eq!(workplace.rows("out", Some("friday")).len(), 1);
+    let compacted = nightcap().arg("compact").arg(workplace.path("out")).args(["--run-id", "all"]).output().unwrap();
+    assert!(compacted.status.success(), "{}", String::from_utf8_lossy(&compacted.stderr));
+    assert_eq!(workplace.rows("out", Some("all")).len(), 6);
+}
