@@ -7,7 +7,7 @@ use nightcap::engine::{Engine, EngineOptions, RowInput};
 use nightcap::model::{ModelDirectory, Role};
 use nightcap::onnx::{DataType, Graph, GraphHeader, GraphOptions, GraphSource, Hoisted, Input, Outputs, Value};
 
-use crate::common::repo;
+use crate::common::{nightcap, repo};
 use crate::small_graphs::{directory, model, node, port};
 
 const OPTIONS: GraphOptions = GraphOptions { threads: 1 };
@@ -96,6 +96,25 @@ fn a_decoder_of_which_nothing_stays_the_same_is_left_whole() {
     assert!(Hoisted::open(&trocr, &[], OPTIONS).unwrap().is_none());
     let merged = GraphSource::file(vit_gpt2("decoder_model_merged.onnx"));
     assert!(Hoisted::open(&merged, &[STATES], OPTIONS).unwrap().is_none());
+}
+
+#[test]
+fn prepare_says_what_is_done_to_each_graph() {
+    let said = |family: &str| {
+        let folder = repo("tests/fixtures/models").join(family);
+        let output = nightcap().args(["model", "prepare"]).arg(folder).output().unwrap();
+        assert!(output.status.success());
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.lines().map(|line| format!("{}\n", line.split("; opened in").next().unwrap())).collect::<String>()
+    };
+    insta::assert_snapshot!(said("vit_gpt2"), @r"
+    vision: encoder_model.onnx: run as it is
+    decoder: decoder_with_past_model.onnx: 3 values are computed once for each batch
+    ");
+    insta::assert_snapshot!(said("clip"), @r"
+    vision: model.onnx: only what gives image_embeds is run
+    text: model.onnx: only what gives text_embeds is run
+    ");
 }
 
 /// Image embeddings are means over the channels, text embeddings the tokens; both meet in one more output.
