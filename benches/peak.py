@@ -17,7 +17,7 @@ def high_water_mb(pid: int) -> float:
 def run(command: list, **options) -> tuple[float, float]:
     """Seconds and peak MB of `command`, which must succeed."""
     start = time.monotonic()
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, **options)
+    process = subprocess.Popen(command, **{"stderr": subprocess.DEVNULL} | options)
     peak_mb = 0
     while process.poll() is None:
         peak_mb = max(peak_mb, high_water_mb(process.pid))

@@ -161,7 +161,19 @@ pub enum ModelCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Not supported yet.
+    /// Open every graph as `run` does, and say what is done to it and how long that takes. Writes nothing.
+    Prepare {
+        /// The model directory: a path or URI.
+        #[arg(value_name = "DIR")]
+        dir: PathBuf,
+        /// Prefer graphs with this file-name suffix, as in fp16.
+        #[arg(long)]
+        precision: Option<String>,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// What is no command arrives here, to be refused by name.
     #[command(external_subcommand)]
     Other(Vec<String>),
 }

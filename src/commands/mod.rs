@@ -52,7 +52,10 @@ pub fn execute(cli: Cli, context: &mut Context<'_>) -> Result<Status, Error> {
         Command::Model(ModelCommand::Inspect { dir, precision, json }) => {
             model::inspect(&dir, precision.as_deref(), json, context)
         }
-        Command::Model(ModelCommand::Other(words)) => Err(unknown("model ", &words, &["prepare"])),
+        Command::Model(ModelCommand::Prepare { dir, precision, json }) => {
+            model::prepare(&dir, precision.as_deref(), json, context)
+        }
+        Command::Model(ModelCommand::Other(words)) => Err(unknown("model ", &words, &[])),
         Command::Other(words) => Err(unknown("", &words, &NOT_YET)),
     }
 }

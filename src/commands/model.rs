@@ -1,11 +1,14 @@
-//! `nightcap model inspect`: what was found in a model directory and what it can do.
+//! `nightcap model inspect`: what was found in a model directory and what it can do; `nightcap model prepare`: what opening it
+//! does to its graphs.
 
 use std::path::{Path, PathBuf};
 
 use super::{Context, print, to_json};
+use crate::engine::{Opening, open_each};
 use crate::error::Error;
 use crate::exit::Status;
-use crate::model::inspect as describe;
+use crate::model::{ModelDirectory, inspect as describe};
+use crate::onnx::GraphOptions;
 use crate::storage::{Location, Storage, explain};
 
 pub(super) fn inspect(
@@ -27,4 +30,26 @@ fn local_folder(dir: &Path) -> Result<PathBuf, Error> {
     let location = location.map_err(|error| Error::Unfit(format!("DIR: {error}")))?;
     let copy = Storage::from_environment().local_copy(&location);
     copy.map_err(|error| Error::Unfit(format!("cannot fetch the model directory {location}: {}", explain(&error))))
+}
+
+pub(super) fn prepare(
+    dir: &Path,
+    precision: Option<&str>,
+    json: bool,
+    context: &mut Context<'_>,
+) -> Result<Status, Error> {
+    let directory = ModelDirectory::open(&local_folder(dir)?, precision)?;
+    let openings = open_each(&directory, GraphOptions { threads: 0 })?;
+    let text = if json { to_json(&openings)? } else { openings.iter().map(line).collect() };
+    print(context, &text)?;
+    Ok(Status::Done)
+}
+
+fn line(opening: &Opening) -> String {
+    let Opening { role, file, cut_to, computed_once, seconds } = opening;
+    let mut done = Vec::new();
+    done.extend(cut_to.as_ref().map(|outputs| format!("only what gives {} is run", outputs.join(", "))));
+    done.extend((*computed_once > 0).then(|| format!("{computed_once} values are computed once for each batch")));
+    let done = if done.is_empty() { "run as it is".to_owned() } else { done.join("; ") };
+    format!("{role}: {file}: {done}; opened in {seconds:.2} s\n")
 }

@@ -186,7 +186,10 @@ impl Decoding {
         // beams that change places within their row share what does not depend on tokens
         let moved = origins != self.origins;
         if moved {
-            self.contexts = self.contexts.iter().map(|value| value.gather(rows)).collect::<Result<_, _>>()?;
+            // sizes are the same for every row
+            for context in self.contexts.iter_mut().filter(|context| context.dtype().is_float()) {
+                *context = context.gather(rows)?;
+            }
         }
         for (state, kept) in self.states.iter_mut().zip(&self.kept) {
             if moved || !kept {

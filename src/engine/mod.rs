@@ -12,6 +12,7 @@ mod embedding;
 mod fuse;
 mod generate;
 mod models;
+mod opening;
 mod processors;
 mod prompt;
 mod prompt_form;
@@ -26,6 +27,7 @@ mod vision;
 pub use batch::{Engine, EngineOptions, RowInput, RowOutput};
 pub use generate::{Caption, Finish};
 pub use models::{EncodedImage, Models, ModelsInput};
+pub use opening::{Opening, open_each};
 pub use prompt::{ImagePrompt, Prompt};
 pub use prompt_form::PromptForm;
 pub use settings::{

@@ -106,10 +106,7 @@ impl StepGraph {
         if !inputs.iter().any(|input| matches!(input.feed, Feed::Tokens | Feed::Embedded)) {
             return Err(OnnxError::new(OnnxErrorKind::Load, &file.file, "has no input for the tokens of a step"));
         }
-        let invariant = inputs.iter().filter(|input| matches!(input.feed, Feed::Invariant(_)));
-        let invariant: Vec<_> = invariant.map(|input| input.name.as_str()).collect();
-        let hoists = role == Role::Decoder && !invariant.is_empty();
-        let hoisted = if hoists { Hoisted::open(&file.source, &invariant, options)? } else { None };
+        let hoisted = hoist(directory, role, options)?;
         let Some(Hoisted { once, values, step }) = hoisted else {
             return Ok(Some(Self { graph: Graph::open(&file.source, options)?, inputs, once: None }));
         };
@@ -134,7 +131,7 @@ impl StepGraph {
         }
         let mut outputs = once.graph.run(feeds)?;
         for name in &once.values {
-            contexts.push(outputs.take(name, rows)?);
+            contexts.push(outputs.remove(name)?);
         }
         Ok(())
     }
@@ -180,6 +177,21 @@ impl StepGraph {
         }
         feeds.extend(states);
         self.graph.run(feeds)
+    }
+}
+
+/// The graph of `role` in two, if it is the decoder's and something in it stays the same over all steps.
+pub(super) fn hoist(
+    directory: &ModelDirectory,
+    role: Role,
+    options: GraphOptions,
+) -> Result<Option<Hoisted>, OnnxError> {
+    let invariant = directory.bindings().invariant();
+    match directory.graph(role) {
+        Some(file) if role == Role::Decoder && !invariant.is_empty() => {
+            Hoisted::open(&file.source, &invariant, options)
+        }
+        _ => Ok(None),
     }
 }
 

@@ -208,6 +208,15 @@ impl Bindings {
         self.inputs.get(&role).map_or(&[], Vec::as_slice)
     }
 
+    /// The inputs of the decoder's graph that stay the same over all steps, from the first on.
+    pub fn invariant(&self) -> Vec<&str> {
+        let inputs = self.of(Role::Decoder).iter();
+        inputs
+            .filter(|(_, producer)| matches!(producer, Producer::Output(..) | Producer::Ones(..)))
+            .map(|(input, _)| input.as_str())
+            .collect()
+    }
+
     /// Whether any graph takes output `output` of `role`.
     pub fn takes(&self, role: Role, output: &str) -> bool {
         let fed = self.inputs.values().flatten().any(|(_, producer)| match producer {

@@ -162,6 +162,14 @@ impl Outputs {
         self.place(name, batch).map(|place| self.values.swap_remove(place).1)
     }
 
+    /// Takes the output called `name` out, whatever its shape.
+    ///
+    /// # Errors
+    /// [`OnnxErrorKind::Run`] if there is no such output (any more).
+    pub fn remove(&mut self, name: &str) -> Result<Value, OnnxError> {
+        self.find(name).map(|place| self.values.swap_remove(place).1)
+    }
+
     /// The output called `name`, whatever its shape.
     pub(super) fn any(&self, name: &str) -> Result<&Value, OnnxError> {
         self.find(name).map(|place| &self.values[place].1)

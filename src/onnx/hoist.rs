@@ -8,11 +8,11 @@ use std::collections::{HashMap, HashSet};
 
 use super::cut::{cut, uses};
 use super::error::OnnxError;
-use super::graph::{Graph, GraphOptions, Input};
+use super::graph::{Graph, GraphOptions, Input, Outputs};
 use super::messages::{
     DimensionProto, GraphProto, TensorProto, TensorShapeProto, TensorTypeProto, TypeProto, ValueInfoProto,
 };
-use super::port::Port;
+use super::port::{DataType, Port};
 use super::source::{GraphSource, ModelFile};
 use super::value::Value;
 
@@ -21,7 +21,8 @@ use super::value::Value;
 pub struct Hoisted {
     /// Computes what stays the same; its inputs are among those that do.
     pub once: Graph,
-    /// The outputs of [`once`](Self::once) that [`step`](Self::step) takes, `[batch, ...]` float; it gives others too.
+    /// The outputs of [`once`](Self::once) that [`step`](Self::step) takes: states, `[batch, ...]` float, and sizes, int64, which
+    /// are the same for every row. It gives others too.
     pub values: Vec<String>,
     /// The rest: the inputs of the whole, as far as they are still used, and [`values`](Self::values).
     pub step: Graph,
@@ -50,7 +51,7 @@ impl Hoisted {
         }
         let edited = file.encode(cut(&file.graph, frontier, Vec::new()))?;
         let mut once = Graph::open_edited(&source.path, &edited, options)?;
-        let given = by_row(&mut once)?;
+        let given = reusable(&mut once)?;
         if given.is_empty() {
             return Ok(None);
         }
@@ -91,28 +92,35 @@ fn frontier(graph: &GraphProto, invariant: &[&str]) -> Vec<String> {
     computed.iter().filter(kept).copied().cloned().collect()
 }
 
-/// The outputs of `once` that are floats with the batch as their first axis, as inputs of another graph. What the axes of an
-/// inner value stand for is declared nowhere, so batches of two and of three rows tell.
-fn by_row(once: &mut Graph) -> Result<Vec<ValueInfoProto>, OnnxError> {
-    let mut shapes = |rows: usize| -> Result<Vec<Vec<usize>>, OnnxError> {
-        let inputs: Vec<Port> = once.inputs().to_vec();
-        let ones = |port: &Port| {
-            let inner = (1..port.rank().unwrap_or(1)).map(|axis| port.fixed(axis).unwrap_or(1));
-            let shape: Vec<usize> = std::iter::once(rows).chain(inner).collect();
-            Value::ones(port.dtype, &shape)
+/// The outputs of `once` that stay right when rows leave the batch, as inputs of another graph: floats with the batch as
+/// their first axis, and sizes that do not depend on the batch. What the axes of an inner value stand for is declared
+/// nowhere, so batches of two and of three rows tell.
+fn reusable(once: &mut Graph) -> Result<Vec<ValueInfoProto>, OnnxError> {
+    let (two, three) = (probe(once, 2)?, probe(once, 3)?);
+    let mut given = Vec::new();
+    for port in once.outputs() {
+        let (two, three) = (two.any(&port.name)?, three.any(&port.name)?);
+        let (a, b) = (two.shape(), three.shape());
+        let by_row = || (a.first(), b.first()) == (Some(&2), Some(&3)) && a.get(1..) == b.get(1..);
+        let fits = match port.dtype {
+            DataType::I64 => a == b && two.to_i64()? == three.to_i64()?,
+            dtype => dtype.is_float() && by_row(),
         };
-        let feeds = inputs.iter().map(|port| Ok((port.name.as_str(), Input::Owned(ones(port)?))));
-        let outputs = once.run(feeds.collect::<Result<_, OnnxError>>()?)?;
-        let shape = |port: &Port| outputs.any(&port.name).map(Value::shape);
-        once.outputs().iter().map(shape).collect()
+        given.extend(fits.then(|| declare(port, a.len())));
+    }
+    Ok(given)
+}
+
+/// A run over `rows` rows of ones, 1 long wherever nothing fixes the size.
+fn probe(graph: &mut Graph, rows: usize) -> Result<Outputs, OnnxError> {
+    let inputs: Vec<Port> = graph.inputs().to_vec();
+    let ones = |port: &Port| {
+        let inner = (1..port.rank().unwrap_or(1)).map(|axis| port.fixed(axis).unwrap_or(1));
+        let shape: Vec<usize> = std::iter::once(rows).chain(inner).collect();
+        Value::ones(port.dtype, &shape)
     };
-    let (two, three) = (shapes(2)?, shapes(3)?);
-    let grows = |two: &[usize], three: &[usize]| {
-        (two.first(), three.first()) == (Some(&2), Some(&3)) && two.get(1..) == three.get(1..)
-    };
-    let ports = once.outputs().iter().zip(two.iter().zip(&three));
-    let given = ports.filter(|(port, (two, three))| port.dtype.is_float() && grows(two, three));
-    Ok(given.map(|(port, (shape, _))| declare(port, shape.len())).collect())
+    let feeds = inputs.iter().map(|port| Ok((port.name.as_str(), Input::Owned(ones(port)?))));
+    graph.run(feeds.collect::<Result<_, OnnxError>>()?)
 }
 
 /// A graph input like `port`, with `rank` axes of any size.

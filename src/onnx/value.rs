@@ -101,6 +101,14 @@ impl Value {
         }
     }
 
+    /// Its elements, row-major.
+    ///
+    /// # Errors
+    /// When they are not int64.
+    pub fn to_i64(&self) -> Result<&[i64], OnnxError> {
+        self.slice::<i64>()
+    }
+
     /// The rows `rows` of axis 0, in that order; their elements are copied.
     ///
     /// # Errors

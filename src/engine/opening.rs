@@ -1,0 +1,44 @@
+//! What opening a model does to each of its graphs. In: a model directory. Out: one line for each graph. The graphs are opened
+//! as [`super::Engine`] opens them, with this ONNX Runtime on this machine, and closed again; nothing is written.
+
+use std::time::Instant;
+
+use serde::Serialize;
+
+use super::step::hoist;
+use crate::model::{ModelDirectory, Role};
+use crate::onnx::{Graph, GraphOptions, OnnxError};
+
+/// One graph as it is run.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Opening {
+    /// What it does.
+    pub role: Role,
+    /// Its file, relative to the model directory.
+    pub file: String,
+    /// The outputs that it is cut down to; `None` if all of it is run.
+    pub cut_to: Option<Vec<String>>,
+    /// How many values it does not compute in every step any more, but once for each batch.
+    pub computed_once: usize,
+    /// How long it took to open, in seconds.
+    pub seconds: f64,
+}
+
+/// Opens every graph of `directory`.
+///
+/// # Errors
+/// When ONNX Runtime is missing or refuses a graph.
+pub fn open_each(directory: &ModelDirectory, options: GraphOptions) -> Result<Vec<Opening>, OnnxError> {
+    let mut openings = Vec::new();
+    for role in Role::ALL {
+        let Some(graph) = directory.graph(role) else { continue };
+        let start = Instant::now();
+        let computed_once = match hoist(directory, role, options)? {
+            Some(hoisted) => hoisted.values.len(),
+            None => Graph::open(&graph.source, options).map(|_| 0)?,
+        };
+        let (file, cut_to) = (graph.file.clone(), graph.source.outputs.clone());
+        openings.push(Opening { role, file, cut_to, computed_once, seconds: start.elapsed().as_secs_f64() });
+    }
+    Ok(openings)
+}
