@@ -3,7 +3,7 @@
 Usage: .venv/bin/python benches/flat_memory.py PATH_TO_NIGHTCAP [ROWS ...]
 
 Every row is another 8x8 BMP inside the manifest, captioned by the tiny test model, so that the engine and not the model is
-what is measured. Prints one line a size: rows, seconds, rows a second, peak RSS in MB.
+what is measured. Prints one line a size: rows, seconds, rows a second, peak RSS in MB; and what each further row costs.
 """
 
 import struct
@@ -27,8 +27,8 @@ def bmp(seed: int) -> bytes:
     return header + info + pixels
 
 
-def measure(nightcap: str, rows: int) -> str:
-    """Runs one size in a folder of its own."""
+def measure(nightcap: str, rows: int) -> tuple[float, float]:
+    """Seconds and peak MB of one size, in a folder of its own."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         frame = pl.DataFrame({"id": range(rows), "image": [bmp(row) for row in range(rows)]})
@@ -39,15 +39,22 @@ def measure(nightcap: str, rows: int) -> str:
             f'[model]\npath = "{REPO}/tests/fixtures/tiny_model"\n'
             '[output]\npath = "out"\n[generation]\nmax_new_tokens = 4\n[runtime]\nbatch_size = 32\n'
         )
-        seconds, peak_mb = run([nightcap, "run", root / "job.toml"])
-        return f"{rows:>8} {seconds:>8.1f} {rows / seconds:>8.0f} {peak_mb:>8.0f}"
+        return run([nightcap, "run", root / "job.toml"])
 
 
 def main() -> None:
     nightcap, *sizes = sys.argv[1:] or ["target/debug/nightcap"]
     print(f"{'rows':>8} {'seconds':>8} {'rows/s':>8} {'peak MB':>8}")
-    for rows in [int(size) for size in sizes] or [10_000, 200_000]:
-        print(measure(nightcap, rows), flush=True)
+    sizes = [int(size) for size in sizes] or [10_000, 200_000]
+    measured = []
+    for rows in sizes:
+        seconds, peak_mb = measure(nightcap, rows)
+        print(f"{rows:>8} {seconds:>8.1f} {rows / seconds:>8.0f} {peak_mb:>8.0f}", flush=True)
+        measured.append((rows, seconds, peak_mb))
+    (first, first_s, first_mb), (last, last_s, last_mb) = measured[0], measured[-1]
+    if last > first:
+        added = last - first
+        print(f"each further row: {(last_s - first_s) / added * 1e6:.0f} us, {(last_mb - first_mb) * 2**20 / added:.0f} bytes of peak")
 
 
 if __name__ == "__main__":

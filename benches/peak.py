@@ -1,6 +1,7 @@
 """Runs a command and says how long it took and how much memory it had at most; shared by the scripts in this folder."""
 
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 
@@ -16,13 +17,16 @@ def high_water_mb(pid: int) -> float:
 
 def run(command: list, **options) -> tuple[float, float]:
     """Seconds and peak MB of `command`, which must succeed."""
-    start = time.monotonic()
-    process = subprocess.Popen(command, **{"stderr": subprocess.DEVNULL} | options)
-    peak_mb = 0
-    while process.poll() is None:
-        peak_mb = max(peak_mb, high_water_mb(process.pid))
-        time.sleep(0.02)
-    seconds = time.monotonic() - start
-    if process.returncode != 0:
-        raise SystemExit(f"{command} ended with status {process.returncode}")
-    return seconds, peak_mb
+    with tempfile.TemporaryFile() as stderr:
+        start = time.monotonic()
+        process = subprocess.Popen(command, **{"stderr": stderr} | options)
+        peak_mb = 0
+        while process.poll() is None:
+            peak_mb = max(peak_mb, high_water_mb(process.pid))
+            time.sleep(0.02)
+        seconds = time.monotonic() - start
+        if process.returncode != 0:
+            stderr.seek(0)
+            said = stderr.read().decode(errors="replace")
+            raise SystemExit(f"{command} ended with status {process.returncode}:\n{said}")
+        return seconds, peak_mb

@@ -39,7 +39,7 @@ pub(super) fn prepare(
     context: &mut Context<'_>,
 ) -> Result<Status, Error> {
     let directory = ModelDirectory::open(&local_folder(dir)?, precision)?;
-    let openings = open_each(&directory, GraphOptions { threads: 0 })?;
+    let openings = open_each(&directory, GraphOptions::default())?;
     let text = if json { to_json(&openings)? } else { openings.iter().map(line).collect() };
     print(context, &text)?;
     Ok(Status::Done)

@@ -16,22 +16,27 @@ pub(super) fn execute(args: &PlanArgs, context: &mut Context<'_>) -> Result<Stat
     let prepared = prepare(&args.job)?;
     let output = &prepared.job.output;
     let decide = |store: &OutputStore| prepared.decide(Some(store));
-    let (mut first, mut decision) = (Vec::new(), None);
+    let mut first = Vec::new();
+    let mut unfinished_plan = None;
+    let mut store = None;
     if output.path.local().is_none_or(Path::exists) {
-        let store = OutputStore::open(&output.path, &prepared.storage)?;
-        check_schema(&store, &prepared.schema)?;
-        let Unfinished { goes_on, stale } = unfinished(&store, &prepared.draft(&decide, &|_| Ok(1)))?;
-        match goes_on {
-            Some(plan) => {
-                let done = present_parts(&store, &plan.run)?.len();
-                first.push(format!("goes on with {}: {done} of {} parts are done", plan.run, plan.parts));
-            }
-            None => first.extend(stale.iter().map(|run| format!("closes {run}: publishes its finished parts"))),
+        let opened = OutputStore::open(&output.path, &prepared.storage)?;
+        check_schema(&opened, &prepared.schema)?;
+        let Unfinished { goes_on, stale } = unfinished(&opened, &prepared.draft(&decide, &|_| Ok(1)))?;
+        if let Some(plan) = &goes_on {
+            let done = present_parts(&opened, &plan.run)?.len();
+            first.push(format!("goes on with {}: {done} of {} parts are done", plan.run, plan.parts));
+        } else {
+            first.extend(stale.iter().map(|run| format!("closes {run}: publishes its finished parts")));
         }
-        decision = Some(prepared.decide(Some(&store))?);
+        (unfinished_plan, store) = (goes_on, Some(opened));
     }
-    let decision = decision.map_or_else(|| prepared.decide(None), Ok)?;
-    let rows = decision.selection.rows();
+    let (rows, part_rows, reasons, unlisted) = if let Some(plan) = unfinished_plan {
+        (plan.rows, plan.part_rows, plan.reasons, 0)
+    } else {
+        let decision = prepared.decide(store.as_ref())?;
+        (decision.selection.rows(), output.part_rows, decision.reasons, decision.unlisted)
+    };
     let files = &prepared.manifest.files;
     let all: u64 = files.iter().map(|file| file.snapshot.rows).sum();
     let bytes: u64 = files.iter().map(|file| file.snapshot.bytes).sum();
@@ -42,16 +47,13 @@ pub(super) fn execute(args: &PlanArgs, context: &mut Context<'_>) -> Result<Stat
     };
     line("manifest", format!("{} files, {all} rows, {bytes} bytes", files.len()));
     line("rows", format!("{rows} selected"));
-    for (reason, rows) in decision.reasons.named() {
+    for (reason, rows) in reasons.named() {
         line("", format!("{rows:>10} {reason}"));
     }
-    if decision.unlisted > 0 {
-        line(
-            "",
-            format!("{:>10} of all on web servers: known by their URIs alone, not by their content", decision.unlisted),
-        );
+    if unlisted > 0 {
+        line("", format!("{unlisted:>10} of all on web servers: known by their URIs alone, not by their content"));
     }
-    line("parts", format!("{}, of up to {} rows each", rows.div_ceil(output.part_rows), output.part_rows));
+    line("parts", format!("{}, of up to {part_rows} rows each", rows.div_ceil(part_rows)));
     line("output", output.path.to_string());
     if first.is_empty() {
         first.push(if rows == 0 { "none: nothing is new" } else { "a new one" }.to_owned());

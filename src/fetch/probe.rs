@@ -7,6 +7,7 @@ use futures::StreamExt;
 use object_store::ObjectStoreExt;
 
 use super::Fetcher;
+use crate::row_error::ErrorKind;
 use crate::storage::{Failure, Location};
 
 /// The deepest folder that all images of a run share, for each disk, bucket and web server.
@@ -31,10 +32,18 @@ impl Roots {
     }
 }
 
+/// A root that gives nothing.
+struct Silence {
+    why: String,
+    /// The server is there, and says that the bucket is not.
+    is_nowhere: bool,
+}
+
 impl Fetcher {
     /// Asks the roots of some images that could not be had. None: they answer, so the images are at fault; else what is wrong.
     ///
-    /// Folders and buckets must all answer. Of several web servers one is enough: images of the web come from thousands.
+    /// Folders and buckets must all answer, but for a bucket that does not exist while another one of the job answers: that one
+    /// is misspelt. Of several web servers one is enough: images of the web come from thousands.
     pub async fn outage<'a>(
         &self,
         roots: &Roots,
@@ -45,19 +54,32 @@ impl Fetcher {
         asked.dedup();
         let (web, stores): (Vec<_>, Vec<_>) = asked.into_iter().partition(|root| matches!(root, Location::Http(_)));
         for root in stores {
-            if let Some(why) = self.silence(root).await {
+            if let Some(Silence { why, is_nowhere }) = self.silence(root).await
+                && !(is_nowhere && self.another_answers(roots, root).await)
+            {
                 return Some(why);
             }
         }
         let mut silent = None;
         for root in web {
-            silent = Some(self.silence(root).await?);
+            silent = Some(self.silence(root).await?.why);
         }
         silent
     }
 
+    /// Whether a bucket other than that of `root` answers.
+    async fn another_answers(&self, roots: &Roots, root: &Location) -> bool {
+        for other in roots.0.values().filter(|other| matches!(other, Location::Object { .. }) && *other != root) {
+            if self.silence(other).await.is_none() {
+                return true;
+            }
+        }
+        false
+    }
+
     /// Why `root` does not answer, if it does not.
-    async fn silence(&self, root: &Location) -> Option<String> {
+    async fn silence(&self, root: &Location) -> Option<Silence> {
+        let plain = |why: String| Silence { why, is_nowhere: false };
         let ask = async {
             match root {
                 Location::Local(folder) => {
@@ -66,18 +88,21 @@ impl Fetcher {
                     match listed.await.unwrap_or_else(|error| Err(std::io::Error::other(error))) {
                         Ok(Some(_)) => Ok(()),
                         // An unmounted disk leaves an empty folder.
-                        Ok(None) => Err("the folder is empty".to_owned()),
-                        Err(error) => Err(error.to_string()),
+                        Ok(None) => Err(plain("the folder is empty".to_owned())),
+                        Err(error) => Err(plain(error.to_string())),
                     }
                 }
-                _ => self.ask(root).await.map_err(|failure| failure.what),
+                _ => self
+                    .ask(root)
+                    .await
+                    .map_err(|failure| Silence { is_nowhere: failure.kind == ErrorKind::NotFound, why: failure.what }),
             }
         };
         let patience: Duration = self.timeout;
         match tokio::time::timeout(patience, ask).await {
             Ok(Ok(())) => None,
-            Ok(Err(why)) => Some(format!("{root}: {why}")),
-            Err(_) => Some(format!("{root}: no answer within {} ms", patience.as_millis())),
+            Ok(Err(silence)) => Some(Silence { why: format!("{root}: {}", silence.why), ..silence }),
+            Err(_) => Some(plain(format!("{root}: no answer within {} ms", patience.as_millis()))),
         }
     }
 

@@ -11,7 +11,9 @@ use crate::signature::Signature;
 /// What a contents object begins with.
 pub(super) const MAGIC: &[u8; 8] = b"nccont01";
 /// Bytes of one entry.
-pub(super) const ENTRY_BYTES: usize = 16 + 4 + 4;
+pub(super) const ENTRY_BYTES: usize = KEY_BYTES + 4 + 4;
+/// Bytes of an entry's key.
+const KEY_BYTES: usize = 16;
 
 /// All that results depend on: image, text, and what they were made with. 128 bits of BLAKE3.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -56,13 +58,19 @@ impl ContentEntry {
     }
 }
 
-/// Collects the contents of a run; 32 bytes a row.
-#[derive(Debug, Default)]
+/// Collects the contents of a run, as the bytes that they become: [`ENTRY_BYTES`] each in memory, too.
+#[derive(Debug)]
 pub(super) struct ContentsBuilder {
-    entries: Vec<ContentEntry>,
+    entries: Vec<[u8; ENTRY_BYTES]>,
 }
 
 impl ContentsBuilder {
+    /// One with room for `rows` rows.
+    pub(super) fn with_capacity(rows: u64) -> Self {
+        let room_for_magic = 1;
+        Self { entries: Vec::with_capacity(rows as usize + room_for_magic) }
+    }
+
     /// Adds rows of part `part`, the first of which is its row `first`.
     ///
     /// # Errors
@@ -72,19 +80,23 @@ impl ContentsBuilder {
             let Some(image) = rows.content_hash(index) else { continue };
             let key = ContentKey::new(image, rows.signature(index)?, &rows.fingerprints(index));
             let number = |number: u64| u32::try_from(number).map_err(|error| error.to_string());
-            self.entries.push(ContentEntry { key, part: number(part)?, row: number(first + index as u64)? });
+            let entry = ContentEntry { key, part: number(part)?, row: number(first + index as u64)? };
+            self.entries.push(entry.to_bytes());
         }
         Ok(())
     }
 
     /// The object's bytes: of equal contents the first row; None without any.
     pub(super) fn into_bytes(mut self) -> Option<Vec<u8>> {
+        // Big-endian numbers sort as their bytes do: by key, then by place.
         self.entries.sort_unstable();
-        self.entries.dedup_by_key(|entry| entry.key);
-        let mut bytes = Vec::with_capacity(MAGIC.len() + self.entries.len() * ENTRY_BYTES);
-        bytes.extend_from_slice(MAGIC);
-        self.entries.iter().for_each(|entry| bytes.extend_from_slice(&entry.to_bytes()));
-        (!self.entries.is_empty()).then_some(bytes)
+        self.entries.dedup_by(|next, first| next[..KEY_BYTES] == first[..KEY_BYTES]);
+        let mut bytes = self.entries.into_flattened();
+        if bytes.is_empty() {
+            return None;
+        }
+        bytes.splice(0..0, *MAGIC);
+        Some(bytes)
     }
 
     /// Puts the object beside the run's other records and returns its name there; None when no row has results and an image.

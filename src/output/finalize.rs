@@ -15,6 +15,11 @@ use super::{Counts, OutputError, part_path, plan_path, published_path, run_folde
 use crate::failpoint;
 use crate::plan::Plan;
 
+/// The folder of the records that publish runs.
+const PUBLISHED: &str = "_nightcap/published";
+/// So often it is listed while records vanish from it; a compaction makes that happen once.
+const MOST_LISTINGS: usize = 10;
+
 /// The record `_nightcap/published/<run id>.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Published {
@@ -92,8 +97,8 @@ pub fn superseded(store: &OutputStore) -> Result<BTreeSet<String>, OutputError> 
 /// # Errors
 /// [`OutputError`] when a record cannot be read.
 pub fn all_published(store: &OutputStore) -> Result<Vec<Published>, OutputError> {
-    loop {
-        let names = store.files("_nightcap/published")?;
+    for _ in 0..MOST_LISTINGS {
+        let names = store.files(PUBLISHED)?;
         failpoint::hit("after_published_listing");
         let runs = names.iter().filter_map(|name| name.strip_suffix(".json"));
         let runs = runs.map(|run| store.record::<Published>(&published_path(run)));
@@ -103,6 +108,8 @@ pub fn all_published(store: &OutputStore) -> Result<Vec<Published>, OutputError>
             return Ok(runs);
         }
     }
+    let message = "records are listed there that cannot be found".to_owned();
+    Err(OutputError::Record { path: PUBLISHED.to_owned(), message })
 }
 
 /// What a part's footer says of it.
@@ -227,7 +234,8 @@ fn publish(
     let run = plan.run.as_str();
     let mut counts = Counts::default();
     let mut columns: Option<String> = None;
-    let (mut index, mut contents) = (IndexBuilder::default(), ContentsBuilder::default());
+    let rows = plan.rows.min(parts.len() as u64 * plan.part_rows);
+    let (mut index, mut contents) = (IndexBuilder::with_capacity(rows), ContentsBuilder::with_capacity(rows));
     for &part in parts.range(..plan.parts) {
         let path = part_path(run, part);
         let summary = part_summary(store, &path)?;

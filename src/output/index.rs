@@ -64,14 +64,21 @@ struct Header {
     fingerprints: Vec<Fingerprints>,
 }
 
-/// Collects the rows of a run.
-#[derive(Debug, Default)]
+/// Collects the rows of a run, as the bytes that they become: [`ENTRY_BYTES`] each in memory, too.
+#[derive(Debug)]
 pub struct IndexBuilder {
     fingerprints: Vec<Fingerprints>,
-    entries: Vec<IndexEntry>,
+    entries: Vec<[u8; ENTRY_BYTES]>,
 }
 
 impl IndexBuilder {
+    /// One with room for `rows` rows.
+    #[must_use]
+    pub fn with_capacity(rows: u64) -> Self {
+        let room_for_header = 64;
+        Self { fingerprints: Vec::new(), entries: Vec::with_capacity(rows as usize + room_for_header) }
+    }
+
     /// Adds the rows of a part; `key` is the name of the key column.
     ///
     /// # Errors
@@ -84,13 +91,14 @@ impl IndexBuilder {
                 self.fingerprints.len() - 1
             });
             let signature = rows.signature(index)?;
-            self.entries.push(IndexEntry {
+            let entry = IndexEntry {
                 key: rows.key(index, signature),
                 signature,
                 fingerprints: u32::try_from(at).map_err(|error| error.to_string())?,
                 state: rows.state(index),
                 run_seq: rows.run_seq(index),
-            });
+            };
+            self.entries.push(entry.to_bytes());
         }
         Ok(())
     }
@@ -100,16 +108,13 @@ impl IndexBuilder {
     /// # Errors
     /// [`OutputError::Store`].
     pub fn put(mut self, store: &OutputStore, folder: &str) -> Result<String, OutputError> {
-        self.entries.sort_unstable_by_key(|entry| (entry.key, entry.run_seq));
+        // Big-endian numbers sort as their bytes do, and the key stands first.
+        self.entries.sort_unstable();
         let header = Header { rows: self.entries.len() as u64, fingerprints: self.fingerprints };
         let header = super::json(&header, folder)?;
-        let mut bytes = Vec::with_capacity(MAGIC.len() + 4 + header.len() + self.entries.len() * ENTRY_BYTES);
-        bytes.extend_from_slice(MAGIC);
-        bytes.extend_from_slice(&u32::try_from(header.len()).unwrap_or(u32::MAX).to_be_bytes());
-        bytes.extend_from_slice(&header);
-        for entry in &self.entries {
-            entry.write(&mut bytes);
-        }
+        let length = u32::try_from(header.len()).unwrap_or(u32::MAX).to_be_bytes();
+        let mut bytes = self.entries.into_flattened();
+        bytes.splice(0..0, [&MAGIC[..], &length, &header].concat());
         let name = format!("index-{}", &blake3::hash(&bytes).to_hex()[..32]);
         store.put_new(&format!("{folder}/{name}"), bytes)?;
         Ok(name)
@@ -117,16 +122,18 @@ impl IndexBuilder {
 }
 
 impl IndexEntry {
-    fn write(&self, bytes: &mut Vec<u8>) {
+    fn to_bytes(self) -> [u8; ENTRY_BYTES] {
         let state: u32 = match self.state {
             RowState::Ok => 0,
             RowState::Permanent => 1,
             RowState::Transient => 2,
         };
-        bytes.extend_from_slice(&self.key.0.to_be_bytes());
-        bytes.extend_from_slice(&self.signature.to_bytes());
-        bytes.extend_from_slice(&(self.fingerprints << 2 | state).to_be_bytes());
-        bytes.extend_from_slice(&self.run_seq.to_be_bytes());
+        let mut bytes = [0; ENTRY_BYTES];
+        bytes[..16].copy_from_slice(&self.key.0.to_be_bytes());
+        bytes[16..32].copy_from_slice(&self.signature.to_bytes());
+        bytes[32..36].copy_from_slice(&(self.fingerprints << 2 | state).to_be_bytes());
+        bytes[36..].copy_from_slice(&self.run_seq.to_be_bytes());
+        bytes
     }
 
     fn read(bytes: &[u8; ENTRY_BYTES]) -> Option<Self> {

@@ -77,6 +77,9 @@ pub fn claim(store: &OutputStore, draft: &Draft<'_>, run: Option<&str>) -> Resul
         };
     }
     let Unfinished { goes_on, stale } = unfinished(store, draft)?;
+    for run in stale.iter().chain(goes_on.as_ref().map(|plan| &plan.run)) {
+        refuse_alive(store, run)?;
+    }
     if let Some(plan) = goes_on {
         return resume(store, draft, plan).map(Some);
     }
@@ -159,7 +162,7 @@ pub struct Unfinished {
 /// Looks at every run that has a plan and is not published. Compactions are left to the next compaction.
 ///
 /// # Errors
-/// [`OutputError::Alive`] when somebody is at work on one of them, and when a record of OUTPUT cannot be read.
+/// When a record of OUTPUT cannot be read.
 pub fn unfinished(store: &OutputStore, draft: &Draft<'_>) -> Result<Unfinished, Error> {
     let mut found = Unfinished { goes_on: None, stale: Vec::new() };
     let superseded = superseded(store)?;
@@ -177,7 +180,6 @@ pub fn unfinished(store: &OutputStore, draft: &Draft<'_>) -> Result<Unfinished, 
         if !plan.supersedes.is_empty() {
             continue;
         }
-        refuse_alive(store, &run)?;
         // One without rows has nothing to go on with, and something may be new by now.
         let same = plan.rows > 0
             && plan.identity == draft.identity

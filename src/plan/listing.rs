@@ -84,29 +84,29 @@ impl Listing {
     /// A folder that cannot be had is no reason not to plan: its images are taken for missing, and reading them says why.
     ///
     /// # Errors
-    /// [`PlanError::Listing`] when a store or disk does not answer, or when none of the folders may be listed.
+    /// [`PlanError::Listing`] when a store or disk does not answer, or when all folders are refused.
     pub(super) fn read(self, mut wanted: Vec<u64>, storage: &Storage, roots: &[Location]) -> Result<Listed, PlanError> {
         wanted.sort_unstable();
         wanted.dedup();
         let mut found = Found { wanted: Arc::new(wanted), versions: Vec::new() };
         let folders: Vec<&Location> = self.folders.iter().filter(|folder| may_hold(folder, roots)).collect();
-        let (mut forbidden, mut first) = (0, None);
+        let (mut refused, mut first) = (0, None);
         for folder in &folders {
             let listed = match folder {
                 Location::Local(path) => list_disk(path, self.folded, &mut Vec::new(), &mut found),
                 _ => list_store(storage, folder, self.folded, &mut found),
             };
             let Err(failure) = listed else { continue };
-            let refused = || PlanError::Listing { folder: (*folder).clone(), message: failure.what.clone() };
+            let error = || PlanError::Listing { folder: (*folder).clone(), message: failure.what.clone() };
             if failure.is_outage {
-                return Err(refused());
+                return Err(error());
             }
-            forbidden += usize::from(failure.is_forbidden);
-            first.get_or_insert_with(refused);
+            refused += usize::from(failure.is_refused);
+            first.get_or_insert_with(error);
             tracing::debug!(%folder, why = failure.what, "cannot be listed");
         }
         if let Some(PlanError::Listing { folder, message }) = first {
-            if forbidden == folders.len() {
+            if refused == folders.len() {
                 return Err(PlanError::Listing { folder, message });
             }
             let why = message.lines().next().unwrap_or_default();
@@ -138,7 +138,8 @@ struct Found {
 /// Why a folder was not listed.
 struct NotListed {
     what: String,
-    is_forbidden: bool,
+    /// It may not be listed, or its bucket is not there: the job's fault, if the same is true of all others.
+    is_refused: bool,
     /// It may be there, and nobody knows what is in it.
     is_outage: bool,
 }
@@ -146,19 +147,18 @@ struct NotListed {
 impl From<std::io::Error> for NotListed {
     fn from(error: std::io::Error) -> Self {
         use std::io::ErrorKind::{InvalidFilename, InvalidInput, NotADirectory, NotFound, PermissionDenied};
-        let is_forbidden = error.kind() == PermissionDenied;
+        let is_refused = error.kind() == PermissionDenied;
         let is_nowhere = matches!(error.kind(), NotFound | NotADirectory | InvalidFilename | InvalidInput)
             || error.raw_os_error() == Some(libc::ELOOP);
-        Self { what: error.to_string(), is_forbidden, is_outage: !is_forbidden && !is_nowhere }
+        Self { what: error.to_string(), is_refused, is_outage: !is_refused && !is_nowhere }
     }
 }
 
 impl From<object_store::Error> for NotListed {
     fn from(error: object_store::Error) -> Self {
         let kind = Failure::of(&error).kind;
-        let is_forbidden = kind == ErrorKind::Forbidden;
-        let is_nowhere = matches!(kind, ErrorKind::NotFound | ErrorKind::InvalidUri);
-        Self { what: explain(&error), is_forbidden, is_outage: !is_forbidden && !is_nowhere }
+        let is_refused = matches!(kind, ErrorKind::Forbidden | ErrorKind::NotFound);
+        Self { what: explain(&error), is_refused, is_outage: !is_refused && kind != ErrorKind::InvalidUri }
     }
 }
 

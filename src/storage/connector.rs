@@ -53,6 +53,9 @@ impl HttpConnector for Connector {
     }
 }
 
+/// What stands in the query of a request that lists: of S3 and Google Cloud Storage, and of Azure.
+const LISTINGS: [&str; 2] = ["list-type=", "comp=list"];
+
 #[derive(Debug)]
 struct Service(HttpClient);
 
@@ -66,10 +69,13 @@ impl HttpService for Service {
         Self: 'future,
     {
         Box::pin(async move {
+            // Of listings, object_store tells no status apart.
+            let is_listing =
+                request.uri().query().is_some_and(|query| LISTINGS.iter().any(|mark| query.contains(mark)));
             let response = self.0.execute(request).await?;
             let status = response.status().as_u16();
             // What object_store tells apart itself stays as it is.
-            if status < 400 || matches!(status, 401 | 403 | 404 | 409 | 412) {
+            if status < 400 || (!is_listing && matches!(status, 401 | 403 | 404 | 409 | 412)) {
                 return Ok(response);
             }
             let passing = status >= 500 || matches!(status, 408 | 429);

@@ -63,7 +63,8 @@ impl Failure {
             429 | 503 => ErrorKind::Throttled,
             408 | 504 => ErrorKind::Timeout,
             500.. => ErrorKind::ServerError,
-            410 => ErrorKind::NotFound,
+            401 | 403 => ErrorKind::Forbidden,
+            404 | 410 => ErrorKind::NotFound,
             _ => ErrorKind::Io,
         };
         Self { kind, what: format!("the server answers with {refusal}") }

@@ -294,6 +294,10 @@ fn a_run_that_somebody_works_on_is_left_alone() {
     assert_eq!(second.status.code(), Some(75));
     let message = String::from_utf8(second.stderr).unwrap();
     assert!(message.contains("process 1 on elsewhere is at work on run"), "{message}");
+    // Who only wants to know is told, and writes nothing.
+    let planned = workplace.command("plan", &[]).output().unwrap();
+    let said = String::from_utf8(planned.stdout).unwrap();
+    assert!(planned.status.success() && said.contains("2 of 4 parts are done"), "{said}");
     // An hour old, it is a dead worker's, whatever this machine's clock says.
     let old = std::time::SystemTime::now() - std::time::Duration::from_hours(1);
     std::fs::File::open(&heartbeat).unwrap().set_modified(old).unwrap();

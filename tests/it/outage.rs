@@ -140,3 +140,26 @@ fn a_night_whose_only_new_row_names_a_folder_that_never_was() {
     );
     assert_eq!(workplace.run(&["--retry-failed"]).status.code(), Some(0), "also when it is all that is taken");
 }
+
+#[test]
+fn one_misspelt_bucket_is_one_failed_row() {
+    let (server, workplace) = (Seaweed::shared(), Workplace::with_pictures(2, 10));
+    on_s3(&workplace, server, "misspelt");
+    let settings = ["output.path=out".to_owned()];
+    let write = |images: &[&str]| {
+        let ids = strings((0..images.len()).map(|row| Some(row.to_string())));
+        let titles = strings(images.iter().map(|_| None::<&str>));
+        let columns = vec![("id", ids), ("image", strings(images.iter().map(Some))), ("title", titles)];
+        write_parquet(&workplace.path("manifest.parquet"), columns, 10);
+    };
+    write(&["s3://night/misspelt/photos/0.png", "s3://nihgt/misspelt/photos/1.png"]);
+    let run = run_command(&workplace, &server.endpoint(), &settings, &[]).output().unwrap();
+    let log = String::from_utf8(run.stderr).unwrap();
+    assert_eq!(run.status.code(), Some(0), "{log}");
+    assert_eq!(workplace.rows("out", None).text("error_kind"), [None, Some("not_found".to_owned())]);
+    // If it is the only one, the job is wrong.
+    write(&["s3://nihgt/misspelt/photos/0.png", "s3://nihgt/misspelt/photos/1.png"]);
+    let run = run_command(&workplace, &server.endpoint(), &settings, &[]).output().unwrap();
+    let log = String::from_utf8(run.stderr).unwrap();
+    assert!(run.status.code() == Some(2) && log.contains("cannot list s3://nihgt/misspelt/photos"), "{log}");
+}
