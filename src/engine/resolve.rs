@@ -289,13 +289,12 @@ impl<'a> Resolver<'a> {
         let found = self.setting("decoder_start_token_id").or_else(|| self.setting("bos_token_id"));
         let id = found.as_ref().and_then(|found| found.value.as_i64());
         if id.is_none() {
-            let problem = match found {
-                Some(found) => Problem::new(found.source, format!("the start token {} is no token id", found.value)),
-                None => {
-                    let what = "decoder_start_token_id is missing, and so is bos_token_id";
-                    let problem = Problem::new("generation_config.json", what);
-                    problem.with_hint("the token the decoder was trained to start from")
-                }
+            let problem = if let Some(found) = found {
+                Problem::new(found.source, format!("the start token {} is no token id", found.value))
+            } else {
+                let what = "decoder_start_token_id is missing, and so is bos_token_id";
+                let problem = Problem::new("generation_config.json", what);
+                problem.with_hint("the token the decoder was trained to start from")
             };
             self.problems.push(problem);
         }

@@ -40,9 +40,8 @@ impl PromptTemplate {
     ) -> Result<Self, E> {
         let mut environment = Environment::new();
         environment.set_undefined_behavior(minijinja::UndefinedBehavior::Strict);
-        environment.set_formatter(|out, state, value| match value.is_none() {
-            true => Ok(()),
-            false => minijinja::escape_formatter(out, state, value),
+        environment.set_formatter(|out, state, value| {
+            if value.is_none() { Ok(()) } else { minijinja::escape_formatter(out, state, value) }
         });
         environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
         environment.add_template_owned(NAME, template.to_owned()).map_err(|error| broken(error.to_string()))?;

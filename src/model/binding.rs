@@ -71,17 +71,17 @@ impl Producer {
         match (role, input) {
             (Role::Vision, "pixel_values") => Some(Self::Pixels),
             (Role::Vision, "pixel_attention_mask") => Some(Self::PixelMask),
-            (Role::Embed, "input_ids") => Some(Self::Step),
             (Role::Encoder, "inputs_embeds") => Some(Self::Prompt),
             (Role::Encoder, "attention_mask") => Some(Self::PromptMask),
             (Role::Text, name) => TOKEN_FIELDS.into_iter().find(|known| *known == name).map(Self::Tokens),
-            (Role::Fusion, "image_hidden_states") => output(Role::Vision, "last_hidden_state"),
+            (Role::Fusion, "image_hidden_states" | "encoder_hidden_states") => {
+                output(Role::Vision, "last_hidden_state")
+            }
             (Role::Fusion, "text_hidden_states") => output(Role::Text, "last_hidden_state"),
             (Role::Fusion, "text_attention_mask") => Some(Self::Tokens("attention_mask")),
-            (Role::Fusion, "encoder_hidden_states") => output(Role::Vision, "last_hidden_state"),
             (Role::Fusion, "encoder_attention_mask") => Some(Self::Ones(Role::Vision, "last_hidden_state".to_owned())),
             (Role::Fusion, name) => TOKEN_FIELDS.into_iter().find(|known| *known == name).map(Self::Tokens),
-            (Role::Prefill | Role::Decoder, "input_ids") => Some(Self::Step),
+            (Role::Embed | Role::Prefill | Role::Decoder, "input_ids") => Some(Self::Step),
             (Role::Prefill | Role::Decoder, "inputs_embeds") => {
                 Some(Self::StepOutput(Role::Embed, "inputs_embeds".to_owned()))
             }

@@ -61,15 +61,14 @@ impl ConfigFiles {
             .find_map(|name| Some(Sourced { value: Value::Object(read(name)?), source: (*name).to_owned() }));
         let tokenizer_config = read(Self::TOKENIZER_CONFIG).unwrap_or_default();
         let in_json = |object: &Map<String, Value>| object.get("chat_template")?.as_str().map(str::to_owned);
-        let chat_template = match std::fs::read_to_string(folder.join(Self::CHAT_TEMPLATE[0])) {
-            Ok(text) => Some(Sourced { value: text, source: Self::CHAT_TEMPLATE[0].to_owned() }),
-            Err(_) => {
-                let file = read(Self::CHAT_TEMPLATE[1]).unwrap_or_default();
-                let files = [(Self::CHAT_TEMPLATE[1], &file), (Self::TOKENIZER_CONFIG, &tokenizer_config)];
-                files
-                    .into_iter()
-                    .find_map(|(source, object)| Some(Sourced { value: in_json(object)?, source: source.to_owned() }))
-            }
+        let chat_template = if let Ok(text) = std::fs::read_to_string(folder.join(Self::CHAT_TEMPLATE[0])) {
+            Some(Sourced { value: text, source: Self::CHAT_TEMPLATE[0].to_owned() })
+        } else {
+            let file = read(Self::CHAT_TEMPLATE[1]).unwrap_or_default();
+            let files = [(Self::CHAT_TEMPLATE[1], &file), (Self::TOKENIZER_CONFIG, &tokenizer_config)];
+            files
+                .into_iter()
+                .find_map(|(source, object)| Some(Sourced { value: in_json(object)?, source: source.to_owned() }))
         };
         Self { layers, preprocessor, tokenizer_config, chat_template }
     }

@@ -135,7 +135,7 @@ impl ImageProcessor {
             None => defaults.map(|d| d.filter),
         };
         let tiling = match filter.filter(|_| cuts) {
-            Some(filter) => Some(Tiling::from_keys(&keys, filter)?),
+            Some(filter) => Some(Tiling::from_keys(keys, filter)?),
             None => None,
         };
         let resize = if tiling.is_none() && keys.flag("do_resize", true)? {

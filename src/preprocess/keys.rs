@@ -43,18 +43,18 @@ impl<'a> Keys<'a> {
         Ok(())
     }
 
-    pub(super) fn get(&self, key: &str) -> Option<&'a Value> {
+    pub(super) fn get(self, key: &str) -> Option<&'a Value> {
         self.0.get(key).filter(|value| !value.is_null())
     }
 
-    pub(super) fn flag(&self, key: &str, default: bool) -> Result<bool, ConfigError> {
+    pub(super) fn flag(self, key: &str, default: bool) -> Result<bool, ConfigError> {
         self.get(key).map_or(Ok(default), |value| {
             value.as_bool().ok_or_else(|| ConfigError::invalid(key, "true or false", value))
         })
     }
 
     /// The class of the image processor, without `ImageProcessor`, `Fast` or `FeatureExtractor`.
-    pub(super) fn class(&self) -> Result<Option<&'a str>, ConfigError> {
+    pub(super) fn class(self) -> Result<Option<&'a str>, ConfigError> {
         let mut names = ["image_processor_type", "feature_extractor_type"].into_iter();
         let Some((key, value)) = names.find_map(|key| Some((key, self.get(key)?))) else { return Ok(None) };
         let class = value.as_str().unwrap_or_default().trim_end_matches("Fast");
@@ -65,7 +65,7 @@ impl<'a> Keys<'a> {
     }
 
     /// What the named image processor does where the configuration is silent; `None` without a name.
-    pub(super) fn defaults(&self) -> Result<Option<Defaults>, ConfigError> {
+    pub(super) fn defaults(self) -> Result<Option<Defaults>, ConfigError> {
         Ok(self.class()?.and_then(Defaults::of))
     }
 
@@ -123,7 +123,7 @@ impl<'a> Keys<'a> {
     }
 
     pub(super) fn triple(
-        &self,
+        self,
         key: &str,
         default: Option<[f64; 3]>,
         valid: impl Fn(f64) -> bool,

@@ -49,7 +49,7 @@ impl Tiling {
         matches!(class, "SmolVLM" | "Idefics3")
     }
 
-    pub(super) fn from_keys(keys: &Keys<'_>, filter: Filter) -> Result<Self, ConfigError> {
+    pub(super) fn from_keys(keys: Keys<'_>, filter: Filter) -> Result<Self, ConfigError> {
         let edge = |key: &str, default: u32| match keys.get(key) {
             None => Ok(default),
             Some(value) => {

@@ -1,4 +1,4 @@
-//! Every family of models against what PyTorch says about photographs (`tests/goldens/families/`), in batches of 1, 3 and 8:
+//! Every family of models against what `PyTorch` says about photographs (`tests/goldens/families/`), in batches of 1, 3 and 8:
 //! pixels, encoder states, embeddings, and the tokens of every strategy.
 
 use std::path::PathBuf;
@@ -163,7 +163,8 @@ fn runs_over_the_sample_photographs(family: &str) {
     let (manifest, model) = (repo("sample_data/manifest.parquet"), fixture(family));
     let (manifest, model) = (manifest.display(), model.display());
     let settings = greedy.and_then(|case| case["settings"].as_object()).into_iter().flatten();
-    let generation: String = settings.map(|(name, value)| format!("{name} = {value}\n")).collect();
+    let generation: Vec<_> = settings.map(|(name, value)| format!("{name} = {value}\n")).collect();
+    let generation = generation.concat();
     workplace.job(&format!(
         "[input]\nmanifest = \"{manifest}\"\nkey = \"id\"\nimage = \"image\"\ntext = \"title\"\n\
          [model]\npath = \"{model}\"\n[generation]\n{generation}[output]\npath = \"out\"\n[runtime]\nthreads = 1\n"

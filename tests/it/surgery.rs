@@ -105,7 +105,7 @@ fn prepare_says_what_is_done_to_each_graph() {
         let output = nightcap().args(["model", "prepare"]).arg(folder).output().unwrap();
         assert!(output.status.success());
         let text = String::from_utf8(output.stdout).unwrap();
-        text.lines().map(|line| format!("{}\n", line.split("; opened in").next().unwrap())).collect::<String>()
+        text.lines().map(|line| line.split("; opened in").next().unwrap()).collect::<Vec<_>>().join("\n")
     };
     insta::assert_snapshot!(said("vit_gpt2"), @r"
     vision: encoder_model.onnx: run as it is
