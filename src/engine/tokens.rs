@@ -12,6 +12,8 @@ pub(super) struct TextTokenizer {
     /// Cuts nothing off.
     whole: Tokenizer,
     pad: i64,
+    /// Whether spaces before punctuation are taken out of decoded text.
+    cleans_up: bool,
     /// The length every text is padded to, if the tokenizer's file fixes one or the text graph cannot tell padding from text.
     fixed_length: Option<usize>,
 }
@@ -71,7 +73,8 @@ impl TextTokenizer {
         tokenizer.with_padding(None).with_truncation(None).map_err(fail)?;
         let whole = tokenizer.clone();
         tokenizer.with_truncation(truncation).map_err(fail)?;
-        Ok(Some(Self { tokenizer, whole, pad, fixed_length }))
+        let cleans_up = directory.config().cleans_up_spaces();
+        Ok(Some(Self { tokenizer, whole, pad, cleans_up, fixed_length }))
     }
 
     /// The tokens of `text`, cut at the longest length the model takes; `None` if there is no token in it.
@@ -122,7 +125,9 @@ impl TextTokenizer {
 
     /// The text of `ids` without special tokens, trimmed.
     pub(super) fn decode(&self, ids: &[i64]) -> Result<String, tokenizers::Error> {
-        Ok(self.tokenizer.decode(&unsigned(ids), true)?.trim().to_owned())
+        let text = self.tokenizer.decode(&unsigned(ids), true)?;
+        let text = if self.cleans_up { clean_up(&text) } else { text };
+        Ok(text.trim().to_owned())
     }
 
     /// The text of `ids` as it stands, special tokens included.
@@ -131,6 +136,35 @@ impl TextTokenizer {
     }
 }
 
+/// `text` without the spaces that cutting it into words has put before punctuation and contractions, as transformers'
+/// `clean_up_tokenization` leaves it.
+fn clean_up(text: &str) -> String {
+    const JOINED: [(&str, &str); 10] = [
+        (" .", "."),
+        (" ?", "?"),
+        (" !", "!"),
+        (" ,", ","),
+        (" ' ", "'"),
+        (" n't", "n't"),
+        (" 'm", "'m"),
+        (" 's", "'s"),
+        (" 've", "'ve"),
+        (" 're", "'re"),
+    ];
+    JOINED.iter().fold(text.to_owned(), |text, (apart, joined)| text.replace(apart, joined))
+}
+
 fn unsigned(ids: &[i64]) -> Vec<u32> {
     ids.iter().filter_map(|&id| u32::try_from(id).ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::clean_up;
+
+    #[test]
+    fn spaces_are_cleaned_up_as_transformers_does_it() {
+        let text = "it 's a dog , is n't it ? i 'm sure . they 've said \" no ' way \" !";
+        assert_eq!(clean_up(text), "it's a dog, isn't it? i'm sure. they've said \" no'way \"!");
+    }
 }

@@ -143,6 +143,12 @@ impl ConfigFiles {
         self.chat_template.as_ref()
     }
 
+    /// `clean_up_tokenization_spaces` of `tokenizer_config.json`: whether transformers takes spaces before punctuation out of
+    /// what it decodes.
+    pub fn cleans_up_spaces(&self) -> bool {
+        self.tokenizer_config.get("clean_up_tokenization_spaces").and_then(Value::as_bool).unwrap_or(false)
+    }
+
     /// The text of a special token, such as `bos_token`, in `tokenizer_config.json`.
     pub fn special_token(&self, name: &str) -> Option<&str> {
         let token = self.tokenizer_config.get(name)?;
