@@ -29,7 +29,8 @@ pub(super) fn execute(args: &CompactArgs, context: &mut Context<'_>) -> Result<S
     };
     let request = Request { keep, run: args.run_id.clone() };
     let stop = context.stop.clone();
-    match compact(&store, &request, &|| stop.requested())? {
+    let outcome = compact(&store, &request, &|| stop.requested());
+    match outcome.map_err(Error::while_making_parts)? {
         Outcome::Compacted(compaction) => print(context, &to_json(&compaction)?)?,
         Outcome::Nothing(why) => tracing::info!("{why}; there is nothing to do"),
         Outcome::Stopped => {

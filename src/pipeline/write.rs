@@ -19,6 +19,9 @@ pub(super) fn run(stages: &Stages<'_>, input: &Receiver<FinishedPart>) -> Result
     Ok(())
 }
 
+/// Larger parts are slow to put, and lost as a whole when that fails.
+const LARGEST: usize = 256 << 20;
+
 /// Whether `part` would count.
 fn check_open(stages: &Stages<'_>, part: u64) -> Result<(), Error> {
     let run = &stages.plan.run;
@@ -41,6 +44,13 @@ fn write(stages: &Stages<'_>, finished: &FinishedPart) -> Result<(), Error> {
     let copies = stages.reuse.as_ref().map(fetch).transpose()?;
     let bytes = encoder.encode(finished.part, &finished.carried, results, copies.as_ref(), finished.halved)?;
     let size = bytes.len();
+    if size > LARGEST {
+        tracing::warn!(
+            path,
+            bytes = size,
+            "a part is put in one piece, which is meant for up to 256 MB; lower output.part_rows"
+        );
+    }
     check_open(stages, finished.part)?;
     failpoint::hit("before_part");
     match stages.store.put_new(&path, bytes)? {
