@@ -1,11 +1,8 @@
-//! Every key a job file may have, and which of them this version carries out.
-//!
-//! Unknown keys are errors that name the nearest known one; keys of the documented job file that are not built yet are
-//! refused as such. Nothing is ever ignored.
+//! Every key a job file may have. Unknown keys are errors that name the nearest known one. Nothing is ever ignored.
 
 use super::JobFileError;
 
-/// The sections of a job file with their keys. A key that ends in `?` is documented but not built yet.
+/// The sections of a job file with their keys.
 const SECTIONS: &[(&str, &[&str])] = &[
     ("input", &["manifest", "key", "image", "text", "where", "signature", "on_duplicate_key"]),
     ("model", &["path", "precision"]),
@@ -62,28 +59,25 @@ const SECTIONS: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// Checks that section `section` and, if given, its key `key` exist and are built.
+/// Checks that section `section` and, if given, its key `key` exist.
 pub(super) fn check(section: &str, key: Option<&str>) -> Result<(), JobFileError> {
     let Some((_, keys)) = SECTIONS.iter().find(|(name, _)| *name == section) else {
         let nearest = nearest(section, SECTIONS.iter().map(|(name, _)| *name));
         return Err(JobFileError::UnknownSection { section: section.to_owned(), nearest });
     };
     let Some(key) = key else { return Ok(()) };
-    match keys.iter().find(|known| known.trim_end_matches('?') == key) {
-        Some(known) if known.ends_with('?') => {
-            Err(JobFileError::NotSupported { key: format!("{section}.{key}"), instead: "remove the key" })
-        }
-        Some(_) => Ok(()),
-        None => Err(JobFileError::UnknownKey { key: format!("{section}.{key}"), hint: hint(key, keys) }),
+    if keys.contains(&key) {
+        return Ok(());
     }
+    Err(JobFileError::UnknownKey { key: format!("{section}.{key}"), hint: hint(key, keys) })
 }
 
 /// What an unknown key was probably meant to be: a key of another section whose line is missing, or one spelt alike.
 fn hint(key: &str, keys: &[&str]) -> String {
-    let elsewhere = SECTIONS.iter().filter(|(_, keys)| keys.iter().any(|known| known.trim_end_matches('?') == key));
+    let elsewhere = SECTIONS.iter().filter(|(_, keys)| keys.contains(&key));
     let elsewhere: Vec<_> = elsewhere.map(|(section, _)| format!("[{section}]")).collect();
     if elsewhere.is_empty() {
-        return format!("did you mean `{}`?", nearest(key, keys.iter().map(|known| known.trim_end_matches('?'))));
+        return format!("did you mean `{}`?", nearest(key, keys.iter().copied()));
     }
     format!("`{key}` is a key of {}; is that line missing above it?", elsewhere.join(" and "))
 }

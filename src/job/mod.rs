@@ -62,14 +62,6 @@ pub enum JobFileError {
         /// What was probably meant.
         hint: String,
     },
-    /// A documented key or value that this version does not carry out.
-    #[error("`{key}` is not supported yet\nhint: {instead}; the README lists what is supported today")]
-    NotSupported {
-        /// Dotted key, with its value where only the value is unsupported.
-        key: String,
-        /// What to do.
-        instead: &'static str,
-    },
     /// A required key is absent.
     #[error("`{key}` is missing: {what}")]
     Missing {

@@ -281,6 +281,15 @@ fn one_model_writes_captions_and_another_the_vectors() {
     assert!(!captions.has("caption_similarity") && similarity.iter().flatten().all(|cosine| cosine.abs() <= 1.0));
     assert_eq!(similarity.null_count(), 0);
 
+    // Scores alone are the other model's as well, and bear its fingerprint.
+    let none = ["image", "text", "fused"].map(|vector| format!("embedding.{vector}=false"));
+    let mut arguments = vec!["--set", "output.path=scores", "--set", &captioner, "--set", &embedder];
+    arguments.extend(none.iter().flat_map(|setting| ["--set", setting.as_str()]));
+    workplace.run_ok(&arguments);
+    let scores = workplace.rows("scores", None);
+    assert!(scores.has("caption_similarity") && !scores.has("image_embedding"));
+    assert_eq!(scores.text("embedding_fingerprint"), both.text("embedding_fingerprint"));
+
     let refused =
         workplace.run(&["--set", "output.path=none", "--set", &embedder, "--set", "generation.enabled=false"]);
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
