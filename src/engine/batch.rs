@@ -5,7 +5,8 @@
 use std::sync::Arc;
 
 use super::begin::{Uncaptioned, Writer};
-use super::embedding::{cosine, is_finite};
+use super::embedding::cosine;
+use super::finite::is_finite;
 use super::fuse::{Fused, Fusion};
 use super::generate::{Caption, Sequence};
 use super::settings::GenerationSettings;

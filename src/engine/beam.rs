@@ -3,10 +3,11 @@
 //! the batch.
 
 use super::decoder::{Decoder, Decoding, Logits};
-use super::embedding::is_finite;
+use super::finite::is_finite;
 use super::generate::{Ends, Finish, Sequence};
-use super::processors::{log_softmax, process};
+use super::processors::process;
 use super::settings::{BeamSettings, EarlyStopping, GenerationSettings};
+use super::softmax::Softmax;
 use crate::onnx::OnnxError;
 
 /// A caption that can still grow.
@@ -77,20 +78,22 @@ pub(super) fn search(
 }
 
 /// What the next tokens of one beam are worth.
-struct Scored {
-    logprobs: Vec<f64>,
+struct Scored<'a> {
+    logits: &'a [f32],
+    softmax: Softmax,
+    /// The log-probabilities after processing.
     processed: Vec<f32>,
 }
 
 impl Search {
     /// Scores every token after every beam; `None` if a logit is not finite.
-    fn score(&self, logits: &Logits, settings: &GenerationSettings, prefix: &[i64]) -> Option<Vec<Scored>> {
+    fn score<'a>(&self, logits: &'a Logits, settings: &GenerationSettings, prefix: &[i64]) -> Option<Vec<Scored<'a>>> {
         let score = |beam: &Beam| {
             let logits = logits.row(beam.place).filter(|logits| is_finite(logits))?;
-            let logprobs = log_softmax(logits);
-            let mut processed: Vec<f32> = logprobs.iter().map(|&logprob| logprob as f32).collect();
+            let softmax = Softmax::of(logits);
+            let mut processed: Vec<f32> = logits.iter().map(|&logit| softmax.logprob(logit) as f32).collect();
             process(settings, prefix.len(), &[prefix, &beam.tokens].concat(), &mut processed);
-            Some(Scored { logprobs, processed })
+            Some(Scored { logits, softmax, processed })
         };
         self.beams.iter().map(score).collect()
     }
@@ -99,7 +102,7 @@ impl Search {
     /// whether the search goes on.
     fn step(
         &mut self,
-        scored: &[Scored],
+        scored: &[Scored<'_>],
         keep: usize,
         settings: BeamSettings,
         ends: &Ends<'_>,
@@ -108,7 +111,7 @@ impl Search {
         for (rank, (score, beam, token)) in self.best(scored, keep).into_iter().enumerate() {
             let from = &self.beams[beam];
             let tokens: Vec<i64> = from.tokens.iter().copied().chain([token as i64]).collect();
-            let logprob = from.logprob + scored[beam].logprobs[token];
+            let logprob = from.logprob + scored[beam].softmax.logprob(scored[beam].logits[token]);
             match ends.finish(&tokens)? {
                 None if running.len() < settings.num_beams => {
                     running.push(Beam { tokens, score, logprob, place: from.place });
@@ -130,7 +133,7 @@ impl Search {
 
     /// The `keep` best continuations: score, beam, token; the lowest beam and token among equals. Tokens that cannot come
     /// next are none.
-    fn best(&self, scored: &[Scored], keep: usize) -> Vec<(f64, usize, usize)> {
+    fn best(&self, scored: &[Scored<'_>], keep: usize) -> Vec<(f64, usize, usize)> {
         let mut all: Vec<(f64, usize, usize)> = Vec::new();
         for (beam, scored) in scored.iter().enumerate() {
             let tokens = scored.processed.iter().enumerate().filter(|(_, score)| **score > f32::NEG_INFINITY);

@@ -51,14 +51,18 @@ pub(super) struct Decoding {
 /// Logits `[rows, vocabulary]` for the token after the last one fed.
 #[derive(Debug)]
 pub(super) struct Logits {
-    values: Vec<f32>,
+    /// `[rows, tokens, vocabulary]`, of which the last token's count.
+    value: Value,
+    /// Elements of a row.
+    width: usize,
     vocabulary: usize,
 }
 
 impl Logits {
     /// Those of the row at `place`.
     pub(super) fn row(&self, place: usize) -> Option<&[f32]> {
-        self.values.get(place * self.vocabulary..(place + 1) * self.vocabulary)
+        let end = (place + 1) * self.width;
+        self.value.as_f32().ok()?.get(end.checked_sub(self.vocabulary)?..end)
     }
 }
 
@@ -209,10 +213,8 @@ fn column(rows: &[Vec<i64>], place: usize) -> Vec<Vec<i64>> {
 
 /// The logits of the last position of each row.
 fn logits(outputs: &mut Outputs, rows: usize) -> Result<Logits, OnnxError> {
-    let logits = outputs.take("logits", rows)?;
-    let vocabulary = logits.shape().last().copied().unwrap_or(0).max(1);
-    let values = logits.to_f32()?;
-    let size = (values.len() / rows.max(1)).max(vocabulary);
-    let last = values.chunks_exact(size).flat_map(|row| &row[size - vocabulary..]).copied().collect();
-    Ok(Logits { values: last, vocabulary })
+    let value = outputs.take("logits", rows)?.into_float(DataType::F32)?;
+    let vocabulary = value.shape().last().copied().unwrap_or(0);
+    let width = value.as_f32()?.len() / rows.max(1);
+    Ok(Logits { value, width, vocabulary })
 }

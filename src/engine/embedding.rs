@@ -1,6 +1,7 @@
 //! Embeddings. In: a graph's outputs. Out: vectors of length 1, and their cosines. No graph is run here. Graphs that
 //! normalise by themselves lose nothing by it; split CLIP exports need it.
 
+use super::finite::is_finite;
 use crate::model::EmbeddingPort;
 use crate::onnx::{OnnxError, OnnxErrorKind, Outputs};
 
@@ -31,9 +32,4 @@ fn normalize(vector: &mut [f32]) {
 /// The cosine of two vectors of length 1 and of equal width.
 pub(super) fn cosine(a: &[f32], b: &[f32]) -> f32 {
     a.iter().zip(b).map(|(&x, &y)| f64::from(x) * f64::from(y)).sum::<f64>() as f32
-}
-
-/// Whether no element is NaN or infinite.
-pub(super) fn is_finite(values: &[f32]) -> bool {
-    values.iter().all(|value| value.is_finite())
 }

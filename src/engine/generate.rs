@@ -4,10 +4,11 @@
 
 use super::beam;
 use super::decoder::{Decoder, Decoding, Logits};
-use super::embedding::is_finite;
-use super::processors::{log_softmax, process, warp};
+use super::finite::is_finite;
+use super::processors::{process, warp};
 use super::sample::draw;
 use super::settings::{GenerationSettings, Strategy};
+use super::softmax::{Softmax, likeliest};
 use super::tokens::TextTokenizer;
 use crate::onnx::{OnnxError, OnnxErrorKind, Value};
 
@@ -135,13 +136,15 @@ fn step_by_step(
 ) -> Result<Vec<Sequence>, OnnxError> {
     let mut sequences: Vec<_> = keys.iter().map(|_| Sequence::begun()).collect();
     let mut active: Vec<usize> = (0..keys.len()).collect();
+    let mut scores = Vec::new();
     loop {
         let (mut going, mut next) = (Vec::with_capacity(active.len()), Vec::with_capacity(active.len()));
         for (place, &row) in active.iter().enumerate() {
             let sequence = &mut sequences[row];
             let history = [prefixes[row].as_slice(), &sequence.tokens].concat();
             let prefix = prefixes[row].len();
-            let chosen = logits.row(place).and_then(|logits| choose(logits, settings, prefix, &history, keys[row]));
+            let chosen =
+                logits.row(place).and_then(|logits| choose(logits, settings, prefix, &history, keys[row], &mut scores));
             let Some((token, logprob)) = chosen else {
                 sequence.finite = false;
                 continue;
@@ -165,56 +168,27 @@ fn step_by_step(
 }
 
 /// The next token after `history`, the first `prefix` tokens of which were given, and its log-probability before
-/// processing; `None` if a logit is not finite.
+/// processing; `None` if a logit is not finite. `scores` is room to work in.
 fn choose(
     logits: &[f32],
     settings: &GenerationSettings,
     prefix: usize,
     history: &[i64],
     key: u64,
+    scores: &mut Vec<f32>,
 ) -> Option<(i64, f64)> {
     if !is_finite(logits) {
         return None;
     }
-    let mut scores = logits.to_vec();
-    process(settings, prefix, history, &mut scores);
+    scores.clear();
+    scores.extend_from_slice(logits);
+    process(settings, prefix, history, scores);
     let token = match &settings.strategy {
         Strategy::Sample(sampling) => {
-            warp(sampling, &mut scores);
-            draw(sampling.seed, key, history.len() - prefix, &scores)
+            warp(sampling, scores);
+            draw(sampling.seed, key, history.len() - prefix, scores)
         }
-        _ => likeliest(&scores),
+        _ => likeliest(scores),
     };
-    Some((token as i64, *log_softmax(logits).get(token)?))
-}
-
-/// The token with the highest score, the lowest among equals.
-fn likeliest(scores: &[f32]) -> usize {
-    let mut best = 0;
-    for (token, score) in scores.iter().enumerate() {
-        if *score > scores[best] {
-            best = token;
-        }
-    }
-    best
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{likeliest, log_softmax};
-
-    #[test]
-    fn ties_go_to_the_lowest_id() {
-        assert_eq!(likeliest(&[1.0, 3.0, 3.0, 0.0]), 1);
-        assert_eq!(likeliest(&[f32::NEG_INFINITY, f32::NEG_INFINITY, -3e38]), 2);
-        assert_eq!(likeliest(&[f32::NEG_INFINITY; 2]), 0);
-    }
-
-    #[test]
-    fn log_probabilities_add_up_and_large_logits_do_not_overflow() {
-        let sum = 1.0_f64.exp() + 2.0 * 3.0_f64.exp() + 1.0;
-        let logprobs = log_softmax(&[1.0, 3.0, 3.0, 0.0]);
-        assert!((logprobs[1] - (3.0 - sum.ln())).abs() < 1e-12 && (logprobs[3] + sum.ln()).abs() < 1e-12);
-        assert!(log_softmax(&[-3e38, 3e38])[1].abs() < 1e-12);
-    }
+    Some((token as i64, Softmax::of(logits).logprob(*logits.get(token)?)))
 }

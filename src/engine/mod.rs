@@ -9,6 +9,7 @@ mod chat;
 mod decoder;
 mod embed;
 mod embedding;
+mod finite;
 mod fuse;
 mod generate;
 mod models;
@@ -19,9 +20,11 @@ mod prompt_form;
 mod resolve;
 mod sample;
 mod settings;
+mod softmax;
 mod step;
 mod text;
 mod tokens;
+mod trial;
 mod vision;
 
 pub use batch::{Engine, EngineOptions, RowInput, RowOutput};
@@ -34,4 +37,5 @@ pub use settings::{
     BeamSettings, EarlyStopping, GenerationOverrides, GenerationSettings, SampleSettings, Strategy, StrategyName,
     out_of_range,
 };
+pub use step::open_decoder;
 pub use vision::ImageFeatures;

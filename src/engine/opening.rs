@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use super::step::hoist;
+use super::step::open_decoder;
 use crate::model::{ModelDirectory, Role};
 use crate::onnx::{Graph, GraphOptions, OnnxError};
 
@@ -18,6 +18,8 @@ pub struct Opening {
     pub file: String,
     /// The outputs that it is cut down to; `None` if all of it is run.
     pub cut_to: Option<Vec<String>>,
+    /// How many sizes it does not compute any more, because they are always the same or known already.
+    pub folded: usize,
     /// How many values it does not compute in every step any more, but once for each batch.
     pub computed_once: usize,
     /// How long it took to open, in seconds.
@@ -33,12 +35,14 @@ pub fn open_each(directory: &ModelDirectory, options: GraphOptions) -> Result<Ve
     for role in Role::ALL {
         let Some(graph) = directory.graph(role) else { continue };
         let start = Instant::now();
-        let computed_once = match hoist(directory, role, options)? {
-            Some(hoisted) => hoisted.values.len(),
-            None => Graph::open(&graph.source, options).map(|_| 0)?,
+        let (folded, computed_once) = if role == Role::Decoder {
+            let opened = open_decoder(directory, graph, options)?;
+            (opened.folded, opened.once.map_or(0, |once| once.values.len()))
+        } else {
+            Graph::open(&graph.source, options).map(|_| (0, 0))?
         };
         let (file, cut_to) = (graph.file.clone(), graph.source.outputs.clone());
-        openings.push(Opening { role, file, cut_to, computed_once, seconds: start.elapsed().as_secs_f64() });
+        openings.push(Opening { role, file, cut_to, folded, computed_once, seconds: start.elapsed().as_secs_f64() });
     }
     Ok(openings)
 }

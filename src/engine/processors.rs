@@ -2,6 +2,7 @@
 //! same scores, changed. Names, meanings and order are transformers' (`GenerationMixin._get_logits_processor`).
 
 use super::settings::{GenerationSettings, SampleSettings};
+use super::softmax::Softmax;
 
 /// Applies everything but the sampling warpers. `history` holds the row's tokens so far, the first `prefix` of which were
 /// given; `scores` are logits, or log-probabilities in beam search.
@@ -43,10 +44,8 @@ pub(super) fn warp(settings: &SampleSettings, scores: &mut [f32]) {
 
 /// Log-probabilities of all tokens.
 pub(super) fn log_softmax(logits: &[f32]) -> Vec<f64> {
-    let highest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let shifted = |&logit: &f32| f64::from(logit) - f64::from(highest);
-    let sum: f64 = logits.iter().map(|logit| shifted(logit).exp()).sum();
-    logits.iter().map(|logit| shifted(logit) - sum.ln()).collect()
+    let softmax = Softmax::of(logits);
+    logits.iter().map(|&logit| softmax.logprob(logit)).collect()
 }
 
 fn ban(tokens: &[i64], scores: &mut [f32]) {

@@ -2,8 +2,9 @@
 //! outputs. What is kept from step to step is [`super::decoder`]'s business.
 
 use super::embed::TokenEmbedder;
-use crate::model::{ModelDirectory, Producer, Role};
-use crate::onnx::{DataType, Graph, GraphOptions, Hoisted, Input, OnnxError, OnnxErrorKind, Outputs, Value};
+use super::trial::trials;
+use crate::model::{GraphFile, ModelDirectory, Producer, Role};
+use crate::onnx::{DataType, Graph, GraphOptions, Input, OnnxError, OnnxErrorKind, Outputs, Stepped, Value};
 
 /// A decoder input that stays the same over all steps, and what feeds it.
 #[derive(Debug)]
@@ -106,18 +107,19 @@ impl StepGraph {
         if !inputs.iter().any(|input| matches!(input.feed, Feed::Tokens | Feed::Embedded)) {
             return Err(OnnxError::new(OnnxErrorKind::Load, &file.file, "has no input for the tokens of a step"));
         }
-        let hoisted = hoist(directory, role, options)?;
-        let Some(Hoisted { once, values, step }) = hoisted else {
+        if role != Role::Decoder {
             return Ok(Some(Self { graph: Graph::open(&file.source, options)?, inputs, once: None }));
-        };
+        }
+        let Stepped { once, step, .. } = open_decoder(directory, file, options)?;
         let takes = |graph: &Graph, input: &StepInput| graph.inputs().iter().any(|port| port.name == input.name);
-        let of_once = inputs.iter().filter(|input| takes(&once, input)).cloned().collect();
+        let of_once = |graph: &Graph| inputs.iter().filter(|input| takes(graph, input)).cloned().collect();
+        let once = once.map(|once| Once { inputs: of_once(&once.graph), graph: once.graph, values: once.values });
         inputs.retain(|input| takes(&step, input));
-        for (name, place) in values.iter().zip(contexts.len()..) {
+        for (name, place) in once.iter().flat_map(|once| &once.values).zip(contexts.len()..) {
             let feed = Feed::Invariant(Invariant::Context(place));
             inputs.push(StepInput { name: name.clone(), dtype: DataType::F32, feed });
         }
-        Ok(Some(Self { graph: step, inputs, once: Some(Once { graph: once, inputs: of_once, values }) }))
+        Ok(Some(Self { graph: step, inputs, once }))
     }
 
     /// Adds to `contexts`, `[rows, ...]`, what is computed from them once.
@@ -180,19 +182,13 @@ impl StepGraph {
     }
 }
 
-/// The graph of `role` in two, if it is the decoder's and something in it stays the same over all steps.
-pub(super) fn hoist(
-    directory: &ModelDirectory,
-    role: Role,
-    options: GraphOptions,
-) -> Result<Option<Hoisted>, OnnxError> {
-    let invariant = directory.bindings().invariant();
-    match directory.graph(role) {
-        Some(file) if role == Role::Decoder && !invariant.is_empty() => {
-            Hoisted::open(&file.source, &invariant, options)
-        }
-        _ => Ok(None),
-    }
+/// Opens the decoder's graph, in `file`, as captions are written with it.
+///
+/// # Errors
+/// When the file cannot be read, or ONNX Runtime refuses it.
+pub fn open_decoder(directory: &ModelDirectory, file: &GraphFile, options: GraphOptions) -> Result<Stepped, OnnxError> {
+    let trials = trials(directory, Role::Decoder)?;
+    Stepped::open(&file.source, &directory.bindings().invariant(), trials, options)
 }
 
 impl Invariant {

@@ -6,10 +6,14 @@ use std::collections::BTreeMap;
 use std::mem::size_of;
 use std::sync::Arc;
 
-use super::embedding::is_finite;
+use super::finite::is_finite;
 use crate::model::{EmbeddingPort, ModelDirectory, Producer, Role};
 use crate::onnx::{DataType, Graph, GraphOptions, Input, OnnxError, OnnxErrorKind, Value};
 use crate::preprocess::{PixelValues, TileGrid};
+
+/// Pixels that go through the vision graph at once, unless one image has more: those of 16 pictures of 224 x 224. An encoder
+/// does not become faster with more of them, as a decoder does with more rows, but what it holds between its layers grows.
+const MOST_PIXELS: usize = 16 * 224 * 224;
 
 /// What the image encoder says about one image.
 #[derive(Debug, Clone, PartialEq)]
@@ -72,7 +76,7 @@ impl ImageEncoder {
         Ok(Some(Self { graph, inputs: inputs.collect(), embedding, states }))
     }
 
-    /// Encodes `images` in one run for each number of tiles among them.
+    /// Encodes `images`, those of one size and number of tiles together, but at most [`MOST_PIXELS`] at once.
     pub(super) fn encode(&mut self, images: &[&PixelValues]) -> Result<Vec<Arc<ImageFeatures>>, OnnxError> {
         let mut groups: BTreeMap<_, Vec<usize>> = BTreeMap::new();
         for (place, image) in images.iter().enumerate() {
@@ -80,10 +84,13 @@ impl ImageEncoder {
         }
         let mut features: Vec<_> = images.iter().map(|_| None).collect();
         for ((tiles, height, width), places) in groups {
-            let group: Vec<_> = places.iter().map(|&place| images[place]).collect();
-            let encoded = self.encode_alike(&group, [tiles, height as usize, width as usize])?;
-            for (place, encoded) in places.into_iter().zip(encoded) {
-                features[place] = Some(Arc::new(encoded));
+            let (height, width) = (height as usize, width as usize);
+            let most = MOST_PIXELS / (tiles * height * width).max(1);
+            for places in places.chunks(most.max(1)) {
+                let group: Vec<_> = places.iter().map(|&place| images[place]).collect();
+                for (&place, encoded) in places.iter().zip(self.encode_alike(&group, [tiles, height, width])?) {
+                    features[place] = Some(Arc::new(encoded));
+                }
             }
         }
         Ok(features.into_iter().flatten().collect())

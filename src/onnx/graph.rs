@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
+use ort::logging::LogLevel;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::session::{Session, SessionInputValue};
 use ort::value::{Outlet, TensorRef, ValueType};
@@ -53,6 +54,9 @@ pub struct Outputs {
 }
 
 impl Graph {
+    /// ONNX Runtime's name for the folder that the places of weights are relative to.
+    const WEIGHTS: &str = "session.model_external_initializers_file_folder_path";
+
     /// Opens the graph of `source`. A part of a graph is made in memory; its weights are taken from the file.
     ///
     /// # Errors
@@ -68,10 +72,24 @@ impl Graph {
 
     /// Opens a graph made from the file at `path`.
     pub(super) fn open_edited(path: &Path, edited: &EditedGraph, options: GraphOptions) -> Result<Self, OnnxError> {
-        const WEIGHTS: &str = "session.model_external_initializers_file_folder_path";
         let folder = edited.folder.to_string_lossy();
         Self::commit(path, options, |builder| {
-            builder.with_config_entry(WEIGHTS, folder.as_ref())?.commit_from_memory(&edited.bytes)
+            builder.with_config_entry(Self::WEIGHTS, folder.as_ref())?.commit_from_memory(&edited.bytes)
+        })
+    }
+
+    /// Opens a graph made from the file at `path` for few runs on little input: on the processor, and with its weights left
+    /// where they lie, which makes opening quick and runs slow.
+    pub(super) fn open_for_trials(path: &Path, edited: &EditedGraph, options: GraphOptions) -> Result<Self, OnnxError> {
+        let folder = edited.folder.to_string_lossy();
+        Self::commit(path, GraphOptions { device: Device::Cpu, ..options }, |builder| {
+            let mut builder = builder
+                .with_optimization_level(GraphOptimizationLevel::Disable)?
+                .with_prepacking(false)?
+                // a graph that trials do not fit is run as it is, and nobody need read of it
+                .with_log_level(LogLevel::Fatal)?
+                .with_config_entry(Self::WEIGHTS, folder.as_ref())?;
+            builder.commit_from_memory(&edited.bytes)
         })
     }
 

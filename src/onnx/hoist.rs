@@ -13,19 +13,17 @@ use super::messages::{
     DimensionProto, GraphProto, TensorProto, TensorShapeProto, TensorTypeProto, TypeProto, ValueInfoProto,
 };
 use super::port::{DataType, Port};
-use super::source::{GraphSource, ModelFile};
+use super::source::ModelFile;
 use super::value::Value;
 
-/// A decoder in two graphs.
+/// What is run once for each batch.
 #[derive(Debug)]
-pub struct Hoisted {
+pub struct Once {
     /// Computes what stays the same; its inputs are among those that do.
-    pub once: Graph,
-    /// The outputs of [`once`](Self::once) that [`step`](Self::step) takes: states, `[batch, ...]` float, and sizes, int64, which
-    /// are the same for every row. It gives others too.
+    pub graph: Graph,
+    /// The outputs that the graph of the steps takes: states, `[batch, ...]` float, and sizes, int64, which are the same for
+    /// every row. It gives others too.
     pub values: Vec<String>,
-    /// The rest: the inputs of the whole, as far as they are still used, and [`values`](Self::values).
-    pub step: Graph,
 }
 
 /// What a value depends on.
@@ -36,29 +34,30 @@ enum Depends {
     Step,
 }
 
-impl Hoisted {
-    /// Splits the graph of `source`, whose inputs `invariant`, `[batch, ...]`, stay the same over all steps. `None` if
-    /// nothing of weight depends on them alone.
-    ///
-    /// # Errors
-    /// When the file cannot be read, or ONNX Runtime refuses one of the two graphs.
-    pub fn open(source: &GraphSource, invariant: &[&str], options: GraphOptions) -> Result<Option<Self>, OnnxError> {
-        let file = ModelFile::read(source)?;
-        let named = |name: String| ValueInfoProto { name: Some(name), ..ValueInfoProto::default() };
-        let frontier: Vec<_> = frontier(&file.graph, invariant).into_iter().map(named).collect();
-        if frontier.is_empty() {
-            return Ok(None);
-        }
-        let edited = file.encode(cut(&file.graph, frontier, Vec::new()))?;
-        let mut once = Graph::open_edited(&source.path, &edited, options)?;
-        let given = reusable(&mut once)?;
-        if given.is_empty() {
-            return Ok(None);
-        }
-        let values = given.iter().map(|value| value.name().to_owned()).collect();
-        let edited = file.encode(cut(&file.graph, file.graph.output.clone(), given))?;
-        Ok(Some(Self { once, values, step: Graph::open_edited(&source.path, &edited, options)? }))
+/// Splits `graph`, a part of `file`, whose inputs `invariant`, `[batch, ...]`, stay the same over all steps. Returns what is
+/// computed once, and the rest; `None` if nothing of weight depends on those inputs alone.
+///
+/// # Errors
+/// When ONNX Runtime refuses the first of the two graphs.
+pub(super) fn hoist(
+    file: &ModelFile,
+    graph: &GraphProto,
+    invariant: &[&str],
+    options: GraphOptions,
+) -> Result<Option<(Once, GraphProto)>, OnnxError> {
+    let named = |name: String| ValueInfoProto { name: Some(name), ..ValueInfoProto::default() };
+    let frontier: Vec<_> = frontier(graph, invariant).into_iter().map(named).collect();
+    if frontier.is_empty() {
+        return Ok(None);
     }
+    let edited = file.encode(cut(graph, frontier, Vec::new()))?;
+    let mut once = Graph::open_edited(file.path(), &edited, options)?;
+    let given = reusable(&mut once)?;
+    if given.is_empty() {
+        return Ok(None);
+    }
+    let values = given.iter().map(|value| value.name().to_owned()).collect();
+    Ok(Some((Once { graph: once, values }, cut(graph, graph.output.clone(), given))))
 }
 
 /// The values that depend on `invariant` inputs and weights only and are used together with others, if some matrix is

@@ -91,6 +91,11 @@ impl ModelFile {
         Ok(Self { path: path.clone(), mapped, model, graph })
     }
 
+    /// The file.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Writes `graph`, which was made of this file's: large weights are not copied, but named by their place in the file.
     ///
     /// # Errors
@@ -119,10 +124,11 @@ impl ModelFile {
         Ok(EditedGraph { bytes: model.encode_to_vec(), folder })
     }
 
-    /// Where in the file the data of a large tensor lies.
+    /// Where in the file the data of a large tensor lies, if it does.
     fn place(&self, tensor: &TensorProto) -> Option<usize> {
         let data = tensor.raw_data.as_ref().filter(|data| data.len() >= Self::SMALL)?;
-        (data.as_ptr() as usize).checked_sub(self.mapped.as_ptr() as usize)
+        let offset = (data.as_ptr() as usize).checked_sub(self.mapped.as_ptr() as usize)?;
+        (offset + data.len() <= self.mapped.len()).then_some(offset)
     }
 
     /// Makes the file that holds the data of `tensor` relative to `folder`.

@@ -3,11 +3,13 @@
 
 use std::borrow::Cow;
 
+use bytes::Bytes;
 use half::f16;
 use ort::memory::Allocator;
 use ort::value::{DynValue, PrimitiveTensorElementType, Tensor, TensorElementType, ValueType};
 
 use super::error::{OnnxError, OnnxErrorKind};
+use super::messages::TensorProto;
 use super::port::DataType;
 
 /// A tensor owned by ONNX Runtime. Moving it from one run's outputs to the next run's inputs copies nothing.
@@ -104,6 +106,14 @@ impl Value {
     /// Its elements, row-major.
     ///
     /// # Errors
+    /// When they are not float32.
+    pub fn as_f32(&self) -> Result<&[f32], OnnxError> {
+        self.slice::<f32>()
+    }
+
+    /// Its elements, row-major.
+    ///
+    /// # Errors
     /// When they are not int64.
     pub fn to_i64(&self) -> Result<&[i64], OnnxError> {
         self.slice::<i64>()
@@ -138,6 +148,26 @@ impl Value {
     /// When its elements are no floats, or memory ran out.
     pub fn to_float(&self, dtype: DataType) -> Result<Self, OnnxError> {
         Self::from_f32(dtype, &self.shape(), self.to_f32()?.into_owned())
+    }
+
+    /// The same tensor as a part of a graph, without a name; `None` if its elements are of a type that has none here.
+    pub(super) fn to_tensor(&self) -> Option<TensorProto> {
+        fn bytes<T: Copy, const N: usize>(data: &[T], of: impl Fn(T) -> [u8; N]) -> Bytes {
+            data.iter().flat_map(|&element| of(element)).collect()
+        }
+        let data = match self.dtype() {
+            DataType::F32 => bytes(self.slice::<f32>().ok()?, f32::to_le_bytes),
+            DataType::F16 => bytes(self.slice::<f16>().ok()?, f16::to_le_bytes),
+            DataType::I64 => bytes(self.slice::<i64>().ok()?, i64::to_le_bytes),
+            DataType::Bool => bytes(self.slice::<bool>().ok()?, |element| [u8::from(element)]),
+            DataType::Other(_) => return None,
+        };
+        Some(TensorProto {
+            dims: self.shape().into_iter().map(|size| size as i64).collect(),
+            data_type: self.dtype().to_onnx(),
+            raw_data: Some(data),
+            ..TensorProto::default()
+        })
     }
 
     pub(super) fn from_ort(value: DynValue) -> Self {

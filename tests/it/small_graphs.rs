@@ -47,6 +47,11 @@ pub(crate) fn node(operator: &str, inputs: &[&str], output: &str, attribute: &[u
     bytes(1, &[inputs, text(2, output), text(4, operator), attribute.to_vec()].concat())
 }
 
+/// An int64 `[1]` that is part of the graph.
+pub(crate) fn constant(name: &str, value: i64) -> Vec<u8> {
+    bytes(5, &[number(1, 1), number(2, 7), text(8, name), bytes(9, &value.to_le_bytes())].concat())
+}
+
 pub(crate) fn attribute(name: &str, kind: u64, value: &[u8]) -> Vec<u8> {
     bytes(5, &[text(1, name), number(20, kind), value.to_vec()].concat())
 }

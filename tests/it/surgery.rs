@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 
 use nightcap::engine::{Engine, EngineOptions, RowInput};
 use nightcap::model::{ModelDirectory, Role};
-use nightcap::onnx::{DataType, Device, Graph, GraphHeader, GraphOptions, GraphSource, Hoisted, Input, Outputs, Value};
+use nightcap::onnx::{
+    DataType, Device, Graph, GraphHeader, GraphOptions, GraphSource, Input, Once, Outputs, Stepped, Trial, Value,
+};
 
 use crate::common::{nightcap, repo};
 use crate::small_graphs::{directory, model, node, port};
@@ -52,17 +54,49 @@ fn assert_equal_in_two_parts(file: &Path, dtype: DataType) {
     let expected = logits(&mut whole, &[(STATES.to_owned(), states())], dtype, 6);
     assert!(expected.iter().flatten().all(|logit| logit.is_finite()) && expected[0] != expected[1]);
 
-    let Hoisted { mut once, values, mut step } = Hoisted::open(&source, &[STATES], OPTIONS).unwrap().unwrap();
-    assert_eq!(values.len(), 3, "a key, a value and their length for the one layer: {values:?}");
-    assert_eq!(once.inputs().iter().map(|port| port.name.as_str()).collect::<Vec<_>>(), [STATES]);
-    let given = states();
-    let mut outputs: Outputs = once.run(vec![(STATES, Input::Shared(&given))]).unwrap();
+    let stepped = Stepped::open(&source, &[STATES], Vec::new(), OPTIONS).unwrap();
+    let once = stepped.once.as_ref().unwrap();
+    assert_eq!(once.values.len(), 3, "a key, a value and their length for the one layer: {:?}", once.values);
+    assert_eq!(once.graph.inputs().iter().map(|port| port.name.as_str()).collect::<Vec<_>>(), [STATES]);
+    assert_eq!(stepped_logits(stepped, states(), dtype), expected);
+
+    let stepped = Stepped::open(&source, &[STATES], trials(dtype), OPTIONS).unwrap();
+    let values = &stepped.once.as_ref().unwrap().values;
+    let scaled = values.iter().any(|name| name.contains("/Mul"));
+    assert!(stepped.folded > 100 && scaled, "{} sizes; the key is scaled once, too: {values:?}", stepped.folded);
+    let found = stepped_logits(stepped, states(), dtype);
+    // the scale of attention is multiplied in at another place
+    let most = if dtype == DataType::F16 { 2e-3 } else { 4e-6 };
+    for (found, expected) in found.iter().flatten().zip(expected.iter().flatten()) {
+        assert!((found - expected).abs() <= most, "{found} {expected}");
+    }
+}
+
+/// The logits of 6 steps of a decoder in two parts.
+fn stepped_logits(stepped: Stepped, states: Value, dtype: DataType) -> Vec<Vec<f32>> {
+    let Stepped { once, mut step, .. } = stepped;
+    let Once { mut graph, values } = once.unwrap();
+    let mut outputs: Outputs = graph.run(vec![(STATES, Input::Shared(&states))]).unwrap();
     let mut contexts: Vec<_> = values.iter().map(|name| (name.clone(), outputs.remove(name).unwrap())).collect();
     if step.inputs().iter().any(|port| port.name == STATES) {
         // their shape may still be looked at; what is in them is not
-        contexts.push((STATES.to_owned(), Value::zeros(dtype, &given.shape()).unwrap()));
+        contexts.push((STATES.to_owned(), Value::zeros(dtype, &states.shape()).unwrap()));
     }
-    assert_eq!(logits(&mut step, &contexts, dtype, 6), expected);
+    logits(&mut step, &contexts, dtype, 6)
+}
+
+/// Inputs of three sizes for a ViT-GPT2 decoder.
+fn trials(dtype: DataType) -> Vec<Trial> {
+    let trial = |(rows, past, attended, tokens): (usize, usize, usize, usize)| {
+        let ones = |name: &str, dtype, shape: &[usize]| (name.to_owned(), Value::ones(dtype, shape).unwrap());
+        vec![
+            ones("input_ids", DataType::I64, &[rows, tokens]),
+            ones(STATES, dtype, &[rows, attended, 32]),
+            ones("past_key_values.0.key", dtype, &[rows, 2, past, 16]),
+            ones("past_key_values.0.value", dtype, &[rows, 2, past, 16]),
+        ]
+    };
+    [(2, 3, 5, 1), (3, 5, 8, 1), (4, 10, 17, 2)].map(trial).into()
 }
 
 #[test]
@@ -93,9 +127,69 @@ fn weights_that_lie_in_another_file_are_found_also_behind_links() {
 #[test]
 fn a_decoder_of_which_nothing_stays_the_same_is_left_whole() {
     let trocr = GraphSource::file(repo("tests/fixtures/models/trocr/decoder_with_past_model.onnx"));
-    assert!(Hoisted::open(&trocr, &[], OPTIONS).unwrap().is_none());
+    assert!(Stepped::open(&trocr, &[], Vec::new(), OPTIONS).unwrap().once.is_none());
     let merged = GraphSource::file(vit_gpt2("decoder_model_merged.onnx"));
-    assert!(Hoisted::open(&merged, &[STATES], OPTIONS).unwrap().is_none());
+    assert!(Stepped::open(&merged, &[STATES], Vec::new(), OPTIONS).unwrap().once.is_none());
+}
+
+/// Three outputs that depend on the shape of the input only, whose width is always 4: the width plus the width, the lesser of
+/// the length and 6, and the length times the batch, which are taken from the shape of something else.
+fn sizes() -> Vec<u8> {
+    use crate::small_graphs::{attribute, constant, number};
+    let axis = |place| attribute("axis", 2, &number(3, place));
+    model(&[
+        constant("two", 2),
+        constant("one", 1),
+        constant("zero", 0),
+        constant("six", 6),
+        node("Shape", &["x"], "shape", &[]),
+        node("Gather", &["shape", "two"], "width", &axis(0)),
+        node("Add", &["width", "width"], "twice", &[]),
+        node("Gather", &["shape", "one"], "length", &axis(0)),
+        node("Min", &["length", "six"], "limited", &[]),
+        node("Neg", &["x"], "y", &[]),
+        node("Shape", &["y"], "shape of y", &[]),
+        node("Gather", &["shape of y", "zero"], "batch", &axis(0)),
+        node("Gather", &["shape of y", "one"], "length of y", &axis(0)),
+        node("Mul", &["length of y", "batch"], "product", &[]),
+        node("Identity", &["product"], "product out", &[]),
+        node("Identity", &["limited"], "limited out", &[]),
+        node("Identity", &["twice"], "twice out", &[]),
+        port(11, "x", 1, &[0, 0, 4]),
+        port(12, "product out", 7, &[1]),
+        port(12, "limited out", 7, &[1]),
+        port(12, "twice out", 7, &[1]),
+    ])
+}
+
+#[test]
+fn sizes_are_folded_only_where_no_other_size_can_change_them() {
+    let folder = directory(&[("sizes.onnx", sizes())]);
+    let source = GraphSource::file(folder.path().join("sizes.onnx"));
+    let x = |rows: usize, length: usize| Value::ones(DataType::F32, &[rows, length, 4]).unwrap();
+    let trial = |(rows, length)| vec![("x".to_owned(), x(rows, length))];
+    // all of them longer than 6, so that the lesser is 6 in all
+    let trials: Vec<_> = [(2, 7), (3, 9), (5, 8)].map(trial).into();
+    let mut stepped = Stepped::open(&source, &[], trials, OPTIONS).unwrap();
+    // the width, two times twice it, and the shape and the length of y, which are those of x
+    assert_eq!(stepped.folded, 5);
+    for (rows, length) in [(2, 3), (3, 20), (1, 6)] {
+        let mut outputs = stepped.step.run(vec![("x", Input::Owned(x(rows, length)))]).unwrap();
+        let mut output = |name: &str| outputs.remove(name).unwrap().to_i64().unwrap().to_vec();
+        assert_eq!(output("twice out"), [8]);
+        assert_eq!(output("limited out"), [length.min(6) as i64]);
+        assert_eq!(output("product out"), [(rows * length) as i64]);
+    }
+}
+
+#[test]
+fn trials_that_do_not_fit_fold_nothing() {
+    let source = GraphSource::file(vit_gpt2("decoder_with_past_model.onnx"));
+    let mut trials = trials(DataType::F32);
+    for trial in &mut trials {
+        trial[0].1 = Value::ones(DataType::F32, &[1]).unwrap();
+    }
+    assert_eq!(Stepped::open(&source, &[STATES], trials, OPTIONS).unwrap().folded, 0);
 }
 
 #[test]
@@ -109,7 +203,7 @@ fn prepare_says_what_is_done_to_each_graph() {
     };
     insta::assert_snapshot!(said("vit_gpt2"), @r"
     vision: encoder_model.onnx: run as it is
-    decoder: decoder_with_past_model.onnx: 3 values are computed once for each batch
+    decoder: decoder_with_past_model.onnx: 150 sizes that are known are not computed; 3 values are computed once for each batch
     ");
     insta::assert_snapshot!(said("clip"), @r"
     vision: model.onnx: only what gives image_embeds is run
