@@ -31,7 +31,6 @@ from tuning import fastest, speed
 
 transformers.utils.logging.set_verbosity_error()
 TOKENS = 20
-WORKERS = (0, 1, 2)
 PROCESSORS = {"vision-encoder-decoder": ViTImageProcessor, "blip": BlipImageProcessor, "clip": CLIPImageProcessor}
 MODELS = {"vision-encoder-decoder": VisionEncoderDecoderModel, "blip": BlipForConditionalGeneration, "clip": CLIPModel}
 
@@ -85,12 +84,19 @@ def runner(pixels, work):
     return run
 
 
+def workers(name, folder, file):
+    """The numbers of workers to try. Where the model takes many times as long as reading pictures, more are of no use."""
+    if name == "optimum":
+        return [0]
+    embeds, large = "clip" in folder.name, Image.open(file).width > 1000
+    return [0, 1, 2] if embeds or large else [0, 1]
+
+
 @torch.inference_mode()
 def main(name, folder, pictures, count, settings=None):
     files = sorted(pictures.glob("*.jpg"))
     if settings is None:
-        # Reading pictures is less than one per cent of optimum's time.
-        found = fastest(runner(*load(name, folder)), files, count, [] if name == "optimum" else WORKERS)
+        found = fastest(runner(*load(name, folder)), files, count, workers(name, folder, files[0]))
         if name == "optimum":
             batch = found[1]["batch"]
             seconds, _ = runner(*load(name, folder, merged=True))(files[:max(count, batch)], batch, 0)

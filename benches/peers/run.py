@@ -36,9 +36,9 @@ PICTURES = {"640x480": (192, 640, 480), "12 MP": (64, 4000, 3000)}
 TORCH = ["transformers", "transformers-bf16"]
 # Pictures of each size that are taken, and of those the ones on which peers find their settings; and the peers.
 MODELS = {
-    "vit-gpt2": ({"640x480": (48, 8), "12 MP": (32, 8)}, [*TORCH, "optimum"]),
-    "blip": ({"640x480": (48, 8)}, TORCH),
-    "clip": ({"640x480": (192, 96), "12 MP": (64, 16)}, [*TORCH, "clip-retrieval", "fastembed"]),
+    "vit-gpt2": ({"640x480": (48, 4), "12 MP": (32, 4)}, [*TORCH, "optimum"]),
+    "blip": ({"640x480": (32, 4)}, TORCH),
+    "clip": ({"640x480": (192, 64), "12 MP": (48, 16)}, [*TORCH, "clip-retrieval", "fastembed"]),
 }
 # What takes long and adds little is left out without --all.
 RARE = {("vit-gpt2", "12 MP")}
