@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from peak import run as measured
 from peers import pictures
-from peers.run import CACHE, words
+from peers.contestants import CACHE, words
 
 import polars as pl
 import torch

@@ -3,10 +3,12 @@
 NAME is one of vit-gpt2 (nlpconnect/vit-gpt2-image-captioning's shape), blip (Salesforce/blip-image-captioning-base's) and
 clip (openai/clip-vit-base-patch32's). FOLDER gets `torch/`, which transformers loads, and `onnx/`, the same model as its
 users export it: by optimum, or for BLIP by jobs/export/blip.py. The models have learnt nothing; what they cost is the same.
+clip-image is the image part of the graph in ../clip/onnx alone, as fastembed takes it, with its processor's settings.
 """
 
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import warnings
@@ -14,6 +16,7 @@ import warnings
 warnings.filterwarnings("ignore")
 os.environ["TRANSFORMERS_VERBOSITY"] = "error"
 
+import onnx.utils
 import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import (BertTokenizerFast, BlipConfig, BlipForConditionalGeneration, BlipImageProcessor, BlipProcessor,
@@ -81,6 +84,13 @@ def clip(folder):
     by_optimum(folder, "zero-shot-image-classification")
 
 
+def clip_image(folder):
+    whole = folder.parent / "clip/onnx"
+    folder.mkdir()
+    onnx.utils.extract_model(whole / "model.onnx", folder / "model.onnx", ["pixel_values"], ["image_embeds"])
+    shutil.copy(whole / "preprocessor_config.json", folder)
+
+
 def by_optimum(folder, task):
     from optimum.exporters.onnx import main_export
     main_export(str(folder / "torch"), str(folder / "onnx"), task=task, do_validation=False)
@@ -89,4 +99,4 @@ def by_optimum(folder, task):
 if __name__ == "__main__":
     name, folder = sys.argv[1], pathlib.Path(sys.argv[2])
     torch.manual_seed(0)
-    {"vit-gpt2": vit_gpt2, "blip": blip, "clip": clip}[name](folder)
+    {"vit-gpt2": vit_gpt2, "blip": blip, "clip": clip, "clip-image": clip_image}[name](folder)

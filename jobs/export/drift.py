@@ -74,6 +74,10 @@ def feed(runner, known, alone):
     past = next((states.shape[2] for name, states in fed.items() if name.startswith("past_key_values")), 0)
     if past and "input_ids" in fed:
         fed["input_ids"] = fed["input_ids"][:, -1:]
+    logits = next((value for value in runner.get_outputs() if value.name == "logits"), None)
+    if logits and "input_ids" in fed and isinstance(logits.shape[-1], int):
+        # Some decoders know only the first of the tokens.
+        fed["input_ids"] = np.minimum(fed["input_ids"], logits.shape[-1] - 1)
     new = fed.get("input_ids", fed.get("inputs_embeds"))
     for value in runner.get_inputs():
         if value.name in fed:

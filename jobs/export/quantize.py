@@ -7,6 +7,9 @@ outputs are from those of float32, for the first pictures of FOLDER (generated o
 The scale of an activation is that of the whole batch. What a quantised graph says about a picture therefore depends, a
 little, on the pictures beside it; the report tells by how much.
 
+Weights that a graph stores in another form (int8 with scales, float16) are taken as the float32 numbers that ONNX Runtime makes
+of them when it loads the graph; that form is lost.
+
 Where decoder_model.onnx and decoder_with_past_model.onnx are there, decoder_model_merged.onnx is left out.
 """
 
@@ -16,6 +19,7 @@ import pathlib
 import tempfile
 
 import onnx
+import onnxruntime
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
 import common
@@ -50,12 +54,26 @@ def quantize(path, target, args):
     # Integer convolutions are slow, and left alone.
     kinds = ["MatMul", "Gather"] if args.embeddings else ["MatMul"]
     with tempfile.TemporaryDirectory() as work:
-        made = pathlib.Path(work, "graph.onnx")
+        path, made = unpacked(path, work), pathlib.Path(work, "graph.onnx")
         # The branches of a merged decoder are subgraphs.
         quantize_dynamic(path, made, kinds, per_channel=not args.per_tensor, reduce_range=args.reduce_range,
                          weight_type=QuantType.QInt8, use_external_data_format=size(path) >= common.EXTERNAL_FROM,
                          extra_options={"EnableSubgraph": True})
         common.save(onnx.load(made), target)
+
+
+def unpacked(path, work):
+    """The graph, or one in `work` whose matrices are float32 constants instead of computed from other ones."""
+    graph = onnx.load(path, load_external_data=False).graph
+    stored = {tensor.name for tensor in graph.initializer if len(tensor.dims) > 1}
+    if not any(node.op_type in ("Cast", "DequantizeLinear") and node.input[0] in stored for node in graph.node):
+        return path
+    options, folded = onnxruntime.SessionOptions(), pathlib.Path(work, "unpacked.onnx")
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.optimized_model_filepath = str(folded)
+    options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "unpacked.onnx_data")
+    onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return folded
 
 
 def size(path):
