@@ -141,7 +141,7 @@ impl<'a> Iterator for Segments<'a> {
     /// The next marker and its data; ends with [`EOI`], or without it where the bytes end.
     fn next(&mut self) -> Option<Self::Item> {
         loop {
-            let ff = self.bytes.iter().position(|byte| *byte == 0xff)?;
+            let ff = memchr::memchr(0xff, self.bytes)?;
             let fill = self.bytes[ff..].iter().position(|byte| *byte != 0xff)?;
             let (marker, rest) = self.bytes[ff + fill..].split_first()?;
             self.bytes = rest;
