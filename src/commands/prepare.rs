@@ -65,7 +65,8 @@ pub(super) fn prepare(args: &JobArgs) -> Result<Prepared, Error> {
     let processor = match (&job.input.image, model.preprocessor()) {
         (Some(_), Some(_)) => {
             let embedding = embedder.as_ref().map(processor).transpose()?;
-            Some(Arc::new(Preprocessor { model: processor(&model)?, embedding }))
+            let jpeg_scaling = job.input.jpeg_scaling;
+            Some(Arc::new(Preprocessor { model: processor(&model)?, embedding, jpeg_scaling }))
         }
         _ => None,
     };
@@ -80,10 +81,15 @@ pub(super) fn prepare(args: &JobArgs) -> Result<Prepared, Error> {
     }
     let schema = part_schema(manifest.carried_fields(), &columns)?;
     // Of texts too, so that queries embedded by a job of their own bear the fingerprint of the images they are compared with.
-    let processing =
-        |model: &ModelDirectory| json!(model.preprocessor().map(|config| json!([PREPROCESSING_VERSION, config.value])));
+    let processing = |model: &ModelDirectory| processing(model, job.input.jpeg_scaling);
+    // How small a JPEG is decoded depends on both models. Vectors are still compared with those of texts, of which a job knows
+    // one model only, and they lie in the same space; so this counts for captions.
+    let beside = embedder
+        .as_ref()
+        .filter(|_| job.input.jpeg_scaling)
+        .map_or_else(String::new, |embedder| format!(" {}", processing(embedder)));
     let caption_settings =
-        generation.as_ref().map(|settings| format!("{} {}", settings.canonical(), processing(&model)));
+        generation.as_ref().map(|settings| format!("{} {}{beside}", settings.canonical(), processing(&model)));
     let caption_fingerprint = caption_settings.map(|settings| model.caption_fingerprint(&settings)).transpose()?;
     let embedding_settings = json!([job.embedding.dtype, processing(vectors)]).to_string();
     let embedding_fingerprint =
@@ -105,6 +111,18 @@ pub(super) fn prepare(args: &JobArgs) -> Result<Prepared, Error> {
         retry_failed,
         full,
     })
+}
+
+/// What is done to images before `model`, for its fingerprints.
+fn processing(model: &ModelDirectory, jpeg_scaling: bool) -> serde_json::Value {
+    let settings = |config: &serde_json::Value| {
+        if jpeg_scaling {
+            json!([PREPROCESSING_VERSION, config, "jpeg_scaling"])
+        } else {
+            json!([PREPROCESSING_VERSION, config])
+        }
+    };
+    json!(model.preprocessor().map(|config| settings(&config.value)))
 }
 
 /// Results are copied by content only where they depend on nothing else.

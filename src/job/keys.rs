@@ -4,7 +4,7 @@ use super::JobFileError;
 
 /// The sections of a job file with their keys.
 const SECTIONS: &[(&str, &[&str])] = &[
-    ("input", &["manifest", "key", "image", "text", "where", "signature", "on_duplicate_key"]),
+    ("input", &["manifest", "key", "image", "text", "where", "signature", "on_duplicate_key", "jpeg_scaling"]),
     ("model", &["path", "precision"]),
     (
         "generation",

@@ -120,6 +120,8 @@ struct InputFile {
     signature: Option<OneOrMany>,
     #[serde(default)]
     on_duplicate_key: OnDuplicateKey,
+    #[serde(default)]
+    jpeg_scaling: bool,
 }
 
 #[derive(Deserialize)]
@@ -214,8 +216,8 @@ impl InputFile {
             Some(OneOrMany::One(one)) => vec![one],
             Some(OneOrMany::Many(many)) => many,
         };
-        let Self { image, text, predicate, on_duplicate_key, .. } = self;
-        Ok(Input { manifest, key, image, text, predicate, signature, on_duplicate_key })
+        let Self { image, text, predicate, on_duplicate_key, jpeg_scaling, .. } = self;
+        Ok(Input { manifest, key, image, text, predicate, signature, on_duplicate_key, jpeg_scaling })
     }
 }
 

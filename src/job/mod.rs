@@ -129,6 +129,10 @@ pub struct Input {
     pub signature: Vec<String>,
     /// What to do about rows of one key.
     pub on_duplicate_key: OnDuplicateKey,
+    /// Whether JPEGs much larger than the model takes them are decoded at a fraction of their size. Said only where it is on,
+    /// so that runs of jobs without it stay the same.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub jpeg_scaling: bool,
 }
 
 /// What to do about manifest rows of one key.

@@ -13,7 +13,7 @@ use crate::error::Error;
 use crate::fetch::Body;
 use crate::manifest::row::{ImageSource, RowBatch};
 use crate::output::reuse::Place;
-use crate::preprocess::{DecodeLimits, Preprocessed, Preprocessor, decode};
+use crate::preprocess::{DecodeLimits, JpegScale, Preprocessed, Preprocessor, decode_scaled};
 use crate::row_error::{ErrorKind, RowError, Stage};
 use crate::signature::{KeyHash, Seen, Signature};
 use crate::storage::Location;
@@ -30,7 +30,7 @@ pub(super) struct IngestedRow {
     pub(super) image: Result<Option<Preprocessed>, RowError>,
     /// Where the results are, if they are to be copied.
     pub(super) copy: Option<Place>,
-    /// Width and height after rotation, once decoded.
+    /// Width and height of the full picture after rotation, once decoded.
     pub(super) image_size: Option<(u32, u32)>,
     /// BLAKE3 of the image bytes, once fetched.
     pub(super) content_hash: Option<blake3::Hash>,
@@ -191,10 +191,11 @@ fn prepare_now(
     if !matches!(copy, Ok(None)) {
         return Prepared { hash, size: None, pixels: Ok(None), copy };
     }
-    let decoded = decode(bytes, limits);
-    let size = decoded.as_ref().ok().map(|image| (image.width, image.height));
+    let scale = |width, height| processor.map_or(JpegScale::Full, |processor| processor.jpeg_scale(width, height));
+    let decoded = decode_scaled(bytes, limits, scale);
+    let size = decoded.as_ref().ok().map(|decoded| (decoded.full_width, decoded.full_height));
     let no_processor =
         || RowError::new(Stage::Preprocess, ErrorKind::UnsupportedFormat, "the model takes no images".to_owned());
-    let pixels = decoded.and_then(|image| Ok(processor.ok_or_else(no_processor)?.process(&image)));
+    let pixels = decoded.and_then(|decoded| Ok(processor.ok_or_else(no_processor)?.process(&decoded.image)));
     Prepared { hash, size, pixels: pixels.map(Some), copy }
 }

@@ -7,7 +7,7 @@ use super::keys::{Keys, missing, number};
 use super::normalize::Normalizer;
 use super::resample::{self, Filter, Window};
 use super::tiles::Tiling;
-use super::{PixelValues, RgbImage};
+use super::{JpegScale, PixelValues, RgbImage};
 
 const HALF: [f64; 3] = [0.5; 3];
 const IMAGENET_MEAN: [f64; 3] = [0.485, 0.456, 0.406];
@@ -207,6 +207,17 @@ impl ImageProcessor {
     pub fn most_values(&self) -> Option<usize> {
         let (height, width) = self.output_size()?;
         Some(3 * height as usize * width as usize * self.tiling.as_ref().map_or(1, Tiling::most_tiles))
+    }
+
+    /// The smallest scale at which a JPEG of `width` x `height` pixels (upright) still has twice the size that it is resized to
+    /// first; the full one if it is not resized, or to whole tiles.
+    pub fn jpeg_scale(&self, width: u32, height: u32) -> JpegScale {
+        let target = match (&self.tiling, self.resize) {
+            (Some(tiling), _) => tiling.resized(height, width),
+            (None, resize) => resize.map(|(size, _)| size.of(height, width)),
+        };
+        target
+            .map_or(JpegScale::Full, |(to_height, to_width)| JpegScale::between((width, height), (to_width, to_height)))
     }
 
     /// Resizes, crops around the centre (padding with black what the image does not cover), rescales and normalises.

@@ -7,7 +7,7 @@ use image::codecs::{bmp::BmpDecoder, png::PngDecoder, tiff::TiffDecoder, webp::W
 use image::metadata::Orientation;
 use image::{ColorType, ImageDecoder, ImageError, Limits};
 
-use super::{RgbImage, gif, jpeg, orientation, png};
+use super::{JpegScale, RgbImage, gif, jpeg, orientation, png};
 use crate::row_error::{ErrorKind, RowError, Stage};
 
 /// Bytes a decoder may take beyond its pixels: metadata, tables, rows.
@@ -45,6 +45,23 @@ impl DecodeLimits {
     }
 }
 
+/// A decoded picture, and how large it is in the file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decoded {
+    /// The pixels, upright; of a JPEG perhaps fewer than the file has.
+    pub image: RgbImage,
+    /// Columns of the full picture, in pixels, after EXIF rotation.
+    pub full_width: u32,
+    /// Rows of the full picture, in pixels, after EXIF rotation.
+    pub full_height: u32,
+}
+
+impl From<RgbImage> for Decoded {
+    fn from(image: RgbImage) -> Self {
+        Self { full_width: image.width, full_height: image.height, image }
+    }
+}
+
 /// A failure of this stage.
 pub(super) fn fail(kind: ErrorKind, message: impl Into<String>) -> RowError {
     RowError::new(Stage::Preprocess, kind, message)
@@ -63,9 +80,30 @@ pub(super) fn corrupt(format: &str, found: impl std::fmt::Display) -> RowError {
 /// A permanent [`RowError`] of stage `preprocess`: `corrupt_image` (empty, truncated or damaged), `unsupported_format`
 /// (the message shows the first bytes) or `too_many_pixels`.
 pub fn decode(bytes: &[u8], limits: DecodeLimits) -> Result<RgbImage, RowError> {
+    decode_scaled(bytes, limits, |_, _| JpegScale::Full).map(|decoded| decoded.image)
+}
+
+/// Like [`decode()`], but a JPEG comes at the scale that `scale` answers to its full width and height in pixels, after EXIF
+/// rotation: the bytes that Pillow gives after `Image.draft`. Lossless JPEGs and the other formats come as they are. The limits
+/// are those of the full picture.
+///
+/// # Errors
+/// As [`decode()`].
+pub fn decode_scaled(
+    bytes: &[u8],
+    limits: DecodeLimits,
+    scale: impl FnOnce(u32, u32) -> JpegScale,
+) -> Result<Decoded, RowError> {
+    if let [0xff, 0xd8, 0xff, ..] = bytes {
+        return jpeg::decode(bytes, limits, scale);
+    }
+    decode_other(bytes, limits).map(Decoded::from)
+}
+
+/// Decodes every format but JPEG.
+fn decode_other(bytes: &[u8], limits: DecodeLimits) -> Result<RgbImage, RowError> {
     match bytes {
         [] => Err(fail(ErrorKind::CorruptImage, "the file is empty (0 bytes), expected an encoded image")),
-        [0xff, 0xd8, 0xff, ..] => jpeg::decode(bytes, limits),
         [0x89, b'P', b'N', b'G', b'\r', b'\n', 0x1a, b'\n', ..] => {
             let decoder = PngDecoder::with_limits(Cursor::new(bytes), memory(limits)).map_err(|e| refuse("PNG", &e))?;
             // Gray of 16 bits with a transparent shade is gray to Pillow and gray with alpha to `image`.

@@ -1,13 +1,13 @@
-//! JPEG bytes in, an upright RGB picture out, decoded by libjpeg-turbo as Pillow configures it (accurate integer DCT,
+//! JPEG bytes in, an upright RGB picture out, at full size or a fraction of it, decoded by libjpeg-turbo as Pillow configures it (accurate integer DCT,
 //! smooth chroma upsampling) and with Pillow's idea of which damage is forgiven: a file without its end-of-image marker
 //! is truncated and fails, everything libjpeg merely warns about is accepted.
 
 use std::borrow::Cow;
 
-use turbojpeg::{Colorspace, DecompressHeader, Decompressor, Image, PixelFormat};
+use turbojpeg::{Colorspace, DecompressHeader, Decompressor, Image, PixelFormat, ScalingFactor};
 
-use super::decode::{DecodeLimits, corrupt};
-use super::{RgbImage, orientation};
+use super::decode::{DecodeLimits, Decoded, corrupt};
+use super::{JpegScale, RgbImage, orientation};
 use crate::row_error::RowError;
 
 /// How the texts of libjpeg's warnings (`JWRN_*` in its `jerror.h`) begin. A decoder that only warned has filled the
@@ -28,7 +28,12 @@ const APP14: u8 = 0xee;
 const SOS: u8 = 0xda;
 const EOI: u8 = 0xd9;
 
-pub(super) fn decode(bytes: &[u8], limits: DecodeLimits) -> Result<RgbImage, RowError> {
+/// Decodes at the scale that `scale` answers to the upright picture's width and height.
+pub(super) fn decode(
+    bytes: &[u8],
+    limits: DecodeLimits,
+    scale: impl FnOnce(u32, u32) -> JpegScale,
+) -> Result<Decoded, RowError> {
     let corrupt = |found: &dyn std::fmt::Display| corrupt("JPEG", found);
     let mut decoder = Decompressor::new().map_err(|e| corrupt(&e))?;
     let (header, bytes) = read_header(&mut decoder, bytes).map_err(|e| corrupt(&e))?;
@@ -49,6 +54,15 @@ pub(super) fn decode(bytes: &[u8], limits: DecodeLimits) -> Result<RgbImage, Row
         return Err(corrupt(&format!("the file is truncated, its {} bytes hold no end-of-image marker", bytes.len())));
     }
 
+    let orientation = orientation::find(Some(&exif), xmp);
+    let (width, height) = (header.width as u32, header.height as u32);
+    let (full_width, full_height) = if orientation::turns(orientation) { (height, width) } else { (width, height) };
+    // The coefficients of lossless JPEGs are no frequencies that could be left out.
+    let scale = if header.is_lossless { JpegScale::Full } else { scale(full_width, full_height) };
+    let factor = ScalingFactor::new(1, scale.divisor() as usize);
+    decoder.set_scaling_factor(factor).map_err(|e| corrupt(&e))?;
+    let header = header.scaled(factor);
+
     let cmyk = matches!(header.colorspace, Colorspace::CMYK | Colorspace::YCCK);
     let format = if cmyk { PixelFormat::CMYK } else { PixelFormat::RGB };
     let pitch = header.width * format.size();
@@ -62,7 +76,7 @@ pub(super) fn decode(bytes: &[u8], limits: DecodeLimits) -> Result<RgbImage, Row
         pixels = pixels.as_chunks::<4>().0.iter().copied().flat_map(inverted_cmyk_to_rgb).collect();
     }
     let image = RgbImage { width: header.width as u32, height: header.height as u32, pixels };
-    Ok(orientation::apply(image, orientation::find(Some(&exif), xmp)))
+    Ok(Decoded { image: orientation::apply(image, orientation), full_width, full_height })
 }
 
 /// The header, and the bytes to decode: `bytes` themselves, or, if the header only earned warnings, a copy without what
@@ -127,7 +141,7 @@ impl<'a> Iterator for Segments<'a> {
     /// The next marker and its data; ends with [`EOI`], or without it where the bytes end.
     fn next(&mut self) -> Option<Self::Item> {
         loop {
-            let ff = self.bytes.iter().position(|byte| *byte == 0xff)?;
+            let ff = memchr::memchr(0xff, self.bytes)?;
             let fill = self.bytes[ff..].iter().position(|byte| *byte != 0xff)?;
             let (marker, rest) = self.bytes[ff + fill..].split_first()?;
             self.bytes = rest;

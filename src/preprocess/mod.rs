@@ -4,6 +4,9 @@
 //! Two steps: [`decode()`] turns bytes into upright 8-bit RGB, [`ImageProcessor::process`] resizes, crops, rescales and
 //! normalises. No file is opened here, nothing is cached, and no input makes it panic.
 //!
+//! Where a job asks for it, [`decode_scaled()`] takes the place of the first: a JPEG much larger than what it will be resized to
+//! is decoded at a fraction of its size, bit for bit as after Pillow's `draft`. That is faster and changes pixels.
+//!
 //! The order of the two resizing passes is that of Pillow 13; older versions always run the horizontal one first, so that
 //! some values of tall pictures differ by about one level from theirs.
 //!
@@ -25,12 +28,14 @@ mod normalize;
 mod orientation;
 mod png;
 mod resample;
+mod scale;
 mod tiles;
 
 pub use config::{ConfigError, ImageProcessor};
-pub use decode::{DecodeLimits, decode};
+pub use decode::{DecodeLimits, Decoded, decode, decode_scaled};
 pub use models::{Preprocessed, Preprocessor};
 pub use resample::Filter;
+pub use scale::JpegScale;
 pub use tiles::TileGrid;
 
 /// The version of everything in this module, part of the caption and embedding fingerprints. To be raised whenever any

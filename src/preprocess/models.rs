@@ -1,6 +1,6 @@
 //! The preprocessing of a job's models: one, or one for captions and another for vectors. An image is decoded once for both.
 
-use super::{ImageProcessor, PixelValues, RgbImage};
+use super::{ImageProcessor, JpegScale, PixelValues, RgbImage};
 
 /// What happens to every image before the job's models.
 #[derive(Debug, Clone)]
@@ -9,6 +9,8 @@ pub struct Preprocessor {
     pub model: ImageProcessor,
     /// For the model that `[embedding]` names, if it does.
     pub embedding: Option<ImageProcessor>,
+    /// Whether JPEGs that every model makes much smaller are decoded smaller.
+    pub jpeg_scaling: bool,
 }
 
 /// One image as the job's models take it.
@@ -25,6 +27,12 @@ impl Preprocessor {
     pub fn most_values(&self) -> usize {
         let each = std::iter::once(&self.model).chain(&self.embedding);
         each.map(|processor| processor.most_values().unwrap_or(0)).sum()
+    }
+
+    /// How small a JPEG of `width` x `height` pixels (upright) is decoded: the model that needs the larger picture decides.
+    pub fn jpeg_scale(&self, width: u32, height: u32) -> JpegScale {
+        let each = std::iter::once(&self.model).chain(&self.embedding).filter(|_| self.jpeg_scaling);
+        each.map(|processor| processor.jpeg_scale(width, height)).min().unwrap_or_default()
     }
 
     /// Preprocesses `image` for every model.

@@ -220,37 +220,47 @@ fn to_u8(sum: i32) -> u8 {
     (sum >> PRECISION_BITS).clamp(0, 255) as u8
 }
 
-/// Bytes read at once for two neighbouring pixels; the last two do not count.
-const PAIR: usize = 8;
+/// Rows that the horizontal pass sums at once.
+const ROWS: usize = 8;
+/// What they have in one column: red, green, blue and a byte that does not count for each.
+const LANES: usize = 4 * ROWS;
 
 /// The columns of `weights` for the given rows.
-#[multiversion::multiversion(targets("x86_64+avx2", "x86_64+sse4.1"))]
+#[multiversion::multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq", "x86_64+avx2", "x86_64+sse4.1"))]
 fn horizontal_pass(input: View<'_>, rows: Range<usize>, weights: &Weights) -> Vec<u8> {
-    // Two taps side by side: the weight of one pixel for its three channels, then that of the next.
-    let pairs_each = weights.stride.div_ceil(2);
-    let mut pairs = vec![[0; PAIR]; pairs_each * weights.spans.len()];
-    for ((_, weights), pairs) in weights.iter().zip(pairs.chunks_exact_mut(pairs_each)) {
-        for (two, lanes) in weights.chunks(2).zip(pairs) {
-            for (weight, lanes) in two.iter().zip(lanes.chunks_exact_mut(3)) {
-                lanes.fill(*weight);
+    let (reach, width) = (weights.reach(), weights.spans.len());
+    let mut out = vec![0; 3 * width * rows.len()];
+    // Rows side by side, a column after the other: a weight is that of neighbouring bytes.
+    let mut columns = vec![[0; LANES]; reach.len()];
+    let mut sums = vec![[0; LANES]; width];
+    let mut bytes = vec![[0; LANES]; width];
+    for (first, out) in rows.clone().step_by(ROWS).zip(out.chunks_mut(ROWS * 3 * width)) {
+        for (place, row) in input.rows(first).take(ROWS.min(rows.end - first)).enumerate() {
+            let pixels = &row.as_chunks::<3>().0[reach.start - input.left..][..reach.len()];
+            // The byte that does not count is the next pixel's, so that four are copied at once.
+            for (column, pair) in columns.iter_mut().zip(pixels.windows(2)) {
+                if let [[red, green, blue], [next, ..]] = pair {
+                    column.as_chunks_mut::<4>().0[place] = [*red, *green, *blue, *next];
+                }
+            }
+            if let (Some(column), Some([red, green, blue])) = (columns.last_mut(), pixels.last()) {
+                column.as_chunks_mut::<4>().0[place] = [*red, *green, *blue, 0];
             }
         }
-    }
-    let mut out = vec![0; 3 * rows.len() * weights.spans.len()];
-    let mut padded = vec![0; 3 * input.width + PAIR];
-    for (row, out) in input.rows(rows.start).zip(out.chunks_exact_mut(3 * weights.spans.len())) {
-        padded[..row.len()].copy_from_slice(row);
-        let taps = weights.spans.iter().zip(pairs.chunks_exact(pairs_each));
-        for (pixel, ((start, count), pairs)) in out.as_chunks_mut::<3>().0.iter_mut().zip(taps) {
-            let mut rest = &padded[3 * (start - input.left)..];
-            let mut sums = [0; PAIR];
-            for weights in &pairs[..count.div_ceil(2)] {
-                let Some(bytes) = rest.first_chunk::<PAIR>() else { break };
-                add(&mut sums, bytes, weights);
-                rest = &rest[6..];
+        for ((start, weights), sums) in weights.iter().zip(&mut sums) {
+            let mut lanes = [HALF; LANES];
+            for (weight, column) in weights.iter().zip(&columns[start - reach.start..]) {
+                add(&mut lanes, column, &[*weight; LANES]);
             }
-            for (channel, value) in pixel.iter_mut().enumerate() {
-                *value = to_u8(HALF + sums[channel] + sums[channel + 3]);
+            *sums = lanes;
+        }
+        for (byte, sum) in bytes.as_flattened_mut().iter_mut().zip(sums.as_flattened()) {
+            *byte = to_u8(*sum);
+        }
+        for (place, row) in out.chunks_exact_mut(3 * width).enumerate() {
+            for (pixel, bytes) in row.as_chunks_mut::<3>().0.iter_mut().zip(&bytes) {
+                let [red, green, blue, _] = bytes.as_chunks::<4>().0[place];
+                *pixel = [red, green, blue];
             }
         }
     }
@@ -287,11 +297,12 @@ fn vertical_pass(input: View<'_>, columns: Range<usize>, weights: &Weights) -> V
     out
 }
 
-/// Adds `bytes` times `weights`, lane by lane.
+/// Adds `bytes` times `weights`, lane by lane. No sum of weights and bytes overflows, and without a check for it lanes are added
+/// side by side in every build.
 #[expect(clippy::inline_always, reason = "to be compiled with the caller's instruction set")]
 #[inline(always)]
 fn add<const N: usize>(sums: &mut [i32; N], bytes: &[u8; N], weights: &[i32; N]) {
     for ((sum, byte), weight) in sums.iter_mut().zip(bytes).zip(weights) {
-        *sum += i32::from(*byte) * weight;
+        *sum = sum.wrapping_add(i32::from(*byte).wrapping_mul(*weight));
     }
 }

@@ -73,8 +73,13 @@ impl Tiling {
         if self.splits { across * across + 1 } else { 1 }
     }
 
+    /// Height and width that an image of `height` x `width` is resized to before it is cut up, if it is.
+    pub(super) fn resized(&self, height: u32, width: u32) -> Option<(u32, u32)> {
+        self.longest.map(|longest| long_side((height, width), longest))
+    }
+
     pub(super) fn process(&self, image: &RgbImage, normalizer: &Normalizer) -> PixelValues {
-        let scaled = self.longest.map(|longest| self.scale(image, long_side(image, longest)));
+        let scaled = self.resized(image.height, image.width).map(|size| self.scale(image, size));
         let image = scaled.as_ref().unwrap_or(image);
         let tile = (self.side, self.side);
         if !self.splits {
@@ -110,10 +115,10 @@ impl Tiling {
 }
 
 /// Height and width with a long side of `longest`; the short one is made even.
-fn long_side(image: &RgbImage, longest: u32) -> (u32, u32) {
-    let aspect = f64::from(image.width) / f64::from(image.height);
+fn long_side((height, width): (u32, u32), longest: u32) -> (u32, u32) {
+    let aspect = f64::from(width) / f64::from(height);
     let even = |side: u32| side + side % 2;
-    let (height, width) = if image.width >= image.height {
+    let (height, width) = if width >= height {
         (even((f64::from(longest) / aspect) as u32), longest)
     } else {
         (longest, even((f64::from(longest) * aspect) as u32))

@@ -5,6 +5,8 @@ Run: python tests/goldens/make_preprocess.py     (needs pillow, transformers, nu
 decoded.json   file -> size and BLAKE3 of the upright RGB bytes
 tensors.json   setting -> its preprocessor_config.json, and per file the shape, the BLAKE3 of the little-endian f32
                tensor [3, height, width] and 16 sampled values [index, value], for diagnosis
+scaled.json    setting -> its preprocessor_config.json, and per JPEG the size and the BLAKE3 of the upright RGB bytes after
+               `Image.draft` towards twice the size that the image processor resizes to, and the BLAKE3 of its tensor
 errors.json    file -> error_kind, for the files that must not decode; Pillow must refuse each of them too
 """
 
@@ -16,6 +18,8 @@ import numpy as np
 import transformers
 from blake3 import blake3
 from PIL import Image, ImageOps
+from transformers.image_transforms import get_resize_output_image_size
+from transformers.models.idefics3 import image_processing_idefics3 as idefics3
 
 ROOT = pathlib.Path(__file__).parent.parent
 IMAGES = ROOT / "fixtures" / "images"
@@ -88,11 +92,41 @@ SOME = {
     "odd_factor": {"image_processor_type": "ViTImageProcessor", "size": [21, 34], "rescale_factor": 0.00784313725490196, "image_mean": 0.9},
 }
 SOME_FILES = ["photo.jpg", "photo_420_odd.jpg", "thin.jpg", "rgb8.png", "gray_alpha.png", "orientation_6.jpg"]
+# Small sizes, so that fixtures and photographs are large beside them.
+SCALED = {
+    "exact": {"image_processor_type": "ViTImageProcessor", "size": {"height": 6, "width": 7}},
+    "high": {"image_processor_type": "BlipImageProcessor", "size": {"height": 13, "width": 4}},
+    "half": {"image_processor_type": "SiglipImageProcessor", "size": {"height": 100, "width": 110}},
+    "clip": {"image_processor_type": "CLIPImageProcessor", "size": 24, "crop_size": 24},
+    "crop_only": {"image_processor_type": "CLIPImageProcessor", "do_resize": False, "crop_size": 20},
+    "tiles": {"image_processor_type": "SmolVLMImageProcessor", "size": {"longest_edge": 60}, "max_image_size": {"longest_edge": 20}},
+}
 
 
-def upright(path):
+def upright(path, halved=None):
+    """The picture, drafted towards twice the size that `halved` of the full upright picture's size gives."""
     image = Image.open(io.BytesIO(path.read_bytes()))
+    turned = ImageOps.exif_transpose(image).size != image.size
+    if halved and (size := halved(image.size[::-1] if turned else image.size)):
+        # Read again: turning has loaded the picture.
+        image = Image.open(io.BytesIO(path.read_bytes()))
+        image.draft("RGB", tuple(2 * side for side in (size[::-1] if turned else size)))
     return ImageOps.exif_transpose(image).convert("RGB")
+
+
+def resized(config, run):
+    """What gives the width and height to which `run` first resizes a picture of a width and height, or None."""
+    def of(size):
+        if not run.do_resize:
+            return None
+        if config["image_processor_type"].startswith("SmolVLM"):
+            blank = np.zeros((size[1], size[0], 3), np.uint8)
+            return idefics3.get_resize_output_image_size(blank, run.size["longest_edge"], "channels_last")[::-1]
+        if "height" in run.size:
+            return run.size["width"], run.size["height"]
+        blank = np.zeros((size[1], size[0], 3), np.uint8)
+        return get_resize_output_image_size(blank, run.size["shortest_edge"], False, input_data_format="channels_last")[::-1]
+    return of
 
 
 def processor(config):
@@ -141,11 +175,27 @@ for setting, config in {**EVERY, **SOME}.items():
         results[name] = golden(values)
     tensors[setting] = {"config": config, "files": results}
 
+scaled = {}
+for setting, config in SCALED.items():
+    run = processor(config)
+    results = {}
+    for name in [*images, *photos]:
+        path = PHOTOS.parent.parent / name if name in photos else IMAGES / name
+        if not name.endswith(".jpg"):
+            continue
+        image = upright(path, resized(config, run))
+        values = run(image, return_tensors="np", input_data_format="channels_last")["pixel_values"][0]
+        values = np.ascontiguousarray(values, dtype="<f4")
+        results[name] = {
+            "size": list(image.size), "pixels": blake3(image.tobytes()).hexdigest(), "tensor": blake3(values.tobytes()).hexdigest()}
+    scaled[setting] = {"config": config, "files": results}
+
 
 def write(name, data):
     # One line per file keeps the diffs readable.
-    lines = json.dumps(data, sort_keys=True, indent=1 if name != "tensors.json" else None)
-    if name == "tensors.json":
+    nested = name in ("tensors.json", "scaled.json")
+    lines = json.dumps(data, sort_keys=True, indent=None if nested else 1)
+    if nested:
         lines = lines.replace('}, "', '},\n"')
     (OUT / name).write_text(lines + "\n")
 
@@ -153,4 +203,6 @@ def write(name, data):
 write("decoded.json", decoded)
 write("errors.json", ERRORS)
 write("tensors.json", tensors)
-print(len(decoded), "decoded,", sum(len(t["files"]) for t in tensors.values()), "tensors")
+write("scaled.json", scaled)
+print(len(decoded), "decoded,", sum(len(t["files"]) for t in tensors.values()), "tensors,",
+      sum(len(t["files"]) for t in scaled.values()), "scaled")

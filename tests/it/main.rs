@@ -38,6 +38,7 @@ mod reuse;
 mod robustness;
 mod runs;
 mod s3_kills;
+mod scaled;
 #[allow(unreachable_pub, reason = "a module of a test binary")]
 mod seaweed;
 mod small_graphs;
