@@ -168,8 +168,10 @@ fn step_by_step(
 }
 
 /// The next token after `history`, the first `prefix` tokens of which were given, and its log-probability before
-/// processing; `None` if a logit is not finite. `scores` is room to work in.
-fn choose(
+/// processing; `None` if a logit is not finite. `logits` are those of one row, one for each token of the vocabulary; `key` is a
+/// hash of the row's key, which decides with the seed what is drawn. `scores` is room to work in. What greedy search and sampling do
+/// for every row of every step, and nothing else that a step costs here; beam search has its own.
+pub fn choose(
     logits: &[f32],
     settings: &GenerationSettings,
     prefix: usize,

@@ -28,7 +28,7 @@ mod trial;
 mod vision;
 
 pub use batch::{Engine, EngineOptions, RowInput, RowOutput};
-pub use generate::{Caption, Finish};
+pub use generate::{Caption, Finish, choose};
 pub use models::{EncodedImage, Models, ModelsInput};
 pub use opening::{Opening, open_each};
 pub use prompt::{ImagePrompt, Prompt};

@@ -124,7 +124,7 @@ impl PartEncoder {
     ///
     /// # Errors
     /// [`OutputError::Encode`].
-    pub(crate) fn encode(
+    pub fn encode(
         &self,
         part: u64,
         carried: &[RecordBatch],

@@ -202,7 +202,7 @@ impl Contents {
 
 /// Rows of earlier runs, for the rows of a part.
 #[derive(Debug)]
-pub(crate) struct Copies {
+pub struct Copies {
     batches: Vec<RecordBatch>,
     /// For each row of the part the row of `batches` that it copies.
     of: Vec<Option<usize>>,
