@@ -84,7 +84,7 @@ def runner(pixels, work):
     return run
 
 
-def workers(name, folder, file):
+def workers_to_try(name, folder, file):
     """The numbers of workers to try. Where the model takes many times as long as reading pictures, more are of no use."""
     if name == "optimum":
         return [0]
@@ -96,7 +96,7 @@ def workers(name, folder, file):
 def main(name, folder, pictures, count, settings=None):
     files = sorted(pictures.glob("*.jpg"))
     if settings is None:
-        found = fastest(runner(*load(name, folder)), files, count, workers(name, folder, files[0]))
+        found = fastest(runner(*load(name, folder)), files, count, workers_to_try(name, folder, files[0]))
         if name == "optimum":
             batch = found[1]["batch"]
             seconds, _ = runner(*load(name, folder, merged=True))(files[:max(count, batch)], batch, 0)
