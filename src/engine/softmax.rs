@@ -30,6 +30,7 @@ impl Softmax {
 }
 
 /// The token with the highest score, the lowest among equals.
+#[expect(clippy::float_cmp, reason = "the highest is one of the scores")]
 pub(super) fn likeliest(scores: &[f32]) -> usize {
     let highest = highest(scores);
     scores.iter().position(|score| *score == highest).unwrap_or(0)
@@ -66,7 +67,6 @@ fn sum_of_exponentials(scores: &[f32], highest: f32) -> f64 {
 
 /// e to the power of `x`, which is not above 0, within 2 units in the last place; 1.6e-38 for everything below -86. The
 /// polynomial is that of Cephes' `expf` (Moshier, 1992).
-#[expect(clippy::inline_always, reason = "to be compiled with the caller's instruction set")]
 #[inline(always)]
 fn exponential(x: f32) -> f32 {
     /// Adding it rounds to an integer, which then stands in the lowest bits.
