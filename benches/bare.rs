@@ -7,8 +7,8 @@
 
 #![allow(
     clippy::unwrap_used,
+    clippy::expect_used,
     clippy::print_stdout,
-    clippy::panic,
     clippy::disallowed_methods,
     missing_docs,
     reason = "a benchmark may panic, and prints"
@@ -60,9 +60,10 @@ fn main() {
             matches!(producer, Producer::State(_))
                 .then(|| (input.clone(), port.fixed(1).unwrap(), port.fixed(3).unwrap()))
         };
+        let (states, _) = states.expect("a decoder that takes the encoder's states in every step");
         Decoder {
             graphs: open_decoder(&directory, file, options).unwrap(),
-            states: states.unwrap().0.clone(),
+            states: states.clone(),
             caches: bound.iter().filter_map(cache).collect(),
         }
     });

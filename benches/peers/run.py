@@ -90,7 +90,7 @@ def main():
             count = min(count, given.limit or count)
             mine = [functools.partial(nightcap, binary, python, model, pictures, count, each) for each in ("fp32", "int8")]
             contest = dict(zip(("nightcap", "nightcap int8"), mine))
-            if given.bare and size == "640x480":  # pictures are nothing to it
+            if given.bare and size == "640x480" and name != "blip":  # pictures are nothing to it, and BLIP's states are kept otherwise
                 contest |= {"bare loop": functools.partial(bare_loop, given.bare.resolve(), model, count, "fp32"),
                             "bare loop int8": functools.partial(bare_loop, given.bare.resolve(), model, count, "int8")}
             settings = {}

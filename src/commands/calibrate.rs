@@ -15,9 +15,11 @@ const LARGER: [usize; 3] = [32, 64, 128];
 /// Runs of fewer batches of the usual size than this are not worth trying.
 const WORTHWHILE: u64 = 50;
 /// A size is better if a row takes at most this much of the time: below that, memory is worth more.
-const BETTER: f64 = 0.9;
+const BETTER: f64 = 0.95;
+/// No size is tried of which a run has fewer batches: trying it would take longer than it saves.
+const FEWEST: u64 = 20;
 /// No size is tried whose batch would take longer.
-const LONGEST: Duration = Duration::from_secs(5);
+const LONGEST: Duration = Duration::from_secs(20);
 
 /// The batch size for a run of `rows` rows.
 ///
@@ -40,7 +42,7 @@ pub(super) fn batch_size(
     time(models, picture.as_ref(), USUAL)?;
     let (mut best, mut of_best) = (USUAL, time(models, picture.as_ref(), USUAL)?);
     for size in LARGER {
-        if size as u64 > rows || of_best.mul_f64(size as f64 / best as f64) > LONGEST {
+        if FEWEST * size as u64 > rows || of_best.mul_f64(size as f64 / best as f64) > LONGEST {
             break;
         }
         let tried = match time(models, picture.as_ref(), size) {
