@@ -75,12 +75,12 @@ fn main() {
     };
     let pixels: Vec<f32> = (0..batch * 3 * side * side).map(|_| noise()).collect();
     let pixels = Value::from_f32(DataType::F32, &[batch, 3, side, side], pixels).unwrap();
-    run(&mut encoder, decoder.as_mut(), &pixels, batch);
+    run(&mut encoder, &mut decoder, &pixels, batch);
     let mut best = Took { encoder: Duration::MAX, ..Took::default() };
     for _ in 0..ROUNDS {
         let mut sum = Took::default();
         for _ in 0..count.div_ceil(batch) {
-            let took = run(&mut encoder, decoder.as_mut(), &pixels, batch);
+            let took = run(&mut encoder, &mut decoder, &pixels, batch);
             sum.encoder += took.encoder;
             sum.once += took.once;
             sum.steps += took.steps;
@@ -100,7 +100,7 @@ fn main() {
     println!("{said}");
 }
 
-fn run(encoder: &mut Graph, decoder: Option<&mut Decoder>, pixels: &Value, batch: usize) -> Took {
+fn run(encoder: &mut Graph, decoder: &mut Option<Decoder>, pixels: &Value, batch: usize) -> Took {
     let mut took = Took::default();
     let start = Instant::now();
     let mut outputs = encoder.run(vec![("pixel_values", Input::Shared(pixels))]).unwrap();

@@ -58,13 +58,13 @@ fn assert_equal_in_two_parts(file: &Path, dtype: DataType) {
     let once = stepped.once.as_ref().unwrap();
     assert_eq!(once.values.len(), 3, "a key, a value and their length for the one layer: {:?}", once.values);
     assert_eq!(once.graph.inputs().iter().map(|port| port.name.as_str()).collect::<Vec<_>>(), [STATES]);
-    assert_eq!(stepped_logits(stepped, states(), dtype), expected);
+    assert_eq!(stepped_logits(stepped, &states(), dtype), expected);
 
     let stepped = Stepped::open(&source, &[STATES], trials(dtype), OPTIONS).unwrap();
     let values = &stepped.once.as_ref().unwrap().values;
     let scaled = values.iter().any(|name| name.contains("/Mul"));
     assert!(stepped.folded > 100 && scaled, "{} sizes; the key is scaled once, too: {values:?}", stepped.folded);
-    let found = stepped_logits(stepped, states(), dtype);
+    let found = stepped_logits(stepped, &states(), dtype);
     // the scale of attention is multiplied in at another place
     let most = if dtype == DataType::F16 { 2e-3 } else { 4e-6 };
     for (found, expected) in found.iter().flatten().zip(expected.iter().flatten()) {
@@ -73,10 +73,10 @@ fn assert_equal_in_two_parts(file: &Path, dtype: DataType) {
 }
 
 /// The logits of 6 steps of a decoder in two parts.
-fn stepped_logits(stepped: Stepped, states: Value, dtype: DataType) -> Vec<Vec<f32>> {
+fn stepped_logits(stepped: Stepped, states: &Value, dtype: DataType) -> Vec<Vec<f32>> {
     let Stepped { once, mut step, .. } = stepped;
     let Once { mut graph, values } = once.unwrap();
-    let mut outputs: Outputs = graph.run(vec![(STATES, Input::Shared(&states))]).unwrap();
+    let mut outputs: Outputs = graph.run(vec![(STATES, Input::Shared(states))]).unwrap();
     let mut contexts: Vec<_> = values.iter().map(|name| (name.clone(), outputs.remove(name).unwrap())).collect();
     if step.inputs().iter().any(|port| port.name == STATES) {
         // their shape may still be looked at; what is in them is not
