@@ -203,7 +203,7 @@ fn prepare_says_what_is_done_to_each_graph() {
     };
     insta::assert_snapshot!(said("vit_gpt2"), @r"
     vision: encoder_model.onnx: run as it is
-    decoder: decoder_with_past_model.onnx: 3 sizes that are known are not computed; 3 values are computed once for each batch
+    decoder: decoder_with_past_model.onnx: 150 sizes that are known are not computed; 3 values are computed once for each batch
     ");
     insta::assert_snapshot!(said("clip"), @r"
     vision: model.onnx: only what gives image_embeds is run
