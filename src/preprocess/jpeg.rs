@@ -1,7 +1,6 @@
-//! JPEG bytes in, an upright RGB picture out, at full size or a fraction of it, decoded by libjpeg-turbo as Pillow configures it
-//! (accurate integer DCT,
-//! smooth chroma upsampling) and with Pillow's idea of which damage is forgiven: a file without its end-of-image marker
-//! is truncated and fails, everything libjpeg merely warns about is accepted.
+//! JPEG bytes in, an upright RGB picture out, at full size or a fraction of it, decoded by libjpeg-turbo as Pillow configures
+//! it (accurate integer DCT, smooth chroma upsampling) and with Pillow's idea of which damage is forgiven: a file without its
+//! end-of-image marker is truncated and fails, everything libjpeg merely warns about is accepted.
 
 use std::borrow::Cow;
 
