@@ -1,5 +1,6 @@
 //! Graphs that are taken apart when they are opened: decoders whose keys and values of cross-attention are computed once,
-//! and the image and text parts of a joint graph. Each is compared with the whole graph, bit for bit.
+//! and the image and text parts of a joint graph. Each is compared with the whole graph, bit for bit; decoders whose sizes are
+//! folded too, which moves a rounding, within 4e-6 (float16: 2e-3).
 
 use std::path::{Path, PathBuf};
 
@@ -100,7 +101,7 @@ fn trials(dtype: DataType) -> Vec<Trial> {
 }
 
 #[test]
-fn a_decoder_in_two_parts_gives_the_same_logits_bit_for_bit() {
+fn a_decoder_in_two_parts_gives_the_same_logits() {
     assert_equal_in_two_parts(&vit_gpt2("decoder_with_past_model.onnx"), DataType::F32);
 }
 
