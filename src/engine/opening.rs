@@ -20,6 +20,8 @@ pub struct Opening {
     pub cut_to: Option<Vec<String>>,
     /// How many sizes it does not compute any more, because they are always the same or known already.
     pub folded: usize,
+    /// How many values it does not copy any more in every step.
+    pub not_copied: usize,
     /// How many values it does not compute in every step any more, but once for each batch.
     pub computed_once: usize,
     /// How long it took to open, in seconds.
@@ -35,14 +37,15 @@ pub fn open_each(directory: &ModelDirectory, options: GraphOptions) -> Result<Ve
     for role in Role::ALL {
         let Some(graph) = directory.graph(role) else { continue };
         let start = Instant::now();
-        let (folded, computed_once) = if role == Role::Decoder {
+        let (folded, not_copied, computed_once) = if role == Role::Decoder {
             let opened = open_decoder(directory, graph, options)?;
-            (opened.folded, opened.once.map_or(0, |once| once.values.len()))
+            (opened.folded, opened.not_copied, opened.once.map_or(0, |once| once.values.len()))
         } else {
-            Graph::open(&graph.source, options).map(|_| (0, 0))?
+            Graph::open(&graph.source, options).map(|_| (0, 0, 0))?
         };
         let (file, cut_to) = (graph.file.clone(), graph.source.outputs.clone());
-        openings.push(Opening { role, file, cut_to, folded, computed_once, seconds: start.elapsed().as_secs_f64() });
+        let seconds = start.elapsed().as_secs_f64();
+        openings.push(Opening { role, file, cut_to, folded, not_copied, computed_once, seconds });
     }
     Ok(openings)
 }

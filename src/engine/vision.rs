@@ -8,12 +8,17 @@ use std::sync::Arc;
 
 use super::finite::is_finite;
 use crate::model::{EmbeddingPort, ModelDirectory, Producer, Role};
-use crate::onnx::{DataType, Graph, GraphOptions, Input, OnnxError, OnnxErrorKind, Value};
+use crate::onnx::{DataType, Device, Graph, GraphOptions, Input, OnnxError, OnnxErrorKind, Value};
 use crate::preprocess::{PixelValues, TileGrid};
 
-/// Pixels that go through the vision graph at once, unless one image has more: those of 16 pictures of 224 x 224. An encoder
-/// does not become faster with more of them, as a decoder does with more rows, but what it holds between its layers grows.
-const MOST_PIXELS: usize = 16 * 224 * 224;
+/// The patches that go through the vision graph at once on a processor, unless one image has more: those of 4 pictures of
+/// 224 x 224 in patches of 16 x 16. An encoder does not become faster with more of them, as a decoder does with more rows, but
+/// slower, when what lies between its layers outgrows the caches.
+const MOST_PATCHES: usize = 4 * 14 * 14;
+/// The same elsewhere, where many small runs would leave most of the device idle.
+const MOST_PATCHES_ON_DEVICE: usize = 4 * MOST_PATCHES;
+/// The side of a patch where the configuration names none, as for convolutional networks.
+const PATCH_SIDE: usize = 16;
 
 /// What the image encoder says about one image.
 #[derive(Debug, Clone, PartialEq)]
@@ -45,6 +50,8 @@ pub(super) struct ImageEncoder {
     inputs: Vec<VisionInput>,
     embedding: Option<EmbeddingPort>,
     states: Option<String>,
+    /// Pixels that go through the graph at once, unless one image has more.
+    most_pixels: usize,
 }
 
 #[derive(Debug)]
@@ -73,10 +80,13 @@ impl ImageEncoder {
         });
         let embedding = directory.embedding(Role::Vision).cloned();
         let states = directory.bindings().vision_states().filter(|_| keeps_states).map(str::to_owned);
-        Ok(Some(Self { graph, inputs: inputs.collect(), embedding, states }))
+        let side = directory.config().patch_size().unwrap_or(PATCH_SIDE);
+        let most_patches = if options.device == Device::Cpu { MOST_PATCHES } else { MOST_PATCHES_ON_DEVICE };
+        let most_pixels = most_patches * side * side;
+        Ok(Some(Self { graph, inputs: inputs.collect(), embedding, states, most_pixels }))
     }
 
-    /// Encodes `images`, those of one size and number of tiles together, but at most [`MOST_PIXELS`] at once.
+    /// Encodes `images`, those of one size and number of tiles together, but no more pixels at once than `most_pixels`.
     pub(super) fn encode(&mut self, images: &[&PixelValues]) -> Result<Vec<Arc<ImageFeatures>>, OnnxError> {
         let mut groups: BTreeMap<_, Vec<usize>> = BTreeMap::new();
         for (place, image) in images.iter().enumerate() {
@@ -85,7 +95,7 @@ impl ImageEncoder {
         let mut features: Vec<_> = images.iter().map(|_| None).collect();
         for ((tiles, height, width), places) in groups {
             let (height, width) = (height as usize, width as usize);
-            let most = MOST_PIXELS / (tiles * height * width).max(1);
+            let most = self.most_pixels / (tiles * height * width).max(1);
             for places in places.chunks(most.max(1)) {
                 let group: Vec<_> = places.iter().map(|&place| images[place]).collect();
                 for (&place, encoded) in places.iter().zip(self.encode_alike(&group, [tiles, height, width])?) {

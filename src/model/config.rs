@@ -101,6 +101,15 @@ impl ConfigFiles {
         self.preprocessor.as_ref().map(|file| file.source.as_str())
     }
 
+    /// The side of the squares that the image encoder cuts a picture into, in pixels: `patch_size` of `config.json`'s
+    /// `vision_config` or `encoder`, or its own.
+    pub fn patch_size(&self) -> Option<usize> {
+        let (_, object) = self.layers.iter().find(|(source, _)| source == Self::CONFIG)?;
+        let encoder =
+            ["vision_config", "encoder"].into_iter().find_map(|section| object.get(section)?.get("patch_size"));
+        encoder.or_else(|| object.get("patch_size")).and_then(count).filter(|side| *side > 0)
+    }
+
     /// The longest text in tokens that the text encoder takes, special tokens included: the smaller of
     /// `max_position_embeddings` (`config.json`, its `text_config` first) and `model_max_length` (`tokenizer_config.json`).
     pub fn max_text_tokens(&self) -> Option<usize> {

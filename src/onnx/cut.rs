@@ -1,7 +1,7 @@
 //! Parts of graphs. In: a graph and the values that are wanted of it. Out: the nodes and weights that compute them, and
 //! nothing else.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use super::messages::{GraphProto, NodeProto, TensorProto, ValueInfoProto};
 
@@ -41,6 +41,17 @@ pub(super) fn cut(graph: &GraphProto, outputs: Vec<ValueInfoProto>, given: Vec<V
     part.input.extend(given.into_iter().filter(|value| needed.contains(value.name())));
     part.output = outputs;
     part
+}
+
+/// `graph` with `instead` of what its nodes take; graphs inside them take what they took, which is still computed then.
+pub(super) fn rewire(mut graph: GraphProto, instead: &HashMap<String, String>) -> GraphProto {
+    for input in graph.node.iter_mut().flat_map(|node| &mut node.input) {
+        if let Some(other) = instead.get(input.as_str()) {
+            input.clone_from(other);
+        }
+    }
+    let outputs = graph.output.clone();
+    cut(&graph, outputs, Vec::new())
 }
 
 /// The values that `node` and the graphs inside it use; among them names that only those graphs know.

@@ -9,7 +9,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::cut::{cut, uses};
+use super::cut::{cut, rewire, uses};
 use super::error::{OnnxError, OnnxErrorKind};
 use super::graph::{Graph, GraphOptions, Input, Outputs};
 use super::messages::{GraphProto, NodeProto, TensorProto, ValueInfoProto};
@@ -129,22 +129,16 @@ impl Sizes {
 
     /// `graph` with only the first of equal values computed. To be done last: what depends on the inputs of a step is among
     /// them, and would take the place of what does not.
-    pub(super) fn merge(&self, mut graph: GraphProto) -> GraphProto {
+    pub(super) fn merge(&self, graph: GraphProto) -> GraphProto {
         let computed: HashSet<&str> = graph.node.iter().flat_map(|node| &node.output).map(String::as_str).collect();
-        let mut earlier: HashMap<&str, String> = HashMap::new();
+        let mut earlier = HashMap::new();
         for group in &self.equal {
             let mut here = group.iter().filter(|name| computed.contains(name.as_str()));
             if let Some(first) = here.next() {
-                earlier.extend(here.map(|name| (name.as_str(), first.clone())));
+                earlier.extend(here.map(|name| (name.clone(), first.clone())));
             }
         }
-        for input in graph.node.iter_mut().flat_map(|node| &mut node.input) {
-            if let Some(earlier) = earlier.get(input.as_str()) {
-                input.clone_from(earlier);
-            }
-        }
-        let outputs = graph.output.clone();
-        cut(&graph, outputs, Vec::new())
+        rewire(graph, &earlier)
     }
 }
 

@@ -2,6 +2,7 @@
 //! and come out. In: a graph file and tensors by name. Out: tensors by name, or an [`OnnxError`]. What a graph is *for*
 //! (vision, text, ...) is never known here; no other module imports `ort`.
 
+mod copies;
 mod cut;
 mod device;
 mod environment;

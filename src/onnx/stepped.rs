@@ -1,6 +1,7 @@
 //! A graph that is run again and again with inputs most of which stay the same: a decoder's. In: its file, which inputs stay
 //! the same, and inputs of several sizes. Out: the graph as it is run, opened. No file is changed.
 
+use super::copies::without_copies;
 use super::error::OnnxError;
 use super::fold::{Sizes, Trial};
 use super::graph::{Graph, GraphOptions};
@@ -16,6 +17,8 @@ pub struct Stepped {
     pub step: Graph,
     /// How many sizes are not computed any more.
     pub folded: usize,
+    /// How many values are not copied.
+    pub not_copied: usize,
 }
 
 impl Stepped {
@@ -33,16 +36,16 @@ impl Stepped {
         let file = ModelFile::read(source)?;
         let sizes = Sizes::find(&file, &file.graph, trials, options)?;
         let folded = sizes.count();
-        let graph = sizes.fold(&file.graph);
+        let (graph, not_copied) = without_copies(sizes.fold(&file.graph));
         let (once, graph) = match hoist(&file, &graph, invariant, options)? {
             Some((once, step)) => (Some(once), sizes.merge(step)),
             None => (None, sizes.merge(graph)),
         };
-        let step = if once.is_none() && folded == 0 {
+        let step = if once.is_none() && folded + not_copied == 0 {
             Graph::open(source, options)?
         } else {
             Graph::open_edited(&source.path, &file.encode(graph)?, options)?
         };
-        Ok(Self { once, step, folded })
+        Ok(Self { once, step, folded, not_copied })
     }
 }

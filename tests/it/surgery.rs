@@ -184,6 +184,33 @@ fn sizes_are_folded_only_where_no_other_size_can_change_them() {
 }
 
 #[test]
+fn copies_are_not_made() {
+    use crate::small_graphs::{attribute, number};
+    let copy = |from, to| node("Concat", &[from], to, &attribute("axis", 2, &number(3, 0)));
+    let graph = model(&[
+        copy("x", "first"),
+        copy("first", "second"),
+        node("Neg", &["second"], "less", &[]),
+        copy("less", "again"),
+        copy("again", "y"),
+        copy("x", "z"),
+        port(11, "x", 1, &[0, 2]),
+        port(12, "y", 1, &[0, 2]),
+        port(12, "z", 1, &[0, 2]),
+    ]);
+    let folder = directory(&[("copies.onnx", graph)]);
+    let source = GraphSource::file(folder.path().join("copies.onnx"));
+    let mut stepped = Stepped::open(&source, &[], Vec::new(), OPTIONS).unwrap();
+    // an output that is an input remains a copy
+    assert_eq!(stepped.not_copied, 4);
+    let x = Value::from_f32(DataType::F32, &[2, 2], vec![1.0, -2.0, 3.0, 4.0]).unwrap();
+    let mut outputs = stepped.step.run(vec![("x", Input::Owned(x))]).unwrap();
+    let mut output = |name: &str| outputs.remove(name).unwrap().to_f32().unwrap().into_owned();
+    assert_eq!(output("y"), [-1.0, 2.0, -3.0, -4.0]);
+    assert_eq!(output("z"), [1.0, -2.0, 3.0, 4.0]);
+}
+
+#[test]
 fn trials_that_do_not_fit_fold_nothing() {
     let source = GraphSource::file(vit_gpt2("decoder_with_past_model.onnx"));
     let mut trials = trials(DataType::F32);
@@ -205,6 +232,11 @@ fn prepare_says_what_is_done_to_each_graph() {
     insta::assert_snapshot!(said("vit_gpt2"), @r"
     vision: encoder_model.onnx: run as it is
     decoder: decoder_with_past_model.onnx: 150 sizes that are known are not computed; 3 values are computed once for each batch
+    ");
+    insta::assert_snapshot!(said("blip"), @r"
+    vision: onnx/encoder_model.onnx: run as it is
+    prefill: onnx/decoder_model.onnx: run as it is
+    decoder: onnx/decoder_with_past_model.onnx: 58 sizes that are known are not computed; 5 values are not copied
     ");
     insta::assert_snapshot!(said("clip"), @r"
     vision: model.onnx: only what gives image_embeds is run
