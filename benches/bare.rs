@@ -1,13 +1,16 @@
-//! How fast the graphs of a model run with nothing around them: `bare MODEL PRECISION BATCH COUNT`, PRECISION being `fp32` or a
-//! precision that a job file takes. Pictures are random tensors that lie in memory; a batch of them is encoded and, if the model
-//! writes captions, 20 tokens are generated for each by taking the highest logit. Prints one line of JSON with images/s: the
-//! best of three times COUNT pictures. What nightcap does beyond that shows in comparison with `nightcap run`.
+//! How fast the graphs of a model run with nothing around them: `bare MODEL PRECISION BATCH AT_ONCE COUNT`, PRECISION being `fp32`
+//! or a precision that a job file takes. Pictures are random tensors that lie in memory; a batch of them is encoded, `AT_ONCE` in
+//! a run, and if the model writes captions, 20 tokens are generated for each by taking the highest logit. Prints one line of
+//! JSON with images/s for COUNT pictures, the first batch, for which memory is taken, among them, as in `nightcap run`. What
+//! nightcap does beyond that shows in comparison with it.
 //!
-//! For models whose decoder takes the encoder's states and appends to its caches, such as ViT-GPT2, and for CLIP's pictures.
+//! For models whose decoder attends to the encoder's states and appends to its caches, such as ViT-GPT2 and BLIP, and for
+//! CLIP's pictures.
 
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
+    clippy::panic,
     clippy::print_stdout,
     clippy::disallowed_methods,
     missing_docs,
@@ -18,10 +21,9 @@ use std::time::{Duration, Instant};
 
 use nightcap::engine::open_decoder;
 use nightcap::model::{ModelDirectory, Producer, Role};
-use nightcap::onnx::{DataType, Graph, GraphOptions, Input, Stepped, Value};
+use nightcap::onnx::{DataType, Graph, GraphOptions, Input, Outputs, Stepped, Value};
 
 const STEPS: usize = 20;
-const ROUNDS: usize = 3;
 
 /// What a batch took, in parts.
 #[derive(Default, Clone, Copy)]
@@ -33,102 +35,134 @@ struct Took {
 
 struct Decoder {
     graphs: Stepped,
-    /// The input that takes the encoder's states.
-    states: String,
-    /// Inputs that are caches, with their shape without batch and past: heads and head width.
-    caches: Vec<(String, usize, usize)>,
+    /// Does the first step, if that is another graph.
+    first: Option<Graph>,
+    states: Vec<State>,
+}
+
+/// A value that goes from one step into the next ones.
+struct State {
+    input: String,
+    output: String,
+    /// Whether it stays what the first step made of it.
+    kept: bool,
+    /// Its heads and the width of a head.
+    size: [usize; 2],
 }
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
-    let [model, precision, batch, count] = arguments.as_slice() else {
+    let [model, precision, numbers @ ..] = arguments.as_slice() else {
         // `cargo bench` and `cargo test --benches` run every benchmark without arguments
-        println!("bare: give MODEL PRECISION BATCH COUNT");
+        println!("bare: give MODEL PRECISION BATCH AT_ONCE COUNT");
         return;
     };
+    let numbers: Vec<usize> = numbers.iter().map(|number| number.parse().unwrap()).collect();
+    let [batch, at_once, count] = numbers[..] else { panic!("give BATCH AT_ONCE COUNT") };
     let precision = Some(precision.as_str()).filter(|precision| *precision != "fp32");
-    let (batch, count): (usize, usize) = (batch.parse().unwrap(), count.parse().unwrap());
     let directory = ModelDirectory::open(model.as_ref(), precision).unwrap();
     let options = GraphOptions::default();
-    let vision = directory.graph(Role::Vision).unwrap();
-    let mut encoder = Graph::open(&vision.source, options).unwrap();
-    let mut decoder = directory.graph(Role::Decoder).map(|file| {
-        let bound = directory.bindings().of(Role::Decoder);
-        let states = bound.iter().find(|(_, producer)| matches!(producer, Producer::Output(Role::Vision, _)));
-        let cache = |(input, producer): &(String, Producer)| {
-            let port = file.header.input(input)?;
-            matches!(producer, Producer::State(_))
-                .then(|| (input.clone(), port.fixed(1).unwrap(), port.fixed(3).unwrap()))
-        };
-        let (states, _) = states.expect("a decoder that takes the encoder's states in every step");
-        Decoder {
-            graphs: open_decoder(&directory, file, options).unwrap(),
-            states: states.clone(),
-            caches: bound.iter().filter_map(cache).collect(),
-        }
-    });
-    let side = directory.config().setting("image_size").and_then(|found| found.value.as_u64()).unwrap_or(224) as usize;
+    let mut encoder = Graph::open(&directory.graph(Role::Vision).unwrap().source, options).unwrap();
+    let mut decoder = decoder(&directory, options);
+    let side = encoder.inputs()[0].fixed(2).unwrap_or_else(|| side(&directory));
     let mut state = 1_u32;
     let mut noise = || {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         (state >> 8) as f32 / (1 << 23) as f32 - 1.0
     };
-    let pixels: Vec<f32> = (0..batch * 3 * side * side).map(|_| noise()).collect();
-    let pixels = Value::from_f32(DataType::F32, &[batch, 3, side, side], pixels).unwrap();
-    run(&mut encoder, &mut decoder, &pixels, batch);
-    let mut best = Took { encoder: Duration::MAX, ..Took::default() };
-    for _ in 0..ROUNDS {
-        let mut sum = Took::default();
-        for _ in 0..count.div_ceil(batch) {
-            let took = run(&mut encoder, &mut decoder, &pixels, batch);
-            sum.encoder += took.encoder;
-            sum.once += took.once;
-            sum.steps += took.steps;
-        }
-        if sum.encoder + sum.once + sum.steps < best.encoder.saturating_add(best.once + best.steps) {
-            best = sum;
-        }
+    let pixels: Vec<f32> = (0..at_once * 3 * side * side).map(|_| noise()).collect();
+    let pixels = Value::from_f32(DataType::F32, &[at_once, 3, side, side], pixels).unwrap();
+    let mut sum = Took::default();
+    for _ in 0..count.div_ceil(batch) {
+        let took = run(&mut encoder, decoder.as_mut(), &pixels, batch);
+        sum.encoder += took.encoder;
+        sum.once += took.once;
+        sum.steps += took.steps;
     }
     let images = (count.div_ceil(batch) * batch) as f64;
-    let rate = |took: Duration| images / took.as_secs_f64();
+    let rate = |took: Duration| (took > Duration::ZERO).then(|| images / took.as_secs_f64());
     let said = serde_json::json!({
-        "images_per_second": rate(best.encoder + best.once + best.steps),
-        "encoder_images_per_second": rate(best.encoder),
-        "once_images_per_second": decoder.is_some().then(|| rate(best.once)),
-        "steps_images_per_second": decoder.is_some().then(|| rate(best.steps)),
+        "images_per_second": rate(sum.encoder + sum.once + sum.steps),
+        "encoder_images_per_second": rate(sum.encoder),
+        "once_images_per_second": rate(sum.once),
+        "steps_images_per_second": rate(sum.steps),
     });
     println!("{said}");
 }
 
-fn run(encoder: &mut Graph, decoder: &mut Option<Decoder>, pixels: &Value, batch: usize) -> Took {
+/// What the image processor makes of a picture.
+fn side(directory: &ModelDirectory) -> usize {
+    let size = &directory.preprocessor().unwrap().value["size"];
+    size.get("height").or_else(|| size.get("shortest_edge")).and_then(serde_json::Value::as_u64).unwrap_or(224) as usize
+}
+
+fn decoder(directory: &ModelDirectory, options: GraphOptions) -> Option<Decoder> {
+    let file = directory.graph(Role::Decoder)?;
+    let states = directory.bindings().of(Role::Decoder).iter().filter_map(|(input, producer)| {
+        let (output, kept) = match producer {
+            Producer::State(output) => (output.clone(), false),
+            Producer::Kept(output) => (output.clone(), true),
+            _ => return None,
+        };
+        let port = file.header.input(input)?;
+        Some(State { input: input.clone(), output, kept, size: [port.fixed(1)?, port.fixed(3)?] })
+    });
+    Some(Decoder {
+        states: states.collect(),
+        graphs: open_decoder(directory, file, options).unwrap(),
+        first: directory.graph(Role::Prefill).map(|file| Graph::open(&file.source, options).unwrap()),
+    })
+}
+
+fn run(encoder: &mut Graph, decoder: Option<&mut Decoder>, pixels: &Value, batch: usize) -> Took {
     let mut took = Took::default();
     let start = Instant::now();
-    let mut outputs = encoder.run(vec![("pixel_values", Input::Shared(pixels))]).unwrap();
+    let at_once = pixels.shape()[0];
+    let mut encode = || encoder.run(vec![("pixel_values", Input::Shared(pixels))]).unwrap();
+    let outputs: Vec<Outputs> = (0..batch.div_ceil(at_once)).map(|_| encode()).collect();
     took.encoder = start.elapsed();
-    let Some(Decoder { graphs, states, caches }) = decoder else { return took };
+    let Some(Decoder { graphs, first, states }) = decoder else { return took };
 
     let start = Instant::now();
-    let hidden = outputs.take("last_hidden_state", batch).unwrap();
-    let mut contexts = Vec::new();
+    let parts: Vec<_> = outputs.iter().map(|outputs| outputs.get("last_hidden_state", at_once).unwrap()).collect();
+    let inner = &parts[0].shape()[1..];
+    let shape = [&[batch], inner].concat();
+    let mut hidden = parts.iter().map(|part| part.as_f32().unwrap()).collect::<Vec<_>>().concat();
+    hidden.truncate(shape.iter().product());
+    let mut contexts =
+        vec![("encoder_hidden_states".to_owned(), Value::from_f32(DataType::F32, &shape, hidden).unwrap())];
     if let Some(once) = &mut graphs.once {
-        let mut outputs = once.graph.run(vec![(states.as_str(), Input::Shared(&hidden))]).unwrap();
+        let mut outputs = once.graph.run(vec![("encoder_hidden_states", Input::Shared(&contexts[0].1))]).unwrap();
         contexts.extend(once.values.iter().map(|name| (name.clone(), outputs.remove(name).unwrap())));
     }
-    contexts.push((states.clone(), hidden));
-    contexts.retain(|(name, _)| graphs.step.inputs().iter().any(|port| port.name == *name));
     took.once = start.elapsed();
 
     let start = Instant::now();
-    let empty = |(_, heads, width): &(String, usize, usize)| Value::zeros(DataType::F32, &[batch, *heads, 0, *width]);
-    let mut past: Vec<Value> = caches.iter().map(|cache| empty(cache).unwrap()).collect();
+    let mut past: Vec<Value> = Vec::new();
     let mut tokens = vec![0_i64; batch];
-    for _ in 0..STEPS {
-        let mut feeds = vec![("input_ids", Input::Owned(Value::from_i64(&[batch, 1], tokens).unwrap()))];
+    for step in 0..STEPS {
+        let begins = step == 0;
+        let graph = if begins { first.as_mut().unwrap_or(&mut graphs.step) } else { &mut graphs.step };
+        if begins && graph.inputs().iter().any(|port| port.name.starts_with("past")) {
+            let empty = |state: &State| Value::zeros(DataType::F32, &[batch, state.size[0], 0, state.size[1]]);
+            past = states.iter().map(|state| empty(state).unwrap()).collect();
+        }
+        let mut feeds = vec![
+            ("input_ids", Input::Owned(Value::from_i64(&[batch, 1], tokens).unwrap())),
+            ("attention_mask", Input::Owned(Value::ones(DataType::I64, &[batch, step + 1]).unwrap())),
+        ];
         feeds.extend(contexts.iter().map(|(name, value)| (name.as_str(), Input::Shared(value))));
-        feeds.extend(caches.iter().zip(past).map(|((name, ..), value)| (name.as_str(), Input::Owned(value))));
-        let mut outputs = graphs.step.run(feeds).unwrap();
-        let present = |name: &str| name.replace("past_key_values", "present");
-        past = caches.iter().map(|(name, ..)| outputs.take(&present(name), batch).unwrap()).collect();
+        feeds.retain(|(name, _)| graph.inputs().iter().any(|port| port.name == *name));
+        let (kept, moved): (Vec<_>, Vec<_>) = states.iter().zip(past).partition(|(state, _)| state.kept);
+        feeds.extend(kept.iter().map(|(state, value)| (state.input.as_str(), Input::Shared(value))));
+        feeds.extend(moved.into_iter().map(|(state, value)| (state.input.as_str(), Input::Owned(value))));
+        let mut outputs = graph.run(feeds).unwrap();
+        let mut kept = kept.into_iter().map(|(_, value)| value);
+        let next = |state: &State| {
+            let held = if state.kept { kept.next() } else { None };
+            held.unwrap_or_else(|| outputs.take(&state.output, batch).unwrap())
+        };
+        past = states.iter().map(next).collect();
         let logits = outputs.take("logits", batch).unwrap();
         let logits = logits.as_f32().unwrap();
         tokens = logits.chunks_exact(logits.len() / batch).map(highest).collect();

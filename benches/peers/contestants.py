@@ -20,8 +20,8 @@ from peak import run as measured
 CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "nightcap/peers"
 QUANTIZE = HERE.parents[1] / "jobs/export/quantize.py"
 TOKENS = 20
-# nightcap's own for so few rows.
-BATCH = 16
+# The pictures that nightcap encodes in one run: 784 patches, but one at least.
+AT_ONCE = {"vit-gpt2": 4, "blip": 1, "clip": 16}
 
 
 @dataclass
@@ -72,14 +72,14 @@ def same_onnx_runtime(python):
     os.environ["ORT_DYLIB_PATH"] = found[0]
 
 
-def nightcap(binary, python, model, pictures, count, precision):
+def nightcap(binary, python, model, pictures, count, precision, batch):
     captions = model.name != "clip"
     with tempfile.TemporaryDirectory() as folder:
         job = pathlib.Path(folder) / "job.toml"
         asks = f"[generation]\nstrategy = \"greedy\"\nmin_new_tokens = {TOKENS}\nmax_new_tokens = {TOKENS}\n" if captions else ""
         asked = f'precision = "{precision}"\n' if precision != "fp32" else ""
         job.write_text(f'[input]\nmanifest = "{pictures}/manifest.parquet"\nkey = "id"\nimage = "image"\n'
-                       f'[model]\npath = "{model}/onnx"\n{asked}{asks}[output]\npath = "out"\n')
+                       f'[model]\npath = "{model}/onnx"\n{asked}{asks}[output]\npath = "out"\n[runtime]\nbatch_size = {batch}\n')
         with open(f"{folder}/log", "w+") as log:
             command = [binary, "--log-format", "json", "run", job, "--limit", str(count)]
             try:
@@ -130,10 +130,10 @@ def peer(name, python, model, pictures, count, settings):
     return Ran(count / said["seconds"], peak, said["rows"])
 
 
-def bare_loop(program, model, count, precision):
+def bare_loop(program, model, count, precision, batch):
     """`program` runs the graphs with ONNX Runtime on pixels that it makes, and nothing else."""
     with tempfile.TemporaryFile() as out:
-        _, peak = measured([program, model / "onnx", precision, str(BATCH), str(count)], stdout=out)
+        _, peak = measured([program, model / "onnx", precision, str(batch), str(AT_ONCE[model.name]), str(count)], stdout=out)
         out.seek(0)
         said = json.loads(out.read().splitlines()[-1])
     return Ran(said["images_per_second"], peak, [])

@@ -64,7 +64,7 @@ def vit_gpt2(folder):
 
 
 def blip(folder):
-    text = BlipTextConfig(bos_token_id=30522, sep_token_id=102, eos_token_id=2, pad_token_id=0, tie_word_embeddings=False)
+    text = BlipTextConfig(num_attention_heads=12, bos_token_id=30522, sep_token_id=102, eos_token_id=2, pad_token_id=0, tie_word_embeddings=False)
     specials = {0: "[PAD]", 100: "[UNK]", 101: "[CLS]", 102: "[SEP]", 103: "[MASK]", 30522: "[DEC]"}
     model = reinitialise(BlipForConditionalGeneration(BlipConfig(text_config=text.to_dict(), vision_config={})))
     tokenizer = BertTokenizerFast(tokenizer_object=words(text.vocab_size, specials), bos_token="[DEC]")

@@ -1,7 +1,7 @@
 """nightcap side by side with what else a user would run: python benches/peers/run.py NIGHTCAP
 
     --python PYTHON   a Python that has requirements.txt installed; without it the peers are installed into a folder
-    --bare PROGRAM    a bare loop over the graphs: PROGRAM MODEL_DIR fp32|int8 BATCH COUNT prints {"images_per_second": ...}
+    --bare PROGRAM    a bare loop over the graphs: PROGRAM MODEL_DIR fp32|int8 BATCH AT_ONCE COUNT prints {"images_per_second": ...}
     --only MODEL      one of the models
     --json FILE       the rows as JSON too
     --rounds N        instead of three
@@ -11,7 +11,7 @@
 Models of real size with random weights (models.py) over pictures of two sizes (pictures.py), alternating three times. nightcap
 runs float32 graphs and those that jobs/export/quantize.py makes of them. The peers are transformers (float32, and bfloat16 where
 the processor has instructions for it), for captions from ONNX optimum, and for vectors clip-retrieval and fastembed; each with
-the settings that were fastest for it on the first pictures (peer.py). Captions have 20 tokens, greedy. What is timed is the
+the settings that were fastest for it on the first pictures (peer.py), and nightcap with the batch that is. Captions have 20 tokens, greedy. What is timed is the
 pictures, from the first file read to the last result, in nightcap's case published; neither imports nor loading of models. The
 peak is that of the whole process, of peers with the processes that they start.
 
@@ -29,6 +29,7 @@ import pathlib
 import sys
 
 import report
+import tuning
 from contestants import CACHE, HERE, bare_loop, graphs_mb, made, nightcap, of_peer, peer, python_of_peers, quantized, same_onnx_runtime
 
 # How many, and their size.
@@ -36,8 +37,8 @@ PICTURES = {"640x480": (192, 640, 480), "12 MP": (64, 4000, 3000)}
 TORCH = ["transformers", "transformers-bf16"]
 # Pictures of each size that are taken, and of those the ones on which peers find their settings; and the peers.
 MODELS = {
-    "vit-gpt2": ({"640x480": (48, 4), "12 MP": (32, 4)}, [*TORCH, "optimum"]),
-    "blip": ({"640x480": (32, 4)}, TORCH),
+    "vit-gpt2": ({"640x480": (96, 4), "12 MP": (32, 4)}, [*TORCH, "optimum"]),
+    "blip": ({"640x480": (64, 4)}, TORCH),
     "clip": ({"640x480": (192, 64), "12 MP": (48, 16)}, [*TORCH, "clip-retrieval", "fastembed"]),
 }
 # What takes long and adds little is left out without --all.
@@ -88,12 +89,15 @@ def main():
                 continue
             pictures = made(size.replace(" ", ""), lambda folder: [python, HERE / "pictures.py", folder, *PICTURES[size]])
             count = min(count, given.limit or count)
-            mine = [functools.partial(nightcap, binary, python, model, pictures, count, each) for each in ("fp32", "int8")]
-            contest = dict(zip(("nightcap", "nightcap int8"), mine))
-            if given.bare and size == "640x480" and name != "blip":  # pictures are nothing to it, and BLIP's states are kept otherwise
-                contest |= {"bare loop": functools.partial(bare_loop, given.bare.resolve(), model, count, "fp32"),
-                            "bare loop int8": functools.partial(bare_loop, given.bare.resolve(), model, count, "int8")}
-            settings = {}
+            contest, settings = {}, {}
+            for ours, precision in (("nightcap", "fp32"), ("nightcap int8", "int8")):
+                run = functools.partial(nightcap, binary, python, model, pictures, count, precision)
+                settings[ours] = {"batch": tuning.fastest_of_ours(lambda batch: run(batch).rate)}
+                contest[ours] = functools.partial(run, **settings[ours])
+                if given.bare and size == "640x480":  # pictures are nothing to it
+                    bare = ours.replace("nightcap", "bare loop")
+                    settings[bare] = settings[ours]
+                    contest[bare] = functools.partial(bare_loop, given.bare.resolve(), model, count, precision, **settings[bare])
             for each in peers:
                 if "bf16" not in each or {"avx512_bf16", "amx_bf16"} & set(about["flags"]):
                     found = attempt(each, lambda: of_peer(each, python, model, pictures, min(few, given.limit or few)))

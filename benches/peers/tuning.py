@@ -1,6 +1,8 @@
-"""Finds the settings that are fastest for a peer; shared by peer.py and fastembed_peer.py."""
+"""Finds the settings that are fastest for a contestant; shared by run.py, peer.py and fastembed_peer.py."""
 
 BATCHES = (1, 4, 16, 32)
+# A run takes 16, or more where a longer one has found them faster.
+BATCHES_OF_OURS = (16, 32)
 # A smaller batch, with which processes begin sooner, is tried too if it is as good as this.
 NEARLY = 0.9
 # What is as short as this is timed again.
@@ -23,6 +25,11 @@ def fastest(run, files, few, workers):
     small = next(each for each in alone if speed(each) >= NEARLY * speed(best))
     sizes = {found[1]["batch"] for found in (small, best)}
     return max([best, *(rate(size, each) for size in sorted(sizes) for each in workers if each)], key=speed)
+
+
+def fastest_of_ours(rate):
+    """The batch size of nightcap with which `rate(batch)`, pictures a second, is highest."""
+    return max(BATCHES_OF_OURS, key=rate)
 
 
 def speed(found):

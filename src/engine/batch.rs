@@ -92,7 +92,7 @@ impl Engine {
     /// When ONNX Runtime is missing or refuses a graph, the tokenizer cannot be read, or captions are asked of a model
     /// that has no decoder.
     pub fn load(directory: &ModelDirectory, options: EngineOptions) -> Result<Self, ModelError> {
-        let graph = GraphOptions { device: options.device, threads: options.threads };
+        let graph = GraphOptions { device: options.device, threads: options.threads, varies: false };
         let EngineOptions { images, generation, caption_similarity, wants_fused, .. } = options;
         if generation.is_some() && !directory.can_caption() {
             let what = format!("captions are asked for, but there is no {}.onnx", Role::Decoder.stem());

@@ -108,7 +108,11 @@ impl StepGraph {
             return Err(OnnxError::new(OnnxErrorKind::Load, &file.file, "has no input for the tokens of a step"));
         }
         if role != Role::Decoder {
-            return Ok(Some(Self { graph: Graph::open(&file.source, options)?, inputs, once: None }));
+            return Ok(Some(Self {
+                graph: Graph::open(&file.source, GraphOptions { varies: true, ..options })?,
+                inputs,
+                once: None,
+            }));
         }
         let Stepped { once, step, .. } = open_decoder(directory, file, options)?;
         let takes = |graph: &Graph, input: &StepInput| graph.inputs().iter().any(|port| port.name == input.name);
@@ -188,6 +192,7 @@ impl StepGraph {
 /// When the file cannot be read, or ONNX Runtime refuses it.
 pub fn open_decoder(directory: &ModelDirectory, file: &GraphFile, options: GraphOptions) -> Result<Stepped, OnnxError> {
     let trials = trials(directory, Role::Decoder)?;
+    let options = GraphOptions { varies: true, ..options };
     Stepped::open(&file.source, &directory.bindings().invariant(), trials, options)
 }
 

@@ -24,6 +24,9 @@ pub struct GraphOptions {
     pub device: Device,
     /// Threads that one run of this graph uses, the calling one included; 0 leaves it to ONNX Runtime (every core).
     pub threads: usize,
+    /// Whether the sizes of its inputs change from run to run, as those of a decoder's steps do. ONNX Runtime then plans no
+    /// memory ahead: it would keep one block for all sizes seen beside those of earlier ones.
+    pub varies: bool,
 }
 
 /// An opened graph: one ONNX Runtime session. Its memory arena is kept between runs.
@@ -110,6 +113,7 @@ impl Graph {
                 .with_optimization_level(GraphOptimizationLevel::All)?
                 .with_intra_threads(options.threads)?
                 .with_inter_threads(1)?
+                .with_memory_pattern(!options.varies)?
                 .with_intra_op_spinning(true)?
                 .with_config_entry("session.intra_op.spin_duration_us", Self::SPIN_MICROSECONDS)?
                 .with_execution_providers(options.device.providers())?;

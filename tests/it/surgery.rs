@@ -13,7 +13,7 @@ use nightcap::onnx::{
 use crate::common::{nightcap, repo};
 use crate::small_graphs::{directory, model, node, port};
 
-const OPTIONS: GraphOptions = GraphOptions { device: Device::Cpu, threads: 1 };
+const OPTIONS: GraphOptions = GraphOptions { device: Device::Cpu, threads: 1, varies: false };
 const STATES: &str = "encoder_hidden_states";
 
 fn vit_gpt2(file: &str) -> PathBuf {
