@@ -74,7 +74,7 @@ fn main() {
     let pixels = Value::from_f32(DataType::F32, &[at_once, 3, side, side], pixels).unwrap();
     let mut sum = Took::default();
     for _ in 0..count.div_ceil(batch) {
-        let took = run(&mut encoder, decoder.as_mut(), &pixels, batch);
+        let took = run(&mut encoder, &mut decoder, &pixels, batch);
         sum.encoder += took.encoder;
         sum.once += took.once;
         sum.steps += took.steps;
@@ -114,7 +114,7 @@ fn decoder(directory: &ModelDirectory, options: GraphOptions) -> Option<Decoder>
     })
 }
 
-fn run(encoder: &mut Graph, decoder: Option<&mut Decoder>, pixels: &Value, batch: usize) -> Took {
+fn run(encoder: &mut Graph, decoder: &mut Option<Decoder>, pixels: &Value, batch: usize) -> Took {
     let mut took = Took::default();
     let start = Instant::now();
     let at_once = pixels.shape()[0];

@@ -48,7 +48,10 @@ pub(super) fn prepare(
 fn line(opening: &Opening) -> String {
     let Opening { role, file, cut_to, folded, not_copied, computed_once, seconds } = opening;
     let mut done = Vec::new();
-    done.extend(cut_to.as_ref().map(|outputs| format!("only what gives {} is run", outputs.join(", "))));
+    done.extend(cut_to.as_ref().map(|outputs| match outputs.as_slice() {
+        [first, more @ ..] if more.len() > 2 => format!("only what gives {first} and {} more is run", more.len()),
+        few => format!("only what gives {} is run", few.join(", ")),
+    }));
     done.extend((*folded > 0).then(|| format!("{folded} sizes that are known are not computed")));
     done.extend((*not_copied > 0).then(|| format!("{not_copied} values are not copied")));
     done.extend((*computed_once > 0).then(|| format!("{computed_once} values are computed once for each batch")));

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use super::batch::{refused, untokenized};
+use super::context::Context;
 use super::decoder::Decoder;
 use super::embed::SharedGraph;
 use super::generate::{Sequence, Start, generate};
@@ -139,7 +140,7 @@ impl PromptEncoder {
             feeds.push((name.as_str(), Input::Owned(value)));
         }
         let outputs = self.graph.run(feeds)?;
-        let take = |context: &super::step::Context| outputs.get(&context.output, rows)?.to_float(context.dtype);
+        let take = |context: &Context| outputs.get(&context.output, rows)?.to_float(context.dtype);
         decoder.contexts.iter().map(take).collect()
     }
 }

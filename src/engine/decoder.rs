@@ -2,8 +2,9 @@
 //! every row. What is kept between steps (caches, kept and recurrent states, or nothing but the tokens) follows from the
 //! model directory's bindings; which token comes next is not decided here.
 
+use super::context::{Context, Once};
 use super::embed::{SharedGraph, TokenEmbedder};
-use super::step::{Context, Step, StepGraph};
+use super::step::{Step, StepGraph};
 use crate::model::{ModelDirectory, Producer, Role};
 use crate::onnx::{DataType, GraphOptions, Input, OnnxError, Outputs, Value};
 
@@ -12,6 +13,8 @@ use crate::onnx::{DataType, GraphOptions, Input, OnnxError, Outputs, Value};
 pub(super) struct Decoder {
     /// Does the first step, if that is another graph.
     prefill: Option<StepGraph>,
+    /// Gives the states that are kept, if it does not.
+    kept: Option<Once>,
     step: StepGraph,
     /// Turns tokens into vectors, for graphs that take these.
     pub(super) embedder: Option<TokenEmbedder>,
@@ -38,7 +41,7 @@ pub(super) struct Decoding {
     /// For each row the one of the first step that it came from; rows of one origin differ in their tokens only.
     origins: Vec<usize>,
     contexts: Vec<Value>,
-    /// In the order of the decoder's states; none before the first step.
+    /// In the order of the decoder's states; none before the prefill graph gives them.
     states: Vec<Value>,
     /// Which of the states stay what the first step made of them.
     kept: Vec<bool>,
@@ -74,7 +77,11 @@ impl Decoder {
         text: Option<&SharedGraph>,
     ) -> Result<Option<Self>, OnnxError> {
         let mut contexts = Vec::new();
-        let prefill = StepGraph::open(directory, Role::Prefill, options, &mut contexts)?;
+        let kept = Once::kept_states(directory, options, &mut contexts)?;
+        let prefill = match kept {
+            Some(_) => None,
+            None => StepGraph::open(directory, Role::Prefill, options, &mut contexts)?,
+        };
         let Some(step) = StepGraph::open(directory, Role::Decoder, options, &mut contexts)? else { return Ok(None) };
         let states = directory.bindings().of(Role::Decoder).iter().filter_map(|(input, producer)| {
             let port = directory.graph(Role::Decoder)?.header.input(input)?;
@@ -87,15 +94,20 @@ impl Decoder {
             Some(State { input: input.clone(), output, kept, dtype: port.dtype, inner })
         });
         let embedder = TokenEmbedder::open(directory, options, text)?;
-        Ok(Some(Self { prefill, step, embedder, contexts, states: states.collect() }))
+        Ok(Some(Self { prefill, kept, step, embedder, contexts, states: states.collect() }))
     }
 
     /// A batch of `rows` rows whose `contexts`, `[rows, ...]`, are in the order of [`Self::contexts`].
     pub(super) fn begin(&mut self, mut contexts: Vec<Value>, rows: usize) -> Result<Decoding, OnnxError> {
+        let kept = match &mut self.kept {
+            Some(kept) => kept.run(&contexts, rows)?,
+            None => Vec::new(),
+        };
+        let states = if self.prefill.is_some() { Vec::new() } else { self.first_states(kept, rows)? };
         self.step.begin(&mut contexts, rows)?;
         let kept = self.states.iter().map(|state| state.kept).collect();
         let (origins, fed) = ((0..rows).collect(), vec![Vec::new(); rows]);
-        Ok(Decoding { origins, contexts, states: Vec::new(), kept, fed, past: 0 })
+        Ok(Decoding { origins, contexts, states, kept, fed, past: 0 })
     }
 
     /// Feeds the tokens that every row begins with, as many for each; `embedded` are their vectors, if these are not what the
@@ -107,7 +119,8 @@ impl Decoder {
         embedded: Option<Value>,
     ) -> Result<Logits, OnnxError> {
         // several tokens at once are right only where no earlier state is there to attend to, or the graph is told so
-        let whole = self.states.is_empty() || self.prefill.is_some() || self.step.takes_several();
+        let told = self.step.takes_several() && self.kept.is_none();
+        let whole = self.states.is_empty() || self.prefill.is_some() || told;
         let length = prefixes.first().map_or(0, Vec::len);
         if whole || length < 2 {
             return self.advance(batch, prefixes, embedded);
@@ -146,19 +159,17 @@ impl Decoder {
             }
             return logits(&mut outputs, batch.rows());
         }
-        if begins {
-            batch.states = self.zeros(batch.rows())?;
-        }
-        let values = self.states.iter().zip(std::mem::take(&mut batch.states));
         // what the first step of a branching graph is given for kept states is not kept
-        let (held, moved): (Vec<_>, Vec<_>) = values.partition(|(state, _)| state.kept && !begins);
+        let settled = !begins || self.kept.is_some();
+        let values = self.states.iter().zip(std::mem::take(&mut batch.states));
+        let (held, moved): (Vec<_>, Vec<_>) = values.partition(|(state, _)| state.kept && settled);
         let mut feeds: Vec<_> =
             moved.into_iter().map(|(state, value)| (state.input.as_str(), Input::Owned(value))).collect();
         feeds.extend(held.iter().map(|(state, value)| (state.input.as_str(), Input::Shared(value))));
         let mut outputs = self.step.run(step, embedder, feeds)?;
         let mut held = held.into_iter().map(|(_, value)| value);
         for state in &self.states {
-            let value = if state.kept && !begins { held.next() } else { None };
+            let value = if state.kept && settled { held.next() } else { None };
             batch.states.push(match value {
                 Some(value) => value,
                 None => outputs.take(&state.output, batch.rows())?,
@@ -167,12 +178,15 @@ impl Decoder {
         logits(&mut outputs, batch.rows())
     }
 
-    fn zeros(&self, rows: usize) -> Result<Vec<Value>, OnnxError> {
-        let zeros = |state: &State| {
+    /// Zeros, but for the states that are kept where these, `kept`, are known.
+    fn first_states(&self, kept: Vec<Value>, rows: usize) -> Result<Vec<Value>, OnnxError> {
+        let mut kept = kept.into_iter();
+        let first = |state: &State| {
             let shape: Vec<usize> = std::iter::once(rows).chain(state.inner.iter().copied()).collect();
-            Value::zeros(state.dtype, &shape)
+            let known = if state.kept { kept.next() } else { None };
+            known.map_or_else(|| Value::zeros(state.dtype, &shape), Ok)
         };
-        self.states.iter().map(zeros).collect()
+        self.states.iter().map(first).collect()
     }
 }
 

@@ -6,6 +6,7 @@ mod batch;
 mod beam;
 mod begin;
 mod chat;
+mod context;
 mod decoder;
 mod embed;
 mod embedding;

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 
+use super::context::Once;
 use super::step::open_decoder;
 use crate::model::{ModelDirectory, Role};
 use crate::onnx::{Graph, GraphOptions, OnnxError};
@@ -37,13 +38,20 @@ pub fn open_each(directory: &ModelDirectory, options: GraphOptions) -> Result<Ve
     for role in Role::ALL {
         let Some(graph) = directory.graph(role) else { continue };
         let start = Instant::now();
+        let kept = match role {
+            Role::Prefill => Once::kept_states(directory, options, &mut Vec::new())?.map(|kept| kept.values),
+            _ => None,
+        };
         let (folded, not_copied, computed_once) = if role == Role::Decoder {
             let opened = open_decoder(directory, graph, options)?;
             (opened.folded, opened.not_copied, opened.once.map_or(0, |once| once.values.len()))
         } else {
-            Graph::open(&graph.source, options).map(|_| (0, 0, 0))?
+            if kept.is_none() {
+                Graph::open(&graph.source, options)?;
+            }
+            (0, 0, 0)
         };
-        let (file, cut_to) = (graph.file.clone(), graph.source.outputs.clone());
+        let (file, cut_to) = (graph.file.clone(), kept.or_else(|| graph.source.outputs.clone()));
         let seconds = start.elapsed().as_secs_f64();
         openings.push(Opening { role, file, cut_to, folded, not_copied, computed_once, seconds });
     }

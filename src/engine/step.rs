@@ -1,34 +1,19 @@
 //! One graph of the decoder. In: the tokens of a step and what else the model directory's bindings say feeds it. Out: its
 //! outputs. What is kept from step to step is [`super::decoder`]'s business.
 
+use super::context::{Context, Invariant, InvariantInput, Once};
 use super::embed::TokenEmbedder;
 use super::trial::trials;
 use crate::model::{GraphFile, ModelDirectory, Producer, Role};
 use crate::onnx::{DataType, Graph, GraphOptions, Input, OnnxError, OnnxErrorKind, Outputs, Stepped, Value};
-
-/// A decoder input that stays the same over all steps, and what feeds it.
-#[derive(Debug)]
-pub(super) struct Context {
-    pub(super) dtype: DataType,
-    pub(super) role: Role,
-    pub(super) output: String,
-}
 
 /// One graph that takes tokens and gives logits.
 #[derive(Debug)]
 pub(super) struct StepGraph {
     graph: Graph,
     inputs: Vec<StepInput>,
+    /// What of it depends on contexts only.
     once: Option<Once>,
-}
-
-/// What of the graph is run once for each batch, because it depends on contexts only.
-#[derive(Debug)]
-struct Once {
-    graph: Graph,
-    inputs: Vec<StepInput>,
-    /// The outputs that are further contexts.
-    values: Vec<String>,
 }
 
 #[derive(Debug, Clone)]
@@ -50,14 +35,6 @@ enum Feed {
     Mask,
     /// What stays the same over all steps.
     Invariant(Invariant),
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Invariant {
-    /// A place in [`Decoder::contexts`](super::decoder::Decoder), or after these in what [`StepGraph::begin`] adds to them.
-    Context(usize),
-    /// Ones for the states of that context.
-    Ones(usize),
 }
 
 /// What one run is about.
@@ -92,15 +69,10 @@ impl StepGraph {
                 Producer::HasPast => Feed::HasPast,
                 Producer::Positions => Feed::Positions,
                 Producer::StepMask => Feed::Mask,
-                Producer::Output(role, output) => {
-                    Feed::Invariant(Invariant::Context(place(contexts, port.dtype, *role, output)))
-                }
-                Producer::Ones(role, output) => {
-                    let known = contexts.iter().position(|known| known.role == *role && known.output == *output);
-                    let place = known.unwrap_or_else(|| place(contexts, DataType::F32, *role, output));
-                    Feed::Invariant(Invariant::Ones(place))
-                }
-                _ => continue,
+                other => match Invariant::of(other, port.dtype, contexts) {
+                    Some(invariant) => Feed::Invariant(invariant),
+                    None => continue,
+                },
             };
             inputs.push(StepInput { name: input.clone(), dtype: port.dtype, feed });
         }
@@ -115,10 +87,13 @@ impl StepGraph {
             }));
         }
         let Stepped { once, step, .. } = open_decoder(directory, file, options)?;
-        let takes = |graph: &Graph, input: &StepInput| graph.inputs().iter().any(|port| port.name == input.name);
-        let of_once = |graph: &Graph| inputs.iter().filter(|input| takes(graph, input)).cloned().collect();
-        let once = once.map(|once| Once { inputs: of_once(&once.graph), graph: once.graph, values: once.values });
-        inputs.retain(|input| takes(&step, input));
+        let invariant = |input: &StepInput| match input.feed {
+            Feed::Invariant(value) => Some(InvariantInput { name: input.name.clone(), dtype: input.dtype, value }),
+            _ => None,
+        };
+        let invariant = inputs.iter().filter_map(invariant).collect();
+        let once = once.map(|once| Once::new(once.graph, invariant, once.values));
+        inputs.retain(|input| step.inputs().iter().any(|port| port.name == input.name));
         for (name, place) in once.iter().flat_map(|once| &once.values).zip(contexts.len()..) {
             let feed = Feed::Invariant(Invariant::Context(place));
             inputs.push(StepInput { name: name.clone(), dtype: DataType::F32, feed });
@@ -128,16 +103,9 @@ impl StepGraph {
 
     /// Adds to `contexts`, `[rows, ...]`, what is computed from them once.
     pub(super) fn begin(&mut self, contexts: &mut Vec<Value>, rows: usize) -> Result<(), OnnxError> {
-        let Some(once) = &mut self.once else { return Ok(()) };
-        let mut feeds = Vec::with_capacity(once.inputs.len());
-        for StepInput { name, dtype, feed } in &once.inputs {
-            if let Feed::Invariant(invariant) = feed {
-                feeds.push((name.as_str(), invariant.value(contexts, *dtype, rows)?));
-            }
-        }
-        let mut outputs = once.graph.run(feeds)?;
-        for name in &once.values {
-            contexts.push(outputs.remove(name)?);
+        if let Some(once) = &mut self.once {
+            let computed = once.run(contexts, rows)?;
+            contexts.extend(computed);
         }
         Ok(())
     }
@@ -194,25 +162,4 @@ pub fn open_decoder(directory: &ModelDirectory, file: &GraphFile, options: Graph
     let trials = trials(directory, Role::Decoder)?;
     let options = GraphOptions { varies: true, ..options };
     Stepped::open(&file.source, &directory.bindings().invariant(), trials, options)
-}
-
-impl Invariant {
-    fn value(self, contexts: &[Value], dtype: DataType, rows: usize) -> Result<Input<'_>, OnnxError> {
-        match self {
-            Self::Context(place) => Ok(Input::Shared(&contexts[place])),
-            Self::Ones(place) => {
-                let states = contexts[place].shape().get(1).copied().unwrap_or(0);
-                Value::ones(dtype, &[rows, states]).map(Input::Owned)
-            }
-        }
-    }
-}
-
-fn place(contexts: &mut Vec<Context>, dtype: DataType, role: Role, output: &str) -> usize {
-    let known =
-        contexts.iter().position(|known| (known.dtype, known.role, known.output.as_str()) == (dtype, role, output));
-    known.unwrap_or_else(|| {
-        contexts.push(Context { dtype, role, output: output.to_owned() });
-        contexts.len() - 1
-    })
 }

@@ -31,6 +31,9 @@ pub(super) fn trials(directory: &ModelDirectory, role: Role) -> Result<Vec<Trial
     let Some(graph) = directory.graph(role) else { return Ok(Vec::new()) };
     let mut trials = Vec::new();
     for sizes in TRIALS {
+        // nothing goes before the first step, which takes several tokens instead
+        let first = Sizes { past: 0, tokens: sizes.past, ..sizes };
+        let sizes = if role == Role::Prefill { first } else { sizes };
         let mut trial = Trial::new();
         for (input, producer) in directory.bindings().of(role) {
             let value = graph.header.input(input).map(|port| input_of(port, producer, sizes));

@@ -6,6 +6,7 @@ use std::fmt;
 
 use super::directory::GraphFile;
 use super::error::Problem;
+use super::first_step::{is_kept, present};
 use super::overrides::{Overrides, nearest};
 use super::role::Role;
 use crate::onnx::{DataType, Port};
@@ -48,7 +49,7 @@ pub enum Producer {
 const TOKEN_FIELDS: [&str; 3] = ["input_ids", "attention_mask", "token_type_ids"];
 
 impl Producer {
-    const HAS_PAST: &'static str = "use_cache_branch";
+    pub(super) const HAS_PAST: &'static str = "use_cache_branch";
     pub(super) const GRAMMAR: &'static str = "pixel_values, tokens.input_ids, tokens.attention_mask, tokens.token_type_ids, step.input_ids, and ROLE.OUTPUT with \
          one of the roles vision, text, fusion";
 
@@ -135,42 +136,6 @@ impl Producer {
 /// Whether a fusion graph reads the text itself, instead of the text graph's states.
 pub(super) fn reads_tokens(fusion: &GraphFile) -> bool {
     fusion.header.input("input_ids").is_some()
-}
-
-/// Whether the decoder makes the first step just as the prefill graph does, so that the weights of that need not be loaded:
-/// it takes all that the prefill graph takes, and its states are caches that it only appends to, empty in the first step.
-pub(super) fn begins_alone(graphs: &BTreeMap<Role, GraphFile>) -> bool {
-    let (Some(prefill), Some(decoder)) = (graphs.get(&Role::Prefill), graphs.get(&Role::Decoder)) else { return false };
-    let header = &decoder.header;
-    let mut states = header.inputs.iter().filter(|port| present(&port.name).is_some()).peekable();
-    let empty = |port: &Port| {
-        let given_again = present(&port.name).is_some_and(|output| header.output(&output).is_some());
-        let sizes_known = port.rank() == Some(4) && port.fixed(1).is_some() && port.fixed(3).is_some();
-        given_again && sizes_known && header.appended.contains(&port.name)
-    };
-    prefill.header.inputs.iter().all(|port| header.input(&port.name).is_some())
-        && states.peek().is_some()
-        && states.all(empty)
-}
-
-/// The output that a decoder input continues: `present.X` for `past_key_values.X`, and `present_X` for the `past_X` of
-/// recurrent states.
-fn present(input: &str) -> Option<String> {
-    match input.strip_prefix("past_key_values.") {
-        Some(rest) => Some(format!("present.{rest}")),
-        None => input.strip_prefix("past_").map(|rest| format!("present_{rest}")),
-    }
-}
-
-/// Whether state `output` stays what the first step made of it. Keys and values of cross-attention do: a decoder of its own
-/// for later steps does not give them again, and one that branches gives them with a batch of 0.
-fn is_kept(output: &str, graphs: &BTreeMap<Role, GraphFile>) -> bool {
-    let Some(decoder) = graphs.get(&Role::Decoder) else { return false };
-    let cross = output.contains(".encoder.");
-    match graphs.get(&Role::Prefill) {
-        Some(_) => cross || decoder.header.output(output).is_none(),
-        None => cross && decoder.header.input(Producer::HAS_PAST).is_some(),
-    }
 }
 
 impl fmt::Display for Producer {

@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use super::binding::{Bindings, begins_alone, reads_tokens};
+use super::binding::{Bindings, reads_tokens};
 use super::config::{ConfigFiles, Sourced};
 use super::error::{ModelError, Problem};
 use super::fingerprint::Hashes;
+use super::first_step::{begins_alone, kept_states};
 use super::layout;
 use super::overrides::Overrides;
 use super::role::Role;
@@ -128,6 +129,12 @@ impl ModelDirectory {
     /// What feeds every graph input.
     pub fn bindings(&self) -> &Bindings {
         &self.bindings
+    }
+
+    /// The outputs of the prefill graph that all steps share, in the order of the decoder's inputs, if nothing else of it is
+    /// needed: the decoder makes the first step itself when it is given them.
+    pub fn kept_states(&self) -> Option<Vec<String>> {
+        kept_states(&self.graphs)
     }
 
     /// The configuration files.

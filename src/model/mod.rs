@@ -8,6 +8,7 @@ mod description;
 mod directory;
 mod error;
 mod fingerprint;
+mod first_step;
 mod layout;
 mod overrides;
 mod role;

@@ -8,6 +8,7 @@ use nightcap::engine::{Engine, EngineOptions, RowInput};
 use nightcap::model::{ModelDirectory, Role};
 use nightcap::onnx::{
     DataType, Device, Graph, GraphHeader, GraphOptions, GraphSource, Input, Once, Outputs, Stepped, Trial, Value,
+    open_part,
 };
 
 use crate::common::{nightcap, repo};
@@ -133,6 +134,40 @@ fn a_decoder_of_which_nothing_stays_the_same_is_left_whole() {
     assert!(Stepped::open(&merged, &[STATES], Vec::new(), OPTIONS).unwrap().once.is_none());
 }
 
+#[test]
+fn of_the_first_step_only_what_is_kept_is_run() {
+    let source = GraphSource::file(repo("tests/fixtures/models/trocr/decoder_model.onnx"));
+    let mut whole = Graph::open(&source, OPTIONS).unwrap();
+    let width = whole.inputs().iter().find(|port| port.name == STATES).unwrap().fixed(2).unwrap();
+    let tokens =
+        |rows: usize, count: usize| Value::from_i64(&[rows, count], (5..).take(rows * count).collect()).unwrap();
+    let states = |rows: usize, count: usize| {
+        Value::from_f32(DataType::F32, &[rows, count, width], noise(rows * count * width)).unwrap()
+    };
+    let trials = || -> Vec<Trial> {
+        let trial = |(rows, tokens_, attended)| {
+            vec![("input_ids".to_owned(), tokens(rows, tokens_)), (STATES.to_owned(), states(rows, attended))]
+        };
+        [(2, 3, 5), (3, 4, 8), (1, 2, 7)].map(trial).into()
+    };
+    let open = |outputs: &[&str], trials| {
+        let outputs: Vec<String> = outputs.iter().map(|&name| name.to_owned()).collect();
+        open_part(&source, &outputs, &[STATES], trials, OPTIONS).unwrap()
+    };
+    let kept = ["present.0.encoder.key", "present.0.encoder.value"];
+    let mut part = open(&kept, trials()).unwrap();
+    assert_eq!(part.inputs().iter().map(|port| port.name.as_str()).collect::<Vec<_>>(), [STATES]);
+    let (ids, attended) = (tokens(4, 2), states(4, 11));
+    let expected = whole.run(vec![("input_ids", Input::Shared(&ids)), (STATES, Input::Shared(&attended))]).unwrap();
+    let found = part.run(vec![(STATES, Input::Shared(&attended))]).unwrap();
+    for name in kept {
+        let [expected, found] = [&expected, &found].map(|outputs| outputs.get(name, 4).unwrap());
+        assert_eq!((found.shape(), found.to_f32().unwrap()), (expected.shape(), expected.to_f32().unwrap()));
+    }
+    // logits follow from tokens, and without trials nobody knows that the batch is that of the states
+    assert!(open(&["logits"], trials()).is_none() && open(&kept, Vec::new()).is_none());
+}
+
 /// Three outputs that depend on the shape of the input only, whose width is always 4: the width plus the width, the lesser of
 /// the length and 6, and the length times the batch, which are taken from the shape of something else.
 fn sizes() -> Vec<u8> {
@@ -235,7 +270,7 @@ fn prepare_says_what_is_done_to_each_graph() {
     ");
     insta::assert_snapshot!(said("blip"), @r"
     vision: onnx/encoder_model.onnx: run as it is
-    prefill: onnx/decoder_model.onnx: run as it is
+    prefill: onnx/decoder_model.onnx: only what gives present.0.encoder.key and 3 more is run
     decoder: onnx/decoder_with_past_model.onnx: 58 sizes that are known are not computed; 5 values are not copied
     ");
     insta::assert_snapshot!(said("clip"), @r"
