@@ -5,7 +5,7 @@
 //! nightcap does beyond that shows in comparison with it.
 //!
 //! For models whose decoder attends to the encoder's states and appends to its caches, such as ViT-GPT2 and BLIP, and for
-//! CLIP's pictures.
+//! CLIP's pictures. A first step that is exported as a graph of its own is done by that, whole.
 
 #![allow(
     clippy::unwrap_used,
@@ -63,7 +63,7 @@ fn main() {
     let directory = ModelDirectory::open(model.as_ref(), precision).unwrap();
     let options = GraphOptions::default();
     let mut encoder = Graph::open(&directory.graph(Role::Vision).unwrap().source, options).unwrap();
-    let mut decoder = decoder(&directory, options);
+    let mut decoder = decoder(&directory, GraphOptions { varies: true, ..options });
     let side = encoder.inputs()[0].fixed(2).unwrap_or_else(|| side(&directory));
     let mut state = 1_u32;
     let mut noise = || {

@@ -152,13 +152,19 @@ def side(visual):
     return size if isinstance(size, (tuple, list)) else (size, size)
 
 
+def patch_side(visual):
+    """`patch_size` for the configuration; towers of timm have none."""
+    size = getattr(visual, "patch_size", None)
+    return {} if size is None else {"patch_size": size[0] if isinstance(size, (tuple, list)) else size}
+
+
 def write_configuration(coca, original, context, folder):
     special = {"bos_token_id": original.sot_token_id, "eos_token_id": original.eot_token_id, "pad_token_id": coca.pad_id,
                "decoder_start_token_id": original.sot_token_id}
     files = {
         "config": {"model_type": "coca", "architectures": ["CoCa"], "projection_dim": coca.text.output_dim,
                    "vocab_size": coca.text.vocab_size, "max_position_embeddings": context,
-                   "image_size": side(coca.visual)[0], **special},
+                   "image_size": side(coca.visual)[0], **patch_side(coca.visual), **special},
         "generation_config": {**special, "max_length": min(MAX_LENGTH, context), "min_length": MIN_LENGTH},
         "tokenizer_config": {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": context, "bos_token": START,
                              "eos_token": END, "clean_up_tokenization_spaces": False},

@@ -92,7 +92,7 @@ impl Engine {
     /// When ONNX Runtime is missing or refuses a graph, the tokenizer cannot be read, or captions are asked of a model
     /// that has no decoder.
     pub fn load(directory: &ModelDirectory, options: EngineOptions) -> Result<Self, ModelError> {
-        let graph = GraphOptions { device: options.device, threads: options.threads, varies: false };
+        let graph = GraphOptions { device: options.device, threads: options.threads, varies: true };
         let EngineOptions { images, generation, caption_similarity, wants_fused, .. } = options;
         if generation.is_some() && !directory.can_caption() {
             let what = format!("captions are asked for, but there is no {}.onnx", Role::Decoder.stem());
@@ -109,8 +109,9 @@ impl Engine {
         let attends = |role| writer.as_ref().is_some_and(|writer| writer.attends_to(role));
         let fuses = images && (wants_fused || attends(Role::Fusion));
         let fusion = if fuses { Fusion::open(directory, graph)? } else { None };
+        let pictures = GraphOptions { varies: false, ..graph };
         let keeps_states = fusion.is_some() || attends(Role::Vision);
-        let vision = if images { ImageEncoder::open(directory, graph, keeps_states)? } else { None };
+        let vision = if images { ImageEncoder::open(directory, pictures, keeps_states)? } else { None };
         let tokenizer = TextTokenizer::load(directory)?;
         let compares = directory.compares_images_with_texts();
         Ok(Self { tokenizer, vision, text, fusion, writer, compares, caption_similarity })
@@ -121,7 +122,7 @@ impl Engine {
         self.writer.as_ref().is_some_and(|writer| !writer.settings.is_deterministic())
     }
 
-    /// Encodes `images`, in one run of the vision graph for each number of tiles among them.
+    /// Encodes `images`, those of one size together, as many in a run of the vision graph as it is fast with.
     ///
     /// # Errors
     /// When an image has another size than the graph takes, there is no vision graph, or the run fails.

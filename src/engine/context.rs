@@ -3,7 +3,7 @@
 
 use super::trial::trials;
 use crate::model::{ModelDirectory, Producer, Role};
-use crate::onnx::{DataType, Graph, GraphOptions, Input, OnnxError, Value, open_part};
+use crate::onnx::{DataType, Graph, GraphOptions, Input, OnnxError, Outputs, Value, open_part};
 
 /// A context that is given, and what gives it.
 #[derive(Debug)]
@@ -87,19 +87,18 @@ impl Once {
         };
         let inputs: Vec<_> = directory.bindings().of(Role::Prefill).iter().filter_map(invariant).collect();
         let names: Vec<&str> = inputs.iter().map(|input| input.name.as_str()).collect();
-        let options = GraphOptions { varies: true, ..options };
+        let values = values.to_vec();
         let part = open_part(&file.source, &values, &names, trials(directory, Role::Prefill)?, options)?;
         Ok(part.map(|graph| Self::new(graph, inputs, values)))
     }
 
-    /// The values for `contexts`, `[rows, ...]`.
-    pub(super) fn run(&mut self, contexts: &[Value], rows: usize) -> Result<Vec<Value>, OnnxError> {
+    /// The outputs for `contexts`, `[rows, ...]`.
+    pub(super) fn run(&mut self, contexts: &[Value], rows: usize) -> Result<Outputs, OnnxError> {
         let mut feeds = Vec::with_capacity(self.inputs.len());
         for InvariantInput { name, dtype, value } in &self.inputs {
             feeds.push((name.as_str(), value.value(contexts, *dtype, rows)?));
         }
-        let mut outputs = self.graph.run(feeds)?;
-        self.values.iter().map(|name| outputs.remove(name)).collect()
+        self.graph.run(feeds)
     }
 }
 

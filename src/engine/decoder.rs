@@ -100,8 +100,8 @@ impl Decoder {
     /// A batch of `rows` rows whose `contexts`, `[rows, ...]`, are in the order of [`Self::contexts`].
     pub(super) fn begin(&mut self, mut contexts: Vec<Value>, rows: usize) -> Result<Decoding, OnnxError> {
         let kept = match &mut self.kept {
-            Some(kept) => kept.run(&contexts, rows)?,
-            None => Vec::new(),
+            Some(kept) => Some(kept.run(&contexts, rows)?),
+            None => None,
         };
         let states = if self.prefill.is_some() { Vec::new() } else { self.first_states(kept, rows)? };
         self.step.begin(&mut contexts, rows)?;
@@ -118,7 +118,8 @@ impl Decoder {
         prefixes: &[Vec<i64>],
         embedded: Option<Value>,
     ) -> Result<Logits, OnnxError> {
-        // several tokens at once are right only where no earlier state is there to attend to, or the graph is told so
+        // several tokens at once are right only where no earlier state is there to attend to, or the graph is told so; one that
+        // has always had a graph for the first step beside it may have been made for one token
         let told = self.step.takes_several() && self.kept.is_none();
         let whole = self.states.is_empty() || self.prefill.is_some() || told;
         let length = prefixes.first().map_or(0, Vec::len);
@@ -179,12 +180,13 @@ impl Decoder {
     }
 
     /// Zeros, but for the states that are kept where these, `kept`, are known.
-    fn first_states(&self, kept: Vec<Value>, rows: usize) -> Result<Vec<Value>, OnnxError> {
-        let mut kept = kept.into_iter();
+    fn first_states(&self, mut kept: Option<Outputs>, rows: usize) -> Result<Vec<Value>, OnnxError> {
         let first = |state: &State| {
             let shape: Vec<usize> = std::iter::once(rows).chain(state.inner.iter().copied()).collect();
-            let known = if state.kept { kept.next() } else { None };
-            known.map_or_else(|| Value::zeros(state.dtype, &shape), Ok)
+            match kept.as_mut().filter(|_| state.kept) {
+                Some(kept) => kept.take(&state.output, rows),
+                None => Value::zeros(state.dtype, &shape),
+            }
         };
         self.states.iter().map(first).collect()
     }

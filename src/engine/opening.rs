@@ -37,6 +37,7 @@ pub fn open_each(directory: &ModelDirectory, options: GraphOptions) -> Result<Ve
     let mut openings = Vec::new();
     for role in Role::ALL {
         let Some(graph) = directory.graph(role) else { continue };
+        let options = GraphOptions { varies: role != Role::Vision, ..options };
         let start = Instant::now();
         let kept = match role {
             Role::Prefill => Once::kept_states(directory, options, &mut Vec::new())?.map(|kept| kept.values),

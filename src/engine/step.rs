@@ -80,11 +80,7 @@ impl StepGraph {
             return Err(OnnxError::new(OnnxErrorKind::Load, &file.file, "has no input for the tokens of a step"));
         }
         if role != Role::Decoder {
-            return Ok(Some(Self {
-                graph: Graph::open(&file.source, GraphOptions { varies: true, ..options })?,
-                inputs,
-                once: None,
-            }));
+            return Ok(Some(Self { graph: Graph::open(&file.source, options)?, inputs, once: None }));
         }
         let Stepped { once, step, .. } = open_decoder(directory, file, options)?;
         let invariant = |input: &StepInput| match input.feed {
@@ -104,8 +100,10 @@ impl StepGraph {
     /// Adds to `contexts`, `[rows, ...]`, what is computed from them once.
     pub(super) fn begin(&mut self, contexts: &mut Vec<Value>, rows: usize) -> Result<(), OnnxError> {
         if let Some(once) = &mut self.once {
-            let computed = once.run(contexts, rows)?;
-            contexts.extend(computed);
+            let mut computed = once.run(contexts, rows)?;
+            for name in &once.values {
+                contexts.push(computed.remove(name)?);
+            }
         }
         Ok(())
     }
@@ -160,6 +158,5 @@ impl StepGraph {
 /// When the file cannot be read, or ONNX Runtime refuses it.
 pub fn open_decoder(directory: &ModelDirectory, file: &GraphFile, options: GraphOptions) -> Result<Stepped, OnnxError> {
     let trials = trials(directory, Role::Decoder)?;
-    let options = GraphOptions { varies: true, ..options };
     Stepped::open(&file.source, &directory.bindings().invariant(), trials, options)
 }

@@ -17,8 +17,10 @@ use crate::preprocess::{PixelValues, TileGrid};
 const MOST_PATCHES: usize = 4 * 14 * 14;
 /// The same elsewhere, where many small runs would leave most of the device idle.
 const MOST_PATCHES_ON_DEVICE: usize = 4 * MOST_PATCHES;
-/// The side of a patch where the configuration names none, as for convolutional networks.
+/// The side of a patch where the configuration names none, or a smaller one than vision transformers have: networks that begin
+/// with 4 x 4 pixels, such as Swin, merge them soon.
 const PATCH_SIDE: usize = 16;
+const SMALLEST_SIDE: usize = 8;
 
 /// What the image encoder says about one image.
 #[derive(Debug, Clone, PartialEq)]
@@ -80,7 +82,7 @@ impl ImageEncoder {
         });
         let embedding = directory.embedding(Role::Vision).cloned();
         let states = directory.bindings().vision_states().filter(|_| keeps_states).map(str::to_owned);
-        let side = directory.config().patch_size().unwrap_or(PATCH_SIDE);
+        let side = directory.config().patch_size().filter(|side| *side >= SMALLEST_SIDE).unwrap_or(PATCH_SIDE);
         let most_patches = if options.device == Device::Cpu { MOST_PATCHES } else { MOST_PATCHES_ON_DEVICE };
         let most_pixels = most_patches * side * side;
         Ok(Some(Self { graph, inputs: inputs.collect(), embedding, states, most_pixels }))

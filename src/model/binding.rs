@@ -37,8 +37,8 @@ pub enum Producer {
     Positions,
     /// Ones, `[batch, tokens so far]`.
     StepMask,
-    /// The output of this name in the step before: of the prefill graph, then of the decoder itself. Without a prefill
-    /// graph it is zeros in the first step, of size 0 along an axis that grows.
+    /// The output of this name in the step before: of the prefill graph, then of the decoder itself. Where the
+    /// decoder does the first step, it is zeros then, of size 0 along an axis that grows.
     State(String),
     /// The output of this name in the first step, for all steps after it.
     Kept(String),

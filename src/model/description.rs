@@ -216,6 +216,9 @@ fn decoding(directory: &ModelDirectory) -> Option<String> {
     let kept = count(&|_, by| matches!(by, Producer::Kept(_)));
     let branches = count(&|_, by| matches!(by, Producer::HasPast)) > 0;
     let steps = match directory.graph(Role::Prefill) {
+        Some(first) if directory.kept_states().is_some() => {
+            format!("{} does every step, with what {} keeps for all of them", decoder.file, first.file)
+        }
         Some(first) => format!("{} does the first step, {} the others", first.file, decoder.file),
         None if branches => format!("{} does every step, the first by a branch of its own", decoder.file),
         None => format!("{} does every step", decoder.file),

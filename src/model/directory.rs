@@ -48,6 +48,7 @@ pub struct ModelDirectory {
     pub(super) graphs: BTreeMap<Role, GraphFile>,
     pub(super) unused: Vec<String>,
     pub(super) bindings: Bindings,
+    pub(super) kept_states: Option<Vec<String>>,
     pub(super) config: ConfigFiles,
     pub(super) tokenizer: Option<PathBuf>,
     pub(super) embeddings: BTreeMap<Role, EmbeddingPort>,
@@ -81,6 +82,7 @@ impl ModelDirectory {
             graphs: BTreeMap::new(),
             unused: Vec::new(),
             bindings: Bindings::default(),
+            kept_states: None,
             config: ConfigFiles::default(),
             tokenizer: None,
             embeddings: BTreeMap::new(),
@@ -107,10 +109,15 @@ impl ModelDirectory {
         if directory.graphs.is_empty() {
             return (directory, problems);
         }
-        if !overrides.graphs.contains_key(&Role::Prefill) && begins_alone(&directory.graphs) {
+        // a graph that the user names for the first step does it
+        let named = overrides.graphs.contains_key(&Role::Prefill);
+        if !named && begins_alone(&directory.graphs) {
             directory.unused.extend(directory.graphs.remove(&Role::Prefill).map(|graph| graph.file));
         }
         directory.bindings = Bindings::resolve(&directory.graphs, &overrides, &mut problems);
+        if !named {
+            directory.kept_states = kept_states(&directory.graphs, &directory.bindings);
+        }
         directory.check_files(&mut problems);
         directory.check_outputs(&mut problems);
         (directory, problems)
@@ -133,8 +140,8 @@ impl ModelDirectory {
 
     /// The outputs of the prefill graph that all steps share, in the order of the decoder's inputs, if nothing else of it is
     /// needed: the decoder makes the first step itself when it is given them.
-    pub fn kept_states(&self) -> Option<Vec<String>> {
-        kept_states(&self.graphs)
+    pub fn kept_states(&self) -> Option<&[String]> {
+        self.kept_states.as_deref()
     }
 
     /// The configuration files.

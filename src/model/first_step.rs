@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::binding::Producer;
+use super::binding::{Bindings, Producer};
 use super::directory::GraphFile;
 use super::role::Role;
 use crate::onnx::{GraphHeader, Port};
@@ -19,14 +19,21 @@ pub(super) fn begins_alone(graphs: &BTreeMap<Role, GraphFile>) -> bool {
 }
 
 /// The outputs of the prefill graph that all steps share, in the order of the decoder's inputs, if the decoder would begin alone
-/// but for them. It does not take the states that are attended to, then: what is kept stands for them.
-pub(super) fn kept_states(graphs: &BTreeMap<Role, GraphFile>) -> Option<Vec<String>> {
-    let (prefill, decoder) = (graphs.get(&Role::Prefill)?, graphs.get(&Role::Decoder)?);
-    let (kept, own): (Vec<_>, Vec<_>) = states(&decoder.header).partition(|(_, output)| is_kept(output, graphs));
-    let begins_empty = |(port, output): &(&Port, String)| begins_empty(&decoder.header, port, output);
-    let known = |port: &Port| port.name == "encoder_hidden_states" || decoder.header.input(&port.name).is_some();
-    let alone = !own.is_empty() && own.iter().all(begins_empty) && prefill.header.inputs.iter().all(known);
-    (alone && !kept.is_empty()).then(|| kept.into_iter().map(|(_, output)| output).collect())
+/// were it not for them: they are all that it needs of that graph to make the first step itself.
+pub(super) fn kept_states(graphs: &BTreeMap<Role, GraphFile>, bindings: &Bindings) -> Option<Vec<String>> {
+    let (prefill, decoder) = (graphs.get(&Role::Prefill)?, &graphs.get(&Role::Decoder)?.header);
+    let (mut kept, mut own) = (Vec::new(), 0);
+    for (input, producer) in bindings.of(Role::Decoder) {
+        match producer {
+            Producer::Kept(output) => kept.push(output.clone()),
+            Producer::State(output) if begins_empty(decoder, decoder.input(input)?, output) => own += 1,
+            Producer::State(_) => return None,
+            _ => {}
+        }
+    }
+    // what is kept stands for the states that are attended to
+    let known = |port: &Port| port.name == "encoder_hidden_states" || decoder.input(&port.name).is_some();
+    (own > 0 && !kept.is_empty() && prefill.header.inputs.iter().all(known)).then_some(kept)
 }
 
 /// The decoder inputs that go on from one step to the next, with the outputs that they continue.

@@ -24,8 +24,8 @@ pub struct GraphOptions {
     pub device: Device,
     /// Threads that one run of this graph uses, the calling one included; 0 leaves it to ONNX Runtime (every core).
     pub threads: usize,
-    /// Whether the sizes of its inputs change from run to run, as those of a decoder's steps do. ONNX Runtime then plans no
-    /// memory ahead: it would keep one block for all sizes seen beside those of earlier ones.
+    /// Whether the sizes of its inputs change from run to run, as texts and a decoder's steps do. ONNX Runtime then plans no
+    /// memory ahead: it would take a block for each combination of sizes beside what it has.
     pub varies: bool,
 }
 
@@ -62,7 +62,8 @@ impl Graph {
 
     /// How long a thread of ONNX Runtime that has nothing to do looks for work before it sleeps, in microseconds. A step of a
     /// decoder is more than a thousand short operations, and waking a thread for each costs more than some of them; longer,
-    /// and the cores would be taken from those who decode images meanwhile. ONNX Runtime before 1.26 looks for as long as it likes.
+    /// and the cores would be taken from those who decode images meanwhile. ONNX Runtime before 1.26 knows no such time; its
+    /// threads look until the run ends.
     const SPIN_MICROSECONDS: &str = "50";
 
     /// Opens the graph of `source`. A part of a graph is made in memory; its weights are taken from the file.
@@ -116,6 +117,7 @@ impl Graph {
                 .with_memory_pattern(!options.varies)?
                 .with_intra_op_spinning(true)?
                 .with_config_entry("session.intra_op.spin_duration_us", Self::SPIN_MICROSECONDS)?
+                .with_config_entry("session.force_spinning_stop", "1")?
                 .with_execution_providers(options.device.providers())?;
             commit(builder)
         })()

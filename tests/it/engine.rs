@@ -265,6 +265,22 @@ fn what_is_not_asked_for_is_not_computed() {
 }
 
 #[test]
+fn a_batch_of_more_patches_than_are_encoded_at_once_is_the_same() {
+    let directory = ModelDirectory::open(&crate::common::repo("tests/fixtures/models/clip"), None).unwrap();
+    // 49 pictures of 16 patches are encoded in one run
+    assert_eq!(directory.config().patch_size(), Some(8));
+    let mut engine = Engine::load(&directory, EngineOptions { threads: 1, ..EngineOptions::default() }).unwrap();
+    let images: Vec<_> = (0..60).map(pixels).collect();
+    let together = encode(&mut engine, &images);
+    assert_eq!(together.len(), images.len());
+    for (image, encoded) in images.iter().zip(&together) {
+        let alone = encode(&mut engine, std::slice::from_ref(image)).remove(0);
+        let pairs = alone.embedding.as_ref().unwrap().iter().zip(encoded.embedding.as_ref().unwrap());
+        assert!(pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max) < 1e-5);
+    }
+}
+
+#[test]
 fn images_of_another_size_are_refused() {
     let mut engine = engine(&GenerationOverrides::default());
     let error = engine.encode_images(&[&picture(vec![0.0; 12], 32)]).unwrap_err();

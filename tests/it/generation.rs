@@ -256,7 +256,7 @@ fn inspect_explains_the_layouts() {
     vit_gpt2: decoder_with_past_model.onnx does every step; states: 2 that grow
     vit_gpt2: decoder_model.onnx does every step, from all tokens so far (there is no cache)
     trocr: decoder_model_merged.onnx does every step, the first by a branch of its own; states: 2 that grow, 2 kept from the first step
-    trocr: decoder_model.onnx does the first step, decoder_with_past_model.onnx the others; states: 2 that grow, 2 kept from the first step
+    trocr: decoder_with_past_model.onnx does every step, with what decoder_model.onnx keeps for all of them; states: 2 that grow, 2 kept from the first step
     trocr: decoder_model.onnx does every step, from all tokens so far (there is no cache)
     ");
     let report = inspect(&fixture("trocr"), None).to_string();

@@ -53,6 +53,15 @@ fn the_whole_directory_is_understood() {
 }
 
 #[test]
+fn the_patch_size_is_that_of_the_image_encoder() {
+    let found = |family: &str| {
+        let folder = crate::common::repo("tests/fixtures/models").join(family);
+        ModelDirectory::open(&folder, None).unwrap().config().patch_size()
+    };
+    assert_eq!(["siglip", "trocr", "coca", "florence2"].map(found), [Some(8), Some(8), None, None]);
+}
+
+#[test]
 fn inspect_reports_everything() {
     let copy = copy(&[]);
     let report = inspect(copy.path(), None).to_string().replace(&copy.path().display().to_string(), "DIR");
