@@ -107,7 +107,7 @@ impl ConfigFiles {
         let (_, object) = self.layers.iter().find(|(source, _)| source == Self::CONFIG)?;
         let encoder =
             ["vision_config", "encoder"].into_iter().find_map(|section| object.get(section)?.get("patch_size"));
-        encoder.or_else(|| object.get("patch_size")).and_then(count).filter(|side| *side > 0)
+        encoder.or_else(|| object.get("patch_size")).and_then(count)
     }
 
     /// The longest text in tokens that the text encoder takes, special tokens included: the smaller of
