@@ -71,6 +71,6 @@ fn time(models: &mut Models, picture: Option<&Preprocessed>, size: usize) -> Res
         key: key as u64,
     };
     let rows: Vec<_> = (0..size).map(row).collect();
-    models.run(&rows)?;
+    models.run(&rows, size)?;
     Ok(begun.elapsed())
 }

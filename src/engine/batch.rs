@@ -14,7 +14,7 @@ use super::text::{TextEncoder, TextFeatures};
 use super::tokens::{TextTokenizer, Tokens};
 use super::vision::{ImageEncoder, ImageFeatures};
 use crate::model::{ModelDirectory, ModelError, Problem, Role};
-use crate::onnx::{Device, GraphOptions, OnnxError, OnnxErrorKind};
+use crate::onnx::{Device, GraphOptions, OnnxError, OnnxErrorKind, Value};
 use crate::preprocess::PixelValues;
 use crate::row_error::{ErrorKind, RowError, Stage};
 
@@ -133,16 +133,41 @@ impl Engine {
         }
     }
 
-    /// Runs one batch. The results are in the order of `rows`; a row whose values are not finite fails alone.
+    /// Whether captions of [`Self::run`] that are finished make room for the next rows.
+    pub fn refills(&self) -> bool {
+        self.writer.as_ref().is_some_and(Writer::refills)
+    }
+
+    /// Runs `rows`, at most `batch_size` at once. The results are in the order of `rows`; a row whose values are not finite
+    /// fails alone.
     ///
     /// # Errors
     /// When a run fails as a whole.
-    pub fn run(&mut self, rows: &[RowInput]) -> Result<Vec<Result<RowOutput, RowError>>, OnnxError> {
+    pub fn run(&mut self, rows: &[RowInput], batch_size: usize) -> Result<Vec<Result<RowOutput, RowError>>, OnnxError> {
+        let batch_size = batch_size.max(1);
         let mut results: Vec<_> = rows.iter().map(|row| image_output(row.image.as_deref())).collect();
+        let (mut uncaptioned, mut states) = (Vec::new(), Vec::new());
+        for (first, batch) in (0..).step_by(batch_size).zip(rows.chunks(batch_size)) {
+            let (images, fused) = self.embed(batch, &mut results[first..first + batch.len()])?;
+            let run = states.len();
+            uncaptioned.extend(images.into_iter().enumerate().map(|(place, row)| (first + row, (run, place))));
+            states.push(fused);
+        }
+        self.caption(rows, &uncaptioned, &states, batch_size, &mut results)?;
+        self.compare_captions(&mut results, batch_size)?;
+        Ok(results)
+    }
+
+    /// The vectors of one batch. Returns which rows have images that can be captioned, and their fused states.
+    fn embed(
+        &mut self,
+        rows: &[RowInput],
+        results: &mut [Result<RowOutput, RowError>],
+    ) -> Result<(Vec<usize>, Vec<(String, Value)>), OnnxError> {
         let texts: Vec<_> = rows.iter().map(|row| row.text.as_deref()).collect();
-        let (text, text_of) = self.encode_texts(&texts, &mut results)?;
+        let (text, text_of) = self.encode_texts(&texts, results)?;
         if let Some(text) = &text {
-            self.place_texts(text, &text_of, &mut results);
+            self.place_texts(text, &text_of, results);
         }
         let images: Vec<(usize, &ImageFeatures)> = rows
             .iter()
@@ -150,23 +175,33 @@ impl Engine {
             .filter(|(row, _)| results[*row].is_ok())
             .filter_map(|(row, input)| Some((row, input.image.as_deref()?)))
             .collect();
-        let fused = self.fuse(&images, text.as_ref(), &text_of, &mut results)?;
-        if let (Some(writer), Some(tokenizer)) = (&mut self.writer, &self.tokenizer) {
-            let (mut places, mut begun) = (Vec::with_capacity(images.len()), Vec::with_capacity(images.len()));
-            for (fused, &(row, image)) in images.iter().enumerate() {
-                match writer.prompt(rows[row].prompt.as_deref(), tokenizer) {
-                    Ok(prompt) => {
-                        places.push(row);
-                        begun.push(Uncaptioned { image, prompt, key: rows[row].key, fused });
-                    }
-                    Err(why) => results[row] = Err(RowError::new(Stage::Generate, ErrorKind::InvalidPrompt, why)),
+        let fused = self.fuse(&images, text.as_ref(), &text_of, results)?;
+        Ok((images.into_iter().map(|(row, _)| row).collect(), fused.states))
+    }
+
+    /// Captions the rows of `uncaptioned`, which says where each has its fused states, at most `slots` at once.
+    fn caption(
+        &mut self,
+        rows: &[RowInput],
+        uncaptioned: &[(usize, (usize, usize))],
+        states: &[Vec<(String, Value)>],
+        slots: usize,
+        results: &mut [Result<RowOutput, RowError>],
+    ) -> Result<(), OnnxError> {
+        let (Some(writer), Some(tokenizer)) = (&mut self.writer, &self.tokenizer) else { return Ok(()) };
+        let (mut places, mut begun) = (Vec::with_capacity(uncaptioned.len()), Vec::with_capacity(uncaptioned.len()));
+        for &(row, fused) in uncaptioned {
+            let Some(image) = rows[row].image.as_deref() else { continue };
+            match writer.prompt(rows[row].prompt.as_deref(), tokenizer) {
+                Ok(prompt) => {
+                    places.push(row);
+                    begun.push(Uncaptioned { image, prompt, key: rows[row].key, fused });
                 }
+                Err(why) => results[row] = Err(RowError::new(Stage::Generate, ErrorKind::InvalidPrompt, why)),
             }
-            let sequences = writer.write(&begun, &fused.states, tokenizer)?;
-            self.place_captions(&places, sequences, &mut results)?;
-            self.compare_captions(&mut results)?;
         }
-        Ok(results)
+        let sequences = writer.write(&begun, states, tokenizer, slots)?;
+        self.place_captions(&places, sequences, results)
     }
 
     /// Fuses `images` with the texts of their rows.
@@ -278,10 +313,18 @@ impl Engine {
     }
 
     /// Compares every caption of `results` with its image, if that was asked for and the model can.
-    pub(super) fn compare_captions(&mut self, results: &mut [Result<RowOutput, RowError>]) -> Result<(), OnnxError> {
+    pub(super) fn compare_captions(
+        &mut self,
+        results: &mut [Result<RowOutput, RowError>],
+        batch_size: usize,
+    ) -> Result<(), OnnxError> {
         if !self.caption_similarity || !self.compares {
             return Ok(());
         }
+        results.chunks_mut(batch_size.max(1)).try_for_each(|results| self.compare_batch(results))
+    }
+
+    fn compare_batch(&mut self, results: &mut [Result<RowOutput, RowError>]) -> Result<(), OnnxError> {
         let caption = |result: &Result<RowOutput, RowError>| Some(result.as_ref().ok()?.caption.as_ref()?.text.clone());
         let captions: Vec<_> = results.iter().map(caption).collect();
         let texts: Vec<_> = captions.iter().map(Option::as_deref).collect();

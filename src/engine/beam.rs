@@ -1,80 +1,36 @@
-//! Beam search over a batch of rows, as transformers 4.57 does it (`GenerationMixin._beam_search`). In: the decoder at its
-//! start. Out: the best caption of every row. Rows are searched independently of each other; a row that is done leaves
-//! the batch.
+//! Beam search, as transformers 4.57 does it (`GenerationMixin._beam_search`). In: logits. Out: the next tokens of several
+//! captions of one row, until the best of them is known. Rows are searched independently of each other.
 
-use super::decoder::{Decoder, Decoding, Logits};
+use std::ops::ControlFlow;
+
+use super::decoder::Logits;
 use super::finite::is_finite;
-use super::generate::{Ends, Finish, Sequence};
+use super::generate::{Begun, Sequence, Writing};
 use super::processors::process;
 use super::settings::{BeamSettings, EarlyStopping, GenerationSettings};
 use super::softmax::Softmax;
 use crate::onnx::OnnxError;
 
 /// A caption that can still grow.
+#[derive(Debug)]
 struct Beam {
     tokens: Vec<i64>,
     /// The sum of its tokens' processed log-probabilities.
     score: f64,
     /// The sum of the model's own.
     logprob: f64,
-    /// Its place in the decoder's batch before this step.
+    /// Its place in the decoder's batch.
     place: usize,
 }
 
 /// One row's search.
-struct Search {
-    row: usize,
+#[derive(Debug)]
+pub(super) struct Beams {
+    settings: BeamSettings,
     /// Best first, as many as beams; one at the start, where all would be the same.
     beams: Vec<Beam>,
     /// Finished captions with their scores after the length penalty, best first, at most as many as beams.
     finished: Vec<(f64, Sequence)>,
-}
-
-/// Writes the best caption for each row of `batch`, which was fed `prefixes` and gave `logits`.
-pub(super) fn search(
-    decoder: &mut Decoder,
-    mut batch: Decoding,
-    mut logits: Logits,
-    prefixes: &[Vec<i64>],
-    settings: &GenerationSettings,
-    beams: BeamSettings,
-    ends: &Ends<'_>,
-) -> Result<Vec<Sequence>, OnnxError> {
-    let rows = prefixes.len();
-    let mut results: Vec<_> = prefixes.iter().map(|_| Sequence::begun()).collect();
-    let begin = |row| Search {
-        row,
-        beams: vec![Beam { tokens: Vec::new(), score: 0.0, logprob: 0.0, place: row }],
-        finished: Vec::new(),
-    };
-    let mut searches: Vec<_> = (0..rows).map(begin).collect();
-    loop {
-        let mut open = Vec::with_capacity(searches.len());
-        for mut search in searches {
-            let scored = search.score(&logits, settings, &prefixes[search.row]);
-            let Some(scored) = scored else {
-                results[search.row].finite = false;
-                continue;
-            };
-            let keep = beams.num_beams * (1 + settings.eos_token_ids.len()).max(2);
-            if search.step(&scored, keep, beams, ends)? {
-                open.push(search);
-            } else if let Some((_, best)) = search.finished.into_iter().next() {
-                results[search.row] = best;
-            }
-        }
-        searches = open;
-        if searches.is_empty() {
-            return Ok(results);
-        }
-        let running: Vec<&Beam> = searches.iter().flat_map(|search| &search.beams).collect();
-        batch.keep(&running.iter().map(|beam| beam.place).collect::<Vec<_>>())?;
-        let tokens: Vec<i64> = running.iter().filter_map(|beam| beam.tokens.last().copied()).collect();
-        logits = decoder.next(&mut batch, &tokens)?;
-        for (place, beam) in searches.iter_mut().flat_map(|search| &mut search.beams).enumerate() {
-            beam.place = place;
-        }
-    }
 }
 
 /// What the next tokens of one beam are worth.
@@ -85,7 +41,41 @@ struct Scored<'a> {
     processed: Vec<f32>,
 }
 
-impl Search {
+impl Beams {
+    pub(super) fn begun(settings: BeamSettings, place: usize) -> Self {
+        let beam = Beam { tokens: Vec::new(), score: 0.0, logprob: 0.0, place };
+        Self { settings, beams: vec![beam], finished: Vec::new() }
+    }
+
+    /// The places of its beams in the decoder's batch and their last tokens.
+    pub(super) fn paths(&self) -> impl Iterator<Item = (usize, i64)> {
+        self.beams.iter().filter_map(|beam| Some((beam.place, *beam.tokens.last()?)))
+    }
+
+    /// Its places are those from `place` on; returns the next after them.
+    pub(super) fn settle(&mut self, place: usize) -> usize {
+        self.beams.iter_mut().zip(place..).for_each(|(beam, place)| beam.place = place);
+        place + self.beams.len()
+    }
+
+    /// Goes one token further.
+    pub(super) fn step(
+        mut self,
+        begun: &Begun,
+        logits: &Logits,
+        writing: &Writing<'_>,
+    ) -> Result<ControlFlow<Sequence, Self>, OnnxError> {
+        let Some(scored) = self.score(logits, writing.settings, &begun.prefix) else {
+            return Ok(ControlFlow::Break(Sequence { finite: false, ..Sequence::begun() }));
+        };
+        let keep = self.settings.num_beams * (1 + writing.settings.eos_token_ids.len()).max(2);
+        if self.advance(&scored, keep, writing)? {
+            return Ok(ControlFlow::Continue(self));
+        }
+        let best = self.finished.into_iter().next();
+        Ok(ControlFlow::Break(best.map_or_else(Sequence::begun, |(_, best)| best)))
+    }
+
     /// Scores every token after every beam; `None` if a logit is not finite.
     fn score<'a>(&self, logits: &'a Logits, settings: &GenerationSettings, prefix: &[i64]) -> Option<Vec<Scored<'a>>> {
         let score = |beam: &Beam| {
@@ -100,19 +90,14 @@ impl Search {
 
     /// Goes one token further: the `keep` best continuations are looked at, of which the best unfinished ones go on. Says
     /// whether the search goes on.
-    fn step(
-        &mut self,
-        scored: &[Scored<'_>],
-        keep: usize,
-        settings: BeamSettings,
-        ends: &Ends<'_>,
-    ) -> Result<bool, OnnxError> {
+    fn advance(&mut self, scored: &[Scored<'_>], keep: usize, writing: &Writing<'_>) -> Result<bool, OnnxError> {
+        let settings = self.settings;
         let mut running = Vec::with_capacity(settings.num_beams);
         for (rank, (score, beam, token)) in self.best(scored, keep).into_iter().enumerate() {
             let from = &self.beams[beam];
             let tokens: Vec<i64> = from.tokens.iter().copied().chain([token as i64]).collect();
             let logprob = from.logprob + scored[beam].softmax.logprob(scored[beam].logits[token]);
-            match ends.finish(&tokens)? {
+            match writing.finish(&tokens)? {
                 None if running.len() < settings.num_beams => {
                     running.push(Beam { tokens, score, logprob, place: from.place });
                 }
@@ -128,7 +113,7 @@ impl Search {
         self.finished.sort_by(|(a, _), (b, _)| b.total_cmp(a));
         self.finished.truncate(settings.num_beams);
         self.beams = running;
-        Ok(self.can_improve(settings, ends.max_new_tokens()))
+        Ok(self.can_improve(writing.settings.max_new_tokens))
     }
 
     /// The `keep` best continuations: score, beam, token; the lowest beam and token among equals. Tokens that cannot come
@@ -151,7 +136,8 @@ impl Search {
     }
 
     /// Whether a running beam may still become better than the finished captions.
-    fn can_improve(&self, settings: BeamSettings, max_new_tokens: usize) -> bool {
+    fn can_improve(&self, max_new_tokens: usize) -> bool {
+        let settings = self.settings;
         let Some(best) = self.beams.first() else { return false };
         let full = self.finished.len() == settings.num_beams;
         let Some((worst, _)) = self.finished.last().filter(|_| full) else { return true };
@@ -159,12 +145,5 @@ impl Search {
         let length = if longest { max_new_tokens } else { best.tokens.len() };
         settings.early_stopping != EarlyStopping::True
             && best.score / (length as f64).powf(settings.length_penalty) > *worst
-    }
-}
-
-impl Sequence {
-    /// One without tokens.
-    pub(super) fn begun() -> Self {
-        Self { tokens: Vec::new(), logprob: 0.0, finish: Finish::Length, finite: true }
     }
 }

@@ -1,16 +1,15 @@
 //! Where captions begin: what a decoder attends to and which tokens it goes on from, for the images of a batch. In: encoded
 //! images, fused states, the job's prompt. Out: captions, by [`super::generate`].
 //!
-//! Images whose prompts differ in length are written apart from each other, so that nothing is padded and a caption never
-//! depends on the images beside its own.
+//! Images whose prompts differ in length begin apart from each other, so that no prompt is padded.
 
-use std::collections::BTreeMap;
+use std::collections::VecDeque;
 
 use super::batch::{refused, untokenized};
 use super::context::Context;
 use super::decoder::Decoder;
 use super::embed::SharedGraph;
-use super::generate::{Sequence, Start, generate};
+use super::generate::{Begun, Sequence, Start, Writing, generate};
 use super::prompt::{Expanded, Prompt};
 use super::prompt_form::PromptForm;
 use super::settings::GenerationSettings;
@@ -34,8 +33,8 @@ pub(super) struct Uncaptioned<'a> {
     pub(super) prompt: Prompt,
     /// The hash of its row's key.
     pub(super) key: u64,
-    /// Its row in the fused states.
-    pub(super) fused: usize,
+    /// Which run of the fusion graph gave its fused states, and its row in these.
+    pub(super) fused: (usize, usize),
 }
 
 /// The graph that reads the prompt with the image in it.
@@ -76,46 +75,65 @@ impl Writer {
         }
     }
 
-    /// One caption for each of `rows`; `fused` holds the fusion graph's outputs by name.
+    /// Whether slots of captions that are finished are taken by the next rows.
+    pub(super) fn refills(&self) -> bool {
+        self.decoder.joins
+    }
+
+    /// One caption for each of `rows`, at most `slots` at once; `fused` holds the fusion graph's outputs by name for each run of it.
     pub(super) fn write(
         &mut self,
         rows: &[Uncaptioned<'_>],
-        fused: &[(String, Value)],
+        fused: &[Vec<(String, Value)>],
         tokenizer: &TextTokenizer,
+        slots: usize,
     ) -> Result<Vec<Sequence>, OnnxError> {
-        let mut groups: BTreeMap<usize, Vec<(usize, Expanded)>> = BTreeMap::new();
-        for (place, row) in rows.iter().enumerate() {
+        let mut expanded = Vec::with_capacity(rows.len());
+        for row in rows {
             let features = row.image.hidden.as_ref().and_then(|(_, shape)| shape.first().copied()).unwrap_or(0);
-            let expanded =
-                row.prompt.expand(tokenizer, features, row.image.grid).map_err(|error| untokenized(&error))?;
-            groups.entry(expanded.ids.len()).or_default().push((place, expanded));
+            expanded.push(row.prompt.expand(tokenizer, features, row.image.grid).map_err(|error| untokenized(&error))?);
         }
-        let mut sequences: Vec<_> = rows.iter().map(|_| None).collect();
-        for group in groups.into_values() {
-            let places: Vec<_> = group.iter().map(|(place, _)| *place).collect();
-            let images: Vec<_> = places.iter().map(|&place| rows[place].image).collect();
-            let keys: Vec<_> = places.iter().map(|&place| rows[place].key).collect();
-            let prefixes = group.iter().map(|(place, expanded)| rows[*place].prompt.prefix(expanded)).collect();
-            let start = if group.iter().all(|(_, expanded)| expanded.features.is_empty()) {
-                let fused_rows: Vec<_> = places.iter().map(|&place| rows[place].fused).collect();
-                let contexts = contexts(&self.decoder, &images, fused, &fused_rows)?;
-                Start { contexts, prefixes, embedded: None }
-            } else {
-                let embedded = embed(&self.decoder, &group, &images)?;
-                match &mut self.encoder {
-                    None => Start { contexts: Vec::new(), prefixes, embedded: Some(embedded) },
-                    Some(encoder) => {
-                        Start { contexts: encoder.encode(embedded, &self.decoder)?, prefixes, embedded: None }
-                    }
-                }
-            };
-            let written = generate(&mut self.decoder, start, &keys, &self.settings, tokenizer)?;
-            for (place, sequence) in places.into_iter().zip(written) {
-                sequences[place] = Some(sequence);
-            }
-        }
-        Ok(sequences.into_iter().flatten().collect())
+        let length = |row: usize| expanded.get(row).map(|prompt| prompt.ids.len());
+        let mut waiting: Vec<usize> = (0..rows.len()).collect();
+        waiting.sort_by_key(|&row| length(row));
+        let mut waiting = VecDeque::from(waiting);
+        let Self { decoder, encoder, settings } = self;
+        let more = |decoder: &Decoder, most: usize| {
+            let Some(&first) = waiting.front() else { return Ok(None) };
+            let alike = waiting.iter().take(most).take_while(|&&row| length(row) == length(first)).count();
+            let next: Vec<_> = waiting.drain(..alike).map(|row| (row, &rows[row], &expanded[row])).collect();
+            start(decoder, encoder.as_mut(), &next, fused).map(Some)
+        };
+        let mut captions = generate(decoder, slots, more, Writing { settings, tokenizer })?;
+        captions.sort_by_key(|(row, _)| *row);
+        Ok(captions.into_iter().map(|(_, sequence)| sequence).collect())
     }
+}
+
+/// What the captions of `rows` begin with; their prompts are of one length.
+fn start(
+    decoder: &Decoder,
+    encoder: Option<&mut PromptEncoder>,
+    rows: &[(usize, &Uncaptioned<'_>, &Expanded)],
+    fused: &[Vec<(String, Value)>],
+) -> Result<Start, OnnxError> {
+    let images: Vec<_> = rows.iter().map(|(_, row, _)| row.image).collect();
+    let begun = |&(row, uncaptioned, expanded): &(usize, &Uncaptioned<'_>, &Expanded)| Begun {
+        row,
+        key: uncaptioned.key,
+        prefix: uncaptioned.prompt.prefix(expanded),
+    };
+    let begun = rows.iter().map(begun).collect();
+    if rows.iter().all(|(.., expanded)| expanded.features.is_empty()) {
+        let places: Vec<_> = rows.iter().map(|(_, row, _)| row.fused).collect();
+        return Ok(Start { rows: begun, contexts: contexts(decoder, &images, fused, &places)?, embedded: None });
+    }
+    let prompts: Vec<_> = rows.iter().map(|(.., expanded)| *expanded).collect();
+    let embedded = embed(decoder, &prompts, &images)?;
+    Ok(match encoder {
+        None => Start { rows: begun, contexts: Vec::new(), embedded: Some(embedded) },
+        Some(encoder) => Start { rows: begun, contexts: encoder.encode(embedded, decoder)?, embedded: None },
+    })
 }
 
 impl PromptEncoder {
@@ -146,17 +164,17 @@ impl PromptEncoder {
 }
 
 /// The prompts of `images` as vectors, `[images, prompt, width]` f32, with the images' features in their places.
-fn embed(decoder: &Decoder, prompts: &[(usize, Expanded)], images: &[&ImageFeatures]) -> Result<Value, OnnxError> {
+fn embed(decoder: &Decoder, prompts: &[&Expanded], images: &[&ImageFeatures]) -> Result<Value, OnnxError> {
     let embedder =
         decoder.embedder.as_ref().ok_or_else(|| refused("nothing embeds the tokens of the prompt".into()))?;
     // a place that a feature takes may hold a token that has no vector
     let known = |id: &i64| if *id == Prompt::NO_TOKEN { 0 } else { *id };
-    let tokens: Vec<Vec<i64>> = prompts.iter().map(|(_, prompt)| prompt.ids.iter().map(known).collect()).collect();
+    let tokens: Vec<Vec<i64>> = prompts.iter().map(|prompt| prompt.ids.iter().map(known).collect()).collect();
     let vectors = embedder.embed(&tokens)?;
     let shape = vectors.shape();
     let (length, width) = (shape.get(1).copied().unwrap_or(0), shape.get(2).copied().unwrap_or(0));
     let mut data = vectors.to_f32()?.into_owned();
-    for ((row, (_, prompt)), image) in data.chunks_exact_mut((length * width).max(1)).zip(prompts).zip(images) {
+    for ((row, prompt), image) in data.chunks_exact_mut((length * width).max(1)).zip(prompts).zip(images) {
         let Some((features, inner)) = &image.hidden else { continue };
         if inner.first() != Some(&prompt.features.len()) {
             let found = prompt.features.len();
@@ -173,20 +191,27 @@ fn embed(decoder: &Decoder, prompts: &[(usize, Expanded)], images: &[&ImageFeatu
     Value::from_f32(DataType::F32, &shape, data)
 }
 
-/// What the decoder attends to, in the order of its inputs; `fused_rows` are those of `images` in `fused`.
+/// What the decoder attends to, in the order of its inputs; `places` are those of `images` in `fused`.
 fn contexts(
     decoder: &Decoder,
     images: &[&ImageFeatures],
-    fused: &[(String, Value)],
-    fused_rows: &[usize],
+    fused: &[Vec<(String, Value)>],
+    places: &[(usize, usize)],
 ) -> Result<Vec<Value>, OnnxError> {
     let mut values = Vec::with_capacity(decoder.contexts.len());
     for context in &decoder.contexts {
+        let states = |&(run, row): &(usize, usize)| {
+            let found = fused.get(run).and_then(|run| run.iter().find(|(name, _)| *name == context.output));
+            let (_, states) =
+                found.ok_or_else(|| refused(format!("the fusion graph gave no output {:?}", context.output)))?;
+            Ok((states, row))
+        };
         values.push(match context.role {
-            Role::Fusion => match fused.iter().find(|(name, _)| *name == context.output) {
-                Some((_, states)) => states.gather(fused_rows)?.into_float(context.dtype)?,
-                None => return Err(refused(format!("the fusion graph gave no output {:?}", context.output))),
-            },
+            Role::Fusion => {
+                let states = places.iter().map(states).collect::<Result<Vec<_>, OnnxError>>()?;
+                let parts: Vec<_> = states.iter().map(|(states, row)| (*states, std::slice::from_ref(row))).collect();
+                Value::stack(&parts, None)?.into_float(context.dtype)?
+            }
             _ => stack_states(images, context.dtype)?,
         });
     }

@@ -3,7 +3,9 @@
 //! model directory's bindings; which token comes next is not decided here.
 
 use super::context::{Context, Once};
+use super::decoding::{Decoding, Form};
 use super::embed::{SharedGraph, TokenEmbedder};
+use super::joining::joins;
 use super::step::{Step, StepGraph};
 use crate::model::{ModelDirectory, Producer, Role};
 use crate::onnx::{DataType, GraphOptions, Input, OnnxError, Outputs, Value};
@@ -15,40 +17,25 @@ pub(super) struct Decoder {
     prefill: Option<StepGraph>,
     /// Gives the states that are kept, if it does not.
     kept: Option<Once>,
-    step: StepGraph,
+    pub(super) step: StepGraph,
     /// Turns tokens into vectors, for graphs that take these.
     pub(super) embedder: Option<TokenEmbedder>,
     /// Inputs that stay the same over all steps.
     pub(super) contexts: Vec<Context>,
-    states: Vec<State>,
+    pub(super) states: Vec<State>,
+    /// Whether rows may join a batch that is under way.
+    pub(super) joins: bool,
 }
 
 /// A value that goes from one step into the next ones.
 #[derive(Debug)]
-struct State {
+pub(super) struct State {
     input: String,
     output: String,
-    /// Whether it stays what the first step made of it.
-    kept: bool,
-    dtype: DataType,
+    pub(super) form: Form,
+    pub(super) dtype: DataType,
     /// The shape of its zeros without the batch axis; an axis that grows has size 0.
-    inner: Vec<usize>,
-}
-
-/// A batch on its way through the decoder.
-#[derive(Debug)]
-pub(super) struct Decoding {
-    /// For each row the one of the first step that it came from; rows of one origin differ in their tokens only.
-    origins: Vec<usize>,
-    contexts: Vec<Value>,
-    /// In the order of the decoder's states; none before the prefill graph gives them.
-    states: Vec<Value>,
-    /// Which of the states stay what the first step made of them.
-    kept: Vec<bool>,
-    /// The tokens of each row so far, for a decoder without states.
-    fed: Vec<Vec<i64>>,
-    /// How many tokens of each row were fed.
-    past: usize,
+    pub(super) inner: Vec<usize>,
 }
 
 /// Logits `[rows, vocabulary]` for the token after the last one fed.
@@ -85,16 +72,19 @@ impl Decoder {
         let Some(step) = StepGraph::open(directory, Role::Decoder, options, &mut contexts)? else { return Ok(None) };
         let states = directory.bindings().of(Role::Decoder).iter().filter_map(|(input, producer)| {
             let port = directory.graph(Role::Decoder)?.header.input(input)?;
-            let (output, kept) = match producer {
-                Producer::State(output) => (output.clone(), false),
-                Producer::Kept(output) => (output.clone(), true),
+            let (output, form) = match producer {
+                Producer::State(output) => (output.clone(), Form::Renewed),
+                Producer::Kept(output) => (output.clone(), Form::Kept),
                 _ => return None,
             };
             let inner = (1..port.rank().unwrap_or(1)).map(|axis| port.fixed(axis).unwrap_or(0)).collect();
-            Some(State { input: input.clone(), output, kept, dtype: port.dtype, inner })
+            Some(State { input: input.clone(), output, form, dtype: port.dtype, inner })
         });
         let embedder = TokenEmbedder::open(directory, options, text)?;
-        Ok(Some(Self { prefill, kept, step, embedder, contexts, states: states.collect() }))
+        let states = states.collect();
+        let mut decoder = Self { prefill, kept, step, embedder, contexts, states, joins: false };
+        decoder.joins = joins(&mut decoder);
+        Ok(Some(decoder))
     }
 
     /// A batch of `rows` rows whose `contexts`, `[rows, ...]`, are in the order of [`Self::contexts`].
@@ -105,9 +95,9 @@ impl Decoder {
         };
         let states = if self.prefill.is_some() { Vec::new() } else { self.first_states(kept, rows)? };
         self.step.begin(&mut contexts, rows)?;
-        let kept = self.states.iter().map(|state| state.kept).collect();
-        let (origins, fed) = ((0..rows).collect(), vec![Vec::new(); rows]);
-        Ok(Decoding { origins, contexts, states, kept, fed, past: 0 })
+        let forms = self.states.iter().map(|state| state.form).collect();
+        let (origins, fed, lengths) = ((0..rows).collect(), vec![Vec::new(); rows], vec![0; rows]);
+        Ok(Decoding { origins, contexts, states, forms, fed, lengths })
     }
 
     /// Feeds the tokens that every row begins with, as many for each; `embedded` are their vectors, if these are not what the
@@ -144,15 +134,15 @@ impl Decoder {
         tokens: &[Vec<i64>],
         embedded: Option<Value>,
     ) -> Result<Logits, OnnxError> {
-        let (past, embedder) = (batch.past, self.embedder.as_ref());
-        batch.past += tokens.first().map_or(0, Vec::len);
+        let (embedder, past) = (self.embedder.as_ref(), batch.lengths.clone());
+        batch.lengths.iter_mut().zip(tokens).for_each(|(length, tokens)| *length += tokens.len());
         if self.states.is_empty() {
             batch.fed.iter_mut().zip(tokens).for_each(|(fed, tokens)| fed.extend(tokens));
-            let step = Step { tokens: &batch.fed, past: 0, embedded, contexts: &batch.contexts };
+            let step = Step { tokens: &batch.fed, past: &vec![0; past.len()], embedded, contexts: &batch.contexts };
             return logits(&mut self.step.run(step, embedder, Vec::new())?, batch.rows());
         }
-        let begins = past == 0;
-        let step = Step { tokens, past, embedded, contexts: &batch.contexts };
+        let begins = past.iter().all(|&length| length == 0);
+        let step = Step { tokens, past: &past, embedded, contexts: &batch.contexts };
         if let Some(prefill) = self.prefill.as_mut().filter(|_| begins) {
             let mut outputs = prefill.run(step, embedder, Vec::new())?;
             for state in &self.states {
@@ -163,14 +153,14 @@ impl Decoder {
         // what the first step of a branching graph is given for kept states is not kept
         let settled = !begins || self.kept.is_some();
         let values = self.states.iter().zip(std::mem::take(&mut batch.states));
-        let (held, moved): (Vec<_>, Vec<_>) = values.partition(|(state, _)| state.kept && settled);
+        let (held, moved): (Vec<_>, Vec<_>) = values.partition(|(state, _)| state.form == Form::Kept && settled);
         let mut feeds: Vec<_> =
             moved.into_iter().map(|(state, value)| (state.input.as_str(), Input::Owned(value))).collect();
         feeds.extend(held.iter().map(|(state, value)| (state.input.as_str(), Input::Shared(value))));
         let mut outputs = self.step.run(step, embedder, feeds)?;
         let mut held = held.into_iter().map(|(_, value)| value);
         for state in &self.states {
-            let value = if state.kept && settled { held.next() } else { None };
+            let value = if state.form == Form::Kept && settled { held.next() } else { None };
             batch.states.push(match value {
                 Some(value) => value,
                 None => outputs.take(&state.output, batch.rows())?,
@@ -183,42 +173,12 @@ impl Decoder {
     fn first_states(&self, mut kept: Option<Outputs>, rows: usize) -> Result<Vec<Value>, OnnxError> {
         let first = |state: &State| {
             let shape: Vec<usize> = std::iter::once(rows).chain(state.inner.iter().copied()).collect();
-            match kept.as_mut().filter(|_| state.kept) {
+            match kept.as_mut().filter(|_| state.form == Form::Kept) {
                 Some(kept) => kept.take(&state.output, rows),
                 None => Value::zeros(state.dtype, &shape),
             }
         };
         self.states.iter().map(first).collect()
-    }
-}
-
-impl Decoding {
-    fn rows(&self) -> usize {
-        self.origins.len()
-    }
-
-    /// Goes on with these rows, in this order; one may come several times.
-    pub(super) fn keep(&mut self, rows: &[usize]) -> Result<(), OnnxError> {
-        if rows.iter().copied().eq(0..self.origins.len()) {
-            return Ok(());
-        }
-        let origins: Vec<usize> = rows.iter().map(|&row| self.origins[row]).collect();
-        // beams that change places within their row share what does not depend on tokens
-        let moved = origins != self.origins;
-        if moved {
-            // sizes are the same for every row
-            for context in self.contexts.iter_mut().filter(|context| context.dtype().is_float()) {
-                *context = context.gather(rows)?;
-            }
-        }
-        for (state, kept) in self.states.iter_mut().zip(&self.kept) {
-            if moved || !kept {
-                *state = state.gather(rows)?;
-            }
-        }
-        self.fed = rows.iter().map(|&row| self.fed[row].clone()).collect();
-        self.origins = origins;
-        Ok(())
     }
 }
 

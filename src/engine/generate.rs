@@ -1,16 +1,19 @@
-//! Captions, token by token. In: the states that the decoder attends to, one row for each caption. Out: the tokens of each
-//! caption with their log-probability. Greedy search and sampling are here, beam search is [`super::beam`]; rows that
-//! are finished leave the batch.
+//! Captions, token by token, in the slots of a batch. In: the rows to be captioned, each batch of them as the decoder begins with
+//! it. Out: the tokens of each caption with their log-probability. How a caption's tokens are found is [`super::choose`]'s and
+//! [`super::beam`]'s; rows that are finished leave the batch, and others take their slots where the decoder allows it.
 
-use super::beam;
-use super::decoder::{Decoder, Decoding, Logits};
-use super::finite::is_finite;
-use super::processors::{process, warp};
-use super::sample::draw;
+use std::ops::ControlFlow;
+
+use super::beam::Beams;
+use super::choose::Line;
+use super::decoder::{Decoder, Logits};
+use super::decoding::Decoding;
 use super::settings::{GenerationSettings, Strategy};
-use super::softmax::{Softmax, likeliest};
 use super::tokens::TextTokenizer;
 use crate::onnx::{OnnxError, OnnxErrorKind, Value};
+
+/// Rows join once this part of the slots is free: each time costs a copy of what all rows have of earlier steps.
+const WORTHWHILE: usize = 4;
 
 /// A generated caption.
 #[derive(Debug, Clone, PartialEq)]
@@ -63,13 +66,43 @@ pub(super) struct Sequence {
     pub(super) finite: bool,
 }
 
-/// Knows when a caption is finished.
-pub(super) struct Ends<'a> {
-    settings: &'a GenerationSettings,
-    tokenizer: &'a TextTokenizer,
+impl Sequence {
+    /// One without tokens.
+    pub(super) fn begun() -> Self {
+        Self { tokens: Vec::new(), logprob: 0.0, finish: Finish::Length, finite: true }
+    }
 }
 
-impl Ends<'_> {
+/// A row that is captioned.
+#[derive(Debug)]
+pub(super) struct Begun {
+    /// Which one.
+    pub(super) row: usize,
+    /// The hash of its key.
+    pub(super) key: u64,
+    /// The tokens that its caption goes on from.
+    pub(super) prefix: Vec<i64>,
+}
+
+/// What captions begin with, one row for each.
+#[derive(Debug)]
+pub(super) struct Start {
+    /// Their prefixes are of one length.
+    pub(super) rows: Vec<Begun>,
+    /// What the decoder attends to, `[rows, ...]`, in the order of [`Decoder::contexts`].
+    pub(super) contexts: Vec<Value>,
+    /// The vectors of the prefixes, if these are not what the tokens alone stand for.
+    pub(super) embedded: Option<Value>,
+}
+
+/// How captions are written.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Writing<'a> {
+    pub(super) settings: &'a GenerationSettings,
+    pub(super) tokenizer: &'a TextTokenizer,
+}
+
+impl Writing<'_> {
     /// Why `tokens`, none of whose beginnings was finished, are; `None` if they are not.
     pub(super) fn finish(&self, tokens: &[i64]) -> Result<Option<Finish>, OnnxError> {
         if tokens.last().is_some_and(|last| self.settings.eos_token_ids.contains(last)) {
@@ -88,109 +121,121 @@ impl Ends<'_> {
         }
         Ok((tokens.len() >= self.settings.max_new_tokens).then_some(Finish::Length))
     }
-
-    pub(super) fn max_new_tokens(&self) -> usize {
-        self.settings.max_new_tokens
-    }
 }
 
-/// What captions begin with, one row for each.
+/// How the tokens of one caption are found.
 #[derive(Debug)]
-pub(super) struct Start {
-    /// What the decoder attends to, `[rows, ...]`, in the order of [`Decoder::contexts`].
-    pub(super) contexts: Vec<Value>,
-    /// The tokens that captions go on from, as many for every row.
-    pub(super) prefixes: Vec<Vec<i64>>,
-    /// Their vectors, if these are not what the tokens alone stand for.
-    pub(super) embedded: Option<Value>,
+enum Search {
+    Line(Line),
+    Beams(Beams),
 }
 
-/// Writes one caption for each of `keys`, the hashes of the rows' keys.
+/// The captions of a batch between two steps.
+#[derive(Debug)]
+struct Running {
+    batch: Decoding,
+    captions: Vec<(Begun, Search)>,
+}
+
+/// Writes captions, at most `slots` at once. `more` gives the next rows, at most as many as it is asked for, until there are none.
+/// Returns the captions with their rows, in the order in which they were finished.
 pub(super) fn generate(
     decoder: &mut Decoder,
-    start: Start,
-    keys: &[u64],
-    settings: &GenerationSettings,
-    tokenizer: &TextTokenizer,
-) -> Result<Vec<Sequence>, OnnxError> {
-    let ends = Ends { settings, tokenizer };
-    let Start { contexts, prefixes, embedded } = start;
-    let mut batch = decoder.begin(contexts, keys.len())?;
-    let logits = decoder.first(&mut batch, &prefixes, embedded)?;
-    match settings.strategy {
-        Strategy::Beam(beams) => beam::search(decoder, batch, logits, &prefixes, settings, beams, &ends),
-        Strategy::Greedy | Strategy::Sample(_) => {
-            step_by_step(decoder, batch, logits, &prefixes, keys, settings, &ends)
+    slots: usize,
+    mut more: impl FnMut(&Decoder, usize) -> Result<Option<Start>, OnnxError>,
+    writing: Writing<'_>,
+) -> Result<Vec<(usize, Sequence)>, OnnxError> {
+    let (mut done, mut scores) = (Vec::new(), Vec::new());
+    let mut running: Option<Running> = None;
+    loop {
+        let free = |running: &Option<Running>| slots - running.as_ref().map_or(0, |running| running.captions.len());
+        let refills = decoder.joins && free(&running) * WORTHWHILE >= slots;
+        while running.is_none() || (refills && free(&running) > 0) {
+            let Some(start) = more(decoder, free(&running))? else { break };
+            let (fresh, logits) = Running::begin(decoder, start, writing.settings)?;
+            let fresh = fresh.step(&logits, writing, &mut scores, &mut done)?;
+            running = match (running, fresh) {
+                (Some(mut running), Some(fresh)) => {
+                    running.join(fresh)?;
+                    Some(running)
+                }
+                (running, fresh) => running.or(fresh),
+            };
         }
+        let Some(mut batch) = running.take() else { return Ok(done) };
+        let tokens: Vec<_> = batch.paths().map(|(_, token)| token).collect();
+        let logits = decoder.next(&mut batch.batch, &tokens)?;
+        running = batch.step(&logits, writing, &mut scores, &mut done)?;
     }
 }
 
-fn step_by_step(
-    decoder: &mut Decoder,
-    mut batch: Decoding,
-    mut logits: Logits,
-    prefixes: &[Vec<i64>],
-    keys: &[u64],
-    settings: &GenerationSettings,
-    ends: &Ends<'_>,
-) -> Result<Vec<Sequence>, OnnxError> {
-    let mut sequences: Vec<_> = keys.iter().map(|_| Sequence::begun()).collect();
-    let mut active: Vec<usize> = (0..keys.len()).collect();
-    let mut scores = Vec::new();
-    loop {
-        let (mut going, mut next) = (Vec::with_capacity(active.len()), Vec::with_capacity(active.len()));
-        for (place, &row) in active.iter().enumerate() {
-            let sequence = &mut sequences[row];
-            let history = [prefixes[row].as_slice(), &sequence.tokens].concat();
-            let prefix = prefixes[row].len();
-            let chosen =
-                logits.row(place).and_then(|logits| choose(logits, settings, prefix, &history, keys[row], &mut scores));
-            let Some((token, logprob)) = chosen else {
-                sequence.finite = false;
-                continue;
+impl Running {
+    /// The captions of `start` with the logits of their first tokens.
+    fn begin(decoder: &mut Decoder, start: Start, settings: &GenerationSettings) -> Result<(Self, Logits), OnnxError> {
+        let Start { rows, contexts, embedded } = start;
+        let mut batch = decoder.begin(contexts, rows.len())?;
+        let prefixes: Vec<_> = rows.iter().map(|row| row.prefix.clone()).collect();
+        let logits = decoder.first(&mut batch, &prefixes, embedded)?;
+        let search = |place| match settings.strategy {
+            Strategy::Beam(beams) => Search::Beams(Beams::begun(beams, place)),
+            Strategy::Greedy | Strategy::Sample(_) => Search::Line(Line::begun(place)),
+        };
+        let captions = rows.into_iter().enumerate().map(|(place, row)| (row, search(place))).collect();
+        Ok((Self { batch, captions }, logits))
+    }
+
+    /// Takes every caption one token further. Those that are finished go to `done`; `None` if all are.
+    fn step(
+        mut self,
+        logits: &Logits,
+        writing: Writing<'_>,
+        scores: &mut Vec<f32>,
+        done: &mut Vec<(usize, Sequence)>,
+    ) -> Result<Option<Self>, OnnxError> {
+        let captions = std::mem::take(&mut self.captions);
+        for (begun, search) in captions {
+            let stepped = match search {
+                Search::Line(line) => line.step(&begun, logits, &writing, scores)?.map_continue(Search::Line),
+                Search::Beams(beams) => beams.step(&begun, logits, &writing)?.map_continue(Search::Beams),
             };
-            sequence.tokens.push(token);
-            sequence.logprob += logprob;
-            if let Some(finish) = ends.finish(&sequence.tokens)? {
-                sequence.finish = finish;
-            } else {
-                going.push(place);
-                next.push(token);
+            match stepped {
+                ControlFlow::Continue(search) => self.captions.push((begun, search)),
+                ControlFlow::Break(sequence) => done.push((begun.row, sequence)),
             }
         }
-        if going.is_empty() {
-            return Ok(sequences);
+        if self.captions.is_empty() {
+            return Ok(None);
         }
-        batch.keep(&going)?;
-        active = going.into_iter().map(|place| active[place]).collect();
-        logits = decoder.next(&mut batch, &next)?;
+        let places: Vec<_> = self.paths().map(|(place, _)| place).collect();
+        self.batch.keep(&places)?;
+        self.settle(0);
+        Ok(Some(self))
     }
-}
 
-/// The next token after `history`, the first `prefix` tokens of which were given, and its log-probability before
-/// processing; `None` if a logit is not finite. `logits` are those of one row, one for each token of the vocabulary; `key` is a
-/// hash of the row's key, which decides with the seed what is drawn. `scores` is room to work in. What greedy search and sampling do
-/// for every row of every step, and nothing else that a step costs here; beam search has its own.
-pub fn choose(
-    logits: &[f32],
-    settings: &GenerationSettings,
-    prefix: usize,
-    history: &[i64],
-    key: u64,
-    scores: &mut Vec<f32>,
-) -> Option<(i64, f64)> {
-    if !is_finite(logits) {
-        return None;
+    /// Puts the captions of `others` behind these.
+    fn join(&mut self, mut others: Self) -> Result<(), OnnxError> {
+        others.settle(self.batch.rows());
+        self.batch.join(others.batch)?;
+        self.captions.extend(others.captions);
+        Ok(())
     }
-    scores.clear();
-    scores.extend_from_slice(logits);
-    process(settings, prefix, history, scores);
-    let token = match &settings.strategy {
-        Strategy::Sample(sampling) => {
-            warp(sampling, scores);
-            draw(sampling.seed, key, history.len() - prefix, scores)
+
+    /// The places in the decoder's batch that go on, with the last token of each.
+    fn paths(&self) -> impl Iterator<Item = (usize, i64)> {
+        self.captions.iter().flat_map(|(_, search)| match search {
+            Search::Line(line) => line.path().into_iter().collect::<Vec<_>>(),
+            Search::Beams(beams) => beams.paths().collect(),
+        })
+    }
+
+    /// Says that paths have the places from `first` on.
+    fn settle(&mut self, first: usize) {
+        let mut place = first;
+        for (_, search) in &mut self.captions {
+            place = match search {
+                Search::Line(line) => line.settle(place),
+                Search::Beams(beams) => beams.settle(place),
+            };
         }
-        _ => likeliest(scores),
-    };
-    Some((token as i64, Softmax::of(logits).logprob(*logits.get(token)?)))
+    }
 }

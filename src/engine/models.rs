@@ -66,11 +66,21 @@ impl Models {
         Ok(both.map(|(model, embedding)| EncodedImage { model, embedding: Some(embedding) }).collect())
     }
 
-    /// Runs one batch. The results are in the order of `rows`; a row that fails in one model fails alone.
+    /// Whether captions of [`Self::run`] that are finished make room for the next rows.
+    pub fn refills(&self) -> bool {
+        self.model.refills()
+    }
+
+    /// Runs `rows`, at most `batch_size` at once. The results are in the order of `rows`; a row that fails in one model fails
+    /// alone.
     ///
     /// # Errors
     /// When a run fails as a whole.
-    pub fn run(&mut self, rows: &[ModelsInput]) -> Result<Vec<Result<RowOutput, RowError>>, OnnxError> {
+    pub fn run(
+        &mut self,
+        rows: &[ModelsInput],
+        batch_size: usize,
+    ) -> Result<Vec<Result<RowOutput, RowError>>, OnnxError> {
         let input = |row: &ModelsInput, image| RowInput {
             image,
             text: row.text.clone(),
@@ -78,16 +88,16 @@ impl Models {
             key: row.key,
         };
         let of_model = |row: &ModelsInput| input(row, row.image.as_ref().map(|image| image.model.clone()));
-        let outputs = self.model.run(&rows.iter().map(of_model).collect::<Vec<_>>())?;
+        let outputs = self.model.run(&rows.iter().map(of_model).collect::<Vec<_>>(), batch_size)?;
         let Some(engine) = &mut self.embedding else { return Ok(outputs) };
         let of_embedding = |row: &ModelsInput| input(row, row.image.as_ref().and_then(|image| image.embedding.clone()));
-        let vectors = engine.run(&rows.iter().map(of_embedding).collect::<Vec<_>>())?;
+        let vectors = engine.run(&rows.iter().map(of_embedding).collect::<Vec<_>>(), batch_size)?;
         let join = |(captioned, embedded): (Result<RowOutput, RowError>, _)| {
             let (captioned, embedded): (RowOutput, RowOutput) = (captioned?, embedded?);
             Ok(RowOutput { caption: captioned.caption, ..embedded })
         };
         let mut results: Vec<_> = outputs.into_iter().zip(vectors).map(join).collect();
-        engine.compare_captions(&mut results)?;
+        engine.compare_captions(&mut results, batch_size)?;
         Ok(results)
     }
 }

@@ -31,7 +31,7 @@ enum Feed {
     Embedded,
     HasPast,
     Positions,
-    /// Ones for all tokens so far.
+    /// Ones for all tokens so far, behind zeros where other rows have more.
     Mask,
     /// What stays the same over all steps.
     Invariant(Invariant),
@@ -43,7 +43,7 @@ pub(super) struct Step<'a> {
     /// As many for every row.
     pub(super) tokens: &'a [Vec<i64>],
     /// How many tokens of each row went before these.
-    pub(super) past: usize,
+    pub(super) past: &'a [usize],
     /// The tokens as vectors, `[rows, tokens, width]`, if they are known already.
     pub(super) embedded: Option<Value>,
     /// In the order of [`Decoder::contexts`](super::decoder::Decoder).
@@ -110,7 +110,16 @@ impl StepGraph {
 
     /// Whether it takes several tokens at once where earlier states are given: it must be told which there are.
     pub(super) fn takes_several(&self) -> bool {
-        self.inputs.iter().any(|input| matches!(input.feed, Feed::HasPast | Feed::Mask | Feed::Positions))
+        [Feed::HasPast, Feed::Mask, Feed::Positions].into_iter().any(|feed| self.is_told(feed))
+    }
+
+    /// Whether each row may have a length of its own: it is told which of the states are the row's, and where the row is.
+    pub(super) fn takes_lengths(&self) -> bool {
+        self.is_told(Feed::Mask) && self.is_told(Feed::Positions)
+    }
+
+    fn is_told(&self, feed: Feed) -> bool {
+        self.inputs.iter().any(|input| input.feed == feed)
     }
 
     /// One run; `states` are further inputs by name.
@@ -121,7 +130,7 @@ impl StepGraph {
         states: Vec<(&str, Input<'_>)>,
     ) -> Result<Outputs, OnnxError> {
         let (rows, tokens) = (step.tokens.len(), step.tokens.first().map_or(0, Vec::len));
-        let so_far = step.past + tokens;
+        let longest = step.past.iter().copied().max().unwrap_or(0);
         let mut feeds = Vec::with_capacity(self.inputs.len() + states.len());
         for input in &self.inputs {
             let value = match input.feed {
@@ -138,12 +147,17 @@ impl StepGraph {
                     };
                     Input::Owned(embedded.into_float(input.dtype)?)
                 }
-                Feed::HasPast => Input::Owned(Value::from_bool(step.past > 0)?),
+                Feed::HasPast => Input::Owned(Value::from_bool(longest > 0)?),
                 Feed::Positions => {
-                    let positions = (step.past..so_far).map(|position| position as i64).collect::<Vec<_>>();
-                    Input::Owned(Value::from_i64(&[rows, tokens], positions.repeat(rows))?)
+                    let positions = step.past.iter().flat_map(|&past| past..past + tokens);
+                    let positions = positions.map(|position| position as i64).collect();
+                    Input::Owned(Value::from_i64(&[rows, tokens], positions)?)
                 }
-                Feed::Mask => Input::Owned(Value::ones(input.dtype, &[rows, so_far])?),
+                Feed::Mask => {
+                    let so_far = longest + tokens;
+                    let own = step.past.iter().flat_map(|past| (0..so_far).map(move |place| place + past >= longest));
+                    Input::Owned(Value::mask(input.dtype, &[rows, so_far], own.collect())?)
+                }
             };
             feeds.push((input.name.as_str(), value));
         }

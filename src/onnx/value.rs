@@ -49,11 +49,18 @@ impl Value {
     /// # Errors
     /// When ONNX Runtime refuses to make it.
     pub fn ones(dtype: DataType, shape: &[usize]) -> Result<Self, OnnxError> {
-        let size = shape.iter().product();
+        Self::mask(dtype, shape, vec![true; shape.iter().product()])
+    }
+
+    /// A tensor of ones and zeros, or of true and false, of a type that masks have: int64, bool or a float.
+    ///
+    /// # Errors
+    /// When `data` does not fill `shape`, or ONNX Runtime refuses to make it.
+    pub fn mask(dtype: DataType, shape: &[usize], data: Vec<bool>) -> Result<Self, OnnxError> {
         match dtype {
-            DataType::I64 => Self::owned(shape, vec![1_i64; size]),
-            DataType::Bool => Self::owned(shape, vec![true; size]),
-            _ => Self::from_f32(dtype, shape, vec![1.0; size]),
+            DataType::I64 => Self::owned(shape, data.into_iter().map(i64::from).collect()),
+            DataType::Bool => Self::owned(shape, data),
+            _ => Self::from_f32(dtype, shape, data.into_iter().map(|one| f32::from(u8::from(one))).collect()),
         }
     }
 
@@ -122,12 +129,22 @@ impl Value {
     /// The rows `rows` of axis 0, in that order; their elements are copied.
     ///
     /// # Errors
-    /// When a row does not exist, its elements are no floats or int64, or memory ran out.
+    /// As [`Self::stack`].
     pub fn gather(&self, rows: &[usize]) -> Result<Self, OnnxError> {
-        match self.dtype() {
-            DataType::F16 => self.gather_as::<f16>(rows),
-            DataType::I64 => self.gather_as::<i64>(rows),
-            _ => self.gather_as::<f32>(rows),
+        Self::stack(&[(self, rows)], None)
+    }
+
+    /// Rows of one tensor after the other, `(tensor, rows)`, as one; their elements are copied. With `aligned`, an axis and its
+    /// size, the ends of that axis stand at its end: the beginning of a longer one is left out, that of a shorter one is zeros.
+    ///
+    /// # Errors
+    /// When a row does not exist, tensors differ in type or in a size that is not aligned, their elements are no floats or
+    /// int64, or memory ran out.
+    pub fn stack(parts: &[(&Self, &[usize])], aligned: Option<(usize, usize)>) -> Result<Self, OnnxError> {
+        match parts.first().map(|(first, _)| first.dtype()) {
+            Some(DataType::F16) => Self::stack_as::<f16>(parts, aligned),
+            Some(DataType::I64) => Self::stack_as::<i64>(parts, aligned),
+            _ => Self::stack_as::<f32>(parts, aligned),
         }
     }
 
@@ -196,23 +213,46 @@ impl Value {
         self.0.try_extract_tensor::<T>().map(|(_, data)| data).map_err(|error| failed(&error))
     }
 
-    fn gather_as<T>(&self, rows: &[usize]) -> Result<Self, OnnxError>
+    fn stack_as<T>(parts: &[(&Self, &[usize])], aligned: Option<(usize, usize)>) -> Result<Self, OnnxError>
     where
-        T: PrimitiveTensorElementType + Copy + std::fmt::Debug + 'static,
+        T: PrimitiveTensorElementType + Copy + Default + std::fmt::Debug + 'static,
     {
-        let mut shape = self.shape();
-        let [held, inner @ ..] = shape.as_slice() else {
-            return Err(misfit("rows of a tensor without axes".to_owned()));
-        };
-        let (held, width) = (*held, inner.iter().product::<usize>());
-        let from = self.slice::<T>()?;
-        let mut data = Vec::with_capacity(rows.len() * width);
-        for &row in rows {
-            let part = from.get(row * width..(row + 1) * width);
-            data.extend_from_slice(part.ok_or_else(|| misfit(format!("row {row} of a tensor with {held} rows")))?);
+        let mut stacked: Option<Vec<usize>> = None;
+        let mut data = Vec::new();
+        for (value, rows) in parts {
+            let mut shape = value.shape();
+            let [held, inner @ ..] = shape.as_slice() else {
+                return Err(misfit("rows of a tensor without axes".to_owned()));
+            };
+            let (held, width) = (*held, inner.iter().product::<usize>());
+            // a row is `runs` runs of `old` elements, which become `new` elements each
+            let (runs, old, new) = match aligned {
+                Some((axis @ 1.., size)) if shape.get(axis).is_some_and(|&found| found != size) => {
+                    let after = shape[axis + 1..].iter().product::<usize>();
+                    (shape[1..axis].iter().product(), shape[axis] * after, size * after)
+                }
+                _ => (1, width, width),
+            };
+            let from = value.slice::<T>()?;
+            for &row in *rows {
+                let part = from.get(row * width..(row + 1) * width);
+                let part = part.ok_or_else(|| misfit(format!("row {row} of a tensor with {held} rows")))?;
+                for run in 0..runs {
+                    data.extend(std::iter::repeat_n(T::default(), new.saturating_sub(old)));
+                    data.extend_from_slice(&part[run * old + old.saturating_sub(new)..(run + 1) * old]);
+                }
+            }
+            if let Some((axis, size)) = aligned.filter(|(axis, _)| *axis < shape.len()) {
+                shape[axis] = size;
+            }
+            shape[0] = rows.len();
+            match &mut stacked {
+                None => stacked = Some(shape),
+                Some(all) if all[1..] == shape[1..] => all[0] += rows.len(),
+                Some(all) => return Err(misfit(format!("rows of shapes {all:?} and {shape:?} in one tensor"))),
+            }
         }
-        shape[0] = rows.len();
-        Self::owned(&shape, data)
+        Self::owned(&stacked.unwrap_or_default(), data)
     }
 }
 

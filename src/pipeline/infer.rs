@@ -1,4 +1,5 @@
-//! The infer stage: rows become results, in batches that never cross parts.
+//! The infer stage: rows become results, in batches that never cross parts. Where slots of captions that are finished can be
+//! refilled, rows wait with their images encoded until there are several batches of them.
 //!
 //! Rows equal in image and text are computed once per part, and equal images are encoded once per part (as long as the kept
 //! states fit [`KEPT_FEATURE_BYTES`]), so that equal rows have equal results, whatever stands beside them.
@@ -26,6 +27,9 @@ use crate::signature::Signature;
 /// Encoder states of earlier images of the part that are kept for an equal image to come.
 const KEPT_FEATURE_BYTES: usize = 128 << 20;
 
+/// How many batches of rows a decoder is given whose slots are refilled: only the last ones leave slots empty.
+const REFILLING: usize = 4;
+
 pub(super) fn run(
     stages: &Stages<'_>,
     mut models: Models,
@@ -34,7 +38,9 @@ pub(super) fn run(
 ) -> Result<(), Error> {
     let meter = &stages.metrics.model;
     let mut part = OpenPart::default();
-    let mut most = stages.plan.batch_size;
+    let batch_size = stages.plan.batch_size;
+    let together = if models.refills() { REFILLING * batch_size } else { batch_size };
+    let mut most = batch_size;
     while let Some(item) = meter.waiting_for_input(|| input.blocking_recv()) {
         if stages.stop.requested() {
             return Ok(());
@@ -42,11 +48,15 @@ pub(super) fn run(
         match item {
             IngestItem::Row(row) => {
                 part.add(*row, models.draws_by_key(), stages.progress);
-                if part.pending.len() >= stages.plan.batch_size {
+                if part.unencoded >= batch_size {
+                    meter.busy(|| part.encode(&mut models, &mut most))?;
+                }
+                if part.pending.len() >= together {
                     meter.busy(|| part.compute(&mut models, &mut most, stages.progress))?;
                 }
             }
             IngestItem::PartEnd { part: number, carried } => {
+                meter.busy(|| part.encode(&mut models, &mut most))?;
                 meter.busy(|| part.compute(&mut models, &mut most, stages.progress))?;
                 tracing::debug!(
                     part = number,
@@ -79,8 +89,10 @@ struct OpenPart {
     outcomes: Vec<Outcome>,
     /// Where the first row of each content stands.
     first: HashMap<Content, usize>,
-    /// Rows for the next batch.
+    /// Rows that wait for the model.
     pending: Vec<Pending>,
+    /// How many of them, the last ones, have images that are not encoded yet, or none.
+    unencoded: usize,
     features: HashMap<blake3::Hash, EncodedImage>,
     feature_bytes: usize,
     encoded_images: usize,
@@ -109,7 +121,12 @@ struct Pending {
     key: u64,
     text: Option<String>,
     prompt: Option<String>,
-    image: Option<(blake3::Hash, Preprocessed)>,
+    image: Option<(blake3::Hash, Picture)>,
+}
+
+enum Picture {
+    Pixels(Preprocessed),
+    Encoded(EncodedImage),
 }
 
 impl OpenPart {
@@ -131,7 +148,9 @@ impl OpenPart {
                 Entry::Occupied(first) => Outcome::SameAs(*first.get()),
                 Entry::Vacant(vacant) => {
                     vacant.insert(index);
-                    self.pending.push(Pending { index, key, text, prompt, image: content_hash.zip(pixels) });
+                    let image = content_hash.zip(pixels.map(Picture::Pixels));
+                    self.pending.push(Pending { index, key, text, prompt, image });
+                    self.unencoded += 1;
                     Outcome::Pending
                 }
             },
@@ -140,78 +159,74 @@ impl OpenPart {
         self.outcomes.push(outcome);
     }
 
-    /// Runs the pending rows through the model, at most `most` at once; that is halved when memory runs out, for good.
-    fn compute(&mut self, models: &mut Models, most: &mut usize, progress: &Progress) -> Result<(), Error> {
-        while !self.pending.is_empty() {
-            let later = self.pending.split_off(self.pending.len().min(*most));
-            let tried = self.compute_pending(models, progress);
-            let rows = self.pending.len();
-            self.pending.extend(later);
-            match tried {
-                Err(Error::Onnx(error)) if error.kind == OnnxErrorKind::OutOfMemory && rows > 1 => {
-                    *most = rows.div_ceil(2);
-                    self.halved += 1;
-                    tracing::warn!(
-                        rows,
-                        now = *most,
-                        "memory ran out; batches are halved from here on: {}",
-                        error.what
-                    );
+    /// Encodes the images of pending rows that this part has not encoded yet, each once, in manifest order, at most `most` at
+    /// once; that is halved when memory runs out, for good.
+    fn encode(&mut self, models: &mut Models, most: &mut usize) -> Result<(), Error> {
+        self.unencoded = 0;
+        let waiting = self.pending.iter().filter_map(|row| match &row.image {
+            Some((hash, Picture::Encoded(image))) => Some((*hash, image.clone())),
+            _ => None,
+        });
+        let mut encoded: HashMap<_, _> = waiting.collect();
+        let mut listed = HashSet::new();
+        let mut is_new =
+            |hash| !self.features.contains_key(hash) && !encoded.contains_key(hash) && listed.insert(*hash);
+        let pixels = self.pending.iter().filter_map(|row| match &row.image {
+            Some((hash, Picture::Pixels(pixels))) if is_new(hash) => Some((*hash, pixels)),
+            _ => None,
+        });
+        let (hashes, pixels): (Vec<_>, Vec<_>) = pixels.unzip();
+        let mut done = 0;
+        while done < hashes.len() {
+            let next = done..hashes.len().min(done + *most);
+            let tried = models.encode_images(&pixels[next.clone()]);
+            let Some(images) = halve(tried, next.len(), most, &mut self.halved)? else { continue };
+            for (&hash, image) in hashes[next.clone()].iter().zip(images) {
+                if self.feature_bytes + image.bytes() <= KEPT_FEATURE_BYTES {
+                    self.feature_bytes += image.bytes();
+                    self.features.insert(hash, image.clone());
                 }
-                tried => tried?,
+                encoded.insert(hash, image);
+            }
+            self.encoded_images += next.len();
+            done = next.end;
+        }
+        for (hash, picture) in self.pending.iter_mut().filter_map(|row| row.image.as_mut()) {
+            if let Some(image) = self.features.get(hash).or_else(|| encoded.get(hash)) {
+                *picture = Picture::Encoded(image.clone());
             }
         }
         Ok(())
     }
 
-    /// Runs the pending rows through the model at once. They are pending still if that fails.
-    fn compute_pending(&mut self, models: &mut Models, progress: &Progress) -> Result<(), Error> {
-        if failpoint::runs_out_of_memory(self.pending.len()) {
-            let what = "out of memory, by a switch for tests";
-            return Err(OnnxError::new(OnnxErrorKind::OutOfMemory, "the model", what).into());
-        }
-        let fresh = self.encode_images(models)?;
-        self.encoded_images += fresh.len();
-        let features = |hash| {
-            let kept = self.features.get(hash);
-            kept.or_else(|| fresh.iter().find(|(known, _)| known == hash).map(|(_, features)| features)).cloned()
+    /// Runs the pending rows, whose images are encoded, through the model, at most `most` at once; that is halved when memory runs
+    /// out, for good.
+    fn compute(&mut self, models: &mut Models, most: &mut usize, progress: &Progress) -> Result<(), Error> {
+        let input = |row: &Pending| {
+            let image = row.image.as_ref().and_then(|(_, picture)| match picture {
+                Picture::Encoded(image) => Some(image.clone()),
+                Picture::Pixels(_) => None,
+            });
+            ModelsInput { image, text: row.text.clone(), prompt: row.prompt.clone(), key: row.key }
         };
-        let inputs: Vec<ModelsInput> = self
-            .pending
-            .iter()
-            .map(|row| ModelsInput {
-                image: row.image.as_ref().and_then(|(hash, _)| features(hash)),
-                text: row.text.clone(),
-                prompt: row.prompt.clone(),
-                key: row.key,
-            })
-            .collect();
-        let outcomes = models.run(&inputs)?;
+        let inputs: Vec<_> = self.pending.iter().map(input).collect();
+        let outcomes = loop {
+            let rows = inputs.len().min(*most);
+            let tried = match failpoint::runs_out_of_memory(rows) {
+                true => {
+                    Err(OnnxError::new(OnnxErrorKind::OutOfMemory, "the model", "out of memory, by a switch for tests"))
+                }
+                false => models.run(&inputs, *most),
+            };
+            if let Some(outcomes) = halve(tried, rows, most, &mut self.halved)? {
+                break outcomes;
+            }
+        };
         for (row, outcome) in self.pending.drain(..).zip(outcomes) {
             progress.row(outcome.is_err());
             self.outcomes[row.index] = Outcome::Known(outcome);
         }
-        for (hash, features) in fresh {
-            if self.feature_bytes + features.bytes() <= KEPT_FEATURE_BYTES {
-                self.feature_bytes += features.bytes();
-                self.features.insert(hash, features);
-            }
-        }
         Ok(())
-    }
-
-    /// Encodes the pending images that this part has not encoded yet, each once, in manifest order.
-    fn encode_images(&self, models: &mut Models) -> Result<Vec<(blake3::Hash, EncodedImage)>, Error> {
-        let mut listed = HashSet::new();
-        let images = self.pending.iter().filter_map(|row| row.image.as_ref());
-        let new: Vec<_> =
-            images.filter(|(hash, _)| !self.features.contains_key(hash) && listed.insert(*hash)).collect();
-        if new.is_empty() {
-            return Ok(Vec::new());
-        }
-        let pixels: Vec<_> = new.iter().map(|(_, pixels)| pixels).collect();
-        let features = models.encode_images(&pixels)?;
-        Ok(new.iter().map(|(hash, _)| *hash).zip(features).collect())
     }
 
     /// The results of the whole part, in manifest order.
@@ -235,5 +250,18 @@ impl OpenPart {
             results.push(RowResult { outcome, copy, image_size, content_hash, content_signature });
         }
         results
+    }
+}
+
+/// What came of `rows` rows at once; `None` if memory ran out, and `most` is halved.
+fn halve<T>(tried: Result<T, OnnxError>, rows: usize, most: &mut usize, halved: &mut u32) -> Result<Option<T>, Error> {
+    match tried {
+        Err(error) if error.kind == OnnxErrorKind::OutOfMemory && rows > 1 => {
+            *most = rows.div_ceil(2);
+            *halved += 1;
+            tracing::warn!(rows, now = *most, "memory ran out; batches are halved from here on: {}", error.what);
+            Ok(None)
+        }
+        tried => Ok(Some(tried?)),
     }
 }

@@ -12,6 +12,8 @@ use nightcap::preprocess::{PixelValues, TileGrid};
 use nightcap::row_error::{ErrorKind, Stage};
 use serde::Deserialize;
 
+use crate::common::BATCH;
+
 const SIDE: usize = 32;
 /// How far float32 on another library may be from `PyTorch`'s.
 const TOLERANCE: f32 = 2e-5;
@@ -126,7 +128,7 @@ fn every_row_is_what_pytorch_says() {
     let goldens = goldens();
     let rows: Vec<_> = goldens.iter().map(|golden| (golden.image, golden.text.as_deref())).collect();
     let inputs = inputs(&mut engine, &rows);
-    let outputs = engine.run(&inputs).unwrap();
+    let outputs = engine.run(&inputs, BATCH).unwrap();
     assert_eq!(outputs.len(), goldens.len());
     for (number, (output, golden)) in outputs.into_iter().zip(goldens).enumerate() {
         let (output, what) = (output.unwrap(), format!("row {number}"));
@@ -167,7 +169,7 @@ fn batches_of_1_7_and_32_agree() {
         rows.chunks(size)
             .flat_map(|chunk| {
                 let inputs = inputs(engine, chunk);
-                engine.run(&inputs).unwrap().into_iter().map(Result::unwrap).collect::<Vec<_>>()
+                engine.run(&inputs, BATCH).unwrap().into_iter().map(Result::unwrap).collect::<Vec<_>>()
             })
             .collect()
     };
@@ -188,7 +190,8 @@ fn a_batch_holds_early_ends_and_captions_cut_at_the_limit() {
     let mut engine = engine(&GenerationOverrides { max_new_tokens: Some(4), ..GenerationOverrides::default() });
     let rows: Vec<_> = (0..10).map(|seed| (Some(seed), None)).collect();
     let inputs = inputs(&mut engine, &rows);
-    let captions: Vec<_> = engine.run(&inputs).unwrap().into_iter().map(|row| row.unwrap().caption.unwrap()).collect();
+    let captions: Vec<_> =
+        engine.run(&inputs, BATCH).unwrap().into_iter().map(|row| row.unwrap().caption.unwrap()).collect();
     assert!(captions.iter().any(|caption| caption.finish == Finish::Eos && caption.tokens < 4));
     assert!(captions.iter().any(|caption| caption.finish == Finish::Length && caption.tokens == 4));
     assert!(captions.iter().all(|caption| caption.finish == Finish::Eos || caption.tokens == 4));
@@ -200,7 +203,8 @@ fn min_new_tokens_holds_the_end_token_back() {
     let mut engine = engine(&overrides);
     let rows: Vec<_> = (0..10).map(|seed| (Some(seed), None)).collect();
     let inputs = inputs(&mut engine, &rows);
-    let captions: Vec<_> = engine.run(&inputs).unwrap().into_iter().map(|row| row.unwrap().caption.unwrap()).collect();
+    let captions: Vec<_> =
+        engine.run(&inputs, BATCH).unwrap().into_iter().map(|row| row.unwrap().caption.unwrap()).collect();
     assert!(captions.iter().all(|caption| caption.tokens > 6));
     assert!(captions.iter().any(|caption| caption.finish == Finish::Eos));
 }
@@ -210,11 +214,11 @@ fn a_row_with_nan_fails_alone() {
     let mut engine = engine(&GenerationOverrides::default());
     let rows: Vec<_> = (0..4).map(|seed| (Some(seed), Some("a small boat"))).collect();
     let mut rows_in = inputs(&mut engine, &rows);
-    let clean = engine.run(&rows_in).unwrap();
+    let clean = engine.run(&rows_in, BATCH).unwrap();
     let mut bad = pixels(2);
     bad.data[100] = f32::NAN;
     rows_in[2].image = Some(encode(&mut engine, &[bad]).remove(0));
-    let outputs = engine.run(&rows_in).unwrap();
+    let outputs = engine.run(&rows_in, BATCH).unwrap();
     let error = outputs[2].as_ref().unwrap_err();
     assert_eq!((error.stage, error.kind), (Stage::Encode, ErrorKind::NonFiniteOutput));
     for row in [0, 1, 3] {
@@ -227,7 +231,7 @@ fn a_text_without_tokens_counts_as_none() {
     let mut engine = engine(&GenerationOverrides::default());
     let rows = [(Some(3), None), (Some(3), Some("")), (Some(3), Some(" \t ")), (None, Some(""))];
     let inputs = inputs(&mut engine, &rows);
-    let outputs: Vec<_> = engine.run(&inputs).unwrap().into_iter().map(Result::unwrap).collect();
+    let outputs: Vec<_> = engine.run(&inputs, BATCH).unwrap().into_iter().map(Result::unwrap).collect();
     assert_eq!(outputs[0], outputs[1]);
     assert_eq!(outputs[0], outputs[2]);
     assert!(outputs[0].text_embedding.is_none() && outputs[0].fused_embedding.is_some());
@@ -238,7 +242,7 @@ fn a_text_without_tokens_counts_as_none() {
 fn side_text_changes_caption_and_fused_embedding() {
     let mut engine = engine(&GenerationOverrides::default());
     let inputs = inputs(&mut engine, &[(Some(0), None), (Some(0), Some("snow on the mountain"))]);
-    let outputs: Vec<_> = engine.run(&inputs).unwrap().into_iter().map(Result::unwrap).collect();
+    let outputs: Vec<_> = engine.run(&inputs, BATCH).unwrap().into_iter().map(Result::unwrap).collect();
     assert_eq!(outputs[0].image_embedding, outputs[1].image_embedding);
     assert_ne!(outputs[0].fused_embedding, outputs[1].fused_embedding);
     assert_ne!(outputs[0].caption, outputs[1].caption);
@@ -250,14 +254,14 @@ fn what_is_not_asked_for_is_not_computed() {
     let mut engine = Engine::load(&directory, EngineOptions { threads: 1, ..EngineOptions::default() }).unwrap();
     let inputs = inputs(&mut engine, &[(Some(1), Some("a red bus"))]);
     assert!(inputs[0].image.as_ref().unwrap().hidden.is_none(), "states are kept for fusion and decoder only");
-    let output = engine.run(&inputs).unwrap().remove(0).unwrap();
+    let output = engine.run(&inputs, BATCH).unwrap().remove(0).unwrap();
     assert!(output.caption.is_none() && output.fused_embedding.is_none());
     assert!(output.image_embedding.is_some() && output.image_text_similarity.is_some());
 
     let mut texts = Engine::load(&directory, EngineOptions { images: false, ..EngineOptions::default() }).unwrap();
     assert!(texts.encode_images(&[&pixels(0)]).is_err());
     let output = texts
-        .run(&[RowInput { image: None, text: Some("a red bus".into()), ..RowInput::default() }])
+        .run(&[RowInput { image: None, text: Some("a red bus".into()), ..RowInput::default() }], BATCH)
         .unwrap()
         .remove(0)
         .unwrap();
@@ -290,5 +294,5 @@ fn images_of_another_size_are_refused() {
     let error = engine.encode_images(&[&tiles]).unwrap_err();
     assert!(error.what.contains("takes one picture of each image, but preprocessing gives 3 tiles"), "{error}");
     assert!(engine.encode_images(&[]).unwrap().is_empty());
-    assert!(engine.run(&[]).unwrap().is_empty());
+    assert!(engine.run(&[], BATCH).unwrap().is_empty());
 }

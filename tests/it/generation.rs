@@ -109,16 +109,13 @@ fn engine(folder: &Path, precision: Option<&str>, overrides: &GenerationOverride
 
 /// The caption of every image, in batches of `size`; the row's key is its number.
 fn captions(engine: &mut Engine, images: &[PixelValues], size: usize) -> Vec<Caption> {
-    let mut captions = Vec::new();
-    for chunk in images.chunks(size) {
-        let features = engine.encode_images(&chunk.iter().collect::<Vec<_>>()).unwrap();
-        let first = captions.len() as u64;
-        let rows = features.into_iter().zip(first..);
-        let rows: Vec<_> =
-            rows.map(|(image, key)| RowInput { image: Some(image), key, ..RowInput::default() }).collect();
-        captions.extend(engine.run(&rows).unwrap().into_iter().map(|row| row.unwrap().caption.unwrap()));
-    }
-    captions
+    let features = engine.encode_images(&images.iter().collect::<Vec<_>>()).unwrap();
+    let rows: Vec<_> = features
+        .into_iter()
+        .zip(0..)
+        .map(|(image, key)| RowInput { image: Some(image), key, ..RowInput::default() })
+        .collect();
+    engine.run(&rows, size).unwrap().into_iter().map(|row| row.unwrap().caption.unwrap()).collect()
 }
 
 /// Every case of `model` in its directory `folder`; returns how far a log-probability is off.

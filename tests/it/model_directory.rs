@@ -9,6 +9,7 @@ use nightcap::engine::{
 use nightcap::model::{ModelDirectory, ModelError, Role, inspect};
 use tempfile::TempDir;
 
+use crate::common::BATCH;
 use crate::engine::{pixels, tiny_model};
 
 /// A copy of the tiny model without the files `without`.
@@ -294,7 +295,7 @@ fn directories_with_fewer_roles_load_and_run() {
         let mut engine = Engine::load(&directory, options).unwrap();
         let image = directory.takes_images().then(|| engine.encode_images(&[&image]).unwrap().remove(0));
         engine
-            .run(&[RowInput { image, text: Some("a red bus".into()), ..RowInput::default() }])
+            .run(&[RowInput { image, text: Some("a red bus".into()), ..RowInput::default() }], BATCH)
             .unwrap()
             .remove(0)
             .unwrap()
@@ -322,7 +323,7 @@ fn a_long_text_is_cut_at_what_the_encoder_takes() {
             text: Some(text),
             ..RowInput::default()
         });
-        let outputs = engine.run(&rows).unwrap();
+        let outputs = engine.run(&rows, BATCH).unwrap();
         outputs.into_iter().map(|output| output.unwrap().text_embedding.unwrap()).collect::<Vec<_>>()
     };
     let cut_by_tokenizer = embed(&tiny_model());

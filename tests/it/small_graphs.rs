@@ -12,6 +12,8 @@ use nightcap::preprocess::PixelValues;
 use nightcap::row_error::{ErrorKind, Stage};
 use tempfile::TempDir;
 
+use crate::common::BATCH;
+
 fn varint(mut number: u64) -> Vec<u8> {
     let mut bytes = Vec::new();
     while number >= 0x80 {
@@ -128,7 +130,7 @@ fn nan_logits_fail_their_row_alone_and_ties_go_to_the_lowest_token() {
         encode(&mut engine, &[[0.0, 1.0, 4.0, 4.0], [1.0, 1.0, -1.0, 1.0], [9.0, 9.0, 1.0, 0.0], [0.0, 0.0, 0.0, 1.0]]);
     let rows: Vec<_> =
         images.into_iter().map(|image| RowInput { image: Some(image), text: None, ..RowInput::default() }).collect();
-    let outputs = engine.run(&rows).unwrap();
+    let outputs = engine.run(&rows, BATCH).unwrap();
     let caption = |row: usize| outputs[row].as_ref().unwrap().caption.as_ref().unwrap();
     assert_eq!((caption(0).text.as_str(), caption(0).tokens, caption(0).finish), ("two two two", 3, Finish::Length));
     let one_token = 2.0 - (1.0_f64 + 1.0_f64.exp() + 2.0 * 2.0_f64.exp()).ln();
@@ -164,7 +166,7 @@ fn texts_of_a_graph_without_a_mask_are_all_padded_to_its_length() {
     std::fs::write(folder.path().join("config.json"), config).unwrap();
     let rows = ["one", "two two one one two"].map(|text| RowInput { text: Some(text.into()), ..RowInput::default() });
     let embeddings = |rows: &[RowInput]| -> Vec<Vec<f32>> {
-        let outputs = engine(&folder).run(rows).unwrap();
+        let outputs = engine(&folder).run(rows, BATCH).unwrap();
         outputs.into_iter().map(|output| output.unwrap().text_embedding.unwrap()).collect()
     };
     let alone = embeddings(&rows[..1]).remove(0);
@@ -186,7 +188,7 @@ fn a_recurrent_state_is_replaced_in_every_step() {
     let mut engine = engine(&folder);
     let pixels = [0.0, 1.0, 0.5, 0.0];
     let image = Some(encode(&mut engine, &[pixels]).remove(0));
-    let output = engine.run(&[RowInput { image, ..RowInput::default() }]).unwrap().remove(0).unwrap();
+    let output = engine.run(&[RowInput { image, ..RowInput::default() }], BATCH).unwrap().remove(0).unwrap();
     let expected: f64 = (1..=3)
         .map(|step| {
             let logits = pixels.map(|pixel| f64::from(pixel) * f64::from(step));
@@ -198,6 +200,28 @@ fn a_recurrent_state_is_replaced_in_every_step() {
     assert!((f64::from(caption.logprob) - expected).abs() < 1e-5, "{} {expected}", caption.logprob);
     let said = ModelDirectory::open(graphs(&[0, 0, 4]).path(), None).unwrap_err().to_string();
     assert!(said.contains("input \"past_hidden.0\": expected numbers for every axis but the first"), "{said}");
+}
+
+#[test]
+fn rows_join_a_recurrent_decoder_while_others_are_half_way() {
+    let folder = directory(&[
+        ("vision_model.onnx", vision("last_hidden_state")),
+        ("decoder_with_past_model.onnx", recurrent(&[0, 1, 4])),
+    ]);
+    let mut engine = engine(&folder);
+    assert!(engine.refills());
+    // the highest first pixel is the end token at once, the others go on for three tokens
+    let end = [2.0, 1.0, 0.0, 0.0];
+    let pictures =
+        [[0.0, 1.0, 0.5, 0.0], end, [0.3, 0.1, 0.9, 0.2], end, end, [0.1, 0.2, 0.3, 1.4], [0.0, 0.8, 0.1, 0.6]];
+    let images = encode(&mut engine, &pictures);
+    let rows: Vec<_> = images.into_iter().map(|image| RowInput { image: Some(image), ..RowInput::default() }).collect();
+    let alone = engine.run(&rows, 1).unwrap();
+    let tokens = |row: usize| alone[row].as_ref().unwrap().caption.as_ref().unwrap().tokens;
+    assert_eq!((0..rows.len()).map(tokens).collect::<Vec<_>>(), [3, 1, 3, 1, 1, 3, 3]);
+    for slots in [2, 3, 4] {
+        assert_eq!(engine.run(&rows, slots).unwrap(), alone, "{slots} slots");
+    }
 }
 
 #[test]
@@ -217,8 +241,8 @@ fn a_state_with_another_batch_is_refused() {
     let mut engine = engine(&folder);
     let images = encode(&mut engine, &[[0.0, 0.0, 1.0, 0.0]; 2]);
     let rows: Vec<_> = images.into_iter().map(|image| RowInput { image: Some(image), ..RowInput::default() }).collect();
-    assert!(engine.run(&rows[..1]).unwrap()[0].is_ok());
-    let error = engine.run(&rows).unwrap_err();
+    assert!(engine.run(&rows[..1], BATCH).unwrap()[0].is_ok());
+    let error = engine.run(&rows, BATCH).unwrap_err();
     assert!(error.what.contains("output \"present.0.key\" has shape [1, 1, 1, 2] for a batch of 2 rows"), "{error}");
 }
 
@@ -231,7 +255,8 @@ fn a_decoder_input_takes_the_output_of_its_name() {
     assert_eq!(bindings[1].1.to_string(), "vision.cross");
     let mut engine = engine(&folder);
     let image = Some(encode(&mut engine, &[[0.0, 0.0, 1.0, 0.0]]).remove(0));
-    let output = engine.run(&[RowInput { image, text: None, ..RowInput::default() }]).unwrap().remove(0).unwrap();
+    let output =
+        engine.run(&[RowInput { image, text: None, ..RowInput::default() }], BATCH).unwrap().remove(0).unwrap();
     assert_eq!(output.caption.unwrap().text, "two two two");
 }
 
@@ -242,7 +267,7 @@ fn infinite_pixels_fail_their_row_alone() {
     let images = encode(&mut engine, &[[0.0, f32::INFINITY, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0]]);
     let rows: Vec<_> =
         images.into_iter().map(|image| RowInput { image: Some(image), text: None, ..RowInput::default() }).collect();
-    let outputs = engine.run(&rows).unwrap();
+    let outputs = engine.run(&rows, BATCH).unwrap();
     assert_eq!(outputs[0].as_ref().unwrap_err().stage, Stage::Encode);
     assert_eq!(outputs[1].as_ref().unwrap().caption.as_ref().unwrap().text, "two two two");
 }

@@ -11,7 +11,7 @@ use nightcap::onnx::{
     open_part,
 };
 
-use crate::common::{nightcap, repo};
+use crate::common::{BATCH, nightcap, repo};
 use crate::small_graphs::{directory, model, node, port};
 
 const OPTIONS: GraphOptions = GraphOptions { device: Device::Cpu, threads: 1, varies: false };
@@ -314,7 +314,7 @@ fn a_joint_graph_is_an_image_graph_and_a_text_graph() {
     assert_eq!(image.embedding, Some(vec![2.0 / 3.0, 0.0, 1.0 / 3.0, 2.0 / 3.0]));
     let text = Some("two one one two".to_owned());
     let output =
-        engine.run(&[RowInput { image: Some(image), text, ..RowInput::default() }]).unwrap().remove(0).unwrap();
+        engine.run(&[RowInput { image: Some(image), text, ..RowInput::default() }], BATCH).unwrap().remove(0).unwrap();
     let cosine = (2.0 * 2.0 + 1.0 + 2.0 * 2.0) / 3.0 / 10.0_f32.sqrt();
     assert!((output.image_text_similarity.unwrap() - cosine).abs() < 1e-6);
 }
