@@ -8,6 +8,7 @@ use half::f16;
 use ort::memory::Allocator;
 use ort::value::{DynValue, PrimitiveTensorElementType, Tensor, TensorElementType, ValueType};
 
+use super::environment::runtime;
 use super::error::{OnnxError, OnnxErrorKind};
 use super::messages::TensorProto;
 use super::port::DataType;
@@ -77,6 +78,7 @@ impl Value {
             return Self::from_f32(dtype, shape, vec![0.0; size]);
         }
         // ONNX Runtime takes over no vector without elements
+        runtime()?;
         let allocator = Allocator::default();
         let value = match dtype {
             DataType::F16 => Tensor::<f16>::new(&allocator, shape).map(Tensor::into_dyn),
@@ -206,6 +208,7 @@ impl Value {
         if shape.iter().product::<usize>() != data.len() {
             return Err(misfit(format!("{} elements do not fill shape {shape:?}", data.len())));
         }
+        runtime()?;
         Tensor::from_array((shape, data)).map(|tensor| Self(tensor.into_dyn())).map_err(|error| failed(&error))
     }
 

@@ -2,16 +2,37 @@
 
 use std::path::Path;
 
-use crate::common::Workplace;
+use crate::common::{Workplace, repo};
 
-/// What a small run says, with nothing set that leads to ONNX Runtime but `variables`.
-fn run(workplace: &Workplace, variables: &[(&str, &Path)]) -> String {
+/// What a small run with `arguments` says, with nothing set that leads to ONNX Runtime but `variables`.
+fn run_with(workplace: &Workplace, arguments: &[&str], variables: &[(&str, &Path)]) -> String {
     let folder = workplace.path("");
-    let mut command = workplace.command("run", &[]);
+    let mut command = workplace.command("run", arguments);
     command.env_remove("ORT_DYLIB_PATH").env_remove("VIRTUAL_ENV").env("PATH", &folder).current_dir(&folder);
     command.env("NIGHTCAP_LOG", "nightcap=debug").envs(variables.iter().copied());
     let said = String::from_utf8(command.output().unwrap().stderr).unwrap();
     said.replace(folder.to_str().unwrap(), "DIR/")
+}
+
+fn run(workplace: &Workplace, variables: &[(&str, &Path)]) -> String {
+    run_with(workplace, &[], variables)
+}
+
+#[test]
+fn every_model_says_so_when_there_is_no_library() {
+    let workplace = Workplace::with_pictures(1, 1);
+    let library = workplace.path("libonnxruntime.so");
+    for model in std::fs::read_dir(repo("tests/fixtures/models")).unwrap() {
+        let model = model.unwrap();
+        let path = format!("model.path={}", model.path().display());
+        let mut arguments = vec!["--set", &path];
+        // the models that answer a prompt
+        if ["florence2", "llava", "smolvlm"].iter().any(|name| model.file_name() == *name) {
+            arguments.extend(["--set", "generation.prompt=<CAPTION>"]);
+        }
+        let said = run_with(&workplace, &arguments, &[("ORT_DYLIB_PATH", &library)]);
+        assert!(said.contains("error: no usable ONNX Runtime library found; looked at:"), "{path}: {said}");
+    }
 }
 
 #[test]
