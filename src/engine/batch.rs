@@ -7,14 +7,14 @@ use std::sync::Arc;
 use super::begin::{Uncaptioned, Writer};
 use super::embedding::cosine;
 use super::finite::is_finite;
-use super::fuse::{Fused, Fusion};
+use super::fuse::{Fused, FusedStates, Fusion};
 use super::generate::{Caption, Sequence};
 use super::settings::GenerationSettings;
 use super::text::{TextEncoder, TextFeatures};
 use super::tokens::{TextTokenizer, Tokens};
 use super::vision::{ImageEncoder, ImageFeatures};
 use crate::model::{ModelDirectory, ModelError, Problem, Role};
-use crate::onnx::{Device, GraphOptions, OnnxError, OnnxErrorKind, Value};
+use crate::onnx::{Device, GraphOptions, OnnxError, OnnxErrorKind};
 use crate::preprocess::PixelValues;
 use crate::row_error::{ErrorKind, RowError, Stage};
 
@@ -163,7 +163,7 @@ impl Engine {
         &mut self,
         rows: &[RowInput],
         results: &mut [Result<RowOutput, RowError>],
-    ) -> Result<(Vec<usize>, Vec<(String, Value)>), OnnxError> {
+    ) -> Result<(Vec<usize>, FusedStates), OnnxError> {
         let texts: Vec<_> = rows.iter().map(|row| row.text.as_deref()).collect();
         let (text, text_of) = self.encode_texts(&texts, results)?;
         if let Some(text) = &text {
@@ -184,7 +184,7 @@ impl Engine {
         &mut self,
         rows: &[RowInput],
         uncaptioned: &[(usize, (usize, usize))],
-        states: &[Vec<(String, Value)>],
+        states: &[FusedStates],
         slots: usize,
         results: &mut [Result<RowOutput, RowError>],
     ) -> Result<(), OnnxError> {

@@ -28,7 +28,7 @@ struct Beam {
 pub(super) struct Beams {
     settings: BeamSettings,
     /// Best first, as many as beams; one at the start, where all would be the same.
-    beams: Vec<Beam>,
+    running: Vec<Beam>,
     /// Finished captions with their scores after the length penalty, best first, at most as many as beams.
     finished: Vec<(f64, Sequence)>,
 }
@@ -44,18 +44,18 @@ struct Scored<'a> {
 impl Beams {
     pub(super) fn begun(settings: BeamSettings, place: usize) -> Self {
         let beam = Beam { tokens: Vec::new(), score: 0.0, logprob: 0.0, place };
-        Self { settings, beams: vec![beam], finished: Vec::new() }
+        Self { settings, running: vec![beam], finished: Vec::new() }
     }
 
     /// The places of its beams in the decoder's batch and their last tokens.
     pub(super) fn paths(&self) -> impl Iterator<Item = (usize, i64)> {
-        self.beams.iter().filter_map(|beam| Some((beam.place, *beam.tokens.last()?)))
+        self.running.iter().filter_map(|beam| Some((beam.place, *beam.tokens.last()?)))
     }
 
     /// Its places are those from `place` on; returns the next after them.
     pub(super) fn settle(&mut self, place: usize) -> usize {
-        self.beams.iter_mut().zip(place..).for_each(|(beam, place)| beam.place = place);
-        place + self.beams.len()
+        self.running.iter_mut().zip(place..).for_each(|(beam, place)| beam.place = place);
+        place + self.running.len()
     }
 
     /// Goes one token further.
@@ -85,7 +85,7 @@ impl Beams {
             process(settings, prefix.len(), &[prefix, &beam.tokens].concat(), &mut processed);
             Some(Scored { logits, softmax, processed })
         };
-        self.beams.iter().map(score).collect()
+        self.running.iter().map(score).collect()
     }
 
     /// Goes one token further: the `keep` best continuations are looked at, of which the best unfinished ones go on. Says
@@ -94,7 +94,7 @@ impl Beams {
         let settings = self.settings;
         let mut running = Vec::with_capacity(settings.num_beams);
         for (rank, (score, beam, token)) in self.best(scored, keep).into_iter().enumerate() {
-            let from = &self.beams[beam];
+            let from = &self.running[beam];
             let tokens: Vec<i64> = from.tokens.iter().copied().chain([token as i64]).collect();
             let logprob = from.logprob + scored[beam].softmax.logprob(scored[beam].logits[token]);
             match writing.finish(&tokens)? {
@@ -112,7 +112,7 @@ impl Beams {
         // stable: what was finished first stays first among equals
         self.finished.sort_by(|(a, _), (b, _)| b.total_cmp(a));
         self.finished.truncate(settings.num_beams);
-        self.beams = running;
+        self.running = running;
         Ok(self.can_improve(writing.settings.max_new_tokens))
     }
 
@@ -121,29 +121,68 @@ impl Beams {
     fn best(&self, scored: &[Scored<'_>], keep: usize) -> Vec<(f64, usize, usize)> {
         let mut all: Vec<(f64, usize, usize)> = Vec::new();
         for (beam, scored) in scored.iter().enumerate() {
-            let tokens = scored.processed.iter().enumerate().filter(|(_, score)| **score > f32::NEG_INFINITY);
-            all.extend(tokens.map(|(token, &score)| (self.beams[beam].score + f64::from(score), beam, token)));
+            let tokens = highest(&scored.processed, keep).into_iter();
+            all.extend(tokens.map(|(score, token)| (self.running[beam].score + f64::from(score), beam, token)));
         }
         let order = |a: &(f64, usize, usize), b: &(f64, usize, usize)| {
             b.0.total_cmp(&a.0).then_with(|| (a.1, a.2).cmp(&(b.1, b.2)))
         };
-        if keep < all.len() {
-            all.select_nth_unstable_by(keep, order);
-            all.truncate(keep);
-        }
         all.sort_unstable_by(order);
+        all.truncate(keep);
         all
     }
 
     /// Whether a running beam may still become better than the finished captions.
     fn can_improve(&self, max_new_tokens: usize) -> bool {
         let settings = self.settings;
-        let Some(best) = self.beams.first() else { return false };
+        let Some(best) = self.running.first() else { return false };
         let full = self.finished.len() == settings.num_beams;
         let Some((worst, _)) = self.finished.last().filter(|_| full) else { return true };
         let longest = settings.early_stopping == EarlyStopping::Never && settings.length_penalty > 0.0;
         let length = if longest { max_new_tokens } else { best.tokens.len() };
         settings.early_stopping != EarlyStopping::True
             && best.score / (length as f64).powf(settings.length_penalty) > *worst
+    }
+}
+
+/// The `count` highest of `scores` above minus infinity with their places, highest first, the lowest place first among equals.
+fn highest(scores: &[f32], count: usize) -> Vec<(f32, usize)> {
+    let mut best: Vec<(f32, usize)> = Vec::with_capacity(count + 1);
+    let mut least = f32::NEG_INFINITY;
+    for (place, &score) in scores.iter().enumerate() {
+        if score > least {
+            best.insert(best.partition_point(|(better, _)| *better >= score), (score, place));
+            if best.len() > count {
+                best.pop();
+            }
+            if let Some(&(last, _)) = best.get(count.saturating_sub(1)) {
+                least = last;
+            }
+        }
+    }
+    best
+}
+
+#[cfg(test)]
+mod tests {
+    use super::highest;
+
+    #[test]
+    fn the_highest_scores_are_those_of_a_stable_sort() {
+        let mut state = 7_u32;
+        let mut next = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            // few values, so that many are equal
+            (state >> 28) as f32
+        };
+        for length in [0, 1, 5, 300] {
+            let mut scores: Vec<f32> = (0..length).map(|_| next()).collect();
+            scores.extend([f32::NEG_INFINITY; 2]);
+            let mut sorted: Vec<(f32, usize)> = scores.iter().copied().zip(0..).take(length).collect();
+            sorted.sort_by(|(a, _), (b, _)| b.total_cmp(a));
+            for count in [1, 4, 8, 400] {
+                assert_eq!(highest(&scores, count), sorted[..count.min(length)], "{count} of {length}");
+            }
+        }
     }
 }

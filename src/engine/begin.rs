@@ -9,10 +9,11 @@ use super::batch::{refused, untokenized};
 use super::context::Context;
 use super::decoder::Decoder;
 use super::embed::SharedGraph;
+use super::fuse::FusedStates;
 use super::generate::{Begun, Sequence, Start, Writing, generate};
 use super::prompt::{Expanded, Prompt};
 use super::prompt_form::PromptForm;
-use super::settings::GenerationSettings;
+use super::settings::{GenerationSettings, Strategy};
 use super::tokens::TextTokenizer;
 use super::vision::{ImageFeatures, stack_states};
 use crate::model::{ModelDirectory, Producer, Role};
@@ -80,13 +81,14 @@ impl Writer {
         self.decoder.joins
     }
 
-    /// One caption for each of `rows`, at most `slots` at once; `fused` holds the fusion graph's outputs by name for each run of it.
+    /// One caption for each of `rows`, `batch_size` rows at once in the decoder, several for a caption that is searched for with
+    /// beams; `fused` holds the fusion graph's outputs by name for each run of it.
     pub(super) fn write(
         &mut self,
         rows: &[Uncaptioned<'_>],
-        fused: &[Vec<(String, Value)>],
+        fused: &[FusedStates],
         tokenizer: &TextTokenizer,
-        slots: usize,
+        batch_size: usize,
     ) -> Result<Vec<Sequence>, OnnxError> {
         let mut expanded = Vec::with_capacity(rows.len());
         for row in rows {
@@ -98,6 +100,10 @@ impl Writer {
         waiting.sort_by_key(|&row| length(row));
         let mut waiting = VecDeque::from(waiting);
         let Self { decoder, encoder, settings } = self;
+        let slots = match settings.strategy {
+            Strategy::Beam(beams) => (batch_size / beams.num_beams.max(1)).max(1),
+            Strategy::Greedy | Strategy::Sample(_) => batch_size,
+        };
         let more = |decoder: &Decoder, most: usize| {
             let Some(&first) = waiting.front() else { return Ok(None) };
             let alike = waiting.iter().take(most).take_while(|&&row| length(row) == length(first)).count();
@@ -115,7 +121,7 @@ fn start(
     decoder: &Decoder,
     encoder: Option<&mut PromptEncoder>,
     rows: &[(usize, &Uncaptioned<'_>, &Expanded)],
-    fused: &[Vec<(String, Value)>],
+    fused: &[FusedStates],
 ) -> Result<Start, OnnxError> {
     let images: Vec<_> = rows.iter().map(|(_, row, _)| row.image).collect();
     let begun = |&(row, uncaptioned, expanded): &(usize, &Uncaptioned<'_>, &Expanded)| Begun {
@@ -195,7 +201,7 @@ fn embed(decoder: &Decoder, prompts: &[&Expanded], images: &[&ImageFeatures]) ->
 fn contexts(
     decoder: &Decoder,
     images: &[&ImageFeatures],
-    fused: &[Vec<(String, Value)>],
+    fused: &[FusedStates],
     places: &[(usize, usize)],
 ) -> Result<Vec<Value>, OnnxError> {
     let mut values = Vec::with_capacity(decoder.contexts.len());

@@ -39,6 +39,9 @@ enum Source {
     ImageMask,
 }
 
+/// Outputs by name, `[images, ...]`.
+pub(super) type FusedStates = Vec<(String, Value)>;
+
 /// What fusion says about several images.
 #[derive(Debug, Default)]
 pub(super) struct Fused {
@@ -46,8 +49,8 @@ pub(super) struct Fused {
     pub(super) embeddings: Vec<Vec<f32>>,
     /// The probability that image and text match, for each image; empty if the model does not say.
     pub(super) matches: Vec<f32>,
-    /// The outputs that the decoder takes, by name, `[images, ...]`.
-    pub(super) states: Vec<(String, Value)>,
+    /// The outputs that the decoder takes.
+    pub(super) states: FusedStates,
 }
 
 impl Fusion {

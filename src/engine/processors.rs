@@ -2,7 +2,7 @@
 //! same scores, changed. Names, meanings and order are transformers' (`GenerationMixin._get_logits_processor`).
 
 use super::settings::{GenerationSettings, SampleSettings};
-use super::softmax::Softmax;
+use super::softmax::{Softmax, likeliest};
 
 /// Applies everything but the sampling warpers. `history` holds the row's tokens so far, the first `prefix` of which were
 /// given; `scores` are logits, or log-probabilities in beam search.
@@ -40,12 +40,6 @@ pub(super) fn warp(settings: &SampleSettings, scores: &mut [f32]) {
     if let Some(min_p) = settings.min_p {
         self::min_p(min_p, scores);
     }
-}
-
-/// Log-probabilities of all tokens.
-pub(super) fn log_softmax(logits: &[f32]) -> Vec<f64> {
-    let softmax = Softmax::of(logits);
-    logits.iter().map(|&logit| softmax.logprob(logit)).collect()
 }
 
 fn ban(tokens: &[i64], scores: &mut [f32]) {
@@ -104,20 +98,22 @@ fn bad_words(words: &[Vec<i64>], ends: &[i64], history: &[i64], scores: &mut [f3
 
 /// Keeps the `k` highest scores, and what ties with the last of them.
 fn top_k(k: usize, scores: &mut [f32]) {
+    if k >= scores.len() {
+        return;
+    }
     let mut sorted = scores.to_vec();
-    sorted.sort_unstable_by(|a, b| b.total_cmp(a));
-    let Some(&least) = sorted.get(k.min(scores.len()).saturating_sub(1)) else { return };
+    let (_, &mut least, _) = sorted.select_nth_unstable_by(k.saturating_sub(1), |a, b| b.total_cmp(a));
     scores.iter_mut().filter(|score| **score < least).for_each(|score| *score = f32::NEG_INFINITY);
 }
 
 /// Keeps the likeliest tokens that together have probability `p`, at least one.
 fn top_p(p: f64, scores: &mut [f32]) {
-    let logprobs = log_softmax(scores);
-    let mut order: Vec<usize> = (0..scores.len()).collect();
+    let softmax = Softmax::of(scores);
+    let mut order: Vec<usize> = (0..scores.len()).filter(|&token| scores[token] > f32::NEG_INFINITY).collect();
     order.sort_by(|&a, &b| scores[a].total_cmp(&scores[b]));
     let mut cumulative = 0.0;
-    for &token in order.iter().take(scores.len().saturating_sub(1)) {
-        cumulative += logprobs[token].exp();
+    for &token in order.iter().take(order.len().saturating_sub(1)) {
+        cumulative += softmax.logprob(scores[token]).exp();
         if cumulative > 1.0 - p {
             break;
         }
@@ -127,10 +123,11 @@ fn top_p(p: f64, scores: &mut [f32]) {
 
 /// Keeps the tokens that are at least `p` times as likely as the likeliest.
 fn min_p(p: f64, scores: &mut [f32]) {
-    let logprobs = log_softmax(scores);
-    let highest = logprobs.iter().copied().fold(f64::NEG_INFINITY, f64::max).exp();
-    for (score, logprob) in scores.iter_mut().zip(logprobs) {
-        if logprob.exp() < p * highest {
+    let softmax = Softmax::of(scores);
+    let Some(&highest) = scores.get(likeliest(scores)) else { return };
+    let highest = softmax.logprob(highest).exp();
+    for score in scores.iter_mut().filter(|score| **score > f32::NEG_INFINITY) {
+        if softmax.logprob(*score).exp() < p * highest {
             *score = f32::NEG_INFINITY;
         }
     }
@@ -140,8 +137,9 @@ fn min_p(p: f64, scores: &mut [f32]) {
 mod tests {
     use serde_json::Value;
 
-    use super::{log_softmax, warp};
+    use super::warp;
     use crate::engine::settings::SampleSettings;
+    use crate::engine::softmax::Softmax;
 
     #[test]
     fn warpers_leave_the_probabilities_of_transformers() {
@@ -164,8 +162,12 @@ mod tests {
             let mut scores = logits.clone();
             warp(&settings, &mut scores);
             let expected = numbers(&case["probabilities"]);
-            for (token, (logprob, expected)) in log_softmax(&scores).into_iter().zip(expected).enumerate() {
-                assert!((logprob.exp() - expected).abs() < 1e-6, "{settings:?}: token {token} in {scores:?}");
+            let softmax = Softmax::of(&scores);
+            for (token, (&score, expected)) in scores.iter().zip(expected).enumerate() {
+                assert!(
+                    (softmax.logprob(score).exp() - expected).abs() < 1e-6,
+                    "{settings:?}: token {token} in {scores:?}"
+                );
             }
         }
     }

@@ -12,22 +12,25 @@ fn uniform(seed: u64, key: u64, step: usize) -> f64 {
 
 /// Draws a token with the probabilities of the softmax of `scores`; the lowest token if every score is minus infinity.
 pub(super) fn draw(seed: u64, key: u64, step: usize, scores: &[f32]) -> usize {
+    let possible = scores.iter().enumerate().filter(|(_, score)| **score > f32::NEG_INFINITY);
     let highest = f64::from(scores.iter().copied().fold(f32::NEG_INFINITY, f32::max));
-    let weights: Vec<f64> = scores.iter().map(|&score| (f64::from(score) - highest).exp()).collect();
-    let target = uniform(seed, key, step) * weights.iter().sum::<f64>();
+    let weights: Vec<(usize, f64)> =
+        possible.map(|(token, &score)| (token, (f64::from(score) - highest).exp())).collect();
+    let target = uniform(seed, key, step) * weights.iter().map(|(_, weight)| weight).sum::<f64>();
     let mut cumulative = 0.0;
-    let drawn = weights.iter().position(|weight| {
+    let drawn = weights.iter().find(|(_, weight)| {
         cumulative += weight;
         cumulative > target
     });
-    drawn.or_else(|| weights.iter().rposition(|&weight| weight > 0.0)).unwrap_or(0)
+    drawn.or_else(|| weights.iter().rfind(|(_, weight)| *weight > 0.0)).map_or(0, |(token, _)| *token)
 }
 
 #[cfg(test)]
 mod tests {
     use super::draw;
-    use crate::engine::processors::{log_softmax, warp};
+    use crate::engine::processors::warp;
     use crate::engine::settings::SampleSettings;
+    use crate::engine::softmax::Softmax;
 
     const LOGITS: [f32; 8] = [1.0, 2.5, -0.5, 0.0, 3.0, 2.0, -4.0, 1.5];
 
@@ -38,7 +41,8 @@ mod tests {
         for key in 0..draws {
             counts[draw(seed, key, step, scores)] += 1;
         }
-        let expected = log_softmax(scores).into_iter().map(|logprob| logprob.exp() * draws as f64);
+        let softmax = Softmax::of(scores);
+        let expected = scores.iter().map(|&score| softmax.logprob(score).exp() * draws as f64);
         let cells: Vec<_> = counts.iter().zip(expected).collect();
         assert!(cells.iter().all(|(count, expected)| **count == 0 || *expected > 0.0), "{cells:?}");
         let cells = cells.iter().filter(|(_, expected)| *expected > 0.0);

@@ -212,11 +212,11 @@ impl OpenPart {
         let inputs: Vec<_> = self.pending.iter().map(input).collect();
         let outcomes = loop {
             let rows = inputs.len().min(*most);
-            let tried = match failpoint::runs_out_of_memory(rows) {
-                true => {
-                    Err(OnnxError::new(OnnxErrorKind::OutOfMemory, "the model", "out of memory, by a switch for tests"))
-                }
-                false => models.run(&inputs, *most),
+            let tried = if failpoint::runs_out_of_memory(rows) {
+                let what = "out of memory, by a switch for tests";
+                Err(OnnxError::new(OnnxErrorKind::OutOfMemory, "the model", what))
+            } else {
+                models.run(&inputs, *most)
             };
             if let Some(outcomes) = halve(tried, rows, most, &mut self.halved)? {
                 break outcomes;
