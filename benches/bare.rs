@@ -118,7 +118,7 @@ fn run(encoder: &mut Graph, decoder: &mut Option<Decoder>, pixels: &Value, batch
     let mut took = Took::default();
     let start = Instant::now();
     let at_once = pixels.shape()[0];
-    let mut encode = || encoder.run(vec![("pixel_values", Input::Shared(pixels))]).unwrap();
+    let mut encode = || encoder.run(&[("pixel_values", Input::Shared(pixels))]).unwrap();
     let outputs: Vec<Outputs> = (0..batch.div_ceil(at_once)).map(|_| encode()).collect();
     took.encoder = start.elapsed();
     let Some(Decoder { graphs, first, states }) = decoder else { return took };
@@ -132,7 +132,7 @@ fn run(encoder: &mut Graph, decoder: &mut Option<Decoder>, pixels: &Value, batch
     let mut contexts =
         vec![("encoder_hidden_states".to_owned(), Value::from_f32(DataType::F32, &shape, hidden).unwrap())];
     if let Some(once) = &mut graphs.once {
-        let mut outputs = once.graph.run(vec![("encoder_hidden_states", Input::Shared(&contexts[0].1))]).unwrap();
+        let mut outputs = once.graph.run(&[("encoder_hidden_states", Input::Shared(&contexts[0].1))]).unwrap();
         contexts.extend(once.values.iter().map(|name| (name.clone(), outputs.remove(name).unwrap())));
     }
     took.once = start.elapsed();
@@ -156,7 +156,7 @@ fn run(encoder: &mut Graph, decoder: &mut Option<Decoder>, pixels: &Value, batch
         let (kept, moved): (Vec<_>, Vec<_>) = states.iter().zip(past).partition(|(state, _)| state.kept);
         feeds.extend(kept.iter().map(|(state, value)| (state.input.as_str(), Input::Shared(value))));
         feeds.extend(moved.into_iter().map(|(state, value)| (state.input.as_str(), Input::Owned(value))));
-        let mut outputs = graph.run(feeds).unwrap();
+        let mut outputs = graph.run(&feeds).unwrap();
         let mut kept = kept.into_iter().map(|(_, value)| value);
         let next = |state: &State| {
             let held = if state.kept { kept.next() } else { None };

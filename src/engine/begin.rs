@@ -163,7 +163,7 @@ impl PromptEncoder {
             };
             feeds.push((name.as_str(), Input::Owned(value)));
         }
-        let outputs = self.graph.run(feeds)?;
+        let outputs = self.graph.run(&feeds)?;
         let take = |context: &Context| outputs.get(&context.output, rows)?.to_float(context.dtype);
         decoder.contexts.iter().map(take).collect()
     }

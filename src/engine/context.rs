@@ -98,7 +98,7 @@ impl Once {
         for InvariantInput { name, dtype, value } in &self.inputs {
             feeds.push((name.as_str(), value.value(contexts, *dtype, rows)?));
         }
-        self.graph.run(feeds)
+        self.graph.run(&feeds)
     }
 }
 

@@ -54,17 +54,28 @@ impl Decoding {
         let origins: Vec<usize> = rows.iter().map(|&row| self.origins[row]).collect();
         // beams that change places within their row share what does not depend on tokens
         let moved = origins != self.origins;
+        let stays = |(place, &row): (usize, &usize)| match self.origins.get(place) {
+            Some(origin) if *origin == self.origins[row] => place,
+            _ => row,
+        };
+        let by_origin: Vec<usize> = rows.iter().enumerate().map(stays).collect();
         if moved {
             // sizes are the same for every row
             for context in self.contexts.iter_mut().filter(|context| context.dtype().is_float()) {
-                *context = context.gather(rows)?;
+                context.keep(&by_origin)?;
             }
         }
+        let before = self.longest();
         self.lengths = rows.iter().map(|&row| self.lengths[row]).collect();
         let longest = self.longest();
         for (state, form) in self.states.iter_mut().zip(&self.forms) {
-            if moved || *form != Form::Kept {
-                *state = Value::stack(&[(state, rows)], form.aligned(longest))?;
+            match form {
+                Form::Kept if moved => state.keep(&by_origin)?,
+                Form::Kept => {}
+                Form::Aligned(axis) if longest < before => {
+                    *state = Value::stack(&[(state, rows)], Some((*axis, longest)))?;
+                }
+                Form::Renewed | Form::Aligned(_) => state.keep(rows)?,
             }
         }
         self.fed = rows.iter().map(|&row| self.fed[row].clone()).collect();

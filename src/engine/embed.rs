@@ -15,7 +15,7 @@ impl SharedGraph {
         Self(Arc::new(Mutex::new(graph)))
     }
 
-    pub(super) fn run<'a>(&self, inputs: Vec<(&'a str, Input<'a>)>) -> Result<Outputs, OnnxError> {
+    pub(super) fn run(&self, inputs: &[(&str, Input<'_>)]) -> Result<Outputs, OnnxError> {
         // a run leaves nothing behind that a panic could have spoilt
         self.0.lock().unwrap_or_else(PoisonError::into_inner).run(inputs)
     }
@@ -67,6 +67,6 @@ impl TokenEmbedder {
             };
             feeds.push((input.as_str(), Input::Owned(Value::from_i64(&shape, values)?)));
         }
-        self.graph.run(feeds)?.take(&self.output, tokens.len())
+        self.graph.run(&feeds)?.take(&self.output, tokens.len())
     }
 }

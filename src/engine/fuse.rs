@@ -114,7 +114,7 @@ impl Fusion {
             };
             feeds.push((input.name.as_str(), Input::Owned(value)));
         }
-        let mut outputs = self.graph.run(feeds)?;
+        let mut outputs = self.graph.run(&feeds)?;
         let embeddings = self.embedding.as_ref().map_or(Ok(Vec::new()), |embedding| embedding.read(&outputs, batch))?;
         let mut matches = Vec::new();
         if self.matches {

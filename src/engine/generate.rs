@@ -192,17 +192,25 @@ impl Running {
         scores: &mut Vec<f32>,
         done: &mut Vec<(usize, Sequence)>,
     ) -> Result<Option<Self>, OnnxError> {
-        let captions = std::mem::take(&mut self.captions);
-        for (begun, search) in captions {
+        let mut going = Vec::with_capacity(self.captions.len());
+        for (begun, search) in self.captions {
             let stepped = match search {
                 Search::Line(line) => line.step(&begun, logits, &writing, scores)?.map_continue(Search::Line),
                 Search::Beams(beams) => beams.step(&begun, logits, &writing)?.map_continue(Search::Beams),
             };
             match stepped {
-                ControlFlow::Continue(search) => self.captions.push((begun, search)),
-                ControlFlow::Break(sequence) => done.push((begun.row, sequence)),
+                ControlFlow::Continue(search) => going.push(Some((begun, search))),
+                ControlFlow::Break(sequence) => {
+                    done.push((begun.row, sequence));
+                    going.push(None);
+                }
             }
         }
+        // the last ones fill the gaps, so that few rows have to move
+        while let Some(gap) = going.iter().position(Option::is_none) {
+            going.swap_remove(gap);
+        }
+        self.captions = going.into_iter().flatten().collect();
         if self.captions.is_empty() {
             return Ok(None);
         }

@@ -162,7 +162,7 @@ impl StepGraph {
             feeds.push((input.name.as_str(), value));
         }
         feeds.extend(states);
-        self.graph.run(feeds)
+        self.graph.run(&feeds)
     }
 }
 

@@ -59,7 +59,7 @@ impl TextEncoder {
             let ids = tokens.field(field).to_vec();
             feeds.push((input.as_str(), Input::Owned(Value::from_i64(&shape, ids)?)));
         }
-        let outputs = self.graph.run(feeds)?;
+        let outputs = self.graph.run(&feeds)?;
         let embeddings =
             self.embedding.as_ref().map_or(Ok(Vec::new()), |embedding| embedding.read(&outputs, tokens.rows))?;
         Ok(TextFeatures { tokens, embeddings, outputs: Some(outputs) })

@@ -141,7 +141,7 @@ impl ImageEncoder {
             let value = Value::from_f32(input.dtype, &shape, pixels.concat())?;
             feeds.push((input.name.as_str(), Input::Owned(value)));
         }
-        let outputs = self.graph.run(feeds)?;
+        let outputs = self.graph.run(&feeds)?;
         let embeddings = self.embedding.as_ref().map(|embedding| embedding.read(&outputs, batch)).transpose()?;
         let states = self.states.as_ref().map(|name| outputs.get(name, batch * tiles)).transpose()?;
         let grid = images.first().and_then(|image| image.grid);

@@ -145,7 +145,7 @@ impl Sizes {
 fn run(graph: &mut Graph, trial: Trial) -> Result<Outputs, OnnxError> {
     let taken: HashSet<String> = graph.inputs().iter().map(|port| port.name.clone()).collect();
     let inputs: Trial = trial.into_iter().filter(|(name, _)| taken.contains(name)).collect();
-    graph.run(inputs.iter().map(|(name, value)| (name.as_str(), Input::Shared(value))).collect())
+    graph.run(&inputs.iter().map(|(name, value)| (name.as_str(), Input::Shared(value))).collect::<Vec<_>>())
 }
 
 /// The values of `graph` that depend on sizes of its inputs, but not on what is in them; in the order in which they are

@@ -5,8 +5,8 @@ use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use ort::logging::LogLevel;
+use ort::session::Session;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
-use ort::session::{Session, SessionInputValue};
 use ort::value::{Outlet, TensorRef, ValueType};
 
 use super::copies::without_copies;
@@ -41,9 +41,9 @@ pub struct Graph {
 /// What is fed to one input of a run.
 #[derive(Debug)]
 pub enum Input<'a> {
-    /// A value that the run consumes.
+    /// A value that nothing else needs.
     Owned(Value),
-    /// A value that can be used again.
+    /// A value of another owner.
     Shared(&'a Value),
     /// A float32 tensor of this shape over borrowed memory, row-major, not copied.
     F32(&'a [usize], &'a [f32]),
@@ -155,18 +155,18 @@ impl Graph {
     ///
     /// # Errors
     /// [`OnnxErrorKind::Run`] if ONNX Runtime refuses a value or an operator fails, [`OnnxErrorKind::OutOfMemory`].
-    pub fn run<'a>(&mut self, inputs: Vec<(&'a str, Input<'a>)>) -> Result<Outputs, OnnxError> {
+    pub fn run(&mut self, inputs: &[(&str, Input<'_>)]) -> Result<Outputs, OnnxError> {
         let graph = &self.path;
         let fail = |error: &ort::Error| OnnxError::from_ort(OnnxErrorKind::Run, &graph.display().to_string(), error);
         let feeds = inputs
-            .into_iter()
+            .iter()
             .map(|(name, input)| {
-                let value: SessionInputValue<'a> = match input {
-                    Input::Owned(value) => value.into_ort().into(),
-                    Input::Shared(value) => value.as_ort().into(),
-                    Input::F32(shape, data) => TensorRef::from_array_view((shape, data))?.into(),
+                let value = match input {
+                    Input::Owned(value) => value.as_input()?,
+                    Input::Shared(value) => value.as_input()?,
+                    Input::F32(shape, data) => TensorRef::from_array_view((*shape, *data))?.into(),
                 };
-                Ok((Cow::Borrowed(name), value))
+                Ok((Cow::Borrowed(*name), value))
             })
             .collect::<ort::Result<Vec<_>>>()
             .map_err(|error| fail(&error))?;

@@ -119,7 +119,7 @@ fn probe(graph: &mut Graph, rows: usize) -> Result<Outputs, OnnxError> {
         Value::ones(port.dtype, &shape)
     };
     let feeds = inputs.iter().map(|port| Ok((port.name.as_str(), Input::Owned(ones(port)?))));
-    graph.run(feeds.collect::<Result<_, OnnxError>>()?)
+    graph.run(&feeds.collect::<Result<Vec<_>, OnnxError>>()?)
 }
 
 /// A graph input like `port`, with `rank` axes of any size.

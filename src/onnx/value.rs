@@ -6,7 +6,8 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use half::f16;
 use ort::memory::Allocator;
-use ort::value::{DynValue, PrimitiveTensorElementType, Tensor, TensorElementType, ValueType};
+use ort::session::SessionInputValue;
+use ort::value::{DynValue, PrimitiveTensorElementType, Tensor, TensorElementType, TensorRef, ValueType};
 
 use super::environment::runtime;
 use super::error::{OnnxError, OnnxErrorKind};
@@ -15,7 +16,16 @@ use super::port::DataType;
 
 /// A tensor owned by ONNX Runtime. Moving it from one run's outputs to the next run's inputs copies nothing.
 #[derive(Debug)]
-pub struct Value(DynValue);
+pub struct Value {
+    tensor: DynValue,
+    /// How many rows of axis 0 there are, where the tensor has room for more.
+    rows: Option<usize>,
+}
+
+/// What tensors here are made of.
+trait Element: PrimitiveTensorElementType + Copy + Default + std::fmt::Debug + 'static {}
+
+impl<T: PrimitiveTensorElementType + Copy + Default + std::fmt::Debug + 'static> Element for T {}
 
 impl Value {
     /// A tensor of `shape` that takes over `data`, row-major; as float16 if `dtype` asks for it.
@@ -85,20 +95,22 @@ impl Value {
             DataType::I64 => Tensor::<i64>::new(&allocator, shape).map(Tensor::into_dyn),
             _ => Tensor::<f32>::new(&allocator, shape).map(Tensor::into_dyn),
         };
-        value.map(Self).map_err(|error| failed(&error))
+        value.map(Self::from_ort).map_err(|error| failed(&error))
     }
 
     /// Its shape.
     pub fn shape(&self) -> Vec<usize> {
-        match self.0.dtype() {
-            ValueType::Tensor { shape, .. } => shape.iter().map(|&size| usize::try_from(size).unwrap_or(0)).collect(),
-            _ => Vec::new(),
+        let ValueType::Tensor { shape, .. } = self.tensor.dtype() else { return Vec::new() };
+        let mut shape: Vec<usize> = shape.iter().map(|&size| usize::try_from(size).unwrap_or(0)).collect();
+        if let (Some(rows), Some(held)) = (self.rows, shape.first_mut()) {
+            *held = rows;
         }
+        shape
     }
 
     /// Its element type.
     pub fn dtype(&self) -> DataType {
-        data_type(self.0.dtype())
+        data_type(self.tensor.dtype())
     }
 
     /// Its elements as float32, row-major; converted if they are float16.
@@ -134,6 +146,26 @@ impl Value {
     /// As [`Self::stack`].
     pub fn gather(&self, rows: &[usize]) -> Result<Self, OnnxError> {
         Self::stack(&[(self, rows)], None)
+    }
+
+    /// Goes on with the rows `rows` of axis 0, in that order. Where each of them stays in its place or comes from behind the last
+    /// place, as when the last rows fill the gaps of others, only those that come are copied.
+    ///
+    /// # Errors
+    /// As [`Self::stack`].
+    pub fn keep(&mut self, rows: &[usize]) -> Result<(), OnnxError> {
+        let held = self.shape().first().copied().unwrap_or(0);
+        if rows.iter().zip(0..).any(|(&row, place)| row != place && row < rows.len()) || rows.len() > held {
+            *self = self.gather(rows)?;
+            return Ok(());
+        }
+        match self.dtype() {
+            DataType::F16 => self.fill_gaps::<f16>(rows, held)?,
+            DataType::I64 => self.fill_gaps::<i64>(rows, held)?,
+            _ => self.fill_gaps::<f32>(rows, held)?,
+        }
+        self.rows = Some(rows.len());
+        Ok(())
     }
 
     /// Rows of one tensor after the other, `(tensor, rows)`, as one; their elements are copied. With `aligned`, an axis and its
@@ -189,31 +221,51 @@ impl Value {
         })
     }
 
-    pub(super) fn from_ort(value: DynValue) -> Self {
-        Self(value)
+    pub(super) fn from_ort(tensor: DynValue) -> Self {
+        Self { tensor, rows: None }
     }
 
-    pub(super) fn into_ort(self) -> DynValue {
-        self.0
+    /// What a run takes; nothing is copied.
+    pub(super) fn as_input(&self) -> ort::Result<SessionInputValue<'_>> {
+        fn view<T: Element>(value: &Value) -> ort::Result<SessionInputValue<'_>> {
+            let (_, data) = value.tensor.try_extract_tensor::<T>()?;
+            let shape = value.shape();
+            let data = &data[..shape.iter().product()];
+            TensorRef::from_array_view((shape, data)).map(Into::into)
+        }
+        match self.dtype() {
+            _ if self.rows.is_none() => Ok((&self.tensor).into()),
+            DataType::F16 => view::<f16>(self),
+            DataType::I64 => view::<i64>(self),
+            _ => view::<f32>(self),
+        }
     }
 
-    pub(super) fn as_ort(&self) -> &DynValue {
-        &self.0
-    }
-
-    fn owned<T: PrimitiveTensorElementType + Clone + std::fmt::Debug + 'static>(
-        shape: &[usize],
-        data: Vec<T>,
-    ) -> Result<Self, OnnxError> {
+    fn owned<T: Element>(shape: &[usize], data: Vec<T>) -> Result<Self, OnnxError> {
         if shape.iter().product::<usize>() != data.len() {
             return Err(misfit(format!("{} elements do not fill shape {shape:?}", data.len())));
         }
         runtime()?;
-        Tensor::from_array((shape, data)).map(|tensor| Self(tensor.into_dyn())).map_err(|error| failed(&error))
+        Tensor::from_array((shape, data))
+            .map(|tensor| Self::from_ort(tensor.into_dyn()))
+            .map_err(|error| failed(&error))
     }
 
-    fn slice<T: PrimitiveTensorElementType>(&self) -> Result<&[T], OnnxError> {
-        self.0.try_extract_tensor::<T>().map(|(_, data)| data).map_err(|error| failed(&error))
+    fn slice<T: Element>(&self) -> Result<&[T], OnnxError> {
+        let (_, data) = self.tensor.try_extract_tensor::<T>().map_err(|error| failed(&error))?;
+        Ok(if self.rows.is_some() { &data[..self.shape().iter().product()] } else { data })
+    }
+
+    fn fill_gaps<T: Element>(&mut self, rows: &[usize], held: usize) -> Result<(), OnnxError> {
+        let width: usize = self.shape().iter().skip(1).product();
+        let (_, data) = self.tensor.try_extract_tensor_mut::<T>().map_err(|error| failed(&error))?;
+        for (place, &row) in rows.iter().enumerate().filter(|(place, row)| place != *row) {
+            if row >= held {
+                return Err(misfit(format!("row {row} of a tensor with {held} rows")));
+            }
+            data.copy_within(row * width..(row + 1) * width, place * width);
+        }
+        Ok(())
     }
 
     fn stack_as<T>(parts: &[(&Self, &[usize])], aligned: Option<(usize, usize)>) -> Result<Self, OnnxError>

@@ -45,4 +45,5 @@ mod small_graphs;
 #[allow(unreachable_pub, reason = "a module of a test binary")]
 mod storage;
 mod surgery;
+mod values;
 mod workers;

@@ -41,7 +41,7 @@ fn logits(step: &mut Graph, contexts: &[(String, Value)], dtype: DataType, steps
         let mut feeds = vec![("input_ids", Input::Owned(tokens))];
         feeds.extend(contexts.iter().map(|(name, value)| (name.as_str(), Input::Shared(value))));
         feeds.extend(states.into_iter().zip(past.drain(..).map(Input::Owned)));
-        let mut outputs = step.run(feeds).unwrap();
+        let mut outputs = step.run(&feeds).unwrap();
         past = vec![outputs.take("present.0.key", 3).unwrap(), outputs.take("present.0.value", 3).unwrap()];
         all.push(outputs.take("logits", 3).unwrap().to_f32().unwrap().into_owned());
     }
@@ -78,7 +78,7 @@ fn assert_equal_in_two_parts(file: &Path, dtype: DataType) {
 fn stepped_logits(stepped: Stepped, states: &Value, dtype: DataType) -> Vec<Vec<f32>> {
     let Stepped { once, mut step, .. } = stepped;
     let Once { mut graph, values } = once.unwrap();
-    let mut outputs: Outputs = graph.run(vec![(STATES, Input::Shared(states))]).unwrap();
+    let mut outputs: Outputs = graph.run(&[(STATES, Input::Shared(states))]).unwrap();
     let mut contexts: Vec<_> = values.iter().map(|name| (name.clone(), outputs.remove(name).unwrap())).collect();
     if step.inputs().iter().any(|port| port.name == STATES) {
         // their shape may still be looked at; what is in them is not
@@ -158,8 +158,8 @@ fn of_the_first_step_only_what_is_kept_is_run() {
     let mut part = open(&kept, trials()).unwrap();
     assert_eq!(part.inputs().iter().map(|port| port.name.as_str()).collect::<Vec<_>>(), [STATES]);
     let (ids, attended) = (tokens(4, 2), states(4, 11));
-    let expected = whole.run(vec![("input_ids", Input::Shared(&ids)), (STATES, Input::Shared(&attended))]).unwrap();
-    let found = part.run(vec![(STATES, Input::Shared(&attended))]).unwrap();
+    let expected = whole.run(&[("input_ids", Input::Shared(&ids)), (STATES, Input::Shared(&attended))]).unwrap();
+    let found = part.run(&[(STATES, Input::Shared(&attended))]).unwrap();
     for name in kept {
         let [expected, found] = [&expected, &found].map(|outputs| outputs.get(name, 4).unwrap());
         assert_eq!((found.shape(), found.to_f32().unwrap()), (expected.shape(), expected.to_f32().unwrap()));
@@ -210,7 +210,7 @@ fn sizes_are_folded_only_where_no_other_size_can_change_them() {
     // the width, two times twice it, and the shape and the length of y, which are those of x
     assert_eq!(stepped.folded, 5);
     for (rows, length) in [(2, 3), (3, 20), (1, 6)] {
-        let mut outputs = stepped.step.run(vec![("x", Input::Owned(x(rows, length)))]).unwrap();
+        let mut outputs = stepped.step.run(&[("x", Input::Owned(x(rows, length)))]).unwrap();
         let mut output = |name: &str| outputs.remove(name).unwrap().to_i64().unwrap().to_vec();
         assert_eq!(output("twice out"), [8]);
         assert_eq!(output("limited out"), [length.min(6) as i64]);
@@ -239,7 +239,7 @@ fn copies_are_not_made() {
     // an output that is an input remains a copy
     assert_eq!(stepped.not_copied, 4);
     let x = Value::from_f32(DataType::F32, &[2, 2], vec![1.0, -2.0, 3.0, 4.0]).unwrap();
-    let mut outputs = stepped.step.run(vec![("x", Input::Owned(x))]).unwrap();
+    let mut outputs = stepped.step.run(&[("x", Input::Owned(x))]).unwrap();
     let mut output = |name: &str| outputs.remove(name).unwrap().to_f32().unwrap().into_owned();
     assert_eq!(output("y"), [-1.0, 2.0, -3.0, -4.0]);
     assert_eq!(output("z"), [1.0, -2.0, 3.0, 4.0]);
