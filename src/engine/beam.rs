@@ -3,6 +3,8 @@
 
 use std::ops::ControlFlow;
 
+use itertools::Itertools;
+
 use super::decoder::Logits;
 use super::finite::is_finite;
 use super::generate::{Begun, Sequence, Writing};
@@ -119,17 +121,14 @@ impl Beams {
     /// The `keep` best continuations: score, beam, token; the lowest beam and token among equals. Tokens that cannot come
     /// next are none.
     fn best(&self, scored: &[Scored<'_>], keep: usize) -> Vec<(f64, usize, usize)> {
-        let mut all: Vec<(f64, usize, usize)> = Vec::new();
-        for (beam, scored) in scored.iter().enumerate() {
-            let tokens = highest(&scored.processed, keep).into_iter();
-            all.extend(tokens.map(|(score, token)| (self.running[beam].score + f64::from(score), beam, token)));
-        }
         let order = |a: &(f64, usize, usize), b: &(f64, usize, usize)| {
             b.0.total_cmp(&a.0).then_with(|| (a.1, a.2).cmp(&(b.1, b.2)))
         };
-        all.sort_unstable_by(order);
-        all.truncate(keep);
-        all
+        let all = scored.iter().enumerate().flat_map(|(beam, scored)| {
+            let tokens = scored.processed.iter().enumerate().filter(|(_, score)| **score > f32::NEG_INFINITY);
+            tokens.map(move |(token, &score)| (self.running[beam].score + f64::from(score), beam, token))
+        });
+        all.k_smallest_by(keep, order).collect()
     }
 
     /// Whether a running beam may still become better than the finished captions.
@@ -142,47 +141,5 @@ impl Beams {
         let length = if longest { max_new_tokens } else { best.tokens.len() };
         settings.early_stopping != EarlyStopping::True
             && best.score / (length as f64).powf(settings.length_penalty) > *worst
-    }
-}
-
-/// The `count` highest of `scores` above minus infinity with their places, highest first, the lowest place first among equals.
-fn highest(scores: &[f32], count: usize) -> Vec<(f32, usize)> {
-    let mut best: Vec<(f32, usize)> = Vec::with_capacity(count + 1);
-    let mut least = f32::NEG_INFINITY;
-    for (place, &score) in scores.iter().enumerate() {
-        if score > least {
-            best.insert(best.partition_point(|(better, _)| *better >= score), (score, place));
-            if best.len() > count {
-                best.pop();
-            }
-            if let Some(&(last, _)) = best.get(count.saturating_sub(1)) {
-                least = last;
-            }
-        }
-    }
-    best
-}
-
-#[cfg(test)]
-mod tests {
-    use super::highest;
-
-    #[test]
-    fn the_highest_scores_are_those_of_a_stable_sort() {
-        let mut state = 7_u32;
-        let mut next = || {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            // few values, so that many are equal
-            (state >> 28) as f32
-        };
-        for length in [0, 1, 5, 300] {
-            let mut scores: Vec<f32> = (0..length).map(|_| next()).collect();
-            scores.extend([f32::NEG_INFINITY; 2]);
-            let mut sorted: Vec<(f32, usize)> = scores.iter().copied().zip(0..).take(length).collect();
-            sorted.sort_by(|(a, _), (b, _)| b.total_cmp(a));
-            for count in [1, 4, 8, 400] {
-                assert_eq!(highest(&scores, count), sorted[..count.min(length)], "{count} of {length}");
-            }
-        }
     }
 }
