@@ -16,10 +16,10 @@ HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
 from peak import run as measured
+from tuning import TOKENS, fewest_tokens
 
 CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "nightcap/peers"
 QUANTIZE = HERE.parents[1] / "jobs/export/quantize.py"
-TOKENS = 20
 # The pictures that nightcap encodes in one run: 784 patches, but one at least.
 AT_ONCE = {"vit-gpt2": 4, "blip": 1, "clip": 16}
 
@@ -76,7 +76,7 @@ def nightcap(binary, python, model, pictures, count, precision, batch):
     captions = model.name != "clip"
     with tempfile.TemporaryDirectory() as folder:
         job = pathlib.Path(folder) / "job.toml"
-        asks = f"[generation]\nstrategy = \"greedy\"\nmin_new_tokens = {TOKENS}\nmax_new_tokens = {TOKENS}\n" if captions else ""
+        asks = f"[generation]\nstrategy = \"greedy\"\nmin_new_tokens = {fewest_tokens(model)}\nmax_new_tokens = {TOKENS}\n" if captions else ""
         asked = f'precision = "{precision}"\n' if precision != "fp32" else ""
         job.write_text(f'[input]\nmanifest = "{pictures}/manifest.parquet"\nkey = "id"\nimage = "image"\n'
                        f'[model]\npath = "{model}/onnx"\n{asked}{asks}[output]\npath = "out"\n[runtime]\nbatch_size = {batch}\n')
@@ -129,7 +129,9 @@ def of_peer(name, python, model, pictures, count, settings=None):
 
 def peer(name, python, model, pictures, count, settings):
     said, peak = of_peer(name, python, model, pictures, count, settings)
-    return Ran(count / said["seconds"], peak, said["rows"])
+    # what follows an end token
+    rows = said["rows"] if fewest_tokens(model) == TOKENS else [[token for token in row if token != 50256] for row in said["rows"]]
+    return Ran(count / said["seconds"], peak, rows)
 
 
 def bare_loop(program, model, count, precision, batch):

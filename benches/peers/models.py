@@ -3,9 +3,11 @@
 NAME is one of vit-gpt2 (nlpconnect/vit-gpt2-image-captioning's shape), blip (Salesforce/blip-image-captioning-base's) and
 clip (openai/clip-vit-base-patch32's). FOLDER gets `torch/`, which transformers loads, and `onnx/`, the same model as its
 users export it: by optimum, or for BLIP by jobs/export/blip.py. The models have learnt nothing; what they cost is the same.
-clip-image is the image part of the graph in ../clip/onnx alone, as fastembed takes it, with its processor's settings.
+vit-gpt2-ends is ../vit-gpt2 with many end tokens, so that captions differ in length as real ones do. clip-image is the image
+part of the graph in ../clip/onnx alone, as fastembed takes it, with its processor's settings.
 """
 
+import json
 import os
 import pathlib
 import shutil
@@ -63,6 +65,18 @@ def vit_gpt2(folder):
     by_optimum(folder, "image-to-text-with-past")
 
 
+def vit_gpt2_ends(folder):
+    """Every sixth token ends a caption."""
+    whole = folder.parent / "vit-gpt2"
+    if not whole.exists():
+        raise SystemExit(f"error: {whole} is not there; it is made first, by vit-gpt2")
+    shutil.copytree(whole, folder, copy_function=os.link)
+    for config in folder.glob("*/generation_config.json"):
+        settings = json.loads(config.read_text()) | {"eos_token_id": list(range(0, 50257, 6))}
+        config.unlink()  # the link, and not what it links to
+        config.write_text(json.dumps(settings))
+
+
 def blip(folder):
     text = BlipTextConfig(num_attention_heads=12, bos_token_id=30522, sep_token_id=102, eos_token_id=2, pad_token_id=0, tie_word_embeddings=False)
     specials = {0: "[PAD]", 100: "[UNK]", 101: "[CLS]", 102: "[SEP]", 103: "[MASK]", 30522: "[DEC]"}
@@ -99,4 +113,4 @@ def by_optimum(folder, task):
 if __name__ == "__main__":
     name, folder = sys.argv[1], pathlib.Path(sys.argv[2])
     torch.manual_seed(0)
-    {"vit-gpt2": vit_gpt2, "blip": blip, "clip": clip, "clip-image": clip_image}[name](folder)
+    {"vit-gpt2": vit_gpt2, "vit-gpt2-ends": vit_gpt2_ends, "blip": blip, "clip": clip, "clip-image": clip_image}[name](folder)

@@ -27,10 +27,9 @@ from torch.utils.data import DataLoader
 from transformers import (AutoConfig, BlipForConditionalGeneration, BlipImageProcessor, CLIPImageProcessor, CLIPModel,
                           ViTImageProcessor, VisionEncoderDecoderModel)
 
-from tuning import fastest, speed
+from tuning import TOKENS, fastest, fewest_tokens, speed
 
 transformers.utils.logging.set_verbosity_error()
-TOKENS = 20
 PROCESSORS = {"vision-encoder-decoder": ViTImageProcessor, "blip": BlipImageProcessor, "clip": CLIPImageProcessor}
 MODELS = {"vision-encoder-decoder": VisionEncoderDecoderModel, "blip": BlipForConditionalGeneration, "clip": CLIPModel}
 
@@ -55,8 +54,8 @@ def load(name, folder, merged=False):
         if name == "clip-retrieval":
             pixels, stored = of_clip_retrieval(processor), torch.float16
         return pixels, lambda given: torch.nn.functional.normalize(model.get_image_features(given).float(), dim=-1).to(stored)
-    settings = {"min_new_tokens": TOKENS, "max_new_tokens": TOKENS, "do_sample": False, "num_beams": 1}
-    return pixels, lambda given: model.generate(pixel_values=given, **settings)[:, -TOKENS:]
+    settings = {"min_new_tokens": fewest_tokens(folder), "max_new_tokens": TOKENS, "do_sample": False, "num_beams": 1}
+    return pixels, lambda given: model.generate(pixel_values=given, **settings)[:, 1:]
 
 
 def of_clip_retrieval(processor):

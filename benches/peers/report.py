@@ -19,7 +19,7 @@ RATIOS = [
     ("clip", "nightcap int8", ["transformers", "transformers-bf16"], 1.2),
 ]
 PEAK_MB = 1536
-HEADER = (f"{'model':9}{'pictures':>9}  {'':42}{'images/s':>9}{'min-max':>16}{'nightcap is':>13}{'int8 is':>9}{'peak MB':>9}"
+HEADER = (f"{'model':14}{'pictures':>9}  {'':42}{'images/s':>9}{'min-max':>16}{'nightcap is':>13}{'int8 is':>9}{'peak MB':>9}"
           "  agrees with nightcap")
 
 
@@ -74,7 +74,7 @@ def line(row):
         label += "".join(f", {name} {value}" for name, value in row["settings"].items() if value is not False)
     ratios = [f"{row['ratios'][ours]:.2f} x" if ours in row["ratios"] else "" for ours in ("nightcap", "nightcap int8")]
     spread = f"{min(row['rates']):.2f}-{max(row['rates']):.2f}"
-    return (f"{row['model']:9}{row['pictures']:>9}  {label:42}{row['images_per_second']:9.2f}{spread:>16}{ratios[0]:>13}"
+    return (f"{row['model']:14}{row['pictures']:>9}  {label:42}{row['images_per_second']:9.2f}{spread:>16}{ratios[0]:>13}"
             f"{ratios[1]:>9}{row['peak_mb']:9.0f}  {row['agrees']}").rstrip()
 
 

@@ -1,4 +1,7 @@
-"""Finds the settings that are fastest for a contestant; shared by run.py, peer.py and fastembed_peer.py."""
+"""Settings of the contestants, and those that are fastest for one; shared by run.py, peer.py and fastembed_peer.py."""
+
+# Tokens of a caption at most, and at least: where a model has many end tokens, captions differ in length.
+TOKENS = 20
 
 BATCHES = (1, 4, 16, 32)
 # A run takes 16, or twice as many where a long one has found them faster by this.
@@ -34,6 +37,11 @@ def fastest_of_ours(rate):
     for found in larger:
         best = found if best[1] <= BETTER * found[1] else best
     return best[0]
+
+
+def fewest_tokens(model):
+    """Of the captions of the model in the folder `model`."""
+    return 6 if model.name.endswith("-ends") else TOKENS
 
 
 def speed(found):
