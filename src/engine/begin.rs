@@ -95,9 +95,11 @@ impl Writer {
             let features = row.image.hidden.as_ref().and_then(|(_, shape)| shape.first().copied()).unwrap_or(0);
             expanded.push(row.prompt.expand(tokenizer, features, row.image.grid).map_err(|error| untokenized(&error))?);
         }
-        let length = |row: usize| expanded.get(row).map(|prompt| prompt.ids.len());
+        // what begins at once has prompts of one length and, if the decoder attends to such, fused states of one run
+        let by_run = self.attends_to(Role::Fusion);
+        let kind = |row: usize| (expanded[row].ids.len(), if by_run { rows[row].fused.0 } else { 0 });
         let mut waiting: Vec<usize> = (0..rows.len()).collect();
-        waiting.sort_by_key(|&row| length(row));
+        waiting.sort_by_key(|&row| kind(row));
         let mut waiting = VecDeque::from(waiting);
         let Self { decoder, encoder, settings } = self;
         let slots = match settings.strategy {
@@ -106,7 +108,7 @@ impl Writer {
         };
         let more = |decoder: &Decoder, most: usize| {
             let Some(&first) = waiting.front() else { return Ok(None) };
-            let alike = waiting.iter().take(most).take_while(|&&row| length(row) == length(first)).count();
+            let alike = waiting.iter().take(most).take_while(|&&row| kind(row) == kind(first)).count();
             let next: Vec<_> = waiting.drain(..alike).map(|row| (row, &rows[row], &expanded[row])).collect();
             start(decoder, encoder.as_mut(), &next, fused).map(Some)
         };
@@ -116,7 +118,7 @@ impl Writer {
     }
 }
 
-/// What the captions of `rows` begin with; their prompts are of one length.
+/// What the captions of `rows` begin with; their prompts are of one length, their fused states of one run.
 fn start(
     decoder: &Decoder,
     encoder: Option<&mut PromptEncoder>,
@@ -131,7 +133,8 @@ fn start(
     };
     let begun = rows.iter().map(begun).collect();
     if rows.iter().all(|(.., expanded)| expanded.features.is_empty()) {
-        let places: Vec<_> = rows.iter().map(|(_, row, _)| row.fused).collect();
+        let places: Vec<_> = rows.iter().map(|(_, row, _)| row.fused.1).collect();
+        let fused = rows.first().and_then(|(_, row, _)| fused.get(row.fused.0)).map_or(&[][..], Vec::as_slice);
         return Ok(Start { rows: begun, contexts: contexts(decoder, &images, fused, &places)?, embedded: None });
     }
     let prompts: Vec<_> = rows.iter().map(|(.., expanded)| *expanded).collect();
@@ -197,27 +200,20 @@ fn embed(decoder: &Decoder, prompts: &[&Expanded], images: &[&ImageFeatures]) ->
     Value::from_f32(DataType::F32, &shape, data)
 }
 
-/// What the decoder attends to, in the order of its inputs; `places` are those of `images` in `fused`.
+/// What the decoder attends to, in the order of its inputs; `fused_rows` are those of `images` in `fused`.
 fn contexts(
     decoder: &Decoder,
     images: &[&ImageFeatures],
-    fused: &[FusedStates],
-    places: &[(usize, usize)],
+    fused: &[(String, Value)],
+    fused_rows: &[usize],
 ) -> Result<Vec<Value>, OnnxError> {
     let mut values = Vec::with_capacity(decoder.contexts.len());
     for context in &decoder.contexts {
-        let states = |&(run, row): &(usize, usize)| {
-            let found = fused.get(run).and_then(|run| run.iter().find(|(name, _)| *name == context.output));
-            let (_, states) =
-                found.ok_or_else(|| refused(format!("the fusion graph gave no output {:?}", context.output)))?;
-            Ok((states, row))
-        };
         values.push(match context.role {
-            Role::Fusion => {
-                let states = places.iter().map(states).collect::<Result<Vec<_>, OnnxError>>()?;
-                let parts: Vec<_> = states.iter().map(|(states, row)| (*states, std::slice::from_ref(row))).collect();
-                Value::stack(&parts, None)?.into_float(context.dtype)?
-            }
+            Role::Fusion => match fused.iter().find(|(name, _)| *name == context.output) {
+                Some((_, states)) => states.gather(fused_rows)?.into_float(context.dtype)?,
+                None => return Err(refused(format!("the fusion graph gave no output {:?}", context.output))),
+            },
             _ => stack_states(images, context.dtype)?,
         });
     }

@@ -83,6 +83,14 @@ impl Decoding {
         Ok(())
     }
 
+    /// Whether the rows of `others` can join these: what they attend to is as large.
+    pub(super) fn fits(&self, others: &Self) -> bool {
+        let alike = |(this, that): (&Value, &Value)| this.shape().get(1..) == that.shape().get(1..);
+        let states = self.states.iter().zip(&others.states).zip(&self.forms);
+        let mut fixed = states.filter(|(_, form)| !matches!(form, Form::Aligned(_))).map(|(states, _)| states);
+        self.contexts.iter().zip(&others.contexts).all(alike) && fixed.all(alike)
+    }
+
     /// Puts the rows of `others` behind these.
     pub(super) fn join(&mut self, others: Self) -> Result<(), OnnxError> {
         let (these, those): (Vec<_>, Vec<_>) = ((0..self.rows()).collect(), (0..others.rows()).collect());

@@ -146,21 +146,21 @@ pub(super) fn generate(
     writing: Writing<'_>,
 ) -> Result<Vec<(usize, Sequence)>, OnnxError> {
     let (mut done, mut scores) = (Vec::new(), Vec::new());
-    let mut running: Option<Running> = None;
+    // what has begun, but attends to more or less than the batch under way, waits until that is done
+    let (mut running, mut apart): (Option<Running>, Option<Running>) = (None, None);
     loop {
+        running = running.or_else(|| apart.take());
         let free = |running: &Option<Running>| slots - running.as_ref().map_or(0, |running| running.captions.len());
         let refills = decoder.joins && free(&running) * WORTHWHILE >= slots;
-        while running.is_none() || (refills && free(&running) > 0) {
+        while apart.is_none() && (running.is_none() || (refills && free(&running) > 0)) {
             let Some(start) = more(decoder, free(&running))? else { break };
             let (fresh, logits) = Running::begin(decoder, start, writing.settings)?;
-            let fresh = fresh.step(&logits, writing, &mut scores, &mut done)?;
-            running = match (running, fresh) {
-                (Some(mut running), Some(fresh)) => {
-                    running.join(fresh)?;
-                    Some(running)
-                }
-                (running, fresh) => running.or(fresh),
-            };
+            let Some(fresh) = fresh.step(&logits, writing, &mut scores, &mut done)? else { continue };
+            match &mut running {
+                None => running = Some(fresh),
+                Some(running) if running.batch.fits(&fresh.batch) => running.join(fresh)?,
+                Some(_) => apart = Some(fresh),
+            }
         }
         let Some(mut batch) = running.take() else { return Ok(done) };
         let tokens: Vec<_> = batch.paths().map(|(_, token)| token).collect();

@@ -1,6 +1,6 @@
-//! Runs a model: images and texts in, embeddings and captions out, one batch at a time. In: an opened
+//! Runs a model: images and texts in, embeddings and captions out, a batch at a time. In: an opened
 //! [`ModelDirectory`](crate::model::ModelDirectory), preprocessed pixels, texts. Out: one result per row, in order. No
-//! image is decoded here, no file is read after loading, and nothing is kept from one batch for the next.
+//! image is decoded here, no file is read after loading, and nothing is kept from one call for the next.
 
 mod batch;
 mod beam;

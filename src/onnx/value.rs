@@ -258,20 +258,18 @@ impl Value {
 
     fn fill_gaps<T: Element>(&mut self, rows: &[usize], held: usize) -> Result<(), OnnxError> {
         let width: usize = self.shape().iter().skip(1).product();
+        if let Some(row) = rows.iter().find(|row| **row >= held) {
+            return Err(misfit(format!("row {row} of a tensor with {held} rows")));
+        }
         let (_, data) = self.tensor.try_extract_tensor_mut::<T>().map_err(|error| failed(&error))?;
         for (place, &row) in rows.iter().enumerate().filter(|(place, row)| place != *row) {
-            if row >= held {
-                return Err(misfit(format!("row {row} of a tensor with {held} rows")));
-            }
             data.copy_within(row * width..(row + 1) * width, place * width);
         }
         Ok(())
     }
 
-    fn stack_as<T>(parts: &[(&Self, &[usize])], aligned: Option<(usize, usize)>) -> Result<Self, OnnxError>
-    where
-        T: PrimitiveTensorElementType + Copy + Default + std::fmt::Debug + 'static,
-    {
+    fn stack_as<T: Element>(parts: &[(&Self, &[usize])], aligned: Option<(usize, usize)>) -> Result<Self, OnnxError> {
+        let all_rows: usize = parts.iter().map(|(_, rows)| rows.len()).sum();
         let mut stacked: Option<Vec<usize>> = None;
         let mut data = Vec::new();
         for (value, rows) in parts {
@@ -288,6 +286,9 @@ impl Value {
                 }
                 _ => (1, width, width),
             };
+            if stacked.is_none() {
+                data.reserve_exact(all_rows * runs * new);
+            }
             let from = value.slice::<T>()?;
             for &row in *rows {
                 let part = from.get(row * width..(row + 1) * width);

@@ -29,6 +29,8 @@ const KEPT_FEATURE_BYTES: usize = 128 << 20;
 
 /// How many batches of rows a decoder is given whose slots are refilled: only the last ones leave slots empty.
 const REFILLING: usize = 4;
+/// Encoder states of rows that wait for more batches than one.
+const WAITING_FEATURE_BYTES: usize = 128 << 20;
 
 pub(super) fn run(
     stages: &Stages<'_>,
@@ -38,9 +40,8 @@ pub(super) fn run(
 ) -> Result<(), Error> {
     let meter = &stages.metrics.model;
     let mut part = OpenPart::default();
-    let batch_size = stages.plan.batch_size;
-    let together = if models.refills() { REFILLING * batch_size } else { batch_size };
-    let mut most = batch_size;
+    let batches = if models.refills() { REFILLING } else { 1 };
+    let mut most = stages.plan.batch_size;
     while let Some(item) = meter.waiting_for_input(|| input.blocking_recv()) {
         if stages.stop.requested() {
             return Ok(());
@@ -48,16 +49,16 @@ pub(super) fn run(
         match item {
             IngestItem::Row(row) => {
                 part.add(*row, models.draws_by_key(), stages.progress);
-                if part.unencoded >= batch_size {
+                if part.unencoded >= most {
                     meter.busy(|| part.encode(&mut models, &mut most))?;
-                }
-                if part.pending.len() >= together {
-                    meter.busy(|| part.compute(&mut models, &mut most, stages.progress))?;
+                    if part.pending.len() >= batches * most || part.waiting_bytes > WAITING_FEATURE_BYTES {
+                        meter.busy(|| part.compute(&mut models, &mut most, batches, stages.progress))?;
+                    }
                 }
             }
             IngestItem::PartEnd { part: number, carried } => {
                 meter.busy(|| part.encode(&mut models, &mut most))?;
-                meter.busy(|| part.compute(&mut models, &mut most, stages.progress))?;
+                meter.busy(|| part.compute(&mut models, &mut most, batches, stages.progress))?;
                 tracing::debug!(
                     part = number,
                     rows = part.rows.len(),
@@ -93,6 +94,8 @@ struct OpenPart {
     pending: Vec<Pending>,
     /// How many of them, the last ones, have images that are not encoded yet, or none.
     unencoded: usize,
+    /// What was encoded for the others.
+    waiting_bytes: usize,
     features: HashMap<blake3::Hash, EncodedImage>,
     feature_bytes: usize,
     encoded_images: usize,
@@ -127,6 +130,16 @@ struct Pending {
 enum Picture {
     Pixels(Preprocessed),
     Encoded(EncodedImage),
+}
+
+impl Pending {
+    fn input(&self) -> ModelsInput {
+        let image = match &self.image {
+            Some((_, Picture::Encoded(image))) => Some(image.clone()),
+            _ => None,
+        };
+        ModelsInput { image, text: self.text.clone(), prompt: self.prompt.clone(), key: self.key }
+    }
 }
 
 impl OpenPart {
@@ -179,9 +192,10 @@ impl OpenPart {
         let mut done = 0;
         while done < hashes.len() {
             let next = done..hashes.len().min(done + *most);
-            let tried = models.encode_images(&pixels[next.clone()]);
+            let tried = attempt(next.len(), || models.encode_images(&pixels[next.clone()]));
             let Some(images) = halve(tried, next.len(), most, &mut self.halved)? else { continue };
             for (&hash, image) in hashes[next.clone()].iter().zip(images) {
+                self.waiting_bytes += image.bytes();
                 if self.feature_bytes + image.bytes() <= KEPT_FEATURE_BYTES {
                     self.feature_bytes += image.bytes();
                     self.features.insert(hash, image.clone());
@@ -199,32 +213,26 @@ impl OpenPart {
         Ok(())
     }
 
-    /// Runs the pending rows, whose images are encoded, through the model, at most `most` at once; that is halved when memory runs
-    /// out, for good.
-    fn compute(&mut self, models: &mut Models, most: &mut usize, progress: &Progress) -> Result<(), Error> {
-        let input = |row: &Pending| {
-            let image = row.image.as_ref().and_then(|(_, picture)| match picture {
-                Picture::Encoded(image) => Some(image.clone()),
-                Picture::Pixels(_) => None,
-            });
-            ModelsInput { image, text: row.text.clone(), prompt: row.prompt.clone(), key: row.key }
-        };
-        let inputs: Vec<_> = self.pending.iter().map(input).collect();
-        let outcomes = loop {
-            let rows = inputs.len().min(*most);
-            let tried = if failpoint::runs_out_of_memory(rows) {
-                let what = "out of memory, by a switch for tests";
-                Err(OnnxError::new(OnnxErrorKind::OutOfMemory, "the model", what))
-            } else {
-                models.run(&inputs, *most)
-            };
-            if let Some(outcomes) = halve(tried, rows, most, &mut self.halved)? {
-                break outcomes;
+    /// Runs the pending rows, whose images are encoded, through the model, `batches` batches in a call and at most `most` rows at
+    /// once; that is halved when memory runs out, for good.
+    fn compute(
+        &mut self,
+        models: &mut Models,
+        most: &mut usize,
+        batches: usize,
+        progress: &Progress,
+    ) -> Result<(), Error> {
+        self.waiting_bytes = 0;
+        while !self.pending.is_empty() {
+            let next = self.pending.len().min(batches * *most);
+            let inputs: Vec<_> = self.pending[..next].iter().map(Pending::input).collect();
+            let at_once = next.min(*most);
+            let tried = attempt(at_once, || models.run(&inputs, *most));
+            let Some(outcomes) = halve(tried, at_once, most, &mut self.halved)? else { continue };
+            for (row, outcome) in self.pending.drain(..next).zip(outcomes) {
+                progress.row(outcome.is_err());
+                self.outcomes[row.index] = Outcome::Known(outcome);
             }
-        };
-        for (row, outcome) in self.pending.drain(..).zip(outcomes) {
-            progress.row(outcome.is_err());
-            self.outcomes[row.index] = Outcome::Known(outcome);
         }
         Ok(())
     }
@@ -251,6 +259,15 @@ impl OpenPart {
         }
         results
     }
+}
+
+/// What comes of `rows` rows at once.
+fn attempt<T>(rows: usize, work: impl FnOnce() -> Result<T, OnnxError>) -> Result<T, OnnxError> {
+    if failpoint::runs_out_of_memory(rows) {
+        let what = "out of memory, by a switch for tests";
+        return Err(OnnxError::new(OnnxErrorKind::OutOfMemory, "the model", what));
+    }
+    work()
 }
 
 /// What came of `rows` rows at once; `None` if memory ran out, and `most` is halved.

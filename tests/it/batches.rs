@@ -3,7 +3,7 @@
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use serde_json::Value;
 
-use crate::common::{Workplace, largest_difference, strings, write_parquet};
+use crate::common::{Workplace, largest_difference, repo, strings, write_parquet};
 
 /// `nightcap.halved_batches` of a part, if its footer has it.
 fn halved(workplace: &Workplace, part: &str) -> Option<String> {
@@ -36,6 +36,40 @@ fn a_batch_is_halved_when_memory_runs_out_and_the_run_goes_on() {
     let log = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.code() != Some(0) && log.contains("out of memory"), "{log}");
     assert!(workplace.published("none").is_empty());
+}
+
+#[test]
+fn memory_that_runs_out_while_slots_are_refilled_changes_no_caption() {
+    let workplace = Workplace::with_pictures(9, 9);
+    let model = repo("tests/fixtures/models/llava");
+    let job = std::fs::read_to_string(workplace.path("job.toml")).unwrap();
+    let (settings, text) = ("generation.prompt=Describe the picture.", "text = \"title\"\n");
+    workplace.job(&job.replace(text, ""));
+    let model = format!("model.path={}", model.display());
+    let run = |output: &str, above: &str| {
+        let output = format!("output.path={output}");
+        let arguments = ["--run-id", "night", "--set", &model, "--set", settings, "--set", &output];
+        let output = workplace.command("run", &arguments).env("NIGHTCAP_OUT_OF_MEMORY_ABOVE", above).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    run("whole", "100");
+    run("halved", "3");
+    let (whole, small) = (workplace.rows("whole", None), workplace.rows("halved", None));
+    assert!(whole.text("caption").iter().flatten().any(|caption| !caption.is_empty()));
+    assert_eq!(whole.text("caption"), small.text("caption"));
+    assert_eq!(halved(&workplace, "halved/run=night/part-000000.parquet").as_deref(), Some("1"), "from 4 rows to 2");
+}
+
+#[test]
+fn memory_that_runs_out_over_texts_halves_their_batch() {
+    let workplace = Workplace::with_pictures(9, 9);
+    let job = std::fs::read_to_string(workplace.path("job.toml")).unwrap();
+    workplace.job(&job.replace("image = \"image\"\n", ""));
+    let output =
+        workplace.command("run", &["--run-id", "night"]).env("NIGHTCAP_OUT_OF_MEMORY_ABOVE", "1").output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(workplace.rows("out", None).len(), 9);
+    assert_eq!(halved(&workplace, "out/run=night/part-000000.parquet").as_deref(), Some("2"));
 }
 
 #[test]

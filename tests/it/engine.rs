@@ -169,7 +169,7 @@ fn batches_of_1_7_and_32_agree() {
         rows.chunks(size)
             .flat_map(|chunk| {
                 let inputs = inputs(engine, chunk);
-                engine.run(&inputs, BATCH).unwrap().into_iter().map(Result::unwrap).collect::<Vec<_>>()
+                engine.run(&inputs, size).unwrap().into_iter().map(Result::unwrap).collect::<Vec<_>>()
             })
             .collect()
     };

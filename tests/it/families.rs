@@ -94,7 +94,8 @@ fn captions_are_the_golden_ones(family: &str) {
                 images.into_iter().map(|image| RowInput { image: Some(image), ..RowInput::default() }).collect();
             let golden = case["rows"].as_array().unwrap();
             assert_eq!(rows.len(), golden.len());
-            for (row, golden) in engine.run(&rows, size).unwrap().into_iter().zip(golden) {
+            let beams = case["settings"]["num_beams"].as_u64().unwrap_or(1) as usize;
+            for (row, golden) in engine.run(&rows, size * beams).unwrap().into_iter().zip(golden) {
                 let caption = row.unwrap().caption.unwrap();
                 let tokens: Vec<i64> = serde_json::from_value(golden["tokens"].clone()).unwrap();
                 assert_eq!(caption.token_ids, tokens, "{what}");
@@ -169,7 +170,10 @@ fn runs_over_the_sample_photographs(family: &str) {
         "[input]\nmanifest = \"{manifest}\"\nkey = \"id\"\nimage = \"image\"\ntext = \"title\"\n\
          [model]\npath = \"{model}\"\n[generation]\n{generation}[output]\npath = \"out\"\n[runtime]\nthreads = 1\nbatch_size = 3\n"
     ));
-    workplace.run_ok(&[]);
+    workplace.run_ok(&["--run-id", "night"]);
+    workplace.run_ok(&["--run-id", "night", "--set", "output.path=again"]);
+    let (parts, again) = (workplace.parts("out", "night"), workplace.parts("again", "night"));
+    assert!(!parts.is_empty() && parts == again, "{family}: the same input gives the same bytes");
     let rows = workplace.rows("out", None);
     let ok = rows.text("status").iter().filter(|status| status.as_deref() == Some("ok")).count();
     assert_eq!((rows.len(), ok), (35, 32), "{family}: three of the images are broken on purpose");

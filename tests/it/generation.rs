@@ -126,10 +126,11 @@ fn assert_golden_captions(goldens: &Value, model: &str, layout_name: &str, folde
         let settings = &case["settings"];
         let config = with_files(model, &settings["files"]);
         std::fs::write(folder.join("generation_config.json"), config.to_string()).unwrap();
+        let beams = settings["num_beams"].as_u64().or(config["num_beams"].as_u64()).unwrap_or(1) as usize;
         let mut engine = engine(folder, None, &overrides(settings));
         for size in [1, 3, 8] {
             let what = format!("{model}, {layout_name}, {}, batches of {size}", case["name"]);
-            let made = captions(&mut engine, &images, size);
+            let made = captions(&mut engine, &images, size * beams);
             for (caption, golden) in made.iter().zip(case["rows"].as_array().unwrap()) {
                 let tokens: Vec<i64> = serde_json::from_value(golden["tokens"].clone()).unwrap();
                 assert_eq!(caption.token_ids, tokens, "{what}");

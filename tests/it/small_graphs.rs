@@ -7,7 +7,7 @@ use nightcap::engine::{
     Engine, EngineOptions, Finish, GenerationOverrides, GenerationSettings, ImageFeatures, RowInput,
 };
 use nightcap::model::{ModelDirectory, Role};
-use nightcap::onnx::{GraphHeader, GraphSource, OnnxErrorKind, Port};
+use nightcap::onnx::{DataType, Graph, GraphHeader, GraphOptions, GraphSource, Input, OnnxErrorKind, Port, Value};
 use nightcap::preprocess::PixelValues;
 use nightcap::row_error::{ErrorKind, Stage};
 use tempfile::TempDir;
@@ -38,8 +38,17 @@ fn text(field: u64, content: &str) -> Vec<u8> {
 
 /// A declared input or output; an axis of 0 stands for a dynamic one. `kind`: 1 float32, 7 int64.
 pub(crate) fn port(field: u64, name: &str, kind: u64, axes: &[u64]) -> Vec<u8> {
-    let axis = |&size: &u64| bytes(1, &if size == 0 { text(2, "any") } else { number(1, size) });
-    let shape: Vec<u8> = axes.iter().flat_map(axis).collect();
+    port_with(field, name, kind, axes, |_| "any".to_owned())
+}
+
+/// A port each of whose dynamic axes has a name of its own: ONNX Runtime takes those of one name to be of one size.
+fn port_of_any_size(field: u64, name: &str, kind: u64, axes: &[u64]) -> Vec<u8> {
+    port_with(field, name, kind, axes, |axis| format!("{name} {axis}"))
+}
+
+fn port_with(field: u64, name: &str, kind: u64, axes: &[u64], call: impl Fn(usize) -> String) -> Vec<u8> {
+    let axis = |(axis, &size): (usize, &u64)| bytes(1, &if size == 0 { text(2, &call(axis)) } else { number(1, size) });
+    let shape: Vec<u8> = axes.iter().enumerate().flat_map(axis).collect();
     let tensor = [number(1, kind), bytes(2, &shape)].concat();
     bytes(field, &[text(1, name), bytes(2, &bytes(1, &tensor))].concat())
 }
@@ -221,6 +230,104 @@ fn rows_join_a_recurrent_decoder_while_others_are_half_way() {
     assert_eq!((0..rows.len()).map(tokens).collect::<Vec<_>>(), [3, 1, 3, 1, 1, 3, 3]);
     for slots in [2, 3, 4] {
         assert_eq!(engine.run(&rows, slots).unwrap(), alone, "{slots} slots");
+    }
+}
+
+/// Logits are the mean of a cache that the tokens are appended to, over the row's own tokens or over all there are, and the row's
+/// position or the length of the batch.
+fn told(reads_mask: bool, reads_positions: bool) -> Vec<u8> {
+    let cast = attribute("to", 2, &number(3, 1));
+    let axis = |axis: u64| attribute("axis", 2, &number(3, axis));
+    let mean = if reads_mask {
+        vec![
+            node("Mul", &["present.0.key", "mask"], "seen", &[]),
+            node("ReduceSum", &["seen", "two"], "sum", &[]),
+            node("Div", &["sum", "count"], "mean", &[]),
+        ]
+    } else {
+        let axes = attribute("axes", 7, &number(8, 2));
+        vec![
+            node("ReduceMean", &["present.0.key"], "of all", &axes),
+            node("Sub", &["count", "count"], "nothing", &[]),
+            node("Add", &["of all", "nothing"], "mean", &[]),
+        ]
+    };
+    let place = if reads_positions {
+        vec![node("Add", &["squeezed", "position"], "logits", &[])]
+    } else {
+        vec![
+            node("Shape", &["attention_mask"], "shape", &[]),
+            node("Gather", &["shape", "one"], "length", &[]),
+            node("Cast", &["length"], "float length", &cast),
+            node("Sub", &["position", "position"], "no position", &[]),
+            node("Add", &["squeezed", "no position"], "unplaced", &[]),
+            node("Add", &["unplaced", "float length"], "logits", &[]),
+        ]
+    };
+    let tokens = [
+        node("Cast", &["input_ids"], "float ids", &cast),
+        node("Unsqueeze", &["float ids", "one"], "ids with heads", &[]),
+        node("Unsqueeze", &["ids with heads", "three"], "key", &[]),
+        node("Concat", &["key", "key", "key", "key"], "wide", &axis(3)),
+        node("Concat", &["past_key_values.0.key", "wide"], "present.0.key", &axis(2)),
+        node("Cast", &["attention_mask"], "float mask", &cast),
+        node("Unsqueeze", &["float mask", "one"], "mask with heads", &[]),
+        node("Unsqueeze", &["mask with heads", "three"], "mask", &[]),
+        node("ReduceSum", &["mask", "two"], "count", &[]),
+        node("Cast", &["position_ids"], "float position", &cast),
+        node("Unsqueeze", &["float position", "two"], "position", &[]),
+    ];
+    let squeeze = [node("Squeeze", &["mean", "one"], "squeezed", &[])];
+    let ends = [
+        port_of_any_size(11, "input_ids", 7, &[0, 0]),
+        port_of_any_size(11, "attention_mask", 7, &[0, 0]),
+        port_of_any_size(11, "position_ids", 7, &[0, 0]),
+        port_of_any_size(11, "past_key_values.0.key", 1, &[0, 1, 0, 4]),
+        port_of_any_size(12, "logits", 1, &[0, 0, 4]),
+        port_of_any_size(12, "present.0.key", 1, &[0, 1, 0, 4]),
+        constant("one", 1),
+        constant("two", 2),
+        constant("three", 3),
+    ];
+    model(&[&tokens[..], &mean, &squeeze, &place, &ends].concat())
+}
+
+#[test]
+fn rows_join_a_cache_only_if_mask_and_positions_are_read() {
+    let axes = [attribute("axes", 7, &[number(8, 1), number(8, 2)].concat()), attribute("keepdims", 2, &number(3, 0))];
+    let vision = model(&[
+        node("ReduceMean", &["pixel_values"], "image_embeds", &axes.concat()),
+        port(11, "pixel_values", 1, &[0, 3, 0, 0]),
+        port(12, "image_embeds", 1, &[0, 4]),
+    ]);
+    for (reads_mask, reads_positions) in [(true, true), (false, true), (true, false)] {
+        let folder = directory(&[
+            ("vision_model.onnx", vision.clone()),
+            ("decoder_with_past_model.onnx", told(reads_mask, reads_positions)),
+        ]);
+        let joins = engine(&folder).refills();
+        assert_eq!(joins, reads_mask && reads_positions, "mask {reads_mask}, positions {reads_positions}");
+    }
+}
+
+#[test]
+fn a_run_takes_the_rows_that_are_left_of_a_tensor() {
+    for (dtype, kind) in [(DataType::F32, 1), (DataType::F16, 10), (DataType::I64, 7)] {
+        let graph =
+            model(&[node("Identity", &["x"], "y", &[]), port(11, "x", kind, &[0, 2]), port(12, "y", kind, &[0, 2])]);
+        let folder = directory(&[("graph.onnx", graph)]);
+        let source = GraphSource::file(folder.path().join("graph.onnx"));
+        let mut graph = Graph::open(&source, GraphOptions::default()).unwrap();
+        let mut x = match dtype {
+            DataType::I64 => Value::from_i64(&[3, 2], (0..6).collect()).unwrap(),
+            _ => Value::from_f32(dtype, &[3, 2], (0..6_u8).map(f32::from).collect()).unwrap(),
+        };
+        x.keep(&[0, 2]).unwrap();
+        let y = graph.run(&[("x", Input::Owned(x))]).unwrap().take("y", 2).unwrap();
+        match dtype {
+            DataType::I64 => assert_eq!(y.to_i64().unwrap(), [0, 1, 4, 5]),
+            _ => assert_eq!(*y.to_f32().unwrap(), [0.0, 1.0, 4.0, 5.0]),
+        }
     }
 }
 
