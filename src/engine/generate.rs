@@ -1,14 +1,14 @@
 //! Captions, token by token, in the slots of a batch. In: the rows to be captioned, each batch of them as the decoder begins with
-//! it. Out: the tokens of each caption with their log-probability. How a caption's tokens are found is [`super::choose`]'s and
+//! it. Out: the tokens of each caption with their log-probability. How a caption's tokens are found is [`super::single`]'s and
 //! [`super::beam`]'s; rows that are finished leave the batch, and others take their slots where the decoder allows it.
 
 use std::ops::ControlFlow;
 
 use super::beam::Beams;
-use super::choose::Line;
 use super::decoder::{Decoder, Logits};
 use super::decoding::Decoding;
 use super::settings::{GenerationSettings, Strategy};
+use super::single::Single;
 use super::tokens::TextTokenizer;
 use crate::onnx::{OnnxError, OnnxErrorKind, Value};
 
@@ -126,7 +126,7 @@ impl Writing<'_> {
 /// How the tokens of one caption are found.
 #[derive(Debug)]
 enum Search {
-    Line(Line),
+    Single(Single),
     Beams(Beams),
 }
 
@@ -178,7 +178,7 @@ impl Running {
         let logits = decoder.first(&mut batch, &prefixes, embedded)?;
         let search = |place| match settings.strategy {
             Strategy::Beam(beams) => Search::Beams(Beams::begun(beams, place)),
-            Strategy::Greedy | Strategy::Sample(_) => Search::Line(Line::begun(place)),
+            Strategy::Greedy | Strategy::Sample(_) => Search::Single(Single::begun(place)),
         };
         let captions = rows.into_iter().enumerate().map(|(place, row)| (row, search(place))).collect();
         Ok((Self { batch, captions }, logits))
@@ -195,7 +195,7 @@ impl Running {
         let mut going = Vec::with_capacity(self.captions.len());
         for (begun, search) in self.captions {
             let stepped = match search {
-                Search::Line(line) => line.step(&begun, logits, &writing, scores)?.map_continue(Search::Line),
+                Search::Single(single) => single.step(&begun, logits, &writing, scores)?.map_continue(Search::Single),
                 Search::Beams(beams) => beams.step(&begun, logits, &writing)?.map_continue(Search::Beams),
             };
             match stepped {
@@ -231,7 +231,7 @@ impl Running {
     /// The places in the decoder's batch that go on, with the last token of each.
     fn paths(&self) -> impl Iterator<Item = (usize, i64)> {
         self.captions.iter().flat_map(|(_, search)| match search {
-            Search::Line(line) => line.path().into_iter().collect::<Vec<_>>(),
+            Search::Single(single) => single.path().into_iter().collect::<Vec<_>>(),
             Search::Beams(beams) => beams.paths().collect(),
         })
     }
@@ -241,7 +241,7 @@ impl Running {
         let mut place = first;
         for (_, search) in &mut self.captions {
             place = match search {
-                Search::Line(line) => line.settle(place),
+                Search::Single(single) => single.settle(place),
                 Search::Beams(beams) => beams.settle(place),
             };
         }

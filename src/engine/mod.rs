@@ -6,7 +6,6 @@ mod batch;
 mod beam;
 mod begin;
 mod chat;
-mod choose;
 mod context;
 mod decoder;
 mod decoding;
@@ -24,6 +23,7 @@ mod prompt_form;
 mod resolve;
 mod sample;
 mod settings;
+mod single;
 mod softmax;
 mod step;
 mod text;
@@ -32,7 +32,6 @@ mod trial;
 mod vision;
 
 pub use batch::{Engine, EngineOptions, RowInput, RowOutput};
-pub use choose::choose;
 pub use generate::{Caption, Finish};
 pub use models::{EncodedImage, Models, ModelsInput};
 pub use opening::{Opening, open_each};
@@ -42,5 +41,6 @@ pub use settings::{
     BeamSettings, EarlyStopping, GenerationOverrides, GenerationSettings, SampleSettings, Strategy, StrategyName,
     out_of_range,
 };
+pub use single::choose;
 pub use step::open_decoder;
 pub use vision::ImageFeatures;

@@ -11,15 +11,15 @@ use super::settings::{GenerationSettings, Strategy};
 use super::softmax::{Softmax, likeliest};
 use crate::onnx::OnnxError;
 
-/// A caption that is being written.
+/// A caption of which there is one version at a time.
 #[derive(Debug)]
-pub(super) struct Line {
+pub(super) struct Single {
     sequence: Sequence,
     /// Its place in the decoder's batch.
     place: usize,
 }
 
-impl Line {
+impl Single {
     pub(super) fn begun(place: usize) -> Self {
         Self { sequence: Sequence::begun(), place }
     }
