@@ -138,8 +138,8 @@ impl Engine {
         self.writer.as_ref().is_some_and(Writer::refills)
     }
 
-    /// Runs `rows`, at most `batch_size` at once, beams counted, but one caption at least. The results are in the order of `rows`; a row whose values are not finite
-    /// fails alone.
+    /// Runs `rows`, at most `batch_size` at once, beams counted, but one caption at least. The results are in the order of
+    /// `rows`; a row whose values are not finite fails alone.
     ///
     /// # Errors
     /// When a run fails as a whole.
