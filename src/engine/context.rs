@@ -92,13 +92,13 @@ impl Once {
         Ok(part.map(|graph| Self::new(graph, inputs, values)))
     }
 
-    /// The outputs for `contexts`, `[rows, ...]`.
+    /// The outputs for `contexts`, `[rows, ...]`, where the graph runs.
     pub(super) fn run(&mut self, contexts: &[Value], rows: usize) -> Result<Outputs, OnnxError> {
         let mut feeds = Vec::with_capacity(self.inputs.len());
         for InvariantInput { name, dtype, value } in &self.inputs {
             feeds.push((name.as_str(), value.value(contexts, *dtype, rows)?));
         }
-        self.graph.run(&feeds)
+        self.graph.run_on_device(&feeds, &[])
     }
 }
 

@@ -88,7 +88,9 @@ impl Decoder {
     }
 
     /// A batch of `rows` rows whose `contexts`, `[rows, ...]`, are in the order of [`Self::contexts`].
-    pub(super) fn begin(&mut self, mut contexts: Vec<Value>, rows: usize) -> Result<Decoding, OnnxError> {
+    pub(super) fn begin(&mut self, contexts: Vec<Value>, rows: usize) -> Result<Decoding, OnnxError> {
+        let onto_device = |context: Value| context.onto(self.step.device());
+        let mut contexts = contexts.into_iter().map(onto_device).collect::<Result<Vec<_>, _>>()?;
         let kept = match &mut self.kept {
             Some(kept) => Some(kept.run(&contexts, rows)?),
             None => None,
@@ -189,7 +191,7 @@ fn column(rows: &[Vec<i64>], place: usize) -> Vec<Vec<i64>> {
 
 /// The logits of the last position of each row.
 fn logits(outputs: &mut Outputs, rows: usize) -> Result<Logits, OnnxError> {
-    let value = outputs.take("logits", rows)?.into_float(DataType::F32)?;
+    let value = outputs.take(StepGraph::LOGITS, rows)?.into_float(DataType::F32)?;
     let vocabulary = value.shape().last().copied().unwrap_or(0);
     let width = value.as_f32()?.len() / rows.max(1);
     Ok(Logits { value, width, vocabulary })

@@ -1,7 +1,7 @@
 //! Tokens as vectors. In: tokens. Out: the vectors that stand for them in a prompt or in the decoder. The text graph of some
 //! models does this (`CoCa`), a graph of its own in others.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::model::{ModelDirectory, Producer, Role};
 use crate::onnx::{Graph, GraphOptions, Input, OnnxError, Outputs, Value};
@@ -16,8 +16,12 @@ impl SharedGraph {
     }
 
     pub(super) fn run(&self, inputs: &[(&str, Input<'_>)]) -> Result<Outputs, OnnxError> {
+        self.graph().run(inputs)
+    }
+
+    fn graph(&self) -> MutexGuard<'_, Graph> {
         // a run leaves nothing behind that a panic could have spoilt
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).run(inputs)
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -54,7 +58,7 @@ impl TokenEmbedder {
         Ok(Some(Self { graph, inputs: inputs.collect(), output }))
     }
 
-    /// `[rows, tokens, width]`; `tokens` are as many for every row.
+    /// `[rows, tokens, width]`, where the graph runs; `tokens` are as many for every row.
     pub(super) fn embed(&self, tokens: &[Vec<i64>]) -> Result<Value, OnnxError> {
         let shape = [tokens.len(), tokens.first().map_or(0, Vec::len)];
         let mut feeds = Vec::with_capacity(self.inputs.len());
@@ -67,6 +71,6 @@ impl TokenEmbedder {
             };
             feeds.push((input.as_str(), Input::Owned(Value::from_i64(&shape, values)?)));
         }
-        self.graph.run(&feeds)?.take(&self.output, tokens.len())
+        self.graph.graph().run_on_device(&feeds, &[])?.take(&self.output, tokens.len())
     }
 }

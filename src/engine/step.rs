@@ -5,7 +5,7 @@ use super::context::{Context, Invariant, InvariantInput, Once};
 use super::embed::TokenEmbedder;
 use super::trial::trials;
 use crate::model::{GraphFile, ModelDirectory, Producer, Role};
-use crate::onnx::{DataType, Graph, GraphOptions, Input, OnnxError, OnnxErrorKind, Outputs, Stepped, Value};
+use crate::onnx::{DataType, Device, Graph, GraphOptions, Input, OnnxError, OnnxErrorKind, Outputs, Stepped, Value};
 
 /// One graph that takes tokens and gives logits.
 #[derive(Debug)]
@@ -51,6 +51,9 @@ pub(super) struct Step<'a> {
 }
 
 impl StepGraph {
+    /// The output that is read; what others give goes into the next step, and stays where the graph runs.
+    pub(super) const LOGITS: &str = "logits";
+
     /// Opens the graph of `role`, if there is one; adds what it attends to to `contexts`. The decoder's comes last: what is
     /// computed for it once has its place after all contexts.
     pub(super) fn open(
@@ -95,6 +98,11 @@ impl StepGraph {
             inputs.push(StepInput { name: name.clone(), dtype: DataType::F32, feed });
         }
         Ok(Some(Self { graph: step, inputs, once }))
+    }
+
+    /// Where it runs.
+    pub(super) fn device(&self) -> Device {
+        self.graph.device()
     }
 
     /// Adds to `contexts`, `[rows, ...]`, what is computed from them once.
@@ -162,7 +170,7 @@ impl StepGraph {
             feeds.push((input.name.as_str(), value));
         }
         feeds.extend(states);
-        self.graph.run(&feeds)
+        self.graph.run_on_device(&feeds, &[Self::LOGITS])
     }
 }
 

@@ -3,10 +3,12 @@
 use std::fmt;
 use std::str::FromStr;
 
+use ort::ep::cuda::ConvAlgorithmSearch;
 use ort::ep::{CUDA, ExecutionProviderDispatch, TensorRT};
+use ort::memory::{AllocationDevice, AllocatorType, MemoryInfo, MemoryType};
 
 /// Where a graph runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Device {
     /// The processor.
     #[default]
@@ -15,18 +17,40 @@ pub enum Device {
     Cuda(i32),
     /// An NVIDIA GPU of this number, through the `TensorRT` execution provider; what that does not know runs through CUDA's.
     TensorRt(i32),
+    /// The processor, but with tensors kept as in a GPU's memory and moved as there. For tests, where there is no GPU.
+    #[doc(hidden)]
+    StandIn,
 }
 
 impl Device {
     /// What a name may be.
     pub const EXPECTED: &str = "\"cpu\", \"cuda:0\" or \"tensorrt:0\", with any GPU's number";
 
+    /// Whether it has a memory of its own, where tensors stay between runs.
+    pub(super) fn has_memory(self) -> bool {
+        self != Self::Cpu
+    }
+
+    /// The memory where tensors stay between runs.
+    pub(super) fn memory(self) -> ort::Result<MemoryInfo<'static>> {
+        let (device, number) = match self {
+            Self::Cpu | Self::StandIn => (AllocationDevice::CPU, 0),
+            Self::Cuda(number) | Self::TensorRt(number) => (AllocationDevice::CUDA, number),
+        };
+        MemoryInfo::new(device, number, AllocatorType::Device, MemoryType::Default)
+    }
+
     /// The execution providers that ONNX Runtime is asked for, the preferred one first. Each is an error where it is missing:
     /// ONNX Runtime would go on without it, on the processor, and say nothing.
     pub(super) fn providers(self) -> Vec<ExecutionProviderDispatch> {
-        let cuda = |number| CUDA::default().with_device_id(number).build().error_on_failure();
+        // float32 is what it says, and a convolution is computed the same way in every run: ONNX Runtime would take TensorFloat-32, of
+        // which 10 bits count, and whichever algorithm was fastest just then
+        let cuda = |number| {
+            let provider = CUDA::default().with_device_id(number).with_tf32(false);
+            provider.with_conv_algorithm_search(ConvAlgorithmSearch::Heuristic).build().error_on_failure()
+        };
         match self {
-            Self::Cpu => Vec::new(),
+            Self::Cpu | Self::StandIn => Vec::new(),
             Self::Cuda(number) => vec![cuda(number)],
             Self::TensorRt(number) => {
                 vec![TensorRT::default().with_device_id(number).build().error_on_failure(), cuda(number)]
@@ -54,6 +78,7 @@ impl fmt::Display for Device {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Cpu => f.write_str("cpu"),
+            Self::StandIn => f.write_str("a stand-in for a GPU"),
             Self::Cuda(number) => write!(f, "cuda:{number}"),
             Self::TensorRt(number) => write!(f, "tensorrt:{number}"),
         }

@@ -5,8 +5,8 @@ use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use ort::logging::LogLevel;
-use ort::session::Session;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
+use ort::session::{Session, SessionInputValue};
 use ort::value::{Outlet, TensorRef, ValueType};
 
 use super::copies::without_copies;
@@ -33,6 +33,7 @@ pub struct GraphOptions {
 #[derive(Debug)]
 pub struct Graph {
     path: PathBuf,
+    device: Device,
     session: Session,
     inputs: Vec<Port>,
     outputs: Vec<Port>,
@@ -124,7 +125,7 @@ impl Graph {
         .map_err(|error| {
             let error = OnnxError::from_ort(OnnxErrorKind::Load, &path.display().to_string(), &error);
             match options.device {
-                Device::Cpu => error,
+                Device::Cpu | Device::StandIn => error,
                 device => error.with_hint(format!(
                     "{device} needs an ONNX Runtime with that execution provider and its CUDA libraries: the package \
                      onnxruntime-gpu, named by ORT_DYLIB_PATH; devices = [\"cpu\"] does without"
@@ -133,7 +134,7 @@ impl Graph {
         })?;
         let inputs = session.inputs().iter().map(port).collect();
         let outputs = session.outputs().iter().map(port).collect();
-        Ok(Self { path: path.to_path_buf(), session, inputs, outputs })
+        Ok(Self { path: path.to_path_buf(), device: options.device, session, inputs, outputs })
     }
 
     /// The graph's file.
@@ -151,32 +152,76 @@ impl Graph {
         &self.outputs
     }
 
-    /// Runs the graph on `inputs`, which name each declared input once.
+    /// Where it runs.
+    pub fn device(&self) -> Device {
+        self.device
+    }
+
+    /// Runs the graph on `inputs`, which name each declared input once. The outputs are in the host's memory.
     ///
     /// # Errors
     /// [`OnnxErrorKind::Run`] if ONNX Runtime refuses a value or an operator fails, [`OnnxErrorKind::OutOfMemory`].
     pub fn run(&mut self, inputs: &[(&str, Input<'_>)]) -> Result<Outputs, OnnxError> {
-        let graph = &self.path;
-        let fail = |error: &ort::Error| OnnxError::from_ort(OnnxErrorKind::Run, &graph.display().to_string(), error);
-        let feeds = inputs
-            .iter()
-            .map(|(name, input)| {
-                let value = match input {
-                    Input::Owned(value) => value.as_input()?,
-                    Input::Shared(value) => value.as_input()?,
-                    Input::F32(shape, data) => TensorRef::from_array_view((*shape, *data))?.into(),
-                };
-                Ok((Cow::Borrowed(*name), value))
-            })
-            .collect::<ort::Result<Vec<_>>>()
-            .map_err(|error| fail(&error))?;
-        let outputs = self.session.run(feeds).map_err(|error| fail(&error))?;
-        let values = outputs.into_iter().map(|(name, value)| (name.to_owned(), Value::from_ort(value))).collect();
-        Ok(Outputs { graph: self.path.clone(), values })
+        let Self { path, session, .. } = self;
+        let mut run = || {
+            let feeds = inputs.iter().map(|(name, input)| Ok((Cow::Borrowed(*name), input.feed()?)));
+            let outputs = session.run(feeds.collect::<ort::Result<Vec<_>>>()?)?;
+            Ok(outputs.into_iter().map(|(name, value)| (name.to_owned(), Value::from_ort(value))).collect())
+        };
+        Outputs::of(path, run())
+    }
+
+    /// Runs the graph as [`run`](Self::run) does, but leaves outputs in the memory of its device, if that has one of its own: floats,
+    /// except for the outputs called in `read`. What is in that memory already is not copied to be fed.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub fn run_on_device(&mut self, inputs: &[(&str, Input<'_>)], read: &[&str]) -> Result<Outputs, OnnxError> {
+        if !self.device.has_memory() {
+            return self.run(inputs);
+        }
+        let Self { path, device, session, outputs, .. } = self;
+        let stays = |name: &str| {
+            let port = outputs.iter().find(|port| port.name == name);
+            !read.contains(&name) && port.is_some_and(|port| port.dtype.is_float())
+        };
+        let mut run = || {
+            // made anew for each run: one that is used again writes into the tensors that it gave before
+            let mut binding = session.create_binding()?;
+            for (name, input) in inputs {
+                binding.bind_input(*name, &*input.feed()?)?;
+            }
+            let (here, there) = (Device::Cpu.memory()?, device.memory()?);
+            for port in outputs.iter() {
+                binding.bind_output_to_device(&port.name, if stays(&port.name) { &there } else { &here })?;
+            }
+            let ran = session.run_binding(&binding)?;
+            let value = |name: &str, value| match stays(name) {
+                true => Value::on_device(value, *device),
+                false => Value::from_ort(value),
+            };
+            Ok(ran.into_iter().map(|(name, found)| (name.to_owned(), value(name, found))).collect())
+        };
+        Outputs::of(path, run())
+    }
+}
+
+impl Input<'_> {
+    fn feed(&self) -> ort::Result<SessionInputValue<'_>> {
+        match self {
+            Self::Owned(value) => value.as_input(),
+            Self::Shared(value) => value.as_input(),
+            Self::F32(shape, data) => Ok(TensorRef::from_array_view((*shape, *data))?.into()),
+        }
     }
 }
 
 impl Outputs {
+    fn of(graph: &Path, ran: ort::Result<Vec<(String, Value)>>) -> Result<Self, OnnxError> {
+        let fail = |error: ort::Error| OnnxError::from_ort(OnnxErrorKind::Run, &graph.display().to_string(), &error);
+        Ok(Self { graph: graph.to_path_buf(), values: ran.map_err(fail)? })
+    }
+
     /// The output called `name`, whose axis 0 must hold `batch` rows.
     ///
     /// # Errors

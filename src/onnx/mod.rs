@@ -15,6 +15,8 @@ mod library;
 mod messages;
 mod part;
 mod port;
+mod rows;
+mod rows_on_device;
 mod source;
 mod stepped;
 mod value;

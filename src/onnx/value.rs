@@ -1,5 +1,5 @@
-//! Tensors in host memory. In: vectors, or the outputs of a run. Out: vectors, or the inputs of the next run. Nothing runs
-//! here, and `ort`'s types stay inside.
+//! Tensors. In: vectors, or the outputs of a run. Out: vectors, or the inputs of the next run; `ort`'s types stay inside. What
+//! becomes of their rows is [`super::rows`]'.
 
 use std::borrow::Cow;
 
@@ -9,21 +9,31 @@ use ort::memory::Allocator;
 use ort::session::SessionInputValue;
 use ort::value::{DynValue, PrimitiveTensorElementType, Tensor, TensorElementType, TensorRef, ValueType};
 
+use super::device::Device;
 use super::environment::runtime;
 use super::error::{OnnxError, OnnxErrorKind};
 use super::messages::TensorProto;
 use super::port::DataType;
+use super::rows_on_device;
 
 /// A tensor owned by ONNX Runtime. Moving it from one run's outputs to the next run's inputs copies nothing.
 #[derive(Debug)]
 pub struct Value {
-    tensor: DynValue,
-    /// How many rows of axis 0 there are, where the tensor has room for more.
-    rows: Option<usize>,
+    pub(super) tensor: DynValue,
+    pub(super) place: Place,
+}
+
+/// Where a tensor is.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Place {
+    /// In the host's memory, as all that is made here; with how many rows of axis 0 there are, if it has room for more.
+    Host(Option<usize>),
+    /// In the memory of a device, where a run left it.
+    Device(Device),
 }
 
 /// What tensors here are made of.
-trait Element: PrimitiveTensorElementType + Copy + Default + std::fmt::Debug + 'static {}
+pub(super) trait Element: PrimitiveTensorElementType + Copy + Default + std::fmt::Debug + 'static {}
 
 impl<T: PrimitiveTensorElementType + Copy + Default + std::fmt::Debug + 'static> Element for T {}
 
@@ -102,7 +112,7 @@ impl Value {
     pub fn shape(&self) -> Vec<usize> {
         let ValueType::Tensor { shape, .. } = self.tensor.dtype() else { return Vec::new() };
         let mut shape: Vec<usize> = shape.iter().map(|&size| usize::try_from(size).unwrap_or(0)).collect();
-        if let (Some(rows), Some(held)) = (self.rows, shape.first_mut()) {
+        if let (Place::Host(Some(rows)), Some(held)) = (self.place, shape.first_mut()) {
             *held = rows;
         }
         shape
@@ -113,12 +123,15 @@ impl Value {
         data_type(self.tensor.dtype())
     }
 
-    /// Its elements as float32, row-major; converted if they are float16.
+    /// Its elements as float32, row-major; converted if they are float16, and fetched if a device has them.
     ///
     /// # Errors
-    /// When its elements are no floats.
+    /// When its elements are no floats, or cannot be fetched.
     pub fn to_f32(&self) -> Result<Cow<'_, [f32]>, OnnxError> {
         match self.dtype() {
+            _ if let Some(device) = self.device() => {
+                Ok(Cow::Owned(rows_on_device::fetch(device, self)?.to_f32()?.into_owned()))
+            }
             DataType::F16 => Ok(Cow::Owned(self.slice::<f16>()?.iter().map(|value| value.to_f32()).collect())),
             _ => self.slice::<f32>().map(Cow::Borrowed),
         }
@@ -127,7 +140,7 @@ impl Value {
     /// Its elements, row-major.
     ///
     /// # Errors
-    /// When they are not float32.
+    /// When they are not float32, or in a device's memory.
     pub fn as_f32(&self) -> Result<&[f32], OnnxError> {
         self.slice::<f32>()
     }
@@ -135,51 +148,9 @@ impl Value {
     /// Its elements, row-major.
     ///
     /// # Errors
-    /// When they are not int64.
+    /// When they are not int64, or in a device's memory.
     pub fn to_i64(&self) -> Result<&[i64], OnnxError> {
         self.slice::<i64>()
-    }
-
-    /// The rows `rows` of axis 0, in that order; their elements are copied.
-    ///
-    /// # Errors
-    /// As [`Self::stack`].
-    pub fn gather(&self, rows: &[usize]) -> Result<Self, OnnxError> {
-        Self::stack(&[(self, rows)], None)
-    }
-
-    /// Goes on with the rows `rows` of axis 0, in that order. Where each of them stays in its place or comes from behind the last
-    /// place, as when the last rows fill the gaps of others, only those that come are copied.
-    ///
-    /// # Errors
-    /// As [`Self::stack`].
-    pub fn keep(&mut self, rows: &[usize]) -> Result<(), OnnxError> {
-        let held = self.shape().first().copied().unwrap_or(0);
-        if rows.iter().zip(0..).any(|(&row, place)| row != place && row < rows.len()) || rows.len() > held {
-            *self = self.gather(rows)?;
-            return Ok(());
-        }
-        match self.dtype() {
-            DataType::F16 => self.fill_gaps::<f16>(rows, held)?,
-            DataType::I64 => self.fill_gaps::<i64>(rows, held)?,
-            _ => self.fill_gaps::<f32>(rows, held)?,
-        }
-        self.rows = Some(rows.len());
-        Ok(())
-    }
-
-    /// Rows of one tensor after the other, `(tensor, rows)`, as one; their elements are copied. With `aligned`, an axis and its
-    /// size, the ends of that axis stand at its end: the beginning of a longer one is left out, that of a shorter one is zeros.
-    ///
-    /// # Errors
-    /// When a row does not exist, tensors differ in type or in a size that is not aligned, their elements are no floats or
-    /// int64, or memory ran out.
-    pub fn stack(parts: &[(&Self, &[usize])], aligned: Option<(usize, usize)>) -> Result<Self, OnnxError> {
-        match parts.first().map(|(first, _)| first.dtype()) {
-            Some(DataType::F16) => Self::stack_as::<f16>(parts, aligned),
-            Some(DataType::I64) => Self::stack_as::<i64>(parts, aligned),
-            _ => Self::stack_as::<f32>(parts, aligned),
-        }
     }
 
     /// The same tensor with floats of type `dtype`; itself if it has them already.
@@ -222,7 +193,31 @@ impl Value {
     }
 
     pub(super) fn from_ort(tensor: DynValue) -> Self {
-        Self { tensor, rows: None }
+        Self { tensor, place: Place::Host(None) }
+    }
+
+    pub(super) fn on_device(tensor: DynValue, device: Device) -> Self {
+        Self { tensor, place: Place::Device(device) }
+    }
+
+    /// The same tensor in the memory of `device`, if that has one of its own.
+    ///
+    /// # Errors
+    /// When memory ran out.
+    pub fn onto(self, device: Device) -> Result<Self, OnnxError> {
+        if self.device().is_some() || !device.has_memory() {
+            return Ok(self);
+        }
+        let rows: Vec<_> = (0..self.shape().first().copied().unwrap_or(0)).collect();
+        rows_on_device::stack(device, &[(&self, &rows)], None)
+    }
+
+    /// The device in whose memory it is; `None` if it is in the host's.
+    pub(super) fn device(&self) -> Option<Device> {
+        match self.place {
+            Place::Device(device) => Some(device),
+            Place::Host(_) => None,
+        }
     }
 
     /// What a run takes; nothing is copied.
@@ -233,15 +228,15 @@ impl Value {
             let data = &data[..shape.iter().product()];
             TensorRef::from_array_view((shape, data)).map(Into::into)
         }
-        match self.dtype() {
-            _ if self.rows.is_none() => Ok((&self.tensor).into()),
-            DataType::F16 => view::<f16>(self),
-            DataType::I64 => view::<i64>(self),
-            _ => view::<f32>(self),
+        match (self.place, self.dtype()) {
+            (Place::Device(_) | Place::Host(None), _) => Ok((&self.tensor).into()),
+            (Place::Host(Some(_)), DataType::F16) => view::<f16>(self),
+            (Place::Host(Some(_)), DataType::I64) => view::<i64>(self),
+            (Place::Host(Some(_)), _) => view::<f32>(self),
         }
     }
 
-    fn owned<T: Element>(shape: &[usize], data: Vec<T>) -> Result<Self, OnnxError> {
+    pub(super) fn owned<T: Element>(shape: &[usize], data: Vec<T>) -> Result<Self, OnnxError> {
         if shape.iter().product::<usize>() != data.len() {
             return Err(misfit(format!("{} elements do not fill shape {shape:?}", data.len())));
         }
@@ -251,64 +246,15 @@ impl Value {
             .map_err(|error| failed(&error))
     }
 
-    fn slice<T: Element>(&self) -> Result<&[T], OnnxError> {
+    pub(super) fn slice<T: Element>(&self) -> Result<&[T], OnnxError> {
+        if let Place::Device(device) = self.place {
+            return Err(misfit(format!(
+                "a tensor of shape {:?} is in the memory of {device}, not in the host's",
+                self.shape()
+            )));
+        }
         let (_, data) = self.tensor.try_extract_tensor::<T>().map_err(|error| failed(&error))?;
-        Ok(if self.rows.is_some() { &data[..self.shape().iter().product()] } else { data })
-    }
-
-    fn fill_gaps<T: Element>(&mut self, rows: &[usize], held: usize) -> Result<(), OnnxError> {
-        let width: usize = self.shape().iter().skip(1).product();
-        if let Some(row) = rows.iter().find(|row| **row >= held) {
-            return Err(misfit(format!("row {row} of a tensor with {held} rows")));
-        }
-        let (_, data) = self.tensor.try_extract_tensor_mut::<T>().map_err(|error| failed(&error))?;
-        for (place, &row) in rows.iter().enumerate().filter(|(place, row)| place != *row) {
-            data.copy_within(row * width..(row + 1) * width, place * width);
-        }
-        Ok(())
-    }
-
-    fn stack_as<T: Element>(parts: &[(&Self, &[usize])], aligned: Option<(usize, usize)>) -> Result<Self, OnnxError> {
-        let all_rows: usize = parts.iter().map(|(_, rows)| rows.len()).sum();
-        let mut stacked: Option<Vec<usize>> = None;
-        let mut data = Vec::new();
-        for (value, rows) in parts {
-            let mut shape = value.shape();
-            let [held, inner @ ..] = shape.as_slice() else {
-                return Err(misfit("rows of a tensor without axes".to_owned()));
-            };
-            let (held, width) = (*held, inner.iter().product::<usize>());
-            // a row is `runs` runs of `old` elements, which become `new` elements each
-            let (runs, old, new) = match aligned {
-                Some((axis @ 1.., size)) if shape.get(axis).is_some_and(|&found| found != size) => {
-                    let after = shape[axis + 1..].iter().product::<usize>();
-                    (shape[1..axis].iter().product(), shape[axis] * after, size * after)
-                }
-                _ => (1, width, width),
-            };
-            if stacked.is_none() {
-                data.reserve_exact(all_rows * runs * new);
-            }
-            let from = value.slice::<T>()?;
-            for &row in *rows {
-                let part = from.get(row * width..(row + 1) * width);
-                let part = part.ok_or_else(|| misfit(format!("row {row} of a tensor with {held} rows")))?;
-                for run in 0..runs {
-                    data.extend(std::iter::repeat_n(T::default(), new.saturating_sub(old)));
-                    data.extend_from_slice(&part[run * old + old.saturating_sub(new)..(run + 1) * old]);
-                }
-            }
-            if let Some((axis, size)) = aligned.filter(|(axis, _)| *axis < shape.len()) {
-                shape[axis] = size;
-            }
-            shape[0] = rows.len();
-            match &mut stacked {
-                None => stacked = Some(shape),
-                Some(all) if all[1..] == shape[1..] => all[0] += rows.len(),
-                Some(all) => return Err(misfit(format!("rows of shapes {all:?} and {shape:?} in one tensor"))),
-            }
-        }
-        Self::owned(&stacked.unwrap_or_default(), data)
+        Ok(if matches!(self.place, Place::Host(Some(_))) { &data[..self.shape().iter().product()] } else { data })
     }
 }
 
@@ -332,10 +278,10 @@ pub(super) fn data_type(value: &ValueType) -> DataType {
     }
 }
 
-fn failed(error: &ort::Error) -> OnnxError {
+pub(super) fn failed(error: &ort::Error) -> OnnxError {
     OnnxError { graph: None, ..OnnxError::from_ort(OnnxErrorKind::Run, "", error) }
 }
 
-fn misfit(what: String) -> OnnxError {
+pub(super) fn misfit(what: String) -> OnnxError {
     OnnxError { kind: OnnxErrorKind::Run, graph: None, what, hint: None }
 }

@@ -9,6 +9,7 @@ use arrow::array::{Array, ArrayRef, AsArray, FixedSizeListArray, Float32Array, S
 use arrow::compute::concat_batches;
 use arrow::datatypes::Schema;
 use arrow::record_batch::RecordBatch;
+use nightcap::onnx::Device;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use tempfile::TempDir;
@@ -19,6 +20,19 @@ pub const BATCH: usize = 16;
 /// A file of this repository.
 pub fn repo(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+/// Where runs are made: on `NIGHTCAP_TEST_DEVICE`, such as `cuda:0`, on a machine that has one; on the processor otherwise.
+pub fn device() -> String {
+    std::env::var("NIGHTCAP_TEST_DEVICE").unwrap_or_else(|_| "cpu".to_owned())
+}
+
+/// Where models are run: as runs are, but the processor takes the place of a GPU too.
+pub fn devices() -> Vec<Device> {
+    match device().parse().unwrap() {
+        Device::Cpu => vec![Device::Cpu, Device::StandIn],
+        device => vec![device],
+    }
 }
 
 /// The binary under test, with nothing inherited that would change what it does.

@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use nightcap::engine::{Engine, EngineOptions, GenerationSettings, ImageFeatures, RowInput};
 use nightcap::model::ModelDirectory;
+use nightcap::onnx::Device;
 use nightcap::preprocess::{DecodeLimits, ImageProcessor, PixelValues, decode};
 use serde_json::Value;
 
-use crate::common::{Workplace, repo};
+use crate::common::{Workplace, device, devices, repo};
 use crate::generation::{fixture, overrides, strings};
 
 /// How far a log-probability of a caption may be from `PyTorch`'s.
@@ -74,17 +75,21 @@ fn encode(engine: &mut Engine, pixels: &[PixelValues], size: usize) -> Vec<Arc<I
 
 /// Every case of the goldens, in every batch size; says how far log-probabilities and states are off.
 fn captions_are_the_golden_ones(family: &str) {
+    devices().into_iter().for_each(|device| captions_are_golden_on(device, family));
+}
+
+fn captions_are_golden_on(device: Device, family: &str) {
     let goldens = goldens(family);
     let pixels = photographs(family, &goldens);
     let directory = directory(family);
     let (mut logprobs, mut states): (f64, f64) = (0.0, 0.0);
     for case in goldens["cases"].as_array().unwrap() {
         let generation = Some(GenerationSettings::resolve(&directory, &overrides(&case["settings"])).unwrap());
-        let options = EngineOptions { threads: 1, generation, ..EngineOptions::default() };
+        let options = EngineOptions { device, threads: 1, generation, ..EngineOptions::default() };
         let mut engine = Engine::load(&directory, options).unwrap();
         assert_eq!(engine.refills(), REFILLED.contains(&family), "{family}");
         for size in BATCHES {
-            let what = format!("{family}, {}, batches of {size}", case["name"]);
+            let what = format!("{family}, {}, batches of {size}, {device}", case["name"]);
             let images = encode(&mut engine, &pixels, size);
             if goldens["states"].is_object() {
                 let hidden: Vec<_> = images.iter().map(|image| image.hidden.as_ref().unwrap().0.as_slice()).collect();
@@ -108,16 +113,22 @@ fn captions_are_the_golden_ones(family: &str) {
             }
         }
     }
-    println!("{family}: log-probabilities differ by at most {logprobs:.1e}, encoder states by {states:.1e}");
+    println!(
+        "{family} on {device}: log-probabilities differ by at most {logprobs:.1e}, encoder states by {states:.1e}"
+    );
     assert!(logprobs < LOGPROB && states < STATE, "{family}: {logprobs} and {states}");
 }
 
 /// Image, text and fused embeddings, and how well image and text match, in every batch size.
 fn vectors_are_the_golden_ones(family: &str) {
+    devices().into_iter().for_each(|device| vectors_are_golden_on(device, family));
+}
+
+fn vectors_are_golden_on(device: Device, family: &str) {
     let goldens = goldens(family);
     let pixels = photographs(family, &goldens);
     let directory = directory(family);
-    let options = EngineOptions { threads: 1, wants_fused: true, ..EngineOptions::default() };
+    let options = EngineOptions { device, threads: 1, wants_fused: true, ..EngineOptions::default() };
     let mut engine = Engine::load(&directory, options).unwrap();
     let mut worst: f64 = 0.0;
     for size in BATCHES {
@@ -151,7 +162,7 @@ fn vectors_are_the_golden_ones(family: &str) {
             }
         }
     }
-    println!("{family}: vectors and probabilities differ by at most {worst:.1e}");
+    println!("{family} on {device}: vectors and probabilities differ by at most {worst:.1e}");
     assert!(worst < VECTOR, "{family}: {worst}");
 }
 
@@ -165,10 +176,10 @@ fn runs_over_the_sample_photographs(family: &str) {
     let (manifest, model) = (manifest.display(), model.display());
     let settings = greedy.and_then(|case| case["settings"].as_object()).into_iter().flatten();
     let generation: Vec<_> = settings.map(|(name, value)| format!("{name} = {value}\n")).collect();
-    let generation = generation.concat();
+    let (generation, device) = (generation.concat(), device());
     workplace.job(&format!(
         "[input]\nmanifest = \"{manifest}\"\nkey = \"id\"\nimage = \"image\"\ntext = \"title\"\n\
-         [model]\npath = \"{model}\"\n[generation]\n{generation}[output]\npath = \"out\"\n[runtime]\nthreads = 1\nbatch_size = 3\n"
+         [model]\npath = \"{model}\"\n[generation]\n{generation}[output]\npath = \"out\"\n[runtime]\nthreads = 1\nbatch_size = 3\ndevices = [\"{device}\"]\n"
     ));
     workplace.run_ok(&["--run-id", "night"]);
     workplace.run_ok(&["--run-id", "night", "--set", "output.path=again"]);

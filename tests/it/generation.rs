@@ -3,15 +3,17 @@
 
 use std::path::{Path, PathBuf};
 
+use itertools::iproduct;
 use nightcap::engine::{
     Caption, EarlyStopping, Engine, EngineOptions, GenerationOverrides, GenerationSettings, RowInput, StrategyName,
 };
 use nightcap::model::{ModelDirectory, inspect};
+use nightcap::onnx::Device;
 use nightcap::preprocess::{DecodeLimits, ImageProcessor, PixelValues, decode};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::common::{Workplace, repo, strings as strings_column, write_parquet};
+use crate::common::{Workplace, devices, repo, strings as strings_column, write_parquet};
 
 const MODELS: [&str; 2] = ["vit_gpt2", "trocr"];
 /// The graphs of each layout.
@@ -102,9 +104,13 @@ fn with_files(model: &str, files: &Value) -> Value {
 }
 
 fn engine(folder: &Path, precision: Option<&str>, overrides: &GenerationOverrides) -> Engine {
+    engine_on(devices()[0], folder, precision, overrides)
+}
+
+fn engine_on(device: Device, folder: &Path, precision: Option<&str>, overrides: &GenerationOverrides) -> Engine {
     let directory = ModelDirectory::open(folder, precision).unwrap();
     let generation = Some(GenerationSettings::resolve(&directory, overrides).unwrap());
-    Engine::load(&directory, EngineOptions { threads: 1, generation, ..EngineOptions::default() }).unwrap()
+    Engine::load(&directory, EngineOptions { device, threads: 1, generation, ..EngineOptions::default() }).unwrap()
 }
 
 /// The caption of every image, in batches of `size`; the row's key is its number.
@@ -127,9 +133,9 @@ fn assert_golden_captions(goldens: &Value, model: &str, layout_name: &str, folde
         let config = with_files(model, &settings["files"]);
         std::fs::write(folder.join("generation_config.json"), config.to_string()).unwrap();
         let beams = settings["num_beams"].as_u64().or(config["num_beams"].as_u64()).unwrap_or(1) as usize;
-        let mut engine = engine(folder, None, &overrides(settings));
-        for size in [1, 3, 8] {
-            let what = format!("{model}, {layout_name}, {}, batches of {size}", case["name"]);
+        for (device, size) in iproduct!(devices(), [1, 3, 8]) {
+            let mut engine = engine_on(device, folder, None, &overrides(settings));
+            let what = format!("{model}, {layout_name}, {}, batches of {size}, {device}", case["name"]);
             let made = captions(&mut engine, &images, size * beams);
             for (caption, golden) in made.iter().zip(case["rows"].as_array().unwrap()) {
                 let tokens: Vec<i64> = serde_json::from_value(golden["tokens"].clone()).unwrap();

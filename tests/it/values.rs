@@ -1,7 +1,9 @@
 //! Rows of tensors: kept, repeated, put together, aligned at the end of an axis.
 
-use nightcap::onnx::{DataType, Value};
+use nightcap::onnx::{DataType, Device, Value};
 use proptest::prelude::*;
+
+use crate::common::devices;
 
 /// `[rows, 2, length]`, where an element says its row, its half and its place from the end.
 fn tensor(rows: usize, length: usize) -> Value {
@@ -35,6 +37,38 @@ proptest! {
             let gathered = tensor(6, 3).gather(fewer).unwrap();
             prop_assert_eq!(filled.as_f32().unwrap(), gathered.as_f32().unwrap());
         }
+    }
+}
+
+/// The device of the tests that has a memory of its own.
+fn device() -> Device {
+    devices().into_iter().next_back().unwrap()
+}
+
+proptest! {
+    #[test]
+    fn a_device_moves_rows_as_the_host_does(
+        these in prop::collection::vec(0..3_usize, 1..6),
+        those in prop::collection::vec(0..3_usize, 1..6),
+        lengths in (1..5_usize, 1..5_usize, 1..5_usize),
+        dtype in prop::sample::select(vec![DataType::F32, DataType::F16]),
+    ) {
+        let (short, long, aligned) = lengths;
+        let tensors = || [tensor(4, short), tensor(3, long)].map(|tensor| tensor.into_float(dtype).unwrap());
+        let ([a, b], [c, d]) = (tensors(), tensors().map(|tensor| tensor.onto(device()).unwrap()));
+        let stack = |a: &Value, b: &Value| Value::stack(&[(a, &these), (b, &those)], Some((2, aligned))).unwrap();
+        // also where one of the two is in the host's memory
+        for (host, on_device) in [(stack(&a, &b), stack(&c, &d)), (stack(&a, &b), stack(&a, &d)), (stack(&b, &a), stack(&d, &a))] {
+            prop_assert_eq!((on_device.shape(), on_device.dtype()), (host.shape(), dtype));
+            prop_assert_eq!(on_device.to_f32().unwrap(), host.to_f32().unwrap());
+            prop_assert!(on_device.as_f32().unwrap_err().what.contains("not in the host's"));
+        }
+        let (mut host, mut on_device) = (a, c);
+        host.keep(&these).unwrap();
+        on_device.keep(&these).unwrap();
+        prop_assert_eq!(on_device.to_f32().unwrap(), host.to_f32().unwrap());
+        prop_assert!(on_device.gather(&[these.len()]).unwrap_err().what.contains("of a tensor with"));
+        prop_assert!(Value::stack(&[(&d, &[0]), (&tensor(1, long + 1).into_float(dtype).unwrap(), &[0])], None).is_err());
     }
 }
 
