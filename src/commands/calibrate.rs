@@ -3,6 +3,8 @@
 
 use std::time::{Duration, Instant};
 
+use itertools::Itertools;
+
 use crate::engine::{EncodedImage, Models, ModelsInput};
 use crate::error::Error;
 use crate::onnx::{OnnxError, OnnxErrorKind};
@@ -11,7 +13,7 @@ use crate::preprocess::{Preprocessed, Preprocessor, RgbImage};
 /// What a run has that is too small for trying to pay, and what trying begins with.
 const USUAL: usize = 16;
 /// Further sizes, as long as each is better than the one before.
-const LARGER: [usize; 3] = [32, 64, 128];
+const LARGER: [usize; 5] = [32, 64, 128, 256, 512];
 /// Runs of fewer batches of the usual size than this are not worth trying.
 const WORTHWHILE: u64 = 50;
 /// A size is better if a row takes at most this much of the time: below that, memory is worth more.
@@ -45,14 +47,16 @@ pub(super) fn batch_size(
         if FEWEST * size as u64 > rows || of_best.mul_f64(size as f64 / best as f64) > LONGEST {
             break;
         }
-        let tried = match time(models, picture.as_ref(), size) {
-            Err(error) if error.kind == OnnxErrorKind::OutOfMemory => break,
-            tried => tried?,
-        };
-        if tried.as_secs_f64() / size as f64 > BETTER * of_best.as_secs_f64() / best as f64 {
-            break;
+        let is_better =
+            |tried: &Duration| tried.as_secs_f64() / size as f64 <= BETTER * of_best.as_secs_f64() / best as f64;
+        // the first batch of a size also takes the memory for it
+        let tried = (0..2).map(|_| time(models, picture.as_ref(), size));
+        let tried = tried.take_while_inclusive(|tried| tried.as_ref().is_ok_and(|tried| !is_better(tried))).last();
+        match tried {
+            Some(Ok(tried)) if is_better(&tried) => (best, of_best) = (size, tried),
+            Some(Err(error)) if error.kind != OnnxErrorKind::OutOfMemory => return Err(error.into()),
+            _ => break,
         }
-        (best, of_best) = (size, tried);
     }
     tracing::info!(rows = best, rows_per_second = best as f64 / of_best.as_secs_f64(), "batch size, tried out");
     Ok(best)

@@ -1,6 +1,7 @@
 //! Beam search, as transformers 4.57 does it (`GenerationMixin._beam_search`). In: logits. Out: the next tokens of several
 //! captions of one row, until the best of them is known. Rows are searched independently of each other.
 
+use std::borrow::Cow;
 use std::ops::ControlFlow;
 
 use itertools::Itertools;
@@ -37,7 +38,7 @@ pub(super) struct Beams {
 
 /// What the next tokens of one beam are worth.
 struct Scored<'a> {
-    logits: &'a [f32],
+    logits: Cow<'a, [f32]>,
     softmax: Softmax,
     /// The log-probabilities after processing.
     processed: Vec<f32>,
@@ -82,7 +83,7 @@ impl Beams {
     fn score<'a>(&self, logits: &'a Logits, settings: &GenerationSettings, prefix: &[i64]) -> Option<Vec<Scored<'a>>> {
         let score = |beam: &Beam| {
             let logits = logits.row(beam.place).filter(|logits| is_finite(logits))?;
-            let softmax = Softmax::of(logits);
+            let softmax = Softmax::of(&logits);
             let mut processed: Vec<f32> = logits.iter().map(|&logit| softmax.logprob(logit) as f32).collect();
             process(settings, prefix.len(), &[prefix, &beam.tokens].concat(), &mut processed);
             Some(Scored { logits, softmax, processed })

@@ -5,6 +5,8 @@
 
 use std::collections::VecDeque;
 
+use rayon::{ThreadPool, ThreadPoolBuilder};
+
 use super::batch::{refused, untokenized};
 use super::context::Context;
 use super::decoder::Decoder;
@@ -24,6 +26,8 @@ use crate::onnx::{DataType, Graph, GraphOptions, Input, OnnxError, OnnxErrorKind
 pub(super) struct Writer {
     decoder: Decoder,
     encoder: Option<PromptEncoder>,
+    /// Choose tokens while no graph runs.
+    workers: ThreadPool,
     pub(super) settings: GenerationSettings,
 }
 
@@ -56,7 +60,12 @@ impl Writer {
     ) -> Result<Option<Self>, OnnxError> {
         let Some(decoder) = Decoder::open(directory, options, text)? else { return Ok(None) };
         let encoder = PromptEncoder::open(directory, options)?;
-        Ok(Some(Self { decoder, encoder, settings }))
+        let workers = ThreadPoolBuilder::new()
+            .num_threads(options.threads)
+            .thread_name(|index| format!("choose-{index}"))
+            .build()
+            .map_err(|error| refused(format!("the threads that choose tokens did not start: {error}")))?;
+        Ok(Some(Self { decoder, encoder, workers, settings }))
     }
 
     /// Whether captions depend on what the graph of `role` gives.
@@ -101,7 +110,7 @@ impl Writer {
         let mut waiting: Vec<usize> = (0..rows.len()).collect();
         waiting.sort_by_key(|&row| kind(row));
         let mut waiting = VecDeque::from(waiting);
-        let Self { decoder, encoder, settings } = self;
+        let Self { decoder, encoder, workers, settings } = self;
         let slots = match settings.strategy {
             Strategy::Beam(beams) => (batch_size / beams.num_beams.max(1)).max(1),
             Strategy::Greedy | Strategy::Sample(_) => batch_size,
@@ -112,7 +121,7 @@ impl Writer {
             let next: Vec<_> = waiting.drain(..alike).map(|row| (row, &rows[row], &expanded[row])).collect();
             start(decoder, encoder.as_mut(), &next, fused).map(Some)
         };
-        let mut captions = generate(decoder, slots, more, Writing { settings, tokenizer })?;
+        let mut captions = generate(decoder, slots, more, Writing { settings, tokenizer, workers })?;
         captions.sort_by_key(|(row, _)| *row);
         Ok(captions.into_iter().map(|(_, sequence)| sequence).collect())
     }

@@ -2,6 +2,8 @@
 //! every row. What is kept between steps (caches, kept and recurrent states, or nothing but the tokens) follows from the
 //! model directory's bindings; which token comes next is not decided here.
 
+use std::borrow::Cow;
+
 use super::context::{Context, Once};
 use super::decoding::{Decoding, Form};
 use super::embed::{SharedGraph, TokenEmbedder};
@@ -50,9 +52,9 @@ pub(super) struct Logits {
 
 impl Logits {
     /// Those of the row at `place`.
-    pub(super) fn row(&self, place: usize) -> Option<&[f32]> {
+    pub(super) fn row(&self, place: usize) -> Option<Cow<'_, [f32]>> {
         let end = (place + 1) * self.width;
-        self.value.as_f32().ok()?.get(end.checked_sub(self.vocabulary)?..end)
+        self.value.range_to_f32(end.checked_sub(self.vocabulary)?..end).ok()
     }
 }
 
@@ -191,8 +193,10 @@ fn column(rows: &[Vec<i64>], place: usize) -> Vec<Vec<i64>> {
 
 /// The logits of the last position of each row.
 fn logits(outputs: &mut Outputs, rows: usize) -> Result<Logits, OnnxError> {
-    let value = outputs.take(StepGraph::LOGITS, rows)?.into_float(DataType::F32)?;
-    let vocabulary = value.shape().last().copied().unwrap_or(0);
-    let width = value.as_f32()?.len() / rows.max(1);
+    let value = outputs.take(StepGraph::LOGITS, rows)?;
+    // float16 stays what it is: a row's are made float32 where its token is chosen, beside those of other rows
+    let value = if value.dtype().is_float() { value } else { value.into_float(DataType::F32)? };
+    let shape = value.shape();
+    let (vocabulary, width) = (shape.last().copied().unwrap_or(0), shape.iter().skip(1).product());
     Ok(Logits { value, width, vocabulary })
 }

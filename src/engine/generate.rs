@@ -4,6 +4,9 @@
 
 use std::ops::ControlFlow;
 
+use rayon::ThreadPool;
+use rayon::iter::{IntoParallelIterator, ParallelIterator};
+
 use super::beam::Beams;
 use super::decoder::{Decoder, Logits};
 use super::decoding::Decoding;
@@ -100,6 +103,8 @@ pub(super) struct Start {
 pub(super) struct Writing<'a> {
     pub(super) settings: &'a GenerationSettings,
     pub(super) tokenizer: &'a TextTokenizer,
+    /// Choose the tokens of a step, each those of some captions.
+    pub(super) workers: &'a ThreadPool,
 }
 
 impl Writing<'_> {
@@ -145,7 +150,7 @@ pub(super) fn generate(
     mut more: impl FnMut(&Decoder, usize) -> Result<Option<Start>, OnnxError>,
     writing: Writing<'_>,
 ) -> Result<Vec<(usize, Sequence)>, OnnxError> {
-    let (mut done, mut scores) = (Vec::new(), Vec::new());
+    let mut done = Vec::new();
     // what has begun, but attends to more or less than the batch under way, waits until that is done
     let (mut running, mut apart): (Option<Running>, Option<Running>) = (None, None);
     loop {
@@ -155,7 +160,7 @@ pub(super) fn generate(
         while apart.is_none() && (running.is_none() || (refills && free(&running) > 0)) {
             let Some(start) = more(decoder, free(&running))? else { break };
             let (fresh, logits) = Running::begin(decoder, start, writing.settings)?;
-            let Some(fresh) = fresh.step(&logits, writing, &mut scores, &mut done)? else { continue };
+            let Some(fresh) = fresh.step(&logits, writing, &mut done)? else { continue };
             match &mut running {
                 None => running = Some(fresh),
                 Some(running) if running.batch.fits(&fresh.batch) => running.join(fresh)?,
@@ -165,7 +170,7 @@ pub(super) fn generate(
         let Some(mut batch) = running.take() else { return Ok(done) };
         let tokens: Vec<_> = batch.paths().map(|(_, token)| token).collect();
         let logits = decoder.next(&mut batch.batch, &tokens)?;
-        running = batch.step(&logits, writing, &mut scores, &mut done)?;
+        running = batch.step(&logits, writing, &mut done)?;
     }
 }
 
@@ -189,15 +194,18 @@ impl Running {
         mut self,
         logits: &Logits,
         writing: Writing<'_>,
-        scores: &mut Vec<f32>,
         done: &mut Vec<(usize, Sequence)>,
     ) -> Result<Option<Self>, OnnxError> {
-        let mut going = Vec::with_capacity(self.captions.len());
-        for (begun, search) in self.captions {
+        let step = |scores: &mut Vec<f32>, (begun, search): (Begun, Search)| {
             let stepped = match search {
                 Search::Single(single) => single.step(&begun, logits, &writing, scores)?.map_continue(Search::Single),
                 Search::Beams(beams) => beams.step(&begun, logits, &writing)?.map_continue(Search::Beams),
             };
+            Ok::<_, OnnxError>((begun, stepped))
+        };
+        let stepped = || self.captions.into_par_iter().map_init(Vec::new, step).collect::<Result<Vec<_>, _>>();
+        let mut going = Vec::new();
+        for (begun, stepped) in writing.workers.install(stepped)? {
             match stepped {
                 ControlFlow::Continue(search) => going.push(Some((begun, search))),
                 ControlFlow::Break(sequence) => {

@@ -62,7 +62,7 @@ fn agrees(decoder: &mut Decoder) -> Result<bool, OnnxError> {
     for (place, length) in LENGTHS.into_iter().enumerate() {
         let mut alone = row(decoder, length)?;
         let single = decoder.next(&mut alone, &[1])?;
-        agrees &= single.row(0).zip(joined.row(place)).is_some_and(|(single, joined)| are_close(single, joined));
+        agrees &= single.row(0).zip(joined.row(place)).is_some_and(|(single, joined)| are_close(&single, &joined));
     }
     let grown = |state: &(&Value, &Form)| match state.1 {
         Form::Aligned(axis) => state.0.shape().get(*axis) == Some(&(LENGTHS[1] + 1)),

@@ -47,7 +47,7 @@ impl Single {
         let history = [prefix.as_slice(), &sequence.tokens].concat();
         let chosen = logits
             .row(self.place)
-            .and_then(|logits| choose(logits, writing.settings, prefix.len(), &history, begun.key, scores));
+            .and_then(|logits| choose(&logits, writing.settings, prefix.len(), &history, begun.key, scores));
         let Some((token, logprob)) = chosen else {
             return Ok(ControlFlow::Break(Sequence { finite: false, ..self.sequence }));
         };

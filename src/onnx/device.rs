@@ -18,7 +18,6 @@ pub enum Device {
     /// An NVIDIA GPU of this number, through the `TensorRT` execution provider; what that does not know runs through CUDA's.
     TensorRt(i32),
     /// The processor, but with tensors kept as in a GPU's memory and moved as there. For tests, where there is no GPU.
-    #[doc(hidden)]
     StandIn,
 }
 
@@ -29,6 +28,16 @@ impl Device {
     /// Whether it has a memory of its own, where tensors stay between runs.
     pub(super) fn has_memory(self) -> bool {
         self != Self::Cpu
+    }
+
+    /// The host's memory, as tensors are read from the device soonest: pages that a GPU writes by itself.
+    pub(super) fn memory_to_read(self) -> ort::Result<MemoryInfo<'static>> {
+        match self {
+            Self::Cpu | Self::StandIn => self.memory(),
+            Self::Cuda(number) | Self::TensorRt(number) => {
+                MemoryInfo::new(AllocationDevice::CUDA_PINNED, number, AllocatorType::Device, MemoryType::CPUOutput)
+            }
+        }
     }
 
     /// The memory where tensors stay between runs.

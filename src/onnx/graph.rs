@@ -191,14 +191,13 @@ impl Graph {
             for (name, input) in inputs {
                 binding.bind_input(*name, &*input.feed()?)?;
             }
-            let (here, there) = (Device::Cpu.memory()?, device.memory()?);
+            let (here, there) = (device.memory_to_read()?, device.memory()?);
             for port in outputs.iter() {
                 binding.bind_output_to_device(&port.name, if stays(&port.name) { &there } else { &here })?;
             }
             let ran = session.run_binding(&binding)?;
-            let value = |name: &str, value| match stays(name) {
-                true => Value::on_device(value, *device),
-                false => Value::from_ort(value),
+            let value = |name: &str, found| {
+                if stays(name) { Value::on_device(found, *device) } else { Value::from_ort(found) }
             };
             Ok(ran.into_iter().map(|(name, found)| (name.to_owned(), value(name, found))).collect())
         };

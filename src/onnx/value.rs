@@ -2,9 +2,11 @@
 //! becomes of their rows is [`super::rows`]'.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use bytes::Bytes;
 use half::f16;
+use half::slice::HalfFloatSliceExt;
 use ort::memory::Allocator;
 use ort::session::SessionInputValue;
 use ort::value::{DynValue, PrimitiveTensorElementType, Tensor, TensorElementType, TensorRef, ValueType};
@@ -44,7 +46,11 @@ impl Value {
     /// When `data` does not fill `shape`, or memory ran out.
     pub fn from_f32(dtype: DataType, shape: &[usize], data: Vec<f32>) -> Result<Self, OnnxError> {
         match dtype {
-            DataType::F16 => Self::owned(shape, data.into_iter().map(f16::from_f32).collect::<Vec<_>>()),
+            DataType::F16 => {
+                let mut halves = vec![f16::ZERO; data.len()];
+                halves.convert_from_f32_slice(&data);
+                Self::owned(shape, halves)
+            }
             _ => Self::owned(shape, data),
         }
     }
@@ -132,9 +138,21 @@ impl Value {
             _ if let Some(device) = self.device() => {
                 Ok(Cow::Owned(rows_on_device::fetch(device, self)?.to_f32()?.into_owned()))
             }
-            DataType::F16 => Ok(Cow::Owned(self.slice::<f16>()?.iter().map(|value| value.to_f32()).collect())),
+            DataType::F16 => self.slice::<f16>().map(|data| Cow::Owned(data.to_f32_vec())),
             _ => self.slice::<f32>().map(Cow::Borrowed),
         }
+    }
+
+    /// Those of its elements, row-major, that `range` names, as float32; converted if they are float16.
+    ///
+    /// # Errors
+    /// When there are fewer, or they are no floats, or in a device's memory.
+    pub fn range_to_f32(&self, range: Range<usize>) -> Result<Cow<'_, [f32]>, OnnxError> {
+        let part = match self.dtype() {
+            DataType::F16 => self.slice::<f16>()?.get(range.clone()).map(|part| Cow::Owned(part.to_f32_vec())),
+            _ => self.slice::<f32>()?.get(range.clone()).map(Cow::Borrowed),
+        };
+        part.ok_or_else(|| misfit(format!("elements {range:?} of a tensor of shape {:?}", self.shape())))
     }
 
     /// Its elements, row-major.

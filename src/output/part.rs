@@ -11,6 +11,7 @@ use arrow::buffer::NullBuffer;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use half::f16;
+use half::slice::HalfFloatSliceExt;
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::errors::ParquetError;
@@ -368,7 +369,11 @@ fn embeddings<'a>(
     }
     let values: ArrayRef = match dtype {
         VectorType::F32 => Arc::new(Float32Array::from(values)),
-        VectorType::F16 => Arc::new(values.into_iter().map(f16::from_f32).map(Some).collect::<Float16Array>()),
+        VectorType::F16 => {
+            let mut halves = vec![f16::ZERO; values.len()];
+            halves.convert_from_f32_slice(&values);
+            Arc::new(Float16Array::from(halves))
+        }
     };
     let size = i32::try_from(width).unwrap_or(i32::MAX);
     Ok(Arc::new(FixedSizeListArray::try_new(element(dtype), size, values, Some(NullBuffer::from(valid)))?))

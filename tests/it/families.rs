@@ -75,7 +75,9 @@ fn encode(engine: &mut Engine, pixels: &[PixelValues], size: usize) -> Vec<Arc<I
 
 /// Every case of the goldens, in every batch size; says how far log-probabilities and states are off.
 fn captions_are_the_golden_ones(family: &str) {
-    devices().into_iter().for_each(|device| captions_are_golden_on(device, family));
+    for device in devices() {
+        captions_are_golden_on(device, family);
+    }
 }
 
 fn captions_are_golden_on(device: Device, family: &str) {
@@ -121,7 +123,9 @@ fn captions_are_golden_on(device: Device, family: &str) {
 
 /// Image, text and fused embeddings, and how well image and text match, in every batch size.
 fn vectors_are_the_golden_ones(family: &str) {
-    devices().into_iter().for_each(|device| vectors_are_golden_on(device, family));
+    for device in devices() {
+        vectors_are_golden_on(device, family);
+    }
 }
 
 fn vectors_are_golden_on(device: Device, family: &str) {
