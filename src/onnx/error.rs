@@ -47,8 +47,16 @@ impl OnnxError {
     /// A failure of `kind` that ONNX Runtime reported for `graph`; out of memory is recognised by its messages, because
     /// ONNX Runtime has no code for it.
     pub(super) fn from_ort<R>(kind: OnnxErrorKind, graph: &str, error: &ort::Error<R>) -> Self {
-        const OUT_OF_MEMORY: [&str; 3] =
-            ["Failed to allocate memory", "std::bad_alloc", "is smaller than requested bytes of"];
+        const OUT_OF_MEMORY: [&str; 7] = [
+            "Failed to allocate memory",
+            "std::bad_alloc",
+            "is smaller than requested bytes of",
+            // a GPU's memory, where libraries of CUDA take it themselves
+            "CUDA failure 2:",
+            "CUBLAS failure 3:",
+            "_ALLOC_FAILED",
+            "_ALLOCATION_FAILED",
+        ];
         let message = error.message();
         if OUT_OF_MEMORY.iter().any(|sign| message.contains(sign)) {
             return Self::new(OnnxErrorKind::OutOfMemory, graph, format!("out of memory: {message}"))
@@ -83,3 +91,30 @@ impl fmt::Display for OnnxError {
 }
 
 impl std::error::Error for OnnxError {}
+
+#[cfg(test)]
+mod tests {
+    use super::{OnnxError, OnnxErrorKind};
+
+    #[test]
+    fn memory_that_ran_out_is_told_from_other_failures() {
+        // the first as ONNX Runtime 1.31 said it on an H100; those of CUDA as others report them
+        let out_of_memory = [
+            "Non-zero status code returned while running Gemm node. Status Message: bfc_arena.cc:360 void* \
+             onnxruntime::BFCArena::AllocateRawInternal(size_t, bool, onnxruntime::Stream*) Failed to allocate memory for \
+             requested buffer of size 309854208",
+            "std::bad_alloc",
+            "CUBLAS failure 3: CUBLAS_STATUS_ALLOC_FAILED ; GPU=0 ; file=cuda_stream_handle.cc ; expr=cublasCreate(&cublas_handle_);",
+            "CUDA failure 2: out of memory ; GPU=0 ; expr=cudaHostAlloc((void**)&p, size, 0);",
+            "CUDNN failure 4005: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED ; GPU=0",
+        ];
+        let kind = |message: &str| {
+            OnnxError::from_ort(OnnxErrorKind::Run, "decoder.onnx", &ort::Error::<()>::new(message)).kind
+        };
+        for message in out_of_memory {
+            assert_eq!(kind(message), OnnxErrorKind::OutOfMemory, "{message}");
+        }
+        assert_eq!(kind("CUBLAS failure 13: CUBLAS_STATUS_EXECUTION_FAILED ; GPU=0"), OnnxErrorKind::Run);
+        assert_eq!(kind("CUDA failure 20: an error ; GPU=0"), OnnxErrorKind::Run);
+    }
+}
