@@ -115,7 +115,7 @@ impl Writer {
             Strategy::Beam(beams) => (batch_size / beams.num_beams.max(1)).max(1),
             Strategy::Greedy | Strategy::Sample(_) => batch_size,
         };
-        let more = |decoder: &Decoder, most: usize| {
+        let more = |decoder: &mut Decoder, most: usize| {
             let Some(&first) = waiting.front() else { return Ok(None) };
             let alike = waiting.iter().take(most).take_while(|&&row| kind(row) == kind(first)).count();
             let next: Vec<_> = waiting.drain(..alike).map(|row| (row, &rows[row], &expanded[row])).collect();
@@ -129,7 +129,7 @@ impl Writer {
 
 /// What the captions of `rows` begin with; their prompts are of one length, their fused states of one run.
 fn start(
-    decoder: &Decoder,
+    decoder: &mut Decoder,
     encoder: Option<&mut PromptEncoder>,
     rows: &[(usize, &Uncaptioned<'_>, &Expanded)],
     fused: &[FusedStates],
@@ -188,7 +188,7 @@ fn embed(decoder: &Decoder, prompts: &[&Expanded], images: &[&ImageFeatures]) ->
     // a place that a feature takes may hold a token that has no vector
     let known = |id: &i64| if *id == Prompt::NO_TOKEN { 0 } else { *id };
     let tokens: Vec<Vec<i64>> = prompts.iter().map(|prompt| prompt.ids.iter().map(known).collect()).collect();
-    let vectors = embedder.embed(&tokens)?;
+    let vectors = embedder.embed(&tokens, None)?;
     let shape = vectors.shape();
     let (length, width) = (shape.get(1).copied().unwrap_or(0), shape.get(2).copied().unwrap_or(0));
     let mut data = vectors.to_f32()?.into_owned();
@@ -211,16 +211,18 @@ fn embed(decoder: &Decoder, prompts: &[&Expanded], images: &[&ImageFeatures]) ->
 
 /// What the decoder attends to, in the order of its inputs; `fused_rows` are those of `images` in `fused`.
 fn contexts(
-    decoder: &Decoder,
+    decoder: &mut Decoder,
     images: &[&ImageFeatures],
     fused: &[(String, Value)],
     fused_rows: &[usize],
 ) -> Result<Vec<Value>, OnnxError> {
-    let mut values = Vec::with_capacity(decoder.contexts.len());
-    for context in &decoder.contexts {
+    let Decoder { contexts, mover, .. } = decoder;
+    let mut values = Vec::with_capacity(contexts.len());
+    for context in contexts {
         values.push(match context.role {
             Role::Fusion => match fused.iter().find(|(name, _)| *name == context.output) {
-                Some((_, states)) => states.gather(fused_rows)?.into_float(context.dtype)?,
+                Some((_, states)) if states.dtype() == context.dtype => mover.gather(states, fused_rows)?,
+                Some((_, states)) => mover.gather(&states.to_float(context.dtype)?, fused_rows)?,
                 None => return Err(refused(format!("the fusion graph gave no output {:?}", context.output))),
             },
             _ => stack_states(images, context.dtype)?,

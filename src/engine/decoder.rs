@@ -5,12 +5,12 @@
 use std::borrow::Cow;
 
 use super::context::{Context, Once};
-use super::decoding::{Decoding, Form};
+use super::decoding::{Decoding, Form, Held};
 use super::embed::{SharedGraph, TokenEmbedder};
 use super::joining::joins;
 use super::step::{Step, StepGraph};
 use crate::model::{ModelDirectory, Producer, Role};
-use crate::onnx::{DataType, GraphOptions, Input, OnnxError, Outputs, Value};
+use crate::onnx::{DataType, GraphOptions, Input, OnnxError, Outputs, Rows, Value};
 
 /// The decoder's graphs and what feeds them.
 #[derive(Debug)]
@@ -27,6 +27,8 @@ pub(super) struct Decoder {
     pub(super) states: Vec<State>,
     /// Whether rows may join a batch that is under way.
     pub(super) joins: bool,
+    /// Moves the rows of what is kept.
+    pub(super) mover: Rows,
 }
 
 /// A value that goes from one step into the next ones.
@@ -58,6 +60,12 @@ impl Logits {
     }
 }
 
+impl State {
+    pub(super) fn held(&self, value: Value) -> Held {
+        Held { value, form: self.form }
+    }
+}
+
 impl Decoder {
     /// `text` is the opened text graph.
     pub(super) fn open(
@@ -84,24 +92,24 @@ impl Decoder {
         });
         let embedder = TokenEmbedder::open(directory, options, text)?;
         let states = states.collect();
-        let mut decoder = Self { prefill, kept, step, embedder, contexts, states, joins: false };
+        let mover = Rows::new(options);
+        let mut decoder = Self { prefill, kept, step, embedder, contexts, states, joins: false, mover };
         decoder.joins = joins(&mut decoder);
         Ok(Some(decoder))
     }
 
     /// A batch of `rows` rows whose `contexts`, `[rows, ...]`, are in the order of [`Self::contexts`].
     pub(super) fn begin(&mut self, contexts: Vec<Value>, rows: usize) -> Result<Decoding, OnnxError> {
-        let onto_device = |context: Value| context.onto(self.step.device());
-        let mut contexts = contexts.into_iter().map(onto_device).collect::<Result<Vec<_>, _>>()?;
+        let bring = |context| self.mover.bring(context);
+        let mut contexts = contexts.into_iter().map(bring).collect::<Result<Vec<_>, _>>()?;
         let kept = match &mut self.kept {
             Some(kept) => Some(kept.run(&contexts, rows)?),
             None => None,
         };
         let states = if self.prefill.is_some() { Vec::new() } else { self.first_states(kept, rows)? };
         self.step.begin(&mut contexts, rows)?;
-        let forms = self.states.iter().map(|state| state.form).collect();
         let (origins, fed, lengths) = ((0..rows).collect(), vec![Vec::new(); rows], vec![0; rows]);
-        Ok(Decoding { origins, contexts, states, forms, fed, lengths })
+        Ok(Decoding { origins, contexts, states, fed, lengths })
     }
 
     /// Feeds the tokens that every row begins with, as many for each; `embedded` are their vectors, if these are not what the
@@ -150,37 +158,38 @@ impl Decoder {
         if let Some(prefill) = self.prefill.as_mut().filter(|_| begins) {
             let mut outputs = prefill.run(step, embedder, Vec::new())?;
             for state in &self.states {
-                batch.states.push(outputs.take(&state.output, batch.rows())?);
+                batch.states.push(state.held(outputs.take(&state.output, batch.rows())?));
             }
             return logits(&mut outputs, batch.rows());
         }
         // what the first step of a branching graph is given for kept states is not kept
         let settled = !begins || self.kept.is_some();
-        let values = self.states.iter().zip(std::mem::take(&mut batch.states));
-        let (held, moved): (Vec<_>, Vec<_>) = values.partition(|(state, _)| state.form == Form::Kept && settled);
+        let states = self.states.iter().zip(std::mem::take(&mut batch.states));
+        let (kept, moved): (Vec<_>, Vec<_>) = states.partition(|(state, _)| state.form == Form::Kept && settled);
         let mut feeds: Vec<_> =
-            moved.into_iter().map(|(state, value)| (state.input.as_str(), Input::Owned(value))).collect();
-        feeds.extend(held.iter().map(|(state, value)| (state.input.as_str(), Input::Shared(value))));
+            moved.into_iter().map(|(state, held)| (state.input.as_str(), Input::Owned(held.value))).collect();
+        feeds.extend(kept.iter().map(|(state, held)| (state.input.as_str(), Input::Shared(&held.value))));
         let mut outputs = self.step.run(step, embedder, feeds)?;
-        let mut held = held.into_iter().map(|(_, value)| value);
+        let mut kept = kept.into_iter().map(|(_, held)| held);
         for state in &self.states {
-            let value = if state.form == Form::Kept && settled { held.next() } else { None };
-            batch.states.push(match value {
-                Some(value) => value,
-                None => outputs.take(&state.output, batch.rows())?,
+            let held = if state.form == Form::Kept && settled { kept.next() } else { None };
+            batch.states.push(match held {
+                Some(held) => held,
+                None => state.held(outputs.take(&state.output, batch.rows())?),
             });
         }
         logits(&mut outputs, batch.rows())
     }
 
     /// Zeros, but for the states that are kept where these, `kept`, are known.
-    fn first_states(&self, mut kept: Option<Outputs>, rows: usize) -> Result<Vec<Value>, OnnxError> {
+    fn first_states(&self, mut kept: Option<Outputs>, rows: usize) -> Result<Vec<Held>, OnnxError> {
         let first = |state: &State| {
             let shape: Vec<usize> = std::iter::once(rows).chain(state.inner.iter().copied()).collect();
-            match kept.as_mut().filter(|_| state.form == Form::Kept) {
+            let value = match kept.as_mut().filter(|_| state.form == Form::Kept) {
                 Some(kept) => kept.take(&state.output, rows),
                 None => Value::zeros(state.dtype, &shape),
-            }
+            };
+            value.map(|value| state.held(value))
         };
         self.states.iter().map(first).collect()
     }

@@ -1,7 +1,7 @@
 //! A batch on its way through the decoder: what each row attends to and what it has of earlier steps. In: tensors with one row
 //! for each caption. Out: the same with other rows. Rows leave the batch, are repeated, and join it while others are half way.
 
-use crate::onnx::{OnnxError, Value};
+use crate::onnx::{OnnxError, Rows, Value};
 
 /// The rows of a batch between two steps.
 #[derive(Debug)]
@@ -11,13 +11,18 @@ pub(super) struct Decoding {
     /// In the order of the decoder's contexts.
     pub(super) contexts: Vec<Value>,
     /// In the order of the decoder's states; none before the prefill graph gives them.
-    pub(super) states: Vec<Value>,
-    /// How rows of the states go together.
-    pub(super) forms: Vec<Form>,
+    pub(super) states: Vec<Held>,
     /// The tokens of each row so far, for a decoder without states.
     pub(super) fed: Vec<Vec<i64>>,
     /// How many tokens of each row were fed.
     pub(super) lengths: Vec<usize>,
+}
+
+/// A state of all rows.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub(super) value: Value,
+    pub(super) form: Form,
 }
 
 /// What becomes of a state from step to step.
@@ -47,7 +52,7 @@ impl Decoding {
     }
 
     /// Goes on with these rows, in this order; one may come several times.
-    pub(super) fn keep(&mut self, rows: &[usize]) -> Result<(), OnnxError> {
+    pub(super) fn keep(&mut self, rows: &[usize], mover: &mut Rows) -> Result<(), OnnxError> {
         if rows.iter().copied().eq(0..self.rows()) {
             return Ok(());
         }
@@ -62,20 +67,20 @@ impl Decoding {
         if moved {
             // sizes are the same for every row
             for context in self.contexts.iter_mut().filter(|context| context.dtype().is_float()) {
-                context.keep(&by_origin)?;
+                mover.keep(context, &by_origin)?;
             }
         }
         let before = self.longest();
         self.lengths = rows.iter().map(|&row| self.lengths[row]).collect();
         let longest = self.longest();
-        for (state, form) in self.states.iter_mut().zip(&self.forms) {
+        for Held { value, form } in &mut self.states {
             match form {
-                Form::Kept if moved => state.keep(&by_origin)?,
+                Form::Kept if moved => mover.keep(value, &by_origin)?,
                 Form::Kept => {}
                 Form::Aligned(axis) if longest < before => {
-                    *state = Value::stack(&[(state, rows)], Some((*axis, longest)))?;
+                    *value = mover.stack(&[(value, rows)], Some((*axis, longest)))?;
                 }
-                Form::Renewed | Form::Aligned(_) => state.keep(rows)?,
+                Form::Renewed | Form::Aligned(_) => mover.keep(value, rows)?,
             }
         }
         self.fed = rows.iter().map(|&row| self.fed[row].clone()).collect();
@@ -85,16 +90,17 @@ impl Decoding {
 
     /// Whether the rows of `others` can join these: what they attend to is as large.
     pub(super) fn fits(&self, others: &Self) -> bool {
-        let alike = |(this, that): (&Value, &Value)| this.shape().get(1..) == that.shape().get(1..);
-        let states = self.states.iter().zip(&others.states).zip(&self.forms);
-        let mut fixed = states.filter(|(_, form)| !matches!(form, Form::Aligned(_))).map(|(states, _)| states);
-        self.contexts.iter().zip(&others.contexts).all(alike) && fixed.all(alike)
+        let alike = |this: &Value, that: &Value| this.shape().get(1..) == that.shape().get(1..);
+        let fits =
+            |(this, that): (&Held, &Held)| matches!(this.form, Form::Aligned(_)) || alike(&this.value, &that.value);
+        self.contexts.iter().zip(&others.contexts).all(|(this, that)| alike(this, that))
+            && self.states.iter().zip(&others.states).all(fits)
     }
 
     /// Puts the rows of `others` behind these.
-    pub(super) fn join(&mut self, others: Self) -> Result<(), OnnxError> {
+    pub(super) fn join(&mut self, others: Self, mover: &mut Rows) -> Result<(), OnnxError> {
         let (these, those): (Vec<_>, Vec<_>) = ((0..self.rows()).collect(), (0..others.rows()).collect());
-        let join = |this: &Value, that: &Value, aligned| Value::stack(&[(this, &these), (that, &those)], aligned);
+        let mut join = |this: &Value, that: &Value, aligned| mover.stack(&[(this, &these), (that, &those)], aligned);
         for (this, that) in self.contexts.iter_mut().zip(&others.contexts) {
             if this.dtype().is_float() {
                 *this = join(this, that, None)?;
@@ -102,8 +108,8 @@ impl Decoding {
         }
         self.lengths.extend(others.lengths);
         let longest = self.longest();
-        for ((this, that), form) in self.states.iter_mut().zip(&others.states).zip(&self.forms) {
-            *this = join(this, that, form.aligned(longest))?;
+        for (this, that) in self.states.iter_mut().zip(&others.states) {
+            this.value = join(&this.value, &that.value, this.form.aligned(longest))?;
         }
         self.fed.extend(others.fed);
         let first = self.origins.iter().max().map_or(0, |last| last + 1);

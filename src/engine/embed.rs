@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::model::{ModelDirectory, Producer, Role};
-use crate::onnx::{Graph, GraphOptions, Input, OnnxError, Outputs, Value};
+use crate::onnx::{DataType, Graph, GraphOptions, Input, OnnxError, Outputs, Value};
 
 /// A graph with more than one user.
 #[derive(Debug, Clone)]
@@ -58,8 +58,9 @@ impl TokenEmbedder {
         Ok(Some(Self { graph, inputs: inputs.collect(), output }))
     }
 
-    /// `[rows, tokens, width]`, where the graph runs; `tokens` are as many for every row.
-    pub(super) fn embed(&self, tokens: &[Vec<i64>]) -> Result<Value, OnnxError> {
+    /// `[rows, tokens, width]`; `tokens` are as many for every row. Vectors stay where the graph runs if they are of the type
+    /// `stay`, which is that of another graph's input.
+    pub(super) fn embed(&self, tokens: &[Vec<i64>], stay: Option<DataType>) -> Result<Value, OnnxError> {
         let shape = [tokens.len(), tokens.first().map_or(0, Vec::len)];
         let mut feeds = Vec::with_capacity(self.inputs.len());
         for (input, field) in &self.inputs {
@@ -71,6 +72,10 @@ impl TokenEmbedder {
             };
             feeds.push((input.as_str(), Input::Owned(Value::from_i64(&shape, values)?)));
         }
-        self.graph.graph().run_on_device(&feeds, &[])?.take(&self.output, tokens.len())
+        let mut graph = self.graph.graph();
+        let dtype = graph.outputs().iter().find(|port| port.name == self.output).map(|port| port.dtype);
+        let mut outputs =
+            if stay.is_some() && stay == dtype { graph.run_on_device(&feeds, &[])? } else { graph.run(&feeds)? };
+        outputs.take(&self.output, tokens.len())
     }
 }

@@ -147,7 +147,7 @@ struct Running {
 pub(super) fn generate(
     decoder: &mut Decoder,
     slots: usize,
-    mut more: impl FnMut(&Decoder, usize) -> Result<Option<Start>, OnnxError>,
+    mut more: impl FnMut(&mut Decoder, usize) -> Result<Option<Start>, OnnxError>,
     writing: Writing<'_>,
 ) -> Result<Vec<(usize, Sequence)>, OnnxError> {
     let mut done = Vec::new();
@@ -160,17 +160,17 @@ pub(super) fn generate(
         while apart.is_none() && (running.is_none() || (refills && free(&running) > 0)) {
             let Some(start) = more(decoder, free(&running))? else { break };
             let (fresh, logits) = Running::begin(decoder, start, writing.settings)?;
-            let Some(fresh) = fresh.step(&logits, writing, &mut done)? else { continue };
+            let Some(fresh) = fresh.step(decoder, &logits, writing, &mut done)? else { continue };
             match &mut running {
                 None => running = Some(fresh),
-                Some(running) if running.batch.fits(&fresh.batch) => running.join(fresh)?,
+                Some(running) if running.batch.fits(&fresh.batch) => running.join(fresh, decoder)?,
                 Some(_) => apart = Some(fresh),
             }
         }
         let Some(mut batch) = running.take() else { return Ok(done) };
         let tokens: Vec<_> = batch.paths().map(|(_, token)| token).collect();
         let logits = decoder.next(&mut batch.batch, &tokens)?;
-        running = batch.step(&logits, writing, &mut done)?;
+        running = batch.step(decoder, &logits, writing, &mut done)?;
     }
 }
 
@@ -192,6 +192,7 @@ impl Running {
     /// Takes every caption one token further. Those that are finished go to `done`; `None` if all are.
     fn step(
         mut self,
+        decoder: &mut Decoder,
         logits: &Logits,
         writing: Writing<'_>,
         done: &mut Vec<(usize, Sequence)>,
@@ -223,15 +224,15 @@ impl Running {
             return Ok(None);
         }
         let places: Vec<_> = self.paths().map(|(place, _)| place).collect();
-        self.batch.keep(&places)?;
+        self.batch.keep(&places, &mut decoder.mover)?;
         self.settle(0);
         Ok(Some(self))
     }
 
     /// Puts the captions of `others` behind these.
-    fn join(&mut self, mut others: Self) -> Result<(), OnnxError> {
+    fn join(&mut self, mut others: Self, decoder: &mut Decoder) -> Result<(), OnnxError> {
         others.settle(self.batch.rows());
-        self.batch.join(others.batch)?;
+        self.batch.join(others.batch, &mut decoder.mover)?;
         self.captions.extend(others.captions);
         Ok(())
     }

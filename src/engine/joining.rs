@@ -6,7 +6,7 @@
 //! Batching by iteration is that of Yu et al., *Orca: A Distributed Serving System for Transformer-Based Generative Models*, OSDI 2022.
 
 use super::decoder::{Decoder, State};
-use super::decoding::{Decoding, Form};
+use super::decoding::{Decoding, Form, Held};
 use crate::onnx::{OnnxError, Value};
 
 /// How many tokens the rows of the trial have.
@@ -56,7 +56,7 @@ fn aligned(decoder: &Decoder) -> Option<Vec<Form>> {
 /// Whether two rows get the logits together that each gets alone.
 fn agrees(decoder: &mut Decoder) -> Result<bool, OnnxError> {
     let mut together = row(decoder, LENGTHS[0])?;
-    together.join(row(decoder, LENGTHS[1])?)?;
+    together.join(row(decoder, LENGTHS[1])?, &mut decoder.mover)?;
     let joined = decoder.next(&mut together, &[1, 1])?;
     let mut agrees = true;
     for (place, length) in LENGTHS.into_iter().enumerate() {
@@ -64,11 +64,11 @@ fn agrees(decoder: &mut Decoder) -> Result<bool, OnnxError> {
         let single = decoder.next(&mut alone, &[1])?;
         agrees &= single.row(0).zip(joined.row(place)).is_some_and(|(single, joined)| are_close(&single, &joined));
     }
-    let grown = |state: &(&Value, &Form)| match state.1 {
-        Form::Aligned(axis) => state.0.shape().get(*axis) == Some(&(LENGTHS[1] + 1)),
+    let grown = |state: &Held| match state.form {
+        Form::Aligned(axis) => state.value.shape().get(axis) == Some(&(LENGTHS[1] + 1)),
         Form::Kept | Form::Renewed => true,
     };
-    Ok(agrees && together.states.iter().zip(&together.forms).all(|state| grown(&state)))
+    Ok(agrees && together.states.iter().all(grown))
 }
 
 /// A row with states of `length` tokens.
@@ -77,13 +77,12 @@ fn row(decoder: &Decoder, length: usize) -> Result<Decoding, OnnxError> {
         let inner = state.inner.iter().map(|&size| if size == 0 { length } else { size });
         let shape: Vec<usize> = std::iter::once(1).chain(inner).collect();
         let data = (0..shape.iter().product()).map(|place| ((place + length) as f32).sin()).collect();
-        Value::from_f32(state.dtype, &shape, data)
+        Value::from_f32(state.dtype, &shape, data).map(|value| state.held(value))
     };
     Ok(Decoding {
         origins: vec![0],
         contexts: Vec::new(),
         states: decoder.states.iter().map(state).collect::<Result<_, _>>()?,
-        forms: decoder.states.iter().map(|state| state.form).collect(),
         fed: vec![Vec::new()],
         lengths: vec![length],
     })

@@ -5,7 +5,7 @@ use super::context::{Context, Invariant, InvariantInput, Once};
 use super::embed::TokenEmbedder;
 use super::trial::trials;
 use crate::model::{GraphFile, ModelDirectory, Producer, Role};
-use crate::onnx::{DataType, Device, Graph, GraphOptions, Input, OnnxError, OnnxErrorKind, Outputs, Stepped, Value};
+use crate::onnx::{DataType, Graph, GraphOptions, Input, OnnxError, OnnxErrorKind, Outputs, Stepped, Value};
 
 /// One graph that takes tokens and gives logits.
 #[derive(Debug)]
@@ -100,11 +100,6 @@ impl StepGraph {
         Ok(Some(Self { graph: step, inputs, once }))
     }
 
-    /// Where it runs.
-    pub(super) fn device(&self) -> Device {
-        self.graph.device()
-    }
-
     /// Adds to `contexts`, `[rows, ...]`, what is computed from them once.
     pub(super) fn begin(&mut self, contexts: &mut Vec<Value>, rows: usize) -> Result<(), OnnxError> {
         if let Some(once) = &mut self.once {
@@ -147,7 +142,7 @@ impl StepGraph {
                 Feed::Embedded => {
                     let embedded = match (step.embedded.take(), embedder) {
                         (Some(embedded), _) => embedded,
-                        (None, Some(embedder)) => embedder.embed(step.tokens)?,
+                        (None, Some(embedder)) => embedder.embed(step.tokens, Some(input.dtype))?,
                         (None, None) => {
                             let what = format!("nothing gives {:?} the vectors of its tokens", input.name);
                             return Err(OnnxError::new(OnnxErrorKind::Run, input.name.clone(), what));

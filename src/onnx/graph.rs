@@ -152,11 +152,6 @@ impl Graph {
         &self.outputs
     }
 
-    /// Where it runs.
-    pub fn device(&self) -> Device {
-        self.device
-    }
-
     /// Runs the graph on `inputs`, which name each declared input once. The outputs are in the host's memory.
     ///
     /// # Errors

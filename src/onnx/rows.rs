@@ -1,116 +1,137 @@
-//! Rows of tensors, on axis 0: kept, repeated, put together. In: tensors, and which rows of each. Out: tensors with these rows, where
-//! those were: in the host's memory, or in a device's by [`super::rows_on_device`].
+//! Rows of tensors, on axis 0: kept, repeated, put together. In: tensors, and which rows of each. Out: tensors with these rows, in the
+//! memory of the device that they are for. ONNX Runtime moves them there, by the graphs of [`super::row_graphs`].
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 
 use half::f16;
+use itertools::Itertools;
 
 use super::error::OnnxError;
+use super::graph::{Graph, GraphOptions, Input};
 use super::port::DataType;
-use super::rows_on_device;
-use super::value::{Element, Place, Value, failed, misfit};
+use super::row_graphs::{RowGraph, STACKED, names};
+use super::source::EditedGraph;
+use super::value::{Element, Value, misfit};
 
-impl Value {
-    /// The rows `rows` of axis 0, in that order; their elements are copied.
-    ///
-    /// # Errors
-    /// As [`Self::stack`].
-    pub fn gather(&self, rows: &[usize]) -> Result<Self, OnnxError> {
-        Self::stack(&[(self, rows)], None)
+/// What moves rows of tensors.
+#[derive(Debug)]
+pub struct Rows {
+    options: GraphOptions,
+    opened: HashMap<RowGraph, Graph>,
+}
+
+impl Rows {
+    /// Rows of tensors for graphs that are opened with `options`.
+    pub fn new(options: GraphOptions) -> Self {
+        Self { options: GraphOptions { varies: true, ..options }, opened: HashMap::new() }
     }
 
-    /// Goes on with the rows `rows` of axis 0, in that order. Where each of them stays in its place or comes from behind the last
-    /// place, as when the last rows fill the gaps of others, only those that come are copied; in a device's memory all are.
+    /// All of `value`, in the memory of the device.
     ///
     /// # Errors
     /// As [`Self::stack`].
-    pub fn keep(&mut self, rows: &[usize]) -> Result<(), OnnxError> {
-        let held = self.shape().first().copied().unwrap_or(0);
+    pub fn bring(&mut self, value: Value) -> Result<Value, OnnxError> {
+        if value.device().is_some() || !self.options.device.has_memory() {
+            return Ok(value);
+        }
+        let all: Vec<_> = (0..value.shape().first().copied().unwrap_or(0)).collect();
+        self.gather(&value, &all)
+    }
+
+    /// The rows `rows` of `value`, in that order.
+    ///
+    /// # Errors
+    /// As [`Self::stack`].
+    pub fn gather(&mut self, value: &Value, rows: &[usize]) -> Result<Value, OnnxError> {
+        self.stack(&[(value, rows)], None)
+    }
+
+    /// Makes `value` its rows `rows`, in that order. Where each of them stays in its place or comes from behind the last place, as
+    /// when the last rows fill the gaps of others, only those that come are copied, if the host's memory has them.
+    ///
+    /// # Errors
+    /// As [`Self::stack`].
+    pub fn keep(&mut self, value: &mut Value, rows: &[usize]) -> Result<(), OnnxError> {
+        let held = value.shape().first().copied().unwrap_or(0);
         let stays = |(&row, place): (&usize, usize)| row == place || row >= rows.len();
-        if self.device().is_some() || rows.len() > held || !rows.iter().zip(0..).all(stays) {
-            *self = self.gather(rows)?;
+        if value.device().is_some() || rows.len() > held || !rows.iter().zip(0..).all(stays) {
+            *value = self.gather(value, rows)?;
             return Ok(());
         }
-        match self.dtype() {
-            DataType::F16 => self.fill_gaps::<f16>(rows, held)?,
-            DataType::I64 => self.fill_gaps::<i64>(rows, held)?,
-            _ => self.fill_gaps::<f32>(rows, held)?,
-        }
-        self.place = Place::Host(Some(rows.len()));
-        Ok(())
-    }
-
-    /// Rows of one tensor after the other, `(tensor, rows)`, as one; their elements are copied. With `aligned`, an axis and its
-    /// size, the ends of that axis stand at its end: the beginning of a longer one is left out, that of a shorter one is zeros.
-    ///
-    /// # Errors
-    /// When a row does not exist, tensors differ in type or in a size that is not aligned, their elements are no floats or
-    /// int64, or memory ran out.
-    pub fn stack(parts: &[(&Self, &[usize])], aligned: Option<(usize, usize)>) -> Result<Self, OnnxError> {
-        if let Some(device) = parts.iter().find_map(|(part, _)| part.device()) {
-            return rows_on_device::stack(device, parts, aligned);
-        }
-        match parts.first().map(|(first, _)| first.dtype()) {
-            Some(DataType::F16) => Self::stack_as::<f16>(parts, aligned),
-            Some(DataType::I64) => Self::stack_as::<i64>(parts, aligned),
-            _ => Self::stack_as::<f32>(parts, aligned),
-        }
-    }
-
-    fn fill_gaps<T: Element>(&mut self, rows: &[usize], held: usize) -> Result<(), OnnxError> {
-        let width: usize = self.shape().iter().skip(1).product();
         if let Some(row) = rows.iter().find(|row| **row >= held) {
             return Err(no_row(*row, held));
         }
-        let (_, data) = self.tensor.try_extract_tensor_mut::<T>().map_err(|error| failed(&error))?;
-        for (place, &row) in rows.iter().enumerate().filter(|(place, row)| place != *row) {
-            data.copy_within(row * width..(row + 1) * width, place * width);
+        match value.dtype() {
+            DataType::F16 => fill_gaps::<f16>(value, rows)?,
+            DataType::I64 => fill_gaps::<i64>(value, rows)?,
+            _ => fill_gaps::<f32>(value, rows)?,
         }
+        value.shorten(rows.len());
         Ok(())
     }
 
-    fn stack_as<T: Element>(parts: &[(&Self, &[usize])], aligned: Option<(usize, usize)>) -> Result<Self, OnnxError> {
-        let all_rows: usize = parts.iter().map(|(_, rows)| rows.len()).sum();
-        let mut stacked: Option<Vec<usize>> = None;
-        let mut data = Vec::new();
-        for (value, rows) in parts {
-            let mut shape = value.shape();
-            let [held, inner @ ..] = shape.as_slice() else {
-                return Err(misfit("rows of a tensor without axes".to_owned()));
-            };
-            let (held, width) = (*held, inner.iter().product::<usize>());
-            // a row is `runs` runs of `old` elements, which become `new` elements each
-            let (runs, old, new) = match aligned {
-                Some((axis @ 1.., size)) if shape.get(axis).is_some_and(|&found| found != size) => {
-                    let after = shape[axis + 1..].iter().product::<usize>();
-                    (shape[1..axis].iter().product(), shape[axis] * after, size * after)
-                }
-                _ => (1, width, width),
-            };
-            if stacked.is_none() {
-                data.reserve_exact(all_rows * runs * new);
+    /// Rows of one tensor after the other, `(tensor, rows)`, as one. With `aligned`, an axis and its size, the ends of that axis
+    /// stand at its end: the beginning of a longer one is left out, that of a shorter one is zeros.
+    ///
+    /// # Errors
+    /// When a row does not exist, tensors differ in type or in a size that is not aligned, or memory ran out.
+    pub fn stack(&mut self, parts: &[(&Value, &[usize])], aligned: Option<(usize, usize)>) -> Result<Value, OnnxError> {
+        let mut shapes: Vec<_> = parts.iter().map(|(value, _)| value.shape()).collect();
+        let mut missing = Vec::with_capacity(parts.len());
+        for (shape, (_, rows)) in shapes.iter_mut().zip(parts) {
+            let held = shape.first().copied().unwrap_or(0);
+            if let Some(row) = rows.iter().find(|row| **row >= held) {
+                return Err(no_row(*row, held));
             }
-            let from = value.slice::<T>()?;
-            for &row in *rows {
-                let part = from.get(row * width..(row + 1) * width);
-                let part = part.ok_or_else(|| no_row(row, held))?;
-                for run in 0..runs {
-                    data.extend(std::iter::repeat_n(T::default(), new.saturating_sub(old)));
-                    data.extend_from_slice(&part[run * old + old.saturating_sub(new)..(run + 1) * old]);
-                }
-            }
+            let mut pads = vec![0; 2 * shape.len()];
             if let Some((axis, size)) = aligned.filter(|(axis, _)| *axis < shape.len()) {
+                // elements put before the first one; fewer than none are taken away
+                pads[axis] = size as i64 - shape[axis] as i64;
                 shape[axis] = size;
             }
-            shape[0] = rows.len();
-            match &mut stacked {
-                None => stacked = Some(shape),
-                Some(all) if all[1..] == shape[1..] => all[0] += rows.len(),
-                Some(all) => return Err(misfit(format!("rows of shapes {all:?} and {shape:?} in one tensor"))),
+            missing.push(pads);
+        }
+        let misfits = |(this, that): &(&Vec<usize>, &Vec<usize>)| this.get(1..) != that.get(1..);
+        if let Some((this, that)) = shapes.iter().tuple_windows().find(misfits) {
+            return Err(misfit(format!("rows of shapes {this:?} and {that:?} in one tensor")));
+        }
+        let aligns = missing.iter().flatten().any(|size| *size != 0);
+        let names: Vec<_> = (0..parts.len()).map(names).collect();
+        let mut feeds = Vec::with_capacity(3 * parts.len());
+        for (((value, rows), pads), [tensor, rows_of, pads_of]) in parts.iter().zip(missing).zip(&names) {
+            let rows = Value::from_i64(&[rows.len()], rows.iter().map(|&row| row as i64).collect())?;
+            feeds.extend([(tensor.as_str(), Input::Shared(value)), (rows_of.as_str(), Input::Owned(rows))]);
+            if aligns {
+                feeds.push((pads_of.as_str(), Input::Owned(Value::from_i64(&[pads.len()], pads)?)));
             }
         }
-        Self::owned(&stacked.unwrap_or_default(), data)
+        let dtype = parts.first().map_or(DataType::F32, |(value, _)| value.dtype());
+        self.graph(RowGraph { dtype, parts: parts.len(), aligns })?.run_on_device(&feeds, &[])?.remove(STACKED)
+    }
+
+    fn graph(&mut self, kind: RowGraph) -> Result<&mut Graph, OnnxError> {
+        use std::collections::hash_map::Entry;
+        match self.opened.entry(kind) {
+            Entry::Occupied(entry) => Ok(entry.into_mut()),
+            Entry::Vacant(entry) => {
+                let edited = EditedGraph { bytes: kind.encode(), folder: PathBuf::new() };
+                Ok(entry.insert(Graph::open_edited(Path::new("rows of tensors"), &edited, self.options)?))
+            }
+        }
     }
 }
 
-pub(super) fn no_row(row: usize, held: usize) -> OnnxError {
+/// Copies rows that come from behind the last place of `rows` to their places.
+fn fill_gaps<T: Element>(value: &mut Value, rows: &[usize]) -> Result<(), OnnxError> {
+    let width: usize = value.shape().iter().skip(1).product();
+    let data = value.slice_mut::<T>()?;
+    for (place, &row) in rows.iter().enumerate().filter(|(place, row)| place != *row) {
+        data.copy_within(row * width..(row + 1) * width, place * width);
+    }
+    Ok(())
+}
+
+fn no_row(row: usize, held: usize) -> OnnxError {
     misfit(format!("row {row} of a tensor with {held} rows"))
 }

@@ -16,18 +16,17 @@ use super::environment::runtime;
 use super::error::{OnnxError, OnnxErrorKind};
 use super::messages::TensorProto;
 use super::port::DataType;
-use super::rows_on_device;
 
 /// A tensor owned by ONNX Runtime. Moving it from one run's outputs to the next run's inputs copies nothing.
 #[derive(Debug)]
 pub struct Value {
-    pub(super) tensor: DynValue,
-    pub(super) place: Place,
+    tensor: DynValue,
+    place: Place,
 }
 
 /// Where a tensor is.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Place {
+enum Place {
     /// In the host's memory, as all that is made here; with how many rows of axis 0 there are, if it has room for more.
     Host(Option<usize>),
     /// In the memory of a device, where a run left it.
@@ -129,15 +128,12 @@ impl Value {
         data_type(self.tensor.dtype())
     }
 
-    /// Its elements as float32, row-major; converted if they are float16, and fetched if a device has them.
+    /// Its elements as float32, row-major; converted if they are float16.
     ///
     /// # Errors
-    /// When its elements are no floats, or cannot be fetched.
+    /// When its elements are no floats, or in a device's memory.
     pub fn to_f32(&self) -> Result<Cow<'_, [f32]>, OnnxError> {
         match self.dtype() {
-            _ if let Some(device) = self.device() => {
-                Ok(Cow::Owned(rows_on_device::fetch(device, self)?.to_f32()?.into_owned()))
-            }
             DataType::F16 => self.slice::<f16>().map(|data| Cow::Owned(data.to_f32_vec())),
             _ => self.slice::<f32>().map(Cow::Borrowed),
         }
@@ -218,18 +214,6 @@ impl Value {
         Self { tensor, place: Place::Device(device) }
     }
 
-    /// The same tensor in the memory of `device`, if that has one of its own.
-    ///
-    /// # Errors
-    /// When memory ran out.
-    pub fn onto(self, device: Device) -> Result<Self, OnnxError> {
-        if self.device().is_some() || !device.has_memory() {
-            return Ok(self);
-        }
-        let rows: Vec<_> = (0..self.shape().first().copied().unwrap_or(0)).collect();
-        rows_on_device::stack(device, &[(&self, &rows)], None)
-    }
-
     /// The device in whose memory it is; `None` if it is in the host's.
     pub(super) fn device(&self) -> Option<Device> {
         match self.place {
@@ -254,7 +238,7 @@ impl Value {
         }
     }
 
-    pub(super) fn owned<T: Element>(shape: &[usize], data: Vec<T>) -> Result<Self, OnnxError> {
+    fn owned<T: Element>(shape: &[usize], data: Vec<T>) -> Result<Self, OnnxError> {
         if shape.iter().product::<usize>() != data.len() {
             return Err(misfit(format!("{} elements do not fill shape {shape:?}", data.len())));
         }
@@ -264,7 +248,18 @@ impl Value {
             .map_err(|error| failed(&error))
     }
 
-    pub(super) fn slice<T: Element>(&self) -> Result<&[T], OnnxError> {
+    /// Leaves the first `rows` of axis 0 of a tensor in the host's memory.
+    pub(super) fn shorten(&mut self, rows: usize) {
+        self.place = Place::Host(Some(rows));
+    }
+
+    /// The elements of all rows that the tensor has room for.
+    pub(super) fn slice_mut<T: Element>(&mut self) -> Result<&mut [T], OnnxError> {
+        let (_, data) = self.tensor.try_extract_tensor_mut::<T>().map_err(|error| failed(&error))?;
+        Ok(data)
+    }
+
+    fn slice<T: Element>(&self) -> Result<&[T], OnnxError> {
         if let Place::Device(device) = self.place {
             return Err(misfit(format!(
                 "a tensor of shape {:?} is in the memory of {device}, not in the host's",
@@ -296,7 +291,7 @@ pub(super) fn data_type(value: &ValueType) -> DataType {
     }
 }
 
-pub(super) fn failed(error: &ort::Error) -> OnnxError {
+fn failed(error: &ort::Error) -> OnnxError {
     OnnxError { graph: None, ..OnnxError::from_ort(OnnxErrorKind::Run, "", error) }
 }
 

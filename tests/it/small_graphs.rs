@@ -7,7 +7,9 @@ use nightcap::engine::{
     Engine, EngineOptions, Finish, GenerationOverrides, GenerationSettings, ImageFeatures, RowInput,
 };
 use nightcap::model::{ModelDirectory, Role};
-use nightcap::onnx::{DataType, Graph, GraphHeader, GraphOptions, GraphSource, Input, OnnxErrorKind, Port, Value};
+use nightcap::onnx::{
+    DataType, Graph, GraphHeader, GraphOptions, GraphSource, Input, OnnxErrorKind, Port, Rows, Value,
+};
 use nightcap::preprocess::PixelValues;
 use nightcap::row_error::{ErrorKind, Stage};
 use tempfile::TempDir;
@@ -322,7 +324,7 @@ fn a_run_takes_the_rows_that_are_left_of_a_tensor() {
             DataType::I64 => Value::from_i64(&[3, 2], (0..6).collect()).unwrap(),
             _ => Value::from_f32(dtype, &[3, 2], (0..6_u8).map(f32::from).collect()).unwrap(),
         };
-        x.keep(&[0, 2]).unwrap();
+        Rows::new(GraphOptions::default()).keep(&mut x, &[0, 2]).unwrap();
         let y = graph.run(&[("x", Input::Owned(x))]).unwrap().take("y", 2).unwrap();
         match dtype {
             DataType::I64 => assert_eq!(y.to_i64().unwrap(), [0, 1, 4, 5]),
