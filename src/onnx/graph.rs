@@ -128,7 +128,7 @@ impl Graph {
                 Device::Cpu | Device::StandIn => error,
                 device => error.with_hint(format!(
                     "{device} needs an ONNX Runtime with that execution provider and its CUDA libraries: the package \
-                     onnxruntime-gpu, named by ORT_DYLIB_PATH; devices = [\"cpu\"] does without"
+                     onnxruntime-gpu, named by ORT_DYLIB_PATH, and LD_LIBRARY_PATH; devices = [\"cpu\"] does without"
                 )),
             }
         })?;
