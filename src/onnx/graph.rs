@@ -127,8 +127,9 @@ impl Graph {
             match options.device {
                 Device::Cpu | Device::StandIn => error,
                 device => error.with_hint(format!(
-                    "{device} needs an ONNX Runtime with that execution provider and its CUDA libraries: the package \
-                     onnxruntime-gpu, named by ORT_DYLIB_PATH, and LD_LIBRARY_PATH; devices = [\"cpu\"] does without"
+                    "{device} needs an ONNX Runtime with that execution provider (the package onnxruntime-gpu, named by \
+                     ORT_DYLIB_PATH) and its CUDA libraries (in folders that LD_LIBRARY_PATH names); devices = [\"cpu\"] \
+                     does without"
                 )),
             }
         })?;
