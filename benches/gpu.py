@@ -30,7 +30,7 @@ def nightcap(program, model, pictures, output, device, precision="", batch=64, l
         input = {{ manifest = "{pictures / 'manifest.parquet'}", key = "id", image = "image" }}
         model = {{ path = "{model / 'onnx'}"{f', precision = "{precision}"' if precision else ''} }}
         generation = {{ max_new_tokens = {TOKENS} }}
-        output = {{ path = "{output}" }}
+        output = {{ path = "{output}", part_rows = 1024 }}
         runtime = {{ devices = ["{device}"], batch_size = {batch} }}
     """)
     command = [program, "run", job] + (["--limit", str(limit)] if limit else [])

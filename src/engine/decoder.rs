@@ -203,9 +203,43 @@ fn column(rows: &[Vec<i64>], place: usize) -> Vec<Vec<i64>> {
 /// The logits of the last position of each row.
 fn logits(outputs: &mut Outputs, rows: usize) -> Result<Logits, OnnxError> {
     let value = outputs.take(StepGraph::LOGITS, rows)?;
-    // float16 stays what it is: a row's are made float32 where its token is chosen, beside those of other rows
-    let value = if value.dtype().is_float() { value } else { value.into_float(DataType::F32)? };
+    // what cannot be read is told here; float16 stays what it is, and a row's are made float32 where its token is chosen, beside
+    // those of other rows
+    value.range_to_f32(0..0)?;
     let shape = value.shape();
     let (vocabulary, width) = (shape.last().copied().unwrap_or(0), shape.iter().skip(1).product());
     Ok(Logits { value, width, vocabulary })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::Decoder;
+    use crate::model::{ModelDirectory, Role};
+    use crate::onnx::{Device, GraphOptions, Value};
+
+    #[test]
+    fn what_goes_from_step_to_step_stays_in_the_memory_of_a_device() {
+        for model in ["vit_gpt2", "trocr", "blip"] {
+            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/models").join(model);
+            let directory = ModelDirectory::open(&path, None).unwrap();
+            let mut graphs = [Role::Decoder, Role::Prefill].into_iter().filter_map(|role| directory.graph(role));
+            let width = graphs.find_map(|graph| graph.header.input("encoder_hidden_states")?.fixed(2));
+            let options = GraphOptions { device: Device::StandIn, threads: 1, varies: true };
+            let mut decoder = Decoder::open(&directory, options, None).unwrap().unwrap();
+            let states = |dtype| Value::ones(dtype, &[2, 5, width.unwrap()]).unwrap();
+            let contexts = decoder.contexts.iter().map(|context| states(context.dtype)).collect();
+            let mut batch = decoder.begin(contexts, 2).unwrap();
+            decoder.first(&mut batch, &[vec![1], vec![1]], None).unwrap();
+            for rows in [vec![1, 0, 0], vec![2], vec![0]] {
+                let tokens = vec![1; batch.rows()];
+                decoder.next(&mut batch, &tokens).unwrap();
+                let kept = batch.states.iter().map(|held| &held.value).chain(&batch.contexts);
+                let readable = kept.filter(|value| value.dtype().is_float() && value.to_f32().is_ok()).count();
+                assert!(readable == 0 && !batch.states.is_empty(), "{model}: {readable} in the host's memory");
+                batch.keep(&rows, &mut decoder.mover).unwrap();
+            }
+        }
+    }
 }

@@ -52,8 +52,8 @@ impl Device {
     /// The execution providers that ONNX Runtime is asked for, the preferred one first. Each is an error where it is missing:
     /// ONNX Runtime would go on without it, on the processor, and say nothing.
     pub(super) fn providers(self) -> Vec<ExecutionProviderDispatch> {
-        // float32 is what it says, and a convolution is computed the same way in every run: ONNX Runtime would take TensorFloat-32, of
-        // which 10 bits count, and whichever algorithm was fastest just then
+        // float32 is what it says, and a convolution is computed the same way in every run: CUDA's provider would take TensorFloat-32,
+        // of which 10 bits count, and whichever algorithm was fastest just then
         let cuda = |number| {
             let provider = CUDA::default().with_device_id(number).with_tf32(false);
             provider.with_conv_algorithm_search(ConvAlgorithmSearch::Heuristic).build().error_on_failure()

@@ -71,7 +71,7 @@ impl Graph {
     ///
     /// # Errors
     /// [`OnnxErrorKind::Library`] without an ONNX Runtime, [`OnnxErrorKind::Load`] if the file cannot be read or ONNX Runtime
-    /// refuses it.
+    /// refuses it, [`OnnxErrorKind::OutOfMemory`].
     pub fn open(source: &GraphSource, options: GraphOptions) -> Result<Self, OnnxError> {
         if source.outputs.is_none() {
             return Self::commit(&source.path, options, |mut builder| builder.commit_from_file(&source.path));
@@ -125,12 +125,12 @@ impl Graph {
         .map_err(|error| {
             let error = OnnxError::from_ort(OnnxErrorKind::Load, &path.display().to_string(), &error);
             match options.device {
-                Device::Cpu | Device::StandIn => error,
-                device => error.with_hint(format!(
+                device @ (Device::Cuda(_) | Device::TensorRt(_)) if error.kind == OnnxErrorKind::Load => error.with_hint(format!(
                     "{device} needs an ONNX Runtime with that execution provider (the package onnxruntime-gpu, named by \
                      ORT_DYLIB_PATH) and its CUDA libraries (in folders that LD_LIBRARY_PATH names); devices = [\"cpu\"] \
                      does without"
                 )),
+                _ => error,
             }
         })?;
         let inputs = session.inputs().iter().map(port).collect();

@@ -1,5 +1,5 @@
-//! Rows of tensors, on axis 0: kept, repeated, put together. In: tensors, and which rows of each. Out: tensors with these rows, in the
-//! memory of the device that they are for. ONNX Runtime moves them there, by the graphs of [`super::row_graphs`].
+//! Rows of tensors, on axis 0: kept, repeated, put together. In: tensors, and which rows of each. Out: tensors with these rows; floats in
+//! the memory of the device that they are for, where ONNX Runtime moves them by the graphs of [`super::row_graphs`].
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use half::f16;
 use itertools::Itertools;
 
+use super::device::Device;
 use super::error::OnnxError;
 use super::graph::{Graph, GraphOptions, Input};
 use super::port::DataType;
@@ -24,15 +25,20 @@ pub struct Rows {
 impl Rows {
     /// Rows of tensors for graphs that are opened with `options`.
     pub fn new(options: GraphOptions) -> Self {
-        Self { options: GraphOptions { varies: true, ..options }, opened: HashMap::new() }
+        let (device, threads) = match options.device {
+            // TensorRT would build an engine for each size
+            Device::Cuda(number) | Device::TensorRt(number) => (Device::Cuda(number), 1),
+            device => (device, options.threads),
+        };
+        Self { options: GraphOptions { device, threads, varies: true }, opened: HashMap::new() }
     }
 
-    /// All of `value`, in the memory of the device.
+    /// All of `value`, in the memory of the device if its elements are floats.
     ///
     /// # Errors
     /// As [`Self::stack`].
     pub fn bring(&mut self, value: Value) -> Result<Value, OnnxError> {
-        if value.device().is_some() || !self.options.device.has_memory() {
+        if value.device().is_some() || !self.options.device.has_memory() || !value.dtype().is_float() {
             return Ok(value);
         }
         let all: Vec<_> = (0..value.shape().first().copied().unwrap_or(0)).collect();

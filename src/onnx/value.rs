@@ -59,6 +59,9 @@ impl Value {
     /// # Errors
     /// When `data` does not fill `shape`, or memory ran out.
     pub fn from_i64(shape: &[usize], data: Vec<i64>) -> Result<Self, OnnxError> {
+        if data.is_empty() && shape.contains(&0) {
+            return Self::zeros(DataType::I64, shape);
+        }
         Self::owned(shape, data)
     }
 

@@ -50,6 +50,7 @@ impl OnDevice {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
     fn rows_are_kept_repeated_and_put_together(
         these in prop::collection::vec(0..6_usize, 1..9),
@@ -108,5 +109,52 @@ fn what_does_not_fit_is_refused() {
         let (short, long) = (tensor(DataType::F32, 2, 1), tensor(DataType::F32, 1, 3));
         let error = rows.stack(&[(&short, &[0]), (&long, &[0])], None).unwrap_err();
         assert!(error.what.contains("[2, 2, 1]") && error.what.contains("[1, 2, 3]"), "{error}");
+    }
+}
+
+#[test]
+fn outputs_stay_on_a_device_but_for_those_that_are_read() {
+    for device in devices().into_iter().filter(|device| *device != Device::Cpu) {
+        let graph = [
+            node("Identity", &["x"], "logits", &[]),
+            node("Identity", &["x"], "state", &[]),
+            node("Shape", &["x"], "size", &[]),
+            port(11, "x", 1, &[0, 2]),
+            port(12, "logits", 1, &[0, 2]),
+            port(12, "state", 1, &[0, 2]),
+            port(12, "size", 7, &[2]),
+        ];
+        let folder = directory(&[("graph.onnx", model(&graph))]);
+        let source = GraphSource::file(folder.path().join("graph.onnx"));
+        let mut graph = Graph::open(&source, GraphOptions { device, threads: 1, varies: true }).unwrap();
+        let x = |first: f32| {
+            Value::from_f32(DataType::F32, &[3, 2], (0..6_u8).map(|n| first + f32::from(n)).collect()).unwrap()
+        };
+        let mut first = graph.run_on_device(&[("x", Input::Owned(x(0.0)))], &["logits"]).unwrap();
+        let mut second = graph.run_on_device(&[("x", Input::Owned(x(6.0)))], &["logits"]).unwrap();
+        // what a run gave is not what a later one writes into
+        for (outputs, expected) in [(&mut first, 0.0), (&mut second, 6.0)] {
+            assert_eq!(outputs.remove("logits").unwrap().as_f32().unwrap()[..1], [expected], "{device}");
+            assert_eq!(outputs.remove("size").unwrap().to_i64().unwrap(), [3, 2]);
+            let state = outputs.remove("state").unwrap();
+            assert!(state.to_f32().unwrap_err().what.contains("not in the host's"), "{device}");
+            let read = graph.run(&[("x", Input::Owned(state))]).unwrap().remove("state").unwrap();
+            assert_eq!(read.as_f32().unwrap()[..1], [expected]);
+        }
+    }
+}
+
+#[test]
+fn integers_are_moved_in_the_memory_of_the_host() {
+    for device in devices() {
+        let mut rows = Rows::new(GraphOptions { device, threads: 1, varies: true });
+        let integers = || Value::from_i64(&[3, 2], (0..6).collect()).unwrap();
+        let mut both = rows.stack(&[(&integers(), &[2, 0]), (&integers(), &[1])], Some((1, 3))).unwrap();
+        assert_eq!(both.to_i64().unwrap(), [0, 4, 5, 0, 0, 1, 0, 2, 3]);
+        rows.keep(&mut both, &[2, 1]).unwrap();
+        assert_eq!((both.shape(), both.to_i64().unwrap()), (vec![2, 3], &[0, 2, 3, 0, 0, 1][..]));
+        assert_eq!(rows.bring(both).unwrap().to_i64().unwrap(), [0, 2, 3, 0, 0, 1]);
+        let none = rows.gather(&integers(), &[]).unwrap();
+        assert_eq!((none.shape(), none.to_i64().unwrap().len()), (vec![0, 2], 0));
     }
 }
