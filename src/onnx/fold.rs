@@ -56,8 +56,8 @@ impl Sizes {
         if sizes.is_empty() || trials.len() < 2 {
             return Ok(Self::default());
         }
-        let named = |name: &&str| ValueInfoProto { name: Some((*name).to_owned()), ..ValueInfoProto::default() };
-        let asked = file.encode(cut(graph, sizes.iter().map(named).collect(), Vec::new()))?;
+        let asked =
+            file.encode(cut(graph, sizes.iter().map(|name| ValueInfoProto::named(name)).collect(), Vec::new()))?;
         let run_each =
             |mut opened| trials.into_iter().map(|trial| run(&mut opened, trial)).collect::<Result<Vec<_>, _>>();
         match Graph::open_for_trials(file.path(), &asked, options).and_then(run_each) {
@@ -115,7 +115,7 @@ impl Sizes {
     pub(super) fn fold(&self, graph: &GraphProto) -> GraphProto {
         let declared: HashSet<&str> = graph.output.iter().map(ValueInfoProto::name).collect();
         let given = self.constants.keys().filter(|name| !declared.contains(name.as_str()));
-        let given = given.map(|name| ValueInfoProto { name: Some(name.clone()), ..ValueInfoProto::default() });
+        let given = given.map(|name| ValueInfoProto::named(name));
         let mut part = cut(graph, graph.output.clone(), given.collect());
         let (fed, inputs): (Vec<_>, Vec<_>) =
             part.input.into_iter().partition(|input| self.constants.contains_key(input.name()));

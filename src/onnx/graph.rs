@@ -127,7 +127,7 @@ impl Graph {
             match options.device {
                 device @ (Device::Cuda(_) | Device::TensorRt(_)) if error.kind == OnnxErrorKind::Load => error.with_hint(format!(
                     "{device} needs an ONNX Runtime with that execution provider (the package onnxruntime-gpu, named by \
-                     ORT_DYLIB_PATH) and its CUDA libraries (in folders that LD_LIBRARY_PATH names); devices = [\"cpu\"] \
+                     ORT_DYLIB_PATH) and its CUDA libraries (in folders that LD_LIBRARY_PATH names) beside the driver; devices = [\"cpu\"] \
                      does without"
                 )),
                 _ => error,

@@ -9,9 +9,7 @@ use std::collections::{HashMap, HashSet};
 use super::cut::{cut, uses};
 use super::error::OnnxError;
 use super::graph::{Graph, GraphOptions, Input, Outputs};
-use super::messages::{
-    DimensionProto, GraphProto, TensorProto, TensorShapeProto, TensorTypeProto, TypeProto, ValueInfoProto,
-};
+use super::messages::{GraphProto, TensorProto, ValueInfoProto};
 use super::port::{DataType, Port};
 use super::source::ModelFile;
 use super::value::Value;
@@ -45,8 +43,7 @@ pub(super) fn hoist(
     invariant: &[&str],
     options: GraphOptions,
 ) -> Result<Option<(Once, GraphProto)>, OnnxError> {
-    let named = |name: String| ValueInfoProto { name: Some(name), ..ValueInfoProto::default() };
-    let frontier: Vec<_> = frontier(graph, invariant).into_iter().map(named).collect();
+    let frontier: Vec<_> = frontier(graph, invariant).iter().map(|name| ValueInfoProto::named(name)).collect();
     if frontier.is_empty() {
         return Ok(None);
     }
@@ -105,7 +102,7 @@ fn reusable(once: &mut Graph) -> Result<Vec<ValueInfoProto>, OnnxError> {
             DataType::I64 => a == b && two.to_i64()? == three.to_i64()?,
             dtype => dtype.is_float() && by_row(),
         };
-        given.extend(fits.then(|| declare(port, a.len())));
+        given.extend(fits.then(|| ValueInfoProto::tensor(&port.name, port.dtype, Some(a.len()))));
     }
     Ok(given)
 }
@@ -120,12 +117,4 @@ fn probe(graph: &mut Graph, rows: usize) -> Result<Outputs, OnnxError> {
     };
     let feeds = inputs.iter().map(|port| Ok((port.name.as_str(), Input::Owned(ones(port)?))));
     graph.run(&feeds.collect::<Result<Vec<_>, OnnxError>>()?)
-}
-
-/// A graph input like `port`, with `rank` axes of any size.
-fn declare(port: &Port, rank: usize) -> ValueInfoProto {
-    let shape = Some(TensorShapeProto { dim: vec![DimensionProto::default(); rank] });
-    let tensor_type = Some(TensorTypeProto { elem_type: port.dtype.to_onnx(), shape });
-    let r#type = Some(TypeProto { tensor_type, ..TypeProto::default() });
-    ValueInfoProto { name: Some(port.name.clone()), r#type, ..ValueInfoProto::default() }
 }

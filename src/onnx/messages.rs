@@ -6,6 +6,8 @@
 use bytes::Bytes;
 use prost::Message;
 
+use super::port::DataType;
+
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct ModelProto {
     #[prost(int64, optional, tag = "1")]
@@ -254,4 +256,25 @@ pub(super) struct DimensionProto {
     pub(super) dim_param: Option<String>,
     #[prost(string, optional, tag = "3")]
     pub(super) denotation: Option<String>,
+}
+
+impl NodeProto {
+    /// The operator `op_type` of ONNX on `input`, with one output.
+    pub(super) fn of(op_type: &str, input: Vec<String>, output: &str) -> Self {
+        Self { op_type: Some(op_type.to_owned()), input, output: vec![output.to_owned()], ..Self::default() }
+    }
+}
+
+impl ValueInfoProto {
+    /// A value of which nothing else is declared.
+    pub(super) fn named(name: &str) -> Self {
+        Self { name: Some(name.to_owned()), ..Self::default() }
+    }
+
+    /// A tensor with `rank` axes of any size, or of any shape at all.
+    pub(super) fn tensor(name: &str, dtype: DataType, rank: Option<usize>) -> Self {
+        let shape = rank.map(|rank| TensorShapeProto { dim: vec![DimensionProto::default(); rank] });
+        let tensor_type = Some(TensorTypeProto { elem_type: dtype.to_onnx(), shape });
+        Self { r#type: Some(TypeProto { tensor_type, ..TypeProto::default() }), ..Self::named(name) }
+    }
 }

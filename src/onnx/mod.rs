@@ -31,7 +31,7 @@ pub use hoist::Once;
 pub use library::{Attempt, LibraryError};
 pub use part::open_part;
 pub use port::{DataType, Dim, Port};
-pub use rows::Rows;
+pub use rows::RowMover;
 pub use source::GraphSource;
 pub use stepped::Stepped;
 pub use value::Value;

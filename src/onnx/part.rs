@@ -43,13 +43,10 @@ pub fn open_part(
 /// `graph` with the size of axis 0 of its input `of` computed before everything else, so that it takes the place of what equals it.
 fn with_batch_size(mut graph: GraphProto, of: &str) -> GraphProto {
     let [shape, zero, size] = ["shape", "first axis", "batch size"].map(|what| format!("{what} of {of} (nightcap)"));
-    let node = |op_type: &str, input: Vec<String>, output: &String| NodeProto {
-        op_type: Some(op_type.to_owned()),
-        input,
-        output: vec![output.clone()],
-        ..NodeProto::default()
-    };
-    let nodes = [node("Shape", vec![of.to_owned()], &shape), node("Gather", vec![shape.clone(), zero.clone()], &size)];
+    let nodes = [
+        NodeProto::of("Shape", vec![of.to_owned()], &shape),
+        NodeProto::of("Gather", vec![shape.clone(), zero.clone()], &size),
+    ];
     graph.node.splice(0..0, nodes);
     graph.initializer.push(TensorProto {
         name: Some(zero),

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use prost::Message;
 
-use super::messages::{AttributeProto, GraphProto, ModelProto, NodeProto, TensorTypeProto, TypeProto, ValueInfoProto};
+use super::messages::{AttributeProto, GraphProto, ModelProto, NodeProto, ValueInfoProto};
 use super::port::DataType;
 
 /// The output.
@@ -32,41 +32,31 @@ pub(super) fn names(place: usize) -> [String; 3] {
 impl RowGraph {
     /// `Concat(Pad(Gather(tensor, rows), pads), ...)` on axis 0.
     pub(super) fn encode(self) -> Vec<u8> {
+        let any_shape = |name: &str, dtype| ValueInfoProto::tensor(name, dtype, None);
         let mut graph = GraphProto { name: Some("rows".to_owned()), ..GraphProto::default() };
         let mut stacked = Vec::with_capacity(self.parts);
         for place in 0..self.parts {
             let [tensor, rows, pads] = names(place);
-            graph.input.extend([declare(&tensor, self.dtype), declare(&rows, DataType::I64)]);
+            graph.input.extend([any_shape(&tensor, self.dtype), any_shape(&rows, DataType::I64)]);
             let mut last = format!("picked {place}");
-            graph.node.push(node("Gather", vec![tensor, rows], &last));
+            graph.node.push(NodeProto::of("Gather", vec![tensor, rows], &last));
             if self.aligns {
-                graph.input.push(declare(&pads, DataType::I64));
+                graph.input.push(any_shape(&pads, DataType::I64));
                 let aligned = format!("aligned {place}");
-                graph.node.push(node("Pad", vec![last, pads], &aligned));
+                graph.node.push(NodeProto::of("Pad", vec![last, pads], &aligned));
                 last = aligned;
             }
             stacked.push(last);
         }
-        graph.output.push(declare(STACKED, self.dtype));
+        graph.output.push(any_shape(STACKED, self.dtype));
         if let (Some(last), 1) = (graph.node.last_mut(), self.parts) {
             last.output = vec![STACKED.to_owned()];
         } else {
             let axis = Some("axis".to_owned());
             let axis = AttributeProto { name: axis, i: Some(0), r#type: Some(INT), ..AttributeProto::default() };
-            graph.node.push(NodeProto { attribute: vec![axis], ..node("Concat", stacked, STACKED) });
+            graph.node.push(NodeProto { attribute: vec![axis], ..NodeProto::of("Concat", stacked, STACKED) });
         }
         let opset_import = vec![Bytes::from_static(OPSET_18)];
         ModelProto { ir_version: Some(8), graph: Some(graph), opset_import, ..ModelProto::default() }.encode_to_vec()
     }
-}
-
-fn node(op_type: &str, input: Vec<String>, output: &str) -> NodeProto {
-    NodeProto { op_type: Some(op_type.to_owned()), input, output: vec![output.to_owned()], ..NodeProto::default() }
-}
-
-/// An input or output of any shape.
-fn declare(name: &str, dtype: DataType) -> ValueInfoProto {
-    let tensor_type = Some(TensorTypeProto { elem_type: dtype.to_onnx(), shape: None });
-    let r#type = Some(TypeProto { tensor_type, ..TypeProto::default() });
-    ValueInfoProto { name: Some(name.to_owned()), r#type, ..ValueInfoProto::default() }
 }

@@ -17,12 +17,12 @@ use super::value::{Element, Value, misfit};
 
 /// What moves rows of tensors.
 #[derive(Debug)]
-pub struct Rows {
+pub struct RowMover {
     options: GraphOptions,
     opened: HashMap<RowGraph, Graph>,
 }
 
-impl Rows {
+impl RowMover {
     /// Rows of tensors for graphs that are opened with `options`.
     pub fn new(options: GraphOptions) -> Self {
         let (device, threads) = match options.device {

@@ -8,7 +8,7 @@ use nightcap::engine::{
 };
 use nightcap::model::{ModelDirectory, Role};
 use nightcap::onnx::{
-    DataType, Graph, GraphHeader, GraphOptions, GraphSource, Input, OnnxErrorKind, Port, Rows, Value,
+    DataType, Graph, GraphHeader, GraphOptions, GraphSource, Input, OnnxErrorKind, Port, RowMover, Value,
 };
 use nightcap::preprocess::PixelValues;
 use nightcap::row_error::{ErrorKind, Stage};
@@ -324,7 +324,7 @@ fn a_run_takes_the_rows_that_are_left_of_a_tensor() {
             DataType::I64 => Value::from_i64(&[3, 2], (0..6).collect()).unwrap(),
             _ => Value::from_f32(dtype, &[3, 2], (0..6_u8).map(f32::from).collect()).unwrap(),
         };
-        Rows::new(GraphOptions::default()).keep(&mut x, &[0, 2]).unwrap();
+        RowMover::new(GraphOptions::default()).keep(&mut x, &[0, 2]).unwrap();
         let y = graph.run(&[("x", Input::Owned(x))]).unwrap().take("y", 2).unwrap();
         match dtype {
             DataType::I64 => assert_eq!(y.to_i64().unwrap(), [0, 1, 4, 5]),

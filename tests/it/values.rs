@@ -1,6 +1,6 @@
 //! Rows of tensors: kept, repeated, put together, aligned at the end of an axis; in the host's memory and in a device's.
 
-use nightcap::onnx::{DataType, Device, Graph, GraphOptions, GraphSource, Input, Rows, Value};
+use nightcap::onnx::{DataType, Device, Graph, GraphOptions, GraphSource, Input, RowMover, Value};
 use proptest::prelude::*;
 
 use crate::common::devices;
@@ -27,7 +27,7 @@ fn picked(length: usize, rows: &[usize], aligned: usize) -> Vec<f32> {
 
 /// Moves rows on a device, and reads what it made there.
 struct OnDevice {
-    rows: Rows,
+    rows: RowMover,
     read: [Graph; 2],
 }
 
@@ -40,7 +40,7 @@ impl OnDevice {
             let folder = directory(&[("graph.onnx", model(&identity))]);
             Graph::open(&GraphSource::file(folder.path().join("graph.onnx")), options).unwrap()
         });
-        Self { rows: Rows::new(options), read }
+        Self { rows: RowMover::new(options), read }
     }
 
     fn read(&mut self, value: &Value) -> Vec<f32> {
@@ -97,7 +97,7 @@ proptest! {
 #[test]
 fn what_does_not_fit_is_refused() {
     for device in devices() {
-        let mut rows = Rows::new(GraphOptions { device, threads: 1, varies: true });
+        let mut rows = RowMover::new(GraphOptions { device, threads: 1, varies: true });
         for wrong in [vec![0, 6], vec![6], vec![1, 0, 6]] {
             let mut six = rows.bring(tensor(DataType::F32, 6, 3)).unwrap();
             let error = rows.keep(&mut six, &wrong).unwrap_err();
@@ -147,7 +147,7 @@ fn outputs_stay_on_a_device_but_for_those_that_are_read() {
 #[test]
 fn integers_are_moved_in_the_memory_of_the_host() {
     for device in devices() {
-        let mut rows = Rows::new(GraphOptions { device, threads: 1, varies: true });
+        let mut rows = RowMover::new(GraphOptions { device, threads: 1, varies: true });
         let integers = || Value::from_i64(&[3, 2], (0..6).collect()).unwrap();
         let mut both = rows.stack(&[(&integers(), &[2, 0]), (&integers(), &[1])], Some((1, 3))).unwrap();
         assert_eq!(both.to_i64().unwrap(), [0, 4, 5, 0, 0, 1, 0, 2, 3]);
