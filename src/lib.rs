@@ -26,6 +26,7 @@
 //! Two kinds of failure are kept apart by type: an [`error::Error`] ends the command before or between parts, a
 //! [`row_error::RowError`] is data.
 
+mod canonical;
 pub mod cli;
 mod clock;
 pub mod commands;

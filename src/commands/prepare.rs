@@ -7,10 +7,10 @@ use arrow::datatypes::SchemaRef;
 use serde_json::json;
 
 use crate::cli::JobArgs;
-use crate::engine::{Engine, EngineOptions, GenerationSettings, Models};
+use crate::engine::{Engine, EngineOptions, GenerationSettings, Models, caption_fingerprint, embedding_fingerprint};
 use crate::error::Error;
 use crate::failpoint;
-use crate::job::Job;
+use crate::job::{Job, VectorType};
 use crate::manifest::Manifest;
 use crate::model::ModelDirectory;
 use crate::onnx::Device;
@@ -21,7 +21,7 @@ use crate::plan::claim::Draft;
 use crate::plan::decide::{Decision, decide};
 use crate::plan::delta::Tonight;
 use crate::plan::{Identity, Plan};
-use crate::preprocess::{ImageProcessor, PREPROCESSING_VERSION, Preprocessor};
+use crate::preprocess::{ImageProcessor, Preprocessor};
 use crate::storage::{Location, Storage};
 
 /// A job with everything it names opened and checked.
@@ -80,20 +80,16 @@ pub(super) fn prepare(args: &JobArgs) -> Result<Prepared, Error> {
         tracing::warn!("`input.text` has no effect: the model has no graph that takes a text");
     }
     let schema = part_schema(manifest.carried_fields(), &columns)?;
-    // Of texts too, so that queries embedded by a job of their own bear the fingerprint of the images they are compared with.
-    let processing = |model: &ModelDirectory| processing(model, job.input.jpeg_scaling);
-    // How small a JPEG is decoded depends on both models. Vectors are still compared with those of texts, of which a job knows
-    // one model only, and they lie in the same space; so this counts for captions.
-    let beside = embedder
+    let jpeg_scaling = job.input.jpeg_scaling;
+    let caption_fingerprint = generation
         .as_ref()
-        .filter(|_| job.input.jpeg_scaling)
-        .map_or_else(String::new, |embedder| format!(" {}", processing(embedder)));
-    let caption_settings =
-        generation.as_ref().map(|settings| format!("{} {}{beside}", settings.canonical(), processing(&model)));
-    let caption_fingerprint = caption_settings.map(|settings| model.caption_fingerprint(&settings)).transpose()?;
-    let embedding_settings = json!([job.embedding.dtype, processing(vectors)]).to_string();
-    let embedding_fingerprint =
-        columns.has_embedding_columns().then(|| vectors.embedding_fingerprint(&embedding_settings)).transpose()?;
+        .map(|settings| caption_fingerprint(&model, settings, jpeg_scaling, embedder.as_ref()))
+        .transpose()?;
+    let half_precision = job.embedding.dtype == VectorType::F16;
+    let embedding_fingerprint = columns
+        .has_embedding_columns()
+        .then(|| embedding_fingerprint(vectors, half_precision, jpeg_scaling))
+        .transpose()?;
     let JobArgs { limit, retry_failed, full, .. } = *args;
     Ok(Prepared {
         job,
@@ -111,18 +107,6 @@ pub(super) fn prepare(args: &JobArgs) -> Result<Prepared, Error> {
         retry_failed,
         full,
     })
-}
-
-/// What is done to images before `model`, for its fingerprints.
-fn processing(model: &ModelDirectory, jpeg_scaling: bool) -> serde_json::Value {
-    let settings = |config: &serde_json::Value| {
-        if jpeg_scaling {
-            json!([PREPROCESSING_VERSION, config, "jpeg_scaling"])
-        } else {
-            json!([PREPROCESSING_VERSION, config])
-        }
-    };
-    json!(model.preprocessor().map(|config| settings(&config.value)))
 }
 
 /// Results are copied by content only where they depend on nothing else.
@@ -280,7 +264,6 @@ impl Prepared {
         let carried: Vec<&String> = schema.iter().map(arrow::datatypes::Field::name).collect();
         let value = json!({
             "input": self.job.input,
-            "generation": self.generation,
             "output": self.columns,
             "columns": carried,
             "part_rows": self.job.output.part_rows,

@@ -11,6 +11,7 @@ mod decoder;
 mod decoding;
 mod embed;
 mod embedding;
+mod fingerprint;
 mod finite;
 mod fuse;
 mod generate;
@@ -32,6 +33,7 @@ mod trial;
 mod vision;
 
 pub use batch::{Engine, EngineOptions, RowInput, RowOutput};
+pub use fingerprint::{GENERATION_VERSION, PROMPT_VERSION, TEXT_VERSION, caption_fingerprint, embedding_fingerprint};
 pub use generate::{Caption, Finish};
 pub use models::{EncodedImage, Models, ModelsInput};
 pub use opening::{Opening, open_each};

@@ -1,15 +1,12 @@
 //! How captions begin. In: a prompt, filled into the form that the model wants ([`super::prompt_form`]). Out: the tokens that
 //! a caption goes on from; where the image stands in the prompt, with the places that its features take.
 
-use serde::Serialize;
-
 use super::prompt_form::PromptForm;
 use super::tokens::TextTokenizer;
 use crate::preprocess::TileGrid;
 
 /// How captions begin.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Prompt {
     /// With the decoder's start token, then the tokens of the job's prompt.
     Tokens(Vec<i64>),
@@ -25,20 +22,19 @@ pub enum Prompt {
 }
 
 /// A prompt that holds the image.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImagePrompt {
     /// The text as the tokenizer takes it.
-    text: String,
+    pub(super) text: String,
     /// Whether the tokenizer adds its special tokens.
-    adds_special_tokens: bool,
-    place: Place,
+    pub(super) adds_special_tokens: bool,
+    pub(super) place: Place,
     /// What the decoder starts from, if another graph reads the prompt.
-    start: Option<i64>,
+    pub(super) start: Option<i64>,
 }
 
 /// Where the features of an image go.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Place {
     /// Before the text.
     First,
@@ -47,10 +43,10 @@ pub(super) enum Place {
 }
 
 /// The tokens around the parts of an image that is cut into tiles (Idefics3, `SmolVLM`).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Frame {
-    border: &'static str,
-    whole: &'static str,
+    pub(super) border: &'static str,
+    pub(super) whole: &'static str,
 }
 
 /// The prompt of one image.

@@ -1,7 +1,5 @@
 //! The form that a model wants its prompt in. In: the model directory, then a job's or a row's prompt. Out: a [`Prompt`].
 
-use serde::Serialize;
-
 use super::chat;
 use super::prompt::{Frame, ImagePrompt, Place, Prompt};
 use super::settings::GenerationOverrides;
@@ -9,8 +7,7 @@ use super::tokens::TextTokenizer;
 use crate::model::{ModelDirectory, ModelError, Problem, Role};
 
 /// What a prompt is put into.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PromptForm {
     /// The decoder goes on from its start token, then the prompt.
     Plain {

@@ -85,10 +85,9 @@ pub enum EarlyStopping {
 }
 
 /// How captions are written.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct GenerationSettings {
     /// How the next token is chosen.
-    #[serde(flatten)]
     pub strategy: Strategy,
     /// The most tokens a caption has, end token included.
     pub max_new_tokens: usize,
@@ -117,8 +116,7 @@ pub struct GenerationSettings {
 }
 
 /// How the next token is chosen.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-#[serde(tag = "strategy", rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Strategy {
     /// The highest score, the lowest id among equals.
     Greedy,
@@ -130,7 +128,7 @@ pub enum Strategy {
 
 /// Beam search; fields as in [`GenerationOverrides`].
 #[allow(missing_docs, reason = "documented where a job gives them")]
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct BeamSettings {
     pub num_beams: usize,
     pub length_penalty: f64,
@@ -139,7 +137,7 @@ pub struct BeamSettings {
 
 /// Sampling; fields as in [`GenerationOverrides`].
 #[allow(missing_docs, reason = "documented where a job gives them")]
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SampleSettings {
     pub temperature: f64,
     pub top_k: usize,
@@ -149,11 +147,6 @@ pub struct SampleSettings {
 }
 
 impl GenerationSettings {
-    /// One line that is equal for equal settings; for fingerprints.
-    pub fn canonical(&self) -> String {
-        serde_json::json!(self).to_string()
-    }
-
     /// Whether equal images with equal texts get equal captions whatever their keys are.
     pub fn is_deterministic(&self) -> bool {
         !matches!(self.strategy, Strategy::Sample(_))

@@ -32,10 +32,10 @@ pub struct Description {
     pub generation: Vec<Setting>,
     /// The tokenizer's file.
     pub tokenizer: Option<String>,
-    /// Fingerprint of captions before a job's settings go in; `None` if the directory cannot run.
-    pub caption_fingerprint: Option<String>,
-    /// Fingerprint of embeddings before a job's settings go in; `None` if the directory cannot run.
-    pub embedding_fingerprint: Option<String>,
+    /// The half of caption fingerprints that names the model; `None` if the directory cannot run.
+    pub caption_model_hash: Option<String>,
+    /// The half of embedding fingerprints that names the model; `None` if the directory cannot run.
+    pub embedding_model_hash: Option<String>,
     /// Why it cannot run; empty if it can.
     pub problems: Vec<Problem>,
 }
@@ -126,16 +126,16 @@ const GENERATION: [&str; 23] = [
 /// Describes the model directory at `path` with graphs of `precision`.
 pub fn inspect(path: &Path, precision: Option<&str>) -> Description {
     let (directory, mut problems) = ModelDirectory::survey(path, precision);
-    let mut fingerprint = |made: Result<String, super::ModelError>| match made {
-        Ok(fingerprint) => Some(fingerprint),
+    let mut hash = |made: Result<String, super::ModelError>| match made {
+        Ok(hash) => Some(hash),
         Err(error) => {
             problems.push(Problem::new(".", error.to_string()));
             None
         }
     };
     let runs = !directory.graphs.is_empty();
-    let caption_fingerprint = runs.then(|| directory.caption_fingerprint("")).and_then(&mut fingerprint);
-    let embedding_fingerprint = runs.then(|| directory.embedding_fingerprint("")).and_then(&mut fingerprint);
+    let caption_model_hash = runs.then(|| directory.caption_model_hash()).and_then(&mut hash);
+    let embedding_model_hash = runs.then(|| directory.embedding_model_hash()).and_then(&mut hash);
     let generation = GENERATION.iter().filter(|_| directory.can_caption()).filter_map(|name| {
         let setting = directory.config.setting(name)?;
         Some(Setting { name: (*name).into(), value: setting.value.clone(), source: setting.source })
@@ -160,8 +160,8 @@ pub fn inspect(path: &Path, precision: Option<&str>) -> Description {
         preprocessing: preprocessing.collect(),
         generation: generation.collect(),
         tokenizer: directory.tokenizer().map(|_| ModelDirectory::TOKENIZER.to_owned()),
-        caption_fingerprint,
-        embedding_fingerprint,
+        caption_model_hash,
+        embedding_model_hash,
         problems,
     }
 }
@@ -275,9 +275,9 @@ impl fmt::Display for Description {
                 writeln!(f, "  {} = {}  ({})", setting.name, setting.value, setting.source)?;
             }
         }
-        let fingerprints = [("caption", &self.caption_fingerprint), ("embedding", &self.embedding_fingerprint)];
-        for (kind, fingerprint) in fingerprints.into_iter().filter_map(|(kind, made)| Some((kind, made.as_ref()?))) {
-            writeln!(f, "\n{kind} fingerprint, before a job's settings: {fingerprint}")?;
+        let hashes = [("caption", &self.caption_model_hash), ("embedding", &self.embedding_model_hash)];
+        for (kind, hash) in hashes.into_iter().filter_map(|(kind, made)| Some((kind, made.as_ref()?))) {
+            writeln!(f, "\n{kind} fingerprints begin with {hash}, the model's half")?;
         }
         for (number, problem) in self.problems.iter().enumerate() {
             if number == 0 {

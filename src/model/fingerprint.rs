@@ -1,14 +1,16 @@
-//! Fingerprints: short names for everything that decides what a caption or an embedding is. In: the files of a model
-//! directory and the caller's resolved settings. Out: 16 hexadecimal digits of BLAKE3 for the directory, a dash, 16 for the
-//! settings, so that planning can say which of the two changed. Every file is read once.
+//! The half of a fingerprint that names a model: BLAKE3 of every file, binding and role that decides what a caption or an
+//! embedding is. In: the files of a model directory. Out: 16 hexadecimal digits. Each file is read once. The other half, which
+//! names the settings, is [`engine::fingerprint`](crate::engine::fingerprint)'s.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use super::binding::Producer;
 use super::config::ConfigFiles;
 use super::directory::ModelDirectory;
 use super::error::{ModelError, Problem};
 use super::role::Role;
+use crate::canonical::Canonical;
 
 /// BLAKE3 hashes of a model directory's files.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,50 +19,57 @@ pub(super) struct Hashes {
     files: BTreeMap<&'static str, blake3::Hash>,
 }
 
+/// The name under which the image preprocessing file is hashed, whatever the file is called.
+const PREPROCESSOR: &str = "preprocessor";
+
 impl ModelDirectory {
-    /// Names everything that decides captions: all graphs with their weights and bindings, tokenizer, configuration and
-    /// `settings` (the caller's canonical text: resolved generation settings, preprocessing version, ...).
-    /// `generation_config.json` counts only through the settings resolved from it.
+    /// Names everything in the directory that decides captions: all graphs with their weights and bindings, tokenizer and
+    /// configuration. `generation_config.json` counts only through the settings resolved from it.
     ///
     /// # Errors
     /// When a file cannot be read.
-    pub fn caption_fingerprint(&self, settings: &str) -> Result<String, ModelError> {
-        self.fingerprint("caption", &Role::ALL, settings)
+    pub fn caption_model_hash(&self) -> Result<String, ModelError> {
+        self.model_hash("caption", &Role::ALL)
     }
 
-    /// Names everything that decides embeddings: the vision, text and fusion graphs with their weights and bindings,
-    /// tokenizer, configuration and `settings` (the caller's canonical text: dtype, preprocessing version, ...).
+    /// Names everything in the directory that decides embeddings: the vision, text and fusion graphs with their weights and
+    /// bindings, tokenizer and configuration.
     ///
     /// # Errors
     /// When a file cannot be read.
-    pub fn embedding_fingerprint(&self, settings: &str) -> Result<String, ModelError> {
-        self.fingerprint("embedding", &[Role::Vision, Role::Text, Role::Fusion], settings)
+    pub fn embedding_model_hash(&self) -> Result<String, ModelError> {
+        self.model_hash("embedding", &[Role::Vision, Role::Text, Role::Fusion])
     }
 
-    fn fingerprint(&self, kind: &str, roles: &[Role], settings: &str) -> Result<String, ModelError> {
+    /// BLAKE3 of the image preprocessing file, if there is one.
+    ///
+    /// # Errors
+    /// When a file cannot be read.
+    pub(crate) fn preprocessor_hash(&self) -> Result<Option<blake3::Hash>, ModelError> {
+        Ok(self.hashes()?.files.get(PREPROCESSOR).copied())
+    }
+
+    fn model_hash(&self, kind: &str, roles: &[Role]) -> Result<String, ModelError> {
         let hashes = self.hashes()?;
-        let mut hasher = blake3::Hasher::new();
-        // every part with its length, so that no two lists of parts read the same
-        let mut part = |bytes: &[u8]| {
-            hasher.update(&(bytes.len() as u64).to_le_bytes());
-            hasher.update(bytes);
-        };
-        part(kind.as_bytes());
+        let mut canonical = Canonical::default();
+        canonical.text("kind", kind);
         for role in roles {
-            for hash in hashes.graphs.get(role).into_iter().flatten() {
-                part(role.name().as_bytes());
-                part(hash.as_bytes());
-            }
-            for (input, producer) in self.bindings.of(*role) {
-                part(format!("{role}.{input} = {producer}").as_bytes());
-            }
+            canonical.group(tag(*role), |graph| {
+                for hash in hashes.graphs.get(role).into_iter().flatten() {
+                    graph.bytes("file", hash.as_bytes());
+                }
+                for (input, producer) in self.bindings.of(*role) {
+                    graph.group("input", |bound| {
+                        bound.text("name", input);
+                        encode(producer, bound);
+                    });
+                }
+            });
         }
         for (name, hash) in &hashes.files {
-            part(name.as_bytes());
-            part(hash.as_bytes());
+            canonical.bytes(name, hash.as_bytes());
         }
-        let (model, settings) = (hasher.finalize().to_hex(), blake3::hash(settings.as_bytes()).to_hex());
-        Ok(format!("{}-{}", &model[..16], &settings[..16]))
+        Ok(canonical.hash().to_hex()[..16].to_owned())
     }
 
     fn hashes(&self) -> Result<&Hashes, ModelError> {
@@ -96,8 +105,44 @@ impl ModelDirectory {
             }
         }
         if let Some(name) = self.config.preprocessor_file() {
-            hashes.files.insert("preprocessor", hash(&self.path.join(name))?);
+            hashes.files.insert(PREPROCESSOR, hash(&self.path.join(name))?);
         }
         Ok(self.hashes.get_or_init(|| hashes))
+    }
+}
+
+/// What stands for a role in fingerprints; never to be changed.
+const fn tag(role: Role) -> &'static str {
+    match role {
+        Role::Vision => "vision",
+        Role::Text => "text",
+        Role::Fusion => "fusion",
+        Role::Embed => "embed",
+        Role::Encoder => "encoder",
+        Role::Prefill => "prefill",
+        Role::Decoder => "decoder",
+    }
+}
+
+/// Adds what feeds an input. The tags are never to be changed.
+fn encode(producer: &Producer, to: &mut Canonical) {
+    let output = |to: &mut Canonical, how: &str, role: Role, output: &str| {
+        to.group(how, |from| from.text(tag(role), output));
+    };
+    match producer {
+        Producer::Pixels => to.text("from", "pixels"),
+        Producer::PixelMask => to.text("from", "pixel_mask"),
+        Producer::Tokens(field) => to.text("tokens", field),
+        Producer::Output(role, name) => output(to, "output", *role, name),
+        Producer::Ones(role, name) => output(to, "ones", *role, name),
+        Producer::Prompt => to.text("from", "prompt"),
+        Producer::PromptMask => to.text("from", "prompt_mask"),
+        Producer::Step => to.text("from", "step"),
+        Producer::StepOutput(role, name) => output(to, "step_output", *role, name),
+        Producer::Positions => to.text("from", "positions"),
+        Producer::StepMask => to.text("from", "step_mask"),
+        Producer::State(name) => to.text("state", name),
+        Producer::Kept(name) => to.text("kept", name),
+        Producer::HasPast => to.text("from", "has_past"),
     }
 }

@@ -19,6 +19,7 @@ mod disk;
 mod engine;
 mod families;
 mod faults;
+mod fingerprints;
 mod generation;
 mod inputs;
 mod interruptions;

@@ -442,7 +442,7 @@ fn weights_in_other_files_are_found_and_initializers_are_no_inputs() {
     let write = |name: &str, content: &str| std::fs::write(folder.path().join(name), content).unwrap();
     write("more.data", "weights");
     write("vision_model.onnx_data", "weights");
-    let fingerprint = || ModelDirectory::open(folder.path(), None).unwrap().embedding_fingerprint("").unwrap();
+    let fingerprint = || ModelDirectory::open(folder.path(), None).unwrap().embedding_model_hash().unwrap();
     let before = fingerprint();
     assert_eq!(before, fingerprint());
     write("more.data", "Weights");

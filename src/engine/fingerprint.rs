@@ -1,0 +1,212 @@
+//! Fingerprints: short names for everything that decides what a caption or an embedding is. In: a model directory, resolved
+//! settings. Out: 16 hexadecimal digits for the model, a dash, 16 for the settings, so that planning can say which of the two
+//! changed.
+//!
+//! A fingerprint changes when, and only when, results may: when a file or a setting does, or when one of the versions below is
+//! raised. Names of Rust types, messages and serde have no part in it. A setting at the value that changes nothing is left out, so
+//! that settings that are added later change no fingerprint of those who do not use them.
+
+use super::prompt::{Frame, ImagePrompt, Place, Prompt};
+use super::prompt_form::PromptForm;
+use super::settings::{BeamSettings, EarlyStopping, GenerationSettings, SampleSettings, Strategy};
+use crate::canonical::Canonical;
+use crate::model::{ModelDirectory, ModelError, Role};
+use crate::preprocess::PREPROCESSING_VERSION;
+
+/// To be raised whenever the same prompt and image may give other tokens for the decoder to go on from.
+pub const PROMPT_VERSION: u32 = 1;
+/// To be raised whenever the same text may give another embedding: tokenization, padding, pooling, normalisation.
+pub const TEXT_VERSION: u32 = 1;
+/// To be raised whenever the same logits may give another caption: search, sampling, processors, stopping, detokenization.
+pub const GENERATION_VERSION: u32 = 1;
+
+/// The fingerprint of captions that `model` writes with `settings`. With `jpeg_scaling`, how far a JPEG is reduced also depends on
+/// `embedder`, the model that makes the vectors if it is another one.
+///
+/// # Errors
+/// When a file of a model cannot be read.
+pub fn caption_fingerprint(
+    model: &ModelDirectory,
+    settings: &GenerationSettings,
+    jpeg_scaling: bool,
+    embedder: Option<&ModelDirectory>,
+) -> Result<String, ModelError> {
+    let mut canonical = Canonical::default();
+    canonical.integer("prompt_version", PROMPT_VERSION.into());
+    canonical.integer("generation_version", GENERATION_VERSION.into());
+    if model.uses_side_text() {
+        canonical.integer("text_version", TEXT_VERSION.into());
+    }
+    encode_preprocessing(model, jpeg_scaling, &mut canonical);
+    if let Some(embedder) = embedder.filter(|_| jpeg_scaling)
+        && let Some(hash) = embedder.preprocessor_hash()?
+    {
+        canonical.bytes("embedder_preprocessing", hash.as_bytes());
+    }
+    encode_generation(settings, &mut canonical);
+    Ok(join(&model.caption_model_hash()?, &canonical))
+}
+
+/// The fingerprint of the embeddings of `model`, written as float16 if `half_precision`, else as float32. It is the same for images
+/// and for texts, which are compared with each other.
+///
+/// # Errors
+/// When a file of the model cannot be read.
+pub fn embedding_fingerprint(
+    model: &ModelDirectory,
+    half_precision: bool,
+    jpeg_scaling: bool,
+) -> Result<String, ModelError> {
+    let mut canonical = Canonical::default();
+    if model.graph(Role::Text).is_some() || model.fuses_tokens() {
+        canonical.integer("text_version", TEXT_VERSION.into());
+    }
+    encode_preprocessing(model, jpeg_scaling, &mut canonical);
+    canonical.text("dtype", if half_precision { "float16" } else { "float32" });
+    Ok(join(&model.embedding_model_hash()?, &canonical))
+}
+
+fn join(model: &str, settings: &Canonical) -> String {
+    format!("{model}-{}", &settings.hash().to_hex()[..16])
+}
+
+/// The image preprocessing; its settings are among the files of the model.
+fn encode_preprocessing(model: &ModelDirectory, jpeg_scaling: bool, to: &mut Canonical) {
+    if model.preprocessor().is_some() {
+        to.integer("preprocessing_version", PREPROCESSING_VERSION.into());
+        if jpeg_scaling {
+            to.flag("jpeg_scaling", true);
+        }
+    }
+}
+
+fn encode_generation(settings: &GenerationSettings, to: &mut Canonical) {
+    let GenerationSettings {
+        strategy,
+        max_new_tokens,
+        min_new_tokens,
+        eos_token_ids,
+        prompt,
+        stop,
+        repetition_penalty,
+        no_repeat_ngram_size,
+        bad_words_ids,
+        suppress_tokens,
+        begin_suppress_tokens,
+        forced_bos_token_id,
+        forced_eos_token_ids,
+    } = settings;
+    encode_strategy(strategy, to);
+    to.integer("max_new_tokens", *max_new_tokens as i128);
+    if *min_new_tokens > 0 {
+        to.integer("min_new_tokens", *min_new_tokens as i128);
+    }
+    to.group("prompt", |to| encode_prompt(prompt, to));
+    if !stop.is_empty() {
+        to.texts("stop", stop);
+    }
+    if repetition_penalty.to_bits() != 1f64.to_bits() {
+        to.float("repetition_penalty", *repetition_penalty);
+    }
+    if *no_repeat_ngram_size > 0 {
+        to.integer("no_repeat_ngram_size", *no_repeat_ngram_size as i128);
+    }
+    for words in bad_words_ids {
+        to.integers("bad_words_ids", words);
+    }
+    for (name, tokens) in [
+        ("eos_token_ids", eos_token_ids),
+        ("suppress_tokens", suppress_tokens),
+        ("begin_suppress_tokens", begin_suppress_tokens),
+        ("forced_eos_token_ids", forced_eos_token_ids),
+    ] {
+        if !tokens.is_empty() {
+            to.integers(name, tokens);
+        }
+    }
+    if let Some(token) = forced_bos_token_id {
+        to.integer("forced_bos_token_id", (*token).into());
+    }
+}
+
+fn encode_strategy(strategy: &Strategy, to: &mut Canonical) {
+    match strategy {
+        Strategy::Greedy => to.text("strategy", "greedy"),
+        Strategy::Beam(BeamSettings { num_beams, length_penalty, early_stopping }) => to.group("beam", |to| {
+            to.integer("num_beams", *num_beams as i128);
+            to.float("length_penalty", *length_penalty);
+            let early_stopping = match early_stopping {
+                EarlyStopping::False => "false",
+                EarlyStopping::True => "true",
+                EarlyStopping::Never => "never",
+            };
+            to.text("early_stopping", early_stopping);
+        }),
+        Strategy::Sample(SampleSettings { temperature, top_k, top_p, min_p, seed }) => to.group("sample", |to| {
+            to.float("temperature", *temperature);
+            to.integer("top_k", *top_k as i128);
+            to.float("top_p", *top_p);
+            if let Some(min_p) = min_p {
+                to.float("min_p", *min_p);
+            }
+            to.integer("seed", (*seed).into());
+        }),
+    }
+}
+
+fn encode_prompt(prompt: &Prompt, to: &mut Canonical) {
+    match prompt {
+        Prompt::Tokens(tokens) => to.integers("tokens", tokens),
+        Prompt::Image(ImagePrompt { text, adds_special_tokens, place, start }) => {
+            to.text("text", text);
+            to.flag("adds_special_tokens", *adds_special_tokens);
+            match place {
+                Place::First => to.text("image", "first"),
+                Place::Token { id, name, frame } => to.group("image_token", |to| {
+                    to.integer("id", (*id).into());
+                    to.text("name", name);
+                    if let Some(Frame { border, whole }) = frame {
+                        to.text("border", border);
+                        to.text("whole", whole);
+                    }
+                }),
+            }
+            encode_start(*start, to);
+        }
+        Prompt::Rows { template, form } => {
+            to.text("template", template);
+            to.group("form", |to| encode_form(form, to));
+        }
+    }
+}
+
+fn encode_form(form: &PromptForm, to: &mut Canonical) {
+    match form {
+        PromptForm::Plain { start } => encode_start(*start, to),
+        PromptForm::Task { before, after, start } => {
+            to.text("before", before);
+            to.text("after", after);
+            encode_start(*start, to);
+        }
+        PromptForm::Chat { template, image: (id, name), framed, special, start } => {
+            if let Some(template) = template {
+                to.text("chat_template", template);
+            }
+            to.integer("image_token_id", (*id).into());
+            to.text("image_token", name);
+            to.flag("tile_tokens", *framed);
+            for (name, token) in ["bos_token", "eos_token"].iter().zip(special) {
+                if let Some(token) = token {
+                    to.text(name, token);
+                }
+            }
+            encode_start(*start, to);
+        }
+    }
+}
+
+fn encode_start(start: Option<i64>, to: &mut Canonical) {
+    if let Some(token) = start {
+        to.integer("start", token.into());
+    }
+}
