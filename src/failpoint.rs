@@ -31,7 +31,9 @@ pub(crate) fn hit(name: &str) {
         && HITS.fetch_add(1, Ordering::SeqCst) + 1 == *count
     {
         match signal {
-            Some(signal) => drop(rustix::process::kill_process(rustix::process::getpid(), *signal)),
+            Some(signal) => {
+                let _ = rustix::process::kill_process(rustix::process::getpid(), *signal);
+            }
             #[allow(clippy::panic, reason = "a switch for tests only, absent from release builds")]
             None => panic!("a switch for tests says so"),
         }

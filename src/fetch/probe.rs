@@ -167,6 +167,8 @@ impl Fetcher {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::ffi::OsStringExt;
+
     use super::*;
 
     fn location(text: &str) -> Location {
@@ -181,7 +183,6 @@ mod tests {
         {
             roots.add(&location(image));
         }
-        use std::os::unix::ffi::OsStringExt;
         assert_eq!(roots.to_records(), ["/data", "s3://x/p"], "none of web servers");
         let read = Roots::from_records(&roots.to_records());
         assert_eq!(read.of(&location("/data/c/4.png"), &[]), Some(location("/data")));

@@ -10,9 +10,9 @@
 //! [`super::trial_row`]. If it does not, the model is at fault, whatever the size of the batch, and the run ends.
 //!
 //! # A batch of which every row fails alone
-//! If it is full, that is, has as many rows as go through the model at once, and at least two, the run ends: a graph that fails for
-//! whatever this job gives it is not ten million failed rows. Fewer rows, as the last ones of a part have them, or one at a time,
-//! prove nothing: there, the row made for that decides.
+//! If it is full, that is, has as many rows as the plan's batch size says, and at least two, the run ends: a graph that fails for
+//! whatever this job gives it is not ten million failed rows. Fewer rows prove nothing, be they the last ones of a part, or all that
+//! memory has room for, or one at a time by the plan: there, the row made for that decides.
 //!
 //! # Which rows have which results
 //! What is repeated depends on the rows of the batch only, and batches never cross parts. So a part has the same bytes however often
@@ -45,6 +45,9 @@ pub(super) trait Runs<Row> {
 /// How many rows are run at once, and how often that was too much.
 #[derive(Debug)]
 pub(super) struct Halving {
+    /// Rows of a full batch, as planned.
+    planned: usize,
+    /// Fewer after memory ran out.
     at_once: usize,
     halved: u32,
     /// Whether the log says already that runs were repeated.
@@ -70,7 +73,7 @@ impl AddAssign for Failures {
 impl Halving {
     /// At most `at_once` rows at once.
     pub(super) const fn new(at_once: usize) -> Self {
-        Self { at_once, halved: 0, warned: false }
+        Self { planned: at_once, at_once, halved: 0, warned: false }
     }
 
     /// Rows that are run at once now.
@@ -95,10 +98,12 @@ impl Halving {
     ) -> Result<Vec<Result<M::Output, RowError>>, Error> {
         let mut results = Vec::with_capacity(rows.len());
         while results.len() < rows.len() {
-            let (full, rest) = (self.at_once.max(2), &rows[results.len()..]);
+            let rest = &rows[results.len()..];
             let batch = &rest[..rest.len().min(batches * self.at_once)];
             let failures = self.run_call(model, batch, batches, &mut results)?;
-            if let Some(error) = failures.last.filter(|_| failures.rows == batch.len() && batch.len() >= full) {
+            if let Some(error) =
+                failures.last.filter(|_| failures.rows == batch.len() && batch.len() >= self.planned.max(2))
+            {
                 let what = format!("{}; each of {} rows of a batch fails alone", error.what, batch.len());
                 let hint = "the model is taken to be at fault, not the rows. If it works for others, leave these out with `input.where`";
                 return Err(OnnxError { what, hint: Some(hint.to_owned()), ..error }.into());
@@ -141,7 +146,7 @@ impl Halving {
                     failures += self.run_call(model, second, batches, results)?;
                 }
                 Err(error) if error.kind == OnnxErrorKind::Run => {
-                    results.push(Err(failed_alone(model, &error)?));
+                    results.push(Err(failed_alone::<Row, M>(model, &error)?));
                     failures += Failures { rows: 1, last: Some(error) };
                 }
                 Err(error) => return Err(error.into()),

@@ -44,7 +44,6 @@ use std::collections::BTreeSet;
 use std::sync::mpsc::{self, Sender};
 use std::thread::{Builder, Scope};
 
-use self::stages::FinishedPart;
 pub use self::stages::{Stages, Stop};
 use crate::engine::Models;
 use crate::error::Error;

@@ -25,6 +25,7 @@ mod interruptions;
 mod jobs;
 mod library;
 mod model_directory;
+mod model_failures;
 mod nights;
 mod outage;
 mod planning;
