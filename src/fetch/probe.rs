@@ -22,12 +22,16 @@ impl Roots {
         if let Location::Http(_) = image {
             return;
         }
-        let folder = image.folder();
-        let root = self.0.entry(image.authority()).or_insert_with(|| folder.clone());
-        if !folder.lies_in(root)
-            && let Some(common) = root.common(&folder)
-        {
-            *root = common;
+        let store = image.authority();
+        match self.0.get_mut(&store) {
+            None => drop(self.0.insert(store, image.folder())),
+            // Quick, because it is so for almost every image.
+            Some(root) if image.lies_in(root) && *image != *root => {}
+            Some(root) => {
+                if let Some(common) = root.common(&image.folder()) {
+                    *root = common;
+                }
+            }
         }
     }
 

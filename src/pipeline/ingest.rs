@@ -10,11 +10,11 @@ use futures::StreamExt;
 use futures::stream;
 use tokio::sync::mpsc::{Receiver, Sender};
 
-use super::Stages;
 use super::budget::{Budget, Turn};
 use super::outage::{FailedImage, OutageWatch};
 use super::read::ReadItem;
 use super::row::{IngestedRow, ingest_row};
+use super::stages::Stages;
 use crate::error::Error;
 use crate::manifest::row::{ImageSource, RowBatch};
 use crate::row_error::Stage;
