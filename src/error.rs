@@ -93,3 +93,17 @@ impl Error {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_that_is_lost_while_parts_are_made_is_a_reason_to_run_again_and_a_graph_that_fails_is_none() {
+        let status =
+            |kind| Error::from(OnnxError::new(kind, "decoder.onnx", "it failed")).while_making_parts().status();
+        assert_eq!(status(OnnxErrorKind::Device), Status::Stopped);
+        assert_eq!(status(OnnxErrorKind::Run), Status::Refused);
+        assert_eq!(Error::Internal("a fault".to_owned()).while_making_parts().status(), Status::Refused);
+    }
+}

@@ -116,10 +116,14 @@ impl Runs<ModelsInput> for RowRuns<'_> {
     }
 
     fn stage(&self, error: &OnnxError) -> Stage {
-        // Decoders are called so in every layout of a model directory.
-        let name = error.graph.as_deref().map(|path| path.rsplit('/').next().unwrap_or(path));
-        if name.is_some_and(|name| name.contains("decoder")) { Stage::Generate } else { Stage::Encode }
+        stage_of(error.graph.as_deref())
     }
+}
+
+/// The stage that the graph at `path` is run in: decoders are called so in every layout of a model directory.
+fn stage_of(path: Option<&str>) -> Stage {
+    let name = path.map(|path| path.rsplit('/').next().unwrap_or(path));
+    if name.is_some_and(|name| name.contains("decoder")) { Stage::Generate } else { Stage::Encode }
 }
 
 /// Fails if a test says that memory runs out for `rows` rows at once.
@@ -134,5 +138,20 @@ fn fits_in_memory(rows: usize) -> Result<(), OnnxError> {
 impl JobModels {
     fn try_out(&mut self) -> Result<(), OnnxError> {
         TrialRow::new(self.preprocessor.as_deref(), self.has_text).run(&mut self.models, 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stages_by_graph() {
+        for name in ["decoder_with_past_model.onnx", "decoder_model_merged_int8.onnx", "multimodal_decoder.onnx"] {
+            assert_eq!(stage_of(Some(&format!("/models/blip/{name}"))), Stage::Generate, "{name}");
+        }
+        for path in [Some("/models/decoders/text_model.onnx"), Some("fusion.onnx"), None] {
+            assert_eq!(stage_of(path), Stage::Encode, "{path:?}");
+        }
     }
 }
