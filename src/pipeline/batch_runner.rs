@@ -23,7 +23,7 @@ pub(super) struct BatchRunner {
     batches: usize,
 }
 
-/// The models, with what a row to try them out is made from.
+/// The models, with what the trial row is made from.
 struct JobModels {
     models: Models,
     preprocessor: Option<Arc<Preprocessor>>,

@@ -6,13 +6,13 @@
 //!   are whole again.
 //!
 //! # A row that fails alone
-//! It becomes a failed row (`model_error`) if the model works: right after the row, it must compute a row made for that, see
-//! [`super::trial_row`]. If it does not, the model is at fault, whatever the size of the batch, and the run ends.
+//! It becomes a failed row (`model_error`) if the model works without it: right after the row, the model must compute the trial row
+//! ([`super::trial_row`]). If it does not, the model is at fault, whatever the size of the batch, and the run of the job ends.
 //!
 //! # A batch of which every row fails alone
-//! If it is full, that is, has as many rows as the plan's batch size says, and at least two, the run ends: a graph that fails for
-//! whatever this job gives it is not ten million failed rows. Fewer rows prove nothing, be they the last ones of a part, or all that
-//! memory has room for, or one at a time by the plan: there, the row made for that decides.
+//! If the batch is full (the plan's batch size, and at least two rows), the run of the job ends: a graph that fails on whatever this
+//! job gives it must not make ten million failed rows. Fewer rows are not enough to tell: the last ones of a part, as many as memory
+//! has room for, or one at a time because the plan says so. For those the trial row decides.
 //!
 //! # Which rows have which results
 //! What is repeated depends on the rows of the batch only, and batches never cross parts. So a part has the same bytes however often
@@ -35,7 +35,7 @@ pub(super) trait Runs<Row> {
     /// Runs `rows`, at most `at_once` of them at once. A result for each row, or why there are none.
     fn run(&mut self, rows: &[Row], at_once: usize) -> Result<Vec<Result<Self::Output, RowError>>, OnnxError>;
 
-    /// Runs a row that every model in order can compute.
+    /// Runs the trial row.
     fn try_out(&mut self) -> Result<(), OnnxError>;
 
     /// The stage in which `error` occurred.

@@ -1,11 +1,11 @@
-//! A row that every model in order can compute: with it batch sizes are tried out, and a model that fails is told from rows that
-//! make it fail.
+//! The trial row: one that every working model can compute. It is used to try out batch sizes, and to tell a model that fails on
+//! everything from rows that it fails on.
 
 use crate::engine::{EncodedImage, Models, ModelsInput};
 use crate::onnx::OnnxError;
 use crate::preprocess::{Preprocessed, Preprocessor, RgbImage};
 
-/// The row.
+/// An image and a text that are not from the job.
 pub(crate) struct TrialRow {
     image: Option<Preprocessed>,
     text: Option<String>,
