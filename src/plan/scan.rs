@@ -85,7 +85,9 @@ impl Scan {
                     ImageSource::Uri(uri) => row.base.resolve(uri).ok(),
                     _ => None,
                 };
-                image.iter().for_each(|image| roots.add(image));
+                if let Some(image) = &image {
+                    roots.add(image);
+                }
                 contents.push(content(&batch, index, &row, image.as_ref(), &mut places));
             }
         }
