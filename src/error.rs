@@ -4,7 +4,7 @@ use crate::exit::Status;
 use crate::job::JobFileError;
 use crate::manifest::ManifestError;
 use crate::model::ModelError;
-use crate::onnx::OnnxError;
+use crate::onnx::{OnnxError, OnnxErrorKind};
 use crate::output::OutputError;
 use crate::plan::PlanError;
 use crate::preprocess::ConfigError;
@@ -37,7 +37,7 @@ pub enum Error {
     /// What the model cannot do but the job asks for.
     #[error("{0}")]
     Unfit(String),
-    /// The storage failed while parts were being made.
+    /// The storage or a device failed while parts were being made.
     #[error("{0}\nhint: the parts already written stay; run the same command again to go on")]
     Interrupted(Box<Self>),
     /// The place that images come from does not answer.
@@ -52,6 +52,11 @@ pub enum Error {
         /// What the look at the root found.
         why: String,
     },
+    /// A fault of nightcap or of a library it uses.
+    #[error(
+        "internal error: {0}\nhint: this is a fault of nightcap; please report it with the log. Parts already written stay"
+    )]
+    Internal(String),
     /// A thread or timer that the operating system refused.
     #[error("cannot {action}: {source}")]
     System {
@@ -82,8 +87,23 @@ impl Error {
         match self {
             Self::Output(OutputError::Store { .. } | OutputError::Folder { .. })
             | Self::Manifest(ManifestError::Io { .. } | ManifestError::Storage { .. })
+            | Self::Onnx(OnnxError { kind: OnnxErrorKind::Device, .. })
             | Self::System { .. } => Self::Interrupted(Box::new(self)),
             other => other,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_that_is_lost_while_parts_are_made_is_a_reason_to_run_again_and_a_graph_that_fails_is_none() {
+        let status =
+            |kind| Error::from(OnnxError::new(kind, "decoder.onnx", "it failed")).while_making_parts().status();
+        assert_eq!(status(OnnxErrorKind::Device), Status::Stopped);
+        assert_eq!(status(OnnxErrorKind::Run), Status::Refused);
+        assert_eq!(Error::Internal("a fault".to_owned()).while_making_parts().status(), Status::Refused);
     }
 }

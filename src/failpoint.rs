@@ -1,9 +1,9 @@
 //! Named places at which a test can have the process killed, as by the out-of-memory killer, or stopped, as by a machine that
-//! is suspended; and a model that runs out of memory.
+//! is suspended, or a thread panic; and a model that runs out of memory.
 //!
 //! Builds with debug assertions read `NIGHTCAP_KILL_AT=name:count` and `NIGHTCAP_STOP_AT=name:count`, and send themselves
-//! SIGKILL or SIGSTOP at the `count`th time that place is reached. With `NIGHTCAP_OUT_OF_MEMORY_ABOVE=rows` larger batches
-//! fail for want of memory. Release builds contain none of this.
+//! SIGKILL or SIGSTOP at the `count`th time that place is reached; with `NIGHTCAP_PANIC_AT=name:count` the thread panics. With
+//! `NIGHTCAP_OUT_OF_MEMORY_ABOVE=rows` larger batches fail for want of memory. Release builds contain none of this.
 
 /// Marks the place `name`.
 #[cfg(debug_assertions)]
@@ -13,24 +13,30 @@ pub(crate) fn hit(name: &str) {
 
     use rustix::process::Signal;
 
-    static TARGET: OnceLock<Option<(Signal, String, u64)>> = OnceLock::new();
+    static TARGET: OnceLock<Option<(Option<Signal>, String, u64)>> = OnceLock::new();
     static HITS: AtomicU64 = AtomicU64::new(0);
 
     let target = TARGET.get_or_init(|| {
-        [("NIGHTCAP_KILL_AT", Signal::KILL), ("NIGHTCAP_STOP_AT", Signal::STOP)].into_iter().find_map(
-            |(variable, signal)| {
-                #[allow(clippy::disallowed_methods, reason = "a switch for tests only, absent from release builds")]
-                let value = std::env::var(variable).ok()?;
-                let (name, count) = value.split_once(':')?;
-                Some((signal, name.to_owned(), count.parse().ok()?))
-            },
-        )
+        let (kill, stop) = (Some(Signal::KILL), Some(Signal::STOP));
+        let switches = [("NIGHTCAP_KILL_AT", kill), ("NIGHTCAP_STOP_AT", stop), ("NIGHTCAP_PANIC_AT", None)];
+        switches.into_iter().find_map(|(variable, signal)| {
+            #[allow(clippy::disallowed_methods, reason = "a switch for tests only, absent from release builds")]
+            let value = std::env::var(variable).ok()?;
+            let (name, count) = value.split_once(':')?;
+            Some((signal, name.to_owned(), count.parse().ok()?))
+        })
     });
     if let Some((signal, wanted, count)) = target
         && wanted == name
         && HITS.fetch_add(1, Ordering::SeqCst) + 1 == *count
     {
-        let _ = rustix::process::kill_process(rustix::process::getpid(), *signal);
+        match signal {
+            Some(signal) => {
+                let _ = rustix::process::kill_process(rustix::process::getpid(), *signal);
+            }
+            #[allow(clippy::panic, reason = "a switch for tests only, absent from release builds")]
+            None => panic!("a switch for tests says so"),
+        }
     }
 }
 

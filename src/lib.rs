@@ -21,7 +21,7 @@
 //! | [`engine`] | encoders, fusion and the generation loop over batches |
 //! | [`output`] | OUTPUT: parts, records, finalize, status; the only module that writes there |
 //! | [`signature`] | what tells one night's rows from the next's |
-//! | [`error`], [`row_error`] | what ends a command; what becomes columns of a row |
+//! | [`error`], [`row_error`], [`panics`] | what ends a command; what becomes columns of a row; faults of nightcap itself |
 //!
 //! Two kinds of failure are kept apart by type: an [`error::Error`] ends the command before or between parts, a
 //! [`row_error::RowError`] is data.
@@ -41,6 +41,7 @@ pub mod metrics;
 pub mod model;
 pub mod onnx;
 pub mod output;
+pub mod panics;
 mod paths;
 pub mod pipeline;
 pub mod plan;

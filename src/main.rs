@@ -8,6 +8,7 @@ use clap::Parser;
 use nightcap::cli::{Cli, LogFormat};
 use nightcap::commands::{Context, execute};
 use nightcap::exit::Status;
+use nightcap::panics;
 use nightcap::pipeline::Stop;
 use nightcap::progress::Terminal;
 use tracing_subscriber::EnvFilter;
@@ -20,11 +21,12 @@ fn main() -> ExitCode {
     let json_log = cli.log_format == LogFormat::Json;
     let terminal = Terminal::new(json_log);
     start_log(cli.log_format, &terminal);
+    panics::log();
     let stop = Stop::default();
     watch_signals(stop.clone());
     let mut stdout = io::stdout();
     let mut context = Context { stdout: &mut stdout, terminal: terminal.clone(), json_log, stop, variable };
-    let status = match execute(cli, &mut context) {
+    let status = match panics::caught("the command", || execute(cli, &mut context)) {
         Ok(status) => status,
         Err(error) => {
             report(&error, &terminal, json_log);

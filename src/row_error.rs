@@ -43,6 +43,8 @@ pub enum ErrorKind {
     InvalidPrompt,
     /// A model produced NaN or infinity for this row.
     NonFiniteOutput,
+    /// A graph fails on this row alone, while it works for others.
+    ModelError,
     /// The storage did not answer in time.
     Timeout,
     /// The storage asked for fewer requests (status 429 or 503).
@@ -98,6 +100,7 @@ impl ErrorKind {
             Self::InvalidText => "invalid_text",
             Self::InvalidPrompt => "invalid_prompt",
             Self::NonFiniteOutput => "non_finite_output",
+            Self::ModelError => "model_error",
             Self::Timeout => "timeout",
             Self::Throttled => "throttled",
             Self::ServerError => "server_error",

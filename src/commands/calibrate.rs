@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 
 use itertools::Itertools;
 
-use crate::engine::{EncodedImage, Models, ModelsInput};
+use crate::engine::Models;
 use crate::error::Error;
 use crate::onnx::{OnnxError, OnnxErrorKind};
-use crate::preprocess::{Preprocessed, Preprocessor, RgbImage};
+use crate::pipeline::trial_row::TrialRow;
+use crate::preprocess::Preprocessor;
 
 /// What a run has that is too small for trying to pay, and what trying begins with.
 const USUAL: usize = 16;
@@ -37,12 +38,9 @@ pub(super) fn batch_size(
     }
     // devices are taken to be alike: the plan has one size for all
     let Some(models) = models.first_mut() else { return Ok(USUAL) };
-    // a gradient: a picture like any other to every graph there is
-    let pixels = (0..480_u32).flat_map(|row| (0..640_u32).flat_map(move |column| [row, column, row + column]));
-    let picture = RgbImage { width: 640, height: 480, pixels: pixels.map(|value| (value / 5) as u8).collect() };
-    let picture = preprocessor.map(|preprocessor| preprocessor.process(&picture));
-    time(models, picture.as_ref(), USUAL)?;
-    let (mut best, mut of_best) = (USUAL, time(models, picture.as_ref(), USUAL)?);
+    let row = TrialRow::new(preprocessor, true);
+    time(models, &row, USUAL)?;
+    let (mut best, mut of_best) = (USUAL, time(models, &row, USUAL)?);
     for size in LARGER {
         if FEWEST * size as u64 > rows || of_best.mul_f64(size as f64 / best as f64) > LONGEST {
             break;
@@ -50,7 +48,7 @@ pub(super) fn batch_size(
         let is_better =
             |tried: &Duration| tried.as_secs_f64() / size as f64 <= BETTER * of_best.as_secs_f64() / best as f64;
         // the first batch of a size also takes the memory for it
-        let tried = (0..2).map(|_| time(models, picture.as_ref(), size));
+        let tried = (0..2).map(|_| time(models, &row, size));
         let tried = tried.take_while_inclusive(|tried| tried.as_ref().is_ok_and(|tried| !is_better(tried))).last();
         match tried {
             Some(Ok(tried)) if is_better(&tried) => (best, of_best) = (size, tried),
@@ -63,18 +61,8 @@ pub(super) fn batch_size(
 }
 
 /// How long one batch of `size` rows takes.
-fn time(models: &mut Models, picture: Option<&Preprocessed>, size: usize) -> Result<Duration, OnnxError> {
+fn time(models: &mut Models, row: &TrialRow, size: usize) -> Result<Duration, OnnxError> {
     let begun = Instant::now();
-    let pictures: Vec<&Preprocessed> = picture.into_iter().cycle().take(size).collect();
-    let encoded: Vec<EncodedImage> = if pictures.is_empty() { Vec::new() } else { models.encode_images(&pictures)? };
-    let mut encoded = encoded.into_iter();
-    let row = |key: usize| ModelsInput {
-        image: encoded.next(),
-        text: Some("a picture of something".to_owned()),
-        prompt: None,
-        key: key as u64,
-    };
-    let rows: Vec<_> = (0..size).map(row).collect();
-    models.run(&rows, size)?;
+    row.run(models, size)?;
     Ok(begun.elapsed())
 }

@@ -28,12 +28,10 @@ const BATCH_IMAGES: usize = 16;
 pub enum Projection {
     /// All that rows come out with.
     Rows,
-    /// What planning compares; of images only where they are, so that images inside the manifest stay unread.
+    /// What planning compares, and where the images are; those inside the manifest stay unread.
     Plan,
     /// What planning compares, images inside the manifest included.
     PlanWithImages,
-    /// Where the images are, whatever planning compares.
-    Places,
 }
 
 /// An iterator over the batches of some rows of every manifest file.
@@ -58,11 +56,11 @@ impl<'a> ManifestReader<'a> {
         if projection == Projection::Rows {
             columns.extend(&manifest.carried);
         }
-        // Signature columns stand for the image: who gives them wants planning to read nothing else.
+        // Signature columns stand for image bytes: who gives them wants planning to read none.
         let image = manifest.image.filter(|(_, kind)| match projection {
-            Projection::Rows | Projection::Places => true,
-            Projection::Plan => *kind == ImageColumn::Uri && manifest.signature.is_empty(),
-            Projection::PlanWithImages => manifest.signature.is_empty(),
+            Projection::Rows => true,
+            Projection::Plan => *kind == ImageColumn::Uri,
+            Projection::PlanWithImages => *kind == ImageColumn::Uri || manifest.signature.is_empty(),
         });
         columns.extend(image.map(|(index, _)| index));
         columns.extend(manifest.text);

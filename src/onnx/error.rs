@@ -16,6 +16,8 @@ pub enum OnnxErrorKind {
     Run,
     /// Memory ran out during a run. The graph works again afterwards, for instance with a smaller batch.
     OutOfMemory,
+    /// The device failed during a run, or is gone. No graph works on it any more in this process.
+    Device,
 }
 
 /// A failure of ONNX Runtime: which graph, what was expected and found, what to do.
@@ -57,11 +59,16 @@ impl OnnxError {
             "_ALLOC_FAILED",
             "_ALLOCATION_FAILED",
         ];
+        // what the libraries of CUDA say of anything but memory: after most of it, every further call fails
+        const DEVICE: [&str; 5] =
+            ["CUDA failure ", "CUBLAS failure ", "CUDNN failure ", "CUFFT failure ", "CUDA error "];
         let message = error.message();
         if OUT_OF_MEMORY.iter().any(|sign| message.contains(sign)) {
             return Self::new(OnnxErrorKind::OutOfMemory, graph, format!("out of memory: {message}"))
                 .with_hint("a smaller batch needs less memory");
         }
+        let is_device = kind == OnnxErrorKind::Run && DEVICE.iter().any(|sign| message.contains(sign));
+        let kind = if is_device { OnnxErrorKind::Device } else { kind };
         Self::new(kind, graph, format!("onnx runtime says: {message}"))
     }
 }
@@ -97,7 +104,7 @@ mod tests {
     use super::{OnnxError, OnnxErrorKind};
 
     #[test]
-    fn memory_that_ran_out_is_told_from_other_failures() {
+    fn memory_and_device_are_told_from_other_failures() {
         // the first as ONNX Runtime 1.31 said it on an H100; those of CUDA as others report them
         let out_of_memory = [
             "Non-zero status code returned while running Gemm node. Status Message: bfc_arena.cc:360 void* \
@@ -114,7 +121,10 @@ mod tests {
         for message in out_of_memory {
             assert_eq!(kind(message), OnnxErrorKind::OutOfMemory, "{message}");
         }
-        assert_eq!(kind("CUBLAS failure 13: CUBLAS_STATUS_EXECUTION_FAILED ; GPU=0"), OnnxErrorKind::Run);
-        assert_eq!(kind("CUDA failure 20: an error ; GPU=0"), OnnxErrorKind::Run);
+        assert_eq!(kind("CUBLAS failure 13: CUBLAS_STATUS_EXECUTION_FAILED ; GPU=0"), OnnxErrorKind::Device);
+        assert_eq!(kind("CUDA failure 700: an illegal memory access was encountered ; GPU=0"), OnnxErrorKind::Device);
+        assert_eq!(kind("indices element out of data bounds, idx=9 must be within [-4,3]"), OnnxErrorKind::Run);
+        let load = OnnxError::from_ort(OnnxErrorKind::Load, "a.onnx", &ort::Error::<()>::new("CUDA failure 100: none"));
+        assert_eq!(load.kind, OnnxErrorKind::Load, "a job that names a device which is not there is wrong");
     }
 }

@@ -211,6 +211,7 @@ fn make_plan(
         signatures: String::new(),
         supersedes: names,
         manifest: Vec::new(),
+        image_roots: Vec::new(),
         rows: winners.kept,
         part_rows,
         parts: winners.kept.div_ceil(part_rows),

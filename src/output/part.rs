@@ -121,7 +121,7 @@ impl PartEncoder {
     }
 
     /// The Parquet bytes of part `part`; `carried` holds the same rows as `results`, in order, and `copies` what some of them
-    /// are copies of; `halved` says how often a batch was halved because memory ran out.
+    /// are copies of; `halved` says how often a batch was halved, because memory ran out or a run failed.
     ///
     /// # Errors
     /// [`OutputError::Encode`].
@@ -228,7 +228,8 @@ pub(super) struct PartFooter<'a> {
     pub(super) plan_digest: &'a str,
     pub(super) part: u64,
     pub(super) counts: &'a Counts,
-    /// How often a batch was halved because memory ran out; its rows may differ in the last bits from those of whole batches.
+    /// How often a batch was halved, because memory ran out or a run failed; its rows may differ in the last bits from those of whole
+    /// batches.
     pub(super) halved: u32,
 }
 

@@ -10,11 +10,11 @@ use futures::StreamExt;
 use futures::stream;
 use tokio::sync::mpsc::{Receiver, Sender};
 
-use super::Stages;
 use super::budget::{Budget, Turn};
-use super::outage::{OutageWatch, Sought};
+use super::outage::{FailedImage, OutageWatch};
 use super::read::ReadItem;
 use super::row::{IngestedRow, ingest_row};
+use super::stages::Stages;
 use crate::error::Error;
 use crate::manifest::row::{ImageSource, RowBatch};
 use crate::row_error::Stage;
@@ -45,15 +45,23 @@ pub(super) fn run(stages: &Stages<'_>, input: Receiver<ReadItem>, out: &Sender<I
         let items = stream::unfold(input, |mut input| async { input.recv().await.map(|item| (item, input)) });
         let units = items.flat_map(|item| stream::iter(units(item, &mut budget)));
         let mut rows = std::pin::pin!(units.map(|unit| ingest(stages, &workers, unit)).buffered(CONCURRENT_ROWS));
-        while let Some(outcome) = rows.next().await {
-            let (item, image) = outcome?;
-            watch.see(&item, image).await?;
-            // A closed channel means that the model has failed, which says why itself.
-            if stages.stop.requested() || out.send(item).await.is_err() {
-                break;
+        let flow = async {
+            while let Some(outcome) = rows.next().await {
+                let (item, image) = outcome?;
+                watch.see(&item, image).await?;
+                if out.send(item).await.is_err() {
+                    break;
+                }
             }
+            Ok(())
+        };
+        // Neither a stop nor the end of the next stage, which says why itself, waits for images that are being fetched.
+        tokio::select! {
+            biased;
+            outcome = flow => outcome,
+            () = stages.stop.wait() => Ok(()),
+            () = out.closed() => Ok(()),
         }
-        Ok(())
     });
     // A read that hangs in the operating system must not keep the run from ending.
     runtime.shutdown_background();
@@ -80,7 +88,7 @@ async fn ingest(
     stages: &Stages<'_>,
     workers: &rayon::ThreadPool,
     unit: Unit,
-) -> Result<(IngestItem, Option<Sought>), Error> {
+) -> Result<(IngestItem, Option<FailedImage>), Error> {
     match unit {
         Unit::PartEnd { part, carried } => Ok((IngestItem::PartEnd { part, carried }, None)),
         Unit::Row { batch, index, mut turn } => {
@@ -88,7 +96,7 @@ async fn ingest(
             turn.end().await;
             let failed = matches!(&row.image, Err(error) if error.stage == Stage::Fetch);
             let sought = failed.then(|| batch.row(index)).and_then(|row| match row.image {
-                ImageSource::Uri(uri) => Some(Sought { uri, base: row.base }),
+                ImageSource::Uri(uri) => Some(FailedImage { uri, base: row.base }),
                 _ => None,
             });
             Ok((IngestItem::Row(Box::new(row)), sought))

@@ -6,18 +6,15 @@
 
 use std::sync::Arc;
 
-use super::Stages;
 use super::ingest::IngestItem;
+use super::stages::Stages;
 use crate::error::Error;
 use crate::fetch::Roots;
-use crate::manifest::filter;
-use crate::manifest::reader::{ManifestReader, Projection};
-use crate::manifest::row::ImageSource;
 use crate::row_error::{ErrorKind, Stage};
 use crate::storage::Location;
 
 /// Where a row's image was looked for.
-pub(super) struct Sought {
+pub(super) struct FailedImage {
     pub(super) uri: String,
     pub(super) base: Arc<Location>,
 }
@@ -26,33 +23,34 @@ pub(super) struct Sought {
 pub(super) struct OutageWatch<'a> {
     stages: &'a Stages<'a>,
     /// The storage failures of the part at hand, since the root last answered.
-    failures: Vec<Sought>,
+    failures: Vec<FailedImage>,
     /// How many of them are the last rows.
     streak: usize,
     kind: ErrorKind,
-    /// Found when they are first asked.
-    roots: Option<Roots>,
+    /// As the plan has them: nothing is read here, in async code, that may block.
+    roots: Roots,
     /// Whether this run's log says already that some images cannot be read.
-    told: bool,
+    warned: bool,
 }
 
 impl<'a> OutageWatch<'a> {
-    pub(super) const fn new(stages: &'a Stages<'a>) -> Self {
-        Self { stages, failures: Vec::new(), streak: 0, kind: ErrorKind::Io, roots: None, told: false }
+    pub(super) fn new(stages: &'a Stages<'a>) -> Self {
+        let roots = Roots::from_records(&stages.plan.image_roots);
+        Self { stages, failures: Vec::new(), streak: 0, kind: ErrorKind::Io, roots, warned: false }
     }
 
     /// Takes the next row, or the end of a part, into account; `image`: where a failed row's image was looked for.
     ///
     /// # Errors
     /// [`Error::Outage`].
-    pub(super) async fn see(&mut self, item: &IngestItem, image: Option<Sought>) -> Result<(), Error> {
+    pub(super) async fn see(&mut self, item: &IngestItem, image: Option<FailedImage>) -> Result<(), Error> {
         let limit = self.stages.job.limits.outage_after;
         if limit == 0 {
             return Ok(());
         }
         let IngestItem::Row(row) = item else {
             // Single web servers are down every night; that is no outage.
-            let of_web = |image: &Sought| matches!(image.base.resolve(&image.uri), Ok(Location::Http(_)));
+            let of_web = |image: &FailedImage| matches!(image.base.resolve(&image.uri), Ok(Location::Http(_)));
             self.failures.retain(|image| !of_web(image));
             return self.ask(0).await;
         };
@@ -79,39 +77,19 @@ impl<'a> OutageWatch<'a> {
         if self.failures.is_empty() {
             return Ok(());
         }
-        let roots = match &self.roots {
-            Some(roots) => roots,
-            None => self.roots.insert(roots(self.stages)?),
-        };
         let images = self.failures[first..].iter().map(|image| (image.uri.as_str(), &*image.base));
         let (failures, kind) = (self.failures.len(), self.kind.as_str());
-        if let Some(why) = self.stages.fetcher.outage(roots, images).await {
+        if let Some(why) = self.stages.fetcher.outage(&self.roots, images).await {
             return Err(Error::Outage { failures, kind, why });
         }
-        if self.told {
+        if self.warned {
             tracing::debug!(failures, kind, "images could not be read, but their storage answers");
         } else {
             tracing::warn!(kind, "some images cannot be read, but their storage answers: they become failed rows");
-            self.told = true;
+            self.warned = true;
         }
         self.failures.clear();
         self.streak = 0;
         Ok(())
     }
-}
-
-/// The roots of every image that the job is about, not of this run: what one night takes may lie in a folder that is rightly
-/// gone.
-fn roots(stages: &Stages<'_>) -> Result<Roots, Error> {
-    let mut roots = Roots::default();
-    let rows = filter::select(stages.manifest, stages.job.input.predicate.as_deref())?;
-    for batch in ManifestReader::new(stages.manifest, rows, Projection::Places) {
-        let batch = batch?;
-        for row in (0..batch.len()).map(|index| batch.row(index)) {
-            if let ImageSource::Uri(uri) = &row.image {
-                roots.add(uri, &row.base);
-            }
-        }
-    }
-    Ok(roots)
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arrow::record_batch::RecordBatch;
 use tokio::sync::mpsc::Sender;
 
-use super::Stages;
+use super::stages::Stages;
 use crate::error::Error;
 use crate::manifest::reader::{ManifestReader, Projection};
 use crate::manifest::row::RowBatch;

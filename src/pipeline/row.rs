@@ -7,8 +7,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use super::Stages;
 use super::budget::{Room, Turn};
+use super::stages::Stages;
 use crate::error::Error;
 use crate::fetch::Body;
 use crate::manifest::row::{ImageSource, RowBatch};

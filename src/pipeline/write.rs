@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 
-use super::{FinishedPart, Stages};
+use super::stages::{FinishedPart, Stages};
 use crate::error::Error;
 use crate::failpoint;
 use crate::output::finalize::{Published, part_summary};

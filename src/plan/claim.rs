@@ -281,6 +281,7 @@ fn write_records(store: &OutputStore, draft: &Draft<'_>, decision: &Decision, ru
         signatures,
         supersedes: Vec::new(),
         manifest: files,
+        image_roots: decision.image_roots.clone(),
         rows,
         part_rows: draft.part_rows,
         parts: rows.div_ceil(draft.part_rows),

@@ -27,6 +27,9 @@ pub struct Decision {
     pub considered: Vec<String>,
     /// Rows whose images lie where nothing can be listed, so that a change is told by their URI alone.
     pub unlisted: u64,
+    /// See [`Plan::image_roots`](super::Plan::image_roots); of every row that `where` lets through, not only of those that are in:
+    /// what one night takes may lie in a folder that is rightly gone.
+    pub image_roots: Vec<String>,
 }
 
 /// Compares the manifest with what OUTPUT (None: there is none yet) has published.
@@ -75,6 +78,7 @@ pub fn decide(
         signatures: taken.iter().map(|ordinal| scan.signatures[ordinal as usize]).collect(),
         reasons: Reasons::count(&reasons),
         unlisted: scan.unlisted,
+        image_roots: scan.roots.to_records(),
         considered: published.into_iter().map(|run| run.run).collect(),
     })
 }

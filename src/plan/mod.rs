@@ -135,6 +135,10 @@ pub struct Plan {
     pub supersedes: Vec<String>,
     /// The manifest files in order.
     pub manifest: Vec<PlannedFile>,
+    /// The deepest folder that all images of the job on one disk or in one bucket share, for each; see
+    /// [`Roots`](crate::fetch::Roots).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub image_roots: Vec<String>,
     /// Selected rows of all files.
     pub rows: u64,
     /// Rows in a part; the last part may have fewer.

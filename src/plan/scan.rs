@@ -6,6 +6,7 @@ use roaring::RoaringBitmap;
 use super::listing::Listing;
 use super::{PlanError, Selection};
 use crate::error::Error;
+use crate::fetch::Roots;
 use crate::manifest::Manifest;
 use crate::manifest::reader::{ManifestReader, Projection};
 use crate::manifest::row::{ImageSource, Row, RowBatch};
@@ -36,6 +37,8 @@ pub(super) struct Scan {
     pub(super) by_key: Vec<u32>,
     /// Rows whose images lie where nothing can be listed, so that a change is told by their URI alone.
     pub(super) unlisted: u64,
+    /// What the places of the images have in common.
+    pub(super) roots: Roots,
     /// Ordinals of rows whose key is null.
     keyless: RoaringBitmap,
 }
@@ -62,7 +65,7 @@ impl Scan {
         }
         let rows = selection.rows() as usize;
         let (mut keys, mut contents) = (Vec::with_capacity(rows), Vec::with_capacity(rows));
-        let (mut keyless, mut places) = (RoaringBitmap::new(), Listing::default());
+        let (mut keyless, mut places, mut roots) = (RoaringBitmap::new(), Listing::default(), Roots::default());
         // A path must be listed, and only reading tells the rows that have one from those that have bytes.
         let projection = if sources.inline || manifest.may_mix_paths_and_bytes() {
             Projection::PlanWithImages
@@ -78,7 +81,14 @@ impl Scan {
                 }
                 // That of a row without a key follows from its signature, below.
                 keys.push(row.key.as_deref().map_or(KeyHash(0), KeyHash::new));
-                contents.push(content(&batch, index, &row, &mut places));
+                let image = match &row.image {
+                    ImageSource::Uri(uri) => row.base.resolve(uri).ok(),
+                    _ => None,
+                };
+                if let Some(image) = &image {
+                    roots.add(image);
+                }
+                contents.push(content(&batch, index, &row, image.as_ref(), &mut places));
             }
         }
         let listable = contents.iter().filter(|row: &&Content| row.listable).filter_map(|row| row.seen);
@@ -95,7 +105,7 @@ impl Scan {
         }
         let mut by_key: Vec<u32> = (0..rows as u32).collect();
         by_key.par_sort_unstable_by_key(|&ordinal| (keys[ordinal as usize], ordinal));
-        Ok(Self { keys, signatures, by_key, unlisted, keyless })
+        Ok(Self { keys, signatures, by_key, unlisted, roots, keyless })
     }
 
     /// The ordinals of rows whose key an earlier row has. Rows without a key have no duplicates.
@@ -112,16 +122,17 @@ impl Scan {
     }
 }
 
-fn content(batch: &RowBatch, index: usize, row: &Row, places: &mut Listing) -> Content {
+/// What `row` says; `image` is where its image lies, if that is a place.
+fn content(batch: &RowBatch, index: usize, row: &Row, image: Option<&Location>, places: &mut Listing) -> Content {
     let text = row.text_hash();
     let plain = |seen| Content { text, seen, listable: false, unlisted: false };
     match (batch.seen(index), &row.image) {
         (Some(columns), _) => plain(Some(columns)),
-        (None, ImageSource::Uri(uri)) => match row.base.resolve(uri) {
-            Ok(location) if places.add(&location) => {
+        (None, ImageSource::Uri(uri)) => match image {
+            Some(location) if places.add(location) => {
                 Content { listable: true, ..plain(Some(Seen::uri(&location.to_string()))) }
             }
-            resolved => Content { unlisted: resolved.is_ok(), ..plain(Some(Seen::uri(uri))) },
+            resolved => Content { unlisted: resolved.is_some(), ..plain(Some(Seen::uri(uri))) },
         },
         (None, ImageSource::Inline(_)) => plain(batch.image_hash(index).as_ref().map(Seen::bytes)),
         (None, ImageSource::Unread) => plain(None),

@@ -26,6 +26,7 @@ mod interruptions;
 mod jobs;
 mod library;
 mod model_directory;
+mod model_failures;
 mod nights;
 mod outage;
 mod planning;

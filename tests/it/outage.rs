@@ -76,6 +76,28 @@ fn images_of(images: impl Iterator<Item = Option<String>>) -> arrow::array::Arra
 }
 
 #[test]
+fn a_missing_image_is_a_failed_row_of_a_job_with_where() {
+    let workplace = Workplace::with_pictures(30, 5);
+    std::fs::remove_file(workplace.path("photos/7.png")).unwrap();
+    let mut job = std::fs::read_to_string(workplace.path("job.toml")).unwrap();
+    job = job.replace("[input]\n", "[input]\nwhere = \"id <> 'row-0003'\"\n");
+    workplace.job(&job);
+    let shard = |shard| workplace.run(&["--run-id", "night", "--shard", shard]);
+    for run in [workplace.run(&["--set", "output.path=whole"]), shard("0/2"), shard("1/2")] {
+        assert_eq!(run.status.code(), Some(0), "{}", String::from_utf8_lossy(&run.stderr));
+    }
+    let rows = workplace.rows("whole", None);
+    let kinds = rows.text("error_kind").into_iter().flatten().collect::<Vec<_>>();
+    assert_eq!((rows.len(), kinds), (29, vec!["not_found".to_owned()]));
+    // An outage is told from it as without `where`, also where planning compares columns instead of images.
+    std::fs::remove_dir_all(workplace.path("photos")).unwrap();
+    for settings in ["output.path=gone", "input.signature=[\"title\"]"] {
+        let run = workplace.run(&["--run-id", "gone", "--set", settings]);
+        assert_eq!(run.status.code(), Some(75), "{}", String::from_utf8_lossy(&run.stderr));
+    }
+}
+
+#[test]
 fn outage_after_0_records_what_is_gone() {
     let workplace = Workplace::with_pictures(30, 10);
     std::fs::remove_dir_all(workplace.path("photos")).unwrap();

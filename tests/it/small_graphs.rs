@@ -65,6 +65,13 @@ pub(crate) fn constant(name: &str, value: i64) -> Vec<u8> {
     bytes(5, &[number(1, 1), number(2, 7), text(8, name), bytes(9, &value.to_le_bytes())].concat())
 }
 
+/// A float32 tensor that is part of the graph.
+pub(crate) fn table(name: &str, shape: &[u64], values: &[f32]) -> Vec<u8> {
+    let shape: Vec<u8> = shape.iter().flat_map(|&size| number(1, size)).collect();
+    let values: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+    bytes(5, &[shape, number(2, 1), text(8, name), bytes(9, &values)].concat())
+}
+
 pub(crate) fn attribute(name: &str, kind: u64, value: &[u8]) -> Vec<u8> {
     bytes(5, &[text(1, name), number(20, kind), value.to_vec()].concat())
 }

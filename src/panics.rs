@@ -1,0 +1,48 @@
+//! Panics, each a fault of nightcap or of a library: they are logged like everything else, and end a command with an error instead of
+//! the process with a status that schedulers do not know.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind, set_hook};
+
+use crate::error::Error;
+
+/// Has panics of any thread logged, in one line each.
+pub fn log() {
+    set_hook(Box::new(|panic| {
+        let thread = std::thread::current();
+        let (thread, at) = (thread.name().unwrap_or("unnamed"), panic.location().map(ToString::to_string));
+        let what = message(panic.payload());
+        tracing::error!(thread, at = at.unwrap_or_default(), "panic: {what}");
+    }));
+}
+
+/// What comes of `work`.
+///
+/// # Errors
+/// Those of `work`, and [`Error::Internal`] if it panics; `what` is for that error's message.
+pub fn caught<T>(what: &str, work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+    // What `work` was about is dropped, or of no more use than to be.
+    catch_unwind(AssertUnwindSafe(work))
+        .unwrap_or_else(|panic| Err(Error::Internal(format!("{what} panicked: {}", message(&*panic)))))
+}
+
+fn message(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("without a message")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_is_an_error_with_its_message() {
+        let number = std::hint::black_box(3);
+        let outcome: Result<(), Error> = caught("the test", || panic!("number {number}"));
+        assert_eq!(
+            outcome.unwrap_err().to_string().lines().next(),
+            Some("internal error: the test panicked: number 3")
+        );
+        assert!(caught("the test", || Ok(1)).is_ok());
+    }
+}

@@ -1,0 +1,91 @@
+//! What the image encoders gave for the images of a part, by content. Equal images are encoded once, as long as the states that are
+//! kept for them fit.
+
+use std::collections::{HashMap, HashSet};
+
+use super::batch_runner::BatchRunner;
+use crate::engine::EncodedImage;
+use crate::error::Error;
+use crate::preprocess::Preprocessed;
+use crate::row_error::RowError;
+
+/// Bytes of encoder states that are kept for an equal image to come.
+const KEPT_BYTES: usize = 128 << 20;
+
+/// The encoded images of one part.
+#[derive(Default)]
+pub(super) struct EncodedImages {
+    /// Until the part is complete.
+    kept: HashMap<blake3::Hash, EncodedImage>,
+    kept_bytes: usize,
+    /// Until the rows that are ready have run.
+    waiting: HashMap<blake3::Hash, EncodedImage>,
+    waiting_bytes: usize,
+    /// Images that a model fails on.
+    failed: HashMap<blake3::Hash, RowError>,
+    encoded: usize,
+}
+
+impl EncodedImages {
+    /// Encodes those of `images` that have not been, in their order.
+    ///
+    /// # Errors
+    /// As [`BatchRunner::encode`].
+    pub(super) fn encode<'a>(
+        &mut self,
+        images: impl Iterator<Item = (blake3::Hash, &'a Preprocessed)>,
+        runner: &mut BatchRunner,
+    ) -> Result<(), Error> {
+        let mut listed = HashSet::new();
+        let images = images.filter(|(hash, _)| !self.holds(hash) && listed.insert(*hash));
+        let (hashes, pixels): (Vec<_>, Vec<_>) = images.unzip();
+        for (hash, encoded) in hashes.into_iter().zip(runner.encode(&pixels)?) {
+            self.encoded += 1;
+            match encoded {
+                Ok(image) => self.insert(hash, image),
+                Err(error) => drop(self.failed.insert(hash, error)),
+            }
+        }
+        Ok(())
+    }
+
+    fn holds(&self, hash: &blake3::Hash) -> bool {
+        self.kept.contains_key(hash) || self.waiting.contains_key(hash) || self.failed.contains_key(hash)
+    }
+
+    fn insert(&mut self, hash: blake3::Hash, image: EncodedImage) {
+        let bytes = image.bytes();
+        if self.kept_bytes + bytes <= KEPT_BYTES {
+            self.kept_bytes += bytes;
+            self.kept.insert(hash, image.clone());
+        }
+        self.waiting_bytes += bytes;
+        self.waiting.insert(hash, image);
+    }
+
+    /// What was given for the image with `hash`.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] if it was not encoded.
+    pub(super) fn get(&self, hash: &blake3::Hash) -> Result<Result<EncodedImage, RowError>, Error> {
+        let encoded = self.kept.get(hash).or_else(|| self.waiting.get(hash)).cloned().map(Ok);
+        let failed = || self.failed.get(hash).cloned().map(Err);
+        encoded.or_else(failed).ok_or_else(|| Error::Internal(format!("image {} was not encoded", hash.to_hex())))
+    }
+
+    /// Bytes of the states that rows wait with.
+    pub(super) const fn waiting_bytes(&self) -> usize {
+        self.waiting_bytes
+    }
+
+    /// How many images were encoded.
+    pub(super) const fn encoded(&self) -> usize {
+        self.encoded
+    }
+
+    /// Says that no row waits any more.
+    pub(super) fn release_waiting(&mut self) {
+        self.waiting.clear();
+        self.waiting_bytes = 0;
+    }
+}

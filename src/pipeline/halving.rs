@@ -1,0 +1,302 @@
+//! What is done when a run of a batch fails as a whole.
+//!
+//! - **Memory ran out**: the run is repeated with half the rows at once, and no later batch has more. For one row it is an error.
+//! - **The device failed**: an error at once.
+//! - **Anything else** may be the fault of one row. The run is repeated on each half of its rows, down to single rows. Later batches
+//!   are whole again.
+//!
+//! # A row that fails alone
+//! It becomes a failed row (`model_error`) if the model works without it: right after the row, the model must compute the trial row
+//! ([`super::trial_row`]). If it does not, the model is at fault, whatever the size of the batch, and the run of the job ends.
+//!
+//! # A batch of which every row fails alone
+//! If the batch is full (the plan's batch size, and at least two rows), the run of the job ends: a graph that fails on whatever this
+//! job gives it must not make ten million failed rows. Fewer rows are not enough to tell: the last ones of a part, as many as memory
+//! has room for, or one at a time because the plan says so. For those the trial row decides.
+//!
+//! # Which rows have which results
+//! What is repeated depends on the rows of the batch only, and batches never cross parts. So a part has the same bytes however often
+//! the run was interrupted, unless memory ran out. A part's footer says how often a batch of it was halved for either reason.
+
+use std::ops::AddAssign;
+
+use crate::error::Error;
+use crate::onnx::{OnnxError, OnnxErrorKind};
+use crate::row_error::{ErrorKind, RowError, Stage};
+
+/// Characters of an error's message in a part.
+const LONGEST_MESSAGE: usize = 300;
+
+/// What batches of rows are run through.
+pub(super) trait Runs<Row> {
+    /// What comes out for one row.
+    type Output;
+
+    /// Runs `rows`, at most `at_once` of them at once. A result for each row, or why there are none.
+    fn run(&mut self, rows: &[Row], at_once: usize) -> Result<Vec<Result<Self::Output, RowError>>, OnnxError>;
+
+    /// Runs the trial row.
+    fn try_out(&mut self) -> Result<(), OnnxError>;
+
+    /// The stage in which `error` occurred.
+    fn stage(&self, error: &OnnxError) -> Stage;
+}
+
+/// How many rows are run at once, and how often that was too much.
+#[derive(Debug)]
+pub(super) struct Halving {
+    /// Rows of a full batch, as planned.
+    planned: usize,
+    /// Fewer after memory ran out.
+    at_once: usize,
+    halved: u32,
+    /// Whether the log says already that runs were repeated.
+    warned: bool,
+}
+
+/// How a batch went.
+#[derive(Debug, Default)]
+struct Failures {
+    /// Rows that failed alone.
+    rows: usize,
+    /// Why the last one did.
+    last: Option<OnnxError>,
+}
+
+impl AddAssign for Failures {
+    fn add_assign(&mut self, other: Self) {
+        self.rows += other.rows;
+        self.last = other.last.or(self.last.take());
+    }
+}
+
+impl Halving {
+    /// At most `at_once` rows at once.
+    pub(super) const fn new(at_once: usize) -> Self {
+        Self { planned: at_once, at_once, halved: 0, warned: false }
+    }
+
+    /// Rows that are run at once now.
+    pub(super) const fn at_once(&self) -> usize {
+        self.at_once
+    }
+
+    /// How often a batch was halved since this was last asked.
+    pub(super) const fn take_count(&mut self) -> u32 {
+        std::mem::replace(&mut self.halved, 0)
+    }
+
+    /// Runs `rows`, `batches` batches in a call. A result for each of them.
+    ///
+    /// # Errors
+    /// When memory ran out for a single row, the device failed, or the model and not a row is at fault.
+    pub(super) fn run<Row, M: Runs<Row>>(
+        &mut self,
+        model: &mut M,
+        rows: &[Row],
+        batches: usize,
+    ) -> Result<Vec<Result<M::Output, RowError>>, Error> {
+        let mut results = Vec::with_capacity(rows.len());
+        while results.len() < rows.len() {
+            let rest = &rows[results.len()..];
+            let batch = &rest[..rest.len().min(batches * self.at_once)];
+            let failures = self.run_call(model, batch, batches, &mut results)?;
+            if let Some(error) =
+                failures.last.filter(|_| failures.rows == batch.len() && batch.len() >= self.planned.max(2))
+            {
+                let what = format!("{}; each of {} rows of a batch fails alone", error.what, batch.len());
+                let hint = "the model is taken to be at fault, not the rows. If it works for others, leave these out with `input.where`";
+                return Err(OnnxError { what, hint: Some(hint.to_owned()), ..error }.into());
+            }
+        }
+        Ok(results)
+    }
+
+    /// Runs the rows of one call, or of a part of one.
+    fn run_call<Row, M: Runs<Row>>(
+        &mut self,
+        model: &mut M,
+        rows: &[Row],
+        batches: usize,
+        results: &mut Vec<Result<M::Output, RowError>>,
+    ) -> Result<Failures, Error> {
+        let (mut failures, mut done) = (Failures::default(), 0);
+        while done < rows.len() {
+            // Fewer than before if memory ran out meanwhile.
+            let next = &rows[done..rows.len().min(done + batches * self.at_once)];
+            let at_once = next.len().min(self.at_once);
+            match model.run(next, self.at_once) {
+                Ok(found) if found.len() == next.len() => results.extend(found),
+                Ok(found) => {
+                    let what = format!("the model gave {} results for {} rows", found.len(), next.len());
+                    return Err(Error::Internal(what));
+                }
+                Err(error) if error.kind == OnnxErrorKind::OutOfMemory && at_once > 1 => {
+                    self.at_once = at_once.div_ceil(2);
+                    self.halved += 1;
+                    let (rows, now) = (at_once, self.at_once);
+                    tracing::warn!(rows, now, "memory ran out; batches are halved from here on: {}", error.what);
+                    continue;
+                }
+                Err(error) if error.kind == OnnxErrorKind::Run && next.len() > 1 => {
+                    self.halved += 1;
+                    self.warn_once(next.len(), &error);
+                    let (first, second) = next.split_at(next.len().div_ceil(2));
+                    failures += self.run_call(model, first, batches, results)?;
+                    failures += self.run_call(model, second, batches, results)?;
+                }
+                Err(error) if error.kind == OnnxErrorKind::Run => {
+                    results.push(Err(failed_alone::<Row, M>(model, &error)?));
+                    failures += Failures { rows: 1, last: Some(error) };
+                }
+                Err(error) => return Err(error.into()),
+            }
+            done += next.len();
+        }
+        Ok(failures)
+    }
+
+    fn warn_once(&mut self, rows: usize, error: &OnnxError) {
+        if self.warned {
+            tracing::debug!(rows, "a run failed and is repeated on each half of its rows: {error}");
+        } else {
+            tracing::warn!(
+                rows,
+                "a run failed and is repeated on each half of its rows, to find those at fault: {error}"
+            );
+            self.warned = true;
+        }
+    }
+}
+
+/// The error of a row that fails alone with `error`.
+///
+/// # Errors
+/// When the model fails without the row too.
+fn failed_alone<Row, M: Runs<Row>>(model: &mut M, error: &OnnxError) -> Result<RowError, Error> {
+    match model.try_out() {
+        Ok(()) => {}
+        Err(without) if without.kind == OnnxErrorKind::Run => {
+            let what = format!("{}; it fails without any row of the job too", error.what);
+            return Err(OnnxError { what, ..error.clone() }.into());
+        }
+        Err(other) => return Err(other.into()),
+    }
+    // The name alone: where the model lies differs from machine to machine, the bytes of a part do not.
+    let graph = error.graph.as_deref().map(|path| path.rsplit('/').next().unwrap_or(path));
+    let message = format!("{} fails on this row: {}", graph.unwrap_or("the model"), error.what);
+    let message = message.chars().take(LONGEST_MESSAGE).collect::<String>();
+    Ok(RowError::new(model.stage(error), ErrorKind::ModelError, message))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Doubles numbers, but fails on some of them, on too many at once, and without any if it is broken.
+    #[derive(Default)]
+    struct Doubler {
+        bad: BTreeSet<u32>,
+        fits: Option<usize>,
+        is_broken: bool,
+        lost_at: Option<u32>,
+        largest: usize,
+    }
+
+    impl Runs<u32> for Doubler {
+        type Output = u32;
+
+        fn run(&mut self, rows: &[u32], at_once: usize) -> Result<Vec<Result<u32, RowError>>, OnnxError> {
+            let fail = |kind| Err(OnnxError::new(kind, "/models/doubler.onnx", "x".repeat(1000)));
+            let rows_at_once = rows.len().min(at_once);
+            if self.fits.is_some_and(|fits| rows_at_once > fits) {
+                return fail(OnnxErrorKind::OutOfMemory);
+            }
+            if self.lost_at.is_some_and(|row| rows.contains(&row)) {
+                return fail(OnnxErrorKind::Device);
+            }
+            if self.is_broken || rows.iter().any(|row| self.bad.contains(row)) {
+                return fail(OnnxErrorKind::Run);
+            }
+            self.largest = self.largest.max(rows_at_once);
+            Ok(rows.iter().map(|row| Ok(row * 2)).collect())
+        }
+
+        fn try_out(&mut self) -> Result<(), OnnxError> {
+            let error = OnnxError::new(OnnxErrorKind::Run, "doubler.onnx", "broken");
+            if self.is_broken { Err(error) } else { Ok(()) }
+        }
+
+        fn stage(&self, _error: &OnnxError) -> Stage {
+            Stage::Encode
+        }
+    }
+
+    /// What comes of the rows `0..rows`; None for a row that failed.
+    fn run(model: &mut Doubler, rows: u32, at_once: usize, batches: usize) -> Result<Vec<Option<u32>>, Error> {
+        let rows: Vec<u32> = (0..rows).collect();
+        let results = Halving::new(at_once).run(model, &rows, batches)?;
+        Ok(results.into_iter().map(Result::ok).collect())
+    }
+
+    proptest! {
+        #[test]
+        fn the_rows_at_fault_fail_and_all_others_have_their_own_result(
+            bad in prop::collection::btree_set(0_u32..60, 0..6),
+            at_once in 7_usize..20,
+            batches in 1_usize..4,
+            fits in prop::option::of(1_usize..20),
+        ) {
+            // Never all rows of a full batch, which has seven or more.
+            let expected: Vec<_> = (0..60).map(|row| (!bad.contains(&row)).then_some(row * 2)).collect();
+            let mut model = Doubler { bad, fits, ..Doubler::default() };
+            let found = run(&mut model, 60, at_once, batches).unwrap();
+            prop_assert_eq!(found, expected);
+            prop_assert!(model.largest <= at_once.min(fits.unwrap_or(at_once)));
+        }
+    }
+
+    #[test]
+    fn a_full_batch_of_rows_at_fault_ends_the_run_and_a_smaller_one_does_not() {
+        let bad = |rows: std::ops::Range<u32>| Doubler { bad: rows.collect(), ..Doubler::default() };
+        assert!(
+            run(&mut bad(4..8), 12, 4, 1).unwrap_err().to_string().contains("each of 4 rows of a batch fails alone")
+        );
+        assert_eq!(run(&mut bad(4..7), 12, 4, 1).unwrap().iter().flatten().count(), 9);
+        assert_eq!(run(&mut bad(6..10), 12, 4, 1).unwrap().iter().flatten().count(), 8, "of two batches");
+        assert_eq!(run(&mut bad(8..11), 11, 4, 1).unwrap().iter().flatten().count(), 8, "the last rows");
+        assert_eq!(run(&mut bad(0..1), 1, 4, 1).unwrap(), [None], "the only row");
+        assert_eq!(run(&mut bad(0..3), 3, 1, 1).unwrap(), [None; 3], "one at a time");
+    }
+
+    #[test]
+    fn a_broken_model_makes_no_failed_row_however_small_the_batch_is() {
+        for rows in [1, 3, 30] {
+            let mut model = Doubler { is_broken: true, ..Doubler::default() };
+            let error = run(&mut model, rows, 4, 1).unwrap_err();
+            assert!(matches!(&error, Error::Onnx(error) if error.kind == OnnxErrorKind::Run), "{error}");
+            assert!(error.to_string().contains("fails without any row of the job too"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_lost_device_is_no_rows_fault() {
+        let mut model = Doubler { lost_at: Some(5), bad: [1].into(), ..Doubler::default() };
+        let error = run(&mut model, 12, 4, 1).unwrap_err();
+        assert!(matches!(&error, Error::Onnx(error) if error.kind == OnnxErrorKind::Device), "{error}");
+    }
+
+    #[test]
+    fn messages_are_bounded_and_name_no_folder() {
+        let mut halving = Halving::new(4);
+        let results = halving.run(&mut Doubler { bad: [2].into(), ..Doubler::default() }, &[0, 1, 2, 3, 4], 1).unwrap();
+        let error = results[2].as_ref().unwrap_err();
+        assert_eq!((error.kind, error.message.chars().count()), (ErrorKind::ModelError, 300));
+        assert!(error.message.starts_with("doubler.onnx fails on this row: xxx"), "{error}");
+        assert_eq!((halving.take_count(), halving.take_count(), halving.at_once()), (2, 0, 4), "4 to 2, and to 1");
+    }
+}

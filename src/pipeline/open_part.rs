@@ -1,0 +1,178 @@
+//! The part that rows are arriving for. In: rows in manifest order. Out: a result for each, in the same order.
+//!
+//! Rows equal in image and text are computed once per part, and equal images are encoded once per part (as long as the kept
+//! states fit, see [`EncodedImages`]), so that equal rows have equal results, whatever stands beside them.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
+use super::batch_runner::BatchRunner;
+use super::encoded_images::EncodedImages;
+use super::row::IngestedRow;
+use crate::engine::{ModelsInput, RowOutput};
+use crate::error::Error;
+use crate::output::reuse::Place;
+use crate::preprocess::Preprocessed;
+use crate::progress::Progress;
+use crate::results::RowResult;
+use crate::row_error::RowError;
+use crate::signature::Signature;
+
+/// The number of a row in its part, in manifest order. The only index of a row in this stage: whatever waits carries it along.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct PartRow(usize);
+
+/// What makes two rows of a part the same to the model: image, text, prompt and, where captions are drawn by it, key.
+type Content = (Option<blake3::Hash>, Option<String>, Option<String>, Option<u64>);
+
+/// Rows of one part on their way through the model.
+#[derive(Default)]
+pub(super) struct OpenPart {
+    rows: Vec<RowFacts>,
+    /// Of the same rows.
+    progress: Vec<RowProgress>,
+    /// The first row of each content.
+    first: HashMap<Content, PartRow>,
+    /// Rows whose image is not encoded yet, and those between them that have none.
+    arrived: Vec<PendingRow>,
+    /// Rows that can be run, before those of `arrived`.
+    ready: Vec<(PartRow, ModelsInput)>,
+    images: EncodedImages,
+}
+
+/// What is known of a row before the model has seen it.
+struct RowFacts {
+    copy: Option<Place>,
+    image_size: Option<(u32, u32)>,
+    content_hash: Option<blake3::Hash>,
+    content_signature: Signature,
+}
+
+/// How far a row has come.
+enum RowProgress {
+    /// In `arrived` or `ready`.
+    Pending,
+    /// Its result is that of an earlier row, with the same content.
+    SameAs(PartRow),
+    Done(Result<RowOutput, RowError>),
+}
+
+/// A row whose image, if it has one, is to be encoded.
+struct PendingRow {
+    row: PartRow,
+    image: Option<(blake3::Hash, Preprocessed)>,
+    /// All but the image.
+    input: ModelsInput,
+}
+
+impl OpenPart {
+    /// Takes the next row; `by_key`: whether captions depend on the key.
+    pub(super) fn add(&mut self, row: IngestedRow, by_key: bool, progress: &Progress) {
+        let IngestedRow { key, text, prompt, image, copy, image_size, content_hash, content_signature, room } = row;
+        // Given back here, not after the batch: a batch must be able to fill up however small the budget is.
+        drop(room);
+        let row = PartRow(self.rows.len());
+        let state = match image {
+            Err(error) => {
+                progress.row(true);
+                RowProgress::Done(Err(error))
+            }
+            Ok(_) if copy.is_some() => {
+                progress.row(false);
+                RowProgress::Done(Ok(RowOutput::default()))
+            }
+            Ok(pixels) => match self.first.entry((content_hash, text.clone(), prompt.clone(), by_key.then_some(key))) {
+                Entry::Occupied(first) => RowProgress::SameAs(*first.get()),
+                Entry::Vacant(vacant) => {
+                    vacant.insert(row);
+                    let input = ModelsInput { image: None, text, prompt, key };
+                    self.arrived.push(PendingRow { row, image: content_hash.zip(pixels), input });
+                    RowProgress::Pending
+                }
+            },
+        };
+        self.rows.push(RowFacts { copy, image_size, content_hash, content_signature });
+        self.progress.push(state);
+    }
+
+    /// Rows so far.
+    pub(super) const fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Rows that wait for their images to be encoded.
+    pub(super) const fn arrived(&self) -> usize {
+        self.arrived.len()
+    }
+
+    /// Rows that can be run.
+    pub(super) const fn ready(&self) -> usize {
+        self.ready.len()
+    }
+
+    /// The images of the part.
+    pub(super) const fn images(&self) -> &EncodedImages {
+        &self.images
+    }
+
+    /// Encodes the images of arrived rows that this part has not encoded yet, each once, in manifest order; the rows are ready then.
+    ///
+    /// # Errors
+    /// As [`BatchRunner::encode`].
+    pub(super) fn encode(&mut self, runner: &mut BatchRunner, progress: &Progress) -> Result<(), Error> {
+        let arrived = std::mem::take(&mut self.arrived);
+        let images = arrived.iter().filter_map(|row| row.image.as_ref().map(|(hash, pixels)| (*hash, pixels)));
+        self.images.encode(images, runner)?;
+        for PendingRow { row, image, input } in arrived {
+            match image.map(|(hash, _)| self.images.get(&hash)).transpose()?.transpose() {
+                Ok(image) => self.ready.push((row, ModelsInput { image, ..input })),
+                Err(error) => self.finish_row(row, Err(error), progress),
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs the ready rows.
+    ///
+    /// # Errors
+    /// As [`BatchRunner::run`].
+    pub(super) fn run(&mut self, runner: &mut BatchRunner, progress: &Progress) -> Result<(), Error> {
+        let (rows, inputs): (Vec<_>, Vec<_>) = std::mem::take(&mut self.ready).into_iter().unzip();
+        let results = runner.run(&inputs)?;
+        self.images.release_waiting();
+        for (row, result) in rows.into_iter().zip(results) {
+            self.finish_row(row, result, progress);
+        }
+        Ok(())
+    }
+
+    fn finish_row(&mut self, row: PartRow, result: Result<RowOutput, RowError>, progress: &Progress) {
+        progress.row(result.is_err());
+        self.progress[row.0] = RowProgress::Done(result);
+    }
+
+    /// The results of the whole part, in manifest order.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] if a row has none.
+    pub(super) fn finish(self, progress: &Progress) -> Result<Vec<RowResult>, Error> {
+        let mut results: Vec<RowResult> = Vec::with_capacity(self.rows.len());
+        for (number, (facts, state)) in self.rows.into_iter().zip(self.progress).enumerate() {
+            let outcome = match state {
+                RowProgress::Done(result) => result,
+                RowProgress::SameAs(first) => {
+                    // The first row of a content stands before its copies, so it is among the results.
+                    let outcome = results[first.0].outcome.clone();
+                    progress.row(outcome.is_err());
+                    outcome
+                }
+                RowProgress::Pending => {
+                    return Err(Error::Internal(format!("row {number} of a part was not run through the model")));
+                }
+            };
+            let RowFacts { copy, image_size, content_hash, content_signature } = facts;
+            results.push(RowResult { outcome, copy, image_size, content_hash, content_signature });
+        }
+        Ok(results)
+    }
+}

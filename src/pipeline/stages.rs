@@ -1,0 +1,119 @@
+//! What the stages of a run share, and what goes from one to the next.
+
+use std::sync::Arc;
+
+use arrow::record_batch::RecordBatch;
+use tokio::sync::watch;
+
+use crate::fetch::Fetcher;
+use crate::job::Job;
+use crate::manifest::Manifest;
+use crate::metrics::Metrics;
+use crate::output::part::PartEncoder;
+use crate::output::reuse::Reuse;
+use crate::output::store::OutputStore;
+use crate::plan::{Plan, Selection};
+use crate::preprocess::Preprocessor;
+use crate::progress::Progress;
+use crate::results::RowResult;
+
+/// Set from outside (by a signal), or by a stage that failed, to stop a run at the next row.
+#[derive(Debug, Clone, Default)]
+pub struct Stop {
+    requested: Arc<watch::Sender<bool>>,
+    /// The stop that this one is part of.
+    outer: Option<Arc<watch::Sender<bool>>>,
+}
+
+impl Stop {
+    /// Asks the run to stop; parts that are not complete are given up.
+    pub fn request(&self) {
+        self.requested.send_replace(true);
+    }
+
+    /// Whether a stop was asked for.
+    #[must_use]
+    pub fn requested(&self) -> bool {
+        self.both().any(|stop| *stop.borrow())
+    }
+
+    /// Waits until a stop is asked for.
+    pub(super) async fn wait(&self) {
+        let requested = |stop: &Arc<watch::Sender<bool>>| {
+            let mut stop = stop.subscribe();
+            // An error would say that the sender is gone, which `self` holds.
+            Box::pin(async move { stop.wait_for(|requested| *requested).await.is_ok() })
+        };
+        futures::future::select_all(self.both().map(requested)).await;
+    }
+
+    /// A stop that is requested when this one is, and can be requested without it.
+    pub(super) fn nested(&self) -> Self {
+        Self { requested: Arc::default(), outer: Some(self.requested.clone()) }
+    }
+
+    fn both(&self) -> impl Iterator<Item = &Arc<watch::Sender<bool>>> {
+        std::iter::once(&self.requested).chain(&self.outer)
+    }
+}
+
+/// What a run works with.
+#[derive(Clone)]
+pub struct Stages<'a> {
+    /// The validated job.
+    pub job: &'a Job,
+    /// The opened manifest.
+    pub manifest: &'a Manifest,
+    /// The run's plan.
+    pub plan: &'a Plan,
+    /// The rows that are in.
+    pub selection: &'a Selection,
+    /// Gets images.
+    pub fetcher: &'a Fetcher,
+    /// Turns images into pixel values; None in a text-only job.
+    pub processor: Option<Arc<Preprocessor>>,
+    /// Encodes parts.
+    pub encoder: &'a PartEncoder,
+    /// Earlier results that may be copied; None: every row is computed.
+    pub reuse: Option<Arc<Reuse>>,
+    /// Takes parts.
+    pub store: &'a OutputStore,
+    /// How many devices work side by side, each with a pipeline of its own; what the job sets is shared among them.
+    pub lanes: usize,
+    /// Counters of every stage.
+    pub metrics: Arc<Metrics>,
+    /// Rows done.
+    pub progress: &'a Progress,
+    /// The way to stop.
+    pub stop: &'a Stop,
+}
+
+/// A part whose every row has its result, on its way to the writer.
+pub(super) struct FinishedPart {
+    pub(super) part: u64,
+    pub(super) carried: Vec<RecordBatch>,
+    pub(super) results: Vec<RowResult>,
+    /// How often a batch was halved, because memory ran out or a row made its run fail.
+    pub(super) halved: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Stop;
+
+    #[tokio::test]
+    async fn a_nested_stop_follows_the_outer_one_and_not_the_other_way_round() {
+        let outer = Stop::default();
+        let (first, second) = (outer.nested(), outer.nested());
+        first.request();
+        first.wait().await;
+        assert!(first.requested() && !second.requested() && !outer.requested());
+        let waiting = tokio::spawn({
+            let second = second.clone();
+            async move { second.wait().await }
+        });
+        outer.request();
+        waiting.await.unwrap();
+        assert!(second.requested());
+    }
+}

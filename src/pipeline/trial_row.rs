@@ -1,0 +1,36 @@
+//! The trial row: one that every working model can compute. It is used to try out batch sizes, and to tell a model that fails on
+//! everything from rows that it fails on.
+
+use crate::engine::{EncodedImage, Models, ModelsInput};
+use crate::onnx::OnnxError;
+use crate::preprocess::{Preprocessed, Preprocessor, RgbImage};
+
+/// An image and a text that are not from the job.
+pub(crate) struct TrialRow {
+    image: Option<Preprocessed>,
+    text: Option<String>,
+}
+
+impl TrialRow {
+    /// A row with an image if there is a `preprocessor`, and with a text if rows of the job have one.
+    pub(crate) fn new(preprocessor: Option<&Preprocessor>, has_text: bool) -> Self {
+        // A gradient: an image like any other to every graph there is.
+        let pixels = (0..480_u32).flat_map(|row| (0..640_u32).flat_map(move |column| [row, column, row + column]));
+        let image = RgbImage { width: 640, height: 480, pixels: pixels.map(|value| (value / 5) as u8).collect() };
+        let image = preprocessor.map(|preprocessor| preprocessor.process(&image));
+        Self { image, text: has_text.then(|| "a picture of something".to_owned()) }
+    }
+
+    /// Runs `rows` rows like this one at once.
+    ///
+    /// # Errors
+    /// When a graph fails.
+    pub(crate) fn run(&self, models: &mut Models, rows: usize) -> Result<(), OnnxError> {
+        let images: Vec<&Preprocessed> = self.image.iter().cycle().take(rows).collect();
+        let encoded: Vec<EncodedImage> = if images.is_empty() { Vec::new() } else { models.encode_images(&images)? };
+        let mut encoded = encoded.into_iter();
+        let row = |key| ModelsInput { image: encoded.next(), text: self.text.clone(), prompt: None, key };
+        let inputs: Vec<_> = (0..rows as u64).map(row).collect();
+        models.run(&inputs, rows).map(drop)
+    }
+}
