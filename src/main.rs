@@ -10,6 +10,7 @@ use nightcap::commands::{Context, execute};
 use nightcap::exit::Status;
 use nightcap::pipeline::Stop;
 use nightcap::progress::Terminal;
+use nightcap::storage::environment::variable;
 use tracing_subscriber::EnvFilter;
 
 /// After a signal, work in hand has this long to wind up before the process ends regardless.
@@ -32,11 +33,6 @@ fn main() -> ExitCode {
         }
     };
     ExitCode::from(status as u8)
-}
-
-#[allow(clippy::disallowed_methods, reason = "the one place that reads schedulers' variables")]
-fn variable(name: &'static str) -> Option<String> {
-    std::env::var(name).ok()
 }
 
 fn start_log(format: LogFormat, terminal: &Terminal) {

@@ -1,55 +1,32 @@
-//! Whether the places that a run's images come from still answer: what tells an outage from images that are gone.
-
-use std::collections::BTreeMap;
-use std::time::Duration;
+//! Whether the folders that a run's images share still answer: tells an outage from images that are gone.
 
 use futures::StreamExt;
 use object_store::ObjectStoreExt;
 
-use super::Fetcher;
+use super::{Fetcher, Roots};
 use crate::row_error::ErrorKind;
 use crate::storage::{Failure, Location};
 
-/// The deepest folder that all images of a run share, for each disk, bucket and web server.
-#[derive(Debug, Clone, Default)]
-pub struct Roots(BTreeMap<String, Location>);
-
-impl Roots {
-    /// Takes one more image into account.
-    pub fn add(&mut self, uri: &str, base: &Location) {
-        // What is no location fails as a row, without any storage.
-        let Ok(image) = base.resolve(uri) else { return };
-        let folder = image.folder();
-        let root = self.0.entry(image.authority()).or_insert_with(|| folder.clone());
-        if let Some(common) = root.common(&folder) {
-            *root = common;
-        }
-    }
-
-    /// The root of the store that `uri` names an image in.
-    fn of(&self, uri: &str, base: &Location) -> Option<&Location> {
-        self.0.get(&base.resolve(uri).ok()?.authority())
-    }
-}
-
-/// A root that gives nothing.
+/// A folder that does not answer.
 struct Silence {
     why: String,
-    /// The server is there, and says that the bucket is not.
+    /// The server answers that there is no such bucket.
     is_nowhere: bool,
 }
 
 impl Fetcher {
-    /// Asks the roots of some images that could not be had. None: they answer, so the images are at fault; else what is wrong.
+    /// Asks the shared folders of some images that could not be read. None: they answer, so the images are at fault; else what is
+    /// wrong. Nothing outside `limits.roots` is asked.
     ///
-    /// Folders and buckets must all answer, but for a bucket that does not exist while another one of the job answers: that one
-    /// is misspelt. Of several web servers one is enough: images of the web come from thousands.
+    /// Folders and buckets must all answer, except a bucket that does not exist while another one of the job answers: its name is
+    /// misspelt. Of several web servers one is enough: images of the web come from thousands.
     pub async fn outage<'a>(
         &self,
         roots: &Roots,
         images: impl IntoIterator<Item = (&'a str, &'a Location)>,
     ) -> Option<String> {
-        let mut asked: Vec<&Location> = images.into_iter().filter_map(|(uri, base)| roots.of(uri, base)).collect();
+        let images = images.into_iter().filter_map(|(uri, base)| base.resolve(uri).ok());
+        let mut asked: Vec<&Location> = images.filter_map(|image| self.asked(roots, &image)).collect();
         asked.sort_unstable();
         asked.dedup();
         let (web, stores): (Vec<_>, Vec<_>) = asked.into_iter().partition(|root| matches!(root, Location::Http(_)));
@@ -67,9 +44,21 @@ impl Fetcher {
         silent
     }
 
+    /// The folder that tells whether the store of `image` answers: that of all its images if it may be read, else the one of
+    /// `limits.roots` that holds this image. None: the image may not be read, so nobody is asked.
+    fn asked<'a>(&'a self, roots: &'a Roots, image: &Location) -> Option<&'a Location> {
+        // On disk, a link decides whether an image lies in the roots, and its name does not.
+        let folder = roots.of(image)?;
+        if image.local().is_some() || folder.is_within(&self.roots) {
+            return Some(folder);
+        }
+        self.roots.iter().find(|root| image.lies_in(root))
+    }
+
     /// Whether a bucket other than that of `root` answers.
     async fn another_answers(&self, roots: &Roots, root: &Location) -> bool {
-        for other in roots.0.values().filter(|other| matches!(other, Location::Object { .. }) && *other != root) {
+        let others = roots.of_buckets().filter(|other| other.authority() != root.authority());
+        for other in others.filter(|other| other.is_within(&self.roots)) {
             if self.silence(other).await.is_none() {
                 return true;
             }
@@ -98,11 +87,10 @@ impl Fetcher {
                     .map_err(|failure| Silence { is_nowhere: failure.kind == ErrorKind::NotFound, why: failure.what }),
             }
         };
-        let patience: Duration = self.timeout;
-        match tokio::time::timeout(patience, ask).await {
+        match tokio::time::timeout(self.timeout, ask).await {
             Ok(Ok(())) => None,
             Ok(Err(silence)) => Some(Silence { why: format!("{root}: {}", silence.why), ..silence }),
-            Err(_) => Some(plain(format!("{root}: no answer within {} ms", patience.as_millis()))),
+            Err(_) => Some(plain(format!("{root}: no answer within {} ms", self.timeout.as_millis()))),
         }
     }
 

@@ -6,8 +6,8 @@ use futures::{StreamExt, TryStreamExt};
 use object_store::{ObjectMeta, Result};
 use tempfile::{Builder, NamedTempFile, TempDir};
 
-use super::settings::variable;
-use super::{Location, Storage, generic};
+use super::environment::variable;
+use super::{Location, Storage, generic, other};
 
 impl Storage {
     /// A local folder with the objects below `location`, fetched unless an earlier job has: its name depends on their names,
@@ -103,8 +103,4 @@ fn publish(staging: TempDir, folder: &Path) -> std::io::Result<()> {
         }
         Err(error) => Err(error),
     }
-}
-
-fn other(message: &str) -> object_store::Error {
-    generic(std::io::Error::other(message.to_owned()).into())
 }

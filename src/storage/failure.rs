@@ -7,6 +7,8 @@ use object_store::Error;
 use object_store::client::{HttpError, HttpErrorKind};
 
 use super::connector::Refusal;
+use super::credentials::NoCredentials;
+use super::redirect::RefusedRedirect;
 use crate::row_error::ErrorKind;
 
 /// Why an object could not be read, written or listed.
@@ -40,6 +42,12 @@ impl Failure {
             if let Some(refusal) = error.downcast_ref::<Refusal>() {
                 return Self::refused(refusal);
             }
+            if let Some(redirect) = error.downcast_ref::<RefusedRedirect>() {
+                return new(ErrorKind::Forbidden, &redirect.to_string());
+            }
+            if let Some(NoCredentials { kind, what }) = error.downcast_ref() {
+                return new(*kind, what);
+            }
             if let Some(error) = error.downcast_ref::<HttpError>() {
                 transport = Some(error.kind());
             }
@@ -67,7 +75,9 @@ impl Failure {
             404 | 410 => ErrorKind::NotFound,
             _ => ErrorKind::Io,
         };
-        Self { kind, what: format!("the server answers with {refusal}") }
+        // S3 answers so where a bucket is in another region, and does not say in which.
+        let region = if (300..400).contains(&refusal.status) { ", as for a bucket of another region" } else { "" };
+        Self { kind, what: format!("the server answers with {refusal}{region}") }
     }
 }
 
@@ -83,7 +93,7 @@ pub(crate) fn explain(error: &Error) -> String {
     let hint = match failure.kind {
         _ if is_local(error) => "",
         ErrorKind::Forbidden => {
-            "\nhint: check the credentials in the environment (AWS_ACCESS_KEY_ID, AWS_PROFILE, ...) and what they may do"
+            "\nhint: check the credentials (AWS_ACCESS_KEY_ID, AWS_PROFILE, `storage.profile`, ...) and what they may do; public data needs `storage.anonymous = true`"
         }
         ErrorKind::NotFound => "\nhint: check the bucket and the key",
         ErrorKind::Connection | ErrorKind::Timeout => {

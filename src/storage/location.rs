@@ -198,6 +198,13 @@ impl Location {
         }
     }
 
+    /// Whether it lies in one of `roots`, or `roots` is empty. A URL whose path climbs when a server decodes it lies in none.
+    #[must_use]
+    pub fn is_within(&self, roots: &[Self]) -> bool {
+        let climbs = matches!(self, Self::Http(url) if climbs(url.path()));
+        roots.is_empty() || (!climbs && roots.iter().any(|root| self.lies_in(root)))
+    }
+
     /// The deepest folder that holds both, if they are of one store.
     #[must_use]
     pub fn common(&self, other: &Self) -> Option<Self> {
@@ -214,6 +221,22 @@ impl Location {
         }
         Some(folder)
     }
+}
+
+/// Whether a segment of the path is `..` in a spelling that URLs do not resolve and some servers do: with an encoded separator, a
+/// backslash, a parameter (`..;a=b`), or encoded more than once.
+fn climbs(path: &str) -> bool {
+    let mut path = path.to_ascii_lowercase();
+    loop {
+        let decoded = [("%25", "%"), ("%2e", "."), ("%2f", "/"), ("%5c", "\\"), ("%3b", ";")]
+            .iter()
+            .fold(path.clone(), |path, (encoded, plain)| path.replace(encoded, plain));
+        if decoded == path {
+            break;
+        }
+        path = decoded;
+    }
+    path.split(['/', '\\']).any(|segment| segment.split(';').next() == Some(".."))
 }
 
 fn is_scheme(scheme: &str) -> bool {

@@ -4,16 +4,21 @@
 //! what is read or written. Credentials stay inside: neither a [`Location`] nor a [`Failure`] shows them.
 
 mod cache;
+mod clouds;
 mod connector;
+mod credentials;
+pub mod environment;
 mod failure;
 mod location;
-mod profile;
+mod redirect;
 mod settings;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use backon::ExponentialBuilder;
+use object_store::client::{HttpClient, HttpConnector};
 use object_store::http::HttpBuilder;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as ObjectPath;
@@ -21,12 +26,13 @@ use object_store::{Error, ObjectStore, Result};
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 
-use self::connector::Connector;
+use self::clouds::Clouds;
+use self::connector::{Connector, Shared};
 pub use self::failure::Failure;
 pub(crate) use self::failure::explain;
 pub use self::location::{Cloud, Location, NotALocation};
 use self::settings::Patience;
-pub use self::settings::StorageSettings;
+pub use self::settings::{DEFAULT_RETRIES, DEFAULT_TIMEOUT, StorageSettings};
 
 /// A store and the path in it.
 pub(crate) type Place = (Arc<dyn ObjectStore>, ObjectPath);
@@ -34,11 +40,18 @@ pub(crate) type Place = (Arc<dyn ObjectStore>, ObjectPath);
 /// A request that carries a part may take so many times the patience for an image.
 const PART_PATIENCE: u32 = 5;
 
+/// The pauses between `retries` further attempts: 0.1 s, then twice as long each time up to 5 s, plus up to as much again by
+/// chance, so that workers that failed together do not come back together.
+pub(crate) const fn pauses(retries: u32) -> ExponentialBuilder {
+    let pauses = ExponentialBuilder::new().with_min_delay(Duration::from_millis(100)).with_jitter();
+    pauses.with_max_delay(Duration::from_secs(5)).with_max_times(retries as usize)
+}
+
 /// Opens locations; keeps one object store for each bucket or server. Requests may come from any thread or runtime: a thread of
 /// its own drives the connections.
 #[derive(Debug)]
 pub struct Storage {
-    settings: StorageSettings,
+    clouds: Clouds,
     patience: Patience,
     connections: Mutex<Option<Connections>>,
     stores: Stores,
@@ -56,20 +69,24 @@ impl Storage {
     /// Storage with the job's settings; `retries` and `timeout` as in its `[limits]`.
     #[must_use]
     pub fn new(settings: &StorageSettings, retries: u32, timeout: Duration) -> Self {
+        Self::with(Clouds::new(settings), retries, timeout)
+    }
+
+    fn with(clouds: Clouds, retries: u32, timeout: Duration) -> Self {
         let patience = Patience { retries, timeout: timeout * PART_PATIENCE };
         let (stores, impatient) = (Stores::default(), Stores::default());
-        Self { settings: settings.clone(), patience, connections: Mutex::new(None), stores, impatient }
+        Self { clouds, patience, connections: Mutex::new(None), stores, impatient }
     }
 
     /// Storage as the environment alone describes it, for commands without a job.
     #[must_use]
     pub fn from_environment() -> Self {
-        Self::new(&StorageSettings::default(), crate::job::Limits::RETRIES, crate::job::Limits::FETCH_TIMEOUT)
+        Self::new(&StorageSettings::default(), DEFAULT_RETRIES, DEFAULT_TIMEOUT)
     }
 
     /// The same storage for requests that must be answered soon or not at all: each may take `timeout`, and is tried twice.
     pub(crate) fn hasty(&self, timeout: Duration) -> Self {
-        Self::new(&self.settings, 1, timeout / PART_PATIENCE)
+        Self::with(self.clouds.clone(), 1, timeout / PART_PATIENCE)
     }
 
     /// The store of `location`, which retries what may pass.
@@ -89,11 +106,12 @@ impl Storage {
     }
 
     fn open_in(&self, stores: &Stores, location: &Location, patience: Patience) -> Result<Place> {
-        if matches!(location, Location::Local(_)) {
-            return stores.open(&self.settings, location, patience, &Connector::Here);
-        }
-        let runtime = self.runtime().map_err(|error| generic(error.into()))?;
-        stores.open(&self.settings, location, patience, &Connector::In(runtime))
+        let runtime = match location {
+            Location::Local(_) => None,
+            _ => Some(self.runtime().map_err(|error| generic(error.into()))?),
+        };
+        // What the job names, and OUTPUT, need not lie in the roots of images.
+        stores.open(&self.clouds, location, &Connector { patience, roots: Arc::default(), runtime })
     }
 
     /// Further attempts after a failure that may pass.
@@ -101,10 +119,10 @@ impl Storage {
         self.patience.retries
     }
 
-    /// Stores for many small requests from one runtime, each tried once.
-    pub(crate) fn single_attempts(&self, timeout: Duration) -> SingleAttempts {
-        let patience = Patience { retries: 0, timeout };
-        SingleAttempts { settings: self.settings.clone(), patience, stores: Stores::default() }
+    /// Stores for many small requests from one runtime, each tried once. Redirects may lead into `roots` only; none: anywhere.
+    pub(crate) fn single_attempts(&self, timeout: Duration, roots: &[Location]) -> SingleAttempts {
+        let connector = Connector { patience: Patience { retries: 0, timeout }, roots: roots.into(), runtime: None };
+        SingleAttempts { clouds: self.clouds.clone(), connector, stores: Stores::default() }
     }
 
     /// Waits for `work`, from any thread that is not part of a runtime.
@@ -142,15 +160,15 @@ impl Storage {
 /// Stores that try each request once, for a caller that retries itself. All requests must come from one runtime.
 #[derive(Debug)]
 pub(crate) struct SingleAttempts {
-    settings: StorageSettings,
-    patience: Patience,
+    clouds: Clouds,
+    connector: Connector,
     stores: Stores,
 }
 
 impl SingleAttempts {
     /// The store of `location`.
     pub(crate) fn open(&self, location: &Location) -> Result<Place> {
-        self.stores.open(&self.settings, location, self.patience, &Connector::Here)
+        self.stores.open(&self.clouds, location, &self.connector)
     }
 }
 
@@ -158,17 +176,11 @@ impl SingleAttempts {
 #[derive(Debug, Default)]
 struct Stores {
     buckets: Mutex<HashMap<String, Arc<dyn ObjectStore>>>,
-    web: Mutex<Option<Connector>>,
+    web: Mutex<Option<HttpClient>>,
 }
 
 impl Stores {
-    fn open(
-        &self,
-        settings: &StorageSettings,
-        location: &Location,
-        patience: Patience,
-        connector: &Connector,
-    ) -> Result<Place> {
+    fn open(&self, clouds: &Clouds, location: &Location, connector: &Connector) -> Result<Place> {
         match location {
             Location::Local(path) => Ok((Arc::new(LocalFileSystem::new()), ObjectPath::from_absolute_path(path)?)),
             Location::Object { cloud, bucket, key } => {
@@ -177,7 +189,7 @@ impl Stores {
                 if let Some(store) = buckets.get(&location.authority()) {
                     return Ok((store.clone(), path));
                 }
-                let store = settings.bucket(*cloud, bucket, patience, connector.clone())?;
+                let store = clouds.bucket(*cloud, bucket, connector.clone())?;
                 buckets.insert(location.authority(), store.clone());
                 Ok((store, path))
             }
@@ -185,11 +197,11 @@ impl Stores {
                 let mut web = self.web.lock().unwrap_or_else(PoisonError::into_inner);
                 let client = match &*web {
                     Some(client) => client.clone(),
-                    None => web.insert(settings::http_client(patience, connector)?).clone(),
+                    None => web.insert(connector.connect(&connector.patience.client().with_allow_http(true))?).clone(),
                 };
                 // The whole URL is the store, so that its query and its encoding stay as they were written.
-                let builder = HttpBuilder::new().with_url(url.as_str()).with_retry(patience.retry());
-                Ok((Arc::new(builder.with_http_connector(client).build()?), ObjectPath::default()))
+                let builder = HttpBuilder::new().with_url(url.as_str()).with_retry(connector.patience.retry());
+                Ok((Arc::new(builder.with_http_connector(Shared(client)).build()?), ObjectPath::default()))
             }
         }
     }
@@ -197,4 +209,8 @@ impl Stores {
 
 fn generic(source: Box<dyn std::error::Error + Send + Sync>) -> Error {
     Error::Generic { store: "nightcap", source }
+}
+
+fn other(message: &str) -> Error {
+    generic(std::io::Error::other(message.to_owned()).into())
 }
