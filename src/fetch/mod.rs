@@ -135,7 +135,7 @@ impl Object<'_> {
         use backon::RetryableWithContext as _;
         let Self { location, fetcher, result, .. } = self;
         let location = &location;
-        let read = (|opened| async move { (None, fetcher.read(location, opened).await) })
+        let read = (|opened: Option<GetResult>| async move { (None, fetcher.read(location, opened).await) })
             .retry(pauses(fetcher.retries(location)))
             .context(Some(result));
         read.when(is_transient).notify(log_retry(location)).await.1

@@ -7,8 +7,8 @@ use super::{Fetcher, Roots};
 use crate::row_error::ErrorKind;
 use crate::storage::{Failure, Location};
 
-/// A folder that does not answer.
-struct Silence {
+/// Why a folder does not answer.
+struct ProbeFailure {
     why: String,
     /// The server answers that there is no such bucket.
     is_nowhere: bool,
@@ -31,7 +31,7 @@ impl Fetcher {
         asked.dedup();
         let (web, stores): (Vec<_>, Vec<_>) = asked.into_iter().partition(|root| matches!(root, Location::Http(_)));
         for root in stores {
-            if let Some(Silence { why, is_nowhere }) = self.silence(root).await
+            if let Some(ProbeFailure { why, is_nowhere }) = self.probe(root).await
                 && !(is_nowhere && self.another_answers(roots, root).await)
             {
                 return Some(why);
@@ -39,7 +39,7 @@ impl Fetcher {
         }
         let mut silent = None;
         for root in web {
-            silent = Some(self.silence(root).await?.why);
+            silent = Some(self.probe(root).await?.why);
         }
         silent
     }
@@ -59,16 +59,16 @@ impl Fetcher {
     async fn another_answers(&self, roots: &Roots, root: &Location) -> bool {
         let others = roots.of_buckets().filter(|other| other.authority() != root.authority());
         for other in others.filter(|other| other.is_within(&self.roots)) {
-            if self.silence(other).await.is_none() {
+            if self.probe(other).await.is_none() {
                 return true;
             }
         }
         false
     }
 
-    /// Why `root` does not answer, if it does not.
-    async fn silence(&self, root: &Location) -> Option<Silence> {
-        let plain = |why: String| Silence { why, is_nowhere: false };
+    /// Why `root` does not answer; None: it does.
+    async fn probe(&self, root: &Location) -> Option<ProbeFailure> {
+        let plain = |why: String| ProbeFailure { why, is_nowhere: false };
         let ask = async {
             match root {
                 Location::Local(folder) => {
@@ -81,15 +81,15 @@ impl Fetcher {
                         Err(error) => Err(plain(error.to_string())),
                     }
                 }
-                _ => self
-                    .ask(root)
-                    .await
-                    .map_err(|failure| Silence { is_nowhere: failure.kind == ErrorKind::NotFound, why: failure.what }),
+                _ => self.ask(root).await.map_err(|failure| ProbeFailure {
+                    is_nowhere: failure.kind == ErrorKind::NotFound,
+                    why: failure.what,
+                }),
             }
         };
         match tokio::time::timeout(self.timeout, ask).await {
             Ok(Ok(())) => None,
-            Ok(Err(silence)) => Some(Silence { why: format!("{root}: {}", silence.why), ..silence }),
+            Ok(Err(failure)) => Some(ProbeFailure { why: format!("{root}: {}", failure.why), ..failure }),
             Err(_) => Some(plain(format!("{root}: no answer within {} ms", self.timeout.as_millis()))),
         }
     }

@@ -74,7 +74,7 @@ impl OutputStore {
                 let store = PrefixStore::new(store, prefix);
                 let first = async { store.list(None).try_next().await };
                 runtime.block_on(first).map_err(unreachable)?;
-                let (puts, prefix) = storage.open_impatient(location).map_err(unreachable)?;
+                let (puts, prefix) = storage.open_without_retries(location).map_err(unreachable)?;
                 (Arc::new(store), Arc::new(PrefixStore::new(puts, prefix)))
             }
         };
@@ -101,7 +101,7 @@ impl OutputStore {
     /// # Errors
     /// As [`OutputStore::open`].
     pub fn for_heartbeats(&self) -> Result<Self, OutputError> {
-        Self::open(&self.location, &Arc::new(self.storage.hasty(super::heartbeat::PATIENCE)))
+        Self::open(&self.location, &Arc::new(self.storage.for_short_requests(super::heartbeat::PATIENCE)))
     }
 
     /// Puts `bytes` at `path` unless something is there: in one step, never half.

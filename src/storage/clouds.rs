@@ -10,7 +10,7 @@ use object_store::gcp::GoogleCloudStorageBuilder;
 use object_store::{ObjectStore, Result};
 
 use super::connector::Connector;
-use super::credentials::{self, AwsCredentials};
+use super::credentials::{self, ProviderChain};
 use super::environment::variable;
 use super::location::Cloud;
 use super::settings::StorageSettings;
@@ -24,7 +24,7 @@ const DEFAULT_REGION: &str = "us-east-1";
 pub(super) struct Clouds {
     settings: StorageSettings,
     /// Made when a store needs them.
-    aws: Arc<OnceLock<Arc<AwsCredentials>>>,
+    aws: Arc<OnceLock<Arc<ProviderChain>>>,
 }
 
 impl Clouds {
@@ -71,8 +71,8 @@ impl Clouds {
         if let Some(anonymous) = settings.anonymous {
             builder = builder.with_skip_signature(anonymous);
         }
-        let options = connector.patience.client().with_allow_http(insecure);
-        let builder = builder.with_bucket_name(bucket).with_retry(connector.patience.retry());
+        let options = connector.policy.client().with_allow_http(insecure);
+        let builder = builder.with_bucket_name(bucket).with_retry(connector.policy.retry());
         Ok(Arc::new(builder.with_client_options(options).with_http_connector(connector).build()?))
     }
 
@@ -91,7 +91,7 @@ impl Clouds {
             let region = of_environment(Region);
             let chain = || {
                 let region = region.as_deref().unwrap_or(DEFAULT_REGION);
-                Arc::new(AwsCredentials::new(settings.profile.as_deref(), region))
+                Arc::new(ProviderChain::new(settings.profile.as_deref(), region))
             };
             return Ok(builder.with_credentials(self.aws.get_or_init(chain).clone()));
         }
@@ -120,7 +120,7 @@ impl Clouds {
         if let Some(anonymous) = self.settings.anonymous {
             builder = builder.with_skip_signature(anonymous);
         }
-        let (retry, options) = (connector.patience.retry(), connector.patience.client());
+        let (retry, options) = (connector.policy.retry(), connector.policy.client());
         let builder = builder.with_bucket_name(bucket).with_retry(retry).with_client_options(options);
         Ok(Arc::new(builder.with_http_connector(connector).build()?))
     }
@@ -133,7 +133,7 @@ impl Clouds {
         if let Some(anonymous) = self.settings.anonymous {
             builder = builder.with_skip_signature(anonymous);
         }
-        let (retry, options) = (connector.patience.retry(), connector.patience.client());
+        let (retry, options) = (connector.policy.retry(), connector.policy.client());
         let builder = builder.with_container_name(container).with_retry(retry).with_client_options(options);
         Ok(Arc::new(builder.with_http_connector(connector).build()?))
     }

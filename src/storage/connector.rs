@@ -21,7 +21,7 @@ use tokio::runtime::Handle;
 use url::Url;
 
 use super::redirect::{self, MAX_REDIRECTS, RefusedRedirect};
-use super::settings::Patience;
+use super::settings::RequestPolicy;
 use super::{Location, generic};
 
 /// An answer without the object: its HTTP status, and the store's own word for it.
@@ -46,7 +46,7 @@ impl std::error::Error for Refusal {}
 #[derive(Debug, Clone)]
 pub(super) struct Connector {
     /// How long requests may take.
-    pub(super) patience: Patience,
+    pub(super) policy: RequestPolicy,
     /// Where redirects may lead; empty: anywhere.
     pub(super) roots: Arc<[Location]>,
     /// The runtime that connections live in, while requests come from anywhere. None: the one that makes the requests, which
@@ -58,17 +58,17 @@ pub(super) struct Connector {
 const METADATA_CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl Connector {
-    /// A client for `options`, of which only what [`Patience::client`] and `object_store` itself set is read.
+    /// A client for `options`, of which only what [`RequestPolicy::client`] and `object_store` itself set is read.
     fn client(&self, options: &ClientOptions) -> Result<reqwest::Client> {
         let value = |key| options.get_config_value(&key);
-        let timeouts = self.patience.client();
+        let timeouts = self.policy.client();
         // `object_store` shortens it where it asks a metadata service.
         let is_ours =
             value(ClientConfigKey::ConnectTimeout) == timeouts.get_config_value(&ClientConfigKey::ConnectTimeout);
-        let connect_timeout = if is_ours { self.patience.connect_timeout() } else { METADATA_CONNECT_TIMEOUT };
+        let connect_timeout = if is_ours { self.policy.connect_timeout() } else { METADATA_CONNECT_TIMEOUT };
         let client = reqwest::Client::builder()
             .user_agent(concat!("nightcap/", env!("CARGO_PKG_VERSION")))
-            .timeout(self.patience.timeout)
+            .timeout(self.policy.timeout)
             .connect_timeout(connect_timeout)
             .https_only(value(ClientConfigKey::AllowHttp).as_deref() != Some("true"))
             .redirect(Policy::none())

@@ -24,6 +24,7 @@ use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
 use object_store::aws::AwsCredential;
 use object_store::{CredentialProvider, Result};
+use tokio::task::JoinError;
 
 use super::environment::variable;
 use super::generic;
@@ -55,15 +56,15 @@ impl StdError for NoCredentials {}
 
 /// The credentials of one profile, or of whatever the SDK's chain finds. One search serves all that wait for it, and goes on when
 /// they give up.
-pub(super) struct AwsCredentials {
+pub(super) struct ProviderChain {
     profile: Option<String>,
     region: String,
     latest: Mutex<Option<Shared<BoxFuture<'static, Found>>>>,
 }
 
-impl fmt::Debug for AwsCredentials {
+impl fmt::Debug for ProviderChain {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AwsCredentials").field("profile", &self.profile).finish_non_exhaustive()
+        f.debug_struct("ProviderChain").field("profile", &self.profile).finish_non_exhaustive()
     }
 }
 
@@ -115,7 +116,7 @@ impl Found {
     }
 }
 
-impl AwsCredentials {
+impl ProviderChain {
     /// Those of `profile`, or of `AWS_PROFILE` or `default`; `region` is where roles are assumed.
     pub(super) fn new(profile: Option<&str>, region: &str) -> Self {
         Self { profile: profile.map(str::to_owned), region: region.to_owned(), latest: Mutex::new(None) }
@@ -130,13 +131,13 @@ impl AwsCredentials {
             None => None,
         };
         let (profile, region) = (self.profile.clone(), self.region.clone());
-        let search = tokio::task::spawn_blocking(move || Found::new(search(profile, region)).or_valid(earlier));
-        let ended = |_| Found::new(Err(NoCredentials::io("the search for them was given up")));
+        let search = tokio::task::spawn_blocking(move || Found::new(find(profile, region)).or_valid(earlier));
+        let ended = |_: JoinError| Found::new(Err(NoCredentials::io("the search for them was given up")));
         latest.insert(search.map(move |found| found.unwrap_or_else(ended)).boxed().shared()).clone()
     }
 }
 
-impl CredentialProvider for AwsCredentials {
+impl CredentialProvider for ProviderChain {
     type Credential = AwsCredential;
 
     fn get_credential<'a, 'future>(
@@ -151,7 +152,7 @@ impl CredentialProvider for AwsCredentials {
 }
 
 /// One search, in a runtime of its own: the SDK's connections are driven by the thread that waits for them.
-fn search(profile: Option<String>, region: String) -> Result<Credentials, NoCredentials> {
+fn find(profile: Option<String>, region: String) -> Result<Credentials, NoCredentials> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| NoCredentials::io(&error.to_string()))?;
     runtime.block_on(async {
@@ -224,4 +225,49 @@ pub(super) fn profiles(name: Option<&str>) -> Result<ProfileSet, ProfileFileLoad
     let name = name.map(|name| name.to_owned().into());
     // It reads two small files and never waits.
     futures::executor::block_on(aws_config::profile::load(&real(), &real(), &real(), name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(life: Option<Duration>) -> Found {
+        let expires = life.map(|life| SystemTime::now() + life);
+        Found::new(Ok(Credentials::new("key", "secret", None, expires, "test")))
+    }
+
+    fn failed() -> Found {
+        Found::new(Err(NoCredentials::io("no answer")))
+    }
+
+    #[test]
+    fn credentials_are_renewed_before_they_expire() {
+        let hour = Duration::from_hours(1);
+        assert!(found(None).is_fresh() && found(None).renew_at.is_none());
+        let (now, long) = (SystemTime::now(), found(Some(hour)));
+        assert!(
+            long.is_fresh() && long.expires.unwrap().duration_since(long.renew_at.unwrap()).unwrap() == RENEW_BEFORE
+        );
+        let short = found(Some(Duration::from_mins(2)));
+        let left = short.renew_at.unwrap().duration_since(now).unwrap();
+        assert!(short.is_fresh() && left > Duration::from_secs(55) && left < Duration::from_secs(65), "{left:?}");
+        assert!(!found(Some(Duration::ZERO)).is_fresh());
+        let again = failed().renew_at.unwrap().duration_since(now).unwrap();
+        assert!(failed().is_fresh() && again >= SEARCH_AGAIN && again < 2 * SEARCH_AGAIN, "{again:?}");
+    }
+
+    #[test]
+    fn what_is_valid_is_used_while_it_cannot_be_renewed() {
+        let valid = failed().or_valid(Some(found(Some(Duration::from_mins(4)))));
+        assert!(valid.outcome.is_ok() && valid.renew_at.unwrap() < valid.expires.unwrap());
+        assert!(failed().or_valid(Some(found(Some(Duration::ZERO)))).outcome.is_err());
+        assert!(failed().or_valid(Some(failed())).outcome.is_err() && failed().or_valid(None).outcome.is_err());
+    }
+
+    #[test]
+    fn messages_hold_no_output_of_a_program() {
+        let text = "external process exited with code exit status: 1. Stderr: the secret";
+        let error = NoCredentials::of("the profile", &CredentialsError::provider_error(text));
+        assert!(error.what.ends_with("exit status: 1.") && error.kind == ErrorKind::Io, "{error}");
+    }
 }

@@ -1,4 +1,5 @@
-//! What an object store's error means: a documented kind, and words without URLs, headers or bodies, which may hold credentials.
+//! What an object store's error means: a documented kind, and a message without URLs, headers or bodies, which may hold
+//! credentials.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -16,7 +17,7 @@ use crate::row_error::ErrorKind;
 pub struct Failure {
     /// The documented kind.
     pub kind: ErrorKind,
-    /// What was found, for people; the object's name is the caller's to add.
+    /// What was found, for people; callers add the object's name.
     pub what: String,
 }
 
@@ -29,11 +30,11 @@ impl Failure {
             Error::NotFound { .. } => return new(ErrorKind::NotFound, "there is no such object"),
             Error::PermissionDenied { .. } => return new(ErrorKind::Forbidden, "access denied (status 403)"),
             Error::Unauthenticated { .. } => {
-                return new(ErrorKind::Forbidden, "the storage does not know these credentials (status 401)");
+                return new(ErrorKind::Forbidden, "the storage does not accept these credentials (status 401)");
             }
-            Error::InvalidPath { .. } => return new(ErrorKind::InvalidUri, "no possible name of an object"),
+            Error::InvalidPath { .. } => return new(ErrorKind::InvalidUri, "no object can have this name"),
             Error::AlreadyExists { .. } => return new(ErrorKind::Io, "it exists already"),
-            Error::Precondition { .. } => return new(ErrorKind::Io, "it was changed meanwhile"),
+            Error::Precondition { .. } => return new(ErrorKind::Io, "it was changed in the meantime"),
             _ => {}
         }
         let mut cause: Option<&(dyn StdError + 'static)> = Some(error);
@@ -87,7 +88,7 @@ impl fmt::Display for Failure {
     }
 }
 
-/// The words of [`Failure::of`] with a hint where there is something to do; for errors that end a command.
+/// The message of [`Failure::of`], with a hint where there is something to do; for errors that end a command.
 pub(crate) fn explain(error: &Error) -> String {
     let failure = Failure::of(error);
     let hint = match failure.kind {

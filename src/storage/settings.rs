@@ -30,21 +30,21 @@ pub struct StorageSettings {
     pub token_env: Option<String>,
 }
 
-/// Further attempts where no job says otherwise.
+/// `limits.retries` unless the job sets it.
 pub const DEFAULT_RETRIES: u32 = 3;
-/// The longest one attempt to read an image may take where no job says otherwise.
+/// `limits.fetch_timeout_ms` unless the job sets it.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// How requests are made, whatever the store.
+/// Retries and timeout of requests, whatever the store.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Patience {
-    /// Further attempts after a failure that may pass.
+pub(super) struct RequestPolicy {
+    /// Further attempts after a transient failure.
     pub(super) retries: u32,
-    /// The longest one request may take.
+    /// Timeout of one request, with its body.
     pub(super) timeout: Duration,
 }
 
-impl Patience {
+impl RequestPolicy {
     pub(super) fn retry(self) -> RetryConfig {
         let backoff =
             BackoffConfig { init_backoff: Duration::from_millis(200), max_backoff: Duration::from_secs(10), base: 2.0 };
