@@ -226,17 +226,26 @@ impl Location {
 /// Whether a segment of the path is `..` in a spelling that URLs do not resolve and some servers do: with an encoded separator, a
 /// backslash, a parameter (`..;a=b`), or encoded more than once.
 fn climbs(path: &str) -> bool {
-    let mut path = path.to_ascii_lowercase();
+    let mut path = path.as_bytes().to_vec();
     loop {
-        let decoded = [("%25", "%"), ("%2e", "."), ("%2f", "/"), ("%5c", "\\"), ("%3b", ";")]
-            .iter()
-            .fold(path.clone(), |path, (encoded, plain)| path.replace(encoded, plain));
-        if decoded == path {
+        let decoded = percent_decoded(&path);
+        if decoded.len() == path.len() {
             break;
         }
         path = decoded;
     }
-    path.split(['/', '\\']).any(|segment| segment.split(';').next() == Some(".."))
+    path.split(|byte| b"/\\".contains(byte)).any(|segment| segment == b".." || segment.starts_with(b"..;"))
+}
+
+fn percent_decoded(mut text: &[u8]) -> Vec<u8> {
+    let mut decoded = Vec::with_capacity(text.len());
+    while let Some((&first, rest)) = text.split_first() {
+        let digits = rest.get(..2).filter(|_| first == b'%').and_then(|digits| std::str::from_utf8(digits).ok());
+        let byte = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        decoded.push(byte.unwrap_or(first));
+        text = if byte.is_some() { &rest[2..] } else { rest };
+    }
+    decoded
 }
 
 fn is_scheme(scheme: &str) -> bool {
