@@ -37,27 +37,25 @@ impl Failure {
             Error::Precondition { .. } => return new(ErrorKind::Io, "it was changed in the meantime"),
             _ => {}
         }
-        let mut cause: Option<&(dyn StdError + 'static)> = Some(error);
         let mut transport = None;
-        while let Some(error) = cause {
-            if let Some(refusal) = error.downcast_ref::<Refusal>() {
+        for cause in causes(error) {
+            if let Some(refusal) = cause.downcast_ref::<Refusal>() {
                 return Self::refused(refusal);
             }
-            if let Some(redirect) = error.downcast_ref::<RefusedRedirect>() {
+            if let Some(redirect) = cause.downcast_ref::<RefusedRedirect>() {
                 return new(ErrorKind::Forbidden, &redirect.to_string());
             }
-            if let Some(NoCredentials { kind, what }) = error.downcast_ref() {
+            if let Some(NoCredentials { kind, what }) = cause.downcast_ref() {
                 return new(*kind, what);
             }
-            if let Some(error) = error.downcast_ref::<HttpError>() {
+            if let Some(error) = cause.downcast_ref::<HttpError>() {
                 transport = Some(error.kind());
             }
-            if let Some(error) = error.downcast_ref::<std::io::Error>()
+            if let Some(error) = cause.downcast_ref::<std::io::Error>()
                 && transport.is_none()
             {
                 return new(ErrorKind::Io, &error.to_string());
             }
-            cause = error.source();
         }
         match transport {
             Some(HttpErrorKind::Timeout) => new(ErrorKind::Timeout, "no answer in time"),
@@ -93,7 +91,7 @@ pub(crate) fn explain(error: &Error) -> String {
     let failure = Failure::of(error);
     let hint = match failure.kind {
         _ if is_local(error) => "",
-        ErrorKind::Forbidden => {
+        ErrorKind::Forbidden if !is_redirect(error) => {
             "\nhint: check the credentials (AWS_ACCESS_KEY_ID, AWS_PROFILE, `storage.profile`, ...) and what they may do; public data needs `storage.anonymous = true`"
         }
         ErrorKind::NotFound => "\nhint: check the bucket and the key",
@@ -105,16 +103,16 @@ pub(crate) fn explain(error: &Error) -> String {
     format!("{failure}{hint}")
 }
 
+fn causes(error: &Error) -> impl Iterator<Item = &(dyn StdError + 'static)> {
+    std::iter::successors(Some(error as &(dyn StdError + 'static)), |cause| cause.source())
+}
+
 fn is_local(error: &Error) -> bool {
-    let mut cause: Option<&(dyn StdError + 'static)> = Some(error);
-    while let Some(error) = cause {
-        if error.is::<HttpError>() {
-            return false;
-        }
-        if error.is::<std::io::Error>() {
-            return true;
-        }
-        cause = error.source();
-    }
-    false
+    causes(error)
+        .find(|cause| cause.is::<HttpError>() || cause.is::<std::io::Error>())
+        .is_some_and(|cause| cause.is::<std::io::Error>())
+}
+
+fn is_redirect(error: &Error) -> bool {
+    causes(error).any(|cause| cause.is::<RefusedRedirect>())
 }
