@@ -204,7 +204,7 @@ impl NoCredentials {
             // A service or program may well answer another time.
             _ => ErrorKind::Io,
         };
-        let causes = std::iter::successors(error.source(), |cause| cause.source()).map(ToString::to_string);
+        let causes = std::iter::successors(error.source(), |&cause| cause.source()).map(ToString::to_string);
         let detail = causes.collect::<Vec<_>>().join(": ");
         // What a `credential_process` says may hold a secret.
         let detail = detail.split(" Stderr:").next().unwrap_or_default();

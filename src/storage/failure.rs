@@ -104,7 +104,7 @@ pub(crate) fn explain(error: &Error) -> String {
 }
 
 fn causes(error: &Error) -> impl Iterator<Item = &(dyn StdError + 'static)> {
-    std::iter::successors(Some(error as &(dyn StdError + 'static)), |cause| cause.source())
+    std::iter::successors(Some(error as &(dyn StdError + 'static)), |&cause| cause.source())
 }
 
 fn is_local(error: &Error) -> bool {
