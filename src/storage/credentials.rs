@@ -25,6 +25,7 @@ use futures::future::{BoxFuture, Shared};
 use object_store::aws::AwsCredential;
 use object_store::{CredentialProvider, Result};
 use tokio::task::JoinError;
+use tracing::subscriber::NoSubscriber;
 
 use super::environment::variable;
 use super::generic;
@@ -131,7 +132,11 @@ impl ProviderChain {
             None => None,
         };
         let (profile, region) = (self.profile.clone(), self.region.clone());
-        let search = tokio::task::spawn_blocking(move || Found::new(find(profile, region)).or_valid(earlier));
+        let search = tokio::task::spawn_blocking(move || {
+            // The SDK's log shows request headers, and what a `credential_process` says.
+            let found = tracing::subscriber::with_default(NoSubscriber::default(), || find(profile, region));
+            Found::new(found).or_valid(earlier)
+        });
         let ended = |_: JoinError| Found::new(Err(NoCredentials::io("the search for them was given up")));
         latest.insert(search.map(move |found| found.unwrap_or_else(ended)).boxed().shared()).clone()
     }
