@@ -108,11 +108,17 @@ fn causes(error: &Error) -> impl Iterator<Item = &(dyn StdError + 'static)> {
 }
 
 fn is_local(error: &Error) -> bool {
-    causes(error)
-        .find(|cause| cause.is::<HttpError>() || cause.is::<std::io::Error>())
-        .is_some_and(|cause| cause.is::<std::io::Error>())
+    for cause in causes(error) {
+        if cause.is::<HttpError>() {
+            return false;
+        }
+        if cause.is::<std::io::Error>() {
+            return true;
+        }
+    }
+    false
 }
 
 fn is_redirect(error: &Error) -> bool {
-    causes(error).any(|cause| cause.is::<RefusedRedirect>())
+    causes(error).any(|cause| cause.downcast_ref::<RefusedRedirect>().is_some())
 }
