@@ -105,11 +105,9 @@ impl WebServer {
         self.requests.lock().unwrap().push(request);
         let answer = self.answers.lock().unwrap().get(&path).cloned();
         let (status, headers, body) = answer.unwrap_or((404, Vec::new(), b"nothing here".to_vec()));
-        let mut head = format!("HTTP/1.1 {status} Status\r\nContent-Length: {}\r\nConnection: close\r\n", body.len());
-        for (name, value) in headers {
-            head += &format!("{name}: {value}\r\n");
-        }
-        client.write_all(format!("{head}\r\n").as_bytes())?;
+        let headers: String = headers.iter().flat_map(|(name, value)| [*name, ": ", value, "\r\n"]).collect();
+        let length = body.len();
+        write!(client, "HTTP/1.1 {status} Status\r\nContent-Length: {length}\r\nConnection: close\r\n{headers}\r\n")?;
         if is_head { Ok(()) } else { client.write_all(&body) }
     }
 }
