@@ -11,6 +11,7 @@ use nightcap::exit::Status;
 use nightcap::panics;
 use nightcap::pipeline::Stop;
 use nightcap::progress::Terminal;
+use nightcap::storage::environment::variable;
 use tracing_subscriber::EnvFilter;
 
 /// After a signal, work in hand has this long to wind up before the process ends regardless.
@@ -34,11 +35,6 @@ fn main() -> ExitCode {
         }
     };
     ExitCode::from(status as u8)
-}
-
-#[allow(clippy::disallowed_methods, reason = "the one place that reads schedulers' variables")]
-fn variable(name: &'static str) -> Option<String> {
-    std::env::var(name).ok()
 }
 
 fn start_log(format: LogFormat, terminal: &Terminal) {

@@ -1,4 +1,4 @@
-//! Images that are files: what may be opened, and what the operating system's errors mean.
+//! Images on disk: which files may be opened, and what the operating system's errors mean.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -7,12 +7,12 @@ use super::within;
 use crate::row_error::{ErrorKind, RowError, Stage};
 use crate::storage::Location;
 
-/// Refuses what is no regular file (opening a pipe would wait for ever), has a name that the store keeps for itself, or lies,
-/// links followed, outside the roots.
+/// Refuses a path that is not a regular file (opening a pipe could block for ever), that has a name reserved by the store, or that
+/// lies outside `roots` once links are followed.
 pub(super) async fn check_file(path: &Path, roots: &[Location], timeout: Duration) -> Result<(), RowError> {
     let shown = path.display();
     let fail = |kind, message| Err(RowError::new(Stage::Fetch, kind, message));
-    // The store keeps such names for files that are being written.
+    // `object_store` reserves such names for files that are being written.
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     if name.rsplit_once('#').is_some_and(|(_, end)| !end.is_empty() && end.bytes().all(|byte| byte.is_ascii_digit())) {
         let message = format!("{shown}: file names that end in # and digits are not supported");
@@ -37,7 +37,7 @@ pub(super) async fn check_file(path: &Path, roots: &[Location], timeout: Duratio
     }
 }
 
-/// A local store's error; what the operating system said lies somewhere among its causes.
+/// A local store's error; the operating system's is one of its causes.
 pub(super) fn explain(path: &Path, error: &object_store::Error) -> RowError {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = cause {
@@ -63,7 +63,7 @@ fn explain_io(path: &Path, error: &std::io::Error) -> RowError {
         Io::IsADirectory | Io::NotADirectory => (ErrorKind::NotFound, format!("{shown} is not a file")),
         Io::PermissionDenied => (ErrorKind::Forbidden, format!("this user may not read {shown}")),
         Io::InvalidFilename | Io::InvalidInput => {
-            (ErrorKind::InvalidUri, format!("{shown} is no possible file name: {error}"))
+            (ErrorKind::InvalidUri, format!("{shown} cannot be a file name: {error}"))
         }
         _ => (ErrorKind::Io, format!("cannot read {shown}: {error}")),
     };

@@ -1,26 +1,22 @@
 //! Gets image bytes from where a row says they are.
 //!
 //! In: a path or URI and the folder it is relative to. Out: size first, then bytes, so that the caller can make room in between.
-//! What may pass is tried again; what remains is a [`RowError`]. Never here: decoding.
+//! Transient failures are retried; what remains is a [`RowError`]. Never here: decoding.
 
+mod common_folders;
 mod local;
 mod probe;
 
 use std::fmt::Display;
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::Duration;
 
 use bytes::Bytes;
 use object_store::{GetResult, ObjectStoreExt};
 
-pub use self::probe::Roots;
+pub use self::common_folders::CommonFolders;
 use crate::job::Limits;
 use crate::row_error::{ErrorKind, RowError, Stage};
-use crate::storage::{Failure, Location, NotALocation, SingleAttempts, Storage};
-
-/// The pause before the first further attempt; each later one is twice as long, up to [`LONGEST_PAUSE`].
-const FIRST_PAUSE: Duration = Duration::from_millis(200);
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+use crate::storage::{Failure, Location, NotALocation, SingleAttempts, Storage, pauses};
 
 /// Opens images under the job's limits. All of its requests must come from one runtime.
 #[derive(Debug)]
@@ -48,7 +44,7 @@ impl Fetcher {
     pub fn new(limits: &Limits, storage: &Storage) -> Self {
         let timeout = Duration::from_millis(limits.fetch_timeout_ms);
         Self {
-            stores: storage.single_attempts(timeout),
+            stores: storage.single_attempts(timeout, &limits.roots),
             roots: limits.roots.clone(),
             max_image_bytes: limits.max_image_bytes,
             timeout,
@@ -75,14 +71,18 @@ impl Fetcher {
     /// `invalid_uri`, `forbidden`, `not_found`, `too_large`, or after `limits.retries` further attempts `timeout`, `throttled`,
     /// `server_error`, `connection` or `io`.
     pub async fn open(&self, uri: &str, base: &Location) -> Result<Object<'_>, RowError> {
-        // What is no location is not repeated: nobody knows where in it a credential stands.
+        // The text is not shown: if it is no location, any part of it may be a credential.
         let invalid = |error: NotALocation| RowError::new(Stage::Fetch, ErrorKind::InvalidUri, error.to_string());
         let location = base.resolve(uri).map_err(invalid)?;
         if matches!(&location, Location::Object { key, .. } if key.is_empty() || key.ends_with('/')) {
             let message = format!("{location}: expected the URI of an object, found that of a bucket or folder");
             return Err(RowError::new(Stage::Fetch, ErrorKind::InvalidUri, message));
         }
-        let result = self.persistently(&location, async || self.get(&location).await).await?;
+        let result = {
+            use backon::Retryable as _;
+            let get = (|| self.get(&location)).retry(pauses(self.retries(&location)));
+            get.when(is_transient).notify(log_retry(&location)).await?
+        };
         let size = result.meta.size;
         self.check_size(size)?;
         Ok(Object { size, location, fetcher: self, result })
@@ -92,7 +92,7 @@ impl Fetcher {
     async fn get(&self, location: &Location) -> Result<GetResult, RowError> {
         if let Some(path) = location.local() {
             local::check_file(path, &self.roots, self.timeout).await?;
-        } else if !self.roots.is_empty() && !self.roots.iter().any(|root| location.lies_in(root)) {
+        } else if !location.is_within(&self.roots) {
             let message = format!("{location} lies in none of the places of `limits.roots`");
             return Err(RowError::new(Stage::Fetch, ErrorKind::Forbidden, message));
         }
@@ -103,35 +103,27 @@ impl Fetcher {
         within(self.timeout, location, get).await
     }
 
-    /// Tries `attempt` until it succeeds, fails for good, or has failed once more than `limits.retries`.
-    async fn persistently<T>(
-        &self,
-        location: &Location,
-        mut attempt: impl AsyncFnMut() -> Result<T, RowError>,
-    ) -> Result<T, RowError> {
-        let mut pause = FIRST_PAUSE;
-        let mut retries = if location.local().is_some() { 0 } else { self.retries };
-        loop {
-            match attempt().await {
-                Err(error) if error.kind.is_transient() && retries > 0 => {
-                    tracing::debug!(%location, kind = error.kind.as_str(), "trying again: {}", error.message);
-                    retries -= 1;
-                    tokio::time::sleep(jittered(pause)).await;
-                    pause = (pause * 2).min(LONGEST_PAUSE);
-                }
-                outcome => return outcome,
-            }
-        }
+    /// Further attempts to read `location`.
+    fn retries(&self, location: &Location) -> u32 {
+        if location.local().is_some() { 0 } else { self.retries }
     }
-}
 
-/// An image's bytes, with the version of the object that they are.
-#[derive(Debug)]
-pub struct Body {
-    /// All of them.
-    pub bytes: Bytes,
-    /// What changes when the content does: the `ETag`, or the last modification in nanoseconds since 1970.
-    pub version: String,
+    /// One attempt to read it, opening it first unless it is `opened`.
+    async fn read(&self, location: &Location, opened: Option<GetResult>) -> Result<Bytes, RowError> {
+        let result = match opened {
+            Some(result) => result,
+            None => self.get(location).await?,
+        };
+        let size = result.meta.size;
+        self.check_size(size)?;
+        let read = async { result.bytes().await.map_err(|error| explain(location, &error)) };
+        let bytes = within(self.timeout, location, read).await?;
+        if bytes.len() as u64 != size {
+            let message = format!("{location}: expected {size} bytes, found {}", bytes.len());
+            return Err(RowError::new(Stage::Fetch, ErrorKind::Connection, message));
+        }
+        Ok(bytes)
+    }
 }
 
 impl Object<'_> {
@@ -139,40 +131,23 @@ impl Object<'_> {
     ///
     /// # Errors
     /// As [`Fetcher::open`].
-    pub async fn body(self) -> Result<Body, RowError> {
+    pub async fn body(self) -> Result<Bytes, RowError> {
+        use backon::RetryableWithContext as _;
         let Self { location, fetcher, result, .. } = self;
-        let mut opened = Some(result);
-        let attempt = async || {
-            let result = match opened.take() {
-                Some(result) => result,
-                None => fetcher.get(&location).await?,
-            };
-            let (size, version) = (result.meta.size, version(&location, &result));
-            fetcher.check_size(size)?;
-            let read = async { result.bytes().await.map_err(|error| explain(&location, &error)) };
-            let bytes = within(fetcher.timeout, &location, read).await?;
-            if bytes.len() as u64 != size {
-                let message = format!("{location}: expected {size} bytes, found {}", bytes.len());
-                return Err(RowError::new(Stage::Fetch, ErrorKind::Connection, message));
-            }
-            Ok(Body { bytes, version })
-        };
-        fetcher.persistently(&location, attempt).await
+        let location = &location;
+        let read = (|opened: Option<GetResult>| async move { (None, fetcher.read(location, opened).await) })
+            .retry(pauses(fetcher.retries(location)))
+            .context(Some(result));
+        read.when(is_transient).notify(log_retry(location)).await.1
     }
 }
 
-fn version(location: &Location, result: &GetResult) -> String {
-    let modified = || result.meta.last_modified.timestamp_nanos_opt().unwrap_or(0).to_string();
-    match (&result.meta.e_tag, location) {
-        (Some(tag), Location::Object { .. } | Location::Http(_)) => tag.clone(),
-        _ => modified(),
-    }
+fn is_transient(error: &RowError) -> bool {
+    error.kind.is_transient()
 }
 
-/// Half of `pause` to all of it, so that workers that failed together do not come back together.
-fn jittered(pause: Duration) -> Duration {
-    let random = RandomState::new().build_hasher().finish();
-    pause.mul_f64(0.5 + 0.5 * (random as f64 / u64::MAX as f64))
+fn log_retry(location: &Location) -> impl FnMut(&RowError, Duration) {
+    move |error, _| tracing::debug!(%location, kind = error.kind.as_str(), "trying again: {}", error.message)
 }
 
 async fn within<T>(

@@ -11,7 +11,7 @@ use super::{
     keys,
 };
 use crate::onnx::Device;
-use crate::storage::{Location, NotALocation, StorageSettings};
+use crate::storage::{DEFAULT_RETRIES, DEFAULT_TIMEOUT, Location, NotALocation, StorageSettings};
 
 /// Each has its copy of the models and its threads.
 const MOST_DEVICES: usize = 64;
@@ -293,8 +293,8 @@ impl LimitsFile {
             return Err(value("limits.max_failed_fraction", "0.0 to 1.0", max_failed_fraction));
         }
         let roots = self.roots.unwrap_or_default();
-        let retries = self.retries.unwrap_or(Limits::RETRIES) as usize;
-        let default_timeout_ms = u64::try_from(Limits::FETCH_TIMEOUT.as_millis()).unwrap_or(u64::MAX);
+        let retries = self.retries.unwrap_or(DEFAULT_RETRIES) as usize;
+        let default_timeout_ms = u64::try_from(DEFAULT_TIMEOUT.as_millis()).unwrap_or(u64::MAX);
         let at_least_1 = |key: &str, found: Option<u64>, default: u64| match found {
             Some(0) => Err(value(key, "at least 1", 0)),
             found => Ok(found.unwrap_or(default)),
@@ -304,7 +304,7 @@ impl LimitsFile {
             max_image_bytes: at_least_1("limits.max_image_bytes", self.max_image_bytes, 100 << 20)?,
             max_image_pixels: at_least_1("limits.max_image_pixels", self.max_image_pixels, 100_000_000)?,
             fetch_timeout_ms: at_least_1("limits.fetch_timeout_ms", self.fetch_timeout_ms, default_timeout_ms)?,
-            retries: u32::try_from(in_range("limits.retries", retries, 0, 100)?).unwrap_or(Limits::RETRIES),
+            retries: u32::try_from(in_range("limits.retries", retries, 0, 100)?).unwrap_or(DEFAULT_RETRIES),
             outage_after: self.outage_after.unwrap_or(20),
             roots: roots.iter().map(|root| location("limits.roots", root, folder)).collect::<Result<_, _>>()?,
         })

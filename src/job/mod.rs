@@ -8,7 +8,6 @@ mod keys;
 mod load;
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -242,13 +241,6 @@ pub struct Limits {
     pub outage_after: u64,
     /// Folders and URI prefixes that images must lie in; empty: anywhere.
     pub roots: Vec<Location>,
-}
-
-impl Limits {
-    /// `retries` where no job says otherwise.
-    pub const RETRIES: u32 = 3;
-    /// `fetch_timeout_ms` where no job says otherwise.
-    pub const FETCH_TIMEOUT: Duration = Duration::from_mins(1);
 }
 
 /// How many failed rows a night may have; see `[limits]` of the job file.

@@ -2,19 +2,19 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
+use backon::Retryable;
 use bytes::Bytes;
 use futures::TryStreamExt;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as ObjectPath;
 use object_store::prefix::PrefixStore;
-use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutResult};
+use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutMode, PutOptions};
 use serde::de::DeserializeOwned;
 
 use super::OutputError;
 use crate::failpoint;
-use crate::storage::{Failure, Location, Storage};
+use crate::storage::{Failure, Location, Storage, pauses};
 
 /// What a conditional put found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,9 +24,6 @@ pub enum Put {
     /// It was there already and was left alone.
     Exists,
 }
-
-/// The pause before a put is repeated; each later one is twice as long.
-const FIRST_PAUSE: Duration = Duration::from_millis(250);
 
 /// The objects of one OUTPUT. Calls block; they may come from any thread.
 #[derive(Debug)]
@@ -77,7 +74,7 @@ impl OutputStore {
                 let store = PrefixStore::new(store, prefix);
                 let first = async { store.list(None).try_next().await };
                 runtime.block_on(first).map_err(unreachable)?;
-                let (puts, prefix) = storage.open_impatient(location).map_err(unreachable)?;
+                let (puts, prefix) = storage.open_without_retries(location).map_err(unreachable)?;
                 (Arc::new(store), Arc::new(PrefixStore::new(puts, prefix)))
             }
         };
@@ -104,7 +101,7 @@ impl OutputStore {
     /// # Errors
     /// As [`OutputStore::open`].
     pub fn for_heartbeats(&self) -> Result<Self, OutputError> {
-        Self::open(&self.location, &Arc::new(self.storage.hasty(super::heartbeat::PATIENCE)))
+        Self::open(&self.location, &Arc::new(self.storage.for_short_requests(super::heartbeat::PATIENCE)))
     }
 
     /// Puts `bytes` at `path` unless something is there: in one step, never half.
@@ -116,8 +113,15 @@ impl OutputStore {
         failpoint::hit("before_put");
         let location = ObjectPath::from(path);
         let bytes: Bytes = bytes.into();
-        let put = async || self.puts.put_opts(&location, bytes.clone().into(), options.clone()).await;
-        let (result, repeated) = self.runtime.block_on(persistently(self.storage.retries(), put));
+        let mut repeated = false;
+        let put = (|| self.puts.put_opts(&location, bytes.clone().into(), options.clone()))
+            .retry(pauses(self.storage.retries()))
+            .when(|error| Failure::of(error).kind.is_outage())
+            .notify(|error, _| {
+                tracing::debug!("putting again: {}", Failure::of(error));
+                repeated = true;
+            });
+        let result = self.runtime.block_on(put);
         let outcome = match result {
             Ok(_) => Ok(Put::Created),
             // The first answer may have been lost, and the repeated put have found what the first one put.
@@ -287,23 +291,4 @@ impl OutputStore {
 
 fn store_error(action: &'static str, path: &str, source: object_store::Error) -> OutputError {
     OutputError::Store { action, path: path.to_owned(), source }
-}
-
-/// Puts until that succeeds, fails for good, or has failed once more than `retries`; and whether it was repeated.
-async fn persistently(
-    mut retries: u32,
-    mut put: impl AsyncFnMut() -> object_store::Result<PutResult>,
-) -> (object_store::Result<PutResult>, bool) {
-    let (mut pause, mut repeated) = (FIRST_PAUSE, false);
-    loop {
-        match put().await {
-            Err(error) if retries > 0 && Failure::of(&error).kind.is_outage() => {
-                tracing::debug!("putting again: {}", Failure::of(&error));
-                (retries, repeated) = (retries - 1, true);
-                tokio::time::sleep(pause).await;
-                pause *= 2;
-            }
-            outcome => return (outcome, repeated),
-        }
-    }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::ingest::IngestItem;
 use super::stages::Stages;
 use crate::error::Error;
-use crate::fetch::Roots;
+use crate::fetch::CommonFolders;
 use crate::row_error::{ErrorKind, Stage};
 use crate::storage::Location;
 
@@ -28,14 +28,14 @@ pub(super) struct OutageWatch<'a> {
     streak: usize,
     kind: ErrorKind,
     /// As the plan has them: nothing is read here, in async code, that may block.
-    roots: Roots,
+    roots: CommonFolders,
     /// Whether this run's log says already that some images cannot be read.
     warned: bool,
 }
 
 impl<'a> OutageWatch<'a> {
     pub(super) fn new(stages: &'a Stages<'a>) -> Self {
-        let roots = Roots::from_records(&stages.plan.image_roots);
+        let roots = CommonFolders::from_records(&stages.plan.image_roots);
         Self { stages, failures: Vec::new(), streak: 0, kind: ErrorKind::Io, roots, warned: false }
     }
 

@@ -10,7 +10,6 @@ use tokio::sync::oneshot;
 use super::budget::{Room, Turn};
 use super::stages::Stages;
 use crate::error::Error;
-use crate::fetch::Body;
 use crate::manifest::row::{ImageSource, RowBatch};
 use crate::output::reuse::Place;
 use crate::preprocess::{DecodeLimits, JpegScale, Preprocessed, Preprocessor, decode_scaled};
@@ -143,7 +142,7 @@ async fn fetch_uri(stages: &Stages<'_>, uri: &str, base: &Location, turn: &mut T
     let meter = &stages.metrics.fetch;
     let object = meter.busy_async(stages.fetcher.open(uri, base)).await?;
     let room = take_room(stages, turn, usize::try_from(object.size).unwrap_or(usize::MAX)).await;
-    let Body { bytes, .. } = meter.busy_async(object.body()).await?;
+    let bytes = meter.busy_async(object.body()).await?;
     Ok(Fetched { bytes, room })
 }
 

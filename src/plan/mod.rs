@@ -136,7 +136,7 @@ pub struct Plan {
     /// The manifest files in order.
     pub manifest: Vec<PlannedFile>,
     /// The deepest folder that all images of the job on one disk or in one bucket share, for each; see
-    /// [`Roots`](crate::fetch::Roots).
+    /// [`CommonFolders`](crate::fetch::CommonFolders).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub image_roots: Vec<String>,
     /// Selected rows of all files.

@@ -6,7 +6,7 @@ use roaring::RoaringBitmap;
 use super::listing::Listing;
 use super::{PlanError, Selection};
 use crate::error::Error;
-use crate::fetch::Roots;
+use crate::fetch::CommonFolders;
 use crate::manifest::Manifest;
 use crate::manifest::reader::{ManifestReader, Projection};
 use crate::manifest::row::{ImageSource, Row, RowBatch};
@@ -38,7 +38,7 @@ pub(super) struct Scan {
     /// Rows whose images lie where nothing can be listed, so that a change is told by their URI alone.
     pub(super) unlisted: u64,
     /// What the places of the images have in common.
-    pub(super) roots: Roots,
+    pub(super) roots: CommonFolders,
     /// Ordinals of rows whose key is null.
     keyless: RoaringBitmap,
 }
@@ -65,7 +65,7 @@ impl Scan {
         }
         let rows = selection.rows() as usize;
         let (mut keys, mut contents) = (Vec::with_capacity(rows), Vec::with_capacity(rows));
-        let (mut keyless, mut places, mut roots) = (RoaringBitmap::new(), Listing::default(), Roots::default());
+        let (mut keyless, mut places, mut roots) = (RoaringBitmap::new(), Listing::default(), CommonFolders::default());
         // A path must be listed, and only reading tells the rows that have one from those that have bytes.
         let projection = if sources.inline || manifest.may_mix_paths_and_bytes() {
             Projection::PlanWithImages

@@ -1,4 +1,4 @@
-//! Model directories of remote storage, kept on this machine: graphs are mapped from files, and thousands of jobs share one model.
+//! A local cache of model directories in remote storage: graphs are mapped from files, and many jobs share one model.
 
 use std::path::{Path, PathBuf};
 
@@ -6,15 +6,15 @@ use futures::{StreamExt, TryStreamExt};
 use object_store::{ObjectMeta, Result};
 use tempfile::{Builder, NamedTempFile, TempDir};
 
-use super::settings::variable;
-use super::{Location, Storage, generic};
+use super::environment::variable;
+use super::{Location, Storage, generic, other};
 
 impl Storage {
     /// A local folder with the objects below `location`, fetched unless an earlier job has: its name depends on their names,
     /// sizes and `ETags`. A local `location` is returned as it is.
     ///
     /// # Errors
-    /// When nothing lies there, when it cannot be fetched, or when the cache cannot be written.
+    /// When there is no object below it, when one cannot be fetched, or when the cache cannot be written.
     pub fn local_copy(&self, location: &Location) -> Result<PathBuf> {
         if let Some(path) = location.local() {
             return Ok(path.to_owned());
@@ -30,7 +30,7 @@ impl Storage {
             self.wait(async move { listed.list(Some(&below)).try_collect::<Vec<_>>().await })?;
         objects.sort_by(|a, b| a.location.cmp(&b.location));
         if objects.is_empty() {
-            return Err(other("nothing lies there"));
+            return Err(other("expected a model directory, found no object"));
         }
         let mut hasher = blake3::Hasher::new();
         hasher.update(location.to_string().as_bytes());
@@ -51,8 +51,7 @@ impl Storage {
         for object in objects {
             let name = object.location.prefix_match(&prefix);
             let name = name.map(|parts| parts.map(|part| part.as_ref().to_owned()).collect::<Vec<_>>().join("/"));
-            let name =
-                name.filter(|name| !name.is_empty()).ok_or_else(|| other("an object without a name lies there"))?;
+            let name = name.filter(|name| !name.is_empty()).ok_or_else(|| other("found an object without a name"))?;
             self.fetch_file(location, &object, &staging.path().join(name))?;
         }
         publish(staging, &folder).map_err(io)?;
@@ -92,19 +91,15 @@ fn models_folder() -> Option<PathBuf> {
     Some(caches.join("nightcap/models"))
 }
 
-/// Gives the fetched folder its name, unless another job was faster.
+/// Renames the fetched folder into place, unless another job already has.
 fn publish(staging: TempDir, folder: &Path) -> std::io::Result<()> {
     match std::fs::rename(staging.path(), folder) {
         Err(_) if folder.is_dir() => Ok(()),
         Ok(()) => {
-            // Moved away: there is nothing left to remove.
+            // It has been renamed: there is nothing left to remove.
             let _ = staging.keep();
             Ok(())
         }
         Err(error) => Err(error),
     }
-}
-
-fn other(message: &str) -> object_store::Error {
-    generic(std::io::Error::other(message.to_owned()).into())
 }

@@ -1,17 +1,28 @@
-//! HTTP as object stores use it, with one thing added: an answer that says "not now" becomes an error of a public type.
+//! HTTP as object stores use it, with two things added: redirects are followed by rules of our own, and an answer that says
+//! "not now" becomes an error of a public type.
 //!
-//! `object_store` keeps the status of a failed request in a private type. A [`Refusal`] in the chain of causes can be found
-//! again, and `object_store` retries it like the answer that it stands for.
+//! `object_store` leaves redirects to its HTTP client, which asks nobody where they lead, and keeps the status of a failed
+//! request in a private type. A [`Refusal`] or a [`RefusedRedirect`] in the chain of causes can be found again, and
+//! `object_store` retries a [`Refusal`] like the answer that it stands for.
 
 use std::fmt;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
 
+use http::header::{AUTHORIZATION, HeaderValue};
 use object_store::client::{
-    HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpService, ReqwestConnector,
-    SpawnedReqwestConnector,
+    ClientConfigKey, HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpService,
+    SpawnService,
 };
 use object_store::{ClientOptions, Result};
+use reqwest::redirect::Policy;
 use tokio::runtime::Handle;
+use url::Url;
+
+use super::redirect::{self, MAX_REDIRECTS, RefusedRedirect};
+use super::settings::RequestPolicy;
+use super::{Location, generic};
 
 /// An answer without the object: its HTTP status, and the store's own word for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,31 +44,110 @@ impl std::error::Error for Refusal {}
 
 /// Makes HTTP clients.
 #[derive(Debug, Clone)]
-pub(super) enum Connector {
-    /// Connections live in the runtime that makes the requests, which must be one.
-    Here,
-    /// Connections live in this runtime, requests come from anywhere.
-    In(Handle),
-    /// All that connect share this client.
-    Shared(HttpClient),
+pub(super) struct Connector {
+    /// How long requests may take.
+    pub(super) policy: RequestPolicy,
+    /// Where redirects may lead; empty: anywhere.
+    pub(super) roots: Arc<[Location]>,
+    /// The runtime that connections live in, while requests come from anywhere. None: the one that makes the requests, which
+    /// must always be the same.
+    pub(super) runtime: Option<Handle>,
+}
+
+/// A metadata service is near or not there: its connect timeout.
+const METADATA_CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+
+impl Connector {
+    /// A client for `options`, of which only what [`RequestPolicy::client`] and `object_store` itself set is read.
+    fn client(&self, options: &ClientOptions) -> Result<reqwest::Client> {
+        let value = |key| options.get_config_value(&key);
+        let timeouts = self.policy.client();
+        // `object_store` shortens it where it asks a metadata service.
+        let is_ours =
+            value(ClientConfigKey::ConnectTimeout) == timeouts.get_config_value(&ClientConfigKey::ConnectTimeout);
+        let connect_timeout = if is_ours { self.policy.connect_timeout() } else { METADATA_CONNECT_TIMEOUT };
+        let client = reqwest::Client::builder()
+            .user_agent(concat!("nightcap/", env!("CARGO_PKG_VERSION")))
+            .timeout(self.policy.timeout)
+            .connect_timeout(connect_timeout)
+            .https_only(value(ClientConfigKey::AllowHttp).as_deref() != Some("true"))
+            .redirect(Policy::none())
+            // As `object_store` has it: HTTP/2 is slower for large objects, and a decompressed body is longer than announced.
+            .http1_only()
+            .no_gzip()
+            .no_brotli()
+            .no_zstd()
+            .no_deflate();
+        client.build().map_err(|error| generic(error.into()))
+    }
 }
 
 impl HttpConnector for Connector {
     fn connect(&self, options: &ClientOptions) -> Result<HttpClient> {
-        let client = match self {
-            Self::Here => ReqwestConnector::default().connect(options)?,
-            Self::In(runtime) => SpawnedReqwestConnector::new(runtime.clone()).connect(options)?,
-            Self::Shared(client) => return Ok(client.clone()),
-        };
-        Ok(HttpClient::new(Service(client)))
+        let service = Service { client: self.client(options)?, roots: self.roots.clone() };
+        Ok(match &self.runtime {
+            Some(runtime) => HttpClient::new(SpawnService::new(service, runtime.clone())),
+            None => HttpClient::new(service),
+        })
+    }
+}
+
+/// One client for all that connect.
+#[derive(Debug, Clone)]
+pub(super) struct Shared(pub(super) HttpClient);
+
+impl HttpConnector for Shared {
+    fn connect(&self, _: &ClientOptions) -> Result<HttpClient> {
+        Ok(self.0.clone())
     }
 }
 
 /// What stands in the query of a request that lists: of S3 and Google Cloud Storage, and of Azure.
 const LISTINGS: [&str; 2] = ["list-type=", "comp=list"];
 
-#[derive(Debug)]
-struct Service(HttpClient);
+#[derive(Debug, Clone)]
+struct Service {
+    client: reqwest::Client,
+    roots: Arc<[Location]>,
+}
+
+impl Service {
+    /// The answer at the end of all redirects.
+    async fn follow(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        let (mut parts, body) = request.into_parts();
+        let (mut url, credentials) = self.split(&parts.method, &parts.uri)?;
+        if let Some(credentials) = credentials {
+            parts.headers.entry(AUTHORIZATION).or_insert(credentials);
+        }
+        let mut redirects = 0;
+        loop {
+            parts.uri = url.as_str().parse().map_err(|_| refused(RefusedRedirect::Address))?;
+            let response =
+                HttpService::call(&self.client, HttpRequest::from_parts(parts.clone(), body.clone())).await?;
+            let next = redirect::target(&parts.method, &url, response.status(), response.headers(), &self.roots);
+            let Some(next) = next.map_err(refused)? else { return Ok(response) };
+            if redirects == MAX_REDIRECTS {
+                return Err(refused(RefusedRedirect::TooMany { to: redirect::shown(&next) }));
+            }
+            if next.origin() != url.origin() {
+                redirect::leave_origin(&mut parts.headers);
+            }
+            url = next;
+            redirects += 1;
+        }
+    }
+
+    /// A request's URL without name and password, and these as the header in which they are sent.
+    fn split(&self, method: &http::Method, uri: &http::Uri) -> Result<(Url, Option<HeaderValue>), HttpError> {
+        let request = self.client.request(method.clone(), uri.to_string()).build();
+        let request = request.map_err(|error| HttpError::new(HttpErrorKind::Unknown, error.without_url()))?;
+        Ok((request.url().clone(), request.headers().get(AUTHORIZATION).cloned()))
+    }
+}
+
+fn refused(redirect: RefusedRedirect) -> HttpError {
+    HttpError::new(HttpErrorKind::Unknown, redirect)
+}
 
 impl HttpService for Service {
     fn call<'service, 'future>(
@@ -72,10 +162,10 @@ impl HttpService for Service {
             // Of listings, object_store tells no status apart.
             let is_listing =
                 request.uri().query().is_some_and(|query| LISTINGS.iter().any(|mark| query.contains(mark)));
-            let response = self.0.execute(request).await?;
+            let response = self.follow(request).await?;
             let status = response.status().as_u16();
             // What object_store tells apart itself stays as it is.
-            if status < 400 || (!is_listing && matches!(status, 401 | 403 | 404 | 409 | 412)) {
+            if status < 300 || status == 304 || (!is_listing && matches!(status, 401 | 403 | 404 | 409 | 412)) {
                 return Ok(response);
             }
             let passing = status >= 500 || matches!(status, 408 | 429);

@@ -1,4 +1,5 @@
-//! What an object store's error means: a documented kind, and words without URLs, headers or bodies, which may hold credentials.
+//! What an object store's error means: a documented kind, and a message without URLs, headers or bodies, which may hold
+//! credentials.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -7,6 +8,8 @@ use object_store::Error;
 use object_store::client::{HttpError, HttpErrorKind};
 
 use super::connector::Refusal;
+use super::credentials::NoCredentials;
+use super::redirect::RefusedRedirect;
 use crate::row_error::ErrorKind;
 
 /// Why an object could not be read, written or listed.
@@ -14,7 +17,7 @@ use crate::row_error::ErrorKind;
 pub struct Failure {
     /// The documented kind.
     pub kind: ErrorKind,
-    /// What was found, for people; the object's name is the caller's to add.
+    /// What was found, for people; callers add the object's name.
     pub what: String,
 }
 
@@ -27,28 +30,32 @@ impl Failure {
             Error::NotFound { .. } => return new(ErrorKind::NotFound, "there is no such object"),
             Error::PermissionDenied { .. } => return new(ErrorKind::Forbidden, "access denied (status 403)"),
             Error::Unauthenticated { .. } => {
-                return new(ErrorKind::Forbidden, "the storage does not know these credentials (status 401)");
+                return new(ErrorKind::Forbidden, "the storage does not accept these credentials (status 401)");
             }
-            Error::InvalidPath { .. } => return new(ErrorKind::InvalidUri, "no possible name of an object"),
+            Error::InvalidPath { .. } => return new(ErrorKind::InvalidUri, "no object can have this name"),
             Error::AlreadyExists { .. } => return new(ErrorKind::Io, "it exists already"),
-            Error::Precondition { .. } => return new(ErrorKind::Io, "it was changed meanwhile"),
+            Error::Precondition { .. } => return new(ErrorKind::Io, "it was changed in the meantime"),
             _ => {}
         }
-        let mut cause: Option<&(dyn StdError + 'static)> = Some(error);
         let mut transport = None;
-        while let Some(error) = cause {
-            if let Some(refusal) = error.downcast_ref::<Refusal>() {
+        for cause in causes(error) {
+            if let Some(refusal) = cause.downcast_ref::<Refusal>() {
                 return Self::refused(refusal);
             }
-            if let Some(error) = error.downcast_ref::<HttpError>() {
+            if let Some(redirect) = cause.downcast_ref::<RefusedRedirect>() {
+                return new(ErrorKind::Forbidden, &redirect.to_string());
+            }
+            if let Some(NoCredentials { kind, what }) = cause.downcast_ref() {
+                return new(*kind, what);
+            }
+            if let Some(error) = cause.downcast_ref::<HttpError>() {
                 transport = Some(error.kind());
             }
-            if let Some(error) = error.downcast_ref::<std::io::Error>()
+            if let Some(error) = cause.downcast_ref::<std::io::Error>()
                 && transport.is_none()
             {
                 return new(ErrorKind::Io, &error.to_string());
             }
-            cause = error.source();
         }
         match transport {
             Some(HttpErrorKind::Timeout) => new(ErrorKind::Timeout, "no answer in time"),
@@ -67,7 +74,9 @@ impl Failure {
             404 | 410 => ErrorKind::NotFound,
             _ => ErrorKind::Io,
         };
-        Self { kind, what: format!("the server answers with {refusal}") }
+        // S3 answers so where a bucket is in another region, and does not say in which.
+        let region = if (300..400).contains(&refusal.status) { ", as for a bucket of another region" } else { "" };
+        Self { kind, what: format!("the server answers with {refusal}{region}") }
     }
 }
 
@@ -77,13 +86,13 @@ impl fmt::Display for Failure {
     }
 }
 
-/// The words of [`Failure::of`] with a hint where there is something to do; for errors that end a command.
+/// The message of [`Failure::of`], with a hint where there is something to do; for errors that end a command.
 pub(crate) fn explain(error: &Error) -> String {
     let failure = Failure::of(error);
     let hint = match failure.kind {
         _ if is_local(error) => "",
-        ErrorKind::Forbidden => {
-            "\nhint: check the credentials in the environment (AWS_ACCESS_KEY_ID, AWS_PROFILE, ...) and what they may do"
+        ErrorKind::Forbidden if !is_redirect(error) => {
+            "\nhint: check the credentials (AWS_ACCESS_KEY_ID, AWS_PROFILE, `storage.profile`, ...) and what they may do; public data needs `storage.anonymous = true`"
         }
         ErrorKind::NotFound => "\nhint: check the bucket and the key",
         ErrorKind::Connection | ErrorKind::Timeout => {
@@ -94,16 +103,22 @@ pub(crate) fn explain(error: &Error) -> String {
     format!("{failure}{hint}")
 }
 
+fn causes(error: &Error) -> impl Iterator<Item = &(dyn StdError + 'static)> {
+    std::iter::successors(Some(error as &(dyn StdError + 'static)), |&cause| cause.source())
+}
+
 fn is_local(error: &Error) -> bool {
-    let mut cause: Option<&(dyn StdError + 'static)> = Some(error);
-    while let Some(error) = cause {
-        if error.is::<HttpError>() {
+    for cause in causes(error) {
+        if cause.is::<HttpError>() {
             return false;
         }
-        if error.is::<std::io::Error>() {
+        if cause.is::<std::io::Error>() {
             return true;
         }
-        cause = error.source();
     }
     false
+}
+
+fn is_redirect(error: &Error) -> bool {
+    causes(error).any(|cause| cause.downcast_ref::<RefusedRedirect>().is_some())
 }

@@ -1,4 +1,4 @@
-//! Where something lies, as users write it: a local path, or a URI of an object store or web server.
+//! A location as users write it: a local path, or a URI of an object store or web server.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -51,13 +51,13 @@ pub enum Location {
     Http(Url),
 }
 
-/// Why a text names no location.
+/// Why a text is no location.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NotALocation {
-    /// A scheme that is none of ours.
+    /// A scheme that is not supported.
     #[error("expected a local path or a file://, s3://, gs://, az://, http:// or https:// URI, found {0}://")]
     Scheme(String),
-    /// A path or URI of a known scheme that names nothing.
+    /// A path or URI of a supported scheme that is not complete.
     #[error("expected {0}")]
     Invalid(&'static str),
 }
@@ -198,6 +198,13 @@ impl Location {
         }
     }
 
+    /// Whether it lies in one of `roots`, or `roots` is empty. A URL whose path climbs when a server decodes it lies in none.
+    #[must_use]
+    pub fn is_within(&self, roots: &[Self]) -> bool {
+        let climbs = matches!(self, Self::Http(url) if climbs(url.path()));
+        roots.is_empty() || (!climbs && roots.iter().any(|root| self.lies_in(root)))
+    }
+
     /// The deepest folder that holds both, if they are of one store.
     #[must_use]
     pub fn common(&self, other: &Self) -> Option<Self> {
@@ -214,6 +221,31 @@ impl Location {
         }
         Some(folder)
     }
+}
+
+/// Whether a segment of the path is `..` in a spelling that URLs do not resolve and some servers do: with an encoded separator, a
+/// backslash, a parameter (`..;a=b`), or encoded more than once.
+fn climbs(path: &str) -> bool {
+    let mut path = path.as_bytes().to_vec();
+    loop {
+        let decoded = percent_decoded(&path);
+        if decoded.len() == path.len() {
+            break;
+        }
+        path = decoded;
+    }
+    path.split(|byte| b"/\\".contains(byte)).any(|segment| segment == b".." || segment.starts_with(b"..;"))
+}
+
+fn percent_decoded(mut text: &[u8]) -> Vec<u8> {
+    let mut decoded = Vec::with_capacity(text.len());
+    while let Some((&first, rest)) = text.split_first() {
+        let digits = rest.get(..2).filter(|_| first == b'%').and_then(|digits| std::str::from_utf8(digits).ok());
+        let byte = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        decoded.push(byte.unwrap_or(first));
+        text = if byte.is_some() { &rest[2..] } else { rest };
+    }
+    decoded
 }
 
 fn is_scheme(scheme: &str) -> bool {
@@ -307,5 +339,41 @@ mod tests {
         }
         assert_eq!(location("s3://b/x/1/a").common(&location("s3://b/x/2/a")), Some(location("s3://b/x")));
         assert_eq!(location("s3://b/x").folder().folder(), location("s3://b"));
+    }
+
+    #[test]
+    fn spellings_that_do_not_leave_a_root() {
+        let location = |text: &str| Location::Local("/".into()).resolve(text).unwrap();
+        let within = |text: &str, root: &str| location(text).is_within(&[location(root)]);
+        for (inside, root) in [
+            ("http://H:80/a/b", "http://h/a"),
+            ("https://h:443/a/b", "https://h/a/"),
+            ("http://[0:0::1]/a", "http://[::1]/"),
+            ("http://127.1/a", "http://127.0.0.1/"),
+            ("http://me:secret@h/a", "http://h"),
+            ("http://h/a/../b/..%20", "http://h/b"),
+            ("http://h/b/...;x/a..b", "http://h/b"),
+            ("s3://b/x/..%2fy", "s3://b/x"),
+            ("file:///a/%2e/b", "/a"),
+        ] {
+            assert!(within(inside, root), "{inside}");
+        }
+        for (outside, root) in [
+            ("http://h:81/a", "http://h/a"),
+            ("https://h/a", "http://h/a"),
+            ("http://h./a", "http://h/a"),
+            ("http://h@g/a", "http://h/a"),
+            ("http://h/a/%2E%2e/b", "http://h/a"),
+            ("http://h/a/..%2Fb", "http://h/a"),
+            ("http://h/a/%2e.%5cb", "http://h/a"),
+            ("http://h/a/..%3b/b", "http://h/a"),
+            ("http://h/a/%25%32%65%252e%252fb", "http://h/a"),
+            ("http://h/a/%252e%252e", "http://h/a"),
+            ("s3://B/x/y", "s3://b/x"),
+            ("file:///a/%2e%2e/b", "/a"),
+        ] {
+            assert!(!within(outside, root), "{outside}");
+        }
+        assert!(location("http://h/a/..%2Fb").is_within(&[]));
     }
 }

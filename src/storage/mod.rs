@@ -1,19 +1,24 @@
 //! Storage by URI: local paths, `s3://`, `gs://`, `az://`, `http(s)://`.
 //!
 //! In: `[storage]` of the job and the environment. Out: an object store and a path in it for any [`Location`]. Never here:
-//! what is read or written. Credentials stay inside: neither a [`Location`] nor a [`Failure`] shows them.
+//! what is read or written. No credential leaves this module: neither a [`Location`] nor a [`Failure`] shows one.
 
 mod cache;
+mod clouds;
 mod connector;
+mod credentials;
+pub mod environment;
 mod failure;
 mod location;
-mod profile;
+mod redirect;
 mod settings;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use backon::ExponentialBuilder;
+use object_store::client::{HttpClient, HttpConnector};
 use object_store::http::HttpBuilder;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as ObjectPath;
@@ -21,31 +26,39 @@ use object_store::{Error, ObjectStore, Result};
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 
-use self::connector::Connector;
+use self::clouds::Clouds;
+use self::connector::{Connector, Shared};
 pub use self::failure::Failure;
 pub(crate) use self::failure::explain;
 pub use self::location::{Cloud, Location, NotALocation};
-use self::settings::Patience;
-pub use self::settings::StorageSettings;
+use self::settings::RequestPolicy;
+pub use self::settings::{DEFAULT_RETRIES, DEFAULT_TIMEOUT, StorageSettings};
 
 /// A store and the path in it.
-pub(crate) type Place = (Arc<dyn ObjectStore>, ObjectPath);
+pub(crate) type StoreAndPath = (Arc<dyn ObjectStore>, ObjectPath);
 
-/// A request that carries a part may take so many times the patience for an image.
-const PART_PATIENCE: u32 = 5;
+/// The timeout of a request that carries a part, as a multiple of that for an image.
+const PART_TIMEOUT_FACTOR: u32 = 5;
+
+/// The pauses before `retries` further attempts: 0.1 s, doubled each time up to 5 s, plus a random part of up to the same length,
+/// so that workers that failed together do not retry together.
+pub(crate) const fn pauses(retries: u32) -> ExponentialBuilder {
+    let pauses = ExponentialBuilder::new().with_min_delay(Duration::from_millis(100)).with_jitter();
+    pauses.with_max_delay(Duration::from_secs(5)).with_max_times(retries as usize)
+}
 
 /// Opens locations; keeps one object store for each bucket or server. Requests may come from any thread or runtime: a thread of
 /// its own drives the connections.
 #[derive(Debug)]
 pub struct Storage {
-    settings: StorageSettings,
-    patience: Patience,
+    clouds: Clouds,
+    policy: RequestPolicy,
     connections: Mutex<Option<Connections>>,
     stores: Stores,
-    impatient: Stores,
+    without_retries: Stores,
 }
 
-/// The thread that drives connections; ends when this is dropped.
+/// The thread that drives the connections. It ends when this is dropped.
 #[derive(Debug)]
 struct Connections {
     runtime: Handle,
@@ -56,58 +69,63 @@ impl Storage {
     /// Storage with the job's settings; `retries` and `timeout` as in its `[limits]`.
     #[must_use]
     pub fn new(settings: &StorageSettings, retries: u32, timeout: Duration) -> Self {
-        let patience = Patience { retries, timeout: timeout * PART_PATIENCE };
-        let (stores, impatient) = (Stores::default(), Stores::default());
-        Self { settings: settings.clone(), patience, connections: Mutex::new(None), stores, impatient }
+        Self::with(Clouds::new(settings), retries, timeout)
+    }
+
+    fn with(clouds: Clouds, retries: u32, timeout: Duration) -> Self {
+        let policy = RequestPolicy { retries, timeout: timeout * PART_TIMEOUT_FACTOR };
+        let (stores, without_retries) = (Stores::default(), Stores::default());
+        Self { clouds, policy, connections: Mutex::new(None), stores, without_retries }
     }
 
     /// Storage as the environment alone describes it, for commands without a job.
     #[must_use]
     pub fn from_environment() -> Self {
-        Self::new(&StorageSettings::default(), crate::job::Limits::RETRIES, crate::job::Limits::FETCH_TIMEOUT)
+        Self::new(&StorageSettings::default(), DEFAULT_RETRIES, DEFAULT_TIMEOUT)
     }
 
-    /// The same storage for requests that must be answered soon or not at all: each may take `timeout`, and is tried twice.
-    pub(crate) fn hasty(&self, timeout: Duration) -> Self {
-        Self::new(&self.settings, 1, timeout / PART_PATIENCE)
+    /// The same storage with another timeout for each request, and one retry.
+    pub(crate) fn for_short_requests(&self, timeout: Duration) -> Self {
+        Self::with(self.clouds.clone(), 1, timeout / PART_TIMEOUT_FACTOR)
     }
 
-    /// The store of `location`, which retries what may pass.
+    /// The store of `location`, which retries transient failures.
     ///
     /// # Errors
     /// When the settings or the environment make no store.
-    pub(crate) fn open(&self, location: &Location) -> Result<Place> {
-        self.open_in(&self.stores, location, self.patience)
+    pub(crate) fn open(&self, location: &Location) -> Result<StoreAndPath> {
+        self.open_in(&self.stores, location, self.policy)
     }
 
-    /// The store of `location`, which tries once: for requests whose repetition the caller must know of.
+    /// The store of `location`, which does not retry: for callers that must know whether a request was repeated.
     ///
     /// # Errors
     /// As [`Storage::open`].
-    pub(crate) fn open_impatient(&self, location: &Location) -> Result<Place> {
-        self.open_in(&self.impatient, location, Patience { retries: 0, ..self.patience })
+    pub(crate) fn open_without_retries(&self, location: &Location) -> Result<StoreAndPath> {
+        self.open_in(&self.without_retries, location, RequestPolicy { retries: 0, ..self.policy })
     }
 
-    fn open_in(&self, stores: &Stores, location: &Location, patience: Patience) -> Result<Place> {
-        if matches!(location, Location::Local(_)) {
-            return stores.open(&self.settings, location, patience, &Connector::Here);
-        }
-        let runtime = self.runtime().map_err(|error| generic(error.into()))?;
-        stores.open(&self.settings, location, patience, &Connector::In(runtime))
+    fn open_in(&self, stores: &Stores, location: &Location, policy: RequestPolicy) -> Result<StoreAndPath> {
+        let runtime = match location {
+            Location::Local(_) => None,
+            _ => Some(self.runtime().map_err(|error| generic(error.into()))?),
+        };
+        // What the job names, and OUTPUT, need not lie in the roots of images.
+        stores.open(&self.clouds, location, &Connector { policy, roots: Arc::default(), runtime })
     }
 
-    /// Further attempts after a failure that may pass.
+    /// Retries after a transient failure.
     pub(crate) const fn retries(&self) -> u32 {
-        self.patience.retries
+        self.policy.retries
     }
 
-    /// Stores for many small requests from one runtime, each tried once.
-    pub(crate) fn single_attempts(&self, timeout: Duration) -> SingleAttempts {
-        let patience = Patience { retries: 0, timeout };
-        SingleAttempts { settings: self.settings.clone(), patience, stores: Stores::default() }
+    /// Stores for many small requests from one runtime, without retries. Redirects may lead into `roots` only; none: anywhere.
+    pub(crate) fn single_attempts(&self, timeout: Duration, roots: &[Location]) -> SingleAttempts {
+        let connector = Connector { policy: RequestPolicy { retries: 0, timeout }, roots: roots.into(), runtime: None };
+        SingleAttempts { clouds: self.clouds.clone(), connector, stores: Stores::default() }
     }
 
-    /// Waits for `work`, from any thread that is not part of a runtime.
+    /// Blocks until `work` is done. Must not be called from a runtime's thread.
     ///
     /// # Errors
     /// Those of `work`, and when there is no thread for it.
@@ -115,7 +133,7 @@ impl Storage {
         let runtime = self.runtime().map_err(|error| generic(error.into()))?;
         let (done, outcome) = std::sync::mpsc::sync_channel(1);
         runtime.spawn(async move {
-            // Nobody waits any more only if the waiting thread is gone.
+            // Fails only if the waiting thread has ended.
             let _ = done.send(work.await);
         });
         outcome.recv().unwrap_or_else(|_| Err(generic("the storage thread has ended".into())))
@@ -130,7 +148,7 @@ impl Storage {
         let handle = runtime.handle().clone();
         let (running, end) = oneshot::channel();
         std::thread::Builder::new().name("storage".to_owned()).spawn(move || {
-            // Ends with an error when the sender is dropped, which is the sign to end.
+            // The sender is only ever dropped, which ends this.
             let _ = runtime.block_on(end);
             runtime.shutdown_background();
         })?;
@@ -139,18 +157,18 @@ impl Storage {
     }
 }
 
-/// Stores that try each request once, for a caller that retries itself. All requests must come from one runtime.
+/// Stores that do not retry, for a caller that does. All requests must come from one runtime.
 #[derive(Debug)]
 pub(crate) struct SingleAttempts {
-    settings: StorageSettings,
-    patience: Patience,
+    clouds: Clouds,
+    connector: Connector,
     stores: Stores,
 }
 
 impl SingleAttempts {
     /// The store of `location`.
-    pub(crate) fn open(&self, location: &Location) -> Result<Place> {
-        self.stores.open(&self.settings, location, self.patience, &Connector::Here)
+    pub(crate) fn open(&self, location: &Location) -> Result<StoreAndPath> {
+        self.stores.open(&self.clouds, location, &self.connector)
     }
 }
 
@@ -158,17 +176,11 @@ impl SingleAttempts {
 #[derive(Debug, Default)]
 struct Stores {
     buckets: Mutex<HashMap<String, Arc<dyn ObjectStore>>>,
-    web: Mutex<Option<Connector>>,
+    web: Mutex<Option<HttpClient>>,
 }
 
 impl Stores {
-    fn open(
-        &self,
-        settings: &StorageSettings,
-        location: &Location,
-        patience: Patience,
-        connector: &Connector,
-    ) -> Result<Place> {
+    fn open(&self, clouds: &Clouds, location: &Location, connector: &Connector) -> Result<StoreAndPath> {
         match location {
             Location::Local(path) => Ok((Arc::new(LocalFileSystem::new()), ObjectPath::from_absolute_path(path)?)),
             Location::Object { cloud, bucket, key } => {
@@ -177,7 +189,7 @@ impl Stores {
                 if let Some(store) = buckets.get(&location.authority()) {
                     return Ok((store.clone(), path));
                 }
-                let store = settings.bucket(*cloud, bucket, patience, connector.clone())?;
+                let store = clouds.bucket(*cloud, bucket, connector.clone())?;
                 buckets.insert(location.authority(), store.clone());
                 Ok((store, path))
             }
@@ -185,11 +197,11 @@ impl Stores {
                 let mut web = self.web.lock().unwrap_or_else(PoisonError::into_inner);
                 let client = match &*web {
                     Some(client) => client.clone(),
-                    None => web.insert(settings::http_client(patience, connector)?).clone(),
+                    None => web.insert(connector.connect(&connector.policy.client().with_allow_http(true))?).clone(),
                 };
                 // The whole URL is the store, so that its query and its encoding stay as they were written.
-                let builder = HttpBuilder::new().with_url(url.as_str()).with_retry(patience.retry());
-                Ok((Arc::new(builder.with_http_connector(client).build()?), ObjectPath::default()))
+                let builder = HttpBuilder::new().with_url(url.as_str()).with_retry(connector.policy.retry());
+                Ok((Arc::new(builder.with_http_connector(Shared(client)).build()?), ObjectPath::default()))
             }
         }
     }
@@ -197,4 +209,26 @@ impl Stores {
 
 fn generic(source: Box<dyn std::error::Error + Send + Sync>) -> Error {
     Error::Generic { store: "nightcap", source }
+}
+
+fn other(message: &str) -> Error {
+    generic(std::io::Error::other(message.to_owned()).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use backon::BackoffBuilder;
+
+    use super::*;
+
+    #[test]
+    fn pauses_grow_up_to_a_bound_and_end() {
+        let all: Vec<Duration> = pauses(9).build().collect();
+        assert_eq!(all.len(), 9);
+        for (attempt, pause) in all.into_iter().enumerate() {
+            let least = Duration::from_millis(100 * (1 << attempt)).min(Duration::from_secs(5));
+            assert!((least..=2 * least).contains(&pause), "{attempt}: {pause:?}");
+        }
+        assert_eq!(pauses(0).build().next(), None);
+    }
 }

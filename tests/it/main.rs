@@ -9,6 +9,7 @@
     reason = "a test fails by panicking, writes its own files and says on stderr what it skips"
 )]
 
+mod aws;
 mod batches;
 mod check;
 #[allow(unreachable_pub, reason = "a module of a test binary")]
@@ -35,6 +36,7 @@ mod prompts;
 #[allow(unreachable_pub, reason = "a module of a test binary")]
 mod proxy;
 mod readers;
+mod redirects;
 mod refusals;
 mod reuse;
 mod robustness;
@@ -48,4 +50,6 @@ mod small_graphs;
 mod storage;
 mod surgery;
 mod values;
+#[allow(unreachable_pub, reason = "a module of a test binary")]
+mod web;
 mod workers;

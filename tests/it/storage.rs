@@ -275,20 +275,28 @@ fn roots_hold_for_uris() {
     let (server, workplace) = (Seaweed::shared(), Workplace::with_pictures(2, 2));
     let settings = on_s3(&workplace, server, "roots");
     server.put("elsewhere/0.png", &picture(0)).unwrap();
+    server.put("rootsier/0.png", &picture(0)).unwrap();
     let uris = [
-        "s3://night/roots/photos/0.png",
-        "s3://night/elsewhere/0.png",
-        "s3://night/roots/photos/../../elsewhere/0.png",
+        ("s3://night/roots/photos/0.png", None),
+        ("S3://night/roots/photos/0.png", None),
+        ("s3://night/elsewhere/0.png", Some("forbidden")),
+        ("s3://night/rootsier/0.png", Some("forbidden")),
+        ("s3://NIGHT/roots/photos/0.png", Some("forbidden")),
+        ("s3://night//elsewhere/0.png", Some("forbidden")),
+        ("s3://night/roots/photos/../../elsewhere/0.png", Some("invalid_uri")),
+        ("s3://night/roots//../elsewhere/0.png", Some("invalid_uri")),
+        // In a key, these are letters like any other.
+        ("s3://night/roots/%2e%2e/elsewhere/0.png", Some("not_found")),
+        ("s3://night/roots/..%2felsewhere/0.png", Some("not_found")),
     ];
     let columns = vec![
-        ("id", strings(["a", "b", "c"].map(Some))),
-        ("image", strings(uris.map(Some))),
-        ("title", strings([None::<&str>; 3])),
+        ("id", strings((0..uris.len()).map(|row| Some(format!("{row:02}"))))),
+        ("image", strings(uris.map(|(uri, _)| Some(uri)))),
+        ("title", strings(uris.map(|_| None::<&str>))),
     ];
     write_parquet(&workplace.path("manifest.parquet"), columns, 10);
     let arguments = ["--set", "limits.roots=[\"s3://night/roots\"]", "--set", "limits.min_failed_rows=100"];
     let outcome = run(&workplace, server, &settings[..0], &arguments);
     assert_eq!(outcome.status.code(), Some(0), "{}", text(&outcome.stderr));
-    let kinds = workplace.rows("out", None).text("error_kind");
-    assert_eq!(kinds, [None, Some("forbidden".to_owned()), Some("invalid_uri".to_owned())]);
+    assert_eq!(workplace.rows("out", None).text("error_kind"), uris.map(|(_, kind)| kind.map(str::to_owned)));
 }

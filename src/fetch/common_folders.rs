@@ -1,0 +1,124 @@
+//! The folders that a run's images share: what is asked when images cannot be read, to tell an outage from images that are gone.
+
+use std::collections::BTreeMap;
+
+use crate::storage::Location;
+
+/// The deepest folder that all images of a job share, for each disk and bucket. Found while a run is planned, and kept in its plan.
+///
+/// Of a web server the root is the server: a job may have images of a million of them.
+#[derive(Debug, Clone, Default)]
+pub struct CommonFolders(BTreeMap<String, Location>);
+
+impl CommonFolders {
+    /// Takes one more image into account.
+    pub fn add(&mut self, image: &Location) {
+        if let Location::Http(_) = image {
+            return;
+        }
+        let store = image.authority();
+        match self.0.get_mut(&store) {
+            None => drop(self.0.insert(store, image.folder())),
+            // Quick, because it is so for almost every image.
+            Some(root) if image.lies_in(root) && *image != *root => {}
+            Some(root) => {
+                if let Some(common) = root.common(&image.folder()) {
+                    *root = common;
+                }
+            }
+        }
+    }
+
+    /// As they stand in a plan: paths and URIs. What cannot be written as text is left out.
+    #[must_use]
+    pub fn to_records(&self) -> Vec<String> {
+        let read = |record: &str| Location::Local("/".into()).resolve(record).ok();
+        let records = self.0.values().map(|root| (root.to_string(), root));
+        records.filter(|(record, root)| read(record).as_ref() == Some(*root)).map(|(record, _)| record).collect()
+    }
+
+    /// Those that stand in a plan.
+    #[must_use]
+    pub fn from_records(records: &[String]) -> Self {
+        let roots = records.iter().filter_map(|record| Location::Local("/".into()).resolve(record).ok());
+        Self(roots.map(|root| (root.authority(), root)).collect())
+    }
+
+    /// The folder to ask for `image`, at or below that one of `allowed` (if there are any) that holds the image; None for an image
+    /// that no request may be made for.
+    pub(super) fn of(&self, image: &Location, allowed: &[Location]) -> Option<Location> {
+        let root = match image {
+            Location::Http(url) => {
+                let mut url = url.clone();
+                url.set_path("/");
+                url.set_query(None);
+                Location::Http(url)
+            }
+            // Unknown where planning did not read the column: a disk is there, and a folder of a bucket needs not exist.
+            Location::Local(_) => self.0.get(&image.authority()).cloned().unwrap_or(Location::Local("/".into())),
+            Location::Object { .. } => self.0.get(&image.authority()).cloned().unwrap_or_else(|| image.folder()),
+        };
+        let holding = allowed.iter().find(|place| image.is_within(std::slice::from_ref(place)));
+        match holding {
+            Some(place) if !root.lies_in(place) => Some(place.clone()),
+            // On disk, the image may lie there by a link.
+            None if !image.is_within(allowed) && image.local().is_none() => None,
+            _ => Some(root),
+        }
+    }
+
+    /// The folders of all buckets.
+    pub(super) fn of_buckets(&self) -> impl Iterator<Item = &Location> {
+        self.0.values().filter(|folder| matches!(folder, Location::Object { .. }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::ffi::OsStringExt;
+
+    use super::*;
+
+    fn location(text: &str) -> Location {
+        Location::Local("/".into()).resolve(text).unwrap()
+    }
+
+    #[test]
+    fn roots_pass_through_a_plan() {
+        let mut roots = CommonFolders::default();
+        for image in
+            ["/data/a/1.png", "/data/b/2.png", "s3://x/p/q/1.png", "s3://x/p/r#1 %20/2.png", "https://host/3.png"]
+        {
+            roots.add(&location(image));
+        }
+        assert_eq!(roots.to_records(), ["/data", "s3://x/p"], "none of web servers");
+        let read = CommonFolders::from_records(&roots.to_records());
+        assert_eq!(read.of(&location("/data/c/4.png"), &[]), Some(location("/data")));
+        assert_eq!(read.of(&location("s3://y/p/4.png"), &[]), Some(location("s3://y/p")), "planning did not read it");
+        assert_eq!(
+            read.of(&location("https://me:secret@host:1/a/b.png?c"), &[]),
+            Some(location("https://me:secret@host:1/"))
+        );
+        let mut unwritable = CommonFolders::default();
+        unwritable
+            .add(&Location::Local(std::path::PathBuf::from(std::ffi::OsString::from_vec(b"/a\xff/1.png".to_vec()))));
+        assert!(unwritable.to_records().is_empty());
+    }
+
+    #[test]
+    fn nothing_is_asked_outside_of_the_allowed_places() {
+        let roots = CommonFolders::from_records(&["s3://x/".to_owned(), "/".to_owned()]);
+        let allowed = ["s3://x/photos", "https://host/images", "/data"].map(location);
+        for (image, asked) in [
+            ("s3://x/photos/1/2.png", Some("s3://x/photos")),
+            ("s3://x/secret/2.png", None),
+            ("s3://other/photos/2.png", None),
+            ("https://host/images/1.png", Some("https://host/images")),
+            ("http://169.254.169.254/latest", None),
+            ("/data/1.png", Some("/data")),
+            ("/link/1.png", Some("/")),
+        ] {
+            assert_eq!(roots.of(&location(image), &allowed), asked.map(location), "{image}");
+        }
+    }
+}
