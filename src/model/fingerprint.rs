@@ -8,14 +8,8 @@ use std::path::Path;
 use super::config::ConfigFiles;
 use super::directory::ModelDirectory;
 use super::error::{ModelError, Problem};
+use super::graph_file::Hashes;
 use super::role::Role;
-
-/// BLAKE3 hashes of a model directory's files.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Hashes {
-    graphs: BTreeMap<Role, Vec<blake3::Hash>>,
-    files: BTreeMap<&'static str, blake3::Hash>,
-}
 
 impl ModelDirectory {
     /// Names everything that decides captions: all graphs with their weights and bindings, tokenizer, configuration and
