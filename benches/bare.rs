@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use nightcap::engine::open_decoder;
 use nightcap::model::{ModelDirectory, Producer, Role};
-use nightcap::onnx::{DataType, Graph, GraphOptions, Input, Outputs, Stepped, Value};
+use nightcap::onnx::{DataType, DecoderGraph, Graph, GraphOptions, Input, Outputs, Value};
 
 const STEPS: usize = 20;
 
@@ -34,7 +34,7 @@ struct Took {
 }
 
 struct Decoder {
-    graphs: Stepped,
+    graphs: DecoderGraph,
     /// Does the first step, if that is another graph.
     first: Option<Graph>,
     states: Vec<State>,
@@ -62,7 +62,7 @@ fn main() {
     let precision = Some(precision.as_str()).filter(|precision| *precision != "fp32");
     let directory = ModelDirectory::open(model.as_ref(), precision).unwrap();
     let options = GraphOptions::default();
-    let mut encoder = Graph::open(&directory.graph(Role::Vision).unwrap().source, options).unwrap();
+    let mut encoder = directory.graph(Role::Vision).unwrap().source.open(options).unwrap();
     let mut decoder = decoder(&directory, GraphOptions { varies: true, ..options });
     let side = encoder.inputs()[0].fixed(2).unwrap_or_else(|| side(&directory));
     let mut state = 1_u32;
@@ -110,7 +110,7 @@ fn decoder(directory: &ModelDirectory, options: GraphOptions) -> Option<Decoder>
     Some(Decoder {
         states: states.collect(),
         graphs: open_decoder(directory, file, options).unwrap(),
-        first: directory.graph(Role::Prefill).map(|file| Graph::open(&file.source, options).unwrap()),
+        first: directory.graph(Role::Prefill).map(|file| file.source.open(options).unwrap()),
     })
 }
 
@@ -127,7 +127,7 @@ fn run(encoder: &mut Graph, decoder: &mut Option<Decoder>, pixels: &Value, batch
     let parts: Vec<_> = outputs.iter().map(|outputs| outputs.get("last_hidden_state", at_once).unwrap()).collect();
     let inner = &parts[0].shape()[1..];
     let shape = [&[batch], inner].concat();
-    let mut hidden = parts.iter().map(|part| part.as_f32().unwrap()).collect::<Vec<_>>().concat();
+    let mut hidden = parts.iter().map(|part| part.to_f32().unwrap()).collect::<Vec<_>>().concat();
     hidden.truncate(shape.iter().product());
     let mut contexts =
         vec![("encoder_hidden_states".to_owned(), Value::from_f32(DataType::F32, &shape, hidden).unwrap())];
@@ -164,7 +164,7 @@ fn run(encoder: &mut Graph, decoder: &mut Option<Decoder>, pixels: &Value, batch
         };
         past = states.iter().map(next).collect();
         let logits = outputs.take("logits", batch).unwrap();
-        let logits = logits.as_f32().unwrap();
+        let logits = logits.to_f32().unwrap();
         tokens = logits.chunks_exact(logits.len() / batch).map(highest).collect();
     }
     took.steps = start.elapsed();

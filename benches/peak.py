@@ -1,9 +1,14 @@
 """Runs a command and says how long it took and how much memory it had at most; shared by the scripts in this folder."""
 
+import os
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
+
+# nightcap finds the ONNX Runtime of this Python's environment, also where that was not activated
+os.environ.setdefault("VIRTUAL_ENV", sys.prefix)
 
 # Seconds between looks at a family of processes; one look takes some 10 ms for each GB.
 FAMILY_EVERY = 2

@@ -160,7 +160,7 @@ impl PromptEncoder {
         let inputs = directory.bindings().of(Role::Encoder).iter().filter_map(|(name, producer)| {
             Some((name.clone(), file.header.input(name)?.dtype, *producer == Producer::PromptMask))
         });
-        Ok(Some(Self { graph: Graph::open(&file.source, options)?, inputs: inputs.collect() }))
+        Ok(Some(Self { graph: file.source.open(options)?, inputs: inputs.collect() }))
     }
 
     /// The states of `embedded`, `[rows, prompt, width]`, in the order of the decoder's contexts.

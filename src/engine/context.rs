@@ -3,7 +3,7 @@
 
 use super::trial::trials;
 use crate::model::{ModelDirectory, Producer, Role};
-use crate::onnx::{DataType, Graph, GraphOptions, Input, OnnxError, Outputs, Value, open_part};
+use crate::onnx::{DataType, Graph, GraphOptions, Input, OnnxError, Outputs, Value, open_subgraph};
 
 /// A context that is given, and what gives it.
 #[derive(Debug)]
@@ -88,7 +88,7 @@ impl Once {
         let inputs: Vec<_> = directory.bindings().of(Role::Prefill).iter().filter_map(invariant).collect();
         let names: Vec<&str> = inputs.iter().map(|input| input.name.as_str()).collect();
         let values = values.to_vec();
-        let part = open_part(&file.source, &values, &names, trials(directory, Role::Prefill)?, options)?;
+        let part = open_subgraph(&file.source, &values, &names, trials(directory, Role::Prefill)?, options)?;
         Ok(part.map(|graph| Self::new(graph, inputs, values)))
     }
 

@@ -10,7 +10,7 @@ use super::embed::{SharedGraph, TokenEmbedder};
 use super::joining::joins;
 use super::step::{Step, StepGraph};
 use crate::model::{ModelDirectory, Producer, Role};
-use crate::onnx::{DataType, GraphOptions, Input, OnnxError, Outputs, RowMover, Value};
+use crate::onnx::{DataType, GraphOptions, Input, OnnxError, Outputs, RowGather, Value};
 
 /// The decoder's graphs and what feeds them.
 #[derive(Debug)]
@@ -28,7 +28,7 @@ pub(super) struct Decoder {
     /// Whether rows may join a batch that is under way.
     pub(super) joins: bool,
     /// Moves the rows of what is kept.
-    pub(super) mover: RowMover,
+    pub(super) mover: RowGather,
 }
 
 /// A value that goes from one step into the next ones.
@@ -92,7 +92,7 @@ impl Decoder {
         });
         let embedder = TokenEmbedder::open(directory, options, text)?;
         let states = states.collect();
-        let mover = RowMover::new(options);
+        let mover = RowGather::new(options);
         let mut decoder = Self { prefill, kept, step, embedder, contexts, states, joins: false, mover };
         decoder.joins = joins(&mut decoder);
         Ok(Some(decoder))

@@ -1,7 +1,7 @@
 //! A batch on its way through the decoder: what each row attends to and what it has of earlier steps. In: tensors with one row
 //! for each caption. Out: the same with other rows. Rows leave the batch, are repeated, and join it while others are half way.
 
-use crate::onnx::{OnnxError, RowMover, Value};
+use crate::onnx::{OnnxError, RowGather, Value};
 
 /// The rows of a batch between two steps.
 #[derive(Debug)]
@@ -52,7 +52,7 @@ impl Decoding {
     }
 
     /// Goes on with these rows, in this order; one may come several times.
-    pub(super) fn keep(&mut self, rows: &[usize], mover: &mut RowMover) -> Result<(), OnnxError> {
+    pub(super) fn keep(&mut self, rows: &[usize], mover: &mut RowGather) -> Result<(), OnnxError> {
         if rows.iter().copied().eq(0..self.rows()) {
             return Ok(());
         }
@@ -98,7 +98,7 @@ impl Decoding {
     }
 
     /// Puts the rows of `others` behind these.
-    pub(super) fn join(&mut self, others: Self, mover: &mut RowMover) -> Result<(), OnnxError> {
+    pub(super) fn join(&mut self, others: Self, mover: &mut RowGather) -> Result<(), OnnxError> {
         let (these, those): (Vec<_>, Vec<_>) = ((0..self.rows()).collect(), (0..others.rows()).collect());
         let mut join = |this: &Value, that: &Value, aligned| mover.stack(&[(this, &these), (that, &those)], aligned);
         for (this, that) in self.contexts.iter_mut().zip(&others.contexts) {

@@ -49,7 +49,7 @@ impl TokenEmbedder {
         let Some(file) = directory.graph(role) else { return Ok(None) };
         let graph = match text.filter(|_| role == Role::Text) {
             Some(text) => text.clone(),
-            None => SharedGraph::new(Graph::open(&file.source, options)?),
+            None => SharedGraph::new(file.source.open(options)?),
         };
         let inputs = directory.bindings().of(role).iter().map(|(input, producer)| match producer {
             Producer::Tokens(field) => (input.clone(), *field),

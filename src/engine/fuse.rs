@@ -74,7 +74,7 @@ impl Fusion {
         let states = outputs.filter(|name| directory.bindings().takes(Role::Fusion, name)).collect();
         let embedding = directory.embedding(Role::Fusion).cloned();
         let (matches, needs_text) = (directory.matches_images_with_texts(), directory.fuses_tokens());
-        Ok(Some(Self { graph: Graph::open(&file.source, options)?, inputs, embedding, matches, needs_text, states }))
+        Ok(Some(Self { graph: file.source.open(options)?, inputs, embedding, matches, needs_text, states }))
     }
 
     /// One run over `images`; `texts` holds for each image its row in `text`, if it has one.

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::context::Once;
 use super::step::open_decoder;
 use crate::model::{ModelDirectory, Role};
-use crate::onnx::{Graph, GraphOptions, OnnxError};
+use crate::onnx::{GraphOptions, OnnxError};
 
 /// One graph as it is run.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -45,10 +45,10 @@ pub fn open_each(directory: &ModelDirectory, options: GraphOptions) -> Result<Ve
         };
         let (folded, not_copied, computed_once) = if role == Role::Decoder {
             let opened = open_decoder(directory, graph, options)?;
-            (opened.folded, opened.not_copied, opened.once.map_or(0, |once| once.values.len()))
+            (opened.folded, opened.elided_copies, opened.once.map_or(0, |once| once.values.len()))
         } else {
             if kept.is_none() {
-                Graph::open(&graph.source, options)?;
+                graph.source.open(options)?;
             }
             (0, 0, 0)
         };

@@ -5,7 +5,7 @@ use super::context::{Context, Invariant, InvariantInput, Once};
 use super::embed::TokenEmbedder;
 use super::trial::trials;
 use crate::model::{GraphFile, ModelDirectory, Producer, Role};
-use crate::onnx::{DataType, Graph, GraphOptions, Input, OnnxError, OnnxErrorKind, Outputs, Stepped, Value};
+use crate::onnx::{DataType, DecoderGraph, Graph, GraphOptions, Input, OnnxError, OnnxErrorKind, Outputs, Value};
 
 /// One graph that takes tokens and gives logits.
 #[derive(Debug)]
@@ -83,9 +83,9 @@ impl StepGraph {
             return Err(OnnxError::new(OnnxErrorKind::Load, &file.file, "has no input for the tokens of a step"));
         }
         if role != Role::Decoder {
-            return Ok(Some(Self { graph: Graph::open(&file.source, options)?, inputs, once: None }));
+            return Ok(Some(Self { graph: file.source.open(options)?, inputs, once: None }));
         }
-        let Stepped { once, step, .. } = open_decoder(directory, file, options)?;
+        let DecoderGraph { once, step, .. } = open_decoder(directory, file, options)?;
         let invariant = |input: &StepInput| match input.feed {
             Feed::Invariant(value) => Some(InvariantInput { name: input.name.clone(), dtype: input.dtype, value }),
             _ => None,
@@ -173,7 +173,11 @@ impl StepGraph {
 ///
 /// # Errors
 /// When the file cannot be read, or ONNX Runtime refuses it.
-pub fn open_decoder(directory: &ModelDirectory, file: &GraphFile, options: GraphOptions) -> Result<Stepped, OnnxError> {
+pub fn open_decoder(
+    directory: &ModelDirectory,
+    file: &GraphFile,
+    options: GraphOptions,
+) -> Result<DecoderGraph, OnnxError> {
     let trials = trials(directory, Role::Decoder)?;
-    Stepped::open(&file.source, &directory.bindings().invariant(), trials, options)
+    DecoderGraph::open(&file.source, &directory.bindings().invariant(), trials, options)
 }

@@ -4,7 +4,7 @@
 use super::embed::SharedGraph;
 use super::tokens::TokenBatch;
 use crate::model::{EmbeddingPort, ModelDirectory, Producer, Role};
-use crate::onnx::{Graph, GraphOptions, Input, OnnxError, OnnxErrorKind, Outputs, Value};
+use crate::onnx::{GraphOptions, Input, OnnxError, OnnxErrorKind, Outputs, Value};
 
 /// The text graph and which of its outputs are kept.
 #[derive(Debug)]
@@ -47,7 +47,7 @@ impl TextEncoder {
             _ => None,
         });
         let embedding = directory.embedding(Role::Text).cloned();
-        let graph = SharedGraph::new(Graph::open(&file.source, options)?);
+        let graph = SharedGraph::new(file.source.open(options)?);
         Ok(Some(Self { graph, inputs: inputs.collect(), embedding }))
     }
 

@@ -74,7 +74,7 @@ impl ImageEncoder {
         keeps_states: bool,
     ) -> Result<Option<Self>, OnnxError> {
         let Some(file) = directory.graph(Role::Vision) else { return Ok(None) };
-        let graph = Graph::open(&file.source, options)?;
+        let graph = file.source.open(options)?;
         let inputs = directory.bindings().of(Role::Vision).iter().filter_map(|(name, producer)| {
             let port = file.header.input(name)?;
             let (is_mask, takes_tiles) = (*producer == Producer::PixelMask, port.rank() == Some(5));

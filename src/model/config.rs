@@ -1,5 +1,5 @@
 //! The JSON files of a model directory and the order in which they override each other. In: a folder. Out: parsed
-//! files and a lookup that says which file a setting came from. What a setting means is not known here.
+//! files and a lookup that tells which file a setting came from. What a setting means is not known here.
 
 use std::path::Path;
 
@@ -30,13 +30,21 @@ impl ConfigFiles {
     pub(super) const GENERATION: &'static str = "generation_config.json";
     pub(super) const PREPROCESSOR: [&'static str; 2] = ["preprocessor_config.json", "processor_config.json"];
     pub(super) const TOKENIZER_CONFIG: &'static str = "tokenizer_config.json";
-    /// Where transformers keeps chat templates, the newest place first; the oldest is `tokenizer_config.json`.
+    /// The files in which transformers saves chat templates, the newest convention first; the oldest is `tokenizer_config.json`.
     pub(super) const CHAT_TEMPLATE: [&'static str; 2] = ["chat_template.jinja", "chat_template.json"];
-    /// Sections of `config.json` that override its top level where text is written.
+    /// Sections of `config.json` with settings of the text decoder.
     const SECTIONS: [&'static str; 3] = ["decoder", "generator", "text_config"];
 
     /// Reads what is in `folder`; a file that is no JSON object becomes a problem.
     pub(super) fn read(folder: &Path, problems: &mut Vec<Problem>) -> Self {
+        let jinja = read_file(folder, Self::CHAT_TEMPLATE[0]).and_then(|bytes| {
+            let invalid = |_| Problem::new(Self::CHAT_TEMPLATE[0], "expected text in UTF-8");
+            bytes.map(|bytes| String::from_utf8(bytes).map_err(invalid)).transpose()
+        });
+        let jinja = jinja.unwrap_or_else(|problem| {
+            problems.push(problem);
+            None
+        });
         let mut read = |name: &str| match read_object(folder, name) {
             Ok(object) => object,
             Err(problem) => {
@@ -61,7 +69,7 @@ impl ConfigFiles {
             .find_map(|name| Some(Sourced { value: Value::Object(read(name)?), source: (*name).to_owned() }));
         let tokenizer_config = read(Self::TOKENIZER_CONFIG).unwrap_or_default();
         let in_json = |object: &Map<String, Value>| object.get("chat_template")?.as_str().map(str::to_owned);
-        let chat_template = if let Ok(text) = std::fs::read_to_string(folder.join(Self::CHAT_TEMPLATE[0])) {
+        let chat_template = if let Some(text) = jinja {
             Some(Sourced { value: text, source: Self::CHAT_TEMPLATE[0].to_owned() })
         } else {
             let file = read(Self::CHAT_TEMPLATE[1]).unwrap_or_default();
@@ -91,7 +99,7 @@ impl ConfigFiles {
             .or(top)
     }
 
-    /// The image preprocessing file as it stands, if there is one.
+    /// The parsed image preprocessing file, if there is one.
     pub fn preprocessor(&self) -> Option<&Sourced<Value>> {
         self.preprocessor.as_ref()
     }
@@ -101,8 +109,8 @@ impl ConfigFiles {
         self.preprocessor.as_ref().map(|file| file.source.as_str())
     }
 
-    /// The side of the squares that the image encoder cuts a picture into, in pixels: `patch_size` of `config.json`'s
-    /// `vision_config` or `encoder`, or its own.
+    /// The side of the image encoder's patches in pixels: `patch_size` of `config.json`'s `vision_config` or `encoder`, else of its top
+    /// level.
     pub fn patch_size(&self) -> Option<usize> {
         let (_, object) = self.layers.iter().find(|(source, _)| source == Self::CONFIG)?;
         let encoder =
@@ -141,7 +149,7 @@ impl ConfigFiles {
         self.config()?.get("model_type")?.as_str()
     }
 
-    /// The token of `config.json` in whose places the features of an image go, `image_token_id` or `image_token_index`.
+    /// The id of the token whose embedding is replaced by image features: `image_token_id` or `image_token_index` of `config.json`.
     pub fn image_token_id(&self) -> Option<i64> {
         let config = self.config()?;
         ["image_token_id", "image_token_index"].iter().find_map(|name| config.get(*name)?.as_i64())
@@ -152,8 +160,8 @@ impl ConfigFiles {
         self.chat_template.as_ref()
     }
 
-    /// `clean_up_tokenization_spaces` of `tokenizer_config.json`: whether transformers takes spaces before punctuation out of
-    /// what it decodes.
+    /// `clean_up_tokenization_spaces` of `tokenizer_config.json`: whether transformers removes spaces before punctuation from decoded
+    /// text.
     pub fn cleans_up_spaces(&self) -> bool {
         self.tokenizer_config.get("clean_up_tokenization_spaces").and_then(Value::as_bool).unwrap_or(false)
     }
@@ -164,8 +172,8 @@ impl ConfigFiles {
         token.as_str().or_else(|| token.get("content")?.as_str())
     }
 
-    /// The width of embeddings whose graph does not declare one: `image_text_hidden_size` of `config.json` (BLIP, whose
-    /// `projection_dim` means nothing), else `projection_dim`.
+    /// The width of embeddings whose graph does not declare one: `image_text_hidden_size` of `config.json` (BLIP, which does not use
+    /// its `projection_dim`), else `projection_dim`.
     pub(super) fn projection_dim(&self) -> Option<usize> {
         let config = self.config()?;
         ["image_text_hidden_size", "projection_dim"].iter().find_map(|name| count(config.get(*name)?))
@@ -176,7 +184,7 @@ impl ConfigFiles {
     }
 }
 
-/// Whether transformers' `GenerationConfig` has this value for `name` when nobody sets it.
+/// Whether `value` is the default of `name` in transformers' `GenerationConfig`.
 fn is_default(name: &str, value: &Value) -> bool {
     match name {
         "max_length" => value.as_f64() == Some(20.0),
@@ -191,12 +199,22 @@ fn count(value: &Value) -> Option<usize> {
     value.as_u64().and_then(|value| usize::try_from(value).ok())
 }
 
+/// The contents of the file `name` in `folder`; `None` if there is none.
+pub(super) fn read_file(folder: &Path, name: &str) -> Result<Option<Vec<u8>>, Problem> {
+    let path = folder.join(name);
+    let read = std::fs::metadata(&path).and_then(|file| {
+        // asked before it is opened: opening a pipe waits for whoever writes into it
+        if file.is_file() { std::fs::read(&path) } else { Err(std::io::Error::other("expected a regular file")) }
+    });
+    match read {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Problem::new(name, format!("not readable: {error}"))),
+    }
+}
+
 fn read_object(folder: &Path, name: &str) -> Result<Option<Map<String, Value>>, Problem> {
-    let bytes = match std::fs::read(folder.join(name)) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(Problem::new(name, format!("not readable: {error}"))),
-    };
+    let Some(bytes) = read_file(folder, name)? else { return Ok(None) };
     match serde_json::from_slice(&bytes) {
         Ok(Value::Object(object)) => Ok(Some(object)),
         Ok(_) => Err(Problem::new(name, "expected a JSON object")),

@@ -1,5 +1,5 @@
 //! What `model inspect` says about a directory. In: a folder. Out: a [`Description`], as data (serde) or as a report for
-//! people (Display). A directory that cannot run is described as far as it is understood, with every problem.
+//! people (Display). A directory that cannot run is described as far as it can be read, with every problem.
 
 use std::fmt;
 use std::path::Path;
@@ -7,9 +7,10 @@ use std::path::Path;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::binding::Producer;
-use super::directory::{GraphFile, ModelDirectory};
-use super::error::Problem;
+use super::directory::ModelDirectory;
+use super::error::{ModelError, Problem};
+use super::graph_file::GraphFile;
+use super::producer::Producer;
 use super::role::Role;
 use crate::onnx::Port;
 
@@ -24,7 +25,7 @@ pub struct Description {
     pub unused: Vec<String>,
     /// What it can do.
     pub capabilities: Capabilities,
-    /// How the decoder goes from step to step; `None` without a decoder.
+    /// Which graph runs which steps of the decoder; `None` without a decoder.
     pub decoding: Option<String>,
     /// Image preprocessing settings.
     pub preprocessing: Vec<Setting>,
@@ -96,7 +97,7 @@ pub struct Setting {
     pub source: String,
 }
 
-/// Generation settings worth showing: those nightcap reads and those it refuses.
+/// The generation settings that are shown: those that nightcap reads and those that it refuses.
 const GENERATION: [&str; 23] = [
     "decoder_start_token_id",
     "bos_token_id",
@@ -126,7 +127,7 @@ const GENERATION: [&str; 23] = [
 /// Describes the model directory at `path` with graphs of `precision`.
 pub fn inspect(path: &Path, precision: Option<&str>) -> Description {
     let (directory, mut problems) = ModelDirectory::survey(path, precision);
-    let mut hash = |made: Result<String, super::ModelError>| match made {
+    let mut hash = |made: Result<String, ModelError>| match made {
         Ok(hash) => Some(hash),
         Err(error) => {
             problems.push(Problem::new(".", error.to_string()));
@@ -187,8 +188,8 @@ fn describe(role: Role, graph: &GraphFile, directory: &ModelDirectory) -> GraphD
             (embedding, "an embedding, normalised"),
             (matches, "how well image and text match"),
             (logits, "the next token"),
-            (state, "the state of the next step"),
-            (kept, "the state of all later steps"),
+            (state, "the cache of the next step"),
+            (kept, "the cache of all later steps"),
             (directory.bindings.takes(role, name), "another graph"),
         ];
         let uses: Vec<_> = uses.into_iter().filter_map(|(applies, use_)| applies.then_some(use_)).collect();
@@ -205,7 +206,7 @@ fn describe(role: Role, graph: &GraphFile, directory: &ModelDirectory) -> GraphD
     }
 }
 
-/// How the decoder goes from step to step: which graph when, and what becomes of its states.
+/// Which graph runs which steps of the decoder, and what becomes of its cache entries.
 fn decoding(directory: &ModelDirectory) -> Option<String> {
     let decoder = directory.graph(Role::Decoder)?;
     let count = |wanted: &dyn Fn(&str, &Producer) -> bool| {
@@ -217,23 +218,23 @@ fn decoding(directory: &ModelDirectory) -> Option<String> {
     let branches = count(&|_, by| matches!(by, Producer::HasPast)) > 0;
     let steps = match directory.graph(Role::Prefill) {
         Some(first) if directory.kept_states().is_some() => {
-            format!("{} does every step, with what {} keeps for all of them", decoder.file, first.file)
+            format!("{} runs every step, {} only computes the static cache", decoder.file, first.file)
         }
-        Some(first) => format!("{} does the first step, {} the others", first.file, decoder.file),
-        None if branches => format!("{} does every step, the first by a branch of its own", decoder.file),
-        None => format!("{} does every step", decoder.file),
+        Some(first) => format!("{} runs the first step, {} the later ones", first.file, decoder.file),
+        None if branches => format!("{} runs every step, the first in a branch of its own", decoder.file),
+        None => format!("{} runs every step", decoder.file),
     };
     if grow + replaced + kept == 0 {
-        return Some(format!("{steps}, from all tokens so far (there is no cache)"));
+        return Some(format!("{steps}, on all tokens so far (there is no cache)"));
     }
     let steps = if directory.bindings.prompt_holds_image() {
-        format!("the prompt holds the image, whose features take the places of its tokens; {steps}")
+        format!("image features replace the embeddings of the prompt's image tokens; {steps}")
     } else {
         steps
     };
-    let kinds = [(grow, "that grow"), (kept, "kept from the first step"), (replaced, "replaced in each step")];
+    let kinds = [(grow, "growing"), (kept, "static"), (replaced, "replaced in each step")];
     let kinds = kinds.iter().filter(|(count, _)| *count > 0).map(|(count, kind)| format!("{count} {kind}"));
-    Some(format!("{steps}; states: {}", kinds.collect::<Vec<_>>().join(", ")))
+    Some(format!("{steps}; cache entries: {}", kinds.collect::<Vec<_>>().join(", ")))
 }
 
 impl fmt::Display for Description {

@@ -1,45 +1,19 @@
-//! A model directory, understood. In: a folder and a precision. Out: graph files by role with their declarations,
-//! bindings, configuration, tokenizer, embedding widths. No weights are read here.
+//! Reads a model directory. In: a folder and a precision. Out: graph files by role with their declarations, bindings, configuration,
+//! tokenizer, embedding widths. No weights are read here.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use super::binding::{Bindings, reads_tokens};
+use super::binding::Bindings;
 use super::config::{ConfigFiles, Sourced};
 use super::error::{ModelError, Problem};
-use super::fingerprint::Hashes;
 use super::first_step::{begins_alone, kept_states};
-use super::layout;
+use super::graph_file::{EmbeddingPort, GraphFile, Hashes};
+use super::layout::{self, Chosen};
 use super::overrides::Overrides;
+use super::producer::reads_tokens;
 use super::role::Role;
-use crate::onnx::{GraphHeader, GraphSource};
-
-/// A graph file that plays a role.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct GraphFile {
-    /// Its path, and which part of its graph plays the role.
-    pub source: GraphSource,
-    /// Its path relative to the model directory, for people.
-    pub file: String,
-    /// Why it has its role.
-    pub why: String,
-    /// What it declares.
-    pub header: GraphHeader,
-    /// The files with weights beside it.
-    pub external: Vec<PathBuf>,
-    /// The size of all of it in bytes.
-    pub bytes: u64,
-}
-
-/// The output of a graph that holds its embedding, `[batch, width]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EmbeddingPort {
-    /// Its name.
-    pub output: String,
-    /// The width of the embedding.
-    pub width: usize,
-}
 
 /// A model directory whose graphs and files fit together.
 #[derive(Debug)]
@@ -57,7 +31,7 @@ pub struct ModelDirectory {
 
 impl ModelDirectory {
     pub(super) const TOKENIZER: &'static str = "tokenizer.json";
-    /// The output of a fusion graph that says how well image and text match, logits `[batch, 2]` of no and yes.
+    /// The output of a fusion graph that rates how well image and text match, logits `[batch, 2]` of no and yes.
     pub const MATCH: &'static str = "itm_logits";
 
     /// Opens the model directory at `path` with graphs of `precision` (`None`: the files without suffix, float32).
@@ -74,7 +48,7 @@ impl ModelDirectory {
         }
     }
 
-    /// Understands as much of `path` as possible and lists what stands in the way.
+    /// Reads as much of `path` as possible and lists every problem.
     pub(super) fn survey(path: &Path, precision: Option<&str>) -> (Self, Vec<Problem>) {
         let mut problems = Vec::new();
         let mut directory = Self {
@@ -96,8 +70,9 @@ impl ModelDirectory {
         let overrides = Overrides::read(path, &mut problems);
         let layout = layout::find(path, precision, &overrides, &mut problems);
         directory.unused = layout.unused;
-        for (role, chosen) in layout.chosen {
-            match graph_file(path, role, chosen) {
+        for (role, Chosen { file, why, is_part }) in layout.chosen {
+            let embedding = role.embedding_outputs().first().filter(|_| is_part);
+            match GraphFile::read(path, file, why, embedding.map(|output| vec![(*output).to_owned()])) {
                 Ok(graph) => {
                     directory.graphs.insert(role, graph);
                 }
@@ -109,7 +84,7 @@ impl ModelDirectory {
         if directory.graphs.is_empty() {
             return (directory, problems);
         }
-        // a graph that the user names for the first step does it
+        // a prefill graph that the user names is used
         let named = overrides.graphs.contains_key(&Role::Prefill);
         if !named && begins_alone(&directory.graphs) {
             directory.unused.extend(directory.graphs.remove(&Role::Prefill).map(|graph| graph.file));
@@ -138,8 +113,8 @@ impl ModelDirectory {
         &self.bindings
     }
 
-    /// The outputs of the prefill graph that all steps share, in the order of the decoder's inputs, if nothing else of it is
-    /// needed: the decoder makes the first step itself when it is given them.
+    /// The static cache entries, as outputs of the prefill graph in the order of the decoder's inputs, if that graph is needed for
+    /// nothing else: with them the decoder graph can also run the prefill.
     pub fn kept_states(&self) -> Option<&[String]> {
         self.kept_states.as_deref()
     }
@@ -149,7 +124,7 @@ impl ModelDirectory {
         &self.config
     }
 
-    /// The image preprocessing file as it stands, with its name; there always is one if there is a vision graph.
+    /// The parsed image preprocessing file, with its name; there always is one if there is a vision graph.
     pub fn preprocessor(&self) -> Option<&Sourced<serde_json::Value>> {
         self.config.preprocessor()
     }
@@ -174,12 +149,12 @@ impl ModelDirectory {
         self.graphs.contains_key(&Role::Fusion) && (self.graphs.contains_key(&Role::Text) || self.fuses_tokens())
     }
 
-    /// Whether the fusion graph reads the text itself, so that there is nothing to fuse in a row without one.
+    /// Whether the fusion graph takes tokens, so that a row without a text has nothing to fuse.
     pub fn fuses_tokens(&self) -> bool {
         self.graphs.get(&Role::Fusion).is_some_and(reads_tokens)
     }
 
-    /// Whether the fusion graph says how well an image and a text match.
+    /// Whether the fusion graph rates how well an image and a text match.
     pub fn matches_images_with_texts(&self) -> bool {
         self.graphs.get(&Role::Fusion).is_some_and(|fusion| fusion.header.output(Self::MATCH).is_some())
     }
@@ -278,7 +253,7 @@ impl ModelDirectory {
     }
 }
 
-/// The names of the output that can hold the embedding of `role`. `SigLIP`'s towers give it as what they pool.
+/// The names of the output that can hold the embedding of `role`. In `SigLIP` it is `pooler_output`.
 fn embedding_outputs(role: Role, config: &ConfigFiles) -> Vec<&'static str> {
     let mut names = role.embedding_outputs().to_vec();
     let siglip = config.model_type().is_some_and(|kind| kind.starts_with("siglip"));
@@ -286,25 +261,4 @@ fn embedding_outputs(role: Role, config: &ConfigFiles) -> Vec<&'static str> {
         names.push("pooler_output");
     }
     names
-}
-
-fn graph_file(folder: &Path, role: Role, chosen: layout::Chosen) -> Result<GraphFile, Problem> {
-    let path = folder.join(&chosen.file);
-    let embedding = role.embedding_outputs().first().filter(|_| chosen.is_part);
-    let source = GraphSource { path: path.clone(), outputs: embedding.map(|output| vec![(*output).to_owned()]) };
-    let problem = |what: String, hint: Option<String>| Problem { file: chosen.file.clone(), what, hint };
-    let header = GraphHeader::read(&source).map_err(|error| problem(error.what, error.hint))?;
-    let beside = path.parent().unwrap_or(folder);
-    let external: Vec<PathBuf> = header.external_files.iter().map(|file| beside.join(file)).collect();
-    let mut bytes = 0;
-    for file in std::iter::once(&path).chain(&external) {
-        let size = std::fs::metadata(file).map_err(|_| {
-            problem(
-                format!("its weights lie in {}, which is missing", file.display()),
-                Some("copy every file of the model, also those ending in .onnx_data or .data".into()),
-            )
-        })?;
-        bytes += size.len();
-    }
-    Ok(GraphFile { source, file: chosen.file, why: chosen.why, header, external, bytes })
 }

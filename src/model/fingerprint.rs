@@ -5,19 +5,13 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::binding::Producer;
 use super::config::ConfigFiles;
 use super::directory::ModelDirectory;
 use super::error::{ModelError, Problem};
+use super::graph_file::Hashes;
+use super::producer::Producer;
 use super::role::Role;
 use crate::canonical::Canonical;
-
-/// BLAKE3 hashes of a model directory's files.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Hashes {
-    graphs: BTreeMap<Role, Vec<blake3::Hash>>,
-    files: BTreeMap<&'static str, blake3::Hash>,
-}
 
 /// The name under which the image preprocessing file is hashed, whatever the file is called.
 const PREPROCESSOR: &str = "preprocessor";

@@ -2,7 +2,7 @@
 //! `nightcap.toml`'s graphs. Out: one file for each role that has one, with the reason, or problems.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Component, Path};
 
 use super::error::Problem;
 use super::overrides::{Overrides, nearest};
@@ -15,7 +15,7 @@ pub(super) struct Chosen {
     pub(super) file: String,
     /// Why this file has this role.
     pub(super) why: String,
-    /// Whether only the part of its graph that gives the embedding of this role is run.
+    /// Whether only the subgraph that computes the embedding of this role is run.
     pub(super) is_part: bool,
 }
 
@@ -40,13 +40,13 @@ const PRECISIONS: [(&str, &str); 9] = [
     ("bnb4", "_bnb4"),
 ];
 
-/// The names of graphs that do one part of the work, the best choice first. A choice counts if all its files are there.
+/// The file names for one part of the work, the best choice first. A choice is possible if all its files exist.
 struct Part {
     role: Role,
     choices: &'static [&'static [(Role, &'static str)]],
 }
 
-/// A graph that takes images and texts at once, to compare them; each is embedded by its own part of the graph.
+/// A graph that compares images with texts; each is embedded by a subgraph of its own.
 const JOINT: &str = "model";
 
 const PARTS: [Part; 5] = [
@@ -54,7 +54,7 @@ const PARTS: [Part; 5] = [
         role: Role::Vision,
         choices: &[
             &[(Role::Vision, "vision_model")],
-            // beside a vision encoder, encoder_model reads the prompt with the image in it
+            // beside a vision encoder, encoder_model encodes the prompt with the image features in it
             &[(Role::Vision, "vision_encoder"), (Role::Encoder, "encoder_model")],
             &[(Role::Vision, "vision_encoder")],
             &[(Role::Vision, "encoder_model")],
@@ -67,7 +67,7 @@ const PARTS: [Part; 5] = [
     Part {
         role: Role::Decoder,
         choices: &[
-            // two graphs were measured to be faster than one that branches
+            // two graphs were measured to be faster than a merged one
             &[(Role::Prefill, "decoder_model"), (Role::Decoder, "decoder_with_past_model")],
             &[(Role::Decoder, "decoder_model_merged")],
             &[(Role::Decoder, "decoder_with_past_model")],
@@ -93,7 +93,11 @@ pub(super) fn find(
         return layout;
     };
     for (&role, file) in &overrides.graphs {
-        if folder.join(file).is_file() {
+        if !Path::new(file).components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir)) {
+            let what =
+                format!("graphs.{role} = {file:?}: expected a file below the model directory, found another path");
+            problems.push(Problem::new(Overrides::FILE, what).with_hint("name it by a relative path without `..`"));
+        } else if folder.join(file).is_file() {
             let why = format!("{} names it", Overrides::FILE);
             let is_part = overrides.graphs.iter().any(|(other, named)| *other != role && named == file);
             layout.chosen.insert(role, Chosen { file: file.clone(), why, is_part });
@@ -144,7 +148,7 @@ pub(super) fn find(
     layout
 }
 
-/// A directory without any graph that plays a role.
+/// The problem of a directory without any graph that plays a role.
 fn unsupported(layout: &Layout) -> Option<Problem> {
     if !layout.chosen.is_empty() {
         return None;

@@ -1,13 +1,14 @@
-//! `nightcap.toml` of a model directory: what its file and tensor names do not say by themselves. In: the file's text.
-//! Out: graph files and bindings that override the defaults. Keys it does not know are problems.
+//! `nightcap.toml` of a model directory: roles and bindings that file and tensor names do not tell. In: the file. Out: graph files and
+//! bindings that override the defaults. Unknown keys are problems.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use toml::{Table, Value};
 
-use super::binding::Producer;
+use super::config::read_file;
 use super::error::Problem;
+use super::producer::Producer;
 use super::role::Role;
 
 /// What `nightcap.toml` says.
@@ -25,15 +26,15 @@ impl Overrides {
     /// Reads the file in `folder`, if there is one.
     pub(super) fn read(folder: &Path, problems: &mut Vec<Problem>) -> Self {
         let mut overrides = Self::default();
-        let text = match std::fs::read_to_string(folder.join(Self::FILE)) {
-            Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return overrides,
-            Err(error) => {
-                problems.push(Problem::new(Self::FILE, format!("not readable: {error}")));
+        let bytes = match read_file(folder, Self::FILE) {
+            Ok(Some(bytes)) => bytes,
+            Ok(None) => return overrides,
+            Err(problem) => {
+                problems.push(problem);
                 return overrides;
             }
         };
-        let table = match text.parse::<Table>() {
+        let table = match String::from_utf8_lossy(&bytes).parse::<Table>() {
             Ok(table) => table,
             Err(error) => {
                 problems.push(Problem::new(Self::FILE, format!("not valid TOML: {}", error.to_string().trim_end())));

@@ -14,13 +14,13 @@ pub enum Role {
     Text,
     /// Image and text states to fused states, a fused embedding, or how well image and text match.
     Fusion,
-    /// Tokens to the vectors that stand for them in the prompt and in the decoder.
+    /// Tokens to their embeddings, for the prompt and for the decoder.
     Embed,
-    /// The embedded prompt, image features among it, to the states that the decoder attends to.
+    /// The embedded prompt, with image features in it, to the states that the decoder attends to.
     Encoder,
-    /// The first tokens to the next token's logits and the decoder's first states, where a graph of its own does that.
+    /// The prompt's tokens to the next token's logits and the cache, if the first step has a graph of its own.
     Prefill,
-    /// States and the tokens so far to the next token's logits.
+    /// The cache and the tokens of one step to the next token's logits.
     Decoder,
 }
 
@@ -55,7 +55,7 @@ impl Role {
         }
     }
 
-    /// Whether its graph writes text, token by token.
+    /// Whether its graph generates text, token by token.
     pub const fn writes(self) -> bool {
         matches!(self, Self::Prefill | Self::Decoder)
     }

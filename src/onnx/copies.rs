@@ -1,19 +1,19 @@
-//! Copies are not made. In: a graph. Out: the same without the nodes that give what they take.
+//! Removes copies. In: a graph. Out: an equal graph without the nodes whose output is a copy of their input.
 //!
-//! transformers' caches append to a list that begins empty, which is exported as a `Concat` of a single tensor. ONNX Runtime leaves
-//! out an `Identity`, but runs this, and so copies all keys and values of cross-attention in every step.
+//! transformers' caches append to a list that is empty at first, which is exported as a `Concat` of a single tensor. ONNX Runtime
+//! removes an `Identity` but runs this `Concat`, and so copies all keys and values of cross-attention in every step.
 
 use std::collections::{HashMap, HashSet};
 
-use super::cut::{rewire, uses};
+use super::cut::{replace_inputs, uses};
 use super::messages::{GraphProto, NodeProto, ValueInfoProto};
 
-/// `graph` without copies, and how many nodes those were.
-pub(super) fn without_copies(mut graph: GraphProto) -> (GraphProto, usize) {
+/// `graph` without copies, and how many nodes were removed.
+pub(super) fn elide_copies(mut graph: GraphProto) -> (GraphProto, usize) {
     let count = |graph: &GraphProto| graph.node.iter().filter(|node| copied(node).is_some()).count();
     let before = count(&graph);
     let declared: HashSet<&str> = graph.output.iter().map(ValueInfoProto::name).collect();
-    // what the graphs inside nodes use keeps its name
+    // a value that a graph inside a node uses must keep its name
     let inside = |node| uses(node).into_iter().skip(own(node).count());
     let captured: HashSet<&str> = graph.node.iter().flat_map(inside).collect();
     let (mut computed, mut instead) = (HashSet::new(), HashMap::new());
@@ -46,17 +46,17 @@ pub(super) fn without_copies(mut graph: GraphProto) -> (GraphProto, usize) {
         }
     }
     instead.extend(renamed);
-    let without = rewire(graph, &instead);
-    let left_out = before - count(&without);
-    (without, left_out)
+    let graph = replace_inputs(graph, &instead);
+    let elided = before - count(&graph);
+    (graph, elided)
 }
 
-/// What `node` takes itself.
+/// The inputs of `node` itself, without those of the graphs inside it.
 fn own(node: &NodeProto) -> impl Iterator<Item = &String> {
     node.input.iter().filter(|name| !name.is_empty())
 }
 
-/// What `node` copies, and to what.
+/// The input and the output of `node`, if it copies one to the other.
 fn copied(node: &NodeProto) -> Option<(&str, &str)> {
     match (node.op_type(), node.input.as_slice(), node.output.as_slice()) {
         ("Concat", [from], [to]) => Some((from, to)),

@@ -13,16 +13,16 @@ pub enum Device {
     /// The processor.
     #[default]
     Cpu,
-    /// An NVIDIA GPU of this number, through the CUDA execution provider.
+    /// The NVIDIA GPU of this number, through the CUDA execution provider.
     Cuda(i32),
-    /// An NVIDIA GPU of this number, through the `TensorRT` execution provider; what that does not know runs through CUDA's.
+    /// The NVIDIA GPU of this number, through the `TensorRT` execution provider; operators that it lacks run through CUDA's.
     TensorRt(i32),
-    /// The processor, but with tensors kept as in a GPU's memory and moved as there. For tests, where there is no GPU.
+    /// The processor, with tensors kept and moved as in a GPU's memory. For tests on machines without a GPU.
     StandIn,
 }
 
 impl Device {
-    /// What a name may be.
+    /// What a device may be called, for messages.
     pub const EXPECTED: &str = "\"cpu\", \"cuda:0\" or \"tensorrt:0\", with any GPU's number";
 
     /// Whether it has a memory of its own, where tensors stay between runs.
@@ -30,7 +30,7 @@ impl Device {
         self != Self::Cpu
     }
 
-    /// The host's memory, as tensors are read from the device soonest: pages that a GPU writes by itself.
+    /// The host's memory that the device writes fastest: for a GPU, pinned pages.
     pub(super) fn memory_to_read(self) -> ort::Result<MemoryInfo<'static>> {
         match self {
             Self::Cpu | Self::StandIn => self.memory(),
@@ -49,11 +49,11 @@ impl Device {
         MemoryInfo::new(device, number, AllocatorType::Device, MemoryType::Default)
     }
 
-    /// The execution providers that ONNX Runtime is asked for, the preferred one first. Each is an error where it is missing:
-    /// ONNX Runtime would go on without it, on the processor, and say nothing.
+    /// The execution providers to ask ONNX Runtime for, the preferred one first. A missing one is an error; by default ONNX Runtime
+    /// would silently use the processor.
     pub(super) fn providers(self) -> Vec<ExecutionProviderDispatch> {
-        // float32 is what it says, and a convolution is computed the same way in every run: CUDA's provider would take TensorFloat-32,
-        // of which 10 bits count, and whichever algorithm was fastest just then
+        // by default, CUDA's provider multiplies float32 as TensorFloat-32, with 10 bits of mantissa, and picks the convolution algorithm
+        // that is fastest at that moment, so that results differ from run to run
         let cuda = |number| {
             let provider = CUDA::default().with_device_id(number).with_tf32(false);
             provider.with_conv_algorithm_search(ConvAlgorithmSearch::Heuristic).build().error_on_failure()

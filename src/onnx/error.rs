@@ -1,9 +1,7 @@
-//! What goes wrong with ONNX Runtime or a graph: which graph, what happened, what to do. In: ONNX
-//! Runtime's messages. Out: an [`OnnxError`]. A single bad row is never one of these.
+//! Failures of ONNX Runtime or a graph: which graph, what happened, what to do. In: ONNX Runtime's messages. Out: an [`OnnxError`]. A
+//! single bad row is never one of these.
 
 use std::fmt;
-
-use super::library::LibraryError;
 
 /// What kind of failure an [`OnnxError`] is, for callers that react to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -46,14 +44,14 @@ impl OnnxError {
         self
     }
 
-    /// A failure of `kind` that ONNX Runtime reported for `graph`; out of memory is recognised by its messages, because
-    /// ONNX Runtime has no code for it.
+    /// A failure of `kind` that ONNX Runtime reported for `graph`. Out of memory is recognised by the message, because ONNX Runtime has
+    /// no code for it.
     pub(super) fn from_ort<R>(kind: OnnxErrorKind, graph: &str, error: &ort::Error<R>) -> Self {
         const OUT_OF_MEMORY: [&str; 7] = [
             "Failed to allocate memory",
             "std::bad_alloc",
             "is smaller than requested bytes of",
-            // a GPU's memory, where libraries of CUDA take it themselves
+            // a GPU's memory, allocated by a CUDA library
             "CUDA failure 2:",
             "CUBLAS failure 3:",
             "_ALLOC_FAILED",
@@ -70,17 +68,6 @@ impl OnnxError {
         let is_device = kind == OnnxErrorKind::Run && DEVICE.iter().any(|sign| message.contains(sign));
         let kind = if is_device { OnnxErrorKind::Device } else { kind };
         Self::new(kind, graph, format!("onnx runtime says: {message}"))
-    }
-}
-
-impl From<LibraryError> for OnnxError {
-    fn from(error: LibraryError) -> Self {
-        Self {
-            kind: OnnxErrorKind::Library,
-            graph: None,
-            what: error.to_string(),
-            hint: Some(LibraryError::HINT.into()),
-        }
     }
 }
 

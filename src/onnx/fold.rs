@@ -1,51 +1,51 @@
-//! Sizes are computed once, and those that are always the same not at all. In: a graph, and inputs of several sizes for it. Out:
+//! Folds sizes: constant ones are not computed, and equal ones are computed once. In: a graph, and probe inputs of several sizes. Out:
 //! the graph without the nodes that compute them.
 //!
-//! Exported graphs compute the width of a head, or the square root that scales attention, from the shape of a tensor whose
-//! other axes vary, in every run, and the size of a batch anew in every layer. ONNX Runtime does not fold what depends on such a
-//! shape, and so neither merges the scaling into the matrix product beside it nor sees that it stays the same over all steps.
-//! Here the graph itself is asked: what depends on nothing but sizes, and is the same for inputs of different sizes, is taken for
-//! constant; and two of which each is always what the other is are taken for one.
+//! In every run, exported graphs compute the width of an attention head, or the square root that scales attention, from the shape of
+//! a tensor whose other axes vary, and the batch size anew in every layer. ONNX Runtime does not fold values that depend on such
+//! a shape. So it neither merges the scaling into the matrix product before it nor finds that the product is the same in all steps.
+//! Here the graph is run on the probe inputs. A value that depends on nothing but sizes is constant if it is the same in every run,
+//! and two such values that equal each other in every run are one.
 
 use std::collections::{HashMap, HashSet};
 
-use super::cut::{cut, rewire, uses};
+use super::cut::{extract, replace_inputs, uses};
 use super::error::{OnnxError, OnnxErrorKind};
 use super::graph::{Graph, GraphOptions, Input, Outputs};
 use super::messages::{GraphProto, NodeProto, TensorProto, ValueInfoProto};
 use super::source::ModelFile;
 use super::value::Value;
 
-/// Inputs of a graph by name, for one run that is made to see how sizes depend on each other. Whoever gives several gives
-/// every axis that varies a different size in each.
+/// Probe inputs of a graph by name, for one run. Of several trials, each must give every axis that varies another size.
 pub type Trial = Vec<(String, Value)>;
 
-/// The most bytes of a constant: sizes are few numbers.
+/// The most bytes of a constant. Sizes are few numbers.
 const MOST_BYTES: usize = 512;
 
-/// What a value depends on.
+/// What a value is computed from; each includes those before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Depends {
+enum ComputedFrom {
     Weights,
-    /// Sizes of inputs, and weights.
+    /// Sizes of inputs.
     Sizes,
-    Contents,
+    /// Elements of inputs.
+    Elements,
 }
 
-/// What trials tell of the sizes in a graph.
+/// What probe runs show about the sizes in a graph.
 #[derive(Debug, Default)]
 pub(super) struct Sizes {
-    /// Those that are always the same.
+    /// Those that are the same in every run.
     constants: HashMap<String, TensorProto>,
-    /// Groups of values that are always equal to each other, in the order in which they are computed.
+    /// Groups of values that equal each other in every run, in the order in which they are computed.
     equal: Vec<Vec<String>>,
 }
 
 impl Sizes {
-    /// Runs `graph`, a part of `file`, on each of `trials`. Nothing is known where these do not fit it.
+    /// Runs `graph`, which was made from that of `file`, on each of `trials`. If it does not run on them, nothing is folded.
     ///
     /// # Errors
-    /// When weights lie where they cannot be read, or memory ran out.
+    /// When weights cannot be read, or memory ran out.
     pub(super) fn find(
         file: &ModelFile,
         graph: &GraphProto,
@@ -57,12 +57,12 @@ impl Sizes {
             return Ok(Self::default());
         }
         let asked =
-            file.encode(cut(graph, sizes.iter().map(|name| ValueInfoProto::named(name)).collect(), Vec::new()))?;
+            file.encode(extract(graph, sizes.iter().map(|name| ValueInfoProto::named(name)).collect(), Vec::new()))?;
         let run_each =
             |mut opened| trials.into_iter().map(|trial| run(&mut opened, trial)).collect::<Result<Vec<_>, _>>();
         match Graph::open_for_trials(file.path(), &asked, options).and_then(run_each) {
             Ok(ran) => Ok(Self::of(graph, &sizes, &ran)),
-            // may pass another time, and the same graph has to be run every time
+            // with more memory the sizes would be folded, and results must not depend on that
             Err(error) if error.kind == OnnxErrorKind::OutOfMemory => Err(error),
             Err(error) => {
                 tracing::debug!(graph = %file.path().display(), "sizes are not folded: {error}");
@@ -71,17 +71,17 @@ impl Sizes {
         }
     }
 
-    /// How many values need not be computed.
+    /// How many values are not computed any more.
     pub(super) fn count(&self) -> usize {
         self.constants.len() + self.equal.iter().map(|group| group.len() - 1).sum::<usize>()
     }
 
-    /// Looks at `sizes` as they were in each of `ran`.
+    /// Compares the values `sizes` of the runs `ran`.
     fn of(graph: &GraphProto, sizes: &[&str], ran: &[Outputs]) -> Self {
         let asked: HashSet<&str> = sizes.iter().copied().collect();
         let mut constants: HashMap<String, TensorProto> = HashMap::new();
         let mut groups: Vec<(Vec<TensorProto>, Vec<String>)> = Vec::new();
-        // sizes that are nothing but axes of tensors, put together in some way
+        // values whose elements are sizes of axes, picked and joined but not calculated with
         let mut axes: HashSet<&str> = HashSet::new();
         for node in graph.node.iter().filter(|node| node.output.iter().any(|output| asked.contains(output.as_str()))) {
             let varies = |name: &&&str| asked.contains(**name) && !constants.contains_key(**name);
@@ -111,24 +111,24 @@ impl Sizes {
         Self { constants, equal: equal.collect() }
     }
 
-    /// `graph` with the constants instead of the nodes that compute them.
+    /// `graph` with initializers instead of the nodes that compute constants.
     pub(super) fn fold(&self, graph: &GraphProto) -> GraphProto {
         let declared: HashSet<&str> = graph.output.iter().map(ValueInfoProto::name).collect();
         let given = self.constants.keys().filter(|name| !declared.contains(name.as_str()));
         let given = given.map(|name| ValueInfoProto::named(name));
-        let mut part = cut(graph, graph.output.clone(), given.collect());
+        let mut folded = extract(graph, graph.output.clone(), given.collect());
         let (fed, inputs): (Vec<_>, Vec<_>) =
-            part.input.into_iter().partition(|input| self.constants.contains_key(input.name()));
-        part.input = inputs;
-        // in the order of their names, so that the same graph comes out every time
+            folded.input.into_iter().partition(|input| self.constants.contains_key(input.name()));
+        folded.input = inputs;
+        // sorted, so that the result is the same every time
         let mut fed: Vec<_> = fed.iter().filter_map(|input| self.constants.get(input.name()).cloned()).collect();
         fed.sort_by(|a, b| a.name().cmp(b.name()));
-        part.initializer.extend(fed);
-        part
+        folded.initializer.extend(fed);
+        folded
     }
 
-    /// `graph` with only the first of equal values computed. To be done last: what depends on the inputs of a step is among
-    /// them, and would take the place of what does not.
+    /// `graph` with only the first of each group of equal values computed. Done last: the first may depend on inputs that change in
+    /// every step, and the others, which it replaces, may not.
     pub(super) fn merge(&self, graph: GraphProto) -> GraphProto {
         let computed: HashSet<&str> = graph.node.iter().flat_map(|node| &node.output).map(String::as_str).collect();
         let mut earlier = HashMap::new();
@@ -138,7 +138,7 @@ impl Sizes {
                 earlier.extend(here.map(|name| (name.clone(), first.clone())));
             }
         }
-        rewire(graph, &earlier)
+        replace_inputs(graph, &earlier)
     }
 }
 
@@ -148,23 +148,22 @@ fn run(graph: &mut Graph, trial: Trial) -> Result<Outputs, OnnxError> {
     graph.run(&inputs.iter().map(|(name, value)| (name.as_str(), Input::Shared(value))).collect::<Vec<_>>())
 }
 
-/// The values of `graph` that depend on sizes of its inputs, but not on what is in them; in the order in which they are
-/// computed.
+/// The values of `graph` that depend on the sizes of its inputs but not on their elements, in the order in which they are computed.
 fn sizes(graph: &GraphProto) -> Vec<&str> {
-    let mut depends: HashMap<&str, Depends> =
-        graph.input.iter().map(|input| (input.name(), Depends::Contents)).collect();
-    depends.extend(graph.initializer.iter().map(|tensor| (tensor.name(), Depends::Weights)));
+    let mut depends: HashMap<&str, ComputedFrom> =
+        graph.input.iter().map(|input| (input.name(), ComputedFrom::Elements)).collect();
+    depends.extend(graph.initializer.iter().map(|tensor| (tensor.name(), ComputedFrom::Weights)));
     let mut sizes = Vec::new();
     for node in &graph.node {
         let of_inputs = uses(node).into_iter().filter_map(|name| depends.get(name)).max().copied();
-        let kind = match of_inputs.unwrap_or(Depends::Weights) {
-            _ if node.attribute.iter().any(|attribute| attribute.g.is_some()) => Depends::Contents,
-            Depends::Contents if matches!(node.op_type(), "Shape" | "Size") => Depends::Sizes,
+        let kind = match of_inputs.unwrap_or(ComputedFrom::Weights) {
+            _ if node.attribute.iter().any(|attribute| attribute.g.is_some()) => ComputedFrom::Elements,
+            ComputedFrom::Elements if matches!(node.op_type(), "Shape" | "Size") => ComputedFrom::Sizes,
             kind => kind,
         };
         for output in node.output.iter().filter(|output| !output.is_empty()) {
             depends.insert(output, kind);
-            if kind == Depends::Sizes {
+            if kind == ComputedFrom::Sizes {
                 sizes.push(output.as_str());
             }
         }
@@ -172,8 +171,8 @@ fn sizes(graph: &GraphProto) -> Vec<&str> {
     sizes
 }
 
-/// Whether `node` only picks and places elements of its inputs. What it gives of sizes that vary is constant if it is the same
-/// for different ones; of an operator that compares or computes it need not be, since larger sizes may pass a threshold.
+/// Whether `node` only picks, joins or reshapes elements of its inputs. If its output is the same for different sizes, it is constant.
+/// The output of an operator that compares or calculates may change at sizes that no probe run had.
 fn picks(node: &NodeProto) -> bool {
     const PICKS: [&str; 10] =
         ["Shape", "Gather", "Slice", "Split", "Squeeze", "Unsqueeze", "Reshape", "Concat", "Cast", "Identity"];

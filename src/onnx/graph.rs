@@ -1,5 +1,5 @@
-//! One graph, opened and ready to run. In: a file or a part of one; then tensors by input name. Out: tensors by output name.
-//! Nothing is known here about what the tensors mean.
+//! One graph, opened and ready to run. In: a file, or a graph that exists in memory only; then tensors by input name. Out: tensors by
+//! output name. Nothing is known here about what the tensors mean.
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
@@ -7,14 +7,12 @@ use std::path::{Path, PathBuf};
 use ort::logging::LogLevel;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::session::{Session, SessionInputValue};
-use ort::value::{Outlet, TensorRef, ValueType};
+use ort::value::{Outlet, ValueType};
 
-use super::copies::without_copies;
 use super::device::Device;
 use super::environment::runtime;
 use super::error::{OnnxError, OnnxErrorKind};
 use super::port::{Dim, Port};
-use super::source::{EditedGraph, GraphSource, ModelFile};
 use super::value::{Value, data_type};
 
 /// How a graph is opened.
@@ -24,8 +22,8 @@ pub struct GraphOptions {
     pub device: Device,
     /// Threads that one run of this graph uses, the calling one included; 0 leaves it to ONNX Runtime (every core).
     pub threads: usize,
-    /// Whether the sizes of its inputs change from run to run, as texts and a decoder's steps do. ONNX Runtime then plans no
-    /// memory ahead: it would take a block for each combination of sizes beside what it has.
+    /// Whether the sizes of its inputs change from run to run, as those of texts and of a decoder's steps do. ONNX Runtime then plans
+    /// no memory ahead: it would allocate another block for each combination of sizes.
     pub varies: bool,
 }
 
@@ -42,12 +40,19 @@ pub struct Graph {
 /// What is fed to one input of a run.
 #[derive(Debug)]
 pub enum Input<'a> {
-    /// A value that nothing else needs.
+    /// A tensor that nothing else needs.
     Owned(Value),
-    /// A value of another owner.
+    /// A tensor of another owner.
     Shared(&'a Value),
-    /// A float32 tensor of this shape over borrowed memory, row-major, not copied.
-    F32(&'a [usize], &'a [f32]),
+}
+
+/// A graph that exists in memory only; its weights are in files.
+#[derive(Debug)]
+pub(super) struct EditedGraph {
+    /// A `ModelProto`.
+    pub(super) bytes: Vec<u8>,
+    /// The folder that the locations of its external data are relative to.
+    pub(super) folder: PathBuf,
 }
 
 /// The outputs of one run, by name.
@@ -58,27 +63,22 @@ pub struct Outputs {
 }
 
 impl Graph {
-    /// ONNX Runtime's name for the folder that the places of weights are relative to.
+    /// ONNX Runtime's key for the folder that the locations of external data are relative to.
     const WEIGHTS: &str = "session.model_external_initializers_file_folder_path";
 
-    /// How long a thread of ONNX Runtime that has nothing to do looks for work before it sleeps, in microseconds. A step of a
-    /// decoder is more than a thousand short operations, and waking a thread for each costs more than some of them; longer,
-    /// and the cores would be taken from those who decode images meanwhile. ONNX Runtime before 1.26 knows no such time; its
-    /// threads look until the run ends.
+    /// How long an idle thread of ONNX Runtime spins before it sleeps, in microseconds. A step of a decoder is more than a thousand short
+    /// operations, and waking a thread costs more than some of them. Longer spinning would take cores from the threads that decode
+    /// images. ONNX Runtime before 1.26 has no such setting: its threads spin until the run ends.
     const SPIN_MICROSECONDS: &str = "50";
 
-    /// Opens the graph of `source`. A part of a graph is made in memory; its weights are taken from the file.
+    /// Opens the graph of the file at `path` as it is. [`GraphSource::open`](super::GraphSource::open) opens subgraphs, too, and files
+    /// behind links.
     ///
     /// # Errors
     /// [`OnnxErrorKind::Library`] without an ONNX Runtime, [`OnnxErrorKind::Load`] if the file cannot be read or ONNX Runtime
     /// refuses it, [`OnnxErrorKind::OutOfMemory`].
-    pub fn open(source: &GraphSource, options: GraphOptions) -> Result<Self, OnnxError> {
-        if source.outputs.is_none() {
-            return Self::commit(&source.path, options, |mut builder| builder.commit_from_file(&source.path));
-        }
-        let file = ModelFile::read(source)?;
-        let (part, _) = without_copies(file.graph.clone());
-        Self::open_edited(&source.path, &file.encode(part)?, options)
+    pub fn open(path: &Path, options: GraphOptions) -> Result<Self, OnnxError> {
+        Self::commit(path, options, |mut builder| builder.commit_from_file(path))
     }
 
     /// Opens a graph made from the file at `path`.
@@ -89,15 +89,15 @@ impl Graph {
         })
     }
 
-    /// Opens a graph made from the file at `path` for few runs on little input: on the processor, and with its weights left
-    /// where they lie, which makes opening quick and runs slow.
+    /// Opens a graph made from the file at `path` for a few runs on small inputs: on the processor, not optimised and without packing
+    /// weights, so that opening is fast and runs are slow.
     pub(super) fn open_for_trials(path: &Path, edited: &EditedGraph, options: GraphOptions) -> Result<Self, OnnxError> {
         let folder = edited.folder.to_string_lossy();
         Self::commit(path, GraphOptions { device: Device::Cpu, ..options }, |builder| {
             let mut builder = builder
                 .with_optimization_level(GraphOptimizationLevel::Disable)?
                 .with_prepacking(false)?
-                // a graph that trials do not fit is run as it is, and nobody need read of it
+                // a graph that does not run on the probe inputs is used as it is; that is no error to report
                 .with_log_level(LogLevel::Fatal)?
                 .with_config_entry(Self::WEIGHTS, folder.as_ref())?;
             builder.commit_from_memory(&edited.bytes)
@@ -167,8 +167,8 @@ impl Graph {
         Outputs::of(path, run())
     }
 
-    /// Runs the graph as [`run`](Self::run) does, but leaves outputs in the memory of its device, if that has one of its own: floats,
-    /// except for the outputs called in `read`. What is in that memory already is not copied to be fed.
+    /// Runs the graph as [`run`](Self::run) does, but leaves outputs of floats in the memory of its device, if that has one of its own,
+    /// except for the outputs named in `read`. Inputs that are in that memory are not copied.
     ///
     /// # Errors
     /// As [`run`](Self::run).
@@ -182,7 +182,7 @@ impl Graph {
             !read.contains(&name) && port.is_some_and(|port| port.dtype.is_float())
         };
         let mut run = || {
-            // made anew for each run: one that is used again writes into the tensors that it gave before
+            // a binding that is used again would write into the outputs of the run before
             let mut binding = session.create_binding()?;
             for (name, input) in inputs {
                 binding.bind_input(*name, &*input.feed()?)?;
@@ -206,7 +206,6 @@ impl Input<'_> {
         match self {
             Self::Owned(value) => value.as_input(),
             Self::Shared(value) => value.as_input(),
-            Self::F32(shape, data) => Ok(TensorRef::from_array_view((*shape, *data))?.into()),
         }
     }
 }
@@ -217,15 +216,15 @@ impl Outputs {
         Ok(Self { graph: graph.to_path_buf(), values: ran.map_err(fail)? })
     }
 
-    /// The output called `name`, whose axis 0 must hold `batch` rows.
+    /// The output called `name`, whose axis 0 must have size `batch`.
     ///
     /// # Errors
-    /// [`OnnxErrorKind::Run`] if there is no such output (any more), or it has another number of rows.
+    /// [`OnnxErrorKind::Run`] if there is no such output (any more), or if axis 0 has another size.
     pub fn get(&self, name: &str, batch: usize) -> Result<&Value, OnnxError> {
         self.place(name, batch).map(|place| &self.values[place].1)
     }
 
-    /// Takes the output called `name` out, as [`get`](Self::get).
+    /// Removes and returns the output called `name`, whose axis 0 must have size `batch`.
     ///
     /// # Errors
     /// As [`get`](Self::get).
@@ -233,7 +232,7 @@ impl Outputs {
         self.place(name, batch).map(|place| self.values.swap_remove(place).1)
     }
 
-    /// Takes the output called `name` out, whatever its shape.
+    /// Removes and returns the output called `name`, whatever its shape.
     ///
     /// # Errors
     /// [`OnnxErrorKind::Run`] if there is no such output (any more).

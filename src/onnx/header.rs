@@ -1,27 +1,26 @@
-//! What a graph declares: inputs, outputs, and the files its weights lie in. In: a [`GraphSource`]. Out: a [`GraphHeader`].
-//! No weights are read and no ONNX Runtime is needed, so planning and `inspect` stay quick.
+//! What a graph declares: inputs, outputs, and the files that hold its weights. In: a [`GraphSource`]. Out: a [`GraphHeader`].
+//! No weights are read and no ONNX Runtime is needed, so planning and `inspect` stay fast.
 
 use std::collections::{BTreeSet, HashSet};
 
 use super::cut::uses;
 use super::error::OnnxError;
-use super::messages::{
-    AttributeProto, DimensionProto, GraphProto, NodeProto, SparseTensorProto, TensorProto, ValueInfoProto,
-};
-use super::port::{DataType, Dim, Port};
-use super::source::{GraphSource, ModelFile};
+use super::messages::{DimensionProto, GraphProto, NodeProto, TensorProto, ValueInfoProto};
+use super::port::{DataType, Dim, GraphSource, Port};
+use super::source::ModelFile;
 
 /// The declarations of one graph.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct GraphHeader {
-    /// The inputs that must be fed (initializers listed among the inputs are not).
+    /// The inputs that must be given, without initializers that are listed among the inputs.
     pub inputs: Vec<Port>,
     /// The outputs.
     pub outputs: Vec<Port>,
-    /// Files beside the graph that hold weights, relative to its folder.
+    /// The files beside the graph that hold weights, as its tensors name them: relative to its folder, and unchecked.
+    /// [`GraphSource::external_file`] says where they are.
     pub external_files: BTreeSet<String>,
-    /// Inputs that the graph only measures (`Shape`) and joins with others (`Concat`): it computes the same from one that has
-    /// no elements as it would without that input.
+    /// The inputs that the graph uses in `Shape` and `Concat` only, as a cache that it appends to: an input without elements
+    /// changes no result.
     pub appended: BTreeSet<String>,
 }
 
@@ -31,17 +30,14 @@ impl GraphHeader {
     /// # Errors
     /// [`OnnxErrorKind::Load`](super::OnnxErrorKind::Load) if the file cannot be read, is no ONNX graph or has no such output.
     pub fn read(source: &GraphSource) -> Result<Self, OnnxError> {
-        let ModelFile { model, graph, .. } = ModelFile::read(source)?;
+        let file = ModelFile::read(source)?;
+        let graph = &file.graph;
         let initializers: BTreeSet<&str> = graph.initializer.iter().map(TensorProto::name).collect();
-        let mut tensors = Vec::new();
-        of_graph(&graph, &mut tensors);
-        model.functions.iter().flat_map(|function| &function.node).for_each(|node| of_node(node, &mut tensors));
-        let locations = tensors.iter().flat_map(|tensor| &tensor.external_data).filter(|e| e.key() == "location");
         Ok(Self {
             inputs: graph.input.iter().filter(|input| !initializers.contains(input.name())).map(port).collect(),
             outputs: graph.output.iter().map(port).collect(),
-            external_files: locations.map(|entry| entry.value().to_owned()).collect(),
-            appended: appended(&graph),
+            external_files: file.locations(),
+            appended: appended(graph),
         })
     }
 
@@ -64,25 +60,6 @@ fn appended(graph: &GraphProto) -> BTreeSet<String> {
     other.extend(graph.output.iter().map(ValueInfoProto::name));
     let names = graph.input.iter().map(ValueInfoProto::name);
     names.filter(|name| joined.contains(name) && !other.contains(name)).map(str::to_owned).collect()
-}
-
-/// Collects every tensor of `graph`, those of the graphs inside it too.
-fn of_graph<'a>(graph: &'a GraphProto, tensors: &mut Vec<&'a TensorProto>) {
-    tensors.extend(&graph.initializer);
-    tensors.extend(graph.sparse_initializer.iter().flat_map(of_sparse));
-    graph.node.iter().for_each(|node| of_node(node, tensors));
-}
-
-fn of_node<'a>(node: &'a NodeProto, tensors: &mut Vec<&'a TensorProto>) {
-    for AttributeProto { t, g, tensors: several, graphs, sparse_tensor, sparse_tensors, .. } in &node.attribute {
-        tensors.extend(t.iter().chain(several));
-        tensors.extend(sparse_tensor.iter().chain(sparse_tensors).flat_map(of_sparse));
-        g.iter().chain(graphs).for_each(|graph| of_graph(graph, tensors));
-    }
-}
-
-fn of_sparse(tensor: &SparseTensorProto) -> impl Iterator<Item = &TensorProto> {
-    tensor.values.iter().chain(&tensor.indices)
 }
 
 fn port(value: &ValueInfoProto) -> Port {

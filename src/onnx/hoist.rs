@@ -1,12 +1,12 @@
-//! What stays the same over all steps of a decoder is computed once: its graph is split into one that is run for each batch
-//! and one that is run for each step. In: the decoder's graph and which of its inputs stay the same. Out: the two graphs.
+//! Splits a decoder's graph into one that is run once for each batch and one that is run in each step. In: the graph, and which of its
+//! inputs stay the same over all steps. Out: the two graphs.
 //!
-//! Decoders exported by optimum (GPT-2) compute the keys and values of cross-attention from the image's states in every
-//! step; this is loop-invariant code motion (Aho, Lam, Sethi, Ullman, *Compilers*, 9.5.1) and changes no value.
+//! Decoders that optimum exports (GPT-2) compute the keys and values of cross-attention from the encoder's output in every step. This
+//! is loop-invariant code motion (Aho, Lam, Sethi, Ullman, *Compilers*, 9.5.1) and changes no value.
 
 use std::collections::{HashMap, HashSet};
 
-use super::cut::{cut, uses};
+use super::cut::{extract, uses};
 use super::error::OnnxError;
 use super::graph::{Graph, GraphOptions, Input, Outputs};
 use super::messages::{GraphProto, TensorProto, ValueInfoProto};
@@ -14,26 +14,28 @@ use super::port::{DataType, Port};
 use super::source::ModelFile;
 use super::value::Value;
 
-/// What is run once for each batch.
+/// The graph that is run once for each batch.
 #[derive(Debug)]
 pub struct Once {
-    /// Computes what stays the same; its inputs are among those that do.
+    /// Computes the values that stay the same, from inputs that do.
     pub graph: Graph,
-    /// The outputs that the graph of the steps takes: states, `[batch, ...]` float, and sizes, int64, which are the same for
-    /// every row. It gives others too.
+    /// The outputs that are inputs of the steps' graph: states, `[batch, ...]` float, and sizes, int64, which are the same for every
+    /// row. The graph may have more outputs.
     pub values: Vec<String>,
 }
 
-/// What a value depends on.
+/// How often a value changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Depends {
-    Weights,
-    Invariant,
+enum Changes {
+    Never,
+    /// With each batch.
+    Batch,
+    /// In each step.
     Step,
 }
 
-/// Splits `graph`, a part of `file`, whose inputs `invariant`, `[batch, ...]`, stay the same over all steps. Returns what is
-/// computed once, and the rest; `None` if nothing of weight depends on those inputs alone.
+/// Splits `graph`, which was made from that of `file`, and whose inputs `invariant`, `[batch, ...]`, stay the same over all steps.
+/// Returns the graph that is run once, and the rest; `None` if no matrix product depends on those inputs alone.
 ///
 /// # Errors
 /// When ONNX Runtime refuses the first of the two graphs.
@@ -47,39 +49,39 @@ pub(super) fn hoist(
     if frontier.is_empty() {
         return Ok(None);
     }
-    let edited = file.encode(cut(graph, frontier, Vec::new()))?;
+    let edited = file.encode(extract(graph, frontier, Vec::new()))?;
     let mut once = Graph::open_edited(file.path(), &edited, options)?;
     let given = reusable(&mut once)?;
     if given.is_empty() {
         return Ok(None);
     }
     let values = given.iter().map(|value| value.name().to_owned()).collect();
-    Ok(Some((Once { graph: once, values }, cut(graph, graph.output.clone(), given))))
+    Ok(Some((Once { graph: once, values }, extract(graph, graph.output.clone(), given))))
 }
 
-/// The values that depend on `invariant` inputs and weights only and are used together with others, if some matrix is
-/// multiplied on the way to them; in the order in which they are computed.
+/// The values that depend on `invariant` inputs and weights only, are computed through a matrix product, and are used together with
+/// values that change in each step; in the order in which they are computed.
 fn frontier(graph: &GraphProto, invariant: &[&str]) -> Vec<String> {
     const MULTIPLIES: [&str; 6] = ["MatMul", "Gemm", "Conv", "MatMulInteger", "MatMulNBits", "DynamicQuantizeMatMul"];
-    let mut depends: HashMap<&str, Depends> = HashMap::new();
+    let mut changes: HashMap<&str, Changes> = HashMap::new();
     for input in &graph.input {
-        let kind = if invariant.contains(&input.name()) { Depends::Invariant } else { Depends::Step };
-        depends.insert(input.name(), kind);
+        let kind = if invariant.contains(&input.name()) { Changes::Batch } else { Changes::Step };
+        changes.insert(input.name(), kind);
     }
-    depends.extend(graph.initializer.iter().map(|tensor: &TensorProto| (tensor.name(), Depends::Weights)));
+    changes.extend(graph.initializer.iter().map(|tensor: &TensorProto| (tensor.name(), Changes::Never)));
     let (mut multiplied, mut used, mut computed) = (HashSet::new(), HashSet::new(), Vec::new());
     for node in &graph.node {
         let uses = uses(node);
-        let kind = uses.iter().filter_map(|name| depends.get(name)).max().copied().unwrap_or(Depends::Weights);
+        let kind = uses.iter().filter_map(|name| changes.get(name)).max().copied().unwrap_or(Changes::Never);
         let heavy = MULTIPLIES.contains(&node.op_type()) || uses.iter().any(|name| multiplied.contains(name));
         for output in node.output.iter().filter(|output| !output.is_empty()) {
-            depends.insert(output, kind);
-            if kind == Depends::Invariant && heavy {
+            changes.insert(output, kind);
+            if kind == Changes::Batch && heavy {
                 multiplied.insert(output.as_str());
                 computed.push(output);
             }
         }
-        if kind == Depends::Step {
+        if kind == Changes::Step {
             used.extend(uses);
         }
     }
@@ -88,9 +90,9 @@ fn frontier(graph: &GraphProto, invariant: &[&str]) -> Vec<String> {
     computed.iter().filter(kept).copied().cloned().collect()
 }
 
-/// The outputs of `once` that stay right when rows leave the batch, as inputs of another graph: floats with the batch as
-/// their first axis, and sizes that do not depend on the batch. What the axes of an inner value stand for is declared
-/// nowhere, so batches of two and of three rows tell.
+/// The outputs of `once` that stay valid when rows leave the batch, as inputs of another graph: floats whose first axis is the batch,
+/// and sizes that do not depend on the batch. No file declares the axes of an inner value, so runs with two and with three rows
+/// are compared.
 fn reusable(once: &mut Graph) -> Result<Vec<ValueInfoProto>, OnnxError> {
     let (two, three) = (probe(once, 2)?, probe(once, 3)?);
     let mut given = Vec::new();
@@ -107,7 +109,7 @@ fn reusable(once: &mut Graph) -> Result<Vec<ValueInfoProto>, OnnxError> {
     Ok(given)
 }
 
-/// A run over `rows` rows of ones, 1 long wherever nothing fixes the size.
+/// Runs `graph` on `rows` rows of ones. An axis of undeclared size gets size 1.
 fn probe(graph: &mut Graph, rows: usize) -> Result<Outputs, OnnxError> {
     let inputs: Vec<Port> = graph.inputs().to_vec();
     let ones = |port: &Port| {

@@ -1,10 +1,13 @@
-//! Where the ONNX Runtime library may be. In: the environment (`ORT_DYLIB_PATH`, `VIRTUAL_ENV`), this binary's folder
-//! and the Python installations around. Out: candidate paths in the order they are tried. Nothing is loaded here.
+//! Where the ONNX Runtime library may be. In: the environment (`ORT_DYLIB_PATH`, `VIRTUAL_ENV`, `CONDA_PREFIX`, `PATH`) and this
+//! binary's folder. Out: candidates in the order in which they are tried. Nothing is loaded here, and nothing is ever looked for
+//! in the current folder: whoever can write there could have code of theirs run.
 
 use std::collections::HashSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+
+use super::error::{OnnxError, OnnxErrorKind};
 
 /// One place where the library was looked for, and what was found there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,37 +45,75 @@ impl fmt::Display for LibraryError {
 
 impl std::error::Error for LibraryError {}
 
-/// Where to look: the library files of a folder, or one file.
-#[derive(Debug, Clone)]
-pub(super) enum Place {
-    /// The newest `libonnxruntime*` of this folder.
-    Folder(String, PathBuf),
-    /// This file, or this name for the system's loader.
-    File(String, PathBuf),
+impl From<LibraryError> for OnnxError {
+    fn from(error: LibraryError) -> Self {
+        Self {
+            kind: OnnxErrorKind::Library,
+            graph: None,
+            what: error.to_string(),
+            hint: Some(LibraryError::HINT.into()),
+        }
+    }
 }
 
-/// The places in the order they are tried. With `ORT_DYLIB_PATH` set there is no other: who names a library wants no
-/// other one silently. Python is only asked when everything before it had no library, hence an iterator.
-pub(super) fn places() -> Box<dyn Iterator<Item = Place>> {
-    if let Some(path) = std::env::var_os("ORT_DYLIB_PATH").filter(|path| !path.is_empty()) {
-        let path = PathBuf::from(path);
-        let place = "ORT_DYLIB_PATH".to_owned();
-        let named = if path.is_dir() { Place::Folder(place, path) } else { Place::File(place, path) };
+/// A file or folder where the library may be.
+#[derive(Debug, Clone)]
+pub(super) struct LibraryCandidate {
+    /// Why it is looked at, e.g. `VIRTUAL_ENV`.
+    pub(super) place: &'static str,
+    pub(super) path: PathBuf,
+    /// The library files, the highest version first, or why there are none.
+    pub(super) files: Result<Vec<PathBuf>, &'static str>,
+}
+
+impl LibraryCandidate {
+    /// The file `path`, or a name for the system's loader.
+    fn file(place: &'static str, path: PathBuf) -> Self {
+        Self { place, files: Ok(vec![path.clone()]), path }
+    }
+
+    /// The library files of the folder `path`.
+    fn folder(place: &'static str, path: PathBuf) -> Self {
+        let files = if path.is_relative() {
+            Err("a relative path, which is not searched; expected an absolute one")
+        } else {
+            Some(libraries_in(&path)).filter(|files| !files.is_empty()).ok_or(if path.is_dir() {
+                "no libonnxruntime in this folder"
+            } else {
+                "no such folder"
+            })
+        };
+        Self { place, path, files }
+    }
+}
+
+/// The candidates in the order in which they are tried. `ORT_DYLIB_PATH`, where it is set, is the only one: who names a library
+/// wants no other one silently. The iterator is lazy, so that Python is run only if nothing before it has a library.
+pub(super) fn candidates() -> Box<dyn Iterator<Item = LibraryCandidate>> {
+    if let Some(path) = variable("ORT_DYLIB_PATH") {
+        const PLACE: &str = "ORT_DYLIB_PATH";
+        let folder = Some(&path).filter(|path| path.is_dir()).and_then(|path| std::path::absolute(path).ok());
+        let named = match folder {
+            Some(folder) => LibraryCandidate::folder(PLACE, folder),
+            None => LibraryCandidate::file(PLACE, path),
+        };
         return Box::new(std::iter::once(named));
     }
-    let near = near_binary().into_iter().chain(virtual_environments());
-    let system = SYSTEM_NAMES.iter().map(|name| Place::File("the system's loader".into(), PathBuf::from(name)));
+    let near = near_binary().into_iter().chain(virtual_environment()).chain(conda_environment());
     let python = std::iter::once_with(python_packages).flatten();
+    let system = SYSTEM_NAMES.iter().map(|name| LibraryCandidate::file("the system's loader", PathBuf::from(name)));
     let mut seen = HashSet::new();
-    Box::new(near.chain(python).chain(system).filter(move |place| match place {
-        Place::Folder(_, path) | Place::File(_, path) => {
-            seen.insert(path.canonicalize().unwrap_or_else(|_| path.clone()))
-        }
-    }))
+    let resolved = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
+    Box::new(near.chain(python).chain(system).filter(move |candidate| seen.insert(resolved(&candidate.path))))
+}
+
+/// The path in the environment variable `name`, unless that is empty.
+fn variable(name: &str) -> Option<PathBuf> {
+    std::env::var_os(name).filter(|path| !path.is_empty()).map(PathBuf::from)
 }
 
 /// The library files of `folder`, the highest version first.
-pub(super) fn libraries_in(folder: &Path) -> Vec<PathBuf> {
+fn libraries_in(folder: &Path) -> Vec<PathBuf> {
     let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
     let mut files: Vec<PathBuf> = entries
         .filter_map(Result::ok)
@@ -105,43 +146,65 @@ const SYSTEM_NAMES: &[&str] = if cfg!(target_os = "windows") {
     &["libonnxruntime.so", "libonnxruntime.so.1"]
 };
 
-fn near_binary() -> Vec<Place> {
+fn near_binary() -> Vec<LibraryCandidate> {
     let Some(folder) = std::env::current_exe().ok().and_then(|exe| exe.parent().map(Path::to_path_buf)) else {
         return Vec::new();
     };
     let lib = folder.parent().unwrap_or(&folder).join("lib");
     [folder.clone(), folder.join("onnxruntime/capi"), lib.clone(), lib.join("onnxruntime/capi")]
-        .map(|path| Place::Folder("beside the binary".into(), path))
+        .map(|path| LibraryCandidate::folder("beside the binary", path))
         .into()
 }
 
-fn virtual_environments() -> Vec<Place> {
-    let active = std::env::var_os("VIRTUAL_ENV").map(|root| ("VIRTUAL_ENV", PathBuf::from(root)));
-    let local = (".venv", PathBuf::from(".venv"));
-    let mut places = Vec::new();
-    for (name, root) in active.into_iter().chain(std::iter::once(local)) {
-        let mut packages: Vec<PathBuf> = std::fs::read_dir(root.join("lib"))
-            .map(|entries| entries.filter_map(Result::ok).map(|entry| entry.path().join("site-packages")).collect())
-            .unwrap_or_default();
-        packages.push(root.join("Lib").join("site-packages"));
-        packages.retain(|path| path.is_dir());
-        packages.sort_unstable();
-        if packages.is_empty() {
-            packages.push(root.join("lib/python3*/site-packages"));
-        }
-        places.extend(packages.into_iter().map(|path| Place::Folder(name.into(), path.join("onnxruntime/capi"))));
-    }
-    places
+/// The package of the active virtual environment.
+fn virtual_environment() -> Vec<LibraryCandidate> {
+    const PLACE: &str = "VIRTUAL_ENV";
+    let packages = variable(PLACE).map(|root| packages_in(&root)).unwrap_or_default();
+    packages.into_iter().map(|folder| LibraryCandidate::folder(PLACE, folder)).collect()
 }
 
-/// The `onnxruntime` folders on the module path of `python3`; empty without a Python.
-fn python_packages() -> Vec<Place> {
-    let script = "import sys; print('\\n'.join(p for p in sys.path if p.endswith('-packages')))";
-    let answer = Command::new("python3").args(["-c", script]).stdin(Stdio::null()).stderr(Stdio::null()).output();
-    let Ok(answer) = answer else { return Vec::new() };
+/// The library that conda installs, and the package that pip installs into conda's environment.
+fn conda_environment() -> Vec<LibraryCandidate> {
+    const PLACE: &str = "CONDA_PREFIX";
+    let Some(root) = variable(PLACE) else { return Vec::new() };
+    let folders = std::iter::once(root.join("lib")).chain(packages_in(&root));
+    folders.map(|folder| LibraryCandidate::folder(PLACE, folder)).collect()
+}
+
+/// The folders of onnxruntime's package below the Python environment at `root`; where none is installed, where it would be.
+fn packages_in(root: &Path) -> Vec<PathBuf> {
+    let mut packages: Vec<PathBuf> = std::fs::read_dir(root.join("lib"))
+        .map(|entries| entries.filter_map(Result::ok).map(|entry| entry.path().join("site-packages")).collect())
+        .unwrap_or_default();
+    packages.push(root.join("Lib").join("site-packages"));
+    packages.retain(|path| path.is_dir());
+    packages.sort_unstable();
+    if packages.is_empty() {
+        packages.push(root.join("lib/python3*/site-packages"));
+    }
+    packages.into_iter().map(|path| path.join("onnxruntime/capi")).collect()
+}
+
+/// The `onnxruntime` folders on the module path of the first `python3` on `PATH`. Relative entries of `PATH`, the empty one
+/// included, lead to the current folder and are left out; for the same reason Python is run in the root folder, since relative
+/// entries of `PYTHONPATH` and the version files of pyenv are looked up where it starts.
+fn python_packages() -> Vec<LibraryCandidate> {
+    const SCRIPT: &str = "import sys; print('\\n'.join(p for p in sys.path if p.endswith('-packages')))";
+    let name = format!("python3{}", std::env::consts::EXE_SUFFIX);
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let pythons = std::env::split_paths(&path).filter(|folder| folder.is_absolute()).map(|folder| folder.join(&name));
+    let run = |python: PathBuf| {
+        let mut command = Command::new(python);
+        command.args(["-c", SCRIPT]).current_dir("/").stdin(Stdio::null()).stderr(Stdio::null());
+        command.output().ok()
+    };
+    let Some(answer) = pythons.filter(|python| python.is_file()).find_map(run) else {
+        let files = Err("no python3 in an absolute folder of PATH");
+        return vec![LibraryCandidate { place: "PATH", path: PathBuf::from(name), files }];
+    };
     String::from_utf8_lossy(&answer.stdout)
         .lines()
-        .map(|line| Place::Folder("python3".into(), Path::new(line).join("onnxruntime/capi")))
+        .map(|line| LibraryCandidate::folder("python3", Path::new(line).join("onnxruntime/capi")))
         .collect()
 }
 

@@ -1,7 +1,7 @@
-//! The protobuf messages of an ONNX file, as far as nightcap looks into them. Names and numbers are those of
-//! <https://github.com/onnx/onnx/blob/main/onnx/onnx.proto>. Every field is declared, because an edited graph is written
-//! again and what is not declared would be lost; fields that are only passed on are declared as bytes, which have the
-//! same encoding. So are the packed numbers of tensors: bytes are slices of the file, not copies.
+//! The protobuf messages of an ONNX file. Names and numbers are those of
+//! <https://github.com/onnx/onnx/blob/main/onnx/onnx.proto>. Every field is declared, because an edited graph is encoded again and a
+//! field that is not declared would be lost. Messages that nightcap does not read are declared as bytes, which have the same encoding.
+//! So are the packed numbers of tensors, because bytes are slices of the file and not copies.
 
 use bytes::Bytes;
 use prost::Message;
@@ -266,12 +266,12 @@ impl NodeProto {
 }
 
 impl ValueInfoProto {
-    /// A value of which nothing else is declared.
+    /// A value with a name and no declared type.
     pub(super) fn named(name: &str) -> Self {
         Self { name: Some(name.to_owned()), ..Self::default() }
     }
 
-    /// A tensor with `rank` axes of any size, or of any shape at all.
+    /// A tensor with `rank` axes of any size; of any shape if `rank` is `None`.
     pub(super) fn tensor(name: &str, dtype: DataType, rank: Option<usize>) -> Self {
         let shape = rank.map(|rank| TensorShapeProto { dim: vec![DimensionProto::default(); rank] });
         let tensor_type = Some(TensorTypeProto { elem_type: dtype.to_onnx(), shape });

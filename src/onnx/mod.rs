@@ -1,12 +1,13 @@
-//! Everything that touches ONNX Runtime: finding its library, opening graphs, running them, and the values that go in
-//! and come out. In: a graph file and tensors by name. Out: tensors by name, or an [`OnnxError`]. What a graph is *for*
-//! (vision, text, ...) is never known here; no other module imports `ort`.
+//! Everything that touches ONNX Runtime: finding its library, editing, opening and running graphs, and their tensors. In: a graph file
+//! and tensors by name. Out: tensors by name, or an [`OnnxError`]. What a graph is *for* (vision, text, ...) is not known here. No
+//! other module imports `ort`.
 
 mod copies;
 mod cut;
 mod device;
 mod environment;
 mod error;
+mod external_data;
 mod fold;
 mod graph;
 mod header;
@@ -29,9 +30,8 @@ pub use graph::{Graph, GraphOptions, Input, Outputs};
 pub use header::GraphHeader;
 pub use hoist::Once;
 pub use library::{Attempt, LibraryError};
-pub use part::open_part;
-pub use port::{DataType, Dim, Port};
-pub use rows::RowMover;
-pub use source::GraphSource;
-pub use stepped::Stepped;
+pub use part::open_subgraph;
+pub use port::{DataType, Dim, GraphSource, Port};
+pub use rows::RowGather;
+pub use stepped::DecoderGraph;
 pub use value::Value;

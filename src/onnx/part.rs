@@ -1,26 +1,52 @@
-//! The part of a graph that follows from some of its inputs. In: a graph, the outputs that are wanted, those inputs, and trials.
-//! Out: a graph that takes those inputs alone, opened.
+//! Opens graphs as they are named: whole, or the subgraph that computes some outputs from some inputs. In: a [`GraphSource`]. Out: a
+//! [`Graph`].
 //!
-//! A decoder's graph for the first step computes the keys and values of cross-attention from the states that are attended to, but
-//! shapes them by the size of a batch that it takes from the tokens. Trials tell that this is the size of the states' own.
+//! The decoder graph of the first step computes the keys and values of cross-attention from the encoder's output, but takes the
+//! batch size for their shapes from the tokens. Probe runs show that it equals the batch size of the encoder's output, which then
+//! takes its place, so that the subgraph needs no tokens.
 
 use bytes::Bytes;
 
-use super::copies::without_copies;
-use super::cut::cut;
+use super::copies::elide_copies;
+use super::cut::extract;
 use super::error::OnnxError;
 use super::fold::{Sizes, Trial};
 use super::graph::{Graph, GraphOptions};
 use super::messages::{GraphProto, NodeProto, TensorProto};
-use super::port::DataType;
-use super::source::{GraphSource, ModelFile};
+use super::port::{DataType, GraphSource};
+use super::source::ModelFile;
 
-/// Opens the part of the graph of `source` that gives `outputs` from its inputs `from`, `[batch, ...]`; `None` if they follow from
-/// other inputs too.
+impl GraphSource {
+    /// Opens the graph, or the subgraph that computes its outputs. A subgraph is made in memory; its weights are taken from the
+    /// file.
+    ///
+    /// # Errors
+    /// As [`Graph::open`], and [`OnnxErrorKind::Load`](super::OnnxErrorKind::Load) if weights are missing or are not below the
+    /// graph's folder.
+    pub fn open(&self, options: GraphOptions) -> Result<Graph, OnnxError> {
+        let is_link = std::fs::symlink_metadata(&self.path).is_ok_and(|file| file.is_symlink());
+        if self.outputs.is_none() && !is_link {
+            return Graph::open(&self.path, options);
+        }
+        let file = ModelFile::read(self)?;
+        if self.outputs.is_some() {
+            let (graph, _) = elide_copies(file.graph.clone());
+            return Graph::open_edited(&self.path, &file.encode(graph)?, options);
+        }
+        if file.locations().is_empty() {
+            return Graph::open(&self.path, options);
+        }
+        // for a graph inside a node ONNX Runtime does not follow the links of the Hugging Face cache; here they are resolved
+        Graph::open_edited(&self.path, &file.encode(file.graph.clone())?, options)
+    }
+}
+
+/// Opens the subgraph of `source` that computes `outputs` from its inputs `from`, `[batch, ...]`; `None` if they depend on other inputs
+/// too. `trials` are inputs of the whole graph.
 ///
 /// # Errors
-/// When the file cannot be read, or ONNX Runtime refuses the part.
-pub fn open_part(
+/// When the file cannot be read, or ONNX Runtime refuses the subgraph.
+pub fn open_subgraph(
     source: &GraphSource,
     outputs: &[String],
     from: &[&str],
@@ -32,15 +58,16 @@ pub fn open_part(
     let sizes = Sizes::find(&file, &with_batch_size(file.graph.clone(), first), trials, options)?;
     let graph = sizes.merge(with_batch_size(sizes.fold(&file.graph), first));
     let wanted = graph.output.iter().filter(|output| outputs.iter().any(|name| name == output.name()));
-    let (part, _) = without_copies(cut(&graph, wanted.cloned().collect(), Vec::new()));
-    let weight = |name: &str| part.initializer.iter().any(|tensor| tensor.name() == name);
-    if !part.input.iter().all(|input| from.contains(&input.name()) || weight(input.name())) {
+    let (subgraph, _) = elide_copies(extract(&graph, wanted.cloned().collect(), Vec::new()));
+    let weight = |name: &str| subgraph.initializer.iter().any(|tensor| tensor.name() == name);
+    if !subgraph.input.iter().all(|input| from.contains(&input.name()) || weight(input.name())) {
         return Ok(None);
     }
-    Graph::open_edited(&source.path, &file.encode(part)?, options).map(Some)
+    Graph::open_edited(&source.path, &file.encode(subgraph)?, options).map(Some)
 }
 
-/// `graph` with the size of axis 0 of its input `of` computed before everything else, so that it takes the place of what equals it.
+/// `graph` with the size of axis 0 of its input `of` computed by the first nodes, so that it replaces every later value that is
+/// always equal to it.
 fn with_batch_size(mut graph: GraphProto, of: &str) -> GraphProto {
     let [shape, zero, size] = ["shape", "first axis", "batch size"].map(|what| format!("{what} of {of} (nightcap)"));
     let nodes = [

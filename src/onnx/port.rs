@@ -1,8 +1,31 @@
-//! A graph's declared inputs and outputs: name, element type, shape. Plain data; no file is read and no value held here.
+//! What names a graph, and what it declares: inputs and outputs with name, element type and shape. Plain data; no file is read and
+//! no tensor is held here.
 
 use std::fmt;
+use std::path::PathBuf;
 
-/// The element type of a tensor. Only the types nightcap feeds or reads have a name of their own.
+/// What can be opened: the graph of a file, or the subgraph that computes some of its outputs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GraphSource {
+    /// The file.
+    pub path: PathBuf,
+    /// The outputs that are wanted, with everything they need; `None` for the whole graph.
+    pub outputs: Option<Vec<String>>,
+}
+
+impl GraphSource {
+    /// The whole graph of the file at `path`.
+    pub fn file(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into(), outputs: None }
+    }
+
+    /// The subgraph of the file at `path` that computes `outputs`.
+    pub fn subgraph(path: impl Into<PathBuf>, outputs: Vec<String>) -> Self {
+        Self { path: path.into(), outputs: Some(outputs) }
+    }
+}
+
+/// The element type of a tensor. Only the types that nightcap writes or reads have a variant of their own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum DataType {
     /// 32-bit float.
@@ -39,7 +62,7 @@ impl DataType {
         }
     }
 
-    /// The number of this type in ONNX's `TensorProto.DataType`, if it has a name of its own here.
+    /// The number of this type in ONNX's `TensorProto.DataType`, if it has a variant of its own.
     pub(super) fn to_onnx(self) -> Option<i32> {
         match self {
             Self::F32 => Some(1),
@@ -73,7 +96,7 @@ impl fmt::Display for DataType {
 pub enum Dim {
     /// Always this size.
     Fixed(usize),
-    /// Any size; the name is for people. Anything that is no number counts as any size.
+    /// Any size, with the name that the file gives it. Everything that is no number is this.
     Any(String),
 }
 
@@ -90,7 +113,7 @@ impl fmt::Display for Dim {
 /// A declared input or output of a graph.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Port {
-    /// Its name, by which values are bound.
+    /// Its name.
     pub name: String,
     /// Its element type.
     pub dtype: DataType,

@@ -1,4 +1,4 @@
-//! Graphs that take rows of tensors. In: of how many tensors, and of which type. Out: a graph, written as a file would be.
+//! Graphs that gather rows of tensors. In: of how many tensors, and of which type. Out: an encoded model.
 
 use bytes::Bytes;
 use prost::Message;
@@ -6,7 +6,7 @@ use prost::Message;
 use super::messages::{AttributeProto, GraphProto, ModelProto, NodeProto, ValueInfoProto};
 use super::port::DataType;
 
-/// The output.
+/// The name of the output.
 pub(super) const STACKED: &str = "stacked";
 
 /// `AttributeProto.AttributeType.INT`
@@ -14,17 +14,17 @@ const INT: i32 = 2;
 /// An `OperatorSetIdProto`: version 18 of ONNX's own operators.
 const OPSET_18: &[u8] = &[0x10, 18];
 
-/// A graph that puts rows of tensors together, by what it does.
+/// What a graph that gathers rows of tensors does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct RowGraph {
     pub(super) dtype: DataType,
-    /// How many tensors it takes rows of.
+    /// The number of tensors.
     pub(super) parts: usize,
-    /// Whether it makes axes longer or shorter.
+    /// Whether it pads or crops axes.
     pub(super) aligns: bool,
 }
 
-/// What a graph takes of its part at `place`: the tensor, the rows of it, and how much longer each axis is made at either end.
+/// The names of the inputs for the tensor at `place`: the tensor, its rows, and by how much each axis is padded at either end.
 pub(super) fn names(place: usize) -> [String; 3] {
     ["tensor", "rows", "pads"].map(|what| format!("{what} {place}"))
 }

@@ -1,5 +1,5 @@
-//! Rows of tensors, on axis 0: kept, repeated, put together. In: tensors, and which rows of each. Out: tensors with these rows; floats in
-//! the memory of the device that they are for, where ONNX Runtime moves them by the graphs of [`super::row_graphs`].
+//! Gathers rows (axis 0) of tensors: keeps, repeats and concatenates them. In: tensors, and which rows of each. Out: tensors with these
+//! rows. Floats stay in the memory of their device, where the graphs of [`super::row_graphs`] move them.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -9,24 +9,23 @@ use itertools::Itertools;
 
 use super::device::Device;
 use super::error::OnnxError;
-use super::graph::{Graph, GraphOptions, Input};
+use super::graph::{EditedGraph, Graph, GraphOptions, Input};
 use super::port::DataType;
 use super::row_graphs::{RowGraph, STACKED, names};
-use super::source::EditedGraph;
 use super::value::{Element, Value, misfit};
 
-/// What moves rows of tensors.
+/// Gathers rows of tensors. Its graphs are opened when they are first needed.
 #[derive(Debug)]
-pub struct RowMover {
+pub struct RowGather {
     options: GraphOptions,
     opened: HashMap<RowGraph, Graph>,
 }
 
-impl RowMover {
-    /// Rows of tensors for graphs that are opened with `options`.
+impl RowGather {
+    /// Gathers rows for graphs that are opened with `options`.
     pub fn new(options: GraphOptions) -> Self {
         let (device, threads) = match options.device {
-            // TensorRT would build an engine for each size
+            // TensorRT would build an engine for every size of tensor
             Device::Cuda(number) | Device::TensorRt(number) => (Device::Cuda(number), 1),
             device => (device, options.threads),
         };
@@ -53,8 +52,8 @@ impl RowMover {
         self.stack(&[(value, rows)], None)
     }
 
-    /// Makes `value` its rows `rows`, in that order. Where each of them stays in its place or comes from behind the last place, as
-    /// when the last rows fill the gaps of others, only those that come are copied, if the host's memory has them.
+    /// Replaces `value` by its rows `rows`, in that order. If the last rows only fill the gaps of rows that are left out, and the tensor
+    /// is in the host's memory, then just those rows are copied, in place.
     ///
     /// # Errors
     /// As [`Self::stack`].
@@ -77,8 +76,8 @@ impl RowMover {
         Ok(())
     }
 
-    /// Rows of one tensor after the other, `(tensor, rows)`, as one. With `aligned`, an axis and its size, the ends of that axis
-    /// stand at its end: the beginning of a longer one is left out, that of a shorter one is zeros.
+    /// Concatenates rows of several tensors, `(tensor, rows)`. With `aligned`, an axis and a size, that axis of every tensor gets that
+    /// size, aligned at its end: a longer one loses its beginning, a shorter one begins with zeros.
     ///
     /// # Errors
     /// When a row does not exist, tensors differ in type or in a size that is not aligned, or memory ran out.
@@ -92,7 +91,7 @@ impl RowMover {
             }
             let mut pads = vec![0; 2 * shape.len()];
             if let Some((axis, size)) = aligned.filter(|(axis, _)| *axis < shape.len()) {
-                // elements put before the first one; fewer than none are taken away
+                // as the operator `Pad` has it: elements to insert at the beginning, to remove if negative
                 pads[axis] = size as i64 - shape[axis] as i64;
                 shape[axis] = size;
             }
@@ -128,7 +127,7 @@ impl RowMover {
     }
 }
 
-/// Copies rows that come from behind the last place of `rows` to their places.
+/// Copies each row of `rows` that is not in its place there.
 fn fill_gaps<T: Element>(value: &mut Value, rows: &[usize]) -> Result<(), OnnxError> {
     let width: usize = value.shape().iter().skip(1).product();
     let data = value.slice_mut::<T>()?;

@@ -1,7 +1,9 @@
-//! Graphs as they are before they are opened. In: a file, and which part of its graph is wanted. Out: its messages, whose
-//! weights are slices of the mapped file and not read; and edited messages written again as a small graph that refers to
-//! the weights where they lie in that file. No file is ever changed.
+//! Graphs before they are opened. In: a file, and which part of its graph is wanted. Out: its protobuf messages, whose weights are
+//! slices of the mapped file and are not read; and edited messages, encoded as a small model that refers to the weights in their
+//! files. No file is ever changed.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -10,55 +12,27 @@ use bytes::Bytes;
 use memmap2::Mmap;
 use prost::Message;
 
-use super::cut::cut;
+use super::cut::extract;
 use super::error::{OnnxError, OnnxErrorKind};
+use super::external_data::{EXTERNAL, locations, visit_tensors};
+use super::graph::EditedGraph;
 use super::messages::{GraphProto, ModelProto, StringStringEntryProto, TensorProto, ValueInfoProto};
-
-/// What can be opened: the graph of a file, or the part of it that computes some of its outputs.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct GraphSource {
-    /// The file.
-    pub path: PathBuf,
-    /// The outputs that are wanted, with everything they need; `None` for the whole graph.
-    pub outputs: Option<Vec<String>>,
-}
+use super::port::GraphSource;
 
 /// A graph file in memory.
 pub(super) struct ModelFile {
-    path: PathBuf,
+    source: GraphSource,
     mapped: Bytes,
     /// The model without its graph.
-    pub(super) model: ModelProto,
+    model: ModelProto,
     pub(super) graph: GraphProto,
 }
 
-/// A graph that exists in memory only; its weights lie in files.
-#[derive(Debug)]
-pub(super) struct EditedGraph {
-    pub(super) bytes: Vec<u8>,
-    /// The folder that the places of weights are relative to.
-    pub(super) folder: PathBuf,
-}
-
-impl GraphSource {
-    /// The whole graph of the file at `path`.
-    pub fn file(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), outputs: None }
-    }
-
-    /// The part of the graph of the file at `path` that computes `outputs`.
-    pub fn part(path: impl Into<PathBuf>, outputs: Vec<String>) -> Self {
-        Self { path: path.into(), outputs: Some(outputs) }
-    }
-}
-
 impl ModelFile {
-    /// Below this many bytes a tensor is written into an edited graph, where shape inference can see it.
+    /// A tensor of fewer bytes is written into an edited graph, where shape inference sees it.
     const SMALL: usize = 1024;
-    /// `TensorProto.DataLocation.EXTERNAL`
-    const EXTERNAL: i32 = 1;
 
-    /// Maps the file of `source` and takes the wanted part of its graph.
+    /// Maps the file of `source` and extracts the wanted part of its graph.
     ///
     /// # Errors
     /// [`OnnxErrorKind::Load`] if the file cannot be read, is no ONNX graph or has no such output.
@@ -86,71 +60,89 @@ impl ModelFile {
                 })
             };
             let outputs = wanted.iter().map(output).collect::<Result<_, _>>()?;
-            graph = cut(&graph, outputs, Vec::new());
+            graph = extract(&graph, outputs, Vec::new());
         }
-        Ok(Self { path: path.clone(), mapped, model, graph })
+        Ok(Self { source: source.clone(), mapped, model, graph })
     }
 
     /// The file.
     pub(super) fn path(&self) -> &Path {
-        &self.path
+        &self.source.path
     }
 
-    /// Writes `graph`, which was made of this file's: large weights are not copied, but named by their place in the file.
+    /// The locations of external data that its tensors name.
+    pub(super) fn locations(&self) -> BTreeSet<String> {
+        let mut found = BTreeSet::new();
+        let Ok(()) = visit_tensors::<Infallible>(&mut self.with_graph(self.graph.clone()), &mut |tensor| {
+            found.extend(locations(tensor).map(str::to_owned));
+            Ok(())
+        });
+        found
+    }
+
+    /// Encodes `graph`, which was made from this file's. Large weights of the graph are not copied: the encoded model names their
+    /// place in the file. Weights in other files, also those of graphs inside nodes, are named relative to a new folder, since
+    /// ONNX Runtime does not follow links to them.
     ///
     /// # Errors
-    /// [`OnnxErrorKind::Load`] if weights lie in another folder than the file.
-    pub(super) fn encode(&self, mut graph: GraphProto) -> Result<EditedGraph, OnnxError> {
-        // ONNX Runtime takes no weights through links that leave the folder, as those of the Hugging Face cache do
-        let path = self.canonical(&self.path)?;
-        let (folder, file) = match (path.parent(), path.file_name().and_then(|name| name.to_str())) {
-            (Some(folder), Some(file)) => (folder.to_path_buf(), file),
-            _ => return Err(self.fail("expected a file name of UTF-8".into())),
+    /// [`OnnxErrorKind::Load`] if a file of weights is missing or is not below the graph's folder.
+    pub(super) fn encode(&self, graph: GraphProto) -> Result<EditedGraph, OnnxError> {
+        let own = self.path().canonicalize().map_err(|error| self.fail(format!("not readable: {error}")))?;
+        let mut model = self.with_graph(graph);
+        let mut files: BTreeMap<String, PathBuf> = BTreeMap::new();
+        visit_tensors::<OnnxError>(&mut model, &mut |tensor| {
+            for location in locations(tensor).filter(|_| tensor.data_location() == EXTERNAL) {
+                if !files.contains_key(location) {
+                    files.insert(location.to_owned(), self.source.external_file(location)?);
+                }
+            }
+            Ok(())
+        })?;
+        // the deepest folder that has all of them below it
+        let mut folder = own.parent().unwrap_or(&own).to_path_buf();
+        while !files.values().all(|file| file.starts_with(&folder)) && folder.pop() {}
+        let relative = |file: &Path| {
+            let path = file.strip_prefix(&folder).ok().and_then(Path::to_str).map(str::to_owned);
+            path.ok_or_else(|| self.fail(format!("expected a path of UTF-8, found {}", file.display())))
         };
-        for tensor in &mut graph.initializer {
-            if tensor.data_location() == Self::EXTERNAL {
-                self.relocate(tensor, &folder)?;
-            } else if let Some(offset) = self.place(tensor) {
+        visit_tensors::<OnnxError>(&mut model, &mut |tensor| {
+            let external = tensor.data_location() == EXTERNAL;
+            for entry in tensor.external_data.iter_mut().filter(|entry| external && entry.key() == "location") {
+                if let Some(file) = files.get(entry.value()) {
+                    entry.value = Some(relative(file)?);
+                }
+            }
+            Ok(())
+        })?;
+        let own = relative(&own)?;
+        for tensor in model.graph.iter_mut().flat_map(|graph| &mut graph.initializer) {
+            if let Some(offset) = self.offset(tensor) {
                 let length = tensor.raw_data.take().map_or(0, |data| data.len());
                 tensor.external_data = vec![
-                    entry("location", file.to_owned()),
+                    entry("location", own.clone()),
                     entry("offset", offset.to_string()),
                     entry("length", length.to_string()),
                 ];
-                tensor.data_location = Some(Self::EXTERNAL);
+                tensor.data_location = Some(EXTERNAL);
             }
         }
-        let model = ModelProto { graph: Some(graph), ..self.model.clone() };
         Ok(EditedGraph { bytes: model.encode_to_vec(), folder })
     }
 
-    /// Where in the file the data of a large tensor lies, if it does.
-    fn place(&self, tensor: &TensorProto) -> Option<usize> {
+    /// Where in the file the data of a large tensor begins, if it is a part of the file.
+    fn offset(&self, tensor: &TensorProto) -> Option<usize> {
         let data = tensor.raw_data.as_ref().filter(|data| data.len() >= Self::SMALL)?;
         let offset = (data.as_ptr() as usize).checked_sub(self.mapped.as_ptr() as usize)?;
         (offset + data.len() <= self.mapped.len()).then_some(offset)
     }
 
-    /// Makes the file that holds the data of `tensor` relative to `folder`.
-    fn relocate(&self, tensor: &mut TensorProto, folder: &Path) -> Result<(), OnnxError> {
-        for entry in tensor.external_data.iter_mut().filter(|entry| entry.key() == "location") {
-            let beside = self.path.parent().unwrap_or(Path::new(""));
-            let path = self.canonical(&beside.join(entry.value()))?;
-            let Some(place) = path.strip_prefix(folder).ok().and_then(Path::to_str) else {
-                let what = format!("its weights lie in {}, which is not below {}", path.display(), folder.display());
-                return Err(self.fail(what).with_hint("copy both files into one folder"));
-            };
-            entry.value = Some(place.to_owned());
-        }
-        Ok(())
-    }
-
-    fn canonical(&self, path: &Path) -> Result<PathBuf, OnnxError> {
-        path.canonicalize().map_err(|error| self.fail(format!("{} is not readable: {error}", path.display())))
+    /// The file's model with `graph` as its graph.
+    fn with_graph(&self, graph: GraphProto) -> ModelProto {
+        ModelProto { graph: Some(graph), ..self.model.clone() }
     }
 
     fn fail(&self, what: String) -> OnnxError {
-        OnnxError::new(OnnxErrorKind::Load, self.path.display().to_string(), what)
+        OnnxError::new(OnnxErrorKind::Load, self.path().display().to_string(), what)
     }
 }
 
@@ -158,11 +150,15 @@ fn entry(key: &str, value: String) -> StringStringEntryProto {
     StringStringEntryProto { key: Some(key.to_owned()), value: Some(value) }
 }
 
-/// The file at `path` as memory that is read when it is looked at.
+/// The file at `path` as memory whose pages are read when they are accessed.
 fn map(path: &Path) -> io::Result<Bytes> {
+    // opening a pipe would wait for whoever writes into it
+    if !std::fs::metadata(path)?.is_file() {
+        return Err(io::Error::other("expected a regular file"));
+    }
     let file = File::open(path)?;
-    // SAFETY: the mapping is only read. A file that another process cuts off within the milliseconds of its reading would end
-    // this one; nothing that nightcap writes is ever mapped.
+    // SAFETY: the mapping is only read. Another process that truncates the file in the milliseconds of its reading would end this
+    // one; nothing that nightcap writes is ever mapped.
     #[allow(
         unsafe_code,
         reason = "no safe mapping exists; reading gigabytes of weights to look at names is the alternative"

@@ -1,28 +1,30 @@
-//! A graph that is run again and again with inputs most of which stay the same: a decoder's. In: its file, which inputs stay
-//! the same, and inputs of several sizes. Out: the graph as it is run, opened. No file is changed.
+//! The graph of a decoder, which is run for every token with inputs most of which stay the same. In: its file, the inputs that stay
+//! the same, and probe inputs of several sizes. Out: the graph optimised for that, opened. No file is changed.
 
-use super::copies::without_copies;
+use super::copies::elide_copies;
 use super::error::OnnxError;
 use super::fold::{Sizes, Trial};
 use super::graph::{Graph, GraphOptions};
 use super::hoist::{Once, hoist};
-use super::source::{GraphSource, ModelFile};
+use super::port::GraphSource;
+use super::source::ModelFile;
 
-/// A graph for many steps.
+/// A decoder's graph, opened.
 #[derive(Debug)]
-pub struct Stepped {
+pub struct DecoderGraph {
     /// Computes what stays the same over the steps, if anything does.
     pub once: Option<Once>,
-    /// The rest: the inputs of the whole, as far as they are still used, and the values of [`once`](Self::once).
+    /// Runs one step. Its inputs are those of the whole graph, as far as they are still used, and the values of
+    /// [`once`](Self::once).
     pub step: Graph,
-    /// How many sizes are not computed any more.
+    /// How many sizes are folded: no longer computed in each step.
     pub folded: usize,
-    /// How many values are not copied.
-    pub not_copied: usize,
+    /// How many copies are elided: values that are no longer copied in each step.
+    pub elided_copies: usize,
 }
 
-impl Stepped {
-    /// Opens the graph of `source`, whose inputs `invariant`, `[batch, ...]`, stay the same over all steps; `trials` are runs of
+impl DecoderGraph {
+    /// Opens the graph of `source`, whose inputs `invariant`, `[batch, ...]`, stay the same over all steps; `trials` are inputs of
     /// different sizes.
     ///
     /// # Errors
@@ -36,16 +38,16 @@ impl Stepped {
         let file = ModelFile::read(source)?;
         let sizes = Sizes::find(&file, &file.graph, trials, options)?;
         let folded = sizes.count();
-        let (graph, not_copied) = without_copies(sizes.fold(&file.graph));
+        let (graph, elided_copies) = elide_copies(sizes.fold(&file.graph));
         let (once, graph) = match hoist(&file, &graph, invariant, options)? {
             Some((once, step)) => (Some(once), sizes.merge(step)),
             None => (None, sizes.merge(graph)),
         };
-        let step = if once.is_none() && folded + not_copied == 0 {
-            Graph::open(source, options)?
+        let step = if once.is_none() && folded + elided_copies == 0 {
+            source.open(options)?
         } else {
             Graph::open_edited(&source.path, &file.encode(graph)?, options)?
         };
-        Ok(Self { once, step, folded, not_copied })
+        Ok(Self { once, step, folded, elided_copies })
     }
 }

@@ -1,5 +1,5 @@
-//! Tensors. In: vectors, or the outputs of a run. Out: vectors, or the inputs of the next run; `ort`'s types stay inside. What
-//! becomes of their rows is [`super::rows`]'.
+//! Tensors. In: vectors, or the outputs of a run. Out: vectors, or the inputs of the next run; `ort`'s types stay inside. Rows are
+//! gathered in [`super::rows`].
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -21,25 +21,25 @@ use super::port::DataType;
 #[derive(Debug)]
 pub struct Value {
     tensor: DynValue,
-    place: Place,
+    location: TensorLocation,
 }
 
-/// Where a tensor is.
+/// In which memory a tensor is.
 #[derive(Debug, Clone, Copy)]
-enum Place {
-    /// In the host's memory, as all that is made here; with how many rows of axis 0 there are, if it has room for more.
+enum TensorLocation {
+    /// In the host's memory, as every tensor that is made here. The number is that of the rows in use, if the tensor has more.
     Host(Option<usize>),
-    /// In the memory of a device, where a run left it.
+    /// In the memory of a device, as an output of a run.
     Device(Device),
 }
 
-/// What tensors here are made of.
+/// An element type.
 pub(super) trait Element: PrimitiveTensorElementType + Copy + Default + std::fmt::Debug + 'static {}
 
 impl<T: PrimitiveTensorElementType + Copy + Default + std::fmt::Debug + 'static> Element for T {}
 
 impl Value {
-    /// A tensor of `shape` that takes over `data`, row-major; as float16 if `dtype` asks for it.
+    /// A tensor of `shape` that takes over `data`, row-major; converted to float16 if `dtype` is that.
     ///
     /// # Errors
     /// When `data` does not fill `shape`, or memory ran out.
@@ -73,7 +73,7 @@ impl Value {
         Self::owned(&[1], vec![value])
     }
 
-    /// A tensor of ones, or of true, of a type that masks have: int64, bool or a float.
+    /// A mask of ones, or of true. Masks are int64, bool or float.
     ///
     /// # Errors
     /// When ONNX Runtime refuses to make it.
@@ -81,7 +81,7 @@ impl Value {
         Self::mask(dtype, shape, vec![true; shape.iter().product()])
     }
 
-    /// A tensor of ones and zeros, or of true and false, of a type that masks have: int64, bool or a float.
+    /// A mask of ones and zeros, or of true and false. Masks are int64, bool or float.
     ///
     /// # Errors
     /// When `data` does not fill `shape`, or ONNX Runtime refuses to make it.
@@ -105,7 +105,7 @@ impl Value {
         if size > 0 {
             return Self::from_f32(dtype, shape, vec![0.0; size]);
         }
-        // ONNX Runtime takes over no vector without elements
+        // ONNX Runtime does not take over a vector without elements
         runtime()?;
         let allocator = Allocator::default();
         let value = match dtype {
@@ -120,7 +120,7 @@ impl Value {
     pub fn shape(&self) -> Vec<usize> {
         let ValueType::Tensor { shape, .. } = self.tensor.dtype() else { return Vec::new() };
         let mut shape: Vec<usize> = shape.iter().map(|&size| usize::try_from(size).unwrap_or(0)).collect();
-        if let (Place::Host(Some(rows)), Some(held)) = (self.place, shape.first_mut()) {
+        if let (TensorLocation::Host(Some(rows)), Some(held)) = (self.location, shape.first_mut()) {
             *held = rows;
         }
         shape
@@ -142,24 +142,16 @@ impl Value {
         }
     }
 
-    /// Those of its elements, row-major, that `range` names, as float32; converted if they are float16.
+    /// The elements in `range`, row-major, as float32; converted if they are float16.
     ///
     /// # Errors
-    /// When there are fewer, or they are no floats, or in a device's memory.
+    /// When the range ends behind the last element, or elements are no floats, or in a device's memory.
     pub fn range_to_f32(&self, range: Range<usize>) -> Result<Cow<'_, [f32]>, OnnxError> {
         let part = match self.dtype() {
             DataType::F16 => self.slice::<f16>()?.get(range.clone()).map(|part| Cow::Owned(part.to_f32_vec())),
             _ => self.slice::<f32>()?.get(range.clone()).map(Cow::Borrowed),
         };
         part.ok_or_else(|| misfit(format!("elements {range:?} of a tensor of shape {:?}", self.shape())))
-    }
-
-    /// Its elements, row-major.
-    ///
-    /// # Errors
-    /// When they are not float32, or in a device's memory.
-    pub fn as_f32(&self) -> Result<&[f32], OnnxError> {
-        self.slice::<f32>()
     }
 
     /// Its elements, row-major.
@@ -189,7 +181,7 @@ impl Value {
         Self::from_f32(dtype, &self.shape(), self.to_f32()?.into_owned())
     }
 
-    /// The same tensor as a part of a graph, without a name; `None` if its elements are of a type that has none here.
+    /// The same tensor as ONNX's message, without a name; `None` for an element type that nightcap does not read.
     pub(super) fn to_tensor(&self) -> Option<TensorProto> {
         fn bytes<T: Copy, const N: usize>(data: &[T], of: impl Fn(T) -> [u8; N]) -> Bytes {
             data.iter().flat_map(|&element| of(element)).collect()
@@ -210,22 +202,22 @@ impl Value {
     }
 
     pub(super) fn from_ort(tensor: DynValue) -> Self {
-        Self { tensor, place: Place::Host(None) }
+        Self { tensor, location: TensorLocation::Host(None) }
     }
 
     pub(super) fn on_device(tensor: DynValue, device: Device) -> Self {
-        Self { tensor, place: Place::Device(device) }
+        Self { tensor, location: TensorLocation::Device(device) }
     }
 
     /// The device in whose memory it is; `None` if it is in the host's.
     pub(super) fn device(&self) -> Option<Device> {
-        match self.place {
-            Place::Device(device) => Some(device),
-            Place::Host(_) => None,
+        match self.location {
+            TensorLocation::Device(device) => Some(device),
+            TensorLocation::Host(_) => None,
         }
     }
 
-    /// What a run takes; nothing is copied.
+    /// The tensor as the input of a run, not copied.
     pub(super) fn as_input(&self) -> ort::Result<SessionInputValue<'_>> {
         fn view<T: Element>(value: &Value) -> ort::Result<SessionInputValue<'_>> {
             let (_, data) = value.tensor.try_extract_tensor::<T>()?;
@@ -233,11 +225,11 @@ impl Value {
             let data = &data[..shape.iter().product()];
             TensorRef::from_array_view((shape, data)).map(Into::into)
         }
-        match (self.place, self.dtype()) {
-            (Place::Device(_) | Place::Host(None), _) => Ok((&self.tensor).into()),
-            (Place::Host(Some(_)), DataType::F16) => view::<f16>(self),
-            (Place::Host(Some(_)), DataType::I64) => view::<i64>(self),
-            (Place::Host(Some(_)), _) => view::<f32>(self),
+        match (self.location, self.dtype()) {
+            (TensorLocation::Device(_) | TensorLocation::Host(None), _) => Ok((&self.tensor).into()),
+            (TensorLocation::Host(Some(_)), DataType::F16) => view::<f16>(self),
+            (TensorLocation::Host(Some(_)), DataType::I64) => view::<i64>(self),
+            (TensorLocation::Host(Some(_)), _) => view::<f32>(self),
         }
     }
 
@@ -251,26 +243,30 @@ impl Value {
             .map_err(|error| failed(&error))
     }
 
-    /// Leaves the first `rows` of axis 0 of a tensor in the host's memory.
+    /// Drops all but the first `rows` rows of a tensor in the host's memory.
     pub(super) fn shorten(&mut self, rows: usize) {
-        self.place = Place::Host(Some(rows));
+        self.location = TensorLocation::Host(Some(rows));
     }
 
-    /// The elements of all rows that the tensor has room for.
+    /// The elements of all rows, in use or not.
     pub(super) fn slice_mut<T: Element>(&mut self) -> Result<&mut [T], OnnxError> {
         let (_, data) = self.tensor.try_extract_tensor_mut::<T>().map_err(|error| failed(&error))?;
         Ok(data)
     }
 
     fn slice<T: Element>(&self) -> Result<&[T], OnnxError> {
-        if let Place::Device(device) = self.place {
+        if let TensorLocation::Device(device) = self.location {
             return Err(misfit(format!(
                 "a tensor of shape {:?} is in the memory of {device}, not in the host's",
                 self.shape()
             )));
         }
         let (_, data) = self.tensor.try_extract_tensor::<T>().map_err(|error| failed(&error))?;
-        Ok(if matches!(self.place, Place::Host(Some(_))) { &data[..self.shape().iter().product()] } else { data })
+        Ok(if matches!(self.location, TensorLocation::Host(Some(_))) {
+            &data[..self.shape().iter().product()]
+        } else {
+            data
+        })
     }
 }
 

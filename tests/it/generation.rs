@@ -266,19 +266,19 @@ fn inspect_explains_the_layouts() {
         .map(|(model, folder)| format!("{model}: {}", inspect(folder.path(), None).decoding.unwrap()))
         .collect();
     insta::assert_snapshot!(said.join("\n"), @"
-    vit_gpt2: decoder_model_merged.onnx does every step, the first by a branch of its own; states: 2 that grow
-    vit_gpt2: decoder_with_past_model.onnx does every step; states: 2 that grow
-    vit_gpt2: decoder_model.onnx does every step, from all tokens so far (there is no cache)
-    trocr: decoder_model_merged.onnx does every step, the first by a branch of its own; states: 2 that grow, 2 kept from the first step
-    trocr: decoder_with_past_model.onnx does every step, with what decoder_model.onnx keeps for all of them; states: 2 that grow, 2 kept from the first step
-    trocr: decoder_model.onnx does every step, from all tokens so far (there is no cache)
+    vit_gpt2: decoder_model_merged.onnx runs every step, the first in a branch of its own; cache entries: 2 growing
+    vit_gpt2: decoder_with_past_model.onnx runs every step; cache entries: 2 growing
+    vit_gpt2: decoder_model.onnx runs every step, on all tokens so far (there is no cache)
+    trocr: decoder_model_merged.onnx runs every step, the first in a branch of its own; cache entries: 2 growing, 2 static
+    trocr: decoder_with_past_model.onnx runs every step, decoder_model.onnx only computes the static cache; cache entries: 2 growing, 2 static
+    trocr: decoder_model.onnx runs every step, on all tokens so far (there is no cache)
     ");
     let report = inspect(&fixture("trocr"), None).to_string();
     for line in [
         "vision: encoder_model.onnx",
         "prefill: decoder_model.onnx",
         "<- present.0.encoder.key of the first step",
-        "-> the state of all later steps",
+        "-> the cache of all later steps",
         "not used: decoder_model_merged.onnx",
     ] {
         assert!(report.contains(line), "{line:?} in {report}");

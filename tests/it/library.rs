@@ -8,8 +8,10 @@ use crate::common::{Workplace, repo};
 fn run_with(workplace: &Workplace, arguments: &[&str], variables: &[(&str, &Path)]) -> String {
     let folder = workplace.path("");
     let mut command = workplace.command("run", arguments);
-    command.env_remove("ORT_DYLIB_PATH").env_remove("VIRTUAL_ENV").env("PATH", &folder).current_dir(&folder);
-    command.env("NIGHTCAP_LOG", "nightcap=debug").envs(variables.iter().copied());
+    for name in ["ORT_DYLIB_PATH", "VIRTUAL_ENV", "CONDA_PREFIX"] {
+        command.env_remove(name);
+    }
+    command.env("PATH", &folder).current_dir(&folder).envs(variables.iter().copied());
     let said = String::from_utf8(command.output().unwrap().stderr).unwrap();
     said.replace(folder.to_str().unwrap(), "DIR/")
 }
@@ -63,7 +65,7 @@ fn without_any_library_every_place_is_listed() {
     let places = [
         "(beside the binary): ",
         "(VIRTUAL_ENV): cannot be loaded",
-        "(.venv): no such folder",
+        "python3 (PATH): no python3 in an absolute folder of PATH",
         "(the system's loader): ",
     ];
     for place in places {
@@ -72,18 +74,105 @@ fn without_any_library_every_place_is_listed() {
     assert!(said.contains("hint: `pip install onnxruntime`") && !said.contains("providers"), "{said}");
 }
 
-#[test]
-fn the_library_of_the_active_environment_is_found() {
+/// Makes the package of ONNX Runtime that the tests use, or one with a file that is none, that of an environment at `root`. `None` if
+/// the tests' own is no Python package.
+fn install(root: &Path, works: bool) -> Option<()> {
     let runtime = nightcap::onnx::runtime().unwrap();
-    assert!(runtime.build_info().contains("ORT Build Info"));
     // `.../onnxruntime/capi/libonnxruntime.so.1.x.y` as a Python environment has it
-    let Some(capi) = runtime.library().parent().filter(|capi| capi.ends_with("onnxruntime/capi")) else { return };
+    let capi = runtime.library().parent().filter(|capi| capi.ends_with("onnxruntime/capi"))?;
+    let package = root.join("lib/python3.12/site-packages/onnxruntime");
+    std::fs::create_dir_all(&package).unwrap();
+    if works {
+        std::os::unix::fs::symlink(capi, package.join("capi")).unwrap();
+    } else {
+        std::fs::create_dir(package.join("capi")).unwrap();
+        std::fs::write(package.join("capi/libonnxruntime.so"), "no library").unwrap();
+    }
+    Some(())
+}
+
+/// A `python3` in the folder `bin` that says its module path is that of the environment at `root`, and writes into `bin` where it
+/// was started.
+fn python(bin: &Path, root: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::create_dir_all(bin).unwrap();
+    let packages = root.join("lib/python3.12/site-packages");
+    let (started, file) = (bin.join("started"), bin.join("python3"));
+    let script = format!("#!/bin/sh\npwd > '{}'\necho '{}'\n", started.display(), packages.display());
+    std::fs::write(&file, script).unwrap();
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+#[test]
+fn the_library_of_the_active_environment_is_found_and_named() {
     let workplace = Workplace::with_pictures(1, 1);
-    let packages = workplace.path("venv/lib/python3.12/site-packages/onnxruntime");
-    std::fs::create_dir_all(&packages).unwrap();
-    std::os::unix::fs::symlink(capi, packages.join("capi")).unwrap();
-    let said = run(&workplace, &[("VIRTUAL_ENV", &workplace.path("venv"))]);
-    let library =
-        "loaded ONNX Runtime library=DIR/venv/lib/python3.12/site-packages/onnxruntime/capi/libonnxruntime.so";
-    assert!(said.contains(library), "{said}");
+    let [venv, conda, system, bin] = ["venv", "conda", "system", "bin"].map(|name| workplace.path(name));
+    if [&venv, &conda, &system].iter().any(|root| install(root, true).is_none()) {
+        return;
+    }
+    python(&bin, &system);
+    let loaded = |said: &str| {
+        let lines: Vec<_> = said.lines().filter(|line| line.contains("loaded ONNX Runtime")).collect();
+        assert_eq!(lines.len(), 1, "{said}");
+        assert!(lines[0].contains("INFO") && lines[0].contains("version=\"1."), "{said}");
+        let library = lines[0].split("library=DIR/").nth(1).unwrap();
+        library.split('/').next().unwrap().to_owned()
+    };
+    let file = "library=DIR/venv/lib/python3.12/site-packages/onnxruntime/capi/libonnxruntime.so";
+    let all = [("VIRTUAL_ENV", venv.as_path()), ("CONDA_PREFIX", &conda), ("PATH", &bin)];
+    let said = run(&workplace, &all);
+    assert!(loaded(&said) == "venv" && said.contains(file), "{said}");
+    assert_eq!(loaded(&run(&workplace, &all[1..])), "conda");
+    assert_eq!(loaded(&run(&workplace, &all[2..])), "system");
+    // nothing that Python looks for where it starts is the current folder's
+    assert_eq!(std::fs::read_to_string(bin.join("started")).unwrap(), "/\n");
+
+    // what conda installs itself
+    let native = workplace.path("native");
+    std::fs::create_dir(&native).unwrap();
+    std::os::unix::fs::symlink(nightcap::onnx::runtime().unwrap().library().parent().unwrap(), native.join("lib"))
+        .unwrap();
+    assert_eq!(loaded(&run(&workplace, &[("CONDA_PREFIX", &native)])), "native");
+}
+
+#[test]
+fn the_loader_names_the_file_it_found() {
+    let workplace = Workplace::with_pictures(1, 1);
+    let folder = workplace.path("loader");
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::copy(nightcap::onnx::runtime().unwrap().library(), folder.join("libonnxruntime.so.1")).unwrap();
+    let said = run(&workplace, &[("LD_LIBRARY_PATH", &folder)]);
+    if cfg!(target_os = "linux") && !said.contains("library=/") {
+        assert!(said.contains("loaded ONNX Runtime library=DIR/loader/libonnxruntime.so.1"), "{said}");
+    }
+}
+
+#[test]
+fn nothing_of_the_current_folder_is_loaded_or_run() {
+    let workplace = Workplace::with_pictures(1, 1);
+    // a library that can be loaded, in every place that a relative path leads to
+    for root in [".venv", "venv", "site"] {
+        if install(&workplace.path(root), true).is_none() {
+            return;
+        }
+    }
+    python(&workplace.path(""), &workplace.path("site"));
+    python(&workplace.path("bin"), &workplace.path("site"));
+    let relative = Path::new("venv");
+    for path in ["", ":", ".", "bin", "./bin:", "bin:/nowhere"] {
+        let said = run(&workplace, &[("PATH", Path::new(path)), ("VIRTUAL_ENV", relative), ("CONDA_PREFIX", relative)]);
+        for started in ["started", "bin/started"] {
+            assert!(!workplace.path(started).exists(), "{path:?}: {said}");
+        }
+        assert!(
+            !said.contains("library=DIR") && !said.contains("library=.") && !said.contains("library=venv"),
+            "{said}"
+        );
+        if said.contains("library=/") {
+            continue; // this system has a library where its loader finds it
+        }
+        assert!(said.contains("no usable ONNX Runtime library found"), "{path:?}: {said}");
+        assert!(said.contains("(VIRTUAL_ENV): a relative path, which is not searched"), "{path:?}: {said}");
+        assert!(!said.contains(".venv"), "{said}");
+    }
 }

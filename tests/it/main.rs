@@ -18,6 +18,7 @@ mod compact;
 mod discard;
 mod disk;
 mod engine;
+mod external_data;
 mod families;
 mod faults;
 mod fingerprints;

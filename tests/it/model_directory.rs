@@ -97,17 +97,17 @@ fn inspect_reports_everything() {
       in   past_key_values.1.key  float32 [batch, 2, past, 12]  <- present.1.key of the step before
       in   past_key_values.1.value  float32 [batch, 2, past, 12]  <- present.1.value of the step before
       out  logits  float32 [batch, sequence, 134]  -> the next token
-      out  present.0.key  float32 [batch, 2, total, 12]  -> the state of the next step
-      out  present.0.value  float32 [batch, 2, total, 12]  -> the state of the next step
-      out  present.1.key  float32 [batch, 2, total, 12]  -> the state of the next step
-      out  present.1.value  float32 [batch, 2, total, 12]  -> the state of the next step
+      out  present.0.key  float32 [batch, 2, total, 12]  -> the cache of the next step
+      out  present.0.value  float32 [batch, 2, total, 12]  -> the cache of the next step
+      out  present.1.key  float32 [batch, 2, total, 12]  -> the cache of the next step
+      out  present.1.value  float32 [batch, 2, total, 12]  -> the cache of the next step
 
     captions: yes
     text of a row is fused with its image: yes
     image embedding: 16
     text embedding: 16
     fused embedding: 16
-    decoding: decoder_with_past_model.onnx does every step; states: 4 that grow
+    decoding: decoder_with_past_model.onnx runs every step; cache entries: 4 growing
     tokenizer: tokenizer.json
 
     preprocessing:
@@ -212,6 +212,52 @@ fn misspelt_keys_name_the_nearest_known_one() {
     fusion.onnx: input "text_hidden_states": it is fed by text.last_hidden_state, but there is no text graph
       hint: add text_model.onnx, or bind the input to another output in nightcap.toml
     "#);
+}
+
+#[test]
+fn graphs_that_nightcap_toml_names_lie_below_the_directory() {
+    let copy = copy(&[]);
+    let outside = tempfile::tempdir().unwrap();
+    let graph = outside.path().join("text_model.onnx");
+    std::fs::copy(copy.path().join("text_model.onnx"), &graph).unwrap();
+    let up = format!("../{}/text_model.onnx", outside.path().file_name().unwrap().to_str().unwrap());
+    for name in [graph.to_str().unwrap(), &up, "onnx/../text_model.onnx"] {
+        write(&copy, "nightcap.toml", &format!("[graphs]\ntext = {name:?}\n"));
+        let said = refusal(&copy, None);
+        let expected = format!("nightcap.toml: graphs.text = {name:?}: expected a file below the model directory");
+        assert!(said.contains(&expected) && said.contains("without `..`"), "{said}");
+    }
+    write(&copy, "nightcap.toml", "[graphs]\ntext = \"./text_model.onnx\"\n");
+    assert!(ModelDirectory::open(copy.path(), None).is_ok());
+}
+
+#[test]
+fn files_that_are_no_regular_files_are_not_opened() {
+    let names = [
+        "config.json",
+        "generation_config.json",
+        "preprocessor_config.json",
+        "tokenizer_config.json",
+        "chat_template.jinja",
+        "chat_template.json",
+        "nightcap.toml",
+        "tokenizer.json",
+        "text_model.onnx",
+    ];
+    for name in names {
+        let copy = copy(&[name]);
+        // opening a pipe waits until somebody writes into it
+        assert!(std::process::Command::new("mkfifo").arg(copy.path().join(name)).status().unwrap().success());
+        let said = match ModelDirectory::open(copy.path(), None) {
+            Ok(directory) => directory.caption_model_hash().unwrap(),
+            Err(error) => error.to_string(),
+        };
+        match name {
+            "tokenizer.json" => assert!(said.contains("tokenizer.json: missing"), "{said}"),
+            "text_model.onnx" => assert!(said.contains("there is no text graph"), "{said}"),
+            _ => assert!(said.contains(&format!("{name}: not readable: expected a regular file")), "{name}: {said}"),
+        }
+    }
 }
 
 #[test]

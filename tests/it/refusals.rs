@@ -15,6 +15,8 @@ fn refusal(workplace: &Workplace, arguments: &[&str]) -> String {
     let text =
         text.replace(folder.to_str().unwrap(), "FOLDER").replace(workplace.folder.path().to_str().unwrap(), "FOLDER");
     let text = text.replace(repo("").to_str().unwrap(), "REPO/");
+    // logged where the model is opened before the refusal
+    let text: String = text.split_inclusive('\n').filter(|line| !line.contains("INFO loaded ONNX Runtime ")).collect();
     format!("exit {}\n{text}", output.status.code().unwrap())
 }
 

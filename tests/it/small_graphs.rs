@@ -7,9 +7,7 @@ use nightcap::engine::{
     Engine, EngineOptions, Finish, GenerationOverrides, GenerationSettings, ImageFeatures, RowInput,
 };
 use nightcap::model::{ModelDirectory, Role};
-use nightcap::onnx::{
-    DataType, Graph, GraphHeader, GraphOptions, GraphSource, Input, OnnxErrorKind, Port, RowMover, Value,
-};
+use nightcap::onnx::{DataType, GraphHeader, GraphOptions, GraphSource, Input, OnnxErrorKind, Port, RowGather, Value};
 use nightcap::preprocess::PixelValues;
 use nightcap::row_error::{ErrorKind, Stage};
 use tempfile::TempDir;
@@ -30,11 +28,11 @@ pub(crate) fn number(field: u64, value: u64) -> Vec<u8> {
     [varint(field << 3), varint(value)].concat()
 }
 
-fn bytes(field: u64, content: &[u8]) -> Vec<u8> {
+pub(crate) fn bytes(field: u64, content: &[u8]) -> Vec<u8> {
     [varint(field << 3 | 2), varint(content.len() as u64), content.to_vec()].concat()
 }
 
-fn text(field: u64, content: &str) -> Vec<u8> {
+pub(crate) fn text(field: u64, content: &str) -> Vec<u8> {
     bytes(field, content.as_bytes())
 }
 
@@ -326,12 +324,12 @@ fn a_run_takes_the_rows_that_are_left_of_a_tensor() {
             model(&[node("Identity", &["x"], "y", &[]), port(11, "x", kind, &[0, 2]), port(12, "y", kind, &[0, 2])]);
         let folder = directory(&[("graph.onnx", graph)]);
         let source = GraphSource::file(folder.path().join("graph.onnx"));
-        let mut graph = Graph::open(&source, GraphOptions::default()).unwrap();
+        let mut graph = source.open(GraphOptions::default()).unwrap();
         let mut x = match dtype {
             DataType::I64 => Value::from_i64(&[3, 2], (0..6).collect()).unwrap(),
             _ => Value::from_f32(dtype, &[3, 2], (0..6_u8).map(f32::from).collect()).unwrap(),
         };
-        RowMover::new(GraphOptions::default()).keep(&mut x, &[0, 2]).unwrap();
+        RowGather::new(GraphOptions::default()).keep(&mut x, &[0, 2]).unwrap();
         let y = graph.run(&[("x", Input::Owned(x))]).unwrap().take("y", 2).unwrap();
         match dtype {
             DataType::I64 => assert_eq!(y.to_i64().unwrap(), [0, 1, 4, 5]),

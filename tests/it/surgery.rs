@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use nightcap::engine::{Engine, EngineOptions, RowInput};
 use nightcap::model::{ModelDirectory, Role};
 use nightcap::onnx::{
-    DataType, Device, Graph, GraphHeader, GraphOptions, GraphSource, Input, Once, Outputs, Stepped, Trial, Value,
-    open_part,
+    DataType, DecoderGraph, Device, Graph, GraphHeader, GraphOptions, GraphSource, Input, Once, Outputs, Trial, Value,
+    open_subgraph,
 };
 
 use crate::common::{BATCH, nightcap, repo};
@@ -52,17 +52,17 @@ fn logits(step: &mut Graph, contexts: &[(String, Value)], dtype: DataType, steps
 fn assert_equal_in_two_parts(file: &Path, dtype: DataType) {
     let source = GraphSource::file(file);
     let states = || Value::from_f32(dtype, &[3, 17, 32], noise(3 * 17 * 32)).unwrap();
-    let mut whole = Graph::open(&source, OPTIONS).unwrap();
+    let mut whole = source.open(OPTIONS).unwrap();
     let expected = logits(&mut whole, &[(STATES.to_owned(), states())], dtype, 6);
     assert!(expected.iter().flatten().all(|logit| logit.is_finite()) && expected[0] != expected[1]);
 
-    let stepped = Stepped::open(&source, &[STATES], Vec::new(), OPTIONS).unwrap();
+    let stepped = DecoderGraph::open(&source, &[STATES], Vec::new(), OPTIONS).unwrap();
     let once = stepped.once.as_ref().unwrap();
     assert_eq!(once.values.len(), 3, "a key, a value and their length for the one layer: {:?}", once.values);
     assert_eq!(once.graph.inputs().iter().map(|port| port.name.as_str()).collect::<Vec<_>>(), [STATES]);
     assert_eq!(stepped_logits(stepped, &states(), dtype), expected);
 
-    let stepped = Stepped::open(&source, &[STATES], trials(dtype), OPTIONS).unwrap();
+    let stepped = DecoderGraph::open(&source, &[STATES], trials(dtype), OPTIONS).unwrap();
     let values = &stepped.once.as_ref().unwrap().values;
     let scaled = values.iter().any(|name| name.contains("/Mul"));
     assert!(stepped.folded > 100 && scaled, "{} sizes; the key is scaled once, too: {values:?}", stepped.folded);
@@ -75,8 +75,8 @@ fn assert_equal_in_two_parts(file: &Path, dtype: DataType) {
 }
 
 /// The logits of 6 steps of a decoder in two parts.
-fn stepped_logits(stepped: Stepped, states: &Value, dtype: DataType) -> Vec<Vec<f32>> {
-    let Stepped { once, mut step, .. } = stepped;
+fn stepped_logits(stepped: DecoderGraph, states: &Value, dtype: DataType) -> Vec<Vec<f32>> {
+    let DecoderGraph { once, mut step, .. } = stepped;
     let Once { mut graph, values } = once.unwrap();
     let mut outputs: Outputs = graph.run(&[(STATES, Input::Shared(states))]).unwrap();
     let mut contexts: Vec<_> = values.iter().map(|name| (name.clone(), outputs.remove(name).unwrap())).collect();
@@ -129,15 +129,15 @@ fn weights_that_lie_in_another_file_are_found_also_behind_links() {
 #[test]
 fn a_decoder_of_which_nothing_stays_the_same_is_left_whole() {
     let trocr = GraphSource::file(repo("tests/fixtures/models/trocr/decoder_with_past_model.onnx"));
-    assert!(Stepped::open(&trocr, &[], Vec::new(), OPTIONS).unwrap().once.is_none());
+    assert!(DecoderGraph::open(&trocr, &[], Vec::new(), OPTIONS).unwrap().once.is_none());
     let merged = GraphSource::file(vit_gpt2("decoder_model_merged.onnx"));
-    assert!(Stepped::open(&merged, &[STATES], Vec::new(), OPTIONS).unwrap().once.is_none());
+    assert!(DecoderGraph::open(&merged, &[STATES], Vec::new(), OPTIONS).unwrap().once.is_none());
 }
 
 #[test]
 fn of_the_first_step_only_what_is_kept_is_run() {
     let source = GraphSource::file(repo("tests/fixtures/models/trocr/decoder_model.onnx"));
-    let mut whole = Graph::open(&source, OPTIONS).unwrap();
+    let mut whole = source.open(OPTIONS).unwrap();
     let width = whole.inputs().iter().find(|port| port.name == STATES).unwrap().fixed(2).unwrap();
     let tokens =
         |rows: usize, count: usize| Value::from_i64(&[rows, count], (5..).take(rows * count).collect()).unwrap();
@@ -152,7 +152,7 @@ fn of_the_first_step_only_what_is_kept_is_run() {
     };
     let open = |outputs: &[&str], trials| {
         let outputs: Vec<String> = outputs.iter().map(|&name| name.to_owned()).collect();
-        open_part(&source, &outputs, &[STATES], trials, OPTIONS).unwrap()
+        open_subgraph(&source, &outputs, &[STATES], trials, OPTIONS).unwrap()
     };
     let kept = ["present.0.encoder.key", "present.0.encoder.value"];
     let mut part = open(&kept, trials()).unwrap();
@@ -206,7 +206,7 @@ fn sizes_are_folded_only_where_no_other_size_can_change_them() {
     let trial = |(rows, length)| vec![("x".to_owned(), x(rows, length))];
     // all of them longer than 6, so that the lesser is 6 in all
     let trials: Vec<_> = [(2, 7), (3, 9), (5, 8)].map(trial).into();
-    let mut stepped = Stepped::open(&source, &[], trials, OPTIONS).unwrap();
+    let mut stepped = DecoderGraph::open(&source, &[], trials, OPTIONS).unwrap();
     // the width, two times twice it, and the shape and the length of y, which are those of x
     assert_eq!(stepped.folded, 5);
     for (rows, length) in [(2, 3), (3, 20), (1, 6)] {
@@ -235,9 +235,9 @@ fn copies_are_not_made() {
     ]);
     let folder = directory(&[("copies.onnx", graph)]);
     let source = GraphSource::file(folder.path().join("copies.onnx"));
-    let mut stepped = Stepped::open(&source, &[], Vec::new(), OPTIONS).unwrap();
+    let mut stepped = DecoderGraph::open(&source, &[], Vec::new(), OPTIONS).unwrap();
     // an output that is an input remains a copy
-    assert_eq!(stepped.not_copied, 4);
+    assert_eq!(stepped.elided_copies, 4);
     let x = Value::from_f32(DataType::F32, &[2, 2], vec![1.0, -2.0, 3.0, 4.0]).unwrap();
     let mut outputs = stepped.step.run(&[("x", Input::Owned(x))]).unwrap();
     let mut output = |name: &str| outputs.remove(name).unwrap().to_f32().unwrap().into_owned();
@@ -252,7 +252,7 @@ fn trials_that_do_not_fit_fold_nothing() {
     for trial in &mut trials {
         trial[0].1 = Value::ones(DataType::F32, &[1]).unwrap();
     }
-    assert_eq!(Stepped::open(&source, &[STATES], trials, OPTIONS).unwrap().folded, 0);
+    assert_eq!(DecoderGraph::open(&source, &[STATES], trials, OPTIONS).unwrap().folded, 0);
 }
 
 #[test]
@@ -323,7 +323,7 @@ fn a_joint_graph_is_an_image_graph_and_a_text_graph() {
 fn a_joint_graph_without_an_embedding_is_refused() {
     let folder = directory(&[("model.onnx", joint())]);
     let path = folder.path().join("model.onnx");
-    let error = GraphHeader::read(&GraphSource::part(&path, vec!["pooled".into()])).unwrap_err();
+    let error = GraphHeader::read(&GraphSource::subgraph(&path, vec!["pooled".into()])).unwrap_err();
     assert_eq!(error.what, "expected an output \"pooled\", found logits_per_image, text_embeds, image_embeds");
     let graph = model(&[
         node("Identity", &["input_ids"], "states", &[]),
