@@ -17,7 +17,7 @@ use crate::engine::{EncodedImage, Models, ModelsInput, RowOutput};
 use crate::error::Error;
 use crate::failpoint;
 use crate::onnx::{OnnxError, OnnxErrorKind};
-use crate::output::reuse::Place;
+use crate::output::copies::CopySource;
 use crate::preprocess::Preprocessed;
 use crate::progress::Progress;
 use crate::results::RowResult;
@@ -105,7 +105,7 @@ struct OpenPart {
 
 /// What is known of a row before the model has seen it.
 struct Facts {
-    copy: Option<Place>,
+    copy: Option<CopySource>,
     image_size: Option<(u32, u32)>,
     content_hash: Option<blake3::Hash>,
     content_signature: Signature,
