@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, FixedSizeListArray, Float16Array, Float32Array, Int32Array, Int64Array, StringArray};
 use arrow::buffer::NullBuffer;
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use half::f16;
 use half::slice::HalfFloatSliceExt;
@@ -53,8 +53,12 @@ impl OutputColumns {
 
     /// The type of vectors of `width` values, if there are any.
     fn vector(&self, width: Option<usize>) -> Option<DataType> {
+        let element = match self.dtype {
+            VectorType::F32 => DataType::Float32,
+            VectorType::F16 => DataType::Float16,
+        };
         let width = i32::try_from(width?).unwrap_or(i32::MAX);
-        Some(DataType::FixedSizeList(element(self.dtype), width))
+        Some(DataType::FixedSizeList(Arc::new(Field::new("element", element, false)), width))
     }
 }
 
@@ -83,35 +87,51 @@ pub(super) struct Column {
     nullable: bool,
     /// Whether a row that is a copy takes the value over from the row that it copies.
     pub(super) copied: bool,
+    values: Values,
+}
+
+/// How a column is filled.
+enum Values {
     /// The values of some rows.
-    values: fn(&Rows<'_>) -> Result<ArrayRef, ArrowError>,
+    Plain(fn(&Rows<'_>) -> ArrayRef),
+    /// The vector of one row, whose width is that of the column's type.
+    Vectors(fn(&RowOutput) -> Option<&Vec<f32>>),
 }
 
 /// What columns are filled with.
 pub(super) struct Rows<'a> {
     /// One result a row.
     pub(super) results: &'a [RowResult],
-    /// Which columns there are.
-    pub(super) columns: &'a OutputColumns,
     /// What is the same in every row.
     pub(super) stamp: &'a RunStamp,
 }
 
 impl Column {
-    /// The values of `rows`.
-    pub(super) fn fill(&self, rows: &Rows<'_>) -> Result<ArrayRef, ArrowError> {
-        (self.values)(rows)
+    /// The values of `rows`, of the column's type `kind`.
+    pub(super) fn fill(&self, rows: &Rows<'_>, kind: &DataType) -> Result<ArrayRef, ArrowError> {
+        match (&self.values, kind) {
+            (Values::Plain(values), _) => Ok(values(rows)),
+            (Values::Vectors(vector), DataType::FixedSizeList(element, width)) => {
+                vectors(rows.results.iter().map(|row| output(row).and_then(*vector)), element, *width)
+            }
+            (Values::Vectors(_), kind) => {
+                Err(ArrowError::SchemaError(format!("expected a type of vectors for `{}`, found {kind}", self.name)))
+            }
+        }
     }
 }
 
+/// The type of a column of text that every part has.
+const ALWAYS_TEXT: fn(&OutputColumns) -> Option<DataType> = |_| Some(DataType::Utf8);
+
 /// Every column that can be in a part besides the carried ones, in order.
 static COLUMNS: [Column; 21] = [
-    own("status", always_text, false, |rows| {
+    own("status", ALWAYS_TEXT, false, |rows| {
         rows.text(|row| Some(if row.outcome.is_ok() { "ok" } else { "failed" }.to_owned()))
     }),
-    own("error_stage", always_text, true, |rows| rows.error(|error| error.stage.as_str().to_owned())),
-    own("error_kind", always_text, true, |rows| rows.error(|error| error.kind.as_str().to_owned())),
-    own("error_message", always_text, true, |rows| rows.error(|error| error.message.clone())),
+    own("error_stage", ALWAYS_TEXT, true, |rows| rows.error(|error| error.stage.as_str().to_owned())),
+    own("error_kind", ALWAYS_TEXT, true, |rows| rows.error(|error| error.kind.as_str().to_owned())),
+    own("error_message", ALWAYS_TEXT, true, |rows| rows.error(|error| error.message.clone())),
     copied(
         "caption",
         |c| c.caption.then_some(DataType::Utf8),
@@ -137,21 +157,9 @@ static COLUMNS: [Column; 21] = [
         |c| (c.caption && c.caption_similarity).then_some(DataType::Float32),
         |rows| rows.float(|row| caption(row)?.similarity),
     ),
-    copied(
-        "image_embedding",
-        |c| c.vector(c.image_embedding),
-        |rows| rows.vectors(rows.columns.image_embedding, |output| output.image_embedding.as_ref()),
-    ),
-    copied(
-        "text_embedding",
-        |c| c.vector(c.text_embedding),
-        |rows| rows.vectors(rows.columns.text_embedding, |output| output.text_embedding.as_ref()),
-    ),
-    copied(
-        "fused_embedding",
-        |c| c.vector(c.fused_embedding),
-        |rows| rows.vectors(rows.columns.fused_embedding, |output| output.fused_embedding.as_ref()),
-    ),
+    embedding("image_embedding", |c| c.vector(c.image_embedding), |output| output.image_embedding.as_ref()),
+    embedding("text_embedding", |c| c.vector(c.text_embedding), |output| output.text_embedding.as_ref()),
+    embedding("fused_embedding", |c| c.vector(c.fused_embedding), |output| output.fused_embedding.as_ref()),
     copied(
         "image_text_similarity",
         |c| c.image_text_similarity.then_some(DataType::Float32),
@@ -178,7 +186,7 @@ static COLUMNS: [Column; 21] = [
         true,
         |rows| rows.text(|row| Some(row.content_hash?.to_hex().to_string())),
     ),
-    own("content_signature", always_text, false, |rows| rows.text(|row| Some(row.content_signature.to_string()))),
+    own("content_signature", ALWAYS_TEXT, false, |rows| rows.text(|row| Some(row.content_signature.to_string()))),
     own(
         "caption_fingerprint",
         |c| c.caption.then_some(DataType::Utf8),
@@ -195,7 +203,7 @@ static COLUMNS: [Column; 21] = [
         "run_seq",
         |_| Some(DataType::Int64),
         false,
-        |rows| Ok(Arc::new(Int64Array::from_value(rows.stamp.run_seq, rows.results.len()))),
+        |rows| Arc::new(Int64Array::from_value(rows.stamp.run_seq, rows.results.len())),
     ),
 ];
 
@@ -204,18 +212,27 @@ const fn own(
     name: &'static str,
     kind: fn(&OutputColumns) -> Option<DataType>,
     nullable: bool,
-    values: fn(&Rows<'_>) -> Result<ArrayRef, ArrowError>,
+    values: fn(&Rows<'_>) -> ArrayRef,
 ) -> Column {
-    Column { name, kind, nullable, copied: false, values }
+    Column { name, kind, nullable, copied: false, values: Values::Plain(values) }
 }
 
 /// A column that copies take over; null where a row has no such result.
 const fn copied(
     name: &'static str,
     kind: fn(&OutputColumns) -> Option<DataType>,
-    values: fn(&Rows<'_>) -> Result<ArrayRef, ArrowError>,
+    values: fn(&Rows<'_>) -> ArrayRef,
 ) -> Column {
-    Column { name, kind, nullable: true, copied: true, values }
+    Column { name, kind, nullable: true, copied: true, values: Values::Plain(values) }
+}
+
+/// A column of vectors, which copies take over; null where a row has none.
+const fn embedding(
+    name: &'static str,
+    kind: fn(&OutputColumns) -> Option<DataType>,
+    vector: fn(&RowOutput) -> Option<&Vec<f32>>,
+) -> Column {
+    Column { name, kind, nullable: true, copied: true, values: Values::Vectors(vector) }
 }
 
 /// The columns that a job and model fill, in order, each with its field.
@@ -241,10 +258,6 @@ pub fn part_schema(carried: Vec<Field>, columns: &OutputColumns) -> Result<Schem
     Ok(Arc::new(Schema::new(carried.into_iter().chain(ours).collect::<Vec<_>>())))
 }
 
-fn always_text(_: &OutputColumns) -> Option<DataType> {
-    Some(DataType::Utf8)
-}
-
 fn output(row: &RowResult) -> Option<&RowOutput> {
     row.outcome.as_ref().ok()
 }
@@ -258,63 +271,44 @@ fn pixels(side: u32) -> i32 {
 }
 
 impl Rows<'_> {
-    fn text(&self, value: impl Fn(&RowResult) -> Option<String>) -> Result<ArrayRef, ArrowError> {
-        Ok(Arc::new(self.results.iter().map(value).collect::<StringArray>()))
+    fn text(&self, value: impl Fn(&RowResult) -> Option<String>) -> ArrayRef {
+        Arc::new(self.results.iter().map(value).collect::<StringArray>())
     }
 
-    fn error(&self, show: fn(&RowError) -> String) -> Result<ArrayRef, ArrowError> {
+    fn error(&self, show: fn(&RowError) -> String) -> ArrayRef {
         self.text(|row| row.outcome.as_ref().err().map(show))
     }
 
-    fn float(&self, value: impl Fn(&RowResult) -> Option<f32>) -> Result<ArrayRef, ArrowError> {
-        Ok(Arc::new(self.results.iter().map(value).collect::<Float32Array>()))
+    fn float(&self, value: impl Fn(&RowResult) -> Option<f32>) -> ArrayRef {
+        Arc::new(self.results.iter().map(value).collect::<Float32Array>())
     }
 
-    fn integer(&self, value: impl Fn(&RowResult) -> Option<i32>) -> Result<ArrayRef, ArrowError> {
-        Ok(Arc::new(self.results.iter().map(value).collect::<Int32Array>()))
+    fn integer(&self, value: impl Fn(&RowResult) -> Option<i32>) -> ArrayRef {
+        Arc::new(self.results.iter().map(value).collect::<Int32Array>())
     }
-
-    fn vectors(
-        &self,
-        width: Option<usize>,
-        vector: fn(&RowOutput) -> Option<&Vec<f32>>,
-    ) -> Result<ArrayRef, ArrowError> {
-        let rows = self.results.iter().map(|row| output(row).and_then(vector));
-        embeddings(rows, width.unwrap_or(0), self.columns.dtype)
-    }
-}
-
-fn element(dtype: VectorType) -> Arc<Field> {
-    let kind = match dtype {
-        VectorType::F32 => DataType::Float32,
-        VectorType::F16 => DataType::Float16,
-    };
-    Arc::new(Field::new("element", kind, false))
 }
 
 /// Vectors as one fixed-size list column: null rows hold zeros underneath, the child has no nulls.
-fn embeddings<'a>(
+fn vectors<'a>(
     rows: impl Iterator<Item = Option<&'a Vec<f32>>>,
-    width: usize,
-    dtype: VectorType,
+    element: &FieldRef,
+    width: i32,
 ) -> Result<ArrayRef, ArrowError> {
     let mut values: Vec<f32> = Vec::new();
     let mut valid = Vec::new();
     for row in rows {
         match row {
             Some(vector) => values.extend_from_slice(vector),
-            None => values.resize(values.len() + width, 0.0),
+            None => values.resize(values.len() + width as usize, 0.0),
         }
         valid.push(row.is_some());
     }
-    let values: ArrayRef = match dtype {
-        VectorType::F32 => Arc::new(Float32Array::from(values)),
-        VectorType::F16 => {
-            let mut halves = vec![f16::ZERO; values.len()];
-            halves.convert_from_f32_slice(&values);
-            Arc::new(Float16Array::from(halves))
-        }
+    let values: ArrayRef = if *element.data_type() == DataType::Float16 {
+        let mut halves = vec![f16::ZERO; values.len()];
+        halves.convert_from_f32_slice(&values);
+        Arc::new(Float16Array::from(halves))
+    } else {
+        Arc::new(Float32Array::from(values))
     };
-    let size = i32::try_from(width).unwrap_or(i32::MAX);
-    Ok(Arc::new(FixedSizeListArray::try_new(element(dtype), size, values, Some(NullBuffer::from(valid)))?))
+    Ok(Arc::new(FixedSizeListArray::try_new(element.clone(), width, values, Some(NullBuffer::from(valid)))?))
 }

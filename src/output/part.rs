@@ -72,12 +72,12 @@ impl PartEncoder {
         results: &[RowResult],
         copies: Option<&Copies>,
     ) -> Result<RecordBatch, ParquetError> {
-        let rows = Rows { results, columns: &self.columns, stamp: &self.stamp };
+        let rows = Rows { results, stamp: &self.stamp };
         let carried_count = self.schema.fields().len() - columns(&self.columns).count();
         let carried_schema = Arc::new(self.schema.project(&(0..carried_count).collect::<Vec<_>>())?);
         let mut arrays = concat_batches(&carried_schema, carried)?.columns().to_vec();
-        for (column, _) in columns(&self.columns) {
-            let computed = column.fill(&rows)?;
+        for (column, field) in columns(&self.columns) {
+            let computed = column.fill(&rows, field.data_type())?;
             arrays.push(match copies.filter(|_| column.copied) {
                 Some(copies) => copies.over(column.name, computed)?,
                 None => computed,

@@ -124,10 +124,14 @@ fn seven_shards_wait_for_the_one_that_plans() {
     let workplace = workplace();
     let planner = stopped_at(&mut shard(&workplace, 0, &[]), "before_plan:1");
     let shards = waiting(&workplace, &[]);
-    // A run that is being planned is somebody's: it is neither discarded nor removed by a compaction.
+    // Nobody discards a run that is being planned.
     let discard = nightcap().arg("discard").arg(workplace.path("out")).args(["--run-id", "night"]).output().unwrap();
     let said = String::from_utf8(discard.stderr).unwrap();
     assert!(discard.status.code() == Some(75) && said.contains("is at work on run night"), "{said}");
+    let status = nightcap().arg("status").arg(workplace.path("out")).arg("--json").output().unwrap();
+    let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
+    assert_eq!(status["runs"][0]["state"], "unplanned");
+    assert_eq!(status["runs"][0]["alive"]["pid"], planner.id());
     let planner = go_on(planner);
     let log = String::from_utf8(planner.stderr).unwrap();
     assert_eq!(planner.status.code(), Some(0), "{log}");
@@ -180,6 +184,24 @@ fn a_run_discarded_while_its_planner_slept_does_not_come_back() {
     let said = String::from_utf8(ended.stderr).unwrap();
     assert!(ended.status.code() == Some(75) && said.contains("run night is no longer in OUTPUT"), "{said}");
     assert!(!workplace.path("out/_nightcap/runs/night/plan.json").exists());
+}
+
+#[test]
+fn a_compaction_removes_what_a_dead_planner_left_and_nothing_of_one_alive() {
+    let workplace = workplace();
+    workplace.run_ok(&["--run-id", "monday"]);
+    let mut planner = stopped_at(&mut shard(&workplace, 0, &[]), "after_planning_claim:1");
+    let compact = || {
+        beat(&workplace, SystemTime::now());
+        assert!(nightcap().arg("compact").arg(workplace.path("out")).status().unwrap().success());
+        files(&workplace.path("out/_nightcap/runs"))
+    };
+    let mut runs = compact();
+    runs.sort();
+    assert_eq!(runs, ["monday", "night"]);
+    planner.kill().unwrap();
+    planner.wait().unwrap();
+    assert_eq!(compact(), ["monday"]);
 }
 
 #[test]
