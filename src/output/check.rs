@@ -226,7 +226,7 @@ impl Check<'_> {
         match self.store.get(&path)? {
             None => self.report(&path, &"it is missing"),
             Some(bytes) if reuse_index_name(&bytes) != *name => {
-                self.report(&path, &"it was changed after it was written")
+                self.report(&path, &"it was changed after it was written");
             }
             Some(_) if expected.as_ref() != Some(name) => self.report(&path, &"its rows are not those of the parts"),
             Some(_) => {}

@@ -140,11 +140,11 @@ fn close(store: &OutputStore, run: &str) -> Result<(), PlanError> {
         tracing::warn!(
             run,
             rows,
-            "closed an unfinished run of another job or manifest: its finished parts are published"
+            "an unfinished run of another job or manifest was closed: its finished parts are published"
         );
     } else {
         discard(store, run)?;
-        tracing::warn!(run, "discarded an unfinished run of another job or manifest, which had no finished part");
+        tracing::warn!(run, "an unfinished run of another job or manifest had no finished part and was discarded");
     }
     failpoint::hit("after_close");
     Ok(())
@@ -206,10 +206,10 @@ fn changed_file(plan: &Plan, manifest: &Manifest) -> Option<String> {
 fn resume(store: &OutputStore, draft: &Draft<'_>, plan: Plan) -> Result<Claimed, PlanError> {
     if plan.identity != draft.identity {
         let difference = difference(&draft.identity, &plan.identity);
-        return Err(PlanError::OtherJob { run: plan.run, difference }.into());
+        return Err(PlanError::OtherJob { run: plan.run, difference });
     }
     if let Some(path) = changed_file(&plan, draft.manifest) {
-        return Err(PlanError::ManifestChanged { run: plan.run, path }.into());
+        return Err(PlanError::ManifestChanged { run: plan.run, path });
     }
     let mut files = Vec::new();
     for file in &plan.manifest {
