@@ -84,7 +84,9 @@ fn hour_ago() -> SystemTime {
 fn waiting(workplace: &Workplace, settings: &[&str]) -> Vec<Shard> {
     let start = |number| Shard::start(workplace, number, &mut shard(workplace, number, settings));
     let mut shards: Vec<Shard> = (1..SHARDS).map(start).collect();
-    shards.iter_mut().for_each(|shard| shard.wait_until_it_waits(&|| beat(workplace, SystemTime::now())));
+    for shard in &mut shards {
+        shard.wait_until_it_waits(&|| beat(workplace, SystemTime::now()));
+    }
     shards
 }
 
@@ -262,7 +264,9 @@ fn on_s3_too_one_shard_plans_and_another_takes_over() {
         let mut shards: Vec<Shard> = (1..SHARDS).map(start).collect();
         let claim = format!("planners/killed-{killed}/_nightcap/runs/night/planner-000001");
         let record = server.get(&claim).unwrap();
-        shards.iter_mut().for_each(|shard| shard.wait_until_it_waits(&|| server.put(&claim, &record).unwrap()));
+        for shard in &mut shards {
+            shard.wait_until_it_waits(&|| server.put(&claim, &record).unwrap());
+        }
         if killed {
             planner.kill().unwrap();
             planner.wait().unwrap();
