@@ -13,8 +13,9 @@ use arrow::datatypes::{DataType, Field, Schema};
 use arrow::record_batch::RecordBatch;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use nightcap::engine::{Caption, Finish, RowOutput};
-use nightcap::job::VectorType;
-use nightcap::output::part::{OutputColumns, PartEncoder, RunStamp, part_schema};
+use nightcap::output::columns::{OutputColumns, RunStamp, part_schema};
+use nightcap::output::part::PartEncoder;
+use nightcap::output::records::vector_type::VectorType;
 use nightcap::results::RowResult;
 use nightcap::signature::Signature;
 

@@ -33,7 +33,7 @@ pub enum Error {
     Output(#[from] OutputError),
     /// The plan.
     #[error(transparent)]
-    Plan(#[from] PlanError),
+    Plan(Box<PlanError>),
     /// What the model cannot do but the job asks for.
     #[error("{0}")]
     Unfit(String),
@@ -65,6 +65,16 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
+}
+
+impl From<PlanError> for Error {
+    fn from(error: PlanError) -> Self {
+        match error {
+            PlanError::Manifest(error) => Self::Manifest(error),
+            PlanError::Output(error) => Self::Output(error),
+            error => Self::Plan(Box::new(error)),
+        }
+    }
 }
 
 impl Error {

@@ -19,7 +19,7 @@
 //! | [`model`] | a model directory: graphs by role, bindings, settings, fingerprints |
 //! | [`onnx`] | ONNX Runtime; the only module that knows it |
 //! | [`engine`] | encoders, fusion and the generation loop over batches |
-//! | [`output`] | OUTPUT: parts, records, finalize, status; the only module that writes there |
+//! | [`output`] | OUTPUT: parts, records, finalize, status |
 //! | [`signature`] | what tells one night's rows from the next's |
 //! | [`error`], [`row_error`], [`panics`] | what ends a command; what becomes columns of a row; faults of nightcap itself |
 //!

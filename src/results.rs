@@ -1,7 +1,7 @@
 //! What one row comes to: the hand-off from the pipeline to the part writer.
 
 use crate::engine::RowOutput;
-use crate::output::reuse::Place;
+use crate::output::copies::CopySource;
 use crate::row_error::RowError;
 use crate::signature::Signature;
 
@@ -11,7 +11,7 @@ pub struct RowResult {
     /// Caption and vectors, or why there are none; nothing in a copy.
     pub outcome: Result<RowOutput, RowError>,
     /// Where caption, vectors and image size are, if they are to be copied.
-    pub copy: Option<Place>,
+    pub copy: Option<CopySource>,
     /// Width and height in pixels after EXIF rotation; None when the image was not decoded.
     pub image_size: Option<(u32, u32)>,
     /// BLAKE3 of the image bytes; None when they were not fetched.

@@ -1,4 +1,4 @@
-//! What tells one night from the next: whose row it is, and what its content looked like from outside.
+//! Identifies rows and their content from run to run: the hash of a row's key, and its content signature.
 //!
 //! Both are short BLAKE3 hashes, because planning holds one of each for every row of the manifest.
 
@@ -16,7 +16,7 @@ impl KeyHash {
         Self(u128::from_be_bytes(first_bytes(hash(b"key", &[key.as_bytes()]))))
     }
 
-    /// Of a row without a key, which is known again by its content alone.
+    /// Of a row without a key, which is identified by its content alone.
     #[must_use]
     pub fn keyless(signature: Signature) -> Self {
         Self(u128::from_be_bytes(first_bytes(hash(b"keyless", &[&signature.content.to_be_bytes()]))))
@@ -39,10 +39,10 @@ impl Signature {
     /// Bytes of [`Signature::to_bytes`].
     pub const BYTES: usize = 16;
 
-    /// Of a row's accompanying text and of what was seen of its image.
+    /// Of a row's accompanying text and of its image's content, as far as it is known.
     #[must_use]
-    pub fn new(text: TextHash, seen: Seen) -> Self {
-        let values: [&[u8]; 2] = [&text.0.to_be_bytes(), &seen.0.to_be_bytes()];
+    pub fn new(text: TextHash, image: ContentFingerprint) -> Self {
+        let values: [&[u8]; 2] = [&text.0.to_be_bytes(), &image.0.to_be_bytes()];
         Self { content: u64::from_be_bytes(first_bytes(hash(b"content", &values))), text: text.0 }
     }
 
@@ -109,11 +109,12 @@ impl TextHash {
     }
 }
 
-/// What was seen of a row's image without decoding it.
+/// What tells one content of a row's image from another without decoding it: a hash of its place and version, of its bytes, or
+/// of the job's signature columns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Seen(u64);
+pub struct ContentFingerprint(u64);
 
-impl Seen {
+impl ContentFingerprint {
     /// The row names no image.
     pub const NOTHING: Self = Self(0);
 
@@ -140,7 +141,7 @@ impl Seen {
         Self(u64::from_be_bytes(first_bytes(hash(b"listed", &[&self.0.to_be_bytes(), &version.to_be_bytes()]))))
     }
 
-    /// What listings are looked up by, of a [`Seen::uri`].
+    /// What listings are looked up by, of a [`ContentFingerprint::uri`].
     #[must_use]
     pub const fn place(self) -> u64 {
         self.0
@@ -196,18 +197,21 @@ mod tests {
 
     #[test]
     fn signatures_survive_text_and_bytes_and_tell_changes_apart() {
-        let seen = Seen::uri("a.jpg").listed(Some(Version::new(10, "etag")));
-        let signature = Signature::new(TextHash::new(Some("a dog"), None), seen);
+        let image = ContentFingerprint::uri("a.jpg").listed(Some(Version::new(10, "etag")));
+        let signature = Signature::new(TextHash::new(Some("a dog"), None), image);
         assert_eq!(signature.to_string().parse::<Signature>(), Ok(signature));
         assert_eq!(Signature::from_bytes(signature.to_bytes()), signature);
-        let other_text = Signature::new(TextHash::new(Some("a cat"), None), seen);
-        let prompted = Signature::new(TextHash::new(Some("a dog"), Some("a photo of")), seen);
+        let other_text = Signature::new(TextHash::new(Some("a cat"), None), image);
+        let prompted = Signature::new(TextHash::new(Some("a dog"), Some("a photo of")), image);
         assert_ne!(prompted.text, signature.text);
-        let gone = Signature::new(TextHash::new(Some("a dog"), None), Seen::uri("a.jpg").listed(None));
+        let gone = Signature::new(TextHash::new(Some("a dog"), None), ContentFingerprint::uri("a.jpg").listed(None));
         assert!(other_text.text != signature.text && other_text.content != signature.content);
         assert!(gone.text == signature.text && gone.content != signature.content);
-        assert_ne!(Seen::columns([None]), Seen::columns([Some("")]));
-        assert_ne!(Seen::columns([Some("ab"), Some("c")]), Seen::columns([Some("a"), Some("bc")]));
+        assert_ne!(ContentFingerprint::columns([None]), ContentFingerprint::columns([Some("")]));
+        assert_ne!(
+            ContentFingerprint::columns([Some("ab"), Some("c")]),
+            ContentFingerprint::columns([Some("a"), Some("bc")])
+        );
         assert!("123".parse::<Signature>().is_err());
     }
 }

@@ -33,6 +33,7 @@ pub(super) fn batch_size(
     preprocessor: Option<&Preprocessor>,
     rows: u64,
 ) -> Result<usize, Error> {
+    tracing::debug!(rows, "choosing the batch size");
     if rows < WORTHWHILE * USUAL as u64 {
         return Ok(USUAL);
     }

@@ -9,9 +9,9 @@ use crate::exit::Status;
 use crate::manifest::reader::{ManifestReader, Projection};
 use crate::manifest::{Manifest, filter};
 use crate::output::compact::{KeepKeys, Outcome, Request, compact};
-use crate::output::finalize::published_runs;
+use crate::output::records::published::published_runs;
+use crate::output::records::run_id::check_run_id;
 use crate::output::store::OutputStore;
-use crate::plan::claim::check_run_id;
 use crate::signature::KeyHash;
 use crate::storage::{Location, NotALocation, Storage};
 
@@ -30,7 +30,7 @@ pub(super) fn execute(args: &CompactArgs, context: &mut Context<'_>) -> Result<S
     let request = Request { keep, run: args.run_id.clone() };
     let stop = context.stop.clone();
     let outcome = compact(&store, &request, &|| stop.requested());
-    match outcome.map_err(Error::while_making_parts)? {
+    match outcome.map_err(|error| Error::from(error).while_making_parts())? {
         Outcome::Compacted(compaction) => print(context, &to_json(&compaction)?)?,
         Outcome::Nothing(why) => tracing::info!("{why}; there is nothing to do"),
         Outcome::Stopped => {

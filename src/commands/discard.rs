@@ -4,8 +4,8 @@ use crate::cli::DiscardArgs;
 use crate::error::Error;
 use crate::exit::Status;
 use crate::output::discard::discard;
+use crate::output::records::run_id::check_run_id;
 use crate::output::store::OutputStore;
-use crate::plan::claim::check_run_id;
 
 pub(super) fn execute(args: &DiscardArgs) -> Result<Status, Error> {
     check_run_id(&args.run_id)?;

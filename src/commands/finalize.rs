@@ -5,9 +5,10 @@ use crate::cli::FinalizeArgs;
 use crate::error::Error;
 use crate::exit::Status;
 use crate::output::OutputError;
-use crate::output::discard::refuse_alive;
-use crate::output::finalize::{Published, finalize, finalize_partial, load_plan};
-use crate::output::heartbeat::Heartbeat;
+use crate::output::finalize::{finalize, finalize_partial};
+use crate::output::heartbeat::{Heartbeat, refuse_alive};
+use crate::output::records::plan::load_plan;
+use crate::output::records::published::Published;
 use crate::output::store::OutputStore;
 
 pub(super) fn execute(args: &FinalizeArgs, context: &mut Context<'_>) -> Result<Status, Error> {

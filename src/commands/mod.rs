@@ -15,8 +15,8 @@ use std::io::Write;
 use crate::cli::{Cli, Command, ModelCommand};
 use crate::error::Error;
 use crate::exit::Status;
-use crate::job::FailureLimits;
 use crate::output::Counts;
+use crate::output::records::failure_limits::FailureLimits;
 use crate::pipeline::Stop;
 use crate::progress::Terminal;
 

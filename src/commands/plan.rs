@@ -8,21 +8,21 @@ use super::{Context, print};
 use crate::cli::PlanArgs;
 use crate::error::Error;
 use crate::exit::Status;
-use crate::output::finalize::present_parts;
+use crate::output::records::published::present_parts;
+use crate::output::records::schema::check_schema;
 use crate::output::store::OutputStore;
-use crate::plan::claim::{Unfinished, check_schema, unfinished};
+use crate::plan::claim::{Unfinished, unfinished};
 
 pub(super) fn execute(args: &PlanArgs, context: &mut Context<'_>) -> Result<Status, Error> {
     let prepared = prepare(&args.job)?;
     let output = &prepared.job.output;
-    let decide = |store: &OutputStore| prepared.decide(Some(store));
     let mut first = Vec::new();
     let mut unfinished_plan = None;
     let mut store = None;
     if output.path.local().is_none_or(Path::exists) {
         let opened = OutputStore::open(&output.path, &prepared.storage)?;
         check_schema(&opened, &prepared.schema)?;
-        let Unfinished { goes_on, stale } = unfinished(&opened, &prepared.draft(&decide, &|_| Ok(1)))?;
+        let Unfinished { goes_on, stale } = unfinished(&opened, &prepared.draft(false))?;
         if let Some(plan) = &goes_on {
             let done = present_parts(&opened, &plan.run)?.len();
             first.push(format!("goes on with {}: {done} of {} parts are done", plan.run, plan.parts));

@@ -10,17 +10,20 @@ use crate::cli::JobArgs;
 use crate::engine::{Engine, EngineOptions, GenerationSettings, Models, caption_fingerprint, embedding_fingerprint};
 use crate::error::Error;
 use crate::failpoint;
-use crate::job::{Job, VectorType};
+use crate::job::Job;
 use crate::manifest::Manifest;
 use crate::model::ModelDirectory;
 use crate::onnx::Device;
-use crate::output::index::Fingerprints;
-use crate::output::part::{OutputColumns, PartEncoder, RunStamp, part_schema};
+use crate::output::columns::{OutputColumns, RunStamp, part_schema};
+use crate::output::part::PartEncoder;
+use crate::output::records::plan::{Identity, Plan};
+use crate::output::records::vector_type::VectorType;
+use crate::output::rows::Fingerprints;
 use crate::output::store::OutputStore;
+use crate::plan::PlanError;
 use crate::plan::claim::Draft;
 use crate::plan::decide::{Decision, decide};
-use crate::plan::delta::Tonight;
-use crate::plan::{Identity, Plan};
+use crate::plan::delta::RunRequest;
 use crate::preprocess::{ImageProcessor, Preprocessor};
 use crate::storage::{Location, Storage};
 
@@ -235,22 +238,16 @@ impl Prepared {
         Ok(Models { model: Engine::load(&self.model, options)?, embedding })
     }
 
-    /// What a new plan would hold; `decide` says which rows are in.
-    pub(super) fn draft<'a>(
-        &'a self,
-        decide: &'a dyn Fn(&OutputStore) -> Result<Decision, Error>,
-        batch_size: &'a dyn Fn(u64) -> Result<usize, Error>,
-    ) -> Draft<'a> {
+    /// What a new plan would hold; `sharded`: shards of the run start together.
+    pub(super) fn draft(&self, sharded: bool) -> Draft<'_> {
         Draft {
             identity: self.identity(),
             manifest: &self.manifest,
-            decide,
-            even_empty: false,
+            sharded,
             // Who asks for every row wants it computed.
             reuse: self.job.output.reuse_by_content && !self.full,
             key: &self.job.input.key,
             part_rows: self.job.output.part_rows,
-            batch_size,
             failures: self.job.limits.failures,
             caption_fingerprint: self.caption_fingerprint.clone(),
             embedding_fingerprint: self.embedding_fingerprint.clone(),
@@ -278,11 +275,11 @@ impl Prepared {
     }
 
     /// Which rows are in; `store` is OUTPUT, if there is one yet.
-    pub(super) fn decide(&self, store: Option<&OutputStore>) -> Result<Decision, Error> {
+    pub(super) fn decide(&self, store: Option<&OutputStore>) -> Result<Decision, PlanError> {
         let fingerprints =
             Fingerprints { caption: self.caption_fingerprint.clone(), embedding: self.embedding_fingerprint.clone() };
-        let tonight = Tonight { fingerprints, retry_failed: self.retry_failed, full: self.full };
-        decide(&self.job, &self.manifest, &self.storage, store, &tonight, self.limit)
+        let request = RunRequest { fingerprints, retry_failed: self.retry_failed, full: self.full };
+        decide(&self.job, &self.manifest, &self.storage, store, &request, self.limit)
     }
 
     /// The encoder of parts of the run that `plan` describes.

@@ -1,6 +1,5 @@
 //! `nightcap run`: claim a run, make its missing parts, publish it.
 
-use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::io::Write;
 use std::sync::Arc;
@@ -13,14 +12,16 @@ use crate::error::Error;
 use crate::exit::Status;
 use crate::fetch::Fetcher;
 use crate::metrics::{Metrics, StageTimes};
-use crate::output::finalize::{Published, finalize, present_parts};
+use crate::output::finalize::finalize;
 use crate::output::heartbeat::Heartbeat;
+use crate::output::records::published::{Published, present_parts};
+use crate::output::records::run_id::check_run_id;
 use crate::output::reuse::Reuse;
 use crate::output::store::OutputStore;
 use crate::output::{OutputError, part_path, published_path};
 use crate::pipeline::{self, Stages};
 use crate::plan::PlanError;
-use crate::plan::claim::{Claimed, Draft, check_run_id, claim};
+use crate::plan::claim::{Claim, Claimed, claim};
 use crate::plan::shard::Shard;
 use crate::progress::Progress;
 
@@ -34,9 +35,16 @@ pub(super) fn execute(args: &RunArgs, context: &mut Context<'_>) -> Result<Statu
     let prepared = prepare(&args.job)?;
     let mut models = prepared.load_models()?;
     let store = OutputStore::create(&prepared.job.output.path, &prepared.storage)?;
-    let Some(claimed) = claim_run(&store, &prepared, &mut models, args.run_id.as_deref(), shard.is_some())? else {
-        tracing::info!("nothing is new; no run was made");
-        return Ok(Status::Done);
+    let claimed = match claim_run(&store, &prepared, &mut models, args.run_id.as_deref(), shard.is_some(), context)? {
+        ToDo::Run(claimed) => claimed,
+        ToDo::Nothing => {
+            tracing::info!("nothing is new; no run was made");
+            return Ok(Status::Done);
+        }
+        ToDo::Stop => {
+            tracing::warn!("stopped while another process planned the run; run the same command again to go on");
+            return Ok(Status::Stopped);
+        }
     };
     let run = claimed.plan.run.as_str();
     let limits = &prepared.job.limits.failures;
@@ -84,22 +92,40 @@ pub(super) fn execute(args: &RunArgs, context: &mut Context<'_>) -> Result<Statu
     Ok(judge(counts, limits))
 }
 
+/// What there is to do.
+enum ToDo {
+    Run(Box<Claimed>),
+    Nothing,
+    Stop,
+}
+
 fn claim_run(
     store: &OutputStore,
     prepared: &Prepared,
     models: &mut [Models],
     run: Option<&str>,
-    even_empty: bool,
-) -> Result<Option<Claimed>, Error> {
-    let decide = |store: &OutputStore| prepared.decide(Some(store));
-    let models = RefCell::new(models);
-    let batch_size = |rows| match prepared.job.runtime.batch_size {
-        Some(rows) => Ok(rows),
-        None => calibrate::batch_size(&mut models.borrow_mut(), prepared.processor.as_deref(), rows),
+    sharded: bool,
+    context: &Context<'_>,
+) -> Result<ToDo, Error> {
+    let (draft, asked) = (prepared.draft(sharded), prepared.job.runtime.batch_size);
+    let claimed = match claim(store, &draft, run, &|| context.stop.requested())? {
+        Claim::Stopped => return Ok(ToDo::Stop),
+        Claim::Run(claimed) => claimed,
+        Claim::Plan(new_run) => {
+            let decision = prepared.decide(Some(store))?;
+            let rows = decision.selection.rows();
+            // The shards of a run, and whoever finalizes it, must agree that it has no rows; alone, there is no need of a run.
+            if rows == 0 && !sharded {
+                return Ok(ToDo::Nothing);
+            }
+            let batch_size = match asked {
+                Some(rows) => rows,
+                None => calibrate::batch_size(models, prepared.processor.as_deref(), rows)?,
+            };
+            Box::new(new_run.put(store, &draft, decision, batch_size)?)
+        }
     };
-    let draft = Draft { even_empty, ..prepared.draft(&decide, &batch_size) };
-    let Some(claimed) = claim(store, &draft, run)? else { return Ok(None) };
-    let (planned, asked) = (claimed.plan.batch_size, prepared.job.runtime.batch_size);
+    let planned = claimed.plan.batch_size;
     if let Some(asked) = asked.filter(|asked| planned != *asked) {
         tracing::warn!(
             planned,
@@ -107,7 +133,7 @@ fn claim_run(
             "the run keeps the batch size it was planned with, so that its parts stay comparable"
         );
     }
-    Ok(Some(claimed))
+    Ok(ToDo::Run(claimed))
 }
 
 fn make_parts(

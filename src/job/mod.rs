@@ -13,6 +13,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::engine::GenerationOverrides;
 use crate::onnx::Device;
+use crate::output::records::failure_limits::FailureLimits;
+use crate::output::records::vector_type::VectorType;
 use crate::storage::{Location, StorageSettings};
 
 /// A job file that cannot be carried out. Every variant ends the command with status 2 before anything was run.
@@ -188,16 +190,6 @@ pub struct Embedding {
     pub model: Option<Location>,
 }
 
-/// Element type of embedding columns.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum VectorType {
-    /// 32-bit floats.
-    F32,
-    /// 16-bit floats: half the bytes, about three decimal digits.
-    F16,
-}
-
 /// `[output]`
 #[derive(Debug, Clone)]
 pub struct Output {
@@ -241,21 +233,4 @@ pub struct Limits {
     pub outage_after: u64,
     /// Folders and URI prefixes that images must lie in; empty: anywhere.
     pub roots: Vec<Location>,
-}
-
-/// How many failed rows a night may have; see `[limits]` of the job file.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
-pub struct FailureLimits {
-    /// Too many: more than this fraction of the rows,
-    pub max_failed_fraction: f64,
-    /// and at least so many.
-    pub min_failed_rows: u64,
-}
-
-impl FailureLimits {
-    /// Whether `failed` of `rows` rows are so many that somebody should look.
-    #[must_use]
-    pub fn exceeded_by(&self, failed: u64, rows: u64) -> bool {
-        failed >= self.min_failed_rows.max(1) && failed as f64 > self.max_failed_fraction * rows as f64
-    }
 }

@@ -70,10 +70,10 @@ pub enum ManifestError {
         column: String,
         /// The file.
         path: String,
-        /// What there is.
+        /// The columns of the file.
         available: Vec<String>,
     },
-    /// A column of a type that cannot serve.
+    /// A column of a type that cannot be used.
     #[error("`{setting}` names column `{column}` of {path}: expected {expected}, found {found}")]
     ColumnType {
         /// The job's key.
@@ -82,7 +82,7 @@ pub enum ManifestError {
         column: String,
         /// The file.
         path: String,
-        /// Types that serve.
+        /// Types that can be used.
         expected: &'static str,
         /// The type found.
         found: DataType,
@@ -127,7 +127,7 @@ pub enum ManifestError {
         /// The file.
         path: String,
     },
-    /// A predicate that polars refuses.
+    /// A prompt that is no template, or reads what the manifest does not have.
     #[error(
         "`generation.prompt` = {template:?} is no template: {why}\nhint: manifest columns stand in double braces, as in \"A photo of {{{{ title }}}}\"; https://jinja.palletsprojects.com/templates says what else can"
     )]

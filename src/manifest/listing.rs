@@ -7,7 +7,7 @@ use futures::TryStreamExt;
 use glob::{MatchOptions, Pattern};
 use object_store::{ObjectStoreExt, path::Path as ObjectPath};
 
-use super::ManifestError;
+use super::error::ManifestError;
 use crate::storage::{Location, Storage};
 
 /// Every file that the patterns name, each once.

@@ -1,4 +1,4 @@
-//! Manifests: the Parquet files that name the images, one row an image.
+//! Manifests: Parquet files with one row for each image.
 //!
 //! In: the job's `[input]` and the files' footers. Out: a [`Manifest`] whose columns are known to exist with usable types,
 //! a snapshot of the files for the plan, and (in [`reader`]) their rows, streamed. Never here: image bytes from elsewhere
@@ -28,7 +28,7 @@ use self::source::{Source, Version, storage_error};
 use crate::job::Job;
 use crate::storage::{Location, Storage};
 
-/// What a plan remembers of a manifest file, to notice that it changed.
+/// What a plan records of a manifest file, to notice that it changed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileSnapshot {
     /// Absolute path or URI, without credentials.
@@ -44,18 +44,18 @@ pub struct FileSnapshot {
 /// One manifest file with its footer.
 #[derive(Debug)]
 pub struct ManifestFile {
-    /// What the plan remembers.
+    /// What the plan records.
     pub snapshot: FileSnapshot,
     /// Where it lies.
     pub location: Location,
     version: Version,
     metadata: ArrowReaderMetadata,
-    /// Held open, so that rows come from the file that was planned even if another takes its name.
+    /// Kept open, so that rows come from the file that was planned even if it is replaced by another of its name.
     source: Source,
 }
 
 impl ManifestFile {
-    /// A handle for reading the column chunks at `chunks`, if nobody has written to the file since the footer was read.
+    /// A handle for reading the column chunks at `chunks`, if the file has not changed since its footer was read.
     ///
     /// # Errors
     /// [`ManifestError::Changed`].

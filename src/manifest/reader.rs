@@ -11,6 +11,7 @@ use parquet::arrow::arrow_reader::{
 };
 use roaring::RoaringBitmap;
 
+pub use super::row::Projection;
 use super::row::RowBatch;
 use super::source::storage_error;
 use super::{ImageColumn, Manifest, ManifestError, ManifestFile};
@@ -22,17 +23,6 @@ const BATCH_ROWS: usize = 1024;
 /// Rows in a batch with images inside. The average that [`BATCH_BYTES`] is divided by says little about those: sizes differ
 /// widely, and a dictionary stores an image once that comes out many times.
 const BATCH_IMAGES: usize = 16;
-
-/// Which columns are read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Projection {
-    /// All that rows come out with.
-    Rows,
-    /// What planning compares, and where the images are; those inside the manifest stay unread.
-    Plan,
-    /// What planning compares, images inside the manifest included.
-    PlanWithImages,
-}
 
 /// An iterator over the batches of some rows of every manifest file.
 pub struct ManifestReader<'a> {

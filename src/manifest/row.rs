@@ -1,4 +1,4 @@
-//! One manifest row as the pipeline wants it: where its image is and what text comes with it.
+//! One manifest row for the pipeline: where its image is, its text and its prompt.
 
 use std::sync::Arc;
 
@@ -10,10 +10,20 @@ use arrow::record_batch::RecordBatch;
 use bytes::Bytes;
 
 use super::prompt::PromptValues;
-use super::reader::Projection;
 use super::{ImageColumn, Manifest, PromptTemplate};
-use crate::signature::{Seen, Signature, TextHash};
+use crate::signature::{ContentFingerprint, Signature, TextHash};
 use crate::storage::Location;
+
+/// Which columns are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Projection {
+    /// Every column that results are made from, and the carried ones.
+    Rows,
+    /// What planning compares; of images only their paths, so that images inside the manifest are not read.
+    Plan,
+    /// What planning compares, images inside the manifest included.
+    PlanWithImages,
+}
 
 /// Where a row's image comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,13 +49,13 @@ pub struct Row {
     pub image: ImageSource,
     /// The accompanying text, or the whole input of a text-only job; None when it is blank.
     pub text: Option<String>,
-    /// What its caption goes on from, or why that cannot be made, where it differs from row to row.
+    /// The prompt, or why it cannot be rendered; None unless prompts differ from row to row.
     pub prompt: Option<Result<String, String>>,
     /// The folder of the manifest file, which relative image paths start from.
     pub base: Arc<Location>,
 }
 
-/// A run of manifest rows in memory: read once, handed on row by row.
+/// Consecutive manifest rows in memory.
 #[derive(Debug)]
 pub struct RowBatch {
     keys: StringArray,
@@ -94,7 +104,7 @@ impl RowBatch {
             Some((index, ImageColumn::Struct)) => {
                 let parts = column(index)?.as_struct();
                 let child = |name: &str| -> Option<ArrayRef> {
-                    // A null struct hides whatever its children hold.
+                    // In a null struct the values of its children do not count.
                     let child = parts.column_by_name(name)?;
                     let hidden = arrow::compute::is_null(parts).ok()?;
                     arrow::compute::nullif(child, &hidden).ok()
@@ -178,10 +188,10 @@ impl RowBatch {
 
     /// The job's signature columns in row `index`; None: the job names none.
     #[must_use]
-    pub fn seen(&self, index: usize) -> Option<Seen> {
+    pub fn signature_columns(&self, index: usize) -> Option<ContentFingerprint> {
         let value = |column: &StringArray| column.is_valid(index).then(|| column.value(index).to_owned());
         let values: Vec<Option<String>> = self.signature.iter().map(value).collect();
-        (!values.is_empty()).then(|| Seen::columns(values.iter().map(Option::as_deref)))
+        (!values.is_empty()).then(|| ContentFingerprint::columns(values.iter().map(Option::as_deref)))
     }
 
     /// Row `index` of this batch.
@@ -207,7 +217,7 @@ impl RowBatch {
 }
 
 impl Row {
-    /// What of the row's signature its text and its prompt decide.
+    /// The hash of the row's text and prompt, for its signature.
     #[must_use]
     pub fn text_hash(&self) -> TextHash {
         let prompt = self.prompt.as_ref().map(|prompt| prompt.as_deref().unwrap_or_else(|why| why));

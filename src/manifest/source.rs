@@ -13,7 +13,7 @@ use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt};
 use parquet::errors::ParquetError;
 use parquet::file::reader::{ChunkReader, Length};
 
-use super::ManifestError;
+use super::error::ManifestError;
 use crate::storage::{Location, Storage};
 
 /// The most that one request asks for, and that is kept of a column chunk.
@@ -51,7 +51,7 @@ struct Window {
     bytes: Bytes,
 }
 
-/// What tells one version of a file from another.
+/// Identifies a version of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Version {
     /// Size in bytes.
@@ -116,7 +116,7 @@ fn stat(file: &File) -> std::io::Result<Version> {
 }
 
 impl Remote {
-    /// Bytes from `start`: at least one, at most `length`, as they are at hand.
+    /// Bytes from `start`: at least one, at most `length`, as many as one window holds.
     fn read(&self, start: u64, length: u64) -> Result<Bytes, ParquetError> {
         let end = start.saturating_add(length).min(self.object.size);
         let Some(chunk) = self.chunks.iter().find(|chunk| chunk.contains(&start)) else {

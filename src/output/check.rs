@@ -12,14 +12,17 @@ use arrow::datatypes::{DataType, Float32Type, Schema};
 use arrow::record_batch::{RecordBatch, RecordBatchReader};
 use serde::Serialize;
 
-use super::contents::{ContentsBuilder, contents_name};
-use super::finalize::{Published, check_part, load_plan, part_summary};
-use super::index::{Fingerprints, IndexReader, PartRows, RowState};
+use super::contents::{ReuseIndexBuilder, reuse_index_name};
+use super::finalize::check_part;
+use super::footer::part_summary;
+use super::index::IndexReader;
 use super::part_reader::read_part;
+use super::records::plan::{Plan, load_plan};
+use super::records::published::Published;
+use super::records::schema::check_schema;
+use super::rows::{Fingerprints, PartRows, RowState};
 use super::store::OutputStore;
 use super::{Counts, OutputError, part_folder, part_path, published_path, run_folder};
-use crate::plan::Plan;
-use crate::plan::claim::check_schema;
 use crate::signature::{KeyHash, Signature};
 
 /// How far the length of a vector may be from 1: rounding of f16 stays well within, a flipped exponent does not.
@@ -71,15 +74,15 @@ pub(super) fn check_run(
         } else {
             "put it back from a backup: a compaction holds the only copy of its rows".to_owned()
         },
-        seen: Seen::default(),
+        totals: RowTotals::default(),
     };
-    let mut contents = ContentsBuilder::with_capacity(0);
+    let mut reuse_index = ReuseIndexBuilder::with_capacity(0);
     check.files()?;
     let mut complete = true;
     for part in published.part_numbers() {
         let path = part_path(&published.run, part);
-        match check.part(part, &path, &mut contents) {
-            Ok(seen) => check.seen.add(seen),
+        match check.part(part, &path, &mut reuse_index) {
+            Ok(totals) => check.totals.add(totals),
             Err(found) => {
                 complete = false;
                 check.report(&path, &found);
@@ -89,7 +92,7 @@ pub(super) fn check_run(
     if complete {
         check.sums();
         check.index();
-        check.contents(contents)?;
+        check.reuse_index(reuse_index)?;
     }
     check.duplicates();
     Ok(())
@@ -101,19 +104,19 @@ struct Check<'a> {
     plan: Option<Plan>,
     findings: &'a mut Vec<Finding>,
     hint: String,
-    seen: Seen,
+    totals: RowTotals,
 }
 
 /// What the rows of readable parts add up to.
 #[derive(Default)]
-struct Seen {
+struct RowTotals {
     keys: Vec<KeyHash>,
     counts: Counts,
     /// Sum of the rows' digests, which does not depend on their order.
     digest: u128,
 }
 
-impl Seen {
+impl RowTotals {
     fn add(&mut self, other: Self) {
         self.keys.extend(other.keys);
         self.counts.add(&other.counts);
@@ -142,7 +145,7 @@ impl Check<'_> {
     }
 
     /// Reads every column of every row.
-    fn part(&self, part: u64, path: &str, contents: &mut ContentsBuilder) -> Result<Seen, String> {
+    fn part(&self, part: u64, path: &str, reuse_index: &mut ReuseIndexBuilder) -> Result<RowTotals, String> {
         let message = |error: OutputError| error.to_string();
         let summary = part_summary(self.store, path).map_err(message)?;
         if let Some(plan) = &self.plan {
@@ -150,35 +153,35 @@ impl Check<'_> {
         }
         let reader = read_part(self.store, path, None).map_err(message)?;
         check_schema(self.store, &Schema::new(reader.schema().fields().clone())).map_err(message)?;
-        let mut seen = Seen::default();
+        let mut totals = RowTotals::default();
         for batch in reader {
             let batch = batch.map_err(|error| error.to_string())?;
             check_vectors(&batch)?;
             let rows = PartRows::new(&batch, &self.published.key)?;
-            contents.add(part, seen.counts.rows, &rows)?;
-            seen.counts.add(&rows.count());
+            reuse_index.add(part, totals.counts.rows, &rows)?;
+            totals.counts.add(&rows.count());
             for index in 0..rows.len() {
                 let signature = rows.signature(index)?;
                 let key = rows.key(index, signature);
                 if !rows.is_keyless(index) {
-                    seen.keys.push(key);
+                    totals.keys.push(key);
                 }
                 let (state, made) = (rows.state(index), rows.fingerprints(index));
-                seen.digest = seen.digest.wrapping_add(digest(key, signature, state, rows.run_seq(index), &made));
+                totals.digest = totals.digest.wrapping_add(digest(key, signature, state, rows.run_seq(index), &made));
             }
         }
-        if seen.counts != summary.counts {
-            let (found, expected) = (show(&seen.counts), show(&summary.counts));
+        if totals.counts != summary.counts {
+            let (found, expected) = (show(&totals.counts), show(&summary.counts));
             return Err(format!("its rows are {found}, but its footer counts {expected}"));
         }
-        Ok(seen)
+        Ok(totals)
     }
 
     /// The published record counts what the parts hold.
     fn sums(&mut self) {
         let path = published_path(&self.published.run);
-        if self.seen.counts != self.published.counts {
-            let (found, expected) = (show(&self.seen.counts), show(&self.published.counts));
+        if self.totals.counts != self.published.counts {
+            let (found, expected) = (show(&self.totals.counts), show(&self.published.counts));
             self.report(&path, &format!("it counts {expected}, but the parts hold {found}"));
         }
         let Some(plan) = &self.plan else { return };
@@ -199,27 +202,32 @@ impl Check<'_> {
         let folder = run_folder(&self.published.run);
         let path = format!("{folder}/{}", self.published.index);
         let found = match self.read_index(&folder) {
-            Ok((rows, sum)) if rows == self.seen.counts.rows && sum == self.seen.digest => return,
-            Ok((rows, _)) if rows == self.seen.counts.rows => "its rows are not those of the parts".to_owned(),
-            Ok((rows, _)) => format!("it holds {rows} rows, the parts {}", self.seen.counts.rows),
+            Ok((rows, sum)) if rows == self.totals.counts.rows && sum == self.totals.digest => return,
+            Ok((rows, _)) if rows == self.totals.counts.rows => "its rows are not those of the parts".to_owned(),
+            Ok((rows, _)) => format!("it holds {rows} rows, the parts {}", self.totals.counts.rows),
             Err(found) => found,
         };
         self.report(&path, &found);
     }
 
-    /// The contents name the rows of the parts.
-    fn contents(&mut self, expected: ContentsBuilder) -> Result<(), OutputError> {
-        let expected = expected.into_bytes().map(|bytes| contents_name(&bytes));
-        let Some(name) = &self.published.contents else {
+    /// The reuse index names the rows of the parts.
+    fn reuse_index(&mut self, expected: ReuseIndexBuilder) -> Result<(), OutputError> {
+        let expected = expected.into_bytes().map(|bytes| reuse_index_name(&bytes));
+        let Some(name) = &self.published.reuse_index else {
             if expected.is_some() {
-                self.report(&published_path(&self.published.run), &"it names no contents, but the parts have some");
+                self.report(
+                    &published_path(&self.published.run),
+                    &"it names no reuse index, but the parts have rows for one",
+                );
             }
             return Ok(());
         };
         let path = format!("{}/{name}", run_folder(&self.published.run));
         match self.store.get(&path)? {
             None => self.report(&path, &"it is missing"),
-            Some(bytes) if contents_name(&bytes) != *name => self.report(&path, &"it was changed after it was written"),
+            Some(bytes) if reuse_index_name(&bytes) != *name => {
+                self.report(&path, &"it was changed after it was written");
+            }
             Some(_) if expected.as_ref() != Some(name) => self.report(&path, &"its rows are not those of the parts"),
             Some(_) => {}
         }
@@ -246,7 +254,7 @@ impl Check<'_> {
 
     /// No key occurs twice in a run. Which ones and where is looked up only when there are some.
     fn duplicates(&mut self) {
-        let mut keys = std::mem::take(&mut self.seen.keys);
+        let mut keys = std::mem::take(&mut self.totals.keys);
         keys.sort_unstable();
         let twice: BTreeSet<KeyHash> =
             keys.windows(2).filter_map(|pair| if pair[0] == pair[1] { Some(pair[0]) } else { None }).collect();

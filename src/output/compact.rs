@@ -4,27 +4,27 @@
 //! clean up after earlier ones -> choose rows -> plan -> parts -> finalize -> remove what is superseded
 //! ```
 //!
-//! Until finalize has published the new run, OUTPUT is what it was; from then on the superseded runs do not count, whether
-//! they have been removed yet or not. So a kill at any moment is made good by the next compaction.
+//! Until finalize has published the new run, OUTPUT is unchanged; from then on the superseded runs do not count, whether they
+//! have been removed yet or not. After a kill at any moment the next compaction does the rest.
 
 use std::collections::BTreeSet;
 
 use serde::Serialize;
 use serde_json::json;
 
-use super::discard::{refuse_alive, remove_superseded, remove_unpublished};
-use super::finalize::{Published, all_published, finalize, load_plan, published_runs, superseded};
-use super::heartbeat::{Heartbeat, alive};
-use super::index::Fingerprints;
+use super::discard::{remove_superseded, remove_unpublished};
+use super::finalize::finalize;
+use super::heartbeat::{Heartbeat, alive, is_heartbeat, refuse_alive};
+use super::records::failure_limits::FailureLimits;
+use super::records::plan::{Identity, Plan, load_plan};
+use super::records::published::{Published, published_runs, superseded, unpublished, unpublished_compactions};
+use super::records::reasons::Reasons;
+use super::records::run_seq::claim_run_seq;
 use super::rewrite::rewrite;
+use super::rows::Fingerprints;
 use super::store::{OutputStore, Put};
 use super::winners::Winners;
 use super::{OutputError, published_path, run_folder};
-use crate::error::Error;
-use crate::job::FailureLimits;
-use crate::plan::claim::claim_run_seq;
-use crate::plan::delta::Reasons;
-use crate::plan::{Identity, Plan};
 use crate::signature::KeyHash;
 
 /// What is asked of a compaction.
@@ -73,18 +73,18 @@ pub struct Compaction {
 /// # Errors
 /// [`OutputError::Alive`] when another compaction is at work, [`OutputError::CannotCompact`] when the runs do not fit
 /// together or no row would stay, and any failure to read or write.
-pub fn compact(store: &OutputStore, request: &Request, stop: &dyn Fn() -> bool) -> Result<Outcome, Error> {
+pub fn compact(store: &OutputStore, request: &Request, stop: &dyn Fn() -> bool) -> Result<Outcome, OutputError> {
     finish_earlier(store)?;
     let sources = published_runs(store)?;
     let Some(newest) = sources.last() else { return Ok(Outcome::Nothing("no run is published")) };
     if let Some(other) = sources.iter().find(|run| run.key != newest.key) {
         let found = format!("run {} has the key `{}`, run {} `{}`", other.run, other.key, newest.run, newest.key);
-        return Err(OutputError::CannotCompact { found }.into());
+        return Err(OutputError::CannotCompact { found });
     }
     let winners = Winners::choose(store, &sources, request.keep.as_ref().map(|keep| &keep.keys[..]))?;
     if let Some(keep) = request.keep.as_ref().filter(|_| winners.kept == 0 && winners.deleted > 0) {
         let found = format!("none of the keys in OUTPUT occurs in {}, so every row would go", keep.source);
-        return Err(OutputError::CannotCompact { found }.into());
+        return Err(OutputError::CannotCompact { found });
     }
     if winners.kept == 0 {
         return Ok(Outcome::Nothing("no run has a row"));
@@ -97,22 +97,22 @@ pub fn compact(store: &OutputStore, request: &Request, stop: &dyn Fn() -> bool) 
     let plan = make_plan(store, &run, &sources, &winners, request)?;
     let path = format!("{}/plan.json", run_folder(&run));
     if store.put_new(&path, super::json(&plan, &path)?)? == Put::Exists {
-        return Err(OutputError::NameTaken { run }.into());
+        return Err(OutputError::NameTaken { run });
     }
     let made = refuse_rivals(store, &plan).and_then(|()| rewrite(store, &plan, &sources, &winners, stop));
     match made {
         Ok(true) => {}
         Ok(false) => return Ok(Outcome::Stopped),
         Err(error) => {
-            // What is half made would only take room; if it cannot be removed, the next compaction does.
+            // If the unfinished run cannot be removed now, the next compaction removes it.
             if let Err(error) = remove_unpublished(store, &run) {
                 tracing::warn!(run, %error, "the unfinished compaction could not be removed");
             }
-            return Err(error.into());
+            return Err(error);
         }
     }
     let (replaced, deleted) = (winners.replaced, winners.deleted);
-    // Finalize needs the room for the index.
+    // Finalize needs the memory for the index.
     drop(winners);
     let published = finalize(store, &run)?;
     for run in &published.supersedes {
@@ -122,7 +122,7 @@ pub fn compact(store: &OutputStore, request: &Request, stop: &dyn Fn() -> bool) 
     Ok(Outcome::Compacted(Box::new(Compaction { published, replaced, deleted })))
 }
 
-/// Removes what earlier compactions superseded, and those that never came to publish.
+/// Removes what earlier compactions superseded, and compactions that were not published.
 fn finish_earlier(store: &OutputStore) -> Result<(), OutputError> {
     for run in superseded(store)? {
         remove_superseded(store, &run)?;
@@ -133,33 +133,13 @@ fn finish_earlier(store: &OutputStore) -> Result<(), OutputError> {
         remove_unpublished(store, &plan.run)?;
     }
     for run in store.folders("_nightcap/runs")? {
-        // A compaction killed before it had a plan; a run has other records by the time of its first heartbeat.
+        // A compaction or a planner that was killed before it had put anything but its heartbeat.
         let names = store.files(&run_folder(&run))?;
-        if names.iter().all(|name| name.starts_with("heartbeat-")) && alive(store, &run)?.is_none() {
+        if names.iter().all(|name| is_heartbeat(name)) && alive(store, &run)?.is_none() {
             remove_unpublished(store, &run)?;
         }
     }
     Ok(())
-}
-
-/// The plans of compactions that are not published.
-pub(super) fn unpublished_compactions(store: &OutputStore) -> Result<Vec<Plan>, OutputError> {
-    let mut plans = unpublished(store)?;
-    plans.retain(|plan| !plan.supersedes.is_empty());
-    Ok(plans)
-}
-
-fn unpublished(store: &OutputStore) -> Result<Vec<Plan>, OutputError> {
-    let published: BTreeSet<String> = all_published(store)?.into_iter().map(|run| run.run).collect();
-    let mut found = Vec::new();
-    for run in store.folders("_nightcap/runs")?.into_iter().filter(|run| !published.contains(run)) {
-        match load_plan(store, &run) {
-            Ok(plan) => found.push(plan),
-            Err(OutputError::NoSuchRun { .. }) => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(found)
 }
 
 /// A name that no run has or had: a superseded one would never count.
@@ -186,7 +166,7 @@ fn make_plan(
     sources: &[Published],
     winners: &Winners,
     request: &Request,
-) -> Result<Plan, Error> {
+) -> Result<Plan, OutputError> {
     let mut part_rows = 1;
     for source in sources {
         part_rows = part_rows.max(load_plan(store, &source.run)?.part_rows);
@@ -222,8 +202,8 @@ fn make_plan(
     })
 }
 
-/// Of two compactions that started together at least one sees the other's plan here; of two that follow each other the later
-/// one sees that its sources are gone. The same holds for a compaction and a run that copies rows of its sources.
+/// Of two compactions that start together at least one finds the other's plan here; of two that overlap the later one finds
+/// that its sources are gone. The same holds for a compaction and a run that copies rows of its sources.
 fn refuse_rivals(store: &OutputStore, plan: &Plan) -> Result<(), OutputError> {
     for rival in unpublished(store)?.iter().filter(|rival| rival.run != plan.run) {
         if !rival.supersedes.is_empty() {
@@ -235,9 +215,9 @@ fn refuse_rivals(store: &OutputStore, plan: &Plan) -> Result<(), OutputError> {
     }
     let counting: BTreeSet<String> = published_runs(store)?.into_iter().map(|run| run.run).collect();
     match plan.supersedes.iter().find(|run| !counting.contains(*run)) {
-        Some(run) => {
-            Err(OutputError::CannotCompact { found: format!("another compaction took over run {run} meanwhile") })
-        }
+        Some(run) => Err(OutputError::CannotCompact {
+            found: format!("another compaction has replaced run {run} in the meantime"),
+        }),
         None => Ok(()),
     }
 }

@@ -1,25 +1,25 @@
-//! The contents of a published run: which row has the results for an image and a text, so that a later run may copy them.
+//! The reuse index of a published run: which row has the results for an image and a text, so that a later run may copy them.
 //!
-//! One object: the magic, then [`ENTRY_BYTES`] for each row with results and an image, sorted by content. Numbers are
+//! One object: the magic, then [`ENTRY_BYTES`] for each row with results and an image, sorted by key. Numbers are
 //! big-endian. It is named by its content, and the published record names it.
 
 use super::OutputError;
-use super::index::{Fingerprints, PartRows, RowState};
+use super::rows::{Fingerprints, PartRows, RowState};
 use super::store::OutputStore;
 use crate::signature::Signature;
 
-/// What a contents object begins with.
-pub(super) const MAGIC: &[u8; 8] = b"nccont01";
+/// What a reuse index begins with.
+pub(super) const MAGIC: &[u8; 8] = b"ncreuse1";
 /// Bytes of one entry.
 pub(super) const ENTRY_BYTES: usize = KEY_BYTES + 4 + 4;
 /// Bytes of an entry's key.
 const KEY_BYTES: usize = 16;
 
-/// All that results depend on: image, text, and what they were made with. 128 bits of BLAKE3.
+/// What results depend on: image, text, and the fingerprints of model and settings. 128 bits of BLAKE3.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct ContentKey(u128);
+pub(super) struct ReuseKey(u128);
 
-impl ContentKey {
+impl ReuseKey {
     /// Of an image's `content_hash`, a row's signature, of which only the text counts, and fingerprints.
     pub(super) fn new(image: &str, signature: Signature, made: &Fingerprints) -> Self {
         let Fingerprints { caption, embedding } = made;
@@ -30,16 +30,16 @@ impl ContentKey {
     }
 }
 
-/// Where a content's results are within a run.
+/// Where the results for a key are within a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct ContentEntry {
-    pub(super) key: ContentKey,
+pub(super) struct ReuseEntry {
+    pub(super) key: ReuseKey,
     pub(super) part: u32,
     /// Row of the part, from 0.
     pub(super) row: u32,
 }
 
-impl ContentEntry {
+impl ReuseEntry {
     pub(super) fn to_bytes(self) -> [u8; ENTRY_BYTES] {
         let mut bytes = [0; ENTRY_BYTES];
         bytes[..16].copy_from_slice(&self.key.0.to_be_bytes());
@@ -53,18 +53,18 @@ impl ContentEntry {
         key.copy_from_slice(&bytes[..16]);
         part.copy_from_slice(&bytes[16..20]);
         row.copy_from_slice(&bytes[20..]);
-        let key = ContentKey(u128::from_be_bytes(key));
+        let key = ReuseKey(u128::from_be_bytes(key));
         Self { key, part: u32::from_be_bytes(part), row: u32::from_be_bytes(row) }
     }
 }
 
-/// Collects the contents of a run, as the bytes that they become: [`ENTRY_BYTES`] each in memory, too.
+/// Collects the entries of a run, already encoded: [`ENTRY_BYTES`] each in memory.
 #[derive(Debug)]
-pub(super) struct ContentsBuilder {
+pub(super) struct ReuseIndexBuilder {
     entries: Vec<[u8; ENTRY_BYTES]>,
 }
 
-impl ContentsBuilder {
+impl ReuseIndexBuilder {
     /// One with room for `rows` rows.
     pub(super) fn with_capacity(rows: u64) -> Self {
         let room_for_magic = 1;
@@ -78,15 +78,15 @@ impl ContentsBuilder {
     pub(super) fn add(&mut self, part: u64, first: u64, rows: &PartRows) -> Result<(), String> {
         for index in (0..rows.len()).filter(|index| rows.state(*index) == RowState::Ok) {
             let Some(image) = rows.content_hash(index) else { continue };
-            let key = ContentKey::new(image, rows.signature(index)?, &rows.fingerprints(index));
+            let key = ReuseKey::new(image, rows.signature(index)?, &rows.fingerprints(index));
             let number = |number: u64| u32::try_from(number).map_err(|error| error.to_string());
-            let entry = ContentEntry { key, part: number(part)?, row: number(first + index as u64)? };
+            let entry = ReuseEntry { key, part: number(part)?, row: number(first + index as u64)? };
             self.entries.push(entry.to_bytes());
         }
         Ok(())
     }
 
-    /// The object's bytes: of equal contents the first row; None without any.
+    /// The object's bytes: of equal keys the first row; None without any.
     pub(super) fn into_bytes(mut self) -> Option<Vec<u8>> {
         // Big-endian numbers sort as their bytes do: by key, then by place.
         self.entries.sort_unstable();
@@ -105,15 +105,15 @@ impl ContentsBuilder {
     /// [`OutputError::Store`].
     pub(super) fn put(self, store: &OutputStore, folder: &str) -> Result<Option<String>, OutputError> {
         let Some(bytes) = self.into_bytes() else { return Ok(None) };
-        let name = contents_name(&bytes);
+        let name = reuse_index_name(&bytes);
         store.put_new(&format!("{folder}/{name}"), bytes)?;
         Ok(Some(name))
     }
 }
 
-/// The name of a contents object.
-pub(super) fn contents_name(bytes: &[u8]) -> String {
-    format!("contents-{}", &blake3::hash(bytes).to_hex()[..32])
+/// The name of a reuse index with these bytes.
+pub(super) fn reuse_index_name(bytes: &[u8]) -> String {
+    format!("reuse-index-{}", &blake3::hash(bytes).to_hex()[..32])
 }
 
 #[cfg(test)]
@@ -121,22 +121,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn entries_survive_bytes_and_keys_tell_contents_apart() {
+    fn entries_survive_bytes_and_keys_tell_results_apart() {
         let made = |caption: &str| Fingerprints { caption: Some(caption.to_owned()), embedding: None };
         let signature = |content, text| Signature { content, text };
-        let key = ContentKey::new("aa", signature(1, 2), &made("m-s"));
-        let entry = ContentEntry { key, part: 70_000, row: 999_999 };
-        assert_eq!(ContentEntry::from_bytes(entry.to_bytes()), entry);
-        assert_eq!(
-            ContentKey::new("aa", signature(7, 2), &made("m-s")),
-            key,
-            "the place it was seen at does not count"
-        );
+        let key = ReuseKey::new("aa", signature(1, 2), &made("m-s"));
+        let entry = ReuseEntry { key, part: 70_000, row: 999_999 };
+        assert_eq!(ReuseEntry::from_bytes(entry.to_bytes()), entry);
+        assert_eq!(ReuseKey::new("aa", signature(7, 2), &made("m-s")), key, "the place it was seen at does not count");
         for other in [
-            ContentKey::new("ab", signature(1, 2), &made("m-s")),
-            ContentKey::new("aa", signature(1, 3), &made("m-s")),
-            ContentKey::new("aa", signature(1, 2), &made("m-t")),
-            ContentKey::new("aa", signature(1, 2), &Fingerprints { caption: None, embedding: Some("m-s".to_owned()) }),
+            ReuseKey::new("ab", signature(1, 2), &made("m-s")),
+            ReuseKey::new("aa", signature(1, 3), &made("m-s")),
+            ReuseKey::new("aa", signature(1, 2), &made("m-t")),
+            ReuseKey::new("aa", signature(1, 2), &Fingerprints { caption: None, embedding: Some("m-s".to_owned()) }),
         ] {
             assert_ne!(other, key);
         }

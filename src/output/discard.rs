@@ -1,17 +1,17 @@
-//! Discard: a run disappears, in an order that leaves nothing strange behind at whatever moment the process is killed.
+//! Discard: removes a run in an order that leaves a valid OUTPUT at whatever moment the process is killed.
 
-use super::finalize::superseded;
-use super::heartbeat::alive;
+use super::heartbeat::refuse_alive;
+use super::records::published::superseded;
 use super::store::OutputStore;
 use super::{OutputError, part_folder, plan_path, published_path, run_folder};
 
 /// Removes the unpublished `run`, and returns how many files of it were parts.
 ///
-/// Killed half-way, it leaves an unfinished run with fewer parts, or a run without a plan, which nobody goes on with; in
-/// either case another call removes the rest.
+/// If it is killed, it leaves an unfinished run with fewer parts, or a run without a plan, which no job continues; in either
+/// case another call removes the rest.
 ///
 /// # Errors
-/// [`OutputError::NoSuchRun`]; [`OutputError::IsPublished`]; [`OutputError::Alive`] when somebody is at work on it; and any
+/// [`OutputError::NoSuchRun`]; [`OutputError::IsPublished`]; [`OutputError::Alive`] when another process is working on it; and any
 /// failure to read or remove.
 pub fn discard(store: &OutputStore, run: &str) -> Result<u64, OutputError> {
     let is_superseded = superseded(store)?.contains(run);
@@ -28,17 +28,6 @@ pub fn discard(store: &OutputStore, run: &str) -> Result<u64, OutputError> {
         store.delete(&published_path(run))?;
     }
     remove_unpublished(store, run)
-}
-
-/// Refuses to touch a run that somebody is at work on.
-///
-/// # Errors
-/// [`OutputError::Alive`], and [`OutputError::Store`].
-pub fn refuse_alive(store: &OutputStore, run: &str) -> Result<(), OutputError> {
-    match alive(store, run)? {
-        Some(worker) => Err(OutputError::Alive { run: run.to_owned(), host: worker.host, pid: worker.pid }),
-        None => Ok(()),
-    }
 }
 
 /// Parts first: as long as there is a plan, what is left is an unfinished run like any other. Parts without a plan would be

@@ -1,187 +1,17 @@
-//! Finalize: every part is there and holds what the plan says, then the run is published, once.
+//! Finalize: checks that every part is there and holds what the plan says, then publishes the run, once.
 
 use std::collections::BTreeSet;
 
-use bytes::Bytes;
-use parquet::errors::ParquetError;
-use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
-use serde::{Deserialize, Serialize};
-
-use super::contents::ContentsBuilder;
-use super::index::{IndexBuilder, PartRows};
-use super::part_reader::{read_part, wrong_part};
+use super::contents::ReuseIndexBuilder;
+use super::footer::{PartSummary, part_summary, wrong_part};
+use super::index::IndexBuilder;
+use super::part_reader::read_part;
+use super::records::plan::{Plan, load_plan};
+use super::records::published::{Published, present_parts};
+use super::rows::PartRows;
 use super::store::{OutputStore, Put};
 use super::{Counts, OutputError, part_path, plan_path, published_path, run_folder};
 use crate::failpoint;
-use crate::plan::Plan;
-
-/// The folder of the records that publish runs.
-const PUBLISHED: &str = "_nightcap/published";
-/// So often it is listed while records vanish from it; a compaction makes that happen once.
-const MOST_LISTINGS: usize = 10;
-
-/// The record `_nightcap/published/<run id>.json`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Published {
-    /// The run id.
-    pub run: String,
-    /// As in the parts.
-    pub run_seq: i64,
-    /// Rows, ok, failed, failures by kind.
-    #[serde(flatten)]
-    pub counts: Counts,
-    /// Parts.
-    pub parts: u64,
-    /// The numbers of the parts that count, where the run was closed before all were made; the other rows are left to later
-    /// runs.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub partial: Option<BTreeSet<u64>>,
-    /// The runs whose rows this one took over, and which no longer count.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub supersedes: Vec<String>,
-    /// The key column.
-    pub key: String,
-    /// Name of the run's index among its records.
-    pub index: String,
-    /// Name of the run's contents among its records; None when no row has results and an image.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub contents: Option<String>,
-    /// When, in UTC.
-    pub published_at: String,
-    /// As in the parts; None without captions, or where the rows of a compaction differ.
-    pub caption_fingerprint: Option<String>,
-    /// The same for vectors.
-    pub embedding_fingerprint: Option<String>,
-}
-
-impl Published {
-    /// The numbers of the run's parts.
-    #[must_use]
-    pub fn part_numbers(&self) -> BTreeSet<u64> {
-        self.partial.clone().unwrap_or_else(|| (0..self.parts).collect())
-    }
-
-    /// This run, if all of its parts were published.
-    ///
-    /// # Errors
-    /// [`OutputError::Closed`].
-    pub fn whole(self) -> Result<Self, OutputError> {
-        match self.partial {
-            None => Ok(self),
-            Some(_) => Err(OutputError::Closed { run: self.run }),
-        }
-    }
-}
-
-/// Every published run whose rows count, oldest first.
-///
-/// # Errors
-/// [`OutputError`] when a record cannot be read.
-pub fn published_runs(store: &OutputStore) -> Result<Vec<Published>, OutputError> {
-    let mut runs = all_published(store)?;
-    let gone: BTreeSet<String> = runs.iter().flat_map(|run| run.supersedes.iter().cloned()).collect();
-    runs.retain(|run| !gone.contains(&run.run));
-    Ok(runs)
-}
-
-/// The names of the runs whose rows a compaction took over. They never count again, also those that are long removed.
-///
-/// # Errors
-/// [`OutputError`] when a record cannot be read.
-pub fn superseded(store: &OutputStore) -> Result<BTreeSet<String>, OutputError> {
-    Ok(all_published(store)?.into_iter().flat_map(|run| run.supersedes).collect())
-}
-
-/// Every run with a record that publishes it, superseded ones included, oldest first.
-///
-/// # Errors
-/// [`OutputError`] when a record cannot be read.
-pub fn all_published(store: &OutputStore) -> Result<Vec<Published>, OutputError> {
-    for _ in 0..MOST_LISTINGS {
-        let names = store.files(PUBLISHED)?;
-        failpoint::hit("after_published_listing");
-        let runs = names.iter().filter_map(|name| name.strip_suffix(".json"));
-        let runs = runs.map(|run| store.record::<Published>(&published_path(run)));
-        // One that is gone again was taken over by a compaction, whose own record may be missing from this listing.
-        if let Some(mut runs) = runs.collect::<Result<Option<Vec<Published>>, _>>()? {
-            runs.sort_by_key(|run| run.run_seq);
-            return Ok(runs);
-        }
-    }
-    let message = "records are listed there that cannot be found".to_owned();
-    Err(OutputError::Record { path: PUBLISHED.to_owned(), message })
-}
-
-/// What a part's footer says of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PartSummary {
-    /// Digest of the plan it was made for.
-    pub plan_digest: String,
-    /// Rows by outcome.
-    pub counts: Counts,
-    /// Rows that the Parquet footer itself counts.
-    pub rows: u64,
-    /// Names and Parquet types of its columns.
-    pub columns: String,
-}
-
-/// Reads a run's plan.
-///
-/// # Errors
-/// [`OutputError`], or [`OutputError::NoSuchRun`].
-pub fn load_plan(store: &OutputStore, run: &str) -> Result<Plan, OutputError> {
-    store.record(&plan_path(run))?.ok_or_else(|| OutputError::NoSuchRun { run: run.to_owned() })
-}
-
-/// The numbers of the parts that are there.
-///
-/// # Errors
-/// [`OutputError::Store`].
-pub fn present_parts(store: &OutputStore, run: &str) -> Result<BTreeSet<u64>, OutputError> {
-    let number = |name: &String| name.strip_prefix("part-")?.strip_suffix(".parquet")?.parse().ok();
-    Ok(store.files(&format!("run={run}"))?.iter().filter_map(number).collect())
-}
-
-/// Reads the footer of the part at `path`.
-///
-/// # Errors
-/// [`OutputError::Store`], or [`OutputError::WrongPart`] when it is no part of ours.
-pub fn part_summary(store: &OutputStore, path: &str) -> Result<PartSummary, OutputError> {
-    let wrong = |found: String| wrong_part(path, &found);
-    let metadata = footer(store, path)?.map_err(|error| wrong(error.to_string()))?;
-    let file = metadata.file_metadata();
-    let value = |key: &str| {
-        let entries = file.key_value_metadata().into_iter().flatten();
-        let found =
-            entries.filter(|entry| entry.key == format!("nightcap.{key}")).find_map(|entry| entry.value.clone());
-        found.ok_or_else(|| wrong(format!("no `nightcap.{key}` in its footer")))
-    };
-    let counts = serde_json::from_str(&value("counts")?).map_err(|error| wrong(error.to_string()))?;
-    let columns = file.schema_descr().columns();
-    let columns = columns.iter().map(|column| format!("{} {}", column.path(), column.physical_type()));
-    Ok(PartSummary {
-        plan_digest: value("plan")?,
-        counts,
-        rows: u64::try_from(file.num_rows()).unwrap_or(0),
-        columns: columns.collect::<Vec<_>>().join(", "),
-    })
-}
-
-/// The Parquet footer of the object at `path`, by one short read and, for a long footer, a second.
-pub(super) fn footer(store: &OutputStore, path: &str) -> Result<Result<ParquetMetaData, ParquetError>, OutputError> {
-    let mut length = 64 << 10;
-    loop {
-        let (tail, size): (Bytes, u64) = store.tail(path, length)?;
-        let mut reader = ParquetMetaDataReader::new();
-        match reader.try_parse_sized(&tail, size) {
-            Ok(()) => return Ok(reader.finish()),
-            Err(ParquetError::NeedMoreData(needed)) if (needed as u64) > length && length < size => {
-                length = needed as u64;
-            }
-            Err(error) => return Ok(Err(error)),
-        }
-    }
-}
 
 /// Publishes `run` after checking that every part is there with the right rows and schema. Publishing twice is harmless.
 ///
@@ -235,7 +65,7 @@ fn publish(
     let mut counts = Counts::default();
     let mut columns: Option<String> = None;
     let rows = plan.rows.min(parts.len() as u64 * plan.part_rows);
-    let (mut index, mut contents) = (IndexBuilder::with_capacity(rows), ContentsBuilder::with_capacity(rows));
+    let (mut index, mut reuse_index) = (IndexBuilder::with_capacity(rows), ReuseIndexBuilder::with_capacity(rows));
     for &part in parts.range(..plan.parts) {
         let path = part_path(run, part);
         let summary = part_summary(store, &path)?;
@@ -251,13 +81,13 @@ fn publish(
             let batch = batch.map_err(|error| wrong_part(&path, &error))?;
             let wrong = |found: String| wrong_part(&path, &found);
             let rows = PartRows::new(&batch, &plan.key).map_err(wrong)?;
-            index.add(&rows).and_then(|()| contents.add(part, first, &rows)).map_err(wrong)?;
+            index.add(&rows).and_then(|()| reuse_index.add(part, first, &rows)).map_err(wrong)?;
             first += rows.len() as u64;
         }
     }
     failpoint::hit("before_index");
     let index = index.put(store, &run_folder(run))?;
-    let contents = contents.put(store, &run_folder(run))?;
+    let reuse_index = reuse_index.put(store, &run_folder(run))?;
     let published = Published {
         run: run.to_owned(),
         run_seq: plan.run_seq,
@@ -267,20 +97,20 @@ fn publish(
         supersedes: plan.supersedes.clone(),
         key: plan.key.clone(),
         index,
-        contents,
+        reuse_index,
         published_at: crate::clock::now(),
         caption_fingerprint: plan.caption_fingerprint.clone(),
         embedding_fingerprint: plan.embedding_fingerprint.clone(),
     };
     failpoint::hit("before_publish");
-    // Whoever took this process for dead has removed the run, and parts with it.
+    // If this process was suspended, another may have removed the run.
     if store.modified(&plan_path(run))?.is_none() {
         return Err(OutputError::Gone { run: run.to_owned() });
     }
     let path = published_path(run);
     match store.put_new(&path, super::json(&published, &path)?)? {
         Put::Created => Ok(published),
-        // Another worker was faster; what it says counts.
+        // Another process has published it first; its record counts.
         Put::Exists => store.record(&path)?.ok_or_else(|| OutputError::NoSuchRun { run: run.to_owned() }),
     }
 }

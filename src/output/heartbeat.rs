@@ -1,7 +1,8 @@
-//! Heartbeats: which unfinished runs somebody is working on right now.
+//! Heartbeats: which unfinished runs a process is working on right now.
 //!
-//! Each worker puts a small record every 15 seconds and removes it when it ends. Age is judged by the storage's own clock, so
-//! that clocks which differ between machines, or go backwards, do not matter.
+//! A process puts a small record every 15 seconds and removes it when it ends. Age is judged by the storage's own clock, so
+//! that clocks which differ between machines, or go backwards, do not matter. The claim of the process that plans a run for
+//! others (see `plan::planner`) is such a record too; it stays, and says how planning ended.
 
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
@@ -12,16 +13,20 @@ use serde::{Deserialize, Serialize};
 use super::store::OutputStore;
 use super::{OutputError, run_folder};
 
-/// How often a worker shows that it lives.
-const BEAT: Duration = Duration::from_secs(15);
-/// A heartbeat older than this is a dead worker's.
+/// How often a process shows that it is alive.
+const INTERVAL: Duration = Duration::from_secs(15);
+/// A heartbeat older than this is that of a process that has died, or is suspended.
 const FRESH: chrono::TimeDelta = chrono::TimeDelta::seconds(60);
-/// The longest that one attempt to put a beat may take; with another attempt, still less than the time between beats.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
+/// The longest that one attempt to put a heartbeat may take; with another attempt, still less than the interval.
+const PUT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Put to ask the storage for the time.
 const CLOCK: &str = "_nightcap/clock";
+/// What names of heartbeats begin with.
+const HEARTBEAT: &str = "heartbeat-";
+/// What names of planning claims begin with.
+const PLANNER: &str = "planner-";
 
-/// Who is at work: a process that started when the machine had been up so long.
+/// A process, told apart from every other one of this and other machines.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Worker {
     /// The machine's name.
@@ -44,7 +49,7 @@ impl Worker {
         Self { host: host(), boot: boot(), pid_namespace: pid_namespace(), pid, started: started(pid) }
     }
 
-    /// Whether this worker is certainly gone: of this machine's current boot, and no longer among its processes.
+    /// Whether this process has certainly ended: it ran on this machine since its last boot and is no longer there.
     fn is_gone(&self) -> bool {
         let here = self.host == host()
             && (self.boot.is_some() && self.boot == boot())
@@ -55,73 +60,175 @@ impl Worker {
     fn path(&self, run: &str) -> String {
         let name: String = self.host.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
         let started = self.started.unwrap_or(0);
-        format!("{}/heartbeat-{name}-{}-{started}", run_folder(run), self.pid)
+        format!("{}/{HEARTBEAT}{name}-{}-{started}", run_folder(run), self.pid)
     }
 }
 
-/// The worker that is at work on `run`, if there is one besides this process.
+/// How the work behind a heartbeat ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Ended {
+    /// With success.
+    Done,
+    /// With an error.
+    Failed,
+}
+
+/// What the record of a heartbeat says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Beat {
+    /// Whose it is.
+    #[serde(flatten)]
+    pub worker: Worker,
+    /// None: the process is working as long as the record is fresh.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended: Option<Ended>,
+}
+
+impl Beat {
+    /// That of this process.
+    #[must_use]
+    pub fn this() -> Self {
+        Self { worker: Worker::this(), ended: None }
+    }
+
+    /// Reads the record at `path`; None when it is gone, or damaged: then it is no heartbeat.
+    ///
+    /// # Errors
+    /// [`OutputError::Store`].
+    pub fn read(store: &OutputStore, path: &str) -> Result<Option<Self>, OutputError> {
+        Ok(store.get(path)?.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
+    }
+
+    /// Whether the work has certainly ended, as far as can be known without asking the storage for the time.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.ended.is_some() || self.worker.is_gone()
+    }
+}
+
+/// The path of the `number`th planning claim of `run`.
+#[must_use]
+pub fn planner_path(run: &str, number: u32) -> String {
+    format!("{}/{PLANNER}{number:06}", run_folder(run))
+}
+
+/// The number of a planning claim, from its name in the run's folder.
+#[must_use]
+pub fn planner_number(name: &str) -> Option<u32> {
+    name.strip_prefix(PLANNER)?.parse().ok()
+}
+
+/// Whether a record of this name is a heartbeat or a planning claim.
+#[must_use]
+pub fn is_heartbeat(name: &str) -> bool {
+    name.starts_with(HEARTBEAT) || name.starts_with(PLANNER)
+}
+
+/// Whether the record at `path` was put within the last minute, by the storage's clock.
+///
+/// # Errors
+/// [`OutputError::Store`].
+pub fn is_fresh(store: &OutputStore, path: &str) -> Result<bool, OutputError> {
+    store.put_over(CLOCK, "")?;
+    let (now, beat) = (store.modified(CLOCK)?, store.modified(path)?);
+    Ok(now.zip(beat).is_some_and(|(now, beat)| (now - beat).abs() < FRESH))
+}
+
+/// Another process that is working on `run`, if there is one.
 ///
 /// # Errors
 /// [`OutputError::Store`].
 pub fn alive(store: &OutputStore, run: &str) -> Result<Option<Worker>, OutputError> {
     let this = Worker::this();
-    for name in store.files(&run_folder(run))? {
-        if !name.starts_with("heartbeat-") {
-            continue;
-        }
+    for name in store.files(&run_folder(run))?.iter().filter(|name| is_heartbeat(name)) {
         let path = format!("{}/{name}", run_folder(run));
-        // One that is gone or half written is of a worker that has just ended, or of nobody.
-        let Some(worker) = store.get(&path)?.and_then(|bytes| serde_json::from_slice::<Worker>(&bytes).ok()) else {
+        let Some(beat) = Beat::read(store, &path)?.filter(|beat| !beat.is_over() && beat.worker != this) else {
             continue;
         };
-        if worker == this || worker.is_gone() {
-            continue;
-        }
-        store.put_over(CLOCK, "")?;
-        let (Some(now), Some(beat)) = (store.modified(CLOCK)?, store.modified(&path)?) else { continue };
-        if (now - beat).abs() < FRESH {
-            return Ok(Some(worker));
+        if is_fresh(store, &path)? {
+            return Ok(Some(beat.worker));
         }
     }
     Ok(None)
 }
 
-/// Keeps the heartbeat of one run going until it is dropped.
+/// Refuses to change a run that another process is working on.
+///
+/// # Errors
+/// [`OutputError::Alive`], and [`OutputError::Store`].
+pub fn refuse_alive(store: &OutputStore, run: &str) -> Result<(), OutputError> {
+    match alive(store, run)? {
+        Some(worker) => Err(OutputError::Alive { run: run.to_owned(), host: worker.host, pid: worker.pid }),
+        None => Ok(()),
+    }
+}
+
+/// Renews the record of a heartbeat from a thread of its own until it is dropped.
 pub struct Heartbeat {
-    stop: Option<Sender<()>>,
+    /// What the record says in the end; None: it is removed.
+    ended: Option<Ended>,
+    stop: Option<Sender<Option<Ended>>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Heartbeat {
-    /// Puts the first beat, then one every 15 seconds from a thread of its own.
+    /// Puts the heartbeat of this process on `run`, which is removed in the end.
     ///
     /// # Errors
     /// [`OutputError::Store`] when the first one cannot be put.
     pub fn start(store: &OutputStore, run: &str) -> Result<Self, OutputError> {
-        let store = store.for_heartbeats()?;
-        let worker = Worker::this();
-        let path = worker.path(run);
-        let record = super::json(&worker, &path)?;
-        store.put_over(&path, record.clone())?;
+        let (store, beat) = (store.impatient(PUT_TIMEOUT)?, Beat::this());
+        let path = beat.worker.path(run);
+        store.put_over(&path, super::json(&beat, &path)?)?;
+        Ok(Self::renew(store, path, beat, None))
+    }
+
+    /// Renews the planning claim of this process at `path`, which was put already. In the end it says that planning failed,
+    /// unless [`Heartbeat::end`] says otherwise.
+    ///
+    /// # Errors
+    /// When OUTPUT cannot be opened another time.
+    pub fn of_planner(store: &OutputStore, path: String) -> Result<Self, OutputError> {
+        Ok(Self::renew(store.impatient(PUT_TIMEOUT)?, path, Beat::this(), Some(Ended::Failed)))
+    }
+
+    /// Ends it, and says how the work ended.
+    pub fn end(mut self, ended: Ended) {
+        self.ended = Some(ended);
+    }
+
+    fn renew(store: OutputStore, path: String, beat: Beat, ended: Option<Ended>) -> Self {
         let (stop, stopped) = channel();
-        let beat = move || {
-            while stopped.recv_timeout(BEAT) == Err(RecvTimeoutError::Timeout) {
-                if let Err(error) = store.put_over(&path, record.clone()) {
-                    tracing::warn!(%error, "the heartbeat of this run could not be written");
+        let beats = move || {
+            let put = |beat: &Beat| super::json(beat, &path).and_then(|record| store.put_over(&path, record));
+            let ended = loop {
+                match stopped.recv_timeout(INTERVAL) {
+                    Err(RecvTimeoutError::Timeout) => {
+                        if let Err(error) = put(&beat) {
+                            tracing::warn!(%error, "the heartbeat of this run could not be written");
+                        }
+                    }
+                    Ok(ended) => break ended,
+                    Err(RecvTimeoutError::Disconnected) => break None,
                 }
-            }
-            // What cannot be removed grows old by itself.
-            let _ = store.delete(&path);
+            };
+            // A record that cannot be removed or changed grows old by itself.
+            let _ = match ended {
+                None => store.delete(&path),
+                ended => put(&Beat { ended, ..beat }),
+            };
         };
-        let thread = std::thread::Builder::new().name("heartbeat".to_owned()).spawn(beat);
+        let thread = std::thread::Builder::new().name("heartbeat".to_owned()).spawn(beats);
         let thread = thread.inspect_err(|error| tracing::warn!(%error, "no thread for the heartbeat")).ok();
-        Ok(Self { stop: Some(stop), thread })
+        Self { ended, stop: Some(stop), thread }
     }
 }
 
 impl Drop for Heartbeat {
     fn drop(&mut self) {
-        drop(self.stop.take());
+        // Fails if the thread could not be started.
+        let _ = self.stop.take().map(|stop| stop.send(self.ended));
         // The thread reports its own failures.
         let _ = self.thread.take().map(JoinHandle::join);
     }

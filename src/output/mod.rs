@@ -2,31 +2,40 @@
 //!
 //! ```text
 //! run=<run id>/part-<number>.parquet          parts, put once and whole
+//! _nightcap/format.json                       the format of this folder, put first
 //! _nightcap/schema.json                       the one schema of every part
 //! _nightcap/seq/<number>.json                 claims of run_seq
 //! _nightcap/runs/<run id>/plan.json           what the run will do
 //! _nightcap/runs/<run id>/selection-<hash>    row masks of the manifest files
 //! _nightcap/runs/<run id>/signatures-<hash>   content signatures of the selected rows
-//! _nightcap/runs/<run id>/heartbeat-<worker>  somebody is at work
-//! _nightcap/runs/<run id>/index-<hash>        keys, signatures and outcomes, for the next night
-//! _nightcap/runs/<run id>/contents-<hash>     which row has the results for an image and a text
+//! _nightcap/runs/<run id>/planner-<number>    a process plans, or has planned, the run for its shards
+//! _nightcap/runs/<run id>/heartbeat-<worker>  a process is working on the run
+//! _nightcap/runs/<run id>/index-<hash>        keys, signatures and outcomes, for later planning
+//! _nightcap/runs/<run id>/reuse-index-<hash>  which row has the results for an image and a text
 //! _nightcap/published/<run id>.json           written last, by finalize
 //! ```
 //!
-//! This is the only module that writes to OUTPUT. Everything but heartbeats is put conditionally: what exists is never
-//! overwritten. Only `discard` and `compact` remove anything.
+//! Every write goes through [`store`], and every one but heartbeats is a conditional put: what exists is never overwritten.
+//! Parts are put by the pipeline's write stage and by `compact`, plans by `plan::claim`, indexes and published records by
+//! `finalize`. `discard` and `compact` remove runs; the write stage removes a part that it put into a run that was closed.
 
 pub mod check;
+pub mod columns;
 pub mod compact;
 mod contents;
+pub mod copies;
 pub mod discard;
 pub mod finalize;
+pub mod footer;
 pub mod heartbeat;
 pub mod index;
+mod open;
 pub mod part;
 pub mod part_reader;
+pub mod records;
 pub mod reuse;
 mod rewrite;
+pub mod rows;
 pub mod status;
 pub mod store;
 mod winners;
@@ -110,6 +119,26 @@ pub enum OutputError {
         /// Plan digest of this run.
         expected: String,
     },
+    /// A run id that readers might take for a number or date.
+    #[error(
+        "--run-id {run:?}: expected a lower-case letter, then letters, digits, `_` or `-`, as in r20261123t041500z"
+    )]
+    RunId {
+        /// As given.
+        run: String,
+    },
+    /// An OUTPUT that another version of nightcap made, or whose format number is damaged.
+    #[error("the output folder {location}: expected format {expected}, found {found}\nhint: {hint}")]
+    Format {
+        /// The folder.
+        location: String,
+        /// What this version reads and writes.
+        expected: u32,
+        /// What is there instead.
+        found: String,
+        /// What to do.
+        hint: &'static str,
+    },
     /// No run of that name.
     #[error("there is no run {run} in this OUTPUT\nhint: `nightcap status OUTPUT` lists the runs")]
     NoSuchRun {
@@ -124,9 +153,9 @@ pub enum OutputError {
         /// The run id.
         run: String,
     },
-    /// Somebody is at work on the run.
+    /// Another process is working on the run.
     #[error(
-        "process {pid} on {host} is at work on run {run}\nhint: wait until it has ended, or stop it; one that died without a word is taken for dead after a minute"
+        "process {pid} on {host} is at work on run {run}\nhint: wait until it has ended, or stop it; a process that was killed counts as dead after a minute"
     )]
     Alive {
         /// The run id.
@@ -144,7 +173,7 @@ pub enum OutputError {
     },
     /// Only all parts of a compaction hold what the runs that it supersedes held.
     #[error(
-        "run {run} is a compaction, which is published whole or not at all\nhint: run `nightcap compact` again; it starts afresh and loses nothing"
+        "run {run} is a compaction, which is published whole or not at all\nhint: run `nightcap compact` again; it starts again and loses nothing"
     )]
     PartialCompaction {
         /// The run id.
@@ -194,7 +223,7 @@ pub enum OutputError {
     },
     /// A run that was published before all of its parts were made.
     #[error(
-        "run {run} was closed: it is published with the parts that it had by then\nhint: run the job again, without --run-id or with another; what is left goes into a new run"
+        "run {run} was closed: it is published with the parts that were finished\nhint: run the job again, without --run-id or with another; the other rows go into a new run"
     )]
     Closed {
         /// The run id.
@@ -202,7 +231,7 @@ pub enum OutputError {
     },
     /// A run that was removed while this process worked on it.
     #[error(
-        "the plan of run {run} is no longer in OUTPUT: somebody removed the folder or discarded the run\nhint: run the job again; it starts a new run"
+        "run {run} is no longer in OUTPUT: the folder was removed, or the run discarded\nhint: run the job again; it starts a new run"
     )]
     Gone {
         /// The run id.
@@ -228,7 +257,7 @@ pub enum OutputError {
         /// The run it copies from.
         from: String,
     },
-    /// The folder for temporary files takes no more.
+    /// The folder for temporary files cannot be written, or is full.
     #[error(
         "cannot keep a temporary file in {folder}: {source}\nhint: `output.reuse_by_content` needs 24 bytes there for each row of OUTPUT; TMPDIR names another folder"
     )]

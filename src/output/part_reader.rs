@@ -10,7 +10,7 @@ use parquet::errors::ParquetError;
 use parquet::file::reader::{ChunkReader, Length};
 
 use super::OutputError;
-use super::finalize::footer;
+use super::footer::{footer, wrong_part};
 use super::store::OutputStore;
 
 /// Rows in a batch.
@@ -46,15 +46,6 @@ pub fn read_part(
         .with_batch_size(BATCH_ROWS)
         .build()
         .map_err(wrong)
-}
-
-/// A part that cannot be read as what it should be.
-pub(super) fn wrong_part(path: &str, found: &dyn std::fmt::Display) -> OutputError {
-    OutputError::WrongPart {
-        path: path.to_owned(),
-        expected: "a Parquet file written by nightcap".to_owned(),
-        found: found.to_string(),
-    }
 }
 
 /// Column chunks of a file by the byte at which they start; nothing else of it is here.

@@ -7,14 +7,15 @@ use arrow::compute::{concat_batches, filter_record_batch};
 use arrow::datatypes::{Schema, SchemaRef};
 use arrow::record_batch::{RecordBatch, RecordBatchReader};
 
-use super::finalize::{Published, part_summary};
-use super::index::PartRows;
+use super::footer::{part_summary, wrong_part};
 use super::part::{PartFooter, encode_batch};
-use super::part_reader::{read_part, wrong_part};
+use super::part_reader::read_part;
+use super::records::plan::Plan;
+use super::records::published::Published;
+use super::rows::PartRows;
 use super::store::{OutputStore, Put};
 use super::winners::Winners;
 use super::{OutputError, part_path};
-use crate::plan::Plan;
 
 /// Puts the parts of `plan`, rows in the order of `sources`, their parts, and rows therein; false when stopped before the
 /// last.

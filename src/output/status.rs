@@ -6,8 +6,10 @@ use std::fmt;
 use serde::Serialize;
 
 use super::check::{Finding, check_run};
-use super::finalize::{Published, load_plan, part_summary, present_parts};
+use super::footer::part_summary;
 use super::heartbeat::{Worker, alive};
+use super::records::plan::load_plan;
+use super::records::published::{Published, present_parts};
 use super::store::OutputStore;
 use super::{Counts, OutputError, part_path, published_path, run_folder};
 
@@ -25,7 +27,7 @@ pub enum State {
     Unfinished,
     /// A compaction that was not published, which the next `compact` removes.
     Compacting,
-    /// Killed before its plan was written; nothing was computed.
+    /// It has no plan: it is being planned, or the process that planned it was killed.
     Unplanned,
 }
 
@@ -51,7 +53,7 @@ pub struct RunStatus {
     pub run_seq: Option<i64>,
     /// How far it is.
     pub state: State,
-    /// Who is at work on it; None also when that cannot be known.
+    /// The process that is working on it; None also when that cannot be known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub alive: Option<Worker>,
     /// Rows the plan selected.
@@ -87,7 +89,7 @@ impl Status {
         let names: BTreeSet<String> =
             store.folders("_nightcap/runs")?.into_iter().chain(reader.published.keys().cloned()).collect();
         let mut runs = names.iter().map(|run| reader.read_run(run)).collect::<Result<Vec<_>, _>>()?;
-        // A run without a number came to no plan; it stands last.
+        // A run without a number has no plan; it is listed last.
         runs.sort_by_key(|run| run.run_seq.unwrap_or(i64::MAX));
         let Reader { published, superseded, mut findings, .. } = reader;
         for run in published.values().filter(|run| check && !superseded.contains(&run.run)) {
@@ -167,7 +169,12 @@ impl Reader<'_> {
         if superseded {
             return Ok(RunStatus { state: State::Superseded, ..blank });
         }
-        let Some(plan) = plan else { return Ok(blank) };
+        // Asking OUTPUT for the time needs write access.
+        let alive = alive(self.store, run).unwrap_or_else(|error| {
+            tracing::warn!(run, %error, "cannot tell whether a process is working on this run");
+            None
+        });
+        let Some(plan) = plan else { return Ok(RunStatus { alive, ..blank }) };
         let state = if plan.supersedes.is_empty() { State::Unfinished } else { State::Compacting };
         let present = present_parts(self.store, run)?;
         let mut counts = Counts::default();
@@ -181,11 +188,6 @@ impl Reader<'_> {
                 }
             }
         }
-        // Where OUTPUT may only be read, nobody can ask its clock.
-        let alive = alive(self.store, run).unwrap_or_else(|error| {
-            tracing::warn!(run, %error, "cannot tell whether somebody is at work on this run");
-            None
-        });
         Ok(RunStatus { state, alive, parts_present: present.len() as u64, counts, ..blank })
     }
 }

@@ -1,7 +1,7 @@
 //! Reads and conditional writes under OUTPUT, through `object_store`.
 
-use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use backon::Retryable;
 use bytes::Bytes;
@@ -38,25 +38,12 @@ pub struct OutputStore {
 }
 
 impl OutputStore {
-    /// Opens OUTPUT for writing, creating a local folder.
+    /// Opens an OUTPUT without a look at its format. A bucket's folders do not exist or not: there, one without objects is an
+    /// empty OUTPUT.
     ///
     /// # Errors
-    /// [`OutputError::Folder`] when it cannot be created, read or written, [`OutputError::Unreachable`] when it cannot be listed.
-    pub fn create(location: &Location, storage: &Arc<Storage>) -> Result<Self, OutputError> {
-        if let Some(path) = location.local() {
-            let folder = |source| OutputError::Folder { path: path.to_owned(), source };
-            std::fs::create_dir_all(path).map_err(folder)?;
-            // A folder that cannot take a file is better known now than after the first part was computed.
-            tempfile::tempfile_in(path).map_err(folder)?;
-        }
-        Self::open(location, storage)
-    }
-
-    /// Opens an OUTPUT that exists. A bucket's folders do not exist or not: there, one without objects is an empty OUTPUT.
-    ///
-    /// # Errors
-    /// As [`OutputStore::create`].
-    pub fn open(location: &Location, storage: &Arc<Storage>) -> Result<Self, OutputError> {
+    /// [`OutputError::Folder`] when it cannot be read, [`OutputError::Unreachable`] when it cannot be listed.
+    pub(super) fn connect(location: &Location, storage: &Arc<Storage>) -> Result<Self, OutputError> {
         let system = |source| OutputError::Folder { path: location.to_string().into(), source };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(system)?;
         let (store, puts): (Arc<dyn ObjectStore>, Arc<dyn ObjectStore>) = match location {
@@ -81,27 +68,18 @@ impl OutputStore {
         Ok(Self { store, puts, runtime, storage: storage.clone(), location: location.clone() })
     }
 
-    /// Opens an OUTPUT given as an argument, a path or URI; the environment says how it is reached.
+    /// The same OUTPUT, but requests are given up after `timeout`.
     ///
     /// # Errors
-    /// As [`OutputStore::open`], and [`OutputError::Argument`].
-    pub fn from_argument(output: &Path) -> Result<Self, OutputError> {
-        let folder = |source| OutputError::Folder { path: output.to_owned(), source };
-        let location = match output.to_str() {
-            Some(text) => Location::Local(std::env::current_dir().map_err(folder)?)
-                .resolve(text)
-                .map_err(|error| OutputError::Argument { message: error.to_string() })?,
-            None => Location::Local(std::path::absolute(output).map_err(folder)?),
-        };
-        Self::open(&location, &Arc::new(Storage::from_environment()))
+    /// [`OutputError::Folder`] and [`OutputError::Unreachable`].
+    pub(super) fn impatient(&self, timeout: Duration) -> Result<Self, OutputError> {
+        Self::connect(&self.location, &Arc::new(self.storage.for_short_requests(timeout)))
     }
 
-    /// The same OUTPUT for heartbeats: requests that take long are given up, because a late beat is as good as none.
-    ///
-    /// # Errors
-    /// As [`OutputStore::open`].
-    pub fn for_heartbeats(&self) -> Result<Self, OutputError> {
-        Self::open(&self.location, &Arc::new(self.storage.for_short_requests(super::heartbeat::PATIENCE)))
+    /// Where it is.
+    #[must_use]
+    pub fn location(&self) -> &Location {
+        &self.location
     }
 
     /// Puts `bytes` at `path` unless something is there: in one step, never half.

@@ -3,8 +3,9 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashSet};
 
-use super::finalize::Published;
-use super::index::{Fingerprints, IndexEntry, IndexReader};
+use super::index::{IndexEntry, IndexReader};
+use super::records::published::Published;
+use super::rows::Fingerprints;
 use super::store::OutputStore;
 use super::{OutputError, run_folder};
 use crate::signature::KeyHash;

@@ -11,7 +11,7 @@ use super::encoded_images::EncodedImages;
 use super::row::IngestedRow;
 use crate::engine::{ModelsInput, RowOutput};
 use crate::error::Error;
-use crate::output::reuse::Place;
+use crate::output::copies::CopySource;
 use crate::preprocess::Preprocessed;
 use crate::progress::Progress;
 use crate::results::RowResult;
@@ -42,7 +42,7 @@ pub(super) struct OpenPart {
 
 /// What is known of a row before the model has seen it.
 struct RowFacts {
-    copy: Option<Place>,
+    copy: Option<CopySource>,
     image_size: Option<(u32, u32)>,
     content_hash: Option<blake3::Hash>,
     content_signature: Signature,

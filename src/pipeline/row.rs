@@ -11,10 +11,10 @@ use super::budget::{Room, Turn};
 use super::stages::Stages;
 use crate::error::Error;
 use crate::manifest::row::{ImageSource, RowBatch};
-use crate::output::reuse::Place;
+use crate::output::copies::CopySource;
 use crate::preprocess::{DecodeLimits, JpegScale, Preprocessed, Preprocessor, decode_scaled};
 use crate::row_error::{ErrorKind, RowError, Stage};
-use crate::signature::{KeyHash, Seen, Signature};
+use crate::signature::{ContentFingerprint, KeyHash, Signature};
 use crate::storage::Location;
 
 /// A row ready for the model, or failed on the way.
@@ -28,7 +28,7 @@ pub(super) struct IngestedRow {
     /// The pixels; None in a text-only job and in a copy.
     pub(super) image: Result<Option<Preprocessed>, RowError>,
     /// Where the results are, if they are to be copied.
-    pub(super) copy: Option<Place>,
+    pub(super) copy: Option<CopySource>,
     /// Width and height of the full picture after rotation, once decoded.
     pub(super) image_size: Option<(u32, u32)>,
     /// BLAKE3 of the image bytes, once fetched.
@@ -50,7 +50,7 @@ struct Prepared {
     hash: blake3::Hash,
     size: Option<(u32, u32)>,
     pixels: Result<Option<Preprocessed>, RowError>,
-    copy: std::io::Result<Option<Place>>,
+    copy: std::io::Result<Option<CopySource>>,
 }
 
 /// Row `index` of `batch`, as far as it comes without the model.
@@ -69,8 +69,8 @@ pub(super) async fn ingest_row(
     // Planning leaves images inside the manifest unread when it has nothing to compare them with.
     let signature = |hash: Option<blake3::Hash>| {
         let seen = match &row.image {
-            ImageSource::Inline(_) => hash.or_else(|| batch.image_hash(index)).as_ref().map(Seen::bytes),
-            ImageSource::Null => Some(Seen::NOTHING),
+            ImageSource::Inline(_) => hash.or_else(|| batch.image_hash(index)).as_ref().map(ContentFingerprint::bytes),
+            ImageSource::Null => Some(ContentFingerprint::NOTHING),
             _ => None,
         };
         let seen = seen.filter(|_| planned.is_unread());
@@ -183,7 +183,7 @@ fn prepare_now(
     processor: Option<&Preprocessor>,
     limits: DecodeLimits,
     bytes: &[u8],
-    find: impl FnOnce(&blake3::Hash) -> std::io::Result<Option<Place>>,
+    find: impl FnOnce(&blake3::Hash) -> std::io::Result<Option<CopySource>>,
 ) -> Prepared {
     let hash = blake3::hash(bytes);
     let copy = find(&hash);

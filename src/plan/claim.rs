@@ -1,40 +1,43 @@
-//! Finds the run to go on with, or makes a new one: exactly one process wins each conditional put, the others use what won.
+//! Finds the run to continue, or makes a new one. Records are put conditionally: one process succeeds, the others use what it
+//! put.
 
 use std::collections::BTreeSet;
 
-use arrow::datatypes::{FieldRef, Schema};
+use arrow::datatypes::Schema;
+use itertools::Itertools;
 use roaring::RoaringBitmap;
-use serde::{Deserialize, Serialize};
 
 use super::decide::Decision;
-use super::{Identity, Plan, PlanError, PlannedFile, Selection, difference};
-use crate::error::Error;
+use super::planner::{Planner, PlanningClaim, claim_planning};
+use super::{PlanError, Selection, difference};
 use crate::failpoint;
-use crate::job::FailureLimits;
-use crate::manifest::Manifest;
-use crate::output::discard::{discard, refuse_alive};
-use crate::output::finalize::{finalize_partial, load_plan, published_runs, superseded};
+use crate::manifest::{FileSnapshot, Manifest};
+use crate::output::discard::discard;
+use crate::output::finalize::finalize_partial;
+use crate::output::heartbeat::refuse_alive;
+use crate::output::records::failure_limits::FailureLimits;
+use crate::output::records::format::claim_format;
+use crate::output::records::plan::{Identity, Plan, PlannedFile, load_plan};
+use crate::output::records::published::{published_runs, superseded};
+use crate::output::records::run_seq::claim_run_seq;
+use crate::output::records::schema::{check_schema, claim_schema};
 use crate::output::store::{OutputStore, Put};
 use crate::output::{OutputError, json, plan_path, published_path, run_folder};
 
-/// What a new plan would hold, except for what OUTPUT decides.
+/// What a new plan takes from the job; the rest depends on OUTPUT.
 pub struct Draft<'a> {
     /// See [`Plan::identity`].
     pub identity: Identity,
     /// The opened manifest.
     pub manifest: &'a Manifest,
-    /// Decides which rows are in; called only when a new plan is made.
-    pub decide: &'a dyn Fn(&OutputStore) -> Result<Decision, Error>,
-    /// Whether a run is planned even when it has no rows: its shards, and whoever finalizes it, must agree that there are none.
-    pub even_empty: bool,
+    /// Whether shards of the run start together: then one of them plans it and the others wait.
+    pub sharded: bool,
     /// Whether results may be copied from published runs.
     pub reuse: bool,
     /// See [`Plan::key`].
     pub key: &'a str,
     /// See [`Plan::part_rows`].
     pub part_rows: u64,
-    /// Gives [`Plan::batch_size`] for so many rows; called only when a new plan is made.
-    pub batch_size: &'a dyn Fn(u64) -> Result<usize, Error>,
     /// See [`Plan::failures`].
     pub failures: FailureLimits,
     /// See [`Plan::caption_fingerprint`].
@@ -55,42 +58,82 @@ pub struct Claimed {
     pub resumed: bool,
 }
 
-/// The run named `run`, or without a name the newest unfinished run of this very job, or a new one; None when a new one would
-/// have no rows and [`Draft::even_empty`] does not ask for it.
+/// What a process has to do first.
+pub enum Claim {
+    /// Work on a run that is planned.
+    Run(Box<Claimed>),
+    /// Select rows, choose the batch size, and call [`NewRun::put`].
+    Plan(NewRun),
+    /// Nothing: a stop was requested while another process planned.
+    Stopped,
+}
+
+/// A run that this process has to plan.
+pub struct NewRun {
+    run: String,
+    /// The user chose the id: the first plan that is put under it is the plan of the run.
+    named: bool,
+    /// Set when other shards may wait for the plan.
+    planning: Option<PlanningClaim>,
+}
+
+/// The run named `run`, or without a name the newest unfinished run of this very job, or a new one to plan.
 ///
-/// Without a name, unfinished runs that cannot be gone on with are closed first: their finished parts are published.
+/// Without a name, unfinished runs that this job cannot continue are closed first: their finished parts are published.
+/// `stop` says whether to stop waiting for another process that plans the run.
 ///
 /// # Errors
-/// [`PlanError`] when the named run is of another job or its manifest has changed, or somebody is at work; [`OutputError::Schema`]
+/// [`PlanError`] when the named run is of another job or its manifest has changed; [`OutputError::Alive`] when a
+/// process is working on an unfinished run; [`OutputError::Schema`]
 /// when this job's parts would have other columns than OUTPUT has, and failures to read or write.
-pub fn claim(store: &OutputStore, draft: &Draft<'_>, run: Option<&str>) -> Result<Option<Claimed>, Error> {
+pub fn claim(
+    store: &OutputStore,
+    draft: &Draft<'_>,
+    run: Option<&str>,
+    stop: &dyn Fn() -> bool,
+) -> Result<Claim, PlanError> {
     check_schema(store, draft.schema)?;
     if let Some(run) = run {
         if superseded(store)?.contains(run) {
-            // It would be published and never count.
+            // Its rows would never count: a compaction has replaced the run of this name.
             return Err(OutputError::NameTaken { run: run.to_owned() }.into());
         }
-        return match load_plan(store, run) {
-            Ok(plan) => resume(store, draft, plan).map(Some),
-            Err(OutputError::NoSuchRun { .. }) => create(store, draft, run, true),
-            Err(error) => Err(error.into()),
-        };
+        return claim_named(store, draft, run, stop);
     }
     let Unfinished { goes_on, stale } = unfinished(store, draft)?;
     for run in stale.iter().chain(goes_on.as_ref().map(|plan| &plan.run)) {
         refuse_alive(store, run)?;
     }
     if let Some(plan) = goes_on {
-        return resume(store, draft, plan).map(Some);
+        return Ok(Claim::Run(Box::new(resume(store, draft, plan)?)));
     }
     for run in &stale {
         close(store, run)?;
     }
-    create(store, draft, &crate::clock::run_id(), false)
+    Ok(Claim::Plan(NewRun { run: crate::clock::run_id(), named: false, planning: None }))
 }
 
-/// Publishes the finished parts of an unfinished run, whose other rows are left to the next; a run without any is discarded.
-fn close(store: &OutputStore, run: &str) -> Result<(), Error> {
+fn claim_named(store: &OutputStore, draft: &Draft<'_>, run: &str, stop: &dyn Fn() -> bool) -> Result<Claim, PlanError> {
+    let plan = match load_plan(store, run) {
+        Ok(plan) => plan,
+        Err(OutputError::NoSuchRun { .. }) if draft.sharded => match claim_planning(store, run, stop)? {
+            Planner::This(planning) => {
+                return Ok(Claim::Plan(NewRun { run: run.to_owned(), named: true, planning: Some(planning) }));
+            }
+            Planner::Other(plan) => *plan,
+            Planner::Stopped => return Ok(Claim::Stopped),
+        },
+        Err(OutputError::NoSuchRun { .. }) => {
+            return Ok(Claim::Plan(NewRun { run: run.to_owned(), named: true, planning: None }));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    Ok(Claim::Run(Box::new(resume(store, draft, plan)?)))
+}
+
+/// Publishes the finished parts of an unfinished run and leaves its other rows to the next one. A run without finished parts
+/// is discarded.
+fn close(store: &OutputStore, run: &str) -> Result<(), PlanError> {
     failpoint::hit("before_close");
     if let Some(closed) = finalize_partial(store, run)? {
         let rows = closed.counts.rows;
@@ -107,55 +150,11 @@ fn close(store: &OutputStore, run: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// Checks that `run` is a name that no reader takes for a number or a date.
-///
-/// # Errors
-/// [`PlanError::RunId`].
-pub fn check_run_id(run: &str) -> Result<(), PlanError> {
-    let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || c == '-';
-    if run.starts_with(|c: char| c.is_ascii_lowercase()) && run.chars().all(fits) {
-        return Ok(());
-    }
-    Err(PlanError::RunId { run: run.to_owned() })
-}
-
-/// One OUTPUT has one schema, which its first plan fixed: compares `schema` with it, if there is one yet.
-///
-/// # Errors
-/// [`OutputError::Schema`] with what differs.
-pub fn check_schema(store: &OutputStore, schema: &Schema) -> Result<(), OutputError> {
-    let Some(theirs) = store.record::<Vec<String>>(SCHEMA)? else { return Ok(()) };
-    let ours = describe(schema);
-    let (old, new): (BTreeSet<_>, BTreeSet<_>) = (theirs.iter().collect(), ours.iter().collect());
-    let list = |names: Vec<&&String>| match names.as_slice() {
-        [] => "nothing".to_owned(),
-        names => names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", "),
-    };
-    let (gone, added) = (old.difference(&new).collect::<Vec<_>>(), new.difference(&old).collect::<Vec<_>>());
-    let difference = match (gone.is_empty() && added.is_empty(), ours == theirs) {
-        (true, true) => return Ok(()),
-        (true, false) => "the order of the columns".to_owned(),
-        (false, _) => format!("{} there, {} here", list(gone), list(added)),
-    };
-    Err(OutputError::Schema { difference })
-}
-
-/// The record of OUTPUT's schema: a list of columns.
-const SCHEMA: &str = "_nightcap/schema.json";
-
-fn describe(schema: &Schema) -> Vec<String> {
-    let column = |field: &FieldRef| {
-        let nullability = if field.is_nullable() { "" } else { " not null" };
-        format!("{} {}{nullability}", field.name(), field.data_type())
-    };
-    schema.fields().iter().map(column).collect()
-}
-
 /// The unfinished runs of an OUTPUT, as one job sees them.
 pub struct Unfinished {
-    /// The newest one of the same job and manifest.
+    /// The newest one of the same job and manifest files, which the job continues.
     pub goes_on: Option<Plan>,
-    /// The ids of the others.
+    /// The ids of the others, which the job closes.
     pub stale: Vec<String>,
 }
 
@@ -163,7 +162,7 @@ pub struct Unfinished {
 ///
 /// # Errors
 /// When a record of OUTPUT cannot be read.
-pub fn unfinished(store: &OutputStore, draft: &Draft<'_>) -> Result<Unfinished, Error> {
+pub fn unfinished(store: &OutputStore, draft: &Draft<'_>) -> Result<Unfinished, PlanError> {
     let mut found = Unfinished { goes_on: None, stale: Vec::new() };
     let superseded = superseded(store)?;
     let counting: BTreeSet<String> = published_runs(store)?.into_iter().map(|run| run.run).collect();
@@ -173,14 +172,14 @@ pub fn unfinished(store: &OutputStore, draft: &Draft<'_>) -> Result<Unfinished, 
         }
         let plan = match load_plan(store, &run) {
             Ok(plan) => plan,
-            // Killed before its plan was put, or while it was discarded: there is nothing to go on with.
+            // Killed before its plan was put, or while it was discarded: there is nothing to continue.
             Err(OutputError::NoSuchRun { .. }) => continue,
             Err(error) => return Err(error.into()),
         };
         if !plan.supersedes.is_empty() {
             continue;
         }
-        // One without rows has nothing to go on with, and something may be new by now.
+        // A run without rows has nothing to continue, and rows may have become new since.
         let same = plan.rows > 0
             && plan.identity == draft.identity
             && changed_file(&plan, draft.manifest).is_none()
@@ -194,22 +193,23 @@ pub fn unfinished(store: &OutputStore, draft: &Draft<'_>) -> Result<Unfinished, 
 
 /// The path of the first manifest file that is not as it was planned.
 fn changed_file(plan: &Plan, manifest: &Manifest) -> Option<String> {
-    let planned: Vec<_> = plan.manifest.iter().map(|file| &file.snapshot).collect();
-    let longest = planned.len().max(manifest.files.len());
-    (0..longest).find_map(|index| {
-        let (then, now) = (planned.get(index), manifest.files.get(index).map(|file| &file.snapshot));
-        let path = now.or(then.copied()).map(|file| file.uri.clone());
-        if then.copied() == now { None } else { path }
-    })
+    let snapshot = |file: &PlannedFile| {
+        let PlannedFile { uri, bytes, version, rows, .. } = file.clone();
+        FileSnapshot { uri, bytes, version, rows }
+    };
+    let planned = plan.manifest.iter().map(snapshot);
+    let found = manifest.files.iter().map(|file| file.snapshot.clone());
+    let differ = planned.zip_longest(found).find(|pair| pair.as_ref().both().is_none_or(|(then, now)| then != now));
+    differ.map(|pair| pair.reduce(|_, now| now).uri)
 }
 
-fn resume(store: &OutputStore, draft: &Draft<'_>, plan: Plan) -> Result<Claimed, Error> {
+fn resume(store: &OutputStore, draft: &Draft<'_>, plan: Plan) -> Result<Claimed, PlanError> {
     if plan.identity != draft.identity {
         let difference = difference(&draft.identity, &plan.identity);
-        return Err(PlanError::OtherJob { run: plan.run, difference }.into());
+        return Err(PlanError::OtherJob { run: plan.run, difference });
     }
     if let Some(path) = changed_file(&plan, draft.manifest) {
-        return Err(PlanError::ManifestChanged { run: plan.run, path }.into());
+        return Err(PlanError::ManifestChanged { run: plan.run, path });
     }
     let mut files = Vec::new();
     for file in &plan.manifest {
@@ -221,38 +221,61 @@ fn resume(store: &OutputStore, draft: &Draft<'_>, plan: Plan) -> Result<Claimed,
     Ok(Claimed { plan, selection: Selection(files), resumed: true })
 }
 
-/// Puts a new plan. `named`: the user chose the id, so whoever put a plan of that name first decides what it holds.
-fn create(store: &OutputStore, draft: &Draft<'_>, run: &str, named: bool) -> Result<Option<Claimed>, Error> {
-    // First what can be refused, then the first put.
-    let decision = (draft.decide)(store)?;
-    if decision.selection.rows() == 0 && !draft.even_empty {
-        return Ok(None);
-    }
-    store.put_new(SCHEMA, json(&describe(draft.schema), SCHEMA)?)?;
-    check_schema(store, draft.schema)?;
-    let mut attempt = 1;
-    let mut run = run.to_owned();
-    loop {
-        let plan = write_records(store, draft, &decision, &run)?;
-        let path = plan_path(&run);
-        let bytes = json(&plan, &path)?;
-        failpoint::hit("before_plan");
-        if store.put_new(&path, bytes.clone())? == Put::Created {
-            return Ok(Some(Claimed { plan, selection: decision.selection, resumed: false }));
+impl NewRun {
+    /// Puts the plan, or finds the plan of this name that another process has put first.
+    ///
+    /// # Errors
+    /// As [`claim`]; [`OutputError::Gone`] when the run was discarded in the meantime.
+    pub fn put(
+        self,
+        store: &OutputStore,
+        draft: &Draft<'_>,
+        decision: Decision,
+        batch_size: usize,
+    ) -> Result<Claimed, PlanError> {
+        let Self { mut run, named, planning } = self;
+        claim_format(store)?;
+        claim_schema(store, draft.schema)?;
+        let mut attempt = 1;
+        loop {
+            let plan = write_records(store, draft, &decision, batch_size, &run)?;
+            let path = plan_path(&run);
+            let bytes = json(&plan, &path)?;
+            failpoint::hit("before_plan");
+            if let Some(planning) = &planning
+                && !planning.exists(store)?
+            {
+                return Err(OutputError::Gone { run }.into());
+            }
+            let put = store.put_new(&path, bytes)?;
+            let claimed = match put {
+                Put::Created => Claimed { plan, selection: decision.selection, resumed: false },
+                Put::Exists if named => resume(store, draft, load_plan(store, &run)?)?,
+                Put::Exists => {
+                    // Another job has put a plan under this second's default id.
+                    attempt += 1;
+                    run = format!("{}-{attempt}", crate::clock::run_id());
+                    continue;
+                }
+            };
+            if let Some(planning) = planning {
+                planning.planned();
+            }
+            return Ok(claimed);
         }
-        if named {
-            return resume(store, draft, load_plan(store, &run)?).map(Some);
-        }
-        // Another job took this second's name.
-        attempt += 1;
-        run = format!("{}-{attempt}", crate::clock::run_id());
     }
 }
 
-/// Claims a `run_seq` and puts the row masks; the plan that names both is put last.
-fn write_records(store: &OutputStore, draft: &Draft<'_>, decision: &Decision, run: &str) -> Result<Plan, Error> {
+/// Claims a `run_seq` and puts row masks and signatures; the plan, which names them, is put last.
+fn write_records(
+    store: &OutputStore,
+    draft: &Draft<'_>,
+    decision: &Decision,
+    batch_size: usize,
+    run: &str,
+) -> Result<Plan, OutputError> {
     let run_seq = claim_run_seq(store, run)?;
-    // Named by content: a second worker that planned the same rows puts the same object.
+    // Named by content: a second process that selected the same rows puts the same object.
     let put = |kind: &str, bytes: Vec<u8>| {
         let name = format!("{kind}-{}", &blake3::hash(&bytes).to_hex()[..32]);
         store.put_new(&format!("{}/{name}", run_folder(run)), bytes).map(|_| name)
@@ -263,7 +286,8 @@ fn write_records(store: &OutputStore, draft: &Draft<'_>, decision: &Decision, ru
         let damaged = |error: std::io::Error| OutputError::Record { path: run.to_owned(), message: error.to_string() };
         rows.serialize_into(&mut bytes).map_err(damaged)?;
         let selection = put("selection", bytes)?;
-        files.push(PlannedFile { snapshot: file.snapshot.clone(), selected: rows.len(), selection });
+        let FileSnapshot { uri, bytes, version, rows: all } = file.snapshot.clone();
+        files.push(PlannedFile { uri, bytes, version, rows: all, selected: rows.len(), selection });
     }
     let signatures = decision.signatures.iter().flat_map(|signature| signature.to_bytes()).collect();
     let signatures = put("signatures", signatures)?;
@@ -285,37 +309,9 @@ fn write_records(store: &OutputStore, draft: &Draft<'_>, decision: &Decision, ru
         rows,
         part_rows: draft.part_rows,
         parts: rows.div_ceil(draft.part_rows),
-        batch_size: (draft.batch_size)(rows)?,
+        batch_size,
         failures: draft.failures,
         caption_fingerprint: draft.caption_fingerprint.clone(),
         embedding_fingerprint: draft.embedding_fingerprint.clone(),
     })
-}
-
-/// The record `_nightcap/seq/<number>.json`.
-#[derive(Serialize, Deserialize)]
-struct SeqClaim {
-    run: String,
-}
-
-/// The next free number of this OUTPUT, or the newest one if this very run claimed it before it was killed.
-pub(crate) fn claim_run_seq(store: &OutputStore, run: &str) -> Result<i64, Error> {
-    let claim_path = |number: i64| format!("_nightcap/seq/{number:012}.json");
-    let taken = store.files("_nightcap/seq")?;
-    let newest = taken.last().and_then(|name| name.strip_suffix(".json")?.parse::<i64>().ok()).unwrap_or(0);
-    if store.record::<SeqClaim>(&claim_path(newest))?.is_some_and(|claim| claim.run == run) {
-        return Ok(newest);
-    }
-    let mut next = newest + 1;
-    loop {
-        let path = claim_path(next);
-        if store.put_new(&path, json(&SeqClaim { run: run.to_owned() }, &path)?)? == Put::Created {
-            return Ok(next);
-        }
-        // Another worker of this run may have been faster.
-        if store.record::<SeqClaim>(&path)?.is_some_and(|claim| claim.run == run) {
-            return Ok(next);
-        }
-        next += 1;
-    }
 }

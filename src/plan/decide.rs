@@ -1,15 +1,15 @@
-//! Decides which rows a new run takes: `where`, then duplicates, then what is new, then `--limit`.
+//! Selects the rows of a new run: `where`, then duplicate keys, then what is new, then `--limit`.
 
 use roaring::RoaringBitmap;
 
-use super::Selection;
-use super::delta::{Reason, Reasons, Tonight, compare};
+use super::delta::{RunRequest, compare};
 use super::scan::{Scan, Sources, refuse_duplicates};
-use crate::error::Error;
+use super::{PlanError, Selection};
 use crate::failpoint;
 use crate::job::{Job, OnDuplicateKey};
 use crate::manifest::{Manifest, filter};
-use crate::output::finalize::published_runs;
+use crate::output::records::published::published_runs;
+use crate::output::records::reasons::{Reason, Reasons};
 use crate::output::store::OutputStore;
 use crate::signature::Signature;
 use crate::storage::Storage;
@@ -25,7 +25,7 @@ pub struct Decision {
     pub reasons: Reasons,
     /// The published runs that were compared with.
     pub considered: Vec<String>,
-    /// Rows whose images lie where nothing can be listed, so that a change is told by their URI alone.
+    /// Rows whose images are on storage that cannot be listed, so that only a change of the URI is noticed.
     pub unlisted: u64,
     /// See [`Plan::image_roots`](super::Plan::image_roots); of every row that `where` lets through, not only of those that are in:
     /// what one night takes may lie in a folder that is rightly gone.
@@ -41,12 +41,12 @@ pub fn decide(
     manifest: &Manifest,
     storage: &Storage,
     store: Option<&OutputStore>,
-    tonight: &Tonight,
+    request: &RunRequest,
     limit: Option<u64>,
-) -> Result<Decision, Error> {
+) -> Result<Decision, PlanError> {
     let selection = Selection(filter::select(manifest, job.input.predicate.as_deref())?);
     let mut published = store.map(published_runs).transpose()?.unwrap_or_default();
-    // Images inside the manifest are hashed only when there is something to compare them with.
+    // Images inside the manifest are hashed only when there are published rows to compare with.
     let sources = Sources { storage, roots: &job.limits.roots, inline: !published.is_empty() };
     let scan = Scan::read(manifest, &selection, sources)?;
     let duplicates = scan.duplicates();
@@ -57,8 +57,8 @@ pub fn decide(
     if let Some(store) = store {
         loop {
             failpoint::hit("before_compare");
-            let compared = compare(store, &published, &scan, tonight);
-            // A compaction removes the runs that it takes over, also while they are read here.
+            let compared = compare(store, &published, &scan, request);
+            // A compaction may remove the runs that it replaces while they are read here.
             let now = published_runs(store)?;
             if compared.is_ok() || now == published {
                 reasons = compared?;

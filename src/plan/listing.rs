@@ -1,5 +1,5 @@
-//! What the storage lists at the places that a manifest names: sizes and `ETags` (modification times on disk), never a request
-//! an image.
+//! Lists the folders that a manifest's images lie in: sizes and `ETags` (modification times on disk) without a request for each
+//! image.
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
@@ -13,19 +13,19 @@ use object_store::path::Path as ObjectPath;
 
 use super::PlanError;
 use crate::row_error::ErrorKind;
-use crate::signature::{Seen, Version};
+use crate::signature::{ContentFingerprint, Version};
 use crate::storage::{Failure, Location, Storage, explain};
 
-/// Folders that are listed one by one; more are listed from the folders above them.
+/// The most folders that are listed one by one. If there are more, parents are listed instead.
 const MOST_FOLDERS: usize = 256;
-/// Objects in folders below the one that is wanted that are passed over before they are left out by the store.
+/// The most objects in subfolders that are skipped; with more, the store is asked for the folder without its subfolders.
 const MOST_DEEPER: usize = 10_000;
 
 /// The folders to list.
 #[derive(Debug, Default)]
 pub(super) struct Listing {
     folders: BTreeSet<Location>,
-    /// Whether folders were folded into those above them, which are then listed with all below.
+    /// Whether folders were replaced by their parents, which are then listed with all subfolders.
     folded: bool,
     last: Option<Location>,
 }
@@ -38,16 +38,16 @@ pub(super) struct Listed {
 }
 
 impl Listing {
-    /// Takes note of the folder of the image at `location`; false where nothing can be listed.
+    /// Adds the folder of the image at `location`; false where nothing can be listed.
     pub(super) fn add(&mut self, location: &Location) -> bool {
         match location {
             Location::Http(_) => return false,
-            // No object has such a name; reading it says so.
+            // No object can have such a name; reading it fails with a message of its own.
             Location::Object { key, .. } if ObjectPath::parse(key).is_err() => return false,
             Location::Object { .. } | Location::Local(_) => {}
         }
         let folder = location.folder();
-        // Rows of one folder usually stand together.
+        // Consecutive rows usually name images of one folder.
         if self.last.as_ref() == Some(&folder) {
             return true;
         }
@@ -62,7 +62,7 @@ impl Listing {
         true
     }
 
-    /// Replaces the deepest folders by those above them.
+    /// Replaces the deepest folders by their parents.
     fn fold(&mut self) {
         self.folded = true;
         let depth = |folder: &Location| folder.to_string().split('/').count();
@@ -70,7 +70,7 @@ impl Listing {
         let folders = std::mem::take(&mut self.folders).into_iter();
         let folders: BTreeSet<Location> =
             folders.map(|folder| if depth(&folder) == deepest { folder.folder() } else { folder }).collect();
-        // Whatever lies in a folder sorts behind it.
+        // A folder sorts before its subfolders.
         for folder in folders {
             if !self.folders.iter().any(|above| folder.lies_in(above)) {
                 self.folders.insert(folder);
@@ -78,10 +78,10 @@ impl Listing {
         }
     }
 
-    /// Lists, and keeps what is at the places of `wanted` (see [`Seen::place`]). Where `roots` are given, nothing is listed that
+    /// Lists, and keeps what is at the places of `wanted` (see [`ContentFingerprint::place`]). Where `roots` are given, nothing is listed that
     /// lies outside of them.
     ///
-    /// A folder that cannot be had is no reason not to plan: its images are taken for missing, and reading them says why.
+    /// A folder that cannot be listed does not end planning: its images count as missing, and reading them says why.
     ///
     /// # Errors
     /// [`PlanError::Listing`] when a store or disk does not answer, or when all folders are refused.
@@ -119,7 +119,7 @@ impl Listing {
 
 /// Whether images in `folder`, or below it, may be read.
 fn may_hold(folder: &Location, roots: &[Location]) -> bool {
-    // On disk, links count as what they lead to.
+    // On disk, links are resolved.
     let real = |place: &Location| match place {
         Location::Local(path) => Location::Local(path.canonicalize().unwrap_or_else(|_| path.clone())),
         other => other.clone(),
@@ -138,9 +138,9 @@ struct Found {
 /// Why a folder was not listed.
 struct NotListed {
     what: String,
-    /// It may not be listed, or its bucket is not there: the job's fault, if the same is true of all others.
+    /// Access is denied, or the bucket does not exist: the job is wrong, if the same is true of all others.
     is_refused: bool,
-    /// It may be there, and nobody knows what is in it.
+    /// The storage did not answer, so the folder may exist.
     is_outage: bool,
 }
 
@@ -162,7 +162,7 @@ impl From<object_store::Error> for NotListed {
     }
 }
 
-/// `above`: device and inode of the folders that this one lies in, by which a link that leads back is known.
+/// `above`: device and inode of the folders that this one lies in, which show when a link leads back to one of them.
 fn list_disk(folder: &Path, below: bool, above: &mut Vec<(u64, u64)>, found: &mut Found) -> Result<(), NotListed> {
     let metadata = std::fs::metadata(folder)?;
     let identity = (metadata.dev(), metadata.ino());
@@ -172,16 +172,16 @@ fn list_disk(folder: &Path, below: bool, above: &mut Vec<(u64, u64)>, found: &mu
     above.push(identity);
     for entry in std::fs::read_dir(folder)? {
         let path = entry?.path();
-        // Links are followed; what vanishes meanwhile, or leads nowhere, is missing.
+        // Links are followed; files that vanish while listing, and dangling links, are missing.
         let Ok(metadata) = std::fs::metadata(&path) else { continue };
         if metadata.is_dir() {
-            // Nobody knows whether the manifest names anything in there.
+            // The manifest may name nothing in there, so only an outage counts.
             match if below { list_disk(&path, below, above, found) } else { Ok(()) } {
                 Err(failure) if failure.is_outage => return Err(failure),
                 _ => continue,
             }
         }
-        let place = Seen::uri(&Location::Local(path).to_string()).place();
+        let place = ContentFingerprint::uri(&Location::Local(path).to_string()).place();
         if found.wanted.binary_search(&place).is_ok() {
             let modified = metadata.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
             let stamp = modified.unwrap_or_default().as_nanos().to_string();
@@ -197,7 +197,7 @@ fn list_store(storage: &Storage, folder: &Location, below: bool, found: &mut Fou
     let (folder, wanted) = (folder.clone(), found.wanted.clone());
     let versions = storage.wait(async move {
         let version = |meta: ObjectMeta| {
-            let place = Seen::uri(&folder.with_key(meta.location.as_ref()).to_string()).place();
+            let place = ContentFingerprint::uri(&folder.with_key(meta.location.as_ref()).to_string()).place();
             wanted.binary_search(&place).ok()?;
             let stamp = meta.e_tag.unwrap_or_else(|| meta.last_modified.to_rfc3339());
             Some((place, Version::new(meta.size, &stamp)))
@@ -212,7 +212,7 @@ fn list_store(storage: &Storage, folder: &Location, below: bool, found: &mut Fou
             }
             deeper += 1;
             if deeper > MOST_DEEPER {
-                // Whole trees lie below that nobody asked for. This leaves them out, at the price of holding the folder.
+                // Large subfolders that are not wanted. This request leaves them out, but holds the folder in memory.
                 let direct = store.list_with_delimiter(Some(&prefix)).await?;
                 return Ok(direct.objects.into_iter().filter_map(version).collect());
             }
@@ -224,8 +224,8 @@ fn list_store(storage: &Storage, folder: &Location, below: bool, found: &mut Fou
 }
 
 impl Listed {
-    /// What the listing shows at a place; None: nothing.
-    pub(super) fn version(&self, place: Seen) -> Option<Version> {
+    /// The version that was listed at a place; None: nothing is there.
+    pub(super) fn version(&self, place: ContentFingerprint) -> Option<Version> {
         let found = self.versions.binary_search_by_key(&place.place(), |(place, _)| *place).ok()?;
         Some(self.versions[found].1)
     }

@@ -1,41 +1,39 @@
-//! The plan: what one run will do, decided once and shared by every shard and every attempt.
+//! Planning: which rows a run takes and how they are cut into parts, decided once for every shard and every attempt.
 //!
-//! In: the job, its manifest, the model's fingerprints, what OUTPUT has published. Out: which rows are in, how they are cut
-//! into parts, and the settings that results depend on. Never here: image bytes from elsewhere than the manifest, models.
+//! In: the job, its manifest, the model's fingerprints, the published runs of OUTPUT. Out: a
+//! [`Plan`](crate::output::records::plan::Plan) and the selected rows. Never here: image bytes from elsewhere than the manifest,
+//! models.
 //!
-//! `scan` reads keys and signatures, `listing` what the storage lists, [`delta`] compares with the published runs,
-//! [`decide`] puts them together, [`claim`] makes the plan or finds the run to go on with.
+//! `scan` reads keys and signatures, `listing` lists sizes and versions of images, [`delta`] compares with the published runs,
+//! [`decide`] selects the rows, [`planner`] lets one of many shards plan, [`claim`] finds the run to continue or puts a new plan.
 
 pub mod claim;
 pub mod decide;
 pub mod delta;
 mod listing;
+pub mod planner;
 mod scan;
 pub mod shard;
 
 use std::collections::BTreeSet;
 
 use roaring::RoaringBitmap;
-use serde::{Deserialize, Serialize};
 
-use self::delta::Reasons;
-use crate::job::FailureLimits;
-use crate::manifest::FileSnapshot;
-use crate::signature::Signature;
+use crate::manifest::ManifestError;
+use crate::output::OutputError;
+use crate::output::records::plan::Identity;
 use crate::storage::Location;
 
 /// A run that cannot be planned or continued. Ends the command with status 2.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PlanError {
-    /// A run id that readers might take for a number or date.
-    #[error(
-        "--run-id {run:?}: expected a lower-case letter, then letters, digits, `_` or `-`, as in r20261123t041500z"
-    )]
-    RunId {
-        /// As given.
-        run: String,
-    },
+    /// The manifest cannot be read.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
+    /// OUTPUT cannot be read or written.
+    #[error(transparent)]
+    Output(#[from] OutputError),
     /// The run exists with other settings.
     #[error(
         "run {run} was planned with other settings: {difference}\nhint: use another --run-id, or the job as it was"
@@ -56,21 +54,21 @@ pub enum PlanError {
         /// The file that changed.
         path: String,
     },
-    /// A shard that makes no sense.
+    /// A shard that is malformed, out of range or cannot be inferred.
     #[error("{0}")]
     Shard(String),
-    /// Rows that share a key.
+    /// Several rows have the same key.
     #[error(
         "{rows} rows of the manifest have the key of an earlier row, as in {}\nhint: `input.key` must tell rows apart; with input.on_duplicate_key = \"first\" the first row of each key is taken",
         examples.iter().map(|key| format!("{key:?}")).collect::<Vec<_>>().join(", ")
     )]
     DuplicateKeys {
-        /// Rows whose key was there before.
+        /// Rows whose key an earlier row has.
         rows: u64,
         /// Some of the keys.
         examples: Vec<String>,
     },
-    /// More rows than ordinals can number.
+    /// More rows than 32-bit ordinals can number.
     #[error(
         "{rows} rows are selected; at most {} fit in one run\nhint: split the manifest with `input.where`",
         u32::MAX
@@ -89,94 +87,6 @@ pub enum PlanError {
         /// Why.
         message: String,
     },
-}
-
-/// One manifest file of a plan.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PlannedFile {
-    /// The file when the plan was made.
-    #[serde(flatten)]
-    pub snapshot: FileSnapshot,
-    /// Rows that are in.
-    pub selected: u64,
-    /// Name of the row mask among the run's records: a Roaring bitmap of row numbers.
-    pub selection: String,
-}
-
-/// What results depend on besides the rows: two attempts belong to one run only if this is equal.
-pub type Identity = serde_json::Map<String, serde_json::Value>;
-
-/// A run's plan, the record `plan.json`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Plan {
-    /// The run id.
-    pub run: String,
-    /// Grows with every run of an OUTPUT.
-    pub run_seq: i64,
-    /// The nightcap that made the plan.
-    pub version: String,
-    /// When, in UTC.
-    pub created_at: String,
-    /// Input, generation, embedding, columns, fingerprints, limit.
-    pub identity: Identity,
-    /// The key column.
-    pub key: String,
-    /// The published runs that were compared with the manifest.
-    pub considered: Vec<String>,
-    /// The published runs whose results may be copied, oldest first; empty unless `output.reuse_by_content` asks for it.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub reuses: Vec<String>,
-    /// Why rows are in.
-    pub reasons: Reasons,
-    /// Name of the record with the rows' signatures, [`Signature::BYTES`] each, in order.
-    pub signatures: String,
-    /// The runs that this one replaces when it is published; empty unless it is a compaction.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub supersedes: Vec<String>,
-    /// The manifest files in order.
-    pub manifest: Vec<PlannedFile>,
-    /// The deepest folder that all images of the job on one disk or in one bucket share, for each; see
-    /// [`CommonFolders`](crate::fetch::CommonFolders).
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub image_roots: Vec<String>,
-    /// Selected rows of all files.
-    pub rows: u64,
-    /// Rows in a part; the last part may have fewer.
-    pub part_rows: u64,
-    /// Parts.
-    pub parts: u64,
-    /// Rows in a batch. Stored, because rounding may depend on it.
-    pub batch_size: usize,
-    /// How many failed rows `finalize` accepts.
-    pub failures: FailureLimits,
-    /// Names the graphs, tokenizer, preprocessing and settings behind captions; None without captions.
-    pub caption_fingerprint: Option<String>,
-    /// The same behind vectors.
-    pub embedding_fingerprint: Option<String>,
-}
-
-impl Plan {
-    /// Where the signatures of part `part` stand in their record: first byte and length.
-    #[must_use]
-    pub fn signature_range(&self, part: u64) -> (u64, u64) {
-        let bytes = Signature::BYTES as u64;
-        (part * self.part_rows * bytes, self.rows_in(part) * bytes)
-    }
-
-    /// Rows in part `part`.
-    #[must_use]
-    pub fn rows_in(&self, part: u64) -> u64 {
-        self.rows.saturating_sub(part * self.part_rows).min(self.part_rows)
-    }
-
-    /// What ties parts to the plan they were made for: BLAKE3 of all in it that results depend on, hex.
-    #[must_use]
-    pub fn digest(&self) -> String {
-        let timeless = Self { created_at: String::new(), failures: FailureLimits::default(), ..self.clone() };
-        // A plan is plain data, which always serialises.
-        let bytes = serde_json::to_vec(&timeless).unwrap_or_default();
-        blake3::hash(&bytes).to_hex()[..32].to_owned()
-    }
 }
 
 /// Which rows of each manifest file are in, by row number.

@@ -1,16 +1,15 @@
-//! The manifest as planning sees it: for every row that `where` lets through, its key and content signature.
+//! Reads the manifest for planning: the key and content signature of every row that `where` selects.
 
 use rayon::slice::ParallelSliceMut;
 use roaring::RoaringBitmap;
 
 use super::listing::Listing;
 use super::{PlanError, Selection};
-use crate::error::Error;
 use crate::fetch::CommonFolders;
 use crate::manifest::Manifest;
 use crate::manifest::reader::{ManifestReader, Projection};
 use crate::manifest::row::{ImageSource, Row, RowBatch};
-use crate::signature::{KeyHash, Seen, Signature, TextHash};
+use crate::signature::{ContentFingerprint, KeyHash, Signature, TextHash};
 use crate::storage::{Location, Storage};
 
 /// Duplicate keys that an error shows.
@@ -31,11 +30,11 @@ pub(super) struct Sources<'a> {
 pub(super) struct Scan {
     /// The keys.
     pub(super) keys: Vec<KeyHash>,
-    /// The signatures; [`Signature::unread`] for images inside the manifest that nobody asked to read.
+    /// The signatures; [`Signature::unread`] where images inside the manifest were not to be read.
     pub(super) signatures: Vec<Signature>,
     /// The ordinals, ordered by key, then by ordinal.
     pub(super) by_key: Vec<u32>,
-    /// Rows whose images lie where nothing can be listed, so that a change is told by their URI alone.
+    /// Rows whose images are on storage that cannot be listed, so that only a change of the URI is noticed.
     pub(super) unlisted: u64,
     /// What the places of the images have in common.
     pub(super) roots: CommonFolders,
@@ -43,14 +42,14 @@ pub(super) struct Scan {
     keyless: RoaringBitmap,
 }
 
-/// What one row says before anything was listed.
+/// What is known of one row before places are listed.
 struct Content {
     text: TextHash,
     /// None: an image inside the manifest, not read.
-    seen: Option<Seen>,
-    /// Whether `seen` is a place that can be listed.
+    fingerprint: Option<ContentFingerprint>,
+    /// Whether `fingerprint` is a place that can be listed.
     listable: bool,
-    /// Whether `seen` is a place that cannot.
+    /// Whether `fingerprint` is a place that cannot.
     unlisted: bool,
 }
 
@@ -59,14 +58,15 @@ impl Scan {
     ///
     /// # Errors
     /// When the manifest or the places it names cannot be read.
-    pub(super) fn read(manifest: &Manifest, selection: &Selection, sources: Sources<'_>) -> Result<Self, Error> {
+    pub(super) fn read(manifest: &Manifest, selection: &Selection, sources: Sources<'_>) -> Result<Self, PlanError> {
         if u32::try_from(selection.rows()).is_err() {
-            return Err(PlanError::TooManyRows { rows: selection.rows() }.into());
+            return Err(PlanError::TooManyRows { rows: selection.rows() });
         }
+        tracing::debug!(rows = selection.rows(), "scanning the manifest");
         let rows = selection.rows() as usize;
         let (mut keys, mut contents) = (Vec::with_capacity(rows), Vec::with_capacity(rows));
         let (mut keyless, mut places, mut roots) = (RoaringBitmap::new(), Listing::default(), CommonFolders::default());
-        // A path must be listed, and only reading tells the rows that have one from those that have bytes.
+        // Paths must be listed, and only reading shows which rows have a path and which have bytes.
         let projection = if sources.inline || manifest.may_mix_paths_and_bytes() {
             Projection::PlanWithImages
         } else {
@@ -79,7 +79,7 @@ impl Scan {
                 if row.key.is_none() {
                     keyless.insert(keys.len() as u32);
                 }
-                // That of a row without a key follows from its signature, below.
+                // A row without a key is hashed by its signature, below.
                 keys.push(row.key.as_deref().map_or(KeyHash(0), KeyHash::new));
                 let image = match &row.image {
                     ImageSource::Uri(uri) => row.base.resolve(uri).ok(),
@@ -91,13 +91,15 @@ impl Scan {
                 contents.push(content(&batch, index, &row, image.as_ref(), &mut places));
             }
         }
-        let listable = contents.iter().filter(|row: &&Content| row.listable).filter_map(|row| row.seen);
-        let listed = places.read(listable.map(Seen::place).collect(), sources.storage, sources.roots)?;
+        let listable = contents.iter().filter(|row: &&Content| row.listable).filter_map(|row| row.fingerprint);
+        let listed = places.read(listable.map(ContentFingerprint::place).collect(), sources.storage, sources.roots)?;
         let unlisted = contents.iter().filter(|row| row.unlisted).count() as u64;
-        let signature = |row: Content| match row.seen {
+        let signature = |row: Content| match row.fingerprint {
             None => Signature::unread(row.text),
-            Some(seen) if row.listable => Signature::new(row.text, seen.listed(listed.version(seen))),
-            Some(seen) => Signature::new(row.text, seen),
+            Some(fingerprint) if row.listable => {
+                Signature::new(row.text, fingerprint.listed(listed.version(fingerprint)))
+            }
+            Some(fingerprint) => Signature::new(row.text, fingerprint),
         };
         let signatures: Vec<Signature> = contents.into_iter().map(signature).collect();
         for ordinal in &keyless {
@@ -125,18 +127,18 @@ impl Scan {
 /// What `row` says; `image` is where its image lies, if that is a place.
 fn content(batch: &RowBatch, index: usize, row: &Row, image: Option<&Location>, places: &mut Listing) -> Content {
     let text = row.text_hash();
-    let plain = |seen| Content { text, seen, listable: false, unlisted: false };
-    match (batch.seen(index), &row.image) {
+    let plain = |fingerprint| Content { text, fingerprint, listable: false, unlisted: false };
+    match (batch.signature_columns(index), &row.image) {
         (Some(columns), _) => plain(Some(columns)),
         (None, ImageSource::Uri(uri)) => match image {
             Some(location) if places.add(location) => {
-                Content { listable: true, ..plain(Some(Seen::uri(&location.to_string()))) }
+                Content { listable: true, ..plain(Some(ContentFingerprint::uri(&location.to_string()))) }
             }
-            resolved => Content { unlisted: resolved.is_some(), ..plain(Some(Seen::uri(uri))) },
+            resolved => Content { unlisted: resolved.is_some(), ..plain(Some(ContentFingerprint::uri(uri))) },
         },
-        (None, ImageSource::Inline(_)) => plain(batch.image_hash(index).as_ref().map(Seen::bytes)),
+        (None, ImageSource::Inline(_)) => plain(batch.image_hash(index).as_ref().map(ContentFingerprint::bytes)),
         (None, ImageSource::Unread) => plain(None),
-        (None, ImageSource::Null | ImageSource::TextOnly) => plain(Some(Seen::NOTHING)),
+        (None, ImageSource::Null | ImageSource::TextOnly) => plain(Some(ContentFingerprint::NOTHING)),
     }
 }
 
@@ -144,7 +146,7 @@ fn content(batch: &RowBatch, index: usize, row: &Row, image: Option<&Location>, 
 ///
 /// # Errors
 /// Always: that refusal, or a failure to read the examples.
-pub(super) fn refuse_duplicates(manifest: &Manifest, selection: &Selection, duplicates: &RoaringBitmap) -> Error {
+pub(super) fn refuse_duplicates(manifest: &Manifest, selection: &Selection, duplicates: &RoaringBitmap) -> PlanError {
     let few: RoaringBitmap = duplicates.iter().take(EXAMPLES).collect();
     let mut examples = Vec::new();
     for batch in ManifestReader::new(manifest, selection.at(&few).0, Projection::Plan) {
@@ -153,5 +155,5 @@ pub(super) fn refuse_duplicates(manifest: &Manifest, selection: &Selection, dupl
             Err(error) => return error.into(),
         }
     }
-    PlanError::DuplicateKeys { rows: duplicates.len(), examples }.into()
+    PlanError::DuplicateKeys { rows: duplicates.len(), examples }
 }

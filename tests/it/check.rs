@@ -106,7 +106,7 @@ fn a_key_in_two_parts_of_a_run_is_named() {
         &workplace,
         &[
             ("_nightcap/runs/night/index-", "its rows are not those of the parts"),
-            ("_nightcap/runs/night/contents-", "its rows are not those of the parts"),
+            ("_nightcap/runs/night/reuse-index-", "its rows are not those of the parts"),
             (
                 "run=night",
                 "key \"row-0000\" occurs more than once, in run=night/part-000000.parquet and run=night/part-000001.parquet",

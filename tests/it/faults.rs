@@ -100,7 +100,7 @@ fn an_output_survives_lost_answers_and_a_busy_server() {
         [Fault::LostAnswer, Fault::Status(503, "SlowDown"), Fault::Status(500, "InternalError")].into_iter().enumerate()
     {
         let proxy = Proxy::before(server.port());
-        for object in ["schema.json", "/seq/", "selection-", "plan.json", "part-000001", "published/"] {
+        for object in ["format.json", "schema.json", "/seq/", "selection-", "plan.json", "part-000001", "published/"] {
             proxy.spoil("PUT", object, fault, 1);
         }
         proxy.spoil("GET", "manifest.parquet", Fault::Truncate, 1);

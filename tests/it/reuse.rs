@@ -226,11 +226,11 @@ fn a_compaction_waits_for_the_run_that_copies() {
 }
 
 #[test]
-fn damaged_contents_are_noticed() {
+fn a_damaged_reuse_index_is_noticed() {
     let workplace = monday();
     move_collection(&workplace);
     let record = std::fs::read_to_string(workplace.path("out/_nightcap/published/monday.json")).unwrap();
-    let name = record.split('"').find(|text| text.starts_with("contents-")).unwrap();
+    let name = record.split('"').find(|text| text.starts_with("reuse-index-")).unwrap();
     let path = workplace.path(&format!("out/_nightcap/runs/monday/{name}"));
     let whole = std::fs::read(&path).unwrap();
     // The row of the first entry: its contents are then said to be in another row.
@@ -245,10 +245,10 @@ fn damaged_contents_are_noticed() {
     assert!(String::from_utf8(found.stdout).unwrap().contains("it was changed after it was written"));
     let run = workplace.run(&REUSE);
     let message = String::from_utf8(run.stderr).unwrap();
-    assert!(run.status.code() == Some(2) && message.contains("than its contents say"), "{message}");
+    assert!(run.status.code() == Some(2) && message.contains("than the reuse index says"), "{message}");
     std::fs::write(&path, &whole[..whole.len() - 1]).unwrap();
     let message = String::from_utf8(workplace.run(&REUSE).stderr).unwrap();
-    assert!(message.contains("it is no list of contents"), "{message}");
+    assert!(message.contains("it is no reuse index"), "{message}");
     std::fs::write(&path, &whole).unwrap();
     assert!(check().status.success());
 }

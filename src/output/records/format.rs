@@ -1,0 +1,75 @@
+//! The record `format.json`: which format the folder has. The first run puts it before anything else, so a folder that holds
+//! runs and no format number was made by a version that knew none.
+//!
+//! The number is raised whenever a version can no longer read or continue what earlier ones wrote.
+
+use serde::{Deserialize, Serialize};
+
+use crate::output::store::OutputStore;
+use crate::output::{OutputError, json};
+
+/// The format that this version reads and writes.
+pub const FORMAT: u32 = 1;
+/// Where the number is.
+const PATH: &str = "_nightcap/format.json";
+
+/// The fields that every format has.
+#[derive(Debug, Serialize, Deserialize)]
+struct Format {
+    format: u32,
+    /// For people.
+    #[serde(default)]
+    made_by: String,
+}
+
+/// Refuses an OUTPUT of another format. A folder without runs has none yet.
+///
+/// # Errors
+/// [`OutputError::Format`], and failures to read.
+pub fn check_format(store: &OutputStore) -> Result<(), OutputError> {
+    // The second look is for a first run that starts between the two others.
+    if is_of_this_format(store)? || !holds_runs(store)? || is_of_this_format(store)? {
+        return Ok(());
+    }
+    let hint = "an earlier version of nightcap made it: give another `output.path`, or remove the folder";
+    Err(refuse(store, "runs without a format number".to_owned(), hint))
+}
+
+/// Puts the format number into an OUTPUT that has none.
+///
+/// # Errors
+/// As [`check_format`], and failures to write.
+pub fn claim_format(store: &OutputStore) -> Result<(), OutputError> {
+    if is_of_this_format(store)? {
+        return Ok(());
+    }
+    let ours = Format { format: FORMAT, made_by: format!("nightcap {}", env!("CARGO_PKG_VERSION")) };
+    store.put_new(PATH, json(&ours, PATH)?)?;
+    // Another run may have been faster.
+    is_of_this_format(store).map(drop)
+}
+
+/// False: there is no number.
+fn is_of_this_format(store: &OutputStore) -> Result<bool, OutputError> {
+    let Some(bytes) = store.get(PATH)? else { return Ok(false) };
+    match serde_json::from_slice::<Format>(&bytes) {
+        Ok(Format { format: FORMAT, .. }) => Ok(true),
+        Ok(Format { format, made_by }) => {
+            let by = if made_by.is_empty() { String::new() } else { format!(", made by {made_by:.100}") };
+            let hint = "another version of nightcap made it: use that version, or give another `output.path`";
+            Err(refuse(store, format!("format {format}{by}"), hint))
+        }
+        Err(error) => {
+            let hint = "put it back from a backup";
+            Err(refuse(store, format!("a damaged {PATH} ({error})"), hint))
+        }
+    }
+}
+
+fn holds_runs(store: &OutputStore) -> Result<bool, OutputError> {
+    Ok(!store.folders("_nightcap")?.is_empty() || store.folders("")?.iter().any(|name| name.starts_with("run=")))
+}
+
+fn refuse(store: &OutputStore, found: String, hint: &'static str) -> OutputError {
+    OutputError::Format { location: store.location().to_string(), expected: FORMAT, found, hint }
+}

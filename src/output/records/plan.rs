@@ -1,0 +1,109 @@
+//! The record `plan.json`: what a run will do, decided once and read by every process that works on it.
+
+use serde::{Deserialize, Serialize};
+
+use super::failure_limits::FailureLimits;
+use super::reasons::Reasons;
+use crate::output::store::OutputStore;
+use crate::output::{OutputError, plan_path};
+use crate::signature::Signature;
+
+/// One manifest file of a plan.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlannedFile {
+    /// Absolute path or URI, without credentials.
+    pub uri: String,
+    /// Size in bytes when the plan was made.
+    pub bytes: u64,
+    /// What changes when the file does: the `ETag`, or on disk the last modification in nanoseconds since 1970.
+    pub version: String,
+    /// Rows in it.
+    pub rows: u64,
+    /// Rows that are in.
+    pub selected: u64,
+    /// Name of the row mask among the run's records: a Roaring bitmap of row numbers.
+    pub selection: String,
+}
+
+/// What results depend on besides the rows: two attempts belong to one run only if this is equal.
+pub type Identity = serde_json::Map<String, serde_json::Value>;
+
+/// A run's plan, the record `plan.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// The run id.
+    pub run: String,
+    /// Grows with every run of an OUTPUT.
+    pub run_seq: i64,
+    /// The version of nightcap that made the plan.
+    pub version: String,
+    /// When, in UTC.
+    pub created_at: String,
+    /// Input, generation, embedding, columns, fingerprints, limit.
+    pub identity: Identity,
+    /// The key column.
+    pub key: String,
+    /// The published runs that were compared with the manifest.
+    pub considered: Vec<String>,
+    /// The published runs whose results may be copied, oldest first; empty unless `output.reuse_by_content` asks for it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reuses: Vec<String>,
+    /// Why rows are in.
+    pub reasons: Reasons,
+    /// Name of the record with the rows' signatures, [`Signature::BYTES`] each, in order.
+    pub signatures: String,
+    /// The runs that this one replaces when it is published; empty unless it is a compaction.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub supersedes: Vec<String>,
+    /// The manifest files in order.
+    pub manifest: Vec<PlannedFile>,
+    /// The deepest folder that all images of the job on one disk or in one bucket share, for each; as text.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub image_roots: Vec<String>,
+    /// Selected rows of all files.
+    pub rows: u64,
+    /// Rows in a part; the last part may have fewer.
+    pub part_rows: u64,
+    /// Parts.
+    pub parts: u64,
+    /// Rows in a batch. Stored, because rounding may depend on it.
+    pub batch_size: usize,
+    /// How many failed rows `finalize` accepts.
+    pub failures: FailureLimits,
+    /// Names the graphs, tokenizer, preprocessing and settings behind captions; None without captions.
+    pub caption_fingerprint: Option<String>,
+    /// The same behind vectors.
+    pub embedding_fingerprint: Option<String>,
+}
+
+impl Plan {
+    /// Where the signatures of part `part` stand in their record: first byte and length.
+    #[must_use]
+    pub fn signature_range(&self, part: u64) -> (u64, u64) {
+        let bytes = Signature::BYTES as u64;
+        (part * self.part_rows * bytes, self.rows_in(part) * bytes)
+    }
+
+    /// Rows in part `part`.
+    #[must_use]
+    pub fn rows_in(&self, part: u64) -> u64 {
+        self.rows.saturating_sub(part * self.part_rows).min(self.part_rows)
+    }
+
+    /// Identifies the plan in the footers of its parts: BLAKE3 of everything in it that results depend on, hex.
+    #[must_use]
+    pub fn digest(&self) -> String {
+        let timeless = Self { created_at: String::new(), failures: FailureLimits::default(), ..self.clone() };
+        // A plan is plain data, which always serialises.
+        let bytes = serde_json::to_vec(&timeless).unwrap_or_default();
+        blake3::hash(&bytes).to_hex()[..32].to_owned()
+    }
+}
+
+/// Reads a run's plan.
+///
+/// # Errors
+/// [`OutputError`], or [`OutputError::NoSuchRun`].
+pub fn load_plan(store: &OutputStore, run: &str) -> Result<Plan, OutputError> {
+    store.record(&plan_path(run))?.ok_or_else(|| OutputError::NoSuchRun { run: run.to_owned() })
+}
