@@ -16,6 +16,7 @@ mod common;
 mod compact;
 mod discard;
 mod disk;
+mod documents;
 mod engine;
 mod families;
 mod faults;
