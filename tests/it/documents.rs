@@ -164,19 +164,38 @@ fn said(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
-fn follow(page: &str, python: &str) {
+fn follow(page: &str, python: &str) -> Checkout {
     let (checkout, mut followed) = (Checkout::new(), 0);
     for block in blocks(page) {
         checkout.follow(&block, python);
         followed += usize::from(["sh", "sql", "python"].contains(&block.language.as_str()));
     }
     eprintln!("{page}: {followed} blocks were run");
+    checkout
+}
+
+/// The keys of a job file with their sections, also those that are commented out.
+fn keys(job: &str) -> BTreeSet<String> {
+    let (mut section, mut keys) = (String::new(), BTreeSet::new());
+    for line in job.lines() {
+        if let Some(header) = line.strip_prefix('[') {
+            header.split(']').next().unwrap().clone_into(&mut section);
+        } else if let Some((key, _)) = line.trim_start_matches("# ").split_once(" = ")
+            && key.chars().all(|c| c.is_ascii_lowercase() || c == '_')
+        {
+            keys.insert(format!("{section}.{key}"));
+        }
+    }
+    keys
 }
 
 #[test]
 fn the_readme_leads_from_a_folder_of_images_to_captions() {
     let Some(python) = python() else { return };
-    follow("README.md", &python);
+    let checkout = follow("README.md", &python);
+    let written = std::fs::read_to_string(checkout.path("job.toml")).unwrap();
+    let documented = blocks("docs/job.md").into_iter().find(|block| block.language == "toml").unwrap();
+    assert_eq!(keys(&written), keys(&documented.text), "`nightcap init` writes every key, and docs/job.md has them");
 }
 
 #[test]
