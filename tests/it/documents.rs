@@ -33,8 +33,8 @@ struct Block {
 
 /// The pages in docs/.
 fn docs() -> Vec<String> {
-    let pages = std::fs::read_dir(repo("docs")).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    let mut pages: Vec<_> = pages.filter(|name| name.ends_with(".md")).map(|name| format!("docs/{name}")).collect();
+    let files = std::fs::read_dir(repo("docs")).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut pages: Vec<_> = files.filter_map(|name| Some(format!("docs/{}.md", name.strip_suffix(".md")?))).collect();
     pages.sort();
     assert!(pages.len() >= 6, "{pages:?}");
     pages
@@ -124,7 +124,7 @@ impl Checkout {
                 let path = format!("{}:{}", folder.display(), std::env::var("PATH").unwrap());
                 let mut bash = Command::new("bash");
                 for (name, value) in nightcap().get_envs() {
-                    assert!(value.is_none(), "{name:?} is only taken away");
+                    assert!(value.is_none(), "{} is only taken away", name.display());
                     bash.env_remove(name);
                 }
                 bash.args(["-euo", "pipefail", "-c", &block.text]).env("PATH", path).current_dir(self.0.path());
@@ -172,7 +172,9 @@ fn blocks_to_run(page: &str) -> Vec<Block> {
 /// Does what a page says, from its first block to its last.
 fn follow(page: &str, python: &str) -> Checkout {
     let checkout = Checkout::new();
-    blocks_to_run(page).iter().for_each(|block| checkout.follow(block, python));
+    for block in blocks_to_run(page) {
+        checkout.follow(&block, python);
+    }
     checkout
 }
 
@@ -204,7 +206,9 @@ fn the_readme_leads_from_a_folder_of_images_to_captions() {
 fn commands_and_queries_in_docs_run() {
     let Some(python) = python() else { return };
     let pages: Vec<_> = docs().into_iter().filter(|page| !blocks_to_run(page).is_empty()).collect();
-    pages.iter().for_each(|page| drop(follow(page, &python)));
+    for page in &pages {
+        follow(page, &python);
+    }
     assert!(pages.contains(&"docs/queries.md".to_owned()), "{pages:?}");
 }
 
