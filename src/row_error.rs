@@ -18,7 +18,7 @@ pub enum Stage {
     Generate,
 }
 
-/// Why a row failed; the `error_kind` column. The set is closed and documented in the README.
+/// Why a row failed; the `error_kind` column. The set is closed; docs/output.md documents it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ErrorKind {
     /// The row's image (or, in a text-only job, its text) is null.

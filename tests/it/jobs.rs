@@ -102,13 +102,3 @@ fn help_says_what_there_is() {
               Print help (see a summary with '-h')
     ");
 }
-
-#[test]
-fn the_readmes_job_file_parses_with_its_examples_too() {
-    let readme = std::fs::read_to_string(repo("README.md")).unwrap();
-    let block = readme.split("```toml\n").nth(1).unwrap().split("```").next().unwrap();
-    let folder = tempfile::tempdir().unwrap();
-    for text in [block.to_owned(), block.replace("\n# ", "\n")] {
-        Job::parse(&text, "README.md", folder.path(), &[]).unwrap();
-    }
-}

@@ -17,6 +17,7 @@ mod common;
 mod compact;
 mod discard;
 mod disk;
+mod documents;
 mod engine;
 mod external_data;
 mod families;

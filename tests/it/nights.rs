@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::process::Command;
 
 use crate::common::{Workplace, picture, repo, strings, write_parquet};
-use crate::readers::{python, readme_blocks};
+use crate::documents::views;
+use crate::readers::python;
 
 const PART_ROWS: u32 = 50;
 
@@ -52,7 +53,7 @@ impl Collection {
         reasons.filter(|(_, rows)| *rows > 0).collect()
     }
 
-    /// Key, status and caption fingerprint of every row, by the README's views: newest, and last good.
+    /// Key, status and caption fingerprint of every row, by the documented views: newest, and last good.
     fn views(&self, python: &str) -> Vec<BTreeMap<String, (String, i64)>> {
         let view = |code: String| -> BTreeMap<String, (String, i64)> {
             let output =
@@ -60,10 +61,7 @@ impl Collection {
             assert!(output.status.success(), "{code}\n{}", String::from_utf8_lossy(&output.stderr));
             serde_json::from_slice(&output.stdout).unwrap()
         };
-        let sql: Vec<String> = readme_blocks("sql").into_iter().filter(|block| block.contains("CREATE VIEW")).collect();
-        let [views] = sql.as_slice() else { panic!("one block of SQL makes the views") };
-        let views = views.replace("out/sample", "out");
-        let polars = readme_blocks("python").remove(0).replace("out/sample", "out");
+        let [views, polars] = ["sql", "python"].map(|language| views(language).replace("out/sample", "out"));
         ["newest", "last_good"]
             .iter()
             .flat_map(|name| {

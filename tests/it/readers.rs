@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use crate::common::{Workplace, nightcap, repo};
+use crate::common::{Workplace, repo};
 
 /// The Python with `duckdb` and `polars`, which `make setup` prepares; None skips, except where nothing may be skipped.
 pub(crate) fn python() -> Option<String> {
@@ -38,41 +38,4 @@ fn duckdb_and_polars_read_what_was_written() {
     let read: std::collections::BTreeSet<_> =
         summary["columns"].as_object().unwrap().keys().filter(|name| *name != "run").cloned().collect();
     assert_eq!(read, names);
-}
-
-/// The code blocks of the README in `language`.
-pub(crate) fn readme_blocks(language: &str) -> Vec<String> {
-    let readme = std::fs::read_to_string(repo("README.md")).unwrap();
-    let fence = format!("```{language}\n");
-    readme.split(&fence).skip(1).map(|rest| rest.split("```").next().unwrap().to_owned()).collect()
-}
-
-#[test]
-fn the_readmes_queries_run_on_the_sample_photographs() {
-    let Some(python) = python() else { return };
-    let folder = tempfile::tempdir().unwrap();
-    for job in ["sample", "texts"] {
-        let set = format!("output.path={}", folder.path().join("out").join(job).display());
-        let run = nightcap().arg("run").arg(repo(&format!("jobs/{job}.toml"))).args(["--set", &set]).output().unwrap();
-        assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
-    }
-    let (queries, scripts) = (readme_blocks("sql"), readme_blocks("python"));
-    assert_eq!((queries.len(), scripts.len()), (4, 1));
-    let views = &queries[0];
-    let count = |query| format!("import duckdb\nduckdb.sql({views:?})\nprint(len(duckdb.sql({query:?}).fetchall()))\n");
-    let counted = queries[1..].iter().map(count);
-    let said: Vec<String> = counted
-        .chain(scripts)
-        .map(|script| {
-            let output = Command::new(&python).args(["-c", &script]).current_dir(folder.path()).output().unwrap();
-            assert!(output.status.success(), "{script}\n{}", String::from_utf8_lossy(&output.stderr));
-            String::from_utf8(output.stdout).unwrap()
-        })
-        .collect();
-    assert_eq!(
-        said[..3],
-        ["32\n", "5\n", "12\n"],
-        "32 good photographs, 5 similar ones, a picture for each of 12 texts"
-    );
-    assert!(said[3].contains("shape: (32, 3)"), "{}", said[3]);
 }
