@@ -7,7 +7,8 @@
 //!   -> write       one thread: encode the part, put it
 //! ```
 //!
-//! Every hand-off is bounded: rows in memory by `runtime.prefetch_bytes`, parts by one between infer and write.
+//! Every hand-off is bounded: rows in memory by `runtime.prefetch_bytes`, what decoding takes beside them by as much again, parts by
+//! one between infer and write.
 
 mod budget;
 mod infer;
@@ -15,6 +16,7 @@ mod ingest;
 mod outage;
 mod read;
 mod row;
+mod workers;
 mod write;
 
 use std::collections::BTreeSet;
