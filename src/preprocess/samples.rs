@@ -59,7 +59,7 @@ fn to_rgb(samples: Vec<u8>, color: ColorType, clip: bool) -> Vec<u8> {
 /// Every pixel of `N` bytes as three bytes, in place: from the front where pixels become smaller, from the back where they grow.
 pub(super) fn convert<const N: usize>(mut bytes: Vec<u8>, pixel: impl Fn([u8; N]) -> [u8; 3]) -> Vec<u8> {
     let count = bytes.len() / N;
-    let mut one = |bytes: &mut [u8], at: usize| {
+    let one = |bytes: &mut [u8], at: usize| {
         if let Some(from) = bytes[at * N..].first_chunk::<N>().copied() {
             bytes[at * 3..][..3].copy_from_slice(&pixel(from));
         }

@@ -18,9 +18,11 @@ fn refused(bytes: &[u8], limits: DecodeLimits) -> RowError {
     decode(bytes, limits).unwrap_err()
 }
 
-/// Samples that compress well and are not all the same.
+/// Samples that compress well, most of them zero.
 fn samples(count: usize) -> Vec<u8> {
-    (0..count).map(|at| (at / 64) as u8).collect()
+    let mut samples = vec![0; count];
+    samples.iter_mut().step_by(4099).enumerate().for_each(|(at, sample)| *sample = at as u8);
+    samples
 }
 
 fn png(width: u32, height: u32, color: ExtendedColorType, profile: Option<Vec<u8>>) -> Vec<u8> {
@@ -89,7 +91,8 @@ fn tiff(tags: &[(u16, u32)], place: u16, data: &[u8]) -> Vec<u8> {
     let mut bytes = b"II*\0\x08\0\0\0".to_vec();
     bytes.extend((tags.len() as u16).to_le_bytes());
     for (tag, value) in tags {
-        bytes.extend([tag.to_le_bytes(), 4u16.to_le_bytes()].concat());
+        let kind = if value <= u32::from(u16::MAX) { 3 } else { 4u16 };
+        bytes.extend([tag.to_le_bytes(), kind.to_le_bytes()].concat());
         bytes.extend([1, value].map(u32::to_le_bytes).concat());
     }
     bytes.extend([0; 4]);
@@ -123,7 +126,7 @@ fn images_are_decoded_within_the_memory_budget() {
     let large = png(4000, 4000, ExtendedColorType::Rgba16, None);
     assert!(large.len() < 8_000_000, "{}", large.len());
     let idle = peak_of_run(&[&fixture("rgb8.png")], 4);
-    let peak = peak_of_run(&[&large; 6], 4) - idle;
+    let peak = peak_of_run(&[large.as_slice(); 6], 4) - idle;
     assert!(peak < 200_000_000, "{peak} bytes beside the {idle} of a run over one small image");
 }
 
@@ -140,24 +143,24 @@ fn colour_profiles_are_not_unpacked() {
 
 #[test]
 fn the_memory_counted_before_decoding_is_what_decoding_takes() {
-    let photo = jpeg(6000, 4000, false);
+    let photo = jpeg(4000, 3000, false);
     let images = [
-        ("16-bit PNG", png(6000, 4000, ExtendedColorType::Rgba16, None)),
-        ("gray PNG", png(6000, 4000, ExtendedColorType::L8, None)),
-        ("progressive JPEG", jpeg(6000, 4000, true)),
+        ("16-bit PNG", png(4000, 3000, ExtendedColorType::Rgba16, None)),
+        ("gray PNG", png(4000, 3000, ExtendedColorType::L8, None)),
+        ("progressive JPEG", jpeg(4000, 3000, true)),
         ("turned JPEG", turned(&photo)),
         ("JPEG", photo),
-        ("WebP", encoded(6000, 4000, ImageFormat::WebP)),
-        ("BMP", encoded(6000, 4000, ImageFormat::Bmp)),
-        ("16-bit TIFF", tiff16(6000, 4000)),
-        ("GIF", gif(5000)),
+        ("WebP", encoded(4000, 3000, ImageFormat::WebP)),
+        ("BMP", encoded(4000, 3000, ImageFormat::Bmp)),
+        ("16-bit TIFF", tiff16(4000, 3000)),
+        ("GIF", gif(4000)),
     ];
     let idle = peak_of_run(&[&fixture("rgb8.png")], 1);
     for (name, bytes) in images {
         let counted = memory_needed(&bytes, LIMITS, |_, _| JpegScale::Full).bytes;
         let taken = peak_of_run(&[&bytes], 1).saturating_sub(idle).saturating_sub(bytes.len() as u64);
-        assert!(taken < counted + 16_000_000, "{name}: {counted} bytes were counted, {taken} taken");
-        assert!(counted < taken * 2, "{name}: {counted} bytes were counted, only {taken} taken");
+        assert!(taken < counted + 8_000_000, "{name}: {counted} bytes were counted, {taken} taken");
+        assert!(counted < taken * 2 + 8_000_000, "{name}: {counted} bytes were counted, only {taken} taken");
     }
 }
 
@@ -212,14 +215,14 @@ fn a_jpeg_of_more_scans_than_any_encoder_writes_is_refused() {
 fn tiff_strips_and_tiles_are_no_larger_than_images() {
     let image = [(256, 8), (257, 8), (258, 8), (262, 2)];
     let tile = |side: u32| [&image[..], &[(277, 4), (338, 0), (322, side), (323, side)]].concat();
-    assert!(decode(&tiff(&tile(16), 324, &[7; 16 * 16 * 4]), LIMITS).is_ok());
+    decode(&tiff(&tile(16), 324, &[7; 16 * 16 * 4]), LIMITS).unwrap();
     for side in [1 << 16, u32::MAX - 15] {
         let error = refused(&tiff(&tile(side), 324, &[7; 1024]), LIMITS);
         assert_eq!(error.kind, ErrorKind::CorruptImage);
         assert!(error.message.contains(&format!("its tiles of {side} x {side} cover")), "{error}");
     }
     let strip = [&image[..], &[(259, 7), (277, 3)]].concat();
-    assert!(decode(&tiff(&strip, 273, &jpeg(8, 8, false)), LIMITS).is_ok());
+    decode(&tiff(&strip, 273, &jpeg(8, 8, false)), LIMITS).unwrap();
     let error = refused(&tiff(&strip, 273, &jpeg(3000, 3000, false)), LIMITS);
     assert!(error.message.contains("at most 8 x 8 pixels in a strip or tile, found 3000 x 3000"), "{error}");
 }
