@@ -91,7 +91,7 @@ fn tiff(tags: &[(u16, u32)], place: u16, data: &[u8]) -> Vec<u8> {
     let mut bytes = b"II*\0\x08\0\0\0".to_vec();
     bytes.extend((tags.len() as u16).to_le_bytes());
     for (tag, value) in tags {
-        let kind = if value <= u32::from(u16::MAX) { 3 } else { 4u16 };
+        let kind = if u16::try_from(value).is_ok() { 3 } else { 4u16 };
         bytes.extend([tag.to_le_bytes(), kind.to_le_bytes()].concat());
         bytes.extend([1, value].map(u32::to_le_bytes).concat());
     }
