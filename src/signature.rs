@@ -36,6 +36,9 @@ pub struct Signature {
 }
 
 impl Signature {
+    /// In place of the hash of content that was not read.
+    const UNREAD: u64 = 0;
+
     /// Bytes of [`Signature::to_bytes`].
     pub const BYTES: usize = 16;
 
@@ -49,13 +52,14 @@ impl Signature {
     /// Of a row whose image lies in the manifest and was not read yet.
     #[must_use]
     pub const fn unread(text: TextHash) -> Self {
-        Self { content: 0, text: text.0 }
+        Self { content: Self::UNREAD, text: text.0 }
     }
 
-    /// Whether the image's bytes still have to be hashed.
+    /// This one or, if the image was not read when it was made, that of the same text and of what is seen now.
     #[must_use]
-    pub const fn is_unread(self) -> bool {
-        self.content == 0
+    pub fn or_read(self, fingerprint: impl FnOnce() -> Option<ContentFingerprint>) -> Self {
+        let fingerprint = (self.content == Self::UNREAD).then(fingerprint).flatten();
+        fingerprint.map_or(self, |fingerprint| Self::new(TextHash(self.text), fingerprint))
     }
 
     /// As a run's records hold it, big-endian.

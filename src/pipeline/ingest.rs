@@ -1,7 +1,7 @@
 //! The ingest stage: rows in, rows with pixel values (or their error) out, in manifest order.
 //!
-//! Fetching is concurrent on one async thread, decoding and resizing parallel on rayon. What happens to one row is in
-//! [`super::row`].
+//! Fetching is concurrent on one async thread, decoding and resizing parallel on [`super::workers`]. What happens to one row is
+//! in [`super::row`]; what bounds memory is in [`super::budget`].
 
 use std::sync::Arc;
 
@@ -10,11 +10,12 @@ use futures::StreamExt;
 use futures::stream;
 use tokio::sync::mpsc::{Receiver, Sender};
 
-use super::budget::{Budget, Turn};
+use super::budget::{MemoryBudget, Turn, TurnQueue};
 use super::outage::{FailedImage, OutageWatch};
 use super::read::ReadItem;
 use super::row::{IngestedRow, ingest_row};
 use super::stages::Stages;
+use super::workers::Workers;
 use crate::error::Error;
 use crate::manifest::row::{ImageSource, RowBatch};
 use crate::row_error::Stage;
@@ -34,17 +35,16 @@ pub(super) fn run(stages: &Stages<'_>, input: Receiver<ReadItem>, out: &Sender<I
     let system = |action, source| Error::System { action, source };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| system("start the fetch thread", error))?;
-    let workers = rayon::ThreadPoolBuilder::new()
-        .num_threads(stages.job.runtime.threads.div_ceil(stages.lanes))
-        .thread_name(|index| format!("preprocess-{index}"))
-        .build()
-        .map_err(|error| system("start the preprocessing threads", std::io::Error::other(error)))?;
+    let memory_bytes = stages.job.runtime.prefetch_bytes / stages.lanes;
+    let workers = Workers::start(stages.job.runtime.threads.div_ceil(stages.lanes), memory_bytes)?;
+    let budget = MemoryBudget::new(memory_bytes);
     let outcome = runtime.block_on(async {
         let mut watch = OutageWatch::new(stages);
-        let mut budget = Budget::new(stages.job.runtime.prefetch_bytes / stages.lanes);
+        let mut turns = TurnQueue::new();
         let items = stream::unfold(input, |mut input| async { input.recv().await.map(|item| (item, input)) });
-        let units = items.flat_map(|item| stream::iter(units(item, &mut budget)));
-        let mut rows = std::pin::pin!(units.map(|unit| ingest(stages, &workers, unit)).buffered(CONCURRENT_ROWS));
+        let units = items.flat_map(|item| stream::iter(units(item, &mut turns)));
+        let mut rows =
+            std::pin::pin!(units.map(|unit| ingest(stages, &workers, &budget, unit)).buffered(CONCURRENT_ROWS));
         let flow = async {
             while let Some(outcome) = rows.next().await {
                 let (item, image) = outcome?;
@@ -74,10 +74,10 @@ enum Unit {
     PartEnd { part: u64, carried: Vec<RecordBatch> },
 }
 
-fn units(item: ReadItem, budget: &mut Budget) -> Vec<Unit> {
+fn units(item: ReadItem, turns: &mut TurnQueue) -> Vec<Unit> {
     match item {
         ReadItem::Rows(batch) => {
-            (0..batch.len()).map(|index| Unit::Row { batch: batch.clone(), index, turn: budget.turn() }).collect()
+            (0..batch.len()).map(|index| Unit::Row { batch: batch.clone(), index, turn: turns.turn() }).collect()
         }
         ReadItem::PartEnd { part, carried } => vec![Unit::PartEnd { part, carried }],
     }
@@ -86,14 +86,14 @@ fn units(item: ReadItem, budget: &mut Budget) -> Vec<Unit> {
 /// What becomes of a unit, and of a row where its image was looked for.
 async fn ingest(
     stages: &Stages<'_>,
-    workers: &rayon::ThreadPool,
+    workers: &Workers,
+    budget: &MemoryBudget,
     unit: Unit,
 ) -> Result<(IngestItem, Option<FailedImage>), Error> {
     match unit {
         Unit::PartEnd { part, carried } => Ok((IngestItem::PartEnd { part, carried }, None)),
-        Unit::Row { batch, index, mut turn } => {
-            let row = ingest_row(stages, workers, &batch, index, &mut turn).await?;
-            turn.end().await;
+        Unit::Row { batch, index, turn } => {
+            let row = ingest_row(stages, workers, &batch, index, (turn, budget)).await?;
             let failed = matches!(&row.image, Err(error) if error.stage == Stage::Fetch);
             let sought = failed.then(|| batch.row(index)).and_then(|row| match row.image {
                 ImageSource::Uri(uri) => Some(FailedImage { uri, base: row.base }),

@@ -22,6 +22,9 @@
 //!   OUTPUT/run=.../part-000000.parquet
 //! ```
 //!
+//! Every hand-off is bounded: rows in memory by `runtime.prefetch_bytes`, what decoding takes beside them by as much again, parts by
+//! one between infer and write.
+//!
 //! # When a stage fails
 //! A stage that fails, or panics, stops all stages of all lanes: they end at the next row, without an error of their own, and
 //! finished parts are still written. The first failure is what [`run`] returns.
@@ -38,6 +41,7 @@ mod read;
 mod row;
 mod stages;
 pub(crate) mod trial_row;
+mod workers;
 mod write;
 
 use std::collections::BTreeSet;

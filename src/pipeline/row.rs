@@ -1,18 +1,19 @@
 //! One row through the ingest stage: its image's bytes, then its pixel values, and its signature.
 //!
-//! A row takes room in the byte budget when its size is known and holds it until it joins a batch.
+//! A row takes memory for its bytes and pixel values when its size is known and holds it until it joins a batch. What decoding
+//! takes beside that is counted from the image's header, and held only while it is decoded.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::Bytes;
-use tokio::sync::oneshot;
 
-use super::budget::{Room, Turn};
+use super::budget::{MemoryBudget, Reservation, Turn};
 use super::stages::Stages;
+use super::workers::Workers;
 use crate::error::Error;
 use crate::manifest::row::{ImageSource, RowBatch};
 use crate::output::copies::CopySource;
-use crate::preprocess::{DecodeLimits, JpegScale, Preprocessed, Preprocessor, decode_scaled};
+use crate::preprocess::{DecodeLimits, Preprocessed, Preprocessor, decode_scaled};
 use crate::row_error::{ErrorKind, RowError, Stage};
 use crate::signature::{ContentFingerprint, KeyHash, Signature};
 use crate::storage::Location;
@@ -29,20 +30,20 @@ pub(super) struct IngestedRow {
     pub(super) image: Result<Option<Preprocessed>, RowError>,
     /// Where the results are, if they are to be copied.
     pub(super) copy: Option<CopySource>,
-    /// Width and height of the full picture after rotation, once decoded.
+    /// Width and height of the full image after rotation, once decoded.
     pub(super) image_size: Option<(u32, u32)>,
     /// BLAKE3 of the image bytes, once fetched.
     pub(super) content_hash: Option<blake3::Hash>,
     /// See the output column.
     pub(super) content_signature: Signature,
-    /// The bytes this row may occupy.
-    pub(super) room: Option<Room>,
+    /// The memory of its bytes and pixel values.
+    pub(super) room: Option<Reservation>,
 }
 
-/// An image's encoded bytes, with what it looked like before they were read.
+/// An image's encoded bytes.
 struct Fetched {
     bytes: Bytes,
-    room: Room,
+    room: Reservation,
 }
 
 /// What a worker makes of encoded bytes.
@@ -59,22 +60,20 @@ struct Prepared {
 /// When earlier results cannot be looked up.
 pub(super) async fn ingest_row(
     stages: &Stages<'_>,
-    workers: &rayon::ThreadPool,
+    workers: &Workers,
     batch: &RowBatch,
     index: usize,
-    turn: &mut Turn,
+    memory: (Turn, &MemoryBudget),
 ) -> Result<IngestedRow, Error> {
     let row = batch.row(index);
     let planned = batch.signatures[index];
     // Planning leaves images inside the manifest unread when it has nothing to compare them with.
     let signature = |hash: Option<blake3::Hash>| {
-        let seen = match &row.image {
+        planned.or_read(|| match &row.image {
             ImageSource::Inline(_) => hash.or_else(|| batch.image_hash(index)).as_ref().map(ContentFingerprint::bytes),
             ImageSource::Null => Some(ContentFingerprint::NOTHING),
             _ => None,
-        };
-        let seen = seen.filter(|_| planned.is_unread());
-        seen.map_or(planned, |seen| Signature::new(row.text_hash(), seen))
+        })
     };
     let key = KeyHash::new(row.key.as_deref().unwrap_or_default()).0 as u64;
     let unread = |image| {
@@ -99,8 +98,8 @@ pub(super) async fn ingest_row(
         (ImageSource::Null | ImageSource::Unread, _) => return unread(Err(null("image"))),
         (ImageSource::TextOnly, _) if row.text.is_none() => return unread(Err(null("text"))),
         (ImageSource::TextOnly, _) => return unread(Ok(None)),
-        (ImageSource::Inline(size), _) => fetch_inline(stages, batch, index, *size, turn).await,
-        (ImageSource::Uri(uri), _) => fetch_uri(stages, uri, &row.base, turn).await,
+        (ImageSource::Inline(size), _) => fetch_inline(stages, batch, index, *size, memory).await,
+        (ImageSource::Uri(uri), _) => fetch_uri(stages, uri, &row.base, memory).await,
     };
     let Fetched { bytes, room } = match fetched {
         Ok(fetched) => fetched,
@@ -130,46 +129,52 @@ async fn fetch_inline(
     batch: &RowBatch,
     index: usize,
     size: usize,
-    turn: &mut Turn,
+    memory: (Turn, &MemoryBudget),
 ) -> Result<Fetched, RowError> {
     stages.fetcher.check_size(size as u64)?;
-    let room = take_room(stages, turn, size).await;
+    let room = reserve(stages, memory, size as u64).await;
     let bytes = stages.metrics.fetch.busy(|| batch.image_bytes(index)).unwrap_or_default();
     Ok(Fetched { bytes, room })
 }
 
-async fn fetch_uri(stages: &Stages<'_>, uri: &str, base: &Location, turn: &mut Turn) -> Result<Fetched, RowError> {
+async fn fetch_uri(
+    stages: &Stages<'_>,
+    uri: &str,
+    base: &Location,
+    memory: (Turn, &MemoryBudget),
+) -> Result<Fetched, RowError> {
     let meter = &stages.metrics.fetch;
     let object = meter.busy_async(stages.fetcher.open(uri, base)).await?;
-    let room = take_room(stages, turn, usize::try_from(object.size).unwrap_or(usize::MAX)).await;
+    let room = reserve(stages, memory, object.size).await;
     let bytes = meter.busy_async(object.body()).await?;
     Ok(Fetched { bytes, room })
 }
 
-/// Room for a row's encoded bytes and its pixel values. What decoding needs in between lives in one worker at a time.
-async fn take_room(stages: &Stages<'_>, turn: &mut Turn, encoded_bytes: usize) -> Room {
+/// Memory for a row's encoded bytes and its pixel values.
+async fn reserve(stages: &Stages<'_>, (turn, budget): (Turn, &MemoryBudget), encoded_bytes: u64) -> Reservation {
     let values = stages.processor.as_ref().map_or(0, |processor| processor.most_values());
-    let pixel_bytes = values * size_of::<f32>();
-    stages.metrics.fetch.waiting_for_output_async(turn.take(encoded_bytes.saturating_add(pixel_bytes))).await
+    let pixel_bytes = (values * size_of::<f32>()) as u64;
+    let reservation = turn.reserve(budget, encoded_bytes.saturating_add(pixel_bytes));
+    stages.metrics.fetch.waiting_for_output_async(reservation).await
 }
 
-async fn prepare(stages: &Stages<'_>, workers: &rayon::ThreadPool, bytes: Bytes, signature: Signature) -> Prepared {
-    let (done, prepared) = oneshot::channel();
-    let (processor, metrics, reuse) = (stages.processor.clone(), stages.metrics.clone(), stages.reuse.clone());
+async fn prepare(stages: &Stages<'_>, workers: &Workers, bytes: Bytes, signature: Signature) -> Prepared {
+    let Some(processor) = stages.processor.clone() else { return unasked(&bytes) };
+    let (metrics, reuse) = (stages.metrics.clone(), stages.reuse.clone());
     let limits = DecodeLimits { max_image_pixels: stages.job.limits.max_image_pixels };
-    workers.spawn(move || {
+    let memory_bytes = processor.memory_needed(&bytes, limits);
+    let work = move || {
         let prepared = metrics.preprocess.busy(|| {
             let find = |hash: &blake3::Hash| reuse.as_ref().map_or(Ok(None), |reuse| reuse.find(hash, signature));
-            let work = AssertUnwindSafe(|| prepare_now(processor.as_deref(), limits, &bytes, find));
+            let work = AssertUnwindSafe(|| prepare_now(&processor, limits, &bytes, find));
             catch_unwind(work).unwrap_or_else(|_| crashed(&bytes))
         });
         if let Ok(Some(pixels)) = &prepared.pixels {
             metrics.preprocess.add_bytes(pixels.bytes());
         }
-        // Nobody waits for the answer when the run was stopped.
-        let _ = done.send(prepared);
-    });
-    prepared.await.unwrap_or_else(|_| crashed(&[]))
+        prepared
+    };
+    workers.run(memory_bytes, work).await.unwrap_or_else(|| crashed(&[]))
 }
 
 /// What becomes of an image on which a decoding library panicked: one failed row, not a run that dies there every night.
@@ -179,8 +184,14 @@ fn crashed(bytes: &[u8]) -> Prepared {
     Prepared { hash: blake3::hash(bytes), size: None, pixels: Err(error), copy: Ok(None) }
 }
 
+/// An image for a model that takes none.
+fn unasked(bytes: &[u8]) -> Prepared {
+    let error = RowError::new(Stage::Preprocess, ErrorKind::UnsupportedFormat, "the model takes no images".to_owned());
+    Prepared { hash: blake3::hash(bytes), size: None, pixels: Err(error), copy: Ok(None) }
+}
+
 fn prepare_now(
-    processor: Option<&Preprocessor>,
+    processor: &Preprocessor,
     limits: DecodeLimits,
     bytes: &[u8],
     find: impl FnOnce(&blake3::Hash) -> std::io::Result<Option<CopySource>>,
@@ -190,11 +201,8 @@ fn prepare_now(
     if !matches!(copy, Ok(None)) {
         return Prepared { hash, size: None, pixels: Ok(None), copy };
     }
-    let scale = |width, height| processor.map_or(JpegScale::Full, |processor| processor.jpeg_scale(width, height));
-    let decoded = decode_scaled(bytes, limits, scale);
+    let decoded = decode_scaled(bytes, limits, |width, height| processor.jpeg_scale(width, height));
     let size = decoded.as_ref().ok().map(|decoded| (decoded.full_width, decoded.full_height));
-    let no_processor =
-        || RowError::new(Stage::Preprocess, ErrorKind::UnsupportedFormat, "the model takes no images".to_owned());
-    let pixels = decoded.and_then(|decoded| Ok(processor.ok_or_else(no_processor)?.process(&decoded.image)));
+    let pixels = decoded.and_then(|decoded| processor.process_within(limits, &decoded.image));
     Prepared { hash, size, pixels: pixels.map(Some), copy }
 }

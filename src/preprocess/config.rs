@@ -3,99 +3,14 @@
 
 use serde_json::Value;
 
+use super::defaults::Size;
+use super::error::ConfigError;
+use super::image::{PixelValues, RgbImage};
 use super::keys::{Keys, missing, number};
 use super::normalize::Normalizer;
 use super::resample::{self, Filter, Window};
+use super::scale::JpegScale;
 use super::tiles::Tiling;
-use super::{JpegScale, PixelValues, RgbImage};
-
-const HALF: [f64; 3] = [0.5; 3];
-const IMAGENET_MEAN: [f64; 3] = [0.485, 0.456, 0.406];
-const IMAGENET_STD: [f64; 3] = [0.229, 0.224, 0.225];
-const OPENAI_MEAN: [f64; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
-const OPENAI_STD: [f64; 3] = [0.268_629_54, 0.261_302_58, 0.275_777_11];
-
-/// Why a `preprocessor_config.json` cannot be used.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum ConfigError {
-    /// A value is missing, of the wrong type or out of range.
-    #[error("preprocessor_config.json: `{key}`: expected {expected}, found {found}")]
-    Invalid {
-        /// The key.
-        key: String,
-        /// What would have been right.
-        expected: String,
-        /// The value, as JSON.
-        found: String,
-    },
-    /// The key asks for a step that is not supported and would change pixels.
-    #[error(
-        "preprocessor_config.json: `{key}` = {found} asks for a preprocessing step that is not supported, and ignoring it \
-         would change pixels\nhint: supported are resize, center crop, rescale and normalise"
-    )]
-    Unsupported {
-        /// The key.
-        key: String,
-        /// The value, as JSON.
-        found: String,
-    },
-}
-
-/// The size to resize to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Size {
-    /// Exactly this, whatever the aspect ratio.
-    Exact { height: u32, width: u32 },
-    /// The short side becomes this, the long side follows, but not beyond the second number (then both shrink).
-    Shortest(u32, Option<u32>),
-    /// The long side becomes at most this.
-    Longest(u32),
-}
-
-/// What a named image processor of transformers does where the configuration is silent.
-pub(super) struct Defaults {
-    pub(super) size: Size,
-    /// A bare integer is a short side, not a square.
-    pub(super) integer_is_shortest: bool,
-    /// Both shortest and longest edge: the class looks at the shortest only.
-    pub(super) ignores_longest: bool,
-    pub(super) filter: Filter,
-    pub(super) crop: Option<u32>,
-    pub(super) mean: [f64; 3],
-    pub(super) std: [f64; 3],
-}
-
-impl Defaults {
-    /// The defaults of a class of transformers 4.57.6, named without `ImageProcessor`, `Fast` or `FeatureExtractor`.
-    pub(super) fn of(class: &str) -> Option<Self> {
-        let square = |side, filter, crop| Self {
-            size: Size::Exact { height: side, width: side },
-            integer_is_shortest: false,
-            ignores_longest: false,
-            filter,
-            crop,
-            mean: HALF,
-            std: HALF,
-        };
-        let openai = |defaults| Self { mean: OPENAI_MEAN, std: OPENAI_STD, ..defaults };
-        Some(match class {
-            "ViT" => square(224, Filter::Bilinear, None),
-            "DeiT" => square(256, Filter::Bicubic, Some(224)),
-            "Siglip" => square(224, Filter::Bicubic, None),
-            "Pvt" => Self { mean: IMAGENET_MEAN, std: IMAGENET_STD, ..square(224, Filter::Bilinear, None) },
-            "Blip" => openai(square(384, Filter::Bicubic, None)),
-            "CLIP" | "Bit" | "Llava" => Self {
-                size: Size::Shortest(224, None),
-                integer_is_shortest: true,
-                ignores_longest: true,
-                ..openai(square(224, Filter::Bicubic, Some(224)))
-            },
-            class if Tiling::is_for(class) => square(364, Filter::Lanczos, None),
-            _ => return None,
-        })
-    }
-}
 
 /// A validated `preprocessor_config.json`: what happens to every image before the model.
 #[derive(Debug, Clone)]
@@ -203,10 +118,40 @@ impl ImageProcessor {
         }
     }
 
-    /// The most values an image becomes, if that does not depend on the image.
+    /// The most values an image becomes, if there is a bound for all images.
     pub fn most_values(&self) -> Option<usize> {
-        let (height, width) = self.output_size()?;
-        Some(3 * height as usize * width as usize * self.tiling.as_ref().map_or(1, Tiling::most_tiles))
+        let pixels = match (&self.tiling, self.crop, self.resize) {
+            (Some(tiling), ..) => u64::from(tiling.side) * u64::from(tiling.side) * tiling.most_tiles() as u64,
+            (None, Some((height, width)), _) => u64::from(height) * u64::from(width),
+            (None, None, resize) => resize?.0.most_pixels()?,
+        };
+        usize::try_from(pixels.saturating_mul(3)).ok()
+    }
+
+    /// Pixels that an image of `width` x `height` becomes, tiles included.
+    pub(super) fn output_pixels(&self, width: u32, height: u32) -> u64 {
+        if let Some(tiling) = &self.tiling {
+            return u64::from(tiling.side) * u64::from(tiling.side) * tiling.most_tiles() as u64;
+        }
+        let (height, width) = self.crop.unwrap_or_else(|| self.resized(width, height));
+        u64::from(height) * u64::from(width)
+    }
+
+    /// Most bytes that [`Self::process`] takes at once for an image of `width` x `height`, its result included, the image not.
+    pub(super) fn memory_needed(&self, width: u32, height: u32) -> u64 {
+        let values = self.output_pixels(width, height).saturating_mul(12);
+        if let Some(tiling) = &self.tiling {
+            return tiling.memory_needed(width, height).saturating_add(values);
+        }
+        let resized = self.resized(width, height);
+        let (rows, columns) =
+            self.crop.map_or(resized, |(rows, columns)| (rows.min(resized.0), columns.min(resized.1)));
+        resample::memory_needed((width, height), (resized.1, resized.0), (columns, rows)).saturating_add(values)
+    }
+
+    /// Height and width that an image of `width` x `height` is resized to.
+    fn resized(&self, width: u32, height: u32) -> (u32, u32) {
+        self.resize.map_or((height, width), |(size, _)| size.of(height, width))
     }
 
     /// The smallest scale at which a JPEG of `width` x `height` pixels (upright) still has twice the size that it is resized to
@@ -225,10 +170,8 @@ impl ImageProcessor {
         if let Some(tiling) = &self.tiling {
             return tiling.process(image, &self.normalizer);
         }
-        let (resized, filter) = match self.resize {
-            Some((size, filter)) => (size.of(image.height, image.width), filter),
-            None => ((image.height, image.width), Filter::Nearest),
-        };
+        let resized = self.resized(image.width, image.height);
+        let filter = self.resize.map_or(Filter::Nearest, |(_, filter)| filter);
         let size = self.crop.unwrap_or(resized);
         let (top, rows, row) = overlap(resized.0, size.0);
         let (left, columns, column) = overlap(resized.1, size.1);
@@ -263,34 +206,6 @@ impl ImageProcessor {
             steps.push(format!("mean {mean:?} std {std:?}"));
         }
         if steps.is_empty() { "nothing".to_owned() } else { steps.join(", ") }
-    }
-}
-
-impl ConfigError {
-    pub(super) fn invalid(key: &str, expected: &str, found: &Value) -> Self {
-        Self::Invalid { key: key.to_owned(), expected: expected.to_owned(), found: found.to_string() }
-    }
-}
-
-impl Size {
-    /// Height and width that an image of `height` x `width` is resized to.
-    fn of(self, height: u32, width: u32) -> (u32, u32) {
-        let (short, long) = (height.min(width), height.max(width));
-        let (new_short, new_long) = match self {
-            Self::Exact { height, width } => return (height, width),
-            // transformers' `get_resize_output_image_size`, which cuts fractions off.
-            Self::Shortest(edge, cap) => {
-                let follows = (f64::from(edge) * f64::from(long) / f64::from(short)) as u32;
-                match cap {
-                    Some(cap) if follows > cap => ((f64::from(cap) * f64::from(edge) / f64::from(follows)) as u32, cap),
-                    _ => (edge, follows),
-                }
-            }
-            Self::Longest(cap) if long > cap => ((f64::from(short) * f64::from(cap) / f64::from(long)) as u32, cap),
-            Self::Longest(_) => (short, long),
-        };
-        let (new_short, new_long) = (new_short.max(1), new_long.max(1));
-        if width <= height { (new_long, new_short) } else { (new_short, new_long) }
     }
 }
 

@@ -1,4 +1,4 @@
-//! JPEG bytes in, an upright RGB picture out, at full size or a fraction of it, decoded by libjpeg-turbo as Pillow configures
+//! JPEG bytes in, an upright RGB image out, at full size or a fraction of it, decoded by libjpeg-turbo as Pillow configures
 //! it (accurate integer DCT, smooth chroma upsampling) and with Pillow's idea of which damage is forgiven: a file without its
 //! end-of-image marker is truncated and fails, everything libjpeg merely warns about is accepted.
 
@@ -6,12 +6,15 @@ use std::borrow::Cow;
 
 use turbojpeg::{Colorspace, DecompressHeader, Decompressor, Image, PixelFormat, ScalingFactor};
 
-use super::decode::{DecodeLimits, Decoded, corrupt};
-use super::{JpegScale, RgbImage, orientation};
+use super::image::RgbImage;
+use super::limits::{DecodeLimits, Decoded, corrupt};
+use super::memory::{DecodeMemory, pixels};
+use super::scale::JpegScale;
+use super::{orientation, samples};
 use crate::row_error::RowError;
 
 /// How the texts of libjpeg's warnings (`JWRN_*` in its `jerror.h`) begin. A decoder that only warned has filled the
-/// whole picture; turbojpeg reports the last fatal error, else the first warning.
+/// whole image; turbojpeg reports the last fatal error, else the first warning.
 const WARNINGS: [&str; 7] = [
     "Unknown Adobe color transform code",
     "Corrupt JPEG data: ",
@@ -22,13 +25,20 @@ const WARNINGS: [&str; 7] = [
     "Application transferred too many scanlines",
 ];
 
+/// Scans that a JPEG may have whatever its size. An encoder writes 10 for a progressive colour image and 18 for a CMYK one
+/// (libjpeg's `jpeg_simple_progression`), optimising ones (mozjpeg) about 20.
+const SCANS: u64 = 32;
+/// Scans that a JPEG may have where they are no work: small images. libjpeg-turbo itself knows 500 as a limit, zune-jpeg 100.
+const MOST_SCANS: u64 = 100;
+
 const APP0: u8 = 0xe0;
 const APP1: u8 = 0xe1;
+const APP2: u8 = 0xe2;
 const APP14: u8 = 0xee;
 const SOS: u8 = 0xda;
 const EOI: u8 = 0xd9;
 
-/// Decodes at the scale that `scale` answers to the upright picture's width and height.
+/// Decodes at the scale that `scale` answers to the upright image's width and height.
 pub(super) fn decode(
     bytes: &[u8],
     limits: DecodeLimits,
@@ -39,17 +49,25 @@ pub(super) fn decode(
     let (header, bytes) = read_header(&mut decoder, bytes).map_err(|e| corrupt(&e))?;
     limits.check("JPEG", header.width as u64, header.height as u64)?;
 
-    let (mut exif, mut xmp, mut ended) = (Vec::new(), None, false);
+    let allowed = most_scans(limits, pixels(header.width as u32, header.height as u32));
+    let (mut exif, mut xmp, mut ended, mut scans) = (Vec::new(), None, false, 0);
     for (marker, data) in segments(&bytes) {
         match marker {
             APP1 if data.starts_with(b"Exif\0\0") => {
                 exif.extend_from_slice(&data[if exif.is_empty() { 0 } else { 6 }..]);
             }
             APP1 => xmp = data.strip_prefix(b"http://ns.adobe.com/xap/1.0/\0").or(xmp),
+            SOS => scans += 1,
             EOI => ended = true,
             _ => {}
         }
     }
+    if scans > allowed {
+        let size = format!("{} x {}", header.width, header.height);
+        return Err(corrupt(&format!("expected at most {allowed} scans in {size} pixels, found {scans}")));
+    }
+    // What libjpeg takes for scans may differ in damaged files.
+    decoder.set_scan_limit(allowed as u32).map_err(|e| corrupt(&e))?;
     if !ended {
         return Err(corrupt(&format!("the file is truncated, its {} bytes hold no end-of-image marker", bytes.len())));
     }
@@ -72,11 +90,110 @@ pub(super) fn decode(
         Err(error) if !is_warning(&error) => return Err(corrupt(&error)),
         _ => {}
     }
+    drop(decoder);
     if cmyk {
-        pixels = pixels.as_chunks::<4>().0.iter().copied().flat_map(inverted_cmyk_to_rgb).collect();
+        pixels = samples::convert(pixels, inverted_cmyk_to_rgb);
     }
     let image = RgbImage { width: header.width as u32, height: header.height as u32, pixels };
     Ok(Decoded { image: orientation::apply(image, orientation), full_width, full_height })
+}
+
+/// The most scans of an image of `pixels`. Every scan of a progressive JPEG may touch every coefficient, and hardly needs a byte
+/// for it: what bounds decoding is the number of scans times that of pixels. It stays below `SCANS` times that of the largest
+/// image allowed.
+fn most_scans(limits: DecodeLimits, pixels: u64) -> u64 {
+    (limits.max_image_pixels.saturating_mul(SCANS) / pixels.max(1)).clamp(SCANS, MOST_SCANS)
+}
+
+/// RGB (CMYK: 4 bytes a pixel, converted in place) at the scale that `scale` answers; for a file of several scans the coefficients
+/// at full size, two bytes each; 64 bytes a column and component for rows being decoded; the encoded bytes once more, since a
+/// header with warnings is rewritten; and EXIF and colour profiles, which are copied.
+pub(super) fn memory(
+    bytes: &[u8],
+    limits: DecodeLimits,
+    scale: impl FnOnce(u32, u32) -> JpegScale,
+) -> Option<DecodeMemory> {
+    let (mut exif, mut xmp, mut metadata, mut frame) = (None, None, 0, None);
+    for (marker, data) in segments(bytes) {
+        match marker {
+            APP1 | APP2 => {
+                metadata += data.len();
+                match data {
+                    [b'E', b'x', b'i', b'f', 0, 0, ..] if marker == APP1 => exif = exif.or(Some(data)),
+                    _ if marker == APP1 => xmp = data.strip_prefix(b"http://ns.adobe.com/xap/1.0/\0").or(xmp),
+                    _ => {}
+                }
+            }
+            marker if is_frame(marker) => frame = frame.or(Frame::read(marker, data)),
+            SOS => {
+                let frame = frame?;
+                let orientation = orientation::find(exif, xmp);
+                if limits.check("JPEG", u64::from(frame.width), u64::from(frame.height)).is_err() {
+                    return Some(DecodeMemory::REFUSED);
+                }
+                let turned = orientation::turns(orientation);
+                let divisor = match scale {
+                    _ if frame.lossless => 1,
+                    scale if turned => scale(frame.height, frame.width).divisor(),
+                    scale => scale(frame.width, frame.height).divisor(),
+                };
+                let (width, height) = (frame.width.div_ceil(divisor), frame.height.div_ceil(divisor));
+                let channels = frame.components.len() as u64;
+                let output = pixels(width, height) * if channels == 4 { 4 } else { 3 };
+                let several_scans = frame.progressive || data.first().is_some_and(|&count| u64::from(count) < channels);
+                let coefficients = if several_scans { frame.coefficient_bytes() } else { 0 };
+                let rows = u64::from(frame.width) * channels * 64 + (256 << 10);
+                let copies = (bytes.len() + metadata) as u64;
+                return Some(DecodeMemory::new((width, height), output + coefficients + rows + copies, orientation));
+            }
+            _ => {}
+        }
+    }
+    None
+}
+
+/// Width and height in pixels, as the first frame header states them.
+pub(super) fn stated_size(bytes: &[u8]) -> Option<(u32, u32)> {
+    let frame = segments(bytes).find_map(|(marker, data)| is_frame(marker).then(|| Frame::read(marker, data)));
+    frame.flatten().map(|frame| (frame.width, frame.height))
+}
+
+/// Whether the segments of `marker` are frame headers.
+const fn is_frame(marker: u8) -> bool {
+    matches!(marker, 0xc0..=0xc3 | 0xc5..=0xc7 | 0xc9..=0xcb | 0xcd..=0xcf)
+}
+
+/// What the frame header says.
+struct Frame {
+    width: u32,
+    height: u32,
+    progressive: bool,
+    lossless: bool,
+    /// Horizontal and vertical sampling factors.
+    components: Vec<(u64, u64)>,
+}
+
+impl Frame {
+    fn read(marker: u8, data: &[u8]) -> Option<Self> {
+        let [_, h0, h1, w0, w1, _, components @ ..] = data else { return None };
+        let side = |high: u8, low: u8| u32::from(u16::from_be_bytes([high, low]));
+        let factors = |[_, factors, _]: &[u8; 3]| (u64::from(factors >> 4), u64::from(factors & 15));
+        Some(Self {
+            width: side(*w0, *w1),
+            height: side(*h0, *h1),
+            progressive: matches!(marker, 0xc2 | 0xc6 | 0xca | 0xce),
+            lossless: matches!(marker, 0xc3 | 0xc7 | 0xcb | 0xcf),
+            components: components.as_chunks().0.iter().map(factors).collect(),
+        })
+    }
+
+    /// Of all blocks of 8 x 8, in whole MCUs.
+    fn coefficient_bytes(&self) -> u64 {
+        let most = |factor: fn(&(u64, u64)) -> u64| self.components.iter().map(factor).max().unwrap_or(1).max(1);
+        let columns = u64::from(self.width).div_ceil(8 * most(|factors| factors.0));
+        let rows = u64::from(self.height).div_ceil(8 * most(|factors| factors.1));
+        self.components.iter().map(|(across, down)| columns * across * rows * down * 128).sum()
+    }
 }
 
 /// The header, and the bytes to decode: `bytes` themselves, or, if the header only earned warnings, a copy without what
@@ -99,7 +216,7 @@ fn is_warning(error: &turbojpeg::Error) -> bool {
     matches!(error, turbojpeg::Error::TurboJpegError(text) if WARNINGS.iter().any(|warning| text.starts_with(warning)))
 }
 
-/// The same picture without junk between the header's segments, with JFIF revision 1 and a known Adobe transform.
+/// The same image without junk between the header's segments, with JFIF revision 1 and a known Adobe transform.
 fn repair(bytes: &[u8]) -> Vec<u8> {
     let mut out = vec![0xff, 0xd8];
     let mut rest = segments(bytes);
@@ -112,7 +229,7 @@ fn repair(bytes: &[u8]) -> Vec<u8> {
             (APP14, [b'A', b'd', b'o', b'b', b'e', _, _, _, _, _, _, transform, ..]) if *transform > 2 => {
                 *transform = if components == 4 { 2 } else { 1 };
             }
-            (0xc0..=0xc3 | 0xc5..=0xc7 | 0xc9..=0xcb | 0xcd..=0xcf, [_, _, _, _, _, count, ..]) => components = *count,
+            (marker, [_, _, _, _, _, count, ..]) if is_frame(marker) => components = *count,
             _ => {}
         }
         out.extend([0xff, marker]);

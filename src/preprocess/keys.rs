@@ -3,7 +3,8 @@
 
 use serde_json::{Map, Value};
 
-use super::config::{ConfigError, Defaults, Size};
+use super::defaults::{Defaults, Size};
+use super::error::ConfigError;
 
 /// Keys that mean a step which is not implemented here, unless they are null or false.
 const UNSUPPORTED: [&str; 12] = [

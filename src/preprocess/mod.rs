@@ -8,7 +8,7 @@
 //! is decoded at a fraction of its size, bit for bit as after Pillow's `draft`. That is faster and changes pixels.
 //!
 //! The order of the two resizing passes is that of Pillow 13; older versions always run the horizontal one first, so that
-//! some values of tall pictures differ by about one level from theirs.
+//! some values of tall images differ by about one level from theirs.
 //!
 //! Known differences from Pillow, all in rare files:
 //! - An EXIF orientation counts only as a single SHORT, as the standard wants it. EXIF kept by `ImageMagick` in a PNG text
@@ -18,57 +18,38 @@
 //! - Images one or three pixels high are read as height x width x RGB, always; transformers guesses the layout from the shape.
 //! - A side that would be rounded to zero pixels becomes one pixel; Pillow raises.
 
+mod bmp;
 mod config;
 mod decode;
+mod defaults;
+mod error;
 mod gif;
+mod image;
 mod jpeg;
 mod keys;
+mod limits;
+mod memory;
 mod models;
 mod normalize;
 mod orientation;
 mod png;
 mod resample;
+mod samples;
 mod scale;
+mod tiff;
 mod tiles;
+mod webp;
 
-pub use config::{ConfigError, ImageProcessor};
-pub use decode::{DecodeLimits, Decoded, decode, decode_scaled};
-pub use models::{Preprocessed, Preprocessor};
-pub use resample::Filter;
-pub use scale::JpegScale;
-pub use tiles::TileGrid;
+pub use self::config::ImageProcessor;
+pub use self::decode::{decode, decode_scaled, memory_needed};
+pub use self::error::ConfigError;
+pub use self::image::{PixelValues, RgbImage, TileGrid};
+pub use self::limits::{DecodeLimits, Decoded};
+pub use self::memory::DecodeMemory;
+pub use self::models::{Preprocessed, Preprocessor};
+pub use self::resample::Filter;
+pub use self::scale::JpegScale;
 
 /// The version of everything in this module, part of the caption and embedding fingerprints. To be raised whenever any
 /// pixel of any supported image may come out differently.
 pub const PREPROCESSING_VERSION: u32 = 1;
-
-/// An upright 8-bit RGB picture.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RgbImage {
-    /// Columns, after EXIF rotation.
-    pub width: u32,
-    /// Rows, after EXIF rotation.
-    pub height: u32,
-    /// `[height, width, 3]` u8, interleaved RGB, rows without padding; always this long when it comes from [`decode()`].
-    pub pixels: Vec<u8>,
-}
-
-/// What a vision model takes, for one image.
-#[derive(Debug, Clone, PartialEq)]
-pub struct PixelValues {
-    /// `[3, height, width]` f32 RGB, rescaled and normalised; `[tiles, 3, height, width]` of an image that is cut up.
-    pub data: Vec<f32>,
-    /// Rows, of each tile.
-    pub height: u32,
-    /// Columns, of each tile.
-    pub width: u32,
-    /// How the image was cut up; `None` by preprocessing that never does.
-    pub grid: Option<TileGrid>,
-}
-
-impl PixelValues {
-    /// How many pictures stand for the image.
-    pub fn tiles(&self) -> usize {
-        self.grid.map_or(1, TileGrid::tiles)
-    }
-}

@@ -1,6 +1,6 @@
 //! 8-bit RGB in, normalised planar f32 out, with the roundings of transformers' `rescale` and `normalize`.
 
-use super::PixelValues;
+use super::image::PixelValues;
 
 /// What becomes of each of the 256 possible values of each channel.
 ///

@@ -1,8 +1,8 @@
-//! EXIF orientation: metadata in, an upright picture out, as Pillow's `ImageOps.exif_transpose` turns it.
+//! EXIF orientation: metadata in, an upright image out, as Pillow's `ImageOps.exif_transpose` turns it.
 
 use image::metadata::Orientation;
 
-use super::RgbImage;
+use super::image::RgbImage;
 
 /// Rows of the output written together, so that reading down a column of the input stays within the cache.
 const STRIP: usize = 16;
@@ -16,7 +16,7 @@ pub(super) fn find(exif: Option<&[u8]>, xmp: Option<&[u8]>) -> Orientation {
 /// The digit in `tiff:Orientation="6"` or `<tiff:Orientation>6<`: Pillow looks for it when EXIF has no orientation.
 fn from_xmp(xmp: &[u8]) -> Option<Orientation> {
     const TAG: &[u8] = b"tiff:Orientation";
-    xmp.windows(TAG.len()).enumerate().filter(|(_, window)| *window == TAG).find_map(|(at, _)| {
+    memchr::memmem::find_iter(xmp, TAG).find_map(|at| {
         let value = xmp.get(at + TAG.len()..)?;
         let digit = value.strip_prefix(b"=\"").or_else(|| value.strip_prefix(b">"))?.first()?;
         digit.is_ascii_digit().then(|| Orientation::from_exif(digit - b'0')).flatten()

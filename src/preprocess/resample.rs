@@ -4,12 +4,12 @@
 //! The passes are compiled for several instruction sets, of which the processor's best is chosen when they run. All give the
 //! same bits, since the arithmetic is on integers.
 //!
-//! Only the wanted window of the resized picture is computed, which is exact since no output pixel depends on another.
+//! Only the wanted window of the resized image is computed, which is exact since no output pixel depends on another.
 
 use std::f64::consts::PI;
 use std::ops::Range;
 
-use super::RgbImage;
+use super::image::RgbImage;
 
 /// Fraction bits of a weight: 32, less 8 for a pixel and 2 for overshoot of the filters with negative lobes.
 const PRECISION_BITS: u32 = 32 - 8 - 2;
@@ -85,7 +85,7 @@ fn sinc(x: f64) -> f64 {
     if x == 0.0 { 1.0 } else { (x * PI).sin() / (x * PI) }
 }
 
-/// A part of the resized picture.
+/// A part of the resized image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Window {
     pub(super) left: usize,
@@ -122,6 +122,15 @@ pub(super) fn resize(image: &RgbImage, (width, height): (usize, usize), filter: 
     }
 }
 
+/// Most bytes that [`resize`] takes for an image of `from`, resized to `to`, of which it keeps `window`; all are columns and rows.
+/// The result, the image between the two passes, and per column and row weights (up to six taps of 4 bytes), sums and positions.
+pub(super) fn memory_needed(from: (u32, u32), to: (u32, u32), window: (u32, u32)) -> u64 {
+    let bytes = |columns: u32, rows: u32| 3 * u64::from(columns) * u64::from(rows);
+    let between = bytes(window.0, from.1).max(bytes(from.0, window.1));
+    let lines = |(columns, rows): (u32, u32), each: u64| (u64::from(columns) + u64::from(rows)) * each;
+    bytes(window.0, window.1) + between + lines(from, 64) + lines(window, 256) + lines(to, 8)
+}
+
 /// Since Pillow 13: "if height is being scaled down more than twice the amount the width is, run the vertical pass
 /// first". The two orders round differently.
 fn vertical_first(from: (usize, usize), to: (usize, usize)) -> bool {
@@ -130,7 +139,7 @@ fn vertical_first(from: (usize, usize), to: (usize, usize)) -> bool {
     rows > 0 && rows > 2 * columns
 }
 
-/// The part of a picture that begins at (`left`, `top`); `width` pixels a row, interleaved RGB.
+/// The part of an image that begins at (`left`, `top`); `width` pixels a row, interleaved RGB.
 #[derive(Clone, Copy)]
 struct View<'a> {
     bytes: &'a [u8],
@@ -140,7 +149,7 @@ struct View<'a> {
 }
 
 impl<'a> View<'a> {
-    /// The view's rows from `first` (a coordinate of the picture) on.
+    /// The view's rows from `first` (a coordinate of the image) on.
     fn rows(self, first: usize) -> impl Iterator<Item = &'a [u8]> {
         let row_bytes = 3 * self.width;
         self.bytes[(first - self.top) * row_bytes..].chunks_exact(row_bytes)

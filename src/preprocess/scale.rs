@@ -1,4 +1,4 @@
-//! How small a JPEG may be decoded: a picture's size and the size that it will be resized to in, one of the four fractions of
+//! How small a JPEG may be decoded: an image's size and the size that it will be resized to in, one of the four fractions of
 //! libjpeg's scaled decoding out. The rule is Pillow's `Image.draft("RGB", (2 * width, 2 * height))`, which its
 //! `thumbnail(reducing_gap=2.0)` uses too: what is resized afterwards has at least twice as many pixels along each side.
 
@@ -17,7 +17,7 @@ pub enum JpegScale {
 }
 
 impl JpegScale {
-    /// The smallest that leaves a picture of `full` at least twice the size of `target`; both are width and height in pixels.
+    /// The smallest that leaves an image of `full` at least twice the size of `target`; both are width and height in pixels.
     pub fn between(full: (u32, u32), target: (u32, u32)) -> Self {
         let times = |full: u32, target: u32| u64::from(full) / (2 * u64::from(target)).max(1);
         match times(full.0, target.0).min(times(full.1, target.1)) {

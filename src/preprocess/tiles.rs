@@ -1,41 +1,25 @@
-//! Images cut into tiles, as the image processors of Idefics3 and `SmolVLM` do it. In: a picture. Out: its tiles row by row,
-//! then the whole picture at the size of a tile.
+//! Images split into tiles, as the image processors of Idefics3 and `SmolVLM` do it. In: an image. Out: its tiles row by row,
+//! then the whole image at the size of a tile.
 
 use serde_json::Value;
 
-use super::config::ConfigError;
+use super::error::ConfigError;
+use super::image::{PixelValues, RgbImage, TileGrid};
 use super::keys::Keys;
 use super::normalize::Normalizer;
 use super::resample::{self, Filter, Window};
-use super::{PixelValues, RgbImage};
 
-/// No side becomes longer than this before it is cut up (`MAX_IMAGE_SIZE` in transformers).
+/// No side becomes longer than this before it is split (`MAX_IMAGE_SIZE` in transformers).
 const LONGEST: u32 = 4096;
 
-/// How an image was cut up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TileGrid {
-    /// Rows of tiles; 0 if the image is one tile by itself.
-    pub rows: u32,
-    /// Columns of tiles; 0 if the image is one tile by itself.
-    pub columns: u32,
-}
-
-impl TileGrid {
-    /// How many pictures that makes, with the whole one.
-    pub fn tiles(self) -> usize {
-        self.rows as usize * self.columns as usize + 1
-    }
-}
-
-/// How images are cut up.
+/// How images are split into tiles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Tiling {
-    /// The long side of every image before it is cut up.
+    /// The long side of every image before it is split.
     longest: Option<u32>,
     /// The sides of a tile.
     pub(super) side: u32,
-    /// Whether it is cut up at all, or made one tile.
+    /// Whether it is split at all, or made one tile.
     splits: bool,
     pub(super) filter: Filter,
 }
@@ -44,7 +28,7 @@ impl Tiling {
     /// Keys that these image processors have beside the usual ones.
     pub(super) const KEYS: [&str; 3] = ["max_image_size", "do_image_splitting", "do_pad"];
 
-    /// Whether images of `class` are cut up.
+    /// Whether images of `class` are split.
     pub(super) fn is_for(class: &str) -> bool {
         matches!(class, "SmolVLM" | "Idefics3")
     }
@@ -73,7 +57,7 @@ impl Tiling {
         if self.splits { across * across + 1 } else { 1 }
     }
 
-    /// Height and width that an image of `height` x `width` is resized to before it is cut up, if it is.
+    /// Height and width that an image of `height` x `width` is resized to before it is split, if it is resized.
     pub(super) fn resized(&self, height: u32, width: u32) -> Option<(u32, u32)> {
         self.longest.map(|longest| long_side((height, width), longest))
     }
@@ -81,22 +65,34 @@ impl Tiling {
     pub(super) fn process(&self, image: &RgbImage, normalizer: &Normalizer) -> PixelValues {
         let scaled = self.resized(image.height, image.width).map(|size| self.scale(image, size));
         let image = scaled.as_ref().unwrap_or(image);
-        let tile = (self.side, self.side);
+        let side = (self.side, self.side);
         if !self.splits {
-            return whole(vec![self.scale(image, tile)], TileGrid { rows: 0, columns: 0 }, normalizer);
+            return whole(vec![self.scale(image, side)], TileGrid { rows: 0, columns: 0 }, normalizer);
         }
-        let (height, width) = multiples(image, self.side);
+        let (height, width) = multiples((image.height, image.width), self.side);
         let image = self.scale(image, (height, width));
         let (rows, columns) = (height / self.side, width / self.side);
         if (rows, columns) == (1, 1) {
             return whole(vec![image], TileGrid { rows: 0, columns: 0 }, normalizer);
         }
-        let mut pictures = Vec::with_capacity(rows as usize * columns as usize + 1);
+        let mut tiles = Vec::with_capacity(rows as usize * columns as usize + 1);
         for (row, column) in (0..rows).flat_map(|row| (0..columns).map(move |column| (row, column))) {
-            pictures.push(cut(&image, row * self.side, column * self.side, self.side));
+            tiles.push(cut(&image, row * self.side, column * self.side, self.side));
         }
-        pictures.push(self.scale(&image, tile));
-        whole(pictures, TileGrid { rows, columns }, normalizer)
+        tiles.push(self.scale(&image, side));
+        whole(tiles, TileGrid { rows, columns }, normalizer)
+    }
+
+    /// Most bytes that [`Self::process`] takes at once, its result not counted: the image resized twice, its tiles, and one of them
+    /// normalised.
+    pub(super) fn memory_needed(&self, width: u32, height: u32) -> u64 {
+        let swap = |(height, width): (u32, u32)| (width, height);
+        let rgb = |(columns, rows): (u32, u32)| 3 * u64::from(columns) * u64::from(rows);
+        let from = (width, height);
+        let scaled = self.resized(height, width).map_or(from, swap);
+        let whole = if self.splits { swap(multiples(swap(scaled), self.side)) } else { (self.side, self.side) };
+        let resizing = resample::memory_needed(from, scaled, scaled) + resample::memory_needed(scaled, whole, whole);
+        resizing + rgb(whole) + 5 * rgb((self.side, self.side))
     }
 
     /// For people.
@@ -135,14 +131,14 @@ fn long_side((height, width): (u32, u32), longest: u32) -> (u32, u32) {
 }
 
 /// Height and width as whole tiles: first the long side, then the short one that keeps the aspect ratio.
-fn multiples(image: &RgbImage, side: u32) -> (u32, u32) {
-    let aspect = f64::from(image.width) / f64::from(image.height);
+fn multiples((height, width): (u32, u32), side: u32) -> (u32, u32) {
+    let aspect = f64::from(width) / f64::from(height);
     let up = |length: u32| length.div_ceil(side).max(1) * side;
-    if image.width >= image.height {
-        let width = up(image.width);
+    if width >= height {
+        let width = up(width);
         (up((f64::from(width) / aspect) as u32), width)
     } else {
-        let height = up(image.height);
+        let height = up(height);
         (height, up((f64::from(height) * aspect) as u32))
     }
 }
@@ -160,7 +156,8 @@ fn cut(image: &RgbImage, top: u32, left: u32, side: u32) -> RgbImage {
 
 /// The tiles of one image, normalised.
 fn whole(tiles: Vec<RgbImage>, grid: TileGrid, normalizer: &Normalizer) -> PixelValues {
-    let (mut data, mut side) = (Vec::new(), (0, 0));
+    let pixels = tiles.iter().map(|tile| tile.pixels.len()).sum();
+    let (mut data, mut side) = (Vec::with_capacity(pixels), (0, 0));
     for tile in tiles {
         side = (tile.width, tile.height);
         data.append(&mut normalizer.apply(&tile.pixels, tile.width as usize, (0, 0), side).data);

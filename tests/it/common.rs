@@ -72,6 +72,21 @@ pub fn go_on(child: Child) -> Output {
     child.wait_with_output().unwrap()
 }
 
+/// Waits for a process; how it ended, and the most memory that it ever had (`VmHWM`), in bytes.
+pub fn peak_memory(mut child: Child) -> (std::process::ExitStatus, u64) {
+    let mut peak_kb = 0;
+    loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            assert!(peak_kb > 0, "the process ended before it was looked at");
+            return (status, peak_kb * 1024);
+        }
+        let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        peak_kb = line.and_then(|kb| kb.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(peak_kb);
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
 /// Makes the heartbeats of a run an hour old.
 pub fn age_heartbeats(workplace: &Workplace, output: &str, run: &str) {
     let old = std::time::SystemTime::now() - Duration::from_hours(1);

@@ -15,6 +15,7 @@ mod check;
 #[allow(unreachable_pub, reason = "a module of a test binary")]
 mod common;
 mod compact;
+mod decoding;
 mod discard;
 mod disk;
 mod documents;

@@ -10,7 +10,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use nightcap::preprocess::{ConfigError, DecodeLimits, ImageProcessor, RgbImage, decode};
+use nightcap::preprocess::{ConfigError, DecodeLimits, ImageProcessor, JpegScale, RgbImage, decode, memory_needed};
 use nightcap::row_error::{ErrorKind, RowError, Stage};
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -297,8 +297,12 @@ proptest! {
         }
         bytes.truncate((bytes.len() as f64 * keep) as usize);
         let limits = DecodeLimits { max_image_pixels: 1_000_000 };
+        let memory = memory_needed(&bytes, limits, |_, _| JpegScale::Full);
         match decode(&bytes, limits) {
-            Ok(image) => prop_assert_eq!(image.pixels.len(), 3 * image.width as usize * image.height as usize),
+            Ok(image) => {
+                prop_assert_eq!(image.pixels.len(), 3 * image.width as usize * image.height as usize);
+                prop_assert!(image.pixels.len() as u64 <= memory.bytes, "{:?}", memory);
+            }
             Err(error) => prop_assert!(!error.message.is_empty()),
         }
     }
@@ -310,6 +314,7 @@ proptest! {
         noise in proptest::collection::vec(any::<u8>(), 0..300),
     ) {
         let bytes = [start, &noise].concat();
+        let _ = memory_needed(&bytes, DecodeLimits { max_image_pixels: 1_000_000 }, |_, _| JpegScale::Full);
         if let Ok(image) = decode(&bytes, DecodeLimits { max_image_pixels: 1_000_000 }) {
             prop_assert_eq!(image.pixels.len(), 3 * image.width as usize * image.height as usize);
         }

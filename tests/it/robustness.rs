@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, BinaryArray, LargeStringArray, StringViewArray};
 use arrow::datatypes::DataType;
 
-use crate::common::{Workplace, strings, write_parquet};
+use crate::common::{Workplace, peak_memory, strings, write_parquet};
 
 #[test]
 fn a_small_budget_and_failing_rows_do_not_stop_the_flow() {
@@ -51,17 +51,11 @@ fn memory_is_bounded_for_a_dictionary_of_large_images() {
     assert!(std::fs::metadata(workplace.path("manifest.parquet")).unwrap().len() < 2_000_000);
     let job = std::fs::read_to_string(workplace.path("job.toml")).unwrap().replace("text = \"title\"\n", "");
     workplace.job(&job);
-    let mut child = quiet(workplace.command("run", &["--set", "runtime.prefetch_bytes=4194304"])).spawn().unwrap();
-    let mut peak_kb = 0;
-    while child.try_wait().unwrap().is_none() {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        peak_kb = line.and_then(|kb| kb.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(peak_kb);
-        std::thread::sleep(std::time::Duration::from_millis(5));
-    }
-    assert!(child.wait().unwrap().success());
+    let child = quiet(workplace.command("run", &["--set", "runtime.prefetch_bytes=4194304"])).spawn().unwrap();
+    let (status, peak) = peak_memory(child);
+    assert!(status.success());
     assert_eq!(workplace.rows("out", None).len(), 400);
-    assert!(peak_kb > 0 && peak_kb < 200_000, "peak memory {peak_kb} kB");
+    assert!(peak < 200_000_000, "peak memory {peak} bytes");
 }
 
 #[test]
