@@ -2,16 +2,14 @@
 
 use std::path::Path;
 
-use serde::Deserialize;
 use toml::de::{DeTable, DeValue};
 
-use super::generation::GenerationFile;
-use super::{
-    Embedding, FailureLimits, Input, Job, JobFileError, Limits, Model, OnDuplicateKey, Output, Runtime, VectorType,
-    keys,
+use super::file::{
+    BatchSize, EmbeddingFile, InputFile, JobFile, LimitsFile, ModelFile, OneOrMany, OutputFile, RuntimeFile,
 };
+use super::{Embedding, FailureLimits, Input, Job, JobFileError, Limits, Model, Output, Runtime, VectorType, keys};
 use crate::onnx::Device;
-use crate::storage::{Location, NotALocation, StorageSettings};
+use crate::storage::{Location, NotALocation};
 
 /// Each has its copy of the models and its threads.
 const MOST_DEVICES: usize = 64;
@@ -88,94 +86,6 @@ fn apply(table: &mut toml::Table, assignment: &str) -> Result<(), JobFileError> 
     Ok(())
 }
 
-/// The file as written: optional everywhere, before defaults and checks.
-#[derive(Deserialize)]
-struct JobFile {
-    #[serde(default)]
-    input: InputFile,
-    #[serde(default)]
-    model: ModelFile,
-    #[serde(default)]
-    generation: GenerationFile,
-    #[serde(default)]
-    embedding: EmbeddingFile,
-    #[serde(default)]
-    output: OutputFile,
-    #[serde(default)]
-    runtime: RuntimeFile,
-    #[serde(default)]
-    limits: LimitsFile,
-    #[serde(default)]
-    storage: StorageSettings,
-}
-
-#[derive(Deserialize, Default)]
-struct InputFile {
-    manifest: Option<OneOrMany>,
-    key: Option<String>,
-    image: Option<String>,
-    text: Option<String>,
-    #[serde(rename = "where")]
-    predicate: Option<String>,
-    signature: Option<OneOrMany>,
-    #[serde(default)]
-    on_duplicate_key: OnDuplicateKey,
-    #[serde(default)]
-    jpeg_scaling: bool,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged, expecting = "expected a string or a list of strings")]
-enum OneOrMany {
-    One(String),
-    Many(Vec<String>),
-}
-
-#[derive(Deserialize, Default)]
-struct ModelFile {
-    path: Option<String>,
-    precision: Option<String>,
-}
-
-#[derive(Deserialize, Default)]
-struct EmbeddingFile {
-    image: Option<bool>,
-    text: Option<bool>,
-    fused: Option<bool>,
-    caption_similarity: Option<bool>,
-    dtype: Option<VectorType>,
-    model: Option<String>,
-}
-
-#[derive(Deserialize, Default)]
-struct OutputFile {
-    path: Option<String>,
-    columns: Option<Vec<String>>,
-    part_rows: Option<u64>,
-    #[serde(default)]
-    reuse_by_content: bool,
-}
-
-#[derive(Deserialize, Default)]
-struct RuntimeFile {
-    devices: Option<Vec<String>>,
-    batch_size: Option<BatchSize>,
-    prefetch_bytes: Option<usize>,
-    threads: Option<usize>,
-}
-
-#[derive(Deserialize, Default)]
-struct LimitsFile {
-    max_failed_fraction: Option<f64>,
-    min_failed_rows: Option<u64>,
-    max_image_bytes: Option<u64>,
-    max_image_pixels: Option<u64>,
-    fetch_timeout_ms: Option<u64>,
-    retries: Option<u32>,
-    outage_after: Option<u64>,
-    roots: Option<Vec<String>>,
-}
-
 impl JobFile {
     fn validate(self, folder: &Path) -> Result<Job, JobFileError> {
         let text_only = self.input.image.is_none();
@@ -211,11 +121,7 @@ impl InputFile {
             let what = "the column with the images (or `input.text` alone, for a job that embeds texts)";
             return Err(JobFileError::Missing { key: "input.image", what });
         }
-        let signature = match self.signature {
-            None => Vec::new(),
-            Some(OneOrMany::One(one)) => vec![one],
-            Some(OneOrMany::Many(many)) => many,
-        };
+        let signature = self.signature.map(Vec::from).unwrap_or_default();
         let Self { image, text, predicate, on_duplicate_key, jpeg_scaling, .. } = self;
         Ok(Input { manifest, key, image, text, predicate, signature, on_duplicate_key, jpeg_scaling })
     }
@@ -223,7 +129,8 @@ impl InputFile {
 
 impl ModelFile {
     fn validate(self, folder: &Path) -> Result<Model, JobFileError> {
-        let path = self.path.ok_or(JobFileError::Missing { key: "model.path", what: "the model directory" })?;
+        let what = "the model directory\nhint: write path = \"DIR\" below [model]; `nightcap model inspect DIR` says what a directory can do";
+        let path = self.path.ok_or(JobFileError::Missing { key: "model.path", what })?;
         Ok(Model { path: location("model.path", &path, folder)?, precision: self.precision })
     }
 }
@@ -246,29 +153,23 @@ impl OutputFile {
         let path = self.path.ok_or(JobFileError::Missing { key: "output.path", what: "the folder for the results" })?;
         let part_rows = self.part_rows.unwrap_or(1000);
         if !(1..=1_000_000).contains(&part_rows) {
-            return Err(value("output.part_rows", "1 to 1000000", part_rows));
+            return Err(JobFileError::value("output.part_rows", "1 to 1000000", part_rows));
         }
         let (columns, reuse_by_content) = (self.columns, self.reuse_by_content);
         Ok(Output { path: location("output.path", &path, folder)?, columns, part_rows, reuse_by_content })
     }
 }
 
-#[derive(Deserialize)]
-#[serde(untagged, expecting = "expected a number of rows or \"auto\"")]
-enum BatchSize {
-    Rows(usize),
-    Named(String),
-}
-
 impl RuntimeFile {
     fn validate(self) -> Result<Runtime, JobFileError> {
         let named = self.devices.unwrap_or_else(|| vec!["cpu".to_owned()]);
         let device = |name: &String| {
-            name.parse::<Device>().map_err(|()| value("runtime.devices", Device::EXPECTED, format!("{name:?}")))
+            name.parse::<Device>()
+                .map_err(|()| JobFileError::value("runtime.devices", Device::EXPECTED, format!("{name:?}")))
         };
         let devices = named.iter().map(device).collect::<Result<Vec<_>, _>>()?;
         if devices.is_empty() || devices.len() > MOST_DEVICES {
-            return Err(value("runtime.devices", "1 to 64 devices", devices.len()));
+            return Err(JobFileError::value("runtime.devices", "1 to 64 devices", devices.len()));
         }
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let batch_size = match self.batch_size {
@@ -276,7 +177,7 @@ impl RuntimeFile {
             Some(BatchSize::Rows(rows)) => Some(in_range("runtime.batch_size", rows, 1, 4096)?),
             Some(BatchSize::Named(name)) if name == "auto" => None,
             Some(BatchSize::Named(name)) => {
-                return Err(value("runtime.batch_size", "1 to 4096, or \"auto\"", format!("{name:?}")));
+                return Err(JobFileError::value("runtime.batch_size", "1 to 4096, or \"auto\"", format!("{name:?}")));
             }
         };
         let threads = in_range("runtime.threads", self.threads.unwrap_or(cores), 1, 1024)?;
@@ -290,13 +191,13 @@ impl LimitsFile {
     fn validate(self, folder: &Path) -> Result<Limits, JobFileError> {
         let max_failed_fraction = self.max_failed_fraction.unwrap_or(0.05);
         if !(0.0..=1.0).contains(&max_failed_fraction) {
-            return Err(value("limits.max_failed_fraction", "0.0 to 1.0", max_failed_fraction));
+            return Err(JobFileError::value("limits.max_failed_fraction", "0.0 to 1.0", max_failed_fraction));
         }
         let roots = self.roots.unwrap_or_default();
         let retries = self.retries.unwrap_or(Limits::RETRIES) as usize;
         let default_timeout_ms = u64::try_from(Limits::FETCH_TIMEOUT.as_millis()).unwrap_or(u64::MAX);
         let at_least_1 = |key: &str, found: Option<u64>, default: u64| match found {
-            Some(0) => Err(value(key, "at least 1", 0)),
+            Some(0) => Err(JobFileError::value(key, "at least 1", 0)),
             found => Ok(found.unwrap_or(default)),
         };
         Ok(Limits {
@@ -311,12 +212,12 @@ impl LimitsFile {
     }
 }
 
-pub(super) fn value(key: &str, expected: impl Into<String>, found: impl std::fmt::Display) -> JobFileError {
-    JobFileError::Value { key: key.to_owned(), expected: expected.into(), found: found.to_string() }
-}
-
 fn in_range(key: &str, found: usize, least: usize, most: usize) -> Result<usize, JobFileError> {
-    if (least..=most).contains(&found) { Ok(found) } else { Err(value(key, format!("{least} to {most}"), found)) }
+    if (least..=most).contains(&found) {
+        Ok(found)
+    } else {
+        Err(JobFileError::value(key, format!("{least} to {most}"), found))
+    }
 }
 
 /// The location that `text` names; what is wrong with it is said without repeating it, since a URI may hold a credential.

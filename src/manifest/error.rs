@@ -87,6 +87,23 @@ pub enum ManifestError {
         /// The type found.
         found: DataType,
     },
+    /// A manifest without a column that is usually named as one for this purpose.
+    #[error(
+        "cannot tell which column of {path} has the {holds}: expected {expected} with a usual name\nhint: name it with {flag} COLUMN; the columns are {}",
+        columns.join(", ")
+    )]
+    NoUsualName {
+        /// The file.
+        path: String,
+        /// What is looked for.
+        holds: &'static str,
+        /// Types that serve.
+        expected: &'static str,
+        /// The option that names the column.
+        flag: &'static str,
+        /// The columns with their types.
+        columns: Vec<String>,
+    },
     /// Two manifest files whose columns differ.
     #[error(
         "{path} and {first} differ in column `{column}`: {found} against {expected}\nhint: give files of one schema, or one job for each"

@@ -7,7 +7,7 @@ use std::fmt;
 use super::directory::GraphFile;
 use super::error::Problem;
 use super::first_step::{is_kept, present};
-use super::overrides::{Overrides, nearest};
+use super::overrides::{Overrides, did_you_mean};
 use super::role::Role;
 use crate::onnx::{DataType, Port};
 
@@ -219,7 +219,7 @@ impl Bindings {
                     let known: Vec<_> = graph.header.inputs.iter().map(|port| &port.name).collect();
                     let problem =
                         Problem::new(Overrides::FILE, format!("{key}: {} has no input {input:?}", graph.file));
-                    problems.push(problem.with_hint(nearest(input, &known)));
+                    problems.push(problem.with_hint(did_you_mean(input, &known)));
                 }
                 Some(_) => {}
             }
@@ -311,7 +311,7 @@ fn check(
             let Some(output) = source.header.output(name) else {
                 let known: Vec<_> = source.header.outputs.iter().map(|port| &port.name).collect();
                 return Err(problem(format!("it is fed by {producer}, but {} has no output {name:?}", source.file))
-                    .with_hint(nearest(name, &known)));
+                    .with_hint(did_you_mean(name, &known)));
             };
             expect(&output.dtype.to_string(), output.dtype.is_float() && port.dtype.is_float(), output.rank())
         }

@@ -20,6 +20,7 @@
 
 mod config;
 mod decode;
+mod formats;
 mod gif;
 mod jpeg;
 mod keys;
@@ -33,6 +34,7 @@ mod tiles;
 
 pub use config::{ConfigError, ImageProcessor};
 pub use decode::{DecodeLimits, Decoded, decode, decode_scaled};
+pub use formats::{FORMATS, has_image_extension};
 pub use models::{Preprocessed, Preprocessor};
 pub use resample::Filter;
 pub use scale::JpegScale;

@@ -20,10 +20,13 @@ mod engine;
 mod families;
 mod faults;
 mod generation;
+mod init;
 mod inputs;
 mod interruptions;
 mod jobs;
 mod library;
+#[allow(unreachable_pub, reason = "a module of a test binary")]
+mod manifest_command;
 mod model_directory;
 mod nights;
 mod outage;
