@@ -48,8 +48,9 @@ pub(super) fn batch_size(
         if MIN_BATCHES_OF_SIZE * size as u64 > rows || expected_time > MAX_BATCH_TIME {
             break;
         }
-        let is_better =
-            |time: &Duration| time.as_secs_f64() / size as f64 <= MAX_TIME_RATIO * best_time.as_secs_f64() / best as f64;
+        let is_better = |time: &Duration| {
+            time.as_secs_f64() / size as f64 <= MAX_TIME_RATIO * best_time.as_secs_f64() / best as f64
+        };
         // The first batch of a size includes the allocation of its memory, so a slow one is measured again.
         let times = (0..2).map(|_| batch_time(models, image.as_ref(), size));
         let last = times.take_while_inclusive(|time| time.as_ref().is_ok_and(|time| !is_better(time))).last();
