@@ -35,21 +35,21 @@ pub(super) fn execute(args: &InitArgs, context: &mut Context<'_>) -> Result<Stat
     let pattern = |text: &str| {
         Location::pattern(&here, text).map_err(|error: NotALocation| Error::Unfit(format!("FOLDER|MANIFEST: {error}")))
     };
-    if !source.contains("://") && !source.contains(['*', '?', '[']) && !args.source.exists() {
+    let (is_uri, is_glob) = (source.contains("://"), source.contains(['*', '?', '[']));
+    if !is_uri && !is_glob && !args.source.exists() {
         return Err(Error::Unfit(format!("expected a manifest or a folder of images, found nothing: {source}")));
     }
     let (manifest, origin, (first, schema)) = match read_schema(&[pattern(source)?], &storage) {
         Ok(schema) => (named(source, &here, &folder)?, None, schema),
-        Err(ManifestError::NotFound { .. }) if !source.contains(['*', '?', '[']) => {
+        Err(ManifestError::NotFound { .. }) if args.source.is_dir() || (is_uri && !is_glob) => {
             let file = folder.join(MANIFEST);
             refuse_existing(&file, &format!("to use it: nightcap init {}", shown(&file, &here)))?;
             let status = manifest::make(&args.source, &file, false, context)?;
             if status != Status::Done {
                 return Ok(status);
             }
-            let origin = format!(
-                "{MANIFEST} was made from {source:?}; `nightcap manifest` with -o {MANIFEST} finds new images."
-            );
+            let images = named(source, &here, &folder)?;
+            let origin = format!("To list new images in {MANIFEST}: nightcap manifest {images:?} -o {MANIFEST}");
             let location = Location::Local(file);
             (MANIFEST.to_owned(), Some(origin), read_schema(&[location], &storage)?)
         }

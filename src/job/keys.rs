@@ -67,7 +67,7 @@ impl<'de> Deserializer<'de> for Fields<'_> {
         match self.name {
             Some(name) => {
                 self.sections.push((name, fields));
-                visitor.visit_map(EachSection { left: [].iter(), name: "", sections: self.sections })
+                visitor.visit_map(EachSection { left: std::slice::Iter::default(), name: "", sections: self.sections })
             }
             None => visitor.visit_map(EachSection { left: fields.iter(), name: "", sections: self.sections }),
         }

@@ -152,8 +152,8 @@ impl LeftOut {
             line(self.hidden, "hidden file or folder", "hidden files and folders"),
             line(
                 self.linked_again,
-                "link to what is listed under its own name",
-                "images behind links that are listed under their own names",
+                "image or folder behind a link, listed under its own name",
+                "images or folders behind links, listed under their own names",
             ),
         ]
         .into_iter()

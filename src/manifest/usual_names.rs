@@ -135,10 +135,9 @@ impl Search<'_> {
     fn column(&self, given: Option<&str>, purpose: &Purpose, names: &[&str]) -> Result<Option<Choice>, ManifestError> {
         let fields = || self.schema.fields().iter();
         let Some(name) = given else {
-            let fits = |name: &&str| {
+            let found = names.iter().find_map(|name| {
                 fields().find(|field| field.name().eq_ignore_ascii_case(name) && (purpose.fits)(field.data_type()))
-            };
-            let found = names.iter().find_map(|name| fits(&name));
+            });
             return Ok(found.map(|field| Choice {
                 column: field.name().clone(),
                 why: format!("found by its name; it holds {}", held(field)),

@@ -56,7 +56,10 @@ fn a_folder_of_images_gets_its_manifest_too() {
     let output = init(&workplace, &["photos"]).output().unwrap();
     insta::assert_snapshot!(said(&workplace, &output), @"");
     let text = std::fs::read_to_string(workplace.path("job.toml")).unwrap();
-    assert!(text.contains("# manifest.parquet was made from \"photos\""), "{text}");
+    assert!(
+        text.contains("# To list new images in manifest.parquet: nightcap manifest \"photos\" -o manifest.parquet\n"),
+        "{text}"
+    );
     run(&workplace);
     // A folder of manifests is one manifest.
     std::fs::remove_file(workplace.path("job.toml")).unwrap();
