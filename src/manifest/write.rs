@@ -33,12 +33,11 @@ pub fn encode(images: &[ImageFile], location: impl Fn(&str) -> String) -> Result
         let columns: Vec<ArrayRef> = vec![
             Arc::new(images.iter().map(|image| Some(&image.path)).collect::<StringArray>()),
             Arc::new(images.iter().map(|image| Some(location(&image.path))).collect::<StringArray>()),
-            Arc::new(images.iter().map(|image| i64::try_from(image.bytes).unwrap_or(i64::MAX)).collect::<Int64Array>()),
+            Arc::new(Int64Array::from_iter_values(
+                images.iter().map(|image| i64::try_from(image.bytes).unwrap_or(i64::MAX)),
+            )),
             Arc::new(
-                images
-                    .iter()
-                    .map(|image| image.modified_us)
-                    .collect::<TimestampMicrosecondArray>()
+                TimestampMicrosecondArray::from_iter_values(images.iter().map(|image| image.modified_us))
                     .with_timezone("UTC"),
             ),
         ];
