@@ -147,6 +147,9 @@ mod tests {
         assert_eq!(table["input"].as_table().unwrap().len(), 2);
         let missing = |text: &str| Job::parse(text, "job.toml", Path::new("/"), &[]).unwrap_err().to_string();
         assert!(missing(&text).contains("input.image"), "{}", missing(&text));
-        insta::assert_snapshot!(missing(&text.replace("# image", "image")), @"");
+        insta::assert_snapshot!(missing(&text.replace("# image", "image")), @r#"
+        job.toml: `model.path` is missing: the model directory
+        hint: write path = "DIR" below [model]; `nightcap model inspect DIR` says what a directory can do
+        "#);
     }
 }

@@ -248,9 +248,18 @@ mod tests {
         let refused = |columns: &[(&str, DataType)], given| {
             JobColumns::choose(&schema(columns), "m.parquet", given).unwrap_err().to_string()
         };
-        insta::assert_snapshot!(refused(&[("id", Utf8), ("front", Binary), ("back", Binary), ("score", Float64)], Given::default()), @"");
-        insta::assert_snapshot!(refused(&[("score", Float64), ("image", hugging_face())], Given::default()), @"");
-        insta::assert_snapshot!(refused(&[("id", Utf8), ("image", Utf8)], Given { key: Some("key"), ..Given::default() }), @"");
-        insta::assert_snapshot!(refused(&[("id", Utf8), ("image", Float64)], Given { image: Some("image"), ..Given::default() }), @"");
+        insta::assert_snapshot!(refused(&[("id", Utf8), ("front", Binary), ("back", Binary), ("score", Float64)], Given::default()), @r"
+        cannot tell which column of m.parquet has the images: expected a string column (paths), a binary column (image bytes) or a struct {bytes, path} with a usual name
+        hint: name it with --image COLUMN; the columns are id (text), front (image bytes), back (image bytes), score (Float64)
+        ");
+        insta::assert_snapshot!(refused(&[("score", Float64), ("image", hugging_face())], Given::default()), @r"
+        cannot tell which column of m.parquet has the keys: expected a string or integer column with a usual name
+        hint: name it with --key COLUMN; the columns are score (Float64), image (the struct {bytes, path})
+        ");
+        insta::assert_snapshot!(refused(&[("id", Utf8), ("image", Utf8)], Given { key: Some("key"), ..Given::default() }), @r"
+        `--key` names column `key`, which m.parquet does not have
+        hint: its columns are id, image
+        ");
+        insta::assert_snapshot!(refused(&[("id", Utf8), ("image", Float64)], Given { image: Some("image"), ..Given::default() }), @"`--image` names column `image` of m.parquet: expected a string column (paths), a binary column (image bytes) or a struct {bytes, path}, found Float64");
     }
 }

@@ -44,9 +44,34 @@ fn three_commands_from_images_to_captions() {
     let workplace = with_photos();
     assert!(manifest(&workplace, &["photos", "-o", "manifest.parquet"]).status().unwrap().success());
     let output = init(&workplace, &["manifest.parquet"]).output().unwrap();
-    insta::assert_snapshot!(said(&workplace, &output), @"");
+    insta::assert_snapshot!(said(&workplace, &output), @r#"
+    exit 0
+    INFO model = "model": found beside the job file
+    INFO key = "id": found by its name; it holds text
+    INFO image = "image": found by its name; it holds text
+    INFO wrote the job; next: nightcap run job.toml file=job.toml
+    "#);
     let text = std::fs::read_to_string(workplace.path("job.toml")).unwrap();
-    insta::assert_snapshot!(text.split("[generation]").next().unwrap(), @"");
+    insta::assert_snapshot!(text.split("[generation]").next().unwrap(), @r#"
+    # A nightcap job, for `nightcap run`. Paths are relative to this file's folder.
+    # A line that begins with # shows the key's default, or an example where it says so.
+
+    [input]
+    manifest = "manifest.parquet"         # a Parquet file, folder of them, glob or URI, or a list
+    key = "id"                            # the column that names a row: text or whole numbers, each value once
+    image = "image"                       # the column with paths (relative to the manifest), URIs, image bytes, or the struct {bytes, path}
+    # text = "title"                      # a text that comes with the image and helps its caption
+    # where = "lang = 'en'"               # (example) a SQL condition on the manifest's columns
+    # signature = ["etag"]                # (example) columns that change when the row's content does; default: size and time as the storage lists them
+    # on_duplicate_key = "error"          # or "first": take the first row of a key, leave the others out
+    # jpeg_scaling = false                # true: large JPEGs are decoded at 1/2, 1/4 or 1/8 where that is twice the size the model resizes to
+
+    [model]
+    path = "model"                        # a model directory; `nightcap model inspect DIR` says what it can do
+    # precision = "fp16"                  # (example) take NAME_fp16.onnx instead of NAME.onnx
+
+    # Names and meanings are transformers'. A default counts where the model's generation_config.json says nothing.
+    "#);
     run(&workplace);
 }
 
@@ -54,7 +79,14 @@ fn three_commands_from_images_to_captions() {
 fn a_folder_of_images_gets_its_manifest_too() {
     let workplace = with_photos();
     let output = init(&workplace, &["photos"]).output().unwrap();
-    insta::assert_snapshot!(said(&workplace, &output), @"");
+    insta::assert_snapshot!(said(&workplace, &output), @r#"
+    exit 0
+    INFO model = "model": found beside the job file
+    INFO wrote the manifest images=3 bytes=10665 file=FOLDER/manifest.parquet
+    INFO key = "id": found by its name; it holds text
+    INFO image = "image": found by its name; it holds text
+    INFO wrote the job; next: nightcap run job.toml file=job.toml
+    "#);
     let text = std::fs::read_to_string(workplace.path("job.toml")).unwrap();
     assert!(
         text.contains("# To list new images in manifest.parquet: nightcap manifest \"photos\" -o manifest.parquet\n"),
@@ -72,11 +104,20 @@ fn a_folder_of_images_gets_its_manifest_too() {
 fn nothing_is_overwritten() {
     let workplace = with_photos();
     std::fs::write(workplace.path("job.toml"), "mine").unwrap();
-    insta::assert_snapshot!(said(&workplace, &init(&workplace, &["photos"]).output().unwrap()), @"");
+    insta::assert_snapshot!(said(&workplace, &init(&workplace, &["photos"]).output().unwrap()), @r"
+    exit 2
+    error: job.toml exists already, and nothing was written
+    hint: give another name with -o, or remove it first
+    ");
     assert_eq!(std::fs::read(workplace.path("job.toml")).unwrap(), b"mine");
     assert!(!workplace.path("manifest.parquet").exists());
     std::fs::write(workplace.path("manifest.parquet"), "mine").unwrap();
-    insta::assert_snapshot!(said(&workplace, &init(&workplace, &["photos", "-o", "new.toml"]).output().unwrap()), @"");
+    insta::assert_snapshot!(said(&workplace, &init(&workplace, &["photos", "-o", "new.toml"]).output().unwrap()), @r#"
+    exit 2
+    INFO model = "model": found beside the job file
+    error: FOLDER/manifest.parquet exists already, and nothing was written
+    hint: to use it: nightcap init manifest.parquet
+    "#);
     assert_eq!(std::fs::read(workplace.path("manifest.parquet")).unwrap(), b"mine");
     assert!(!workplace.path("new.toml").exists());
 }
@@ -86,8 +127,19 @@ fn without_a_model_the_job_says_what_to_fill_in() {
     let workplace = with_photos();
     std::fs::remove_file(workplace.path("model")).unwrap();
     let output = init(&workplace, &["photos"]).output().unwrap();
-    insta::assert_snapshot!(said(&workplace, &output), @"");
-    insta::assert_snapshot!(said(&workplace, &workplace.run(&[])), @"");
+    insta::assert_snapshot!(said(&workplace, &output), @r#"
+    exit 0
+    INFO wrote the manifest images=3 bytes=10665 file=FOLDER/manifest.parquet
+    INFO key = "id": found by its name; it holds text
+    INFO image = "image": found by its name; it holds text
+    WARN found no model directory in model/ or sample_data/model/: fill in `path` below [model] before the run, or name it with --model DIR
+    INFO wrote the job; next: fill in the model, then nightcap run job.toml file=job.toml
+    "#);
+    insta::assert_snapshot!(said(&workplace, &workplace.run(&[])), @r#"
+    exit 2
+    error: FOLDER/job.toml: `model.path` is missing: the model directory
+    hint: write path = "DIR" below [model]; `nightcap model inspect DIR` says what a directory can do
+    "#);
     let text = std::fs::read_to_string(workplace.path("job.toml")).unwrap();
     workplace.job(&text.replace("# path = \"DIR\"", &format!("path = {:?}", repo("tests/fixtures/tiny_model"))));
     run(&workplace);
@@ -139,7 +191,13 @@ fn the_struct_of_hugging_face() {
     let names = strings([Some("a"), Some("b"), Some("c")]);
     write_parquet(&workplace.path("hf.parquet"), vec![("image", image), ("file_name", names)], 10);
     let output = init(&workplace, &["hf.parquet"]).output().unwrap();
-    insta::assert_snapshot!(said(&workplace, &output), @"");
+    insta::assert_snapshot!(said(&workplace, &output), @r#"
+    exit 0
+    INFO model = "model": found beside the job file
+    INFO key = "file_name": found by its name; it holds text
+    INFO image = "image": found by its name; it holds the struct {bytes, path}
+    INFO wrote the job; next: nightcap run job.toml file=job.toml
+    "#);
     run(&workplace);
 }
 
@@ -159,14 +217,50 @@ fn refusals() {
     write_parquet(&workplace.path("odd.parquet"), vec![("sku", column()), ("front", column())], 10);
     std::fs::write(workplace.path("list.csv"), "id,image\n").unwrap();
     let refused = |arguments: &[&str]| said(&workplace, &init(&workplace, arguments).output().unwrap());
-    insta::assert_snapshot!(refused(&["odd.parquet"]), @"");
-    insta::assert_snapshot!(refused(&["odd.parquet", "--image", "front"]), @"");
-    insta::assert_snapshot!(refused(&["odd.parquet", "--image", "back", "--key", "sku"]), @"");
-    insta::assert_snapshot!(refused(&["nowhere.parquet"]), @"");
-    insta::assert_snapshot!(refused(&["nowhere-*.parquet"]), @"");
-    insta::assert_snapshot!(refused(&["list.csv"]), @"");
-    insta::assert_snapshot!(refused(&["photos", "--model", "nowhere"]), @"");
-    insta::assert_snapshot!(refused(&["photos", "-o", "nowhere/job.toml"]), @"");
+    insta::assert_snapshot!(refused(&["odd.parquet"]), @r#"
+    exit 2
+    INFO model = "model": found beside the job file
+    error: cannot tell which column of FOLDER/odd.parquet has the images: expected a string column (paths), a binary column (image bytes) or a struct {bytes, path} with a usual name
+    hint: name it with --image COLUMN; the columns are sku (text), front (text)
+    "#);
+    insta::assert_snapshot!(refused(&["odd.parquet", "--image", "front"]), @r#"
+    exit 2
+    INFO model = "model": found beside the job file
+    error: cannot tell which column of FOLDER/odd.parquet has the keys: expected a string or integer column with a usual name
+    hint: name it with --key COLUMN; the columns are sku (text), front (text)
+    "#);
+    insta::assert_snapshot!(refused(&["odd.parquet", "--image", "back", "--key", "sku"]), @r#"
+    exit 2
+    INFO model = "model": found beside the job file
+    error: `--image` names column `back`, which FOLDER/odd.parquet does not have
+    hint: its columns are sku, front
+    "#);
+    insta::assert_snapshot!(refused(&["nowhere.parquet"]), @r#"
+    exit 2
+    INFO model = "model": found beside the job file
+    error: expected a manifest or a folder of images, found nothing: nowhere.parquet
+    "#);
+    insta::assert_snapshot!(refused(&["nowhere-*.parquet"]), @r#"
+    exit 2
+    INFO model = "model": found beside the job file
+    error: no manifest file matches FOLDER/nowhere-*.parquet
+    hint: `input.manifest` is relative to the job file's folder, `--keep-keys` to the current one
+    "#);
+    insta::assert_snapshot!(refused(&["list.csv"]), @r#"
+    exit 2
+    INFO model = "model": found beside the job file
+    error: the manifest FOLDER/list.csv is not readable as Parquet: Parquet error: Invalid Parquet file. Corrupt footer
+    hint: DuckDB converts other formats: COPY (FROM 'FILE.csv') TO 'FILE.parquet'
+    "#);
+    insta::assert_snapshot!(refused(&["photos", "--model", "nowhere"]), @r"
+    exit 2
+    error: --model nowhere: there is no such directory
+    hint: `nightcap model inspect DIR` says whether a directory can run
+    ");
+    insta::assert_snapshot!(refused(&["photos", "-o", "nowhere/job.toml"]), @r"
+    exit 2
+    error: -o nowhere/job.toml: cannot use its folder: No such file or directory (os error 2)
+    ");
     assert!(!workplace.path("job.toml").exists() && !workplace.path("manifest.parquet").exists());
     assert!(init(&workplace, &["odd.parquet", "--image", "front", "--key", "sku"]).status().unwrap().success());
 }

@@ -134,7 +134,16 @@ fn what_is_left_out_is_said() {
     std::fs::hard_link(photos.join("a.png"), photos.join("second-name.png")).unwrap();
     assert!(Command::new("mkfifo").arg(photos.join("pipe.png")).status().unwrap().success());
     let output = manifest(&workplace, &["photos", "-o", "manifest.parquet"]).output().unwrap();
-    insta::assert_snapshot!(said(&workplace, &output), @"");
+    insta::assert_snapshot!(said(&workplace, &output), @r#"
+    exit 0
+    WARN left out: 2 images whose paths are not UTF-8, which Parquet cannot hold: "photos/\xFF/c.png", "photos/caf\xE9.png"
+    WARN left out: 1 link that leads nowhere: "photos/gone.png"
+    WARN left out: 1 pipe, socket or device: "photos/pipe.png"
+    INFO left out: 4 files of other types: 2 .txt, 1 .heic, 1 without an extension
+    INFO left out: 4 hidden files and folders
+    INFO left out: 5 images or folders behind links, listed under their own names
+    INFO wrote the manifest images=4 bytes=13519 file=manifest.parquet
+    "#);
     let ids = column(&workplace.path("manifest.parquet"), "id");
     assert_eq!(ids, ["a.png", "once.png", "second-name.png", "sub/b.png"]);
 }
@@ -152,9 +161,18 @@ fn an_incomplete_manifest_is_not_written() {
         let mut command = without_privileges(&manifest(&workplace, arguments));
         command.current_dir(workplace.folder.path()).output().unwrap()
     };
-    insta::assert_snapshot!(said(&workplace, &command(&["photos", "-o", "m.parquet"])), @"");
+    insta::assert_snapshot!(said(&workplace, &command(&["photos", "-o", "m.parquet"])), @r#"
+    exit 2
+    error: cannot read 1 folder or file: "photos/private" (Permission denied (os error 13))
+    hint: a manifest without the images in there would be incomplete, so none was written; let this user read the folder, or leave out what cannot be read with --skip-unreadable
+    "#);
     assert!(!workplace.path("m.parquet").exists());
-    insta::assert_snapshot!(said(&workplace, &command(&["photos", "-o", "m.parquet", "--skip-unreadable"])), @"");
+    insta::assert_snapshot!(said(&workplace, &command(&["photos", "-o", "m.parquet", "--skip-unreadable"])), @r#"
+    exit 0
+    WARN left out: 1 folder or file that cannot be read: "photos/private" (Permission denied (os error 13))
+    INFO left out: 1 hidden file or folder
+    INFO wrote the manifest images=1 bytes=3557 file=m.parquet
+    "#);
     assert_eq!(column(&workplace.path("m.parquet"), "id"), ["a.png"]);
     for closed in ["photos/private", "photos/.Trash-0"] {
         std::fs::set_permissions(workplace.path(closed), std::fs::Permissions::from_mode(0o755)).unwrap();
@@ -170,15 +188,46 @@ fn refusals_write_nothing() {
     std::fs::write(workplace.path("empty/notes.txt"), "").unwrap();
     std::fs::write(workplace.path("old.parquet"), "old").unwrap();
     let refused = |arguments: &[&str]| said(&workplace, &manifest(&workplace, arguments).output().unwrap());
-    insta::assert_snapshot!(refused(&["empty", "-o", "old.parquet"]), @"");
-    insta::assert_snapshot!(refused(&["nowhere", "-o", "old.parquet"]), @"");
-    insta::assert_snapshot!(refused(&["photos/a.png", "-o", "old.parquet"]), @"");
-    insta::assert_snapshot!(refused(&["photos", "-o", "photos/a.png"]), @"");
-    insta::assert_snapshot!(refused(&["photos", "-o", "s3://bucket/m.parquet"]), @"");
-    insta::assert_snapshot!(refused(&["photos", "-o", "nowhere/m.parquet"]), @"");
-    insta::assert_snapshot!(refused(&["photos", "-o", "folder.parquet"]), @"");
-    insta::assert_snapshot!(refused(&["https://me:secret@host/photos?key=secret", "-o", "old.parquet"]), @"");
-    insta::assert_snapshot!(refused(&["ftp://host/photos", "-o", "old.parquet"]), @"");
+    insta::assert_snapshot!(refused(&["empty", "-o", "old.parquet"]), @r"
+    exit 2
+    error: found no images in empty, only 1 file of another type: 1 .txt
+    hint: files named like .jpg, .png, .gif, .webp, .bmp or .tiff count as images, in any case; is the disk mounted?
+    ");
+    insta::assert_snapshot!(refused(&["nowhere", "-o", "old.parquet"]), @r"
+    exit 2
+    error: expected a folder of images, found No such file or directory (os error 2): nowhere
+    ");
+    insta::assert_snapshot!(refused(&["photos/a.png", "-o", "old.parquet"]), @r"
+    exit 2
+    error: expected a folder of images, found a file: photos/a.png
+    ");
+    insta::assert_snapshot!(refused(&["photos", "-o", "photos/a.png"]), @r"
+    exit 2
+    error: -o photos/a.png: expected a file name that ends in .parquet, so that no other file is replaced by mistake
+    ");
+    insta::assert_snapshot!(refused(&["photos", "-o", "s3://bucket/m.parquet"]), @r"
+    exit 2
+    error: -o s3://bucket/m.parquet: expected a path of this machine, found a URI
+    hint: write it here, then copy it to where the job reads it
+    ");
+    insta::assert_snapshot!(refused(&["photos", "-o", "nowhere/m.parquet"]), @r"
+    exit 2
+    error: -o nowhere/m.parquet: there is no such folder to write it to
+    hint: make the folder first
+    ");
+    insta::assert_snapshot!(refused(&["photos", "-o", "folder.parquet"]), @r"
+    exit 2
+    error: -o folder.parquet: expected a file, found something else of that name
+    ");
+    insta::assert_snapshot!(refused(&["https://me:secret@host/photos?key=secret", "-o", "old.parquet"]), @r"
+    exit 2
+    error: https://host/photos?...: a web server cannot be listed
+    hint: write the manifest yourself, with one URL a row
+    ");
+    insta::assert_snapshot!(refused(&["ftp://host/photos", "-o", "old.parquet"]), @r"
+    exit 2
+    error: FOLDER: expected a local path or a file://, s3://, gs://, az://, http:// or https:// URI, found ftp://
+    ");
     assert_eq!(std::fs::read(workplace.path("old.parquet")).unwrap(), b"old");
     assert_eq!(std::fs::read(workplace.path("photos/a.png")).unwrap(), picture(1));
 }
@@ -192,7 +241,7 @@ fn a_manifest_is_replaced_only_when_images_changed() {
         assert!(output.status.success());
         said(&workplace, &output).lines().last().unwrap().to_owned()
     };
-    insta::assert_snapshot!(make(), @"");
+    insta::assert_snapshot!(make(), @"INFO wrote the manifest images=1 bytes=3557 file=photos/all.parquet");
     let file = workplace.path("photos/all.parquet");
     std::fs::write(workplace.path("plain"), "").unwrap();
     let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode();
@@ -244,7 +293,12 @@ fn a_prefix_on_s3() {
     server.put("listed-beside.png", b"not below").unwrap();
     let mut command = manifest(&workplace, &["s3://night/listed/", "-o", "manifest.parquet"]);
     let output = with_s3(&mut command, &server.endpoint()).output().unwrap();
-    insta::assert_snapshot!(said(&workplace, &output), @"");
+    insta::assert_snapshot!(said(&workplace, &output), @r"
+    exit 0
+    INFO left out: 1 file of another type: 1 .txt
+    INFO left out: 1 hidden file or folder
+    INFO wrote the manifest images=3 bytes=10665 file=manifest.parquet
+    ");
     assert_eq!(column(&workplace.path("manifest.parquet"), "id"), ["a.png", "b/10.PNG", "b/2.png"]);
     assert_eq!(column(&workplace.path("manifest.parquet"), "image")[1], "s3://night/listed/b/10.PNG");
     job(&workplace);
@@ -253,5 +307,9 @@ fn a_prefix_on_s3() {
     assert!(workplace.rows("out", None).text("status").iter().all(|status| status.as_deref() == Some("ok")));
     let mut command = manifest(&workplace, &["s3://night/nothing-here", "-o", "manifest.parquet"]);
     let output = with_s3(&mut command, &server.endpoint()).output().unwrap();
-    insta::assert_snapshot!(said(&workplace, &output), @"");
+    insta::assert_snapshot!(said(&workplace, &output), @r"
+    exit 2
+    error: found no images in s3://night/nothing-here
+    hint: files named like .jpg, .png, .gif, .webp, .bmp or .tiff count as images, in any case; is the disk mounted?
+    ");
 }

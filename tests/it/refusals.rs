@@ -220,7 +220,32 @@ fn unknown_commands() {
         assert!(output.stdout.is_empty());
         format!("exit {}\n{}", output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
     };
-    insta::assert_snapshot!(refused(&["finalise", "out"]), @"");
-    insta::assert_snapshot!(refused(&["search", "out", "dogs"]), @"");
-    insta::assert_snapshot!(refused(&["model", "inspekt", "dir"]), @"");
+    insta::assert_snapshot!(refused(&["finalise", "out"]), @r"
+    exit 2
+    error: unrecognized subcommand 'finalise'
+
+      tip: some similar subcommands exist: 'init', 'finalize'
+
+    Usage: nightcap [OPTIONS] <COMMAND>
+
+    For more information, try '--help'.
+    ");
+    insta::assert_snapshot!(refused(&["search", "out", "dogs"]), @r"
+    exit 2
+    error: unrecognized subcommand 'search'
+
+    Usage: nightcap [OPTIONS] <COMMAND>
+
+    For more information, try '--help'.
+    ");
+    insta::assert_snapshot!(refused(&["model", "inspekt", "dir"]), @r"
+    exit 2
+    error: unrecognized subcommand 'inspekt'
+
+      tip: a similar subcommand exists: 'inspect'
+
+    Usage: nightcap model [OPTIONS] <COMMAND>
+
+    For more information, try '--help'.
+    ");
 }
