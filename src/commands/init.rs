@@ -1,6 +1,6 @@
 //! `nightcap init`: a commented job file for a manifest, or for a folder of images.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
@@ -42,15 +42,15 @@ pub(super) fn execute(args: &InitArgs, context: &mut Context<'_>) -> Result<Stat
     let (manifest, origin, (first, schema)) = match read_schema(&[pattern(source)?], &storage) {
         Ok(schema) => (named(source, &here, &folder)?, None, schema),
         Err(ManifestError::NotFound { .. }) if args.source.is_dir() || (is_uri && !is_glob) => {
-            let file = folder.join(MANIFEST);
-            refuse_existing(&file, &format!("to use it: nightcap init {}", shown(&file, &here)))?;
+            let file = job.with_file_name(MANIFEST);
+            refuse_existing(&file, &format!("to use it: nightcap init {}", file.display()))?;
             let status = manifest::make(&args.source, &file, false, context)?;
             if status != Status::Done {
                 return Ok(status);
             }
             let images = named(source, &here, &folder)?;
             let origin = format!("To list new images in {MANIFEST}: nightcap manifest {images:?} -o {MANIFEST}");
-            let location = Location::Local(file);
+            let location = Location::Local(folder.join(MANIFEST));
             (MANIFEST.to_owned(), Some(origin), read_schema(&[location], &storage)?)
         }
         Err(error) => return Err(error.into()),
@@ -67,7 +67,9 @@ pub(super) fn execute(args: &InitArgs, context: &mut Context<'_>) -> Result<Stat
     whole_file::write(job, template.render().as_bytes(), Existing::Keep)
         .map_err(|error| Error::Unfit(format!("cannot write {}: {error}", job.display())))?;
     let next = format!("nightcap run {}", job.display());
-    if model.is_some() {
+    if let Some(model) = model {
+        let why = if args.model.is_some() { "as --model says" } else { "found there" };
+        tracing::info!("model = {model:?}: {why}");
         tracing::info!(file = %job.display(), "wrote the job; next: {next}");
     } else {
         let looked = MODELS.map(|place| format!("{place}/")).join(" or ");
@@ -136,9 +138,6 @@ fn named(argument: &str, here: &Path, folder: &Path) -> Result<String, Error> {
 fn model(given: Option<&Path>, folder: &Path) -> Result<Option<String>, Error> {
     let Some(given) = given else {
         let found = MODELS.into_iter().find(|place| folder.join(place).join("config.json").is_file());
-        if let Some(found) = found {
-            tracing::info!("model = {found:?}: found beside the job file");
-        }
         return Ok(found.map(str::to_owned));
     };
     let argument = text(given)?;
@@ -148,10 +147,4 @@ fn model(given: Option<&Path>, folder: &Path) -> Result<Option<String>, Error> {
     }
     let here = std::env::current_dir().map_err(|source| Error::System { action: "find the current folder", source })?;
     named(argument, &here, folder).map(Some)
-}
-
-/// `path` as it is typed in the folder `here`.
-fn shown(path: &Path, here: &Path) -> String {
-    let below = here.canonicalize().ok().and_then(|here| path.strip_prefix(here).ok().map(PathBuf::from));
-    below.unwrap_or_else(|| path.to_owned()).display().to_string()
 }

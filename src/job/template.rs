@@ -50,7 +50,9 @@ impl JobTemplate {
         ];
         let line = |line: &str| {
             let filled = filled.iter().find_map(|(name, text)| Some(format!("{text}{}", line.strip_prefix(name)?)));
-            align(&filled.unwrap_or_else(|| line.to_owned())) + "\n"
+            let line = filled.unwrap_or_else(|| line.to_owned());
+            let example = if line.starts_with('#') { "(example) " } else { "" };
+            align(&line.replacen("  # {example}", &format!("  # {example}"), 1)) + "\n"
         };
         TEMPLATE.lines().map(line).collect()
     }

@@ -8,7 +8,7 @@ use arrow::datatypes::DataType;
 pub enum ManifestError {
     /// A path or glob of `input.manifest` matches nothing.
     #[error(
-        "no manifest file matches {pattern}\nhint: `input.manifest` is relative to the job file's folder, `--keep-keys` to the current one"
+        "no manifest file matches {pattern}\nhint: relative paths in a job file start at its folder, those on the command line at the current one"
     )]
     NotFound {
         /// As resolved.

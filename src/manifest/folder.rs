@@ -339,3 +339,16 @@ impl LeftOut {
 fn is_hidden(name: &OsStr) -> bool {
     name.as_encoded_bytes().starts_with(b".")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_walk_that_is_stopped_lists_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("a.png")).unwrap();
+        let stopped = FolderListing::local(folder.path(), |_| true, false, &|| true).unwrap();
+        assert!(stopped.is_none());
+    }
+}

@@ -46,9 +46,9 @@ fn three_commands_from_images_to_captions() {
     let output = init(&workplace, &["manifest.parquet"]).output().unwrap();
     insta::assert_snapshot!(said(&workplace, &output), @r#"
     exit 0
-    INFO model = "model": found beside the job file
     INFO key = "id": found by its name; it holds text
     INFO image = "image": found by its name; it holds text
+    INFO model = "model": found there
     INFO wrote the job; next: nightcap run job.toml file=job.toml
     "#);
     let text = std::fs::read_to_string(workplace.path("job.toml")).unwrap();
@@ -60,7 +60,7 @@ fn three_commands_from_images_to_captions() {
     manifest = "manifest.parquet"         # a Parquet file, folder of them, glob or URI, or a list
     key = "id"                            # the column that names a row: text or whole numbers, each value once
     image = "image"                       # the column with paths (relative to the manifest), URIs, image bytes, or the struct {bytes, path}
-    # text = "title"                      # a text that comes with the image and helps its caption
+    # text = "title"                      # (example) a text that comes with the image and helps its caption
     # where = "lang = 'en'"               # (example) a SQL condition on the manifest's columns
     # signature = ["etag"]                # (example) columns that change when the row's content does; default: size and time as the storage lists them
     # on_duplicate_key = "error"          # or "first": take the first row of a key, leave the others out
@@ -81,10 +81,10 @@ fn a_folder_of_images_gets_its_manifest_too() {
     let output = init(&workplace, &["photos"]).output().unwrap();
     insta::assert_snapshot!(said(&workplace, &output), @r#"
     exit 0
-    INFO model = "model": found beside the job file
-    INFO wrote the manifest images=3 bytes=10665 file=FOLDER/manifest.parquet
+    INFO wrote the manifest images=3 bytes=10665 file=manifest.parquet
     INFO key = "id": found by its name; it holds text
     INFO image = "image": found by its name; it holds text
+    INFO model = "model": found there
     INFO wrote the job; next: nightcap run job.toml file=job.toml
     "#);
     let text = std::fs::read_to_string(workplace.path("job.toml")).unwrap();
@@ -114,8 +114,7 @@ fn nothing_is_overwritten() {
     std::fs::write(workplace.path("manifest.parquet"), "mine").unwrap();
     insta::assert_snapshot!(said(&workplace, &init(&workplace, &["photos", "-o", "new.toml"]).output().unwrap()), @r#"
     exit 2
-    INFO model = "model": found beside the job file
-    error: FOLDER/manifest.parquet exists already, and nothing was written
+    error: manifest.parquet exists already, and nothing was written
     hint: to use it: nightcap init manifest.parquet
     "#);
     assert_eq!(std::fs::read(workplace.path("manifest.parquet")).unwrap(), b"mine");
@@ -129,7 +128,7 @@ fn without_a_model_the_job_says_what_to_fill_in() {
     let output = init(&workplace, &["photos"]).output().unwrap();
     insta::assert_snapshot!(said(&workplace, &output), @r#"
     exit 0
-    INFO wrote the manifest images=3 bytes=10665 file=FOLDER/manifest.parquet
+    INFO wrote the manifest images=3 bytes=10665 file=manifest.parquet
     INFO key = "id": found by its name; it holds text
     INFO image = "image": found by its name; it holds text
     WARN found no model directory in model/ or sample_data/model/: fill in `path` below [model] before the run, or name it with --model DIR
@@ -193,9 +192,9 @@ fn the_struct_of_hugging_face() {
     let output = init(&workplace, &["hf.parquet"]).output().unwrap();
     insta::assert_snapshot!(said(&workplace, &output), @r#"
     exit 0
-    INFO model = "model": found beside the job file
     INFO key = "file_name": found by its name; it holds text
     INFO image = "image": found by its name; it holds the struct {bytes, path}
+    INFO model = "model": found there
     INFO wrote the job; next: nightcap run job.toml file=job.toml
     "#);
     run(&workplace);
@@ -219,36 +218,30 @@ fn refusals() {
     let refused = |arguments: &[&str]| said(&workplace, &init(&workplace, arguments).output().unwrap());
     insta::assert_snapshot!(refused(&["odd.parquet"]), @r#"
     exit 2
-    INFO model = "model": found beside the job file
     error: cannot tell which column of FOLDER/odd.parquet has the images: expected a string column (paths), a binary column (image bytes) or a struct {bytes, path} with a usual name
     hint: name it with --image COLUMN; the columns are sku (text), front (text)
     "#);
     insta::assert_snapshot!(refused(&["odd.parquet", "--image", "front"]), @r#"
     exit 2
-    INFO model = "model": found beside the job file
     error: cannot tell which column of FOLDER/odd.parquet has the keys: expected a string or integer column with a usual name
     hint: name it with --key COLUMN; the columns are sku (text), front (text)
     "#);
     insta::assert_snapshot!(refused(&["odd.parquet", "--image", "back", "--key", "sku"]), @r#"
     exit 2
-    INFO model = "model": found beside the job file
     error: `--image` names column `back`, which FOLDER/odd.parquet does not have
     hint: its columns are sku, front
     "#);
     insta::assert_snapshot!(refused(&["nowhere.parquet"]), @r#"
     exit 2
-    INFO model = "model": found beside the job file
     error: expected a manifest or a folder of images, found nothing: nowhere.parquet
     "#);
     insta::assert_snapshot!(refused(&["nowhere-*.parquet"]), @r#"
     exit 2
-    INFO model = "model": found beside the job file
     error: no manifest file matches FOLDER/nowhere-*.parquet
-    hint: `input.manifest` is relative to the job file's folder, `--keep-keys` to the current one
+    hint: relative paths in a job file start at its folder, those on the command line at the current one
     "#);
     insta::assert_snapshot!(refused(&["list.csv"]), @r#"
     exit 2
-    INFO model = "model": found beside the job file
     error: the manifest FOLDER/list.csv is not readable as Parquet: Parquet error: Invalid Parquet file. Corrupt footer
     hint: DuckDB converts other formats: COPY (FROM 'FILE.csv') TO 'FILE.parquet'
     "#);
@@ -285,6 +278,10 @@ fn the_defaults_of_generation_are_those_of_a_model_that_says_nothing() {
     }
     let ids = r#"{"decoder_start_token_id": 2, "eos_token_id": 3, "pad_token_id": 0}"#;
     std::fs::write(folder.path().join("generation_config.json"), ids).unwrap();
+    // Room for the default of 20 tokens.
+    let config = std::fs::read_to_string(folder.path().join("config.json")).unwrap();
+    let config = config.replace("\"max_position_embeddings\": 16", "\"max_position_embeddings\": 64");
+    std::fs::write(folder.path().join("config.json"), config).unwrap();
     let model = ModelDirectory::open(folder.path(), None).unwrap();
     let resolve = |lines: &str| {
         let text = format!(

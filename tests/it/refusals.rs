@@ -100,7 +100,7 @@ fn manifests() {
     insta::assert_snapshot!(refusal(&workplace, &["--set", "input.manifest=nothing-*.parquet"]), @r"
     exit 2
     error: no manifest file matches FOLDER/nothing-*.parquet
-    hint: `input.manifest` is relative to the job file's folder, `--keep-keys` to the current one
+    hint: relative paths in a job file start at its folder, those on the command line at the current one
     ");
     insta::assert_snapshot!(refusal(&workplace, &["--set", "input.where=\"wdith > 3\""]), @r#"
     exit 2
