@@ -72,7 +72,7 @@ pub struct InitArgs {
     /// The job file to write. An existing one is never replaced.
     #[arg(short, long, value_name = "JOB.toml", default_value = "job.toml")]
     pub output: PathBuf,
-    /// The model directory. Default: model/ beside the job file, or sample_data/model/, if there is one.
+    /// The model directory. Default: `model` or `sample_data/model` beside the job file, if there is one.
     #[arg(long, value_name = "DIR")]
     pub model: Option<PathBuf>,
     /// The column that names a row. Default: told by type and name.

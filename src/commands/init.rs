@@ -105,9 +105,9 @@ fn refuse_existing(file: &Path, hint: &str) -> Result<(), Error> {
 
 /// An argument that is written into the job file.
 fn text(argument: &Path) -> Result<&str, Error> {
-    argument
-        .to_str()
-        .ok_or_else(|| Error::Unfit(format!("{argument:?}: expected UTF-8, as a job file holds nothing else")))
+    argument.to_str().ok_or_else(|| {
+        Error::Unfit(format!("{}: expected UTF-8, as a job file holds nothing else", argument.display()))
+    })
 }
 
 /// How the job file in `folder` names what `argument`, seen from the current folder `here`, names.

@@ -103,7 +103,8 @@ impl Base {
             .map_err(|source| Error::System { action: "find the folder of images", source })?;
         let base = base.into_os_string().into_string().map_err(|base| {
             let hint = "write the manifest into a folder above the images, which it then names by relative paths";
-            Error::Unfit(format!("{base:?}: expected a path in UTF-8, as Parquet holds no other\nhint: {hint}"))
+            let base = base.display();
+            Error::Unfit(format!("{base}: expected a path in UTF-8, as Parquet holds no other\nhint: {hint}"))
         })?;
         Ok(Self::Local(base))
     }

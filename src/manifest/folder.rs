@@ -71,6 +71,10 @@ pub struct Paths {
 
 impl Paths {
     /// Adds `path`, shown with what is no plain character escaped, and `why`.
+    #[allow(
+        clippy::unnecessary_debug_formatting,
+        reason = "shows bytes that are not UTF-8, and escapes control characters"
+    )]
     fn add(&mut self, path: &Path, why: &str) {
         self.count += 1;
         if self.examples.len() < EXAMPLES {
@@ -121,7 +125,7 @@ pub enum FolderError {
     #[error("cannot list {folder}: {}", explain(.source))]
     Storage {
         /// The prefix.
-        folder: Location,
+        folder: String,
         /// Why.
         source: object_store::Error,
     },
@@ -129,7 +133,7 @@ pub enum FolderError {
     #[error("{folder}: a web server cannot be listed\nhint: write the manifest yourself, with one URL a row")]
     Web {
         /// As given, without credentials.
-        folder: Location,
+        folder: String,
     },
 }
 
@@ -270,9 +274,9 @@ impl FolderListing {
     /// [`FolderError`].
     pub fn remote(folder: &Location, storage: &Storage, is_image: fn(&Path) -> bool) -> Result<Self, FolderError> {
         if let Location::Http(_) = folder {
-            return Err(FolderError::Web { folder: folder.clone() });
+            return Err(FolderError::Web { folder: folder.to_string() });
         }
-        let failed = |source| FolderError::Storage { folder: folder.clone(), source };
+        let failed = |source| FolderError::Storage { folder: folder.to_string(), source };
         let (store, prefix) = storage.open(folder).map_err(failed)?;
         let below = prefix.clone();
         let objects = storage.wait(async move { store.list(Some(&below)).try_collect::<Vec<ObjectMeta>>().await });

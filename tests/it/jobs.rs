@@ -27,9 +27,12 @@ fn overrides_take_toml_values_and_bare_strings() {
     assert_eq!(job.input.predicate.as_deref(), Some("a = 'b'"));
 }
 
+fn help(arguments: &[&str]) -> String {
+    String::from_utf8(nightcap().args(arguments).output().unwrap().stdout).unwrap()
+}
+
 #[test]
 fn help_says_what_there_is() {
-    let help = |arguments: &[&str]| String::from_utf8(nightcap().args(arguments).output().unwrap().stdout).unwrap();
     insta::assert_snapshot!(help(&["--help"]), @r"
     Captions image collections overnight and builds search indexes from them: Parquet in, Parquet out
 
@@ -103,6 +106,10 @@ fn help_says_what_there_is() {
       -h, --help
               Print help (see a summary with '-h')
     ");
+}
+
+#[test]
+fn help_of_the_first_commands() {
     insta::assert_snapshot!(help(&["manifest", "--help"]), @r"
     Write a manifest of the images in a folder: paths, sizes, modification times
 
@@ -147,7 +154,7 @@ fn help_says_what_there_is() {
               [default: job.toml]
 
           --model <DIR>
-              The model directory. Default: model/ beside the job file, or sample_data/model/, if there is one
+              The model directory. Default: `model` or `sample_data/model` beside the job file, if there is one
 
           --key <COLUMN>
               The column that names a row. Default: told by type and name
