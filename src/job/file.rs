@@ -28,7 +28,6 @@ pub(super) struct JobFile {
 }
 
 #[derive(Deserialize, Default)]
-#[serde(expecting = "a table")]
 pub(super) struct InputFile {
     pub(super) manifest: Option<OneOrMany>,
     pub(super) key: Option<String>,
@@ -61,14 +60,12 @@ impl From<OneOrMany> for Vec<String> {
 }
 
 #[derive(Deserialize, Default)]
-#[serde(expecting = "a table")]
 pub(super) struct ModelFile {
     pub(super) path: Option<String>,
     pub(super) precision: Option<String>,
 }
 
 #[derive(Deserialize, Default)]
-#[serde(expecting = "a table")]
 pub(super) struct GenerationFile {
     pub(super) enabled: Option<bool>,
     pub(super) strategy: Option<String>,
@@ -89,7 +86,6 @@ pub(super) struct GenerationFile {
 }
 
 #[derive(Deserialize, Default)]
-#[serde(expecting = "a table")]
 pub(super) struct EmbeddingFile {
     pub(super) image: Option<bool>,
     pub(super) text: Option<bool>,
@@ -100,7 +96,6 @@ pub(super) struct EmbeddingFile {
 }
 
 #[derive(Deserialize, Default)]
-#[serde(expecting = "a table")]
 pub(super) struct OutputFile {
     pub(super) path: Option<String>,
     pub(super) columns: Option<Vec<String>>,
@@ -118,7 +113,6 @@ pub(super) enum BatchSize {
 }
 
 #[derive(Deserialize, Default)]
-#[serde(expecting = "a table")]
 pub(super) struct RuntimeFile {
     pub(super) devices: Option<Vec<String>>,
     pub(super) batch_size: Option<BatchSize>,
@@ -127,7 +121,6 @@ pub(super) struct RuntimeFile {
 }
 
 #[derive(Deserialize, Default)]
-#[serde(expecting = "a table")]
 pub(super) struct LimitsFile {
     pub(super) max_failed_fraction: Option<f64>,
     pub(super) min_failed_rows: Option<u64>,

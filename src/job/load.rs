@@ -59,7 +59,11 @@ fn check_keys(text: &str, name: &str) -> Result<(), Result<JobFileError, toml::d
     };
     for (section, value) in document.get_ref() {
         keys::check(section.get_ref(), None).map_err(|error| at(section.span().start, error))?;
-        let DeValue::Table(table) = value.get_ref() else { continue };
+        let DeValue::Table(table) = value.get_ref() else {
+            let section = section.get_ref();
+            let expected = format!("a table, as in [{section}]");
+            return Err(at(value.span().start, JobFileError::value(section, expected, value.get_ref().type_str())));
+        };
         for key in table.keys() {
             keys::check(section.get_ref(), Some(key.get_ref())).map_err(|error| at(key.span().start, error))?;
         }
@@ -227,4 +231,19 @@ fn location(key: &str, text: &str, folder: &Path) -> Result<Location, JobFileErr
 
 fn unclear(key: &str, error: &NotALocation) -> JobFileError {
     JobFileError::Unclear { key: key.to_owned(), message: error.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_section_that_is_no_table() {
+        let error = |text: &str| Job::parse(text, "job.toml", Path::new("/"), &[]).unwrap_err().to_string();
+        let expected = "`input`: expected a table, as in [input], found";
+        assert_eq!(error("\ninput = 3"), format!("job.toml:2: {expected} integer"));
+        // Structs can be read from lists, one field after the other; no key would be checked.
+        assert_eq!(error("input = [\"m\", \"id\", \"image\"]"), format!("job.toml:1: {expected} array"));
+        assert_eq!(error("[[input]]\nkey = \"id\""), format!("job.toml:1: {expected} array"));
+    }
 }
