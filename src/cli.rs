@@ -1,4 +1,4 @@
-//! The command line: arguments in, a parsed [`Cli`] out. Nothing is looked up or opened here.
+//! The command line: arguments in, a parsed [`Cli`] out. No file is opened here.
 
 use std::path::PathBuf;
 
@@ -11,7 +11,7 @@ pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
-    /// How log lines on stderr look.
+    /// Form of the log lines on stderr.
     #[arg(long, value_enum, default_value_t = LogFormat::Text, global = true)]
     pub log_format: LogFormat,
 }
@@ -28,27 +28,65 @@ pub enum LogFormat {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Write a manifest of the images in a folder: paths, sizes, modification times.
+    Manifest(ManifestArgs),
+    /// Write a commented job file for a manifest or a folder of images.
+    Init(InitArgs),
     /// Run a job: caption and embed every selected row, write parts, publish the run.
     Run(RunArgs),
     /// Say what `run` would do: rows, parts, bytes, columns. Writes nothing.
     Plan(PlanArgs),
     /// List the runs of an OUTPUT: parts, counts, failures by kind.
     Status(StatusArgs),
-    /// Check that every part of a run is there, then publish it.
+    /// Check that all parts of a run exist, then publish it.
     Finalize(FinalizeArgs),
     /// Remove an unpublished run.
     Discard(DiscardArgs),
     /// Rewrite the newest row of every key into one run and remove the runs it replaces.
     Compact(CompactArgs),
-    /// Look at a model directory.
+    /// Explain a model directory, or what loading it does.
     #[command(subcommand)]
     Model(ModelCommand),
-    /// Documented commands that are not built yet arrive here, to be refused by name.
-    #[command(external_subcommand)]
-    Other(Vec<String>),
 }
 
-/// The job and what is changed about it.
+/// Arguments of `manifest`.
+#[derive(Debug, Args)]
+pub struct ManifestArgs {
+    /// The folder of images, searched with all folders below it: a path, or a URI of s3://, gs:// or az://.
+    #[arg(value_name = "FOLDER")]
+    pub folder: PathBuf,
+    /// The Parquet file to write. An existing one is replaced.
+    #[arg(short, long, value_name = "FILE.parquet")]
+    pub output: PathBuf,
+    /// Leave out folders that this user may not read, instead of refusing to write an incomplete manifest.
+    #[arg(long)]
+    pub skip_unreadable: bool,
+}
+
+/// Arguments of `init`.
+#[derive(Debug, Args)]
+pub struct InitArgs {
+    /// A manifest (Parquet file, folder of them, glob or URI), or a folder of images, for which manifest.parquet is written beside the job file.
+    #[arg(value_name = "FOLDER|MANIFEST")]
+    pub source: PathBuf,
+    /// The job file to write. An existing one is never replaced.
+    #[arg(short, long, value_name = "JOB.toml", default_value = "job.toml")]
+    pub output: PathBuf,
+    /// The model directory. Default: `model` or `sample_data/model` beside the job file, if there is one.
+    #[arg(long, value_name = "DIR")]
+    pub model: Option<PathBuf>,
+    /// The column that names a row. Default: told by type and name.
+    #[arg(long, value_name = "COLUMN")]
+    pub key: Option<String>,
+    /// The column with the images. Default: told by type and name.
+    #[arg(long, value_name = "COLUMN")]
+    pub image: Option<String>,
+    /// The column with a text that comes with the image. Default: told by type and name.
+    #[arg(long, value_name = "COLUMN")]
+    pub text: Option<String>,
+}
+
+/// The job, and what replaces its settings.
 #[derive(Debug, Args)]
 pub struct JobArgs {
     /// The job file.
@@ -60,10 +98,10 @@ pub struct JobArgs {
     /// Take only the first N rows that are new or changed.
     #[arg(long, value_name = "N")]
     pub limit: Option<u64>,
-    /// Take permanently failed rows again, too.
+    /// Also take rows that failed permanently.
     #[arg(long)]
     pub retry_failed: bool,
-    /// Take every row, also what is unchanged since it was published.
+    /// Take every row, even if it is unchanged since it was published.
     #[arg(long)]
     pub full: bool,
 }
@@ -71,13 +109,13 @@ pub struct JobArgs {
 /// Arguments of `run`.
 #[derive(Debug, Args)]
 pub struct RunArgs {
-    /// Which job.
+    /// The job.
     #[command(flatten)]
     pub job: JobArgs,
-    /// Name the run, or go on with the run of that name. Default: go on with this job's unfinished run, or start one named like `r20261123t041500z`.
+    /// Name of the run to start or resume. Default: resume this job's unfinished run, or start one named like `r20261123t041500z`.
     #[arg(long, value_name = "ID")]
     pub run_id: Option<String>,
-    /// Make only every Nth part, starting with part I; `/N` takes I from `JOB_COMPLETION_INDEX` or `AWS_BATCH_JOB_ARRAY_INDEX`.
+    /// Make only every Nth part, starting with part I (0 to N-1); `/N` takes I from `JOB_COMPLETION_INDEX` or `AWS_BATCH_JOB_ARRAY_INDEX`.
     #[arg(long, value_name = "I/N")]
     pub shard: Option<String>,
 }
@@ -85,7 +123,7 @@ pub struct RunArgs {
 /// Arguments of `plan`.
 #[derive(Debug, Args)]
 pub struct PlanArgs {
-    /// Which job.
+    /// The job.
     #[command(flatten)]
     pub job: JobArgs,
 }
@@ -99,7 +137,7 @@ pub struct StatusArgs {
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
-    /// Read every part of every published run to its last row, and compare it with the records; status 2 if something is wrong.
+    /// Read every row of every published part and compare counts with the records; exit status 2 if something is wrong.
     #[arg(long)]
     pub check: bool,
 }
@@ -113,7 +151,7 @@ pub struct FinalizeArgs {
     /// The run to publish.
     #[arg(long, value_name = "ID")]
     pub run_id: String,
-    /// Publish the parts that are finished; the other rows are left to the next run.
+    /// Publish the finished parts only; the next run takes the other rows.
     #[arg(long)]
     pub partial: bool,
 }
@@ -135,13 +173,13 @@ pub struct CompactArgs {
     /// The output folder.
     #[arg(value_name = "OUTPUT")]
     pub output: PathBuf,
-    /// Keep only the keys that occur in this manifest (a file, folder, glob or URI; may be given several times); all other rows are deleted, also those without a key.
+    /// Keep only the keys that occur in this manifest (a file, folder, glob or URI; may be given several times). All other rows are deleted, including those without a key.
     #[arg(long, value_name = "MANIFEST")]
     pub keep_keys: Vec<String>,
-    /// The column of the manifest with the keys. Default: named as the key column of the runs.
+    /// The manifest's key column. Default: the name of the runs' key column.
     #[arg(long, value_name = "COLUMN", requires = "keep_keys")]
     pub key: Option<String>,
-    /// Name the new run. Default: one named like `r20261123t041500z`.
+    /// Name of the new run. Default: one like `r20261123t041500z`.
     #[arg(long, value_name = "ID")]
     pub run_id: Option<String>,
 }
@@ -149,31 +187,28 @@ pub struct CompactArgs {
 /// Commands about model directories.
 #[derive(Debug, Subcommand)]
 pub enum ModelCommand {
-    /// Explain what was found in a model directory, and what is missing.
+    /// Say what a model directory contains, what it can do and what is missing.
     Inspect {
         /// The model directory: a path or URI.
         #[arg(value_name = "DIR")]
         dir: PathBuf,
-        /// Prefer graphs with this file-name suffix, as in fp16.
+        /// Take graphs of this precision, such as fp16 or int8, by the suffix of their file names.
         #[arg(long)]
         precision: Option<String>,
         /// Print JSON.
         #[arg(long)]
         json: bool,
     },
-    /// Open every graph as `run` does, and say what is done to it and how long that takes. Writes nothing.
+    /// Load every graph as `run` does, and say how it is changed and how long that takes. Writes nothing.
     Prepare {
         /// The model directory: a path or URI.
         #[arg(value_name = "DIR")]
         dir: PathBuf,
-        /// Prefer graphs with this file-name suffix, as in fp16.
+        /// Take graphs of this precision, such as fp16 or int8, by the suffix of their file names.
         #[arg(long)]
         precision: Option<String>,
         /// Print JSON.
         #[arg(long)]
         json: bool,
     },
-    /// What is no command arrives here, to be refused by name.
-    #[command(external_subcommand)]
-    Other(Vec<String>),
 }

@@ -3,6 +3,7 @@
 use crate::exit::Status;
 use crate::job::JobFileError;
 use crate::manifest::ManifestError;
+use crate::manifest::folder::FolderError;
 use crate::model::ModelError;
 use crate::onnx::{OnnxError, OnnxErrorKind};
 use crate::output::OutputError;
@@ -19,6 +20,9 @@ pub enum Error {
     /// The manifest.
     #[error(transparent)]
     Manifest(#[from] ManifestError),
+    /// A folder of images.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
     /// The model directory.
     #[error(transparent)]
     Model(#[from] ModelError),

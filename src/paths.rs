@@ -1,5 +1,6 @@
 //! Local paths as users write them: relative, absolute, or `file://` URIs.
 
+use std::io;
 use std::path::{Component, Path, PathBuf};
 
 use url::Url;
@@ -44,9 +45,40 @@ fn clean(path: &Path) -> PathBuf {
     clean
 }
 
+/// How a file in the folder `base` names `path`: relative where `path` lies below `base` (empty where they are the same), else
+/// absolute. Links are resolved on the way to `path`, but not `path` itself, so that a link may later lead elsewhere.
+///
+/// # Errors
+/// When `base` or the folder of `path` cannot be found.
+pub(crate) fn seen_from(base: &Path, path: &Path) -> io::Result<PathBuf> {
+    let absolute = std::path::absolute(path)?;
+    let real = match (absolute.parent(), absolute.file_name()) {
+        (Some(folder), Some(name)) => std::fs::canonicalize(folder)?.join(name),
+        _ => std::fs::canonicalize(&absolute)?,
+    };
+    Ok(real.strip_prefix(std::fs::canonicalize(base)?).map(Path::to_owned).unwrap_or(real))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn paths_as_files_name_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path().canonicalize().unwrap();
+        std::fs::create_dir_all(folder.join("data/photos")).unwrap();
+        std::os::unix::fs::symlink("data", folder.join("link")).unwrap();
+        std::os::unix::fs::symlink("/tmp", folder.join("data/elsewhere")).unwrap();
+        let seen = |base: &str, path: &str| seen_from(&folder.join(base), &folder.join(path)).unwrap();
+        assert_eq!(seen("", "data/photos"), PathBuf::from("data/photos"));
+        assert_eq!(seen("data/photos", "data/photos/"), PathBuf::new());
+        assert_eq!(seen("data/photos/..", "link/photos"), PathBuf::from("photos"));
+        assert_eq!(seen("data", "data/photos/.."), PathBuf::new());
+        assert_eq!(seen("data", "data/elsewhere"), PathBuf::from("elsewhere"), "the link, not what it leads to");
+        assert_eq!(seen("data/photos", "data"), folder.join("data"));
+        assert_eq!(seen("data", "/"), PathBuf::from("/"));
+    }
 
     #[test]
     fn paths_and_uris() {

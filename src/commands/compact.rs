@@ -1,4 +1,4 @@
-//! `nightcap compact`: the newest row of every key in one run, older ones gone.
+//! `nightcap compact`: rewrites the newest row of every key into one run and removes the older runs.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! `nightcap discard`: remove an unpublished run.
+//! `nightcap discard`: removes an unpublished run.
 
 use crate::cli::DiscardArgs;
 use crate::error::Error;

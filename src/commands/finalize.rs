@@ -1,4 +1,4 @@
-//! `nightcap finalize`: publish a run whose parts are all there, or the parts that are.
+//! `nightcap finalize`: publishes a run whose parts are all there, or only its finished parts.
 
 use super::{Context, judge, print, to_json};
 use crate::cli::FinalizeArgs;
@@ -23,10 +23,10 @@ pub(super) fn execute(args: &FinalizeArgs, context: &mut Context<'_>) -> Result<
 }
 
 fn publish(store: &OutputStore, run: &str, partial: bool) -> Result<Published, OutputError> {
-    // Nobody discards what is about to be published.
+    // A run with a heartbeat cannot be discarded meanwhile.
     let _heartbeat = Heartbeat::start(store, run)?;
     if partial {
-        // Whoever is at work would go on to make parts that never count.
+        // A process that still works on this run would make parts that are never published.
         refuse_alive(store, run)?;
         finalize_partial(store, run)?.ok_or_else(|| OutputError::NoParts { run: run.to_owned() })
     } else {

@@ -4,6 +4,8 @@ mod calibrate;
 mod compact;
 mod discard;
 mod finalize;
+mod init;
+mod manifest;
 mod model;
 mod plan;
 mod prepare;
@@ -28,21 +30,20 @@ pub struct Context<'a> {
     pub terminal: Terminal,
     /// Whether log lines are JSON.
     pub json_log: bool,
-    /// Set by signals.
+    /// Set by SIGTERM and SIGINT.
     pub stop: Stop,
     /// Looks up an environment variable.
     pub variable: fn(&'static str) -> Option<String>,
 }
 
-/// Documented commands that this version does not carry out.
-const NOT_YET: [&str; 3] = ["search", "report", "eval"];
-
 /// Carries out the command.
 ///
 /// # Errors
-/// Whatever stood in the way; the process then exits with [`Status::Refused`].
+/// Whatever ended the command early; [`Error::status`] gives the exit status.
 pub fn execute(cli: Cli, context: &mut Context<'_>) -> Result<Status, Error> {
     match cli.command {
+        Command::Manifest(args) => manifest::execute(&args, context),
+        Command::Init(args) => init::execute(&args, context),
         Command::Run(args) => run::execute(&args, context),
         Command::Plan(args) => plan::execute(&args, context),
         Command::Status(args) => status::execute(&args, context),
@@ -55,25 +56,10 @@ pub fn execute(cli: Cli, context: &mut Context<'_>) -> Result<Status, Error> {
         Command::Model(ModelCommand::Prepare { dir, precision, json }) => {
             model::prepare(&dir, precision.as_deref(), json, context)
         }
-        Command::Model(ModelCommand::Other(words)) => Err(unknown("model ", &words, &[])),
-        Command::Other(words) => Err(unknown("", &words, &NOT_YET)),
     }
 }
 
-fn unknown(parent: &str, words: &[String], not_yet: &[&str]) -> Error {
-    let name = words.first().map_or("", String::as_str);
-    if not_yet.contains(&name) {
-        return not_supported(&format!("nightcap {parent}{name}"));
-    }
-    Error::Unfit(format!("there is no command `nightcap {parent}{name}`\nhint: `nightcap --help` lists the commands"))
-}
-
-/// Refuses a documented flag or command that is not built yet.
-fn not_supported(what: &str) -> Error {
-    Error::Unfit(format!("`{what}` is not supported yet\nhint: the README lists what is supported today"))
-}
-
-/// The status of a published run: whether so many rows failed that somebody should look.
+/// The exit status of a published run: whether more rows failed than the limits allow.
 fn judge(counts: &Counts, limits: &FailureLimits) -> Status {
     if !limits.exceeded_by(counts.failed, counts.rows) {
         return Status::Done;
@@ -91,7 +77,7 @@ fn judge(counts: &Counts, limits: &FailureLimits) -> Status {
 fn print(context: &mut Context<'_>, text: &str) -> Result<(), Error> {
     let written = context.stdout.write_all(text.as_bytes()).and_then(|()| context.stdout.flush());
     match written {
-        // The reader has seen enough, as `head` does.
+        // A reader such as `head` closes the pipe when it has enough.
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
         other => other.map_err(|source| Error::System { action: "write to stdout", source }),
     }

@@ -1,5 +1,5 @@
-//! `nightcap model inspect`: what was found in a model directory and what it can do; `nightcap model prepare`: what opening it
-//! does to its graphs.
+//! `nightcap model inspect`: what a model directory contains and can do; `nightcap model prepare`: how its graphs are changed when
+//! they are loaded.
 
 use std::path::{Path, PathBuf};
 
@@ -49,12 +49,12 @@ fn line(opening: &Opening) -> String {
     let Opening { role, file, cut_to, folded, not_copied, computed_once, seconds } = opening;
     let mut done = Vec::new();
     done.extend(cut_to.as_ref().map(|outputs| match outputs.as_slice() {
-        [first, more @ ..] if more.len() > 2 => format!("only what gives {first} and {} more is run", more.len()),
-        few => format!("only what gives {} is run", few.join(", ")),
+        [first, more @ ..] if more.len() > 2 => format!("reduced to what computes {first} and {} more", more.len()),
+        few => format!("reduced to what computes {}", few.join(", ")),
     }));
-    done.extend((*folded > 0).then(|| format!("{folded} sizes that are known are not computed")));
-    done.extend((*not_copied > 0).then(|| format!("{not_copied} values are not copied")));
-    done.extend((*computed_once > 0).then(|| format!("{computed_once} values are computed once for each batch")));
-    let done = if done.is_empty() { "run as it is".to_owned() } else { done.join("; ") };
-    format!("{role}: {file}: {done}; opened in {seconds:.2} s\n")
+    done.extend((*folded > 0).then(|| format!("{folded} shape values replaced by constants")));
+    done.extend((*not_copied > 0).then(|| format!("{not_copied} copies removed")));
+    done.extend((*computed_once > 0).then(|| format!("{computed_once} values computed once per batch")));
+    let done = if done.is_empty() { "unchanged".to_owned() } else { done.join("; ") };
+    format!("{role}: {file}: {done}; loaded in {seconds:.2} s\n")
 }

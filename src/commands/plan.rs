@@ -25,7 +25,7 @@ pub(super) fn execute(args: &PlanArgs, context: &mut Context<'_>) -> Result<Stat
         let Unfinished { goes_on, stale } = unfinished(&opened, &prepared.draft(false))?;
         if let Some(plan) = &goes_on {
             let done = present_parts(&opened, &plan.run)?.len();
-            first.push(format!("goes on with {}: {done} of {} parts are done", plan.run, plan.parts));
+            first.push(format!("resumes {}: {done} of {} parts are done", plan.run, plan.parts));
         } else {
             first.extend(stale.iter().map(|run| format!("closes {run}: publishes its finished parts")));
         }

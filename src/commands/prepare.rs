@@ -1,4 +1,4 @@
-//! What `run` and `plan` do first: open everything the job names, and settle what will be written. Nothing is written here.
+//! The first step of `run` and `plan`: opens everything that the job names and decides which columns are written. Writes nothing.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -112,7 +112,7 @@ pub(super) fn prepare(args: &JobArgs) -> Result<Prepared, Error> {
     })
 }
 
-/// Results are copied by content only where they depend on nothing else.
+/// Refuses `output.reuse_by_content` where results depend on more than the content.
 fn check_reuse(job: &Job, generation: Option<&GenerationSettings>) -> Result<(), Error> {
     let unfit = |why: &str, hint: &str| {
         Err(Error::Unfit(format!("`output.reuse_by_content` = true is not possible here: {why}\nhint: {hint}")))
@@ -145,8 +145,8 @@ fn processor(model: &ModelDirectory) -> Result<ImageProcessor, Error> {
     )))
 }
 
-/// Which columns this job can fill: captions from `model`, vectors from `vectors`. What is asked for by name must be possible;
-/// the rest is written if it is.
+/// The columns that this job writes: captions from `model`, vectors from `vectors`. Columns that the job asks for must be
+/// possible; without a word in the job, all possible ones are written.
 fn columns(job: &Job, model: &ModelDirectory, vectors: &ModelDirectory) -> Result<OutputColumns, Error> {
     let unfit = |what: &str, hint: &str| {
         Err(Error::Unfit(format!("the model in {}: {what}\nhint: {hint}", model.path().display())))

@@ -64,7 +64,7 @@ pub(super) fn execute(args: &RunArgs, context: &mut Context<'_>) -> Result<Statu
         parts_done = present.len(),
         reasons = reasons.join(", "),
         output = %prepared.job.output.path,
-        "{}", if claimed.resumed { "going on with an unfinished run" } else { "starting a new run" }
+        "{}", if claimed.resumed { "resuming an unfinished run" } else { "starting a new run" }
     );
     if claimed.plan.rows == 0 {
         tracing::info!(run, "nothing is new; finalize publishes a run without rows");
@@ -74,7 +74,7 @@ pub(super) fn execute(args: &RunArgs, context: &mut Context<'_>) -> Result<Statu
         (0..claimed.plan.parts).filter(|part| ours.makes(*part) && !present.contains(part)).collect();
     make_parts(&prepared, &claimed, &store, models, &missing, context)?;
     if context.stop.requested() {
-        tracing::warn!(run, "stopped; run the same command again to go on");
+        tracing::warn!(run, "stopped; run the same command again to resume");
         return Ok(Status::Stopped);
     }
     if let Some(shard) = shard {
@@ -130,7 +130,7 @@ fn claim_run(
         tracing::warn!(
             planned,
             asked,
-            "the run keeps the batch size it was planned with, so that its parts stay comparable"
+            "the run keeps the batch size of its plan, so that all its parts are computed alike"
         );
     }
     Ok(ToDo::Run(claimed))
@@ -175,14 +175,14 @@ fn make_parts(
     Ok(())
 }
 
-/// Says where the time went: a table for people, an event a stage for machines.
+/// Logs how long each stage was busy and waited: a table, or with JSON logs one event per stage.
 fn report_stages(metrics: &Metrics, context: &Context<'_>) {
     if context.json_log {
         for StageTimes { stage, busy_s, wait_input_s, wait_output_s, bytes } in metrics.stages() {
             tracing::info!(stage, busy_s, wait_input_s, wait_output_s, bytes, "stage");
         }
     } else {
-        // A closed stderr is no reason to fail a run that is done.
+        // The run is finished, so a closed stderr is ignored.
         let _ = write!(context.terminal.clone(), "{metrics}");
     }
 }

@@ -1,4 +1,4 @@
-//! `nightcap status`: the runs of an OUTPUT, and what is wrong with it.
+//! `nightcap status`: lists the runs of an OUTPUT and what is damaged in it.
 
 use super::{Context, print, to_json};
 use crate::cli::StatusArgs;

@@ -1,51 +1,18 @@
 //! `[generation]`: from what is written to what the engine takes, with the range of every value checked.
 
-use serde::Deserialize;
-
-use super::load::value;
+use super::file::GenerationFile;
 use super::{Generation, JobFileError};
 use crate::engine::{EarlyStopping, GenerationOverrides, StrategyName, out_of_range};
-
-/// The section as written.
-#[derive(Deserialize, Default)]
-pub(super) struct GenerationFile {
-    enabled: Option<bool>,
-    strategy: Option<String>,
-    max_new_tokens: Option<usize>,
-    min_new_tokens: Option<usize>,
-    num_beams: Option<usize>,
-    length_penalty: Option<f64>,
-    early_stopping: Option<toml::Value>,
-    temperature: Option<f64>,
-    top_k: Option<usize>,
-    top_p: Option<f64>,
-    min_p: Option<f64>,
-    repetition_penalty: Option<f64>,
-    no_repeat_ngram_size: Option<usize>,
-    stop: Option<OneOrMany>,
-    seed: Option<u64>,
-    prompt: Option<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged, expecting = "expected a string or a list of strings")]
-enum OneOrMany {
-    One(String),
-    Many(Vec<String>),
-}
 
 impl GenerationFile {
     pub(super) fn validate(self, text_only: bool) -> Result<Generation, JobFileError> {
         self.check_ranges()?;
         if self.enabled == Some(true) && text_only {
-            return Err(value("generation.enabled", "false in a job without `input.image`", "true"));
+            return Err(JobFileError::value("generation.enabled", "false in a job without `input.image`", "true"));
         }
-        let stop = self.stop.map(|stop| match stop {
-            OneOrMany::One(text) => vec![text],
-            OneOrMany::Many(texts) => texts,
-        });
+        let stop = self.stop.map(Vec::from);
         if stop.iter().flatten().any(String::is_empty) {
-            return Err(value("generation.stop", "texts that are not empty", "\"\""));
+            return Err(JobFileError::value("generation.stop", "texts that are not empty", "\"\""));
         }
         let overrides = GenerationOverrides {
             strategy: self.strategy.as_deref().map(strategy).transpose()?,
@@ -69,12 +36,16 @@ impl GenerationFile {
 
     fn check_ranges(&self) -> Result<(), JobFileError> {
         if self.max_new_tokens == Some(0) {
-            return Err(value("generation.max_new_tokens", "at least 1", 0));
+            return Err(JobFileError::value("generation.max_new_tokens", "at least 1", 0));
         }
         if let (Some(min), Some(max)) = (self.min_new_tokens, self.max_new_tokens)
             && min > max
         {
-            return Err(value("generation.min_new_tokens", format!("at most max_new_tokens ({max})"), min));
+            return Err(JobFileError::value(
+                "generation.min_new_tokens",
+                format!("at most max_new_tokens ({max})"),
+                min,
+            ));
         }
         let numbers = [
             ("num_beams", self.num_beams.map(|count| count as f64)),
@@ -87,7 +58,7 @@ impl GenerationFile {
         for (name, found) in numbers {
             let Some(found) = found else { continue };
             if let Some(expected) = out_of_range(name, found) {
-                return Err(value(&format!("generation.{name}"), expected, found));
+                return Err(JobFileError::value(&format!("generation.{name}"), expected, found));
             }
         }
         Ok(())
@@ -99,7 +70,7 @@ fn strategy(text: &str) -> Result<StrategyName, JobFileError> {
     let names = StrategyName::NAMES.map(|(name, _)| format!("{name:?}")).join(", ");
     known
         .map(|(_, strategy)| *strategy)
-        .ok_or_else(|| value("generation.strategy", format!("one of {names}"), format!("{text:?}")))
+        .ok_or_else(|| JobFileError::value("generation.strategy", format!("one of {names}"), format!("{text:?}")))
 }
 
 fn early_stopping(written: &toml::Value) -> Result<EarlyStopping, JobFileError> {
@@ -107,6 +78,6 @@ fn early_stopping(written: &toml::Value) -> Result<EarlyStopping, JobFileError> 
         toml::Value::Boolean(true) => Ok(EarlyStopping::True),
         toml::Value::Boolean(false) => Ok(EarlyStopping::False),
         toml::Value::String(text) if text == "never" => Ok(EarlyStopping::Never),
-        other => Err(value("generation.early_stopping", "true, false or \"never\"", other)),
+        other => Err(JobFileError::value("generation.early_stopping", "true, false or \"never\"", other)),
     }
 }

@@ -2,16 +2,14 @@
 
 use std::path::Path;
 
-use serde::Deserialize;
 use toml::de::{DeTable, DeValue};
 
-use super::generation::GenerationFile;
-use super::{
-    Embedding, FailureLimits, Input, Job, JobFileError, Limits, Model, OnDuplicateKey, Output, Runtime, VectorType,
-    keys,
+use super::file::{
+    BatchSize, EmbeddingFile, InputFile, JobFile, LimitsFile, ModelFile, OneOrMany, OutputFile, RuntimeFile,
 };
+use super::{Embedding, FailureLimits, Input, Job, JobFileError, Limits, Model, Output, Runtime, VectorType, keys};
 use crate::onnx::Device;
-use crate::storage::{DEFAULT_RETRIES, DEFAULT_TIMEOUT, Location, NotALocation, StorageSettings};
+use crate::storage::{DEFAULT_RETRIES, DEFAULT_TIMEOUT, Location, NotALocation};
 
 /// Each has its copy of the models and its threads.
 const MOST_DEVICES: usize = 64;
@@ -61,7 +59,11 @@ fn check_keys(text: &str, name: &str) -> Result<(), Result<JobFileError, toml::d
     };
     for (section, value) in document.get_ref() {
         keys::check(section.get_ref(), None).map_err(|error| at(section.span().start, error))?;
-        let DeValue::Table(table) = value.get_ref() else { continue };
+        let DeValue::Table(table) = value.get_ref() else {
+            let section = section.get_ref();
+            let expected = format!("a table, as in [{section}]");
+            return Err(at(value.span().start, JobFileError::value(section, expected, value.get_ref().type_str())));
+        };
         for key in table.keys() {
             keys::check(section.get_ref(), Some(key.get_ref())).map_err(|error| at(key.span().start, error))?;
         }
@@ -86,94 +88,6 @@ fn apply(table: &mut toml::Table, assignment: &str) -> Result<(), JobFileError> 
     let section = table.entry(section).or_insert_with(|| toml::Value::Table(toml::Table::new()));
     section.as_table_mut().ok_or_else(shape)?.insert(key.to_owned(), parsed);
     Ok(())
-}
-
-/// The file as written: optional everywhere, before defaults and checks.
-#[derive(Deserialize)]
-struct JobFile {
-    #[serde(default)]
-    input: InputFile,
-    #[serde(default)]
-    model: ModelFile,
-    #[serde(default)]
-    generation: GenerationFile,
-    #[serde(default)]
-    embedding: EmbeddingFile,
-    #[serde(default)]
-    output: OutputFile,
-    #[serde(default)]
-    runtime: RuntimeFile,
-    #[serde(default)]
-    limits: LimitsFile,
-    #[serde(default)]
-    storage: StorageSettings,
-}
-
-#[derive(Deserialize, Default)]
-struct InputFile {
-    manifest: Option<OneOrMany>,
-    key: Option<String>,
-    image: Option<String>,
-    text: Option<String>,
-    #[serde(rename = "where")]
-    predicate: Option<String>,
-    signature: Option<OneOrMany>,
-    #[serde(default)]
-    on_duplicate_key: OnDuplicateKey,
-    #[serde(default)]
-    jpeg_scaling: bool,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged, expecting = "expected a string or a list of strings")]
-enum OneOrMany {
-    One(String),
-    Many(Vec<String>),
-}
-
-#[derive(Deserialize, Default)]
-struct ModelFile {
-    path: Option<String>,
-    precision: Option<String>,
-}
-
-#[derive(Deserialize, Default)]
-struct EmbeddingFile {
-    image: Option<bool>,
-    text: Option<bool>,
-    fused: Option<bool>,
-    caption_similarity: Option<bool>,
-    dtype: Option<VectorType>,
-    model: Option<String>,
-}
-
-#[derive(Deserialize, Default)]
-struct OutputFile {
-    path: Option<String>,
-    columns: Option<Vec<String>>,
-    part_rows: Option<u64>,
-    #[serde(default)]
-    reuse_by_content: bool,
-}
-
-#[derive(Deserialize, Default)]
-struct RuntimeFile {
-    devices: Option<Vec<String>>,
-    batch_size: Option<BatchSize>,
-    prefetch_bytes: Option<usize>,
-    threads: Option<usize>,
-}
-
-#[derive(Deserialize, Default)]
-struct LimitsFile {
-    max_failed_fraction: Option<f64>,
-    min_failed_rows: Option<u64>,
-    max_image_bytes: Option<u64>,
-    max_image_pixels: Option<u64>,
-    fetch_timeout_ms: Option<u64>,
-    retries: Option<u32>,
-    outage_after: Option<u64>,
-    roots: Option<Vec<String>>,
 }
 
 impl JobFile {
@@ -211,11 +125,7 @@ impl InputFile {
             let what = "the column with the images (or `input.text` alone, for a job that embeds texts)";
             return Err(JobFileError::Missing { key: "input.image", what });
         }
-        let signature = match self.signature {
-            None => Vec::new(),
-            Some(OneOrMany::One(one)) => vec![one],
-            Some(OneOrMany::Many(many)) => many,
-        };
+        let signature = self.signature.map(Vec::from).unwrap_or_default();
         let Self { image, text, predicate, on_duplicate_key, jpeg_scaling, .. } = self;
         Ok(Input { manifest, key, image, text, predicate, signature, on_duplicate_key, jpeg_scaling })
     }
@@ -223,7 +133,8 @@ impl InputFile {
 
 impl ModelFile {
     fn validate(self, folder: &Path) -> Result<Model, JobFileError> {
-        let path = self.path.ok_or(JobFileError::Missing { key: "model.path", what: "the model directory" })?;
+        let what = "the model directory\nhint: write path = \"DIR\" below [model]; `nightcap model inspect DIR` says what a directory can do";
+        let path = self.path.ok_or(JobFileError::Missing { key: "model.path", what })?;
         Ok(Model { path: location("model.path", &path, folder)?, precision: self.precision })
     }
 }
@@ -246,29 +157,23 @@ impl OutputFile {
         let path = self.path.ok_or(JobFileError::Missing { key: "output.path", what: "the folder for the results" })?;
         let part_rows = self.part_rows.unwrap_or(1000);
         if !(1..=1_000_000).contains(&part_rows) {
-            return Err(value("output.part_rows", "1 to 1000000", part_rows));
+            return Err(JobFileError::value("output.part_rows", "1 to 1000000", part_rows));
         }
         let (columns, reuse_by_content) = (self.columns, self.reuse_by_content);
         Ok(Output { path: location("output.path", &path, folder)?, columns, part_rows, reuse_by_content })
     }
 }
 
-#[derive(Deserialize)]
-#[serde(untagged, expecting = "expected a number of rows or \"auto\"")]
-enum BatchSize {
-    Rows(usize),
-    Named(String),
-}
-
 impl RuntimeFile {
     fn validate(self) -> Result<Runtime, JobFileError> {
         let named = self.devices.unwrap_or_else(|| vec!["cpu".to_owned()]);
         let device = |name: &String| {
-            name.parse::<Device>().map_err(|()| value("runtime.devices", Device::EXPECTED, format!("{name:?}")))
+            name.parse::<Device>()
+                .map_err(|()| JobFileError::value("runtime.devices", Device::EXPECTED, format!("{name:?}")))
         };
         let devices = named.iter().map(device).collect::<Result<Vec<_>, _>>()?;
         if devices.is_empty() || devices.len() > MOST_DEVICES {
-            return Err(value("runtime.devices", "1 to 64 devices", devices.len()));
+            return Err(JobFileError::value("runtime.devices", "1 to 64 devices", devices.len()));
         }
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let batch_size = match self.batch_size {
@@ -276,7 +181,7 @@ impl RuntimeFile {
             Some(BatchSize::Rows(rows)) => Some(in_range("runtime.batch_size", rows, 1, 4096)?),
             Some(BatchSize::Named(name)) if name == "auto" => None,
             Some(BatchSize::Named(name)) => {
-                return Err(value("runtime.batch_size", "1 to 4096, or \"auto\"", format!("{name:?}")));
+                return Err(JobFileError::value("runtime.batch_size", "1 to 4096, or \"auto\"", format!("{name:?}")));
             }
         };
         let threads = in_range("runtime.threads", self.threads.unwrap_or(cores), 1, 1024)?;
@@ -290,13 +195,13 @@ impl LimitsFile {
     fn validate(self, folder: &Path) -> Result<Limits, JobFileError> {
         let max_failed_fraction = self.max_failed_fraction.unwrap_or(0.05);
         if !(0.0..=1.0).contains(&max_failed_fraction) {
-            return Err(value("limits.max_failed_fraction", "0.0 to 1.0", max_failed_fraction));
+            return Err(JobFileError::value("limits.max_failed_fraction", "0.0 to 1.0", max_failed_fraction));
         }
         let roots = self.roots.unwrap_or_default();
         let retries = self.retries.unwrap_or(DEFAULT_RETRIES) as usize;
         let default_timeout_ms = u64::try_from(DEFAULT_TIMEOUT.as_millis()).unwrap_or(u64::MAX);
         let at_least_1 = |key: &str, found: Option<u64>, default: u64| match found {
-            Some(0) => Err(value(key, "at least 1", 0)),
+            Some(0) => Err(JobFileError::value(key, "at least 1", 0)),
             found => Ok(found.unwrap_or(default)),
         };
         Ok(Limits {
@@ -311,12 +216,12 @@ impl LimitsFile {
     }
 }
 
-pub(super) fn value(key: &str, expected: impl Into<String>, found: impl std::fmt::Display) -> JobFileError {
-    JobFileError::Value { key: key.to_owned(), expected: expected.into(), found: found.to_string() }
-}
-
 fn in_range(key: &str, found: usize, least: usize, most: usize) -> Result<usize, JobFileError> {
-    if (least..=most).contains(&found) { Ok(found) } else { Err(value(key, format!("{least} to {most}"), found)) }
+    if (least..=most).contains(&found) {
+        Ok(found)
+    } else {
+        Err(JobFileError::value(key, format!("{least} to {most}"), found))
+    }
 }
 
 /// The location that `text` names; what is wrong with it is said without repeating it, since a URI may hold a credential.
@@ -326,4 +231,19 @@ fn location(key: &str, text: &str, folder: &Path) -> Result<Location, JobFileErr
 
 fn unclear(key: &str, error: &NotALocation) -> JobFileError {
     JobFileError::Unclear { key: key.to_owned(), message: error.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_section_that_is_no_table() {
+        let error = |text: &str| Job::parse(text, "job.toml", Path::new("/"), &[]).unwrap_err().to_string();
+        let expected = "`input`: expected a table, as in [input], found";
+        assert_eq!(error("\ninput = 3"), format!("job.toml:2: {expected} integer"));
+        // Structs can be read from lists, one field after the other; no key would be checked.
+        assert_eq!(error("input = [\"m\", \"id\", \"image\"]"), format!("job.toml:1: {expected} array"));
+        assert_eq!(error("[[input]]\nkey = \"id\""), format!("job.toml:1: {expected} array"));
+    }
 }

@@ -3,14 +3,17 @@
 //! In: a TOML file and `--set` overrides. Out: a [`Job`] whose every value has been checked as far as it can be without
 //! touching the manifest, the model or the output. Never here: any of those.
 
+mod file;
 mod generation;
 mod keys;
 mod load;
+mod template;
 
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::template::JobTemplate;
 use crate::engine::GenerationOverrides;
 use crate::onnx::Device;
 use crate::output::records::failure_limits::FailureLimits;
@@ -48,12 +51,12 @@ pub enum JobFileError {
         error: Box<Self>,
     },
     /// A table that no job file has.
-    #[error("unknown section [{section}]\nhint: did you mean [{nearest}]?")]
+    #[error("unknown section [{section}]\nhint: {hint}")]
     UnknownSection {
         /// As written.
         section: String,
-        /// The most similar known section.
-        nearest: String,
+        /// What was probably meant.
+        hint: String,
     },
     /// A key that no job file has.
     #[error("unknown key `{key}`\nhint: {hint}")]
@@ -89,6 +92,13 @@ pub enum JobFileError {
         /// What was there.
         found: String,
     },
+}
+
+impl JobFileError {
+    /// The value `found` of `key` is not what is `expected`.
+    fn value(key: &str, expected: impl Into<String>, found: impl std::fmt::Display) -> Self {
+        Self::Value { key: key.to_owned(), expected: expected.into(), found: found.to_string() }
+    }
 }
 
 /// A validated job.

@@ -8,7 +8,7 @@ use arrow::datatypes::DataType;
 pub enum ManifestError {
     /// A path or glob of `input.manifest` matches nothing.
     #[error(
-        "no manifest file matches {pattern}\nhint: `input.manifest` is relative to the job file's folder, `--keep-keys` to the current one"
+        "no manifest file matches {pattern}\nhint: relative paths in a job file start at its folder, those on the command line at the current one"
     )]
     NotFound {
         /// As resolved.
@@ -86,6 +86,23 @@ pub enum ManifestError {
         expected: &'static str,
         /// The type found.
         found: DataType,
+    },
+    /// A manifest without a column that is usually named as one for this purpose.
+    #[error(
+        "cannot tell which column of {path} has the {holds}: expected {expected} with a usual name\nhint: name it with {flag} COLUMN; the columns are {}",
+        columns.join(", ")
+    )]
+    NoUsualName {
+        /// The file.
+        path: String,
+        /// What is looked for.
+        holds: &'static str,
+        /// Types that serve.
+        expected: &'static str,
+        /// The option that names the column.
+        flag: &'static str,
+        /// The columns with their types.
+        columns: Vec<String>,
     },
     /// Two manifest files whose columns differ.
     #[error(

@@ -6,11 +6,14 @@
 
 mod error;
 pub mod filter;
+pub mod folder;
 mod listing;
 mod prompt;
 pub mod reader;
 pub mod row;
 mod source;
+pub mod usual_names;
+pub mod write;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -107,16 +110,8 @@ impl Manifest {
         key: &str,
         storage: &Arc<Storage>,
     ) -> Result<Self, ManifestError> {
-        let files = expand(patterns, storage)?.into_iter();
-        let files = files.map(|file| open_file(file, storage)).collect::<Result<Vec<_>, _>>()?;
-        let Some(first) = files.first() else {
-            return Err(ManifestError::NotFound { pattern: "an empty list".to_owned() });
-        };
-        let schema = first.metadata.schema().clone();
-        for file in &files[1..] {
-            same_schema(first, file)?;
-        }
-        let columns = Columns { path: &first.location, schema: &schema };
+        let (files, schema) = open_files(patterns, storage)?;
+        let columns = Columns { path: &files[0].location, schema: &schema };
         let key = columns.find(setting, key)?;
         columns.check(key, setting, "a string or integer column", is_key)?;
         let (image, text, prompt) = (None, None, None);
@@ -181,6 +176,29 @@ impl Manifest {
         };
         self.carried.iter().map(plain).collect()
     }
+}
+
+/// The schema of the files that `patterns` name, and the first of them.
+///
+/// # Errors
+/// As [`Manifest::open_keys`].
+pub fn read_schema(patterns: &[Location], storage: &Arc<Storage>) -> Result<(Location, SchemaRef), ManifestError> {
+    let (mut files, schema) = open_files(patterns, storage)?;
+    Ok((files.swap_remove(0).location, schema))
+}
+
+/// Opens every file that `patterns` name: at least one, all of one schema.
+fn open_files(patterns: &[Location], storage: &Arc<Storage>) -> Result<(Vec<ManifestFile>, SchemaRef), ManifestError> {
+    let files = expand(patterns, storage)?.into_iter();
+    let files = files.map(|file| open_file(file, storage)).collect::<Result<Vec<_>, _>>()?;
+    let Some(first) = files.first() else {
+        return Err(ManifestError::NotFound { pattern: "an empty list".to_owned() });
+    };
+    let schema = first.metadata.schema().clone();
+    for file in &files[1..] {
+        same_schema(first, file)?;
+    }
+    Ok((files, schema))
 }
 
 fn open_file(location: Location, storage: &Arc<Storage>) -> Result<ManifestFile, ManifestError> {
@@ -262,15 +280,8 @@ impl Columns<'_> {
             kind if is_binary(kind) => ImageColumn::Bytes,
             _ => ImageColumn::Struct,
         };
-        let fits = |kind: &DataType| match kind {
-            DataType::Struct(fields) => {
-                fields.iter().any(|field| field.name() == "bytes" && is_binary(field.data_type()))
-                    && fields.iter().all(|field| field.name() != "path" || is_string(field.data_type()))
-            }
-            other => is_string(other) || is_binary(other),
-        };
         let expected = "a string column (paths), a binary column (image bytes) or a struct {bytes, path}";
-        self.check(index, "input.image", expected, fits)?;
+        self.check(index, "input.image", expected, is_image)?;
         Ok((index, kind))
     }
 
@@ -319,6 +330,17 @@ fn is_string(kind: &DataType) -> bool {
 
 fn is_binary(kind: &DataType) -> bool {
     matches!(kind, DataType::Binary | DataType::LargeBinary | DataType::BinaryView)
+}
+
+/// Whether a value can be an image: its path or URI, its bytes, or the Hugging Face struct `{bytes, path}`.
+fn is_image(kind: &DataType) -> bool {
+    match kind {
+        DataType::Struct(fields) => {
+            fields.iter().any(|field| field.name() == "bytes" && is_binary(field.data_type()))
+                && fields.iter().all(|field| field.name() != "path" || is_string(field.data_type()))
+        }
+        other => is_string(other) || is_binary(other),
+    }
 }
 
 /// Whether a value can be compared as text.

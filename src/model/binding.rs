@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::error::Problem;
 use super::graph_file::GraphFile;
-use super::overrides::{Overrides, nearest};
+use super::overrides::{Overrides, did_you_mean};
 use super::producer::Producer;
 use super::role::Role;
 use crate::onnx::{DataType, Port};
@@ -70,7 +70,7 @@ impl Bindings {
                     let known: Vec<_> = graph.header.inputs.iter().map(|port| &port.name).collect();
                     let problem =
                         Problem::new(Overrides::FILE, format!("{key}: {} has no input {input:?}", graph.file));
-                    problems.push(problem.with_hint(nearest(input, &known)));
+                    problems.push(problem.with_hint(did_you_mean(input, &known)));
                 }
                 Some(_) => {}
             }
@@ -162,7 +162,7 @@ fn check(
             let Some(output) = source.header.output(name) else {
                 let known: Vec<_> = source.header.outputs.iter().map(|port| &port.name).collect();
                 return Err(problem(format!("it is fed by {producer}, but {} has no output {name:?}", source.file))
-                    .with_hint(nearest(name, &known)));
+                    .with_hint(did_you_mean(name, &known)));
             };
             expect(&output.dtype.to_string(), output.dtype.is_float() && port.dtype.is_float(), output.rank())
         }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Component, Path};
 
 use super::error::Problem;
-use super::overrides::{Overrides, nearest};
+use super::overrides::{Overrides, did_you_mean};
 use super::role::Role;
 
 /// A file chosen for a role.
@@ -89,7 +89,7 @@ pub(super) fn find(
     let wanted = precision.unwrap_or("fp32");
     let Some(&(_, suffix)) = PRECISIONS.iter().find(|(name, _)| *name == wanted) else {
         let problem = Problem::new("precision", format!("{wanted:?} is no known precision"));
-        problems.push(problem.with_hint(nearest(wanted, &PRECISIONS.map(|(name, _)| name))));
+        problems.push(problem.with_hint(did_you_mean(wanted, &PRECISIONS.map(|(name, _)| name))));
         return layout;
     };
     for (&role, file) in &overrides.graphs {
@@ -103,7 +103,7 @@ pub(super) fn find(
             layout.chosen.insert(role, Chosen { file: file.clone(), why, is_part });
         } else {
             let problem = Problem::new(Overrides::FILE, format!("graphs.{role} = {file:?}, but there is no such file"));
-            problems.push(problem.with_hint(nearest(file, &files)));
+            problems.push(problem.with_hint(did_you_mean(file, &files)));
         }
     }
     for part in PARTS.iter().filter(|part| !overrides.graphs.contains_key(&part.role)) {

@@ -10,6 +10,7 @@ use super::config::read_file;
 use super::error::Problem;
 use super::producer::Producer;
 use super::role::Role;
+use crate::nearest;
 
 /// What `nightcap.toml` says.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -86,7 +87,7 @@ impl Overrides {
                 let role = key.split('.').next().unwrap_or_default();
                 let problem =
                     Problem::new(Self::FILE, format!("bind.{key:?} names no graph input (expected \"role.input\")"));
-                problems.push(problem.with_hint(nearest(role, &Role::ALL.map(Role::name))));
+                problems.push(problem.with_hint(did_you_mean(role, &Role::ALL.map(Role::name))));
                 continue;
             };
             match value.as_str().map(Producer::parse) {
@@ -106,17 +107,10 @@ impl Overrides {
 }
 
 fn unknown<S: AsRef<str>>(key: &str, known: &[S]) -> Problem {
-    Problem::new(Overrides::FILE, format!("unknown key {key:?}")).with_hint(nearest(key, known))
+    Problem::new(Overrides::FILE, format!("unknown key {key:?}")).with_hint(did_you_mean(key, known))
 }
 
-/// Advice that names the known word nearest to `word`.
-pub(super) fn nearest<S: AsRef<str>>(word: &str, known: &[S]) -> String {
-    let all = || known.iter().map(AsRef::as_ref).collect::<Vec<_>>().join(", ");
-    known
-        .iter()
-        .map(AsRef::as_ref)
-        .map(|name| (strsim::jaro_winkler(word, name), name))
-        .filter(|(likeness, _)| *likeness > 0.75)
-        .max_by(|a, b| a.0.total_cmp(&b.0))
-        .map_or_else(|| format!("known are {}", all()), |(_, name)| format!("did you mean {name:?}?"))
+/// Text for the hint about `word`, which is none of `known`.
+pub(super) fn did_you_mean<S: AsRef<str>>(word: &str, known: &[S]) -> String {
+    nearest::did_you_mean(word, known, |name| format!("{name:?}"))
 }

@@ -82,14 +82,14 @@ fn an_automatic_batch_size_is_tried_out_before_the_plan_and_kept_in_it() {
     workplace.job(&job.replace("image = \"image\"\n", "").replace("batch_size = 4", "batch_size = \"auto\""));
     let output = workplace.run(&["--run-id", "night"]);
     let log = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success() && log.contains("batch size, tried out"), "{log}");
+    assert!(output.status.success() && log.contains("measured the batch size"), "{log}");
     let plan = std::fs::read(workplace.path("out/_nightcap/runs/night/plan.json")).unwrap();
     let planned = serde_json::from_slice::<Value>(&plan).unwrap()["batch_size"].as_u64().unwrap();
     assert!([16, 32, 64, 128].contains(&planned), "{planned}");
     assert!(log.contains(&format!("rows={planned}")), "{log}");
 
     let few = workplace.run(&["--run-id", "few", "--limit", "20", "--set", "output.path=few"]);
-    assert!(!String::from_utf8_lossy(&few.stderr).contains("tried out"), "twenty rows are not worth it");
+    assert!(!String::from_utf8_lossy(&few.stderr).contains("measured the batch size"), "twenty rows are not worth it");
     let refused = workplace.run(&["--set", "runtime.batch_size=fast"]);
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(refused.status.code() == Some(2) && said.contains("1 to 4096, or \"auto\""), "{said}");

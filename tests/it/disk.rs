@@ -71,7 +71,7 @@ fn a_disk_that_is_full_stops_the_run_and_leaves_no_half_part() {
 }
 
 /// The command without the power of root to write where permissions forbid it.
-fn without_privileges(run: &Command) -> Command {
+pub(crate) fn without_privileges(run: &Command) -> Command {
     let owner = Command::new("id").arg("-u").output().unwrap().stdout;
     if owner != b"0\n" {
         let mut command = Command::new(run.get_program());

@@ -27,27 +27,32 @@ fn overrides_take_toml_values_and_bare_strings() {
     assert_eq!(job.input.predicate.as_deref(), Some("a = 'b'"));
 }
 
+fn help(arguments: &[&str]) -> String {
+    String::from_utf8(nightcap().args(arguments).output().unwrap().stdout).unwrap()
+}
+
 #[test]
 fn help_says_what_there_is() {
-    let help = |arguments: &[&str]| String::from_utf8(nightcap().args(arguments).output().unwrap().stdout).unwrap();
     insta::assert_snapshot!(help(&["--help"]), @r"
     Captions image collections overnight and builds search indexes from them: Parquet in, Parquet out
 
     Usage: nightcap [OPTIONS] <COMMAND>
 
     Commands:
+      manifest  Write a manifest of the images in a folder: paths, sizes, modification times
+      init      Write a commented job file for a manifest or a folder of images
       run       Run a job: caption and embed every selected row, write parts, publish the run
       plan      Say what `run` would do: rows, parts, bytes, columns. Writes nothing
       status    List the runs of an OUTPUT: parts, counts, failures by kind
-      finalize  Check that every part of a run is there, then publish it
+      finalize  Check that all parts of a run exist, then publish it
       discard   Remove an unpublished run
       compact   Rewrite the newest row of every key into one run and remove the runs it replaces
-      model     Look at a model directory
+      model     Explain a model directory, or what loading it does
       help      Print this message or the help of the given subcommand(s)
 
     Options:
           --log-format <LOG_FORMAT>
-              How log lines on stderr look
+              Form of the log lines on stderr
 
               Possible values:
               - text: For people
@@ -78,19 +83,90 @@ fn help_says_what_there_is() {
               Take only the first N rows that are new or changed
 
           --retry-failed
-              Take permanently failed rows again, too
+              Also take rows that failed permanently
 
           --full
-              Take every row, also what is unchanged since it was published
+              Take every row, even if it is unchanged since it was published
 
           --run-id <ID>
-              Name the run, or go on with the run of that name. Default: go on with this job's unfinished run, or start one named like `r20261123t041500z`
+              Name of the run to start or resume. Default: resume this job's unfinished run, or start one named like `r20261123t041500z`
 
           --shard <I/N>
-              Make only every Nth part, starting with part I; `/N` takes I from `JOB_COMPLETION_INDEX` or `AWS_BATCH_JOB_ARRAY_INDEX`
+              Make only every Nth part, starting with part I (0 to N-1); `/N` takes I from `JOB_COMPLETION_INDEX` or `AWS_BATCH_JOB_ARRAY_INDEX`
 
           --log-format <LOG_FORMAT>
-              How log lines on stderr look
+              Form of the log lines on stderr
+
+              Possible values:
+              - text: For people
+              - json: One JSON object a line
+              
+              [default: text]
+
+      -h, --help
+              Print help (see a summary with '-h')
+    ");
+}
+
+#[test]
+fn help_of_the_first_commands() {
+    insta::assert_snapshot!(help(&["manifest", "--help"]), @r"
+    Write a manifest of the images in a folder: paths, sizes, modification times
+
+    Usage: nightcap manifest [OPTIONS] --output <FILE.parquet> <FOLDER>
+
+    Arguments:
+      <FOLDER>
+              The folder of images, searched with all folders below it: a path, or a URI of s3://, gs:// or az://
+
+    Options:
+      -o, --output <FILE.parquet>
+              The Parquet file to write. An existing one is replaced
+
+          --skip-unreadable
+              Leave out folders that this user may not read, instead of refusing to write an incomplete manifest
+
+          --log-format <LOG_FORMAT>
+              Form of the log lines on stderr
+
+              Possible values:
+              - text: For people
+              - json: One JSON object a line
+              
+              [default: text]
+
+      -h, --help
+              Print help (see a summary with '-h')
+    ");
+    insta::assert_snapshot!(help(&["init", "--help"]), @r"
+    Write a commented job file for a manifest or a folder of images
+
+    Usage: nightcap init [OPTIONS] <FOLDER|MANIFEST>
+
+    Arguments:
+      <FOLDER|MANIFEST>
+              A manifest (Parquet file, folder of them, glob or URI), or a folder of images, for which manifest.parquet is written beside the job file
+
+    Options:
+      -o, --output <JOB.toml>
+              The job file to write. An existing one is never replaced
+              
+              [default: job.toml]
+
+          --model <DIR>
+              The model directory. Default: `model` or `sample_data/model` beside the job file, if there is one
+
+          --key <COLUMN>
+              The column that names a row. Default: told by type and name
+
+          --image <COLUMN>
+              The column with the images. Default: told by type and name
+
+          --text <COLUMN>
+              The column with a text that comes with the image. Default: told by type and name
+
+          --log-format <LOG_FORMAT>
+              Form of the log lines on stderr
 
               Possible values:
               - text: For people

@@ -26,10 +26,13 @@ mod faults;
 mod fingerprints;
 mod format;
 mod generation;
+mod init;
 mod inputs;
 mod interruptions;
 mod jobs;
 mod library;
+#[allow(unreachable_pub, reason = "a module of a test binary")]
+mod manifest_command;
 mod model_directory;
 mod model_failures;
 mod nights;

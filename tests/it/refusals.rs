@@ -102,7 +102,7 @@ fn manifests() {
     insta::assert_snapshot!(refusal(&workplace, &["--set", "input.manifest=nothing-*.parquet"]), @r"
     exit 2
     error: no manifest file matches FOLDER/nothing-*.parquet
-    hint: `input.manifest` is relative to the job file's folder, `--keep-keys` to the current one
+    hint: relative paths in a job file start at its folder, those on the command line at the current one
     ");
     insta::assert_snapshot!(refusal(&workplace, &["--set", "input.where=\"wdith > 3\""]), @r#"
     exit 2
@@ -216,17 +216,38 @@ fn outputs() {
 }
 
 #[test]
-fn commands_that_are_not_built_yet() {
-    for command in [&["search", "out", "dogs"][..], &["report", "out"], &["eval", "out"]] {
-        let output = nightcap().args(command).output().unwrap();
-        let text = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(2));
-        assert!(text.contains("is not supported yet"), "{command:?}: {text}");
-    }
-    let output = nightcap().args(["finalise", "out"]).output().unwrap();
-    assert_eq!(output.status.code(), Some(2));
-    insta::assert_snapshot!(String::from_utf8(output.stderr).unwrap(), @r"
-    error: there is no command `nightcap finalise`
-    hint: `nightcap --help` lists the commands
+fn unknown_commands() {
+    let refused = |arguments: &[&str]| {
+        let output = nightcap().args(arguments).output().unwrap();
+        assert!(output.stdout.is_empty());
+        format!("exit {}\n{}", output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    insta::assert_snapshot!(refused(&["finalise", "out"]), @r"
+    exit 2
+    error: unrecognized subcommand 'finalise'
+
+      tip: some similar subcommands exist: 'init', 'finalize'
+
+    Usage: nightcap [OPTIONS] <COMMAND>
+
+    For more information, try '--help'.
+    ");
+    insta::assert_snapshot!(refused(&["search", "out", "dogs"]), @r"
+    exit 2
+    error: unrecognized subcommand 'search'
+
+    Usage: nightcap [OPTIONS] <COMMAND>
+
+    For more information, try '--help'.
+    ");
+    insta::assert_snapshot!(refused(&["model", "inspekt", "dir"]), @r"
+    exit 2
+    error: unrecognized subcommand 'inspekt'
+
+      tip: a similar subcommand exists: 'inspect'
+
+    Usage: nightcap model [OPTIONS] <COMMAND>
+
+    For more information, try '--help'.
     ");
 }

@@ -262,20 +262,20 @@ fn prepare_says_what_is_done_to_each_graph() {
         let output = nightcap().args(["model", "prepare"]).arg(folder).output().unwrap();
         assert!(output.status.success());
         let text = String::from_utf8(output.stdout).unwrap();
-        text.lines().map(|line| line.split("; opened in").next().unwrap()).collect::<Vec<_>>().join("\n")
+        text.lines().map(|line| line.split("; loaded in").next().unwrap()).collect::<Vec<_>>().join("\n")
     };
     insta::assert_snapshot!(said("vit_gpt2"), @r"
-    vision: encoder_model.onnx: run as it is
-    decoder: decoder_with_past_model.onnx: 150 sizes that are known are not computed; 3 values are computed once for each batch
+    vision: encoder_model.onnx: unchanged
+    decoder: decoder_with_past_model.onnx: 150 shape values replaced by constants; 3 values computed once per batch
     ");
     insta::assert_snapshot!(said("blip"), @r"
-    vision: onnx/encoder_model.onnx: run as it is
-    prefill: onnx/decoder_model.onnx: only what gives present.0.encoder.key and 3 more is run
-    decoder: onnx/decoder_with_past_model.onnx: 58 sizes that are known are not computed; 5 values are not copied
+    vision: onnx/encoder_model.onnx: unchanged
+    prefill: onnx/decoder_model.onnx: reduced to what computes present.0.encoder.key and 3 more
+    decoder: onnx/decoder_with_past_model.onnx: 58 shape values replaced by constants; 5 copies removed
     ");
     insta::assert_snapshot!(said("clip"), @r"
-    vision: model.onnx: only what gives image_embeds is run
-    text: model.onnx: only what gives text_embeds is run
+    vision: model.onnx: reduced to what computes image_embeds
+    text: model.onnx: reduced to what computes text_embeds
     ");
 }
 

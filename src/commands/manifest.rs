@@ -1,0 +1,119 @@
+//! `nightcap manifest`: a manifest of the images in a folder.
+
+use std::path::{Path, PathBuf};
+
+use super::Context;
+use crate::cli::ManifestArgs;
+use crate::error::Error;
+use crate::exit::Status;
+use crate::manifest::folder::FolderListing;
+use crate::manifest::write::encode;
+use crate::paths::seen_from;
+use crate::preprocess::has_image_extension;
+use crate::storage::{Location, Storage};
+use crate::whole_file::{self, Existing};
+
+pub(super) fn execute(args: &ManifestArgs, context: &mut Context<'_>) -> Result<Status, Error> {
+    make(&args.folder, &args.output, args.skip_unreadable, context)
+}
+
+/// Writes the manifest of `folder` to `file`, and says on stderr what it holds and what was left out.
+///
+/// A file that is there already and would not change keeps its modification time, so that an unfinished run goes on.
+pub(super) fn make(folder: &Path, file: &Path, skip_unreadable: bool, context: &Context<'_>) -> Result<Status, Error> {
+    let base = check(file)?;
+    let (listing, base) = match uri(folder)? {
+        Some(location) if location.local().is_none() => {
+            let storage = Storage::from_environment();
+            (Some(FolderListing::remote(&location, &storage, has_image_extension)?), Base::Remote(location))
+        }
+        location => {
+            let folder = location.as_ref().and_then(Location::local).unwrap_or(folder);
+            let stop = || context.stop.requested();
+            let listing = FolderListing::local(folder, has_image_extension, skip_unreadable, &stop)?;
+            (listing, Base::local(&base, folder)?)
+        }
+    };
+    let Some(listing) = listing else {
+        tracing::warn!("stopped, and nothing was written; run the same command again");
+        return Ok(Status::Stopped);
+    };
+    let unwritable = |error: &dyn std::fmt::Display| Error::Unfit(format!("cannot write {}: {error}", file.display()));
+    let parquet = encode(&listing.images, |path| base.join(path)).map_err(|error| unwritable(&error))?;
+    let before = std::fs::read(file).ok();
+    if before.as_ref() != Some(&parquet) {
+        whole_file::write(file, &parquet, Existing::Replace).map_err(|error| unwritable(&error))?;
+    }
+    for what in listing.left_out.missed() {
+        tracing::warn!("left out: {what}");
+    }
+    for what in listing.left_out.expected() {
+        tracing::info!("left out: {what}");
+    }
+    let bytes: u64 = listing.images.iter().map(|image| image.bytes).sum();
+    let done = match before {
+        Some(before) if before == parquet => "the manifest is there already, unchanged",
+        Some(_) => "replaced the manifest",
+        None => "wrote the manifest",
+    };
+    tracing::info!(images = listing.images.len(), bytes, file = %file.display(), "{done}");
+    Ok(Status::Done)
+}
+
+/// The URI that `argument` is, if it is one.
+fn uri(argument: &Path) -> Result<Option<Location>, Error> {
+    let Some(text) = argument.to_str().filter(|text| text.contains("://")) else { return Ok(None) };
+    let location = Location::Local(PathBuf::from("/")).resolve(text);
+    let location = location.map_err(|error| Error::Unfit(format!("FOLDER: {error}")))?;
+    Ok(Some(location))
+}
+
+/// Refuses what no manifest can be written to; else the folder that the file will lie in.
+fn check(file: &Path) -> Result<PathBuf, Error> {
+    let refused = |why: &str| Err(Error::Unfit(format!("-o {}: {why}", file.display())));
+    if file.to_str().is_some_and(|text| text.contains("://")) {
+        return refused(
+            "expected a path of this machine, found a URI\nhint: write it here, then copy it to where the job reads it",
+        );
+    }
+    if file.extension().is_none_or(|extension| extension != "parquet") {
+        return refused("expected a file name that ends in .parquet, so that no other file is replaced by mistake");
+    }
+    if std::fs::metadata(file).is_ok_and(|found| !found.is_file()) {
+        return refused("expected a file, found something else of that name");
+    }
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if !folder.is_dir() {
+        return refused("there is no such folder to write it to\nhint: make the folder first");
+    }
+    Ok(folder.to_owned())
+}
+
+/// What stands before an image's path below the folder, so that `run` finds the image.
+enum Base {
+    /// Relative to the manifest's folder, or absolute.
+    Local(String),
+    Remote(Location),
+}
+
+impl Base {
+    /// For a manifest in `manifest_folder` and images in `folder`.
+    fn local(manifest_folder: &Path, folder: &Path) -> Result<Self, Error> {
+        let base = seen_from(manifest_folder, folder)
+            .map_err(|source| Error::System { action: "find the folder of images", source })?;
+        let base = base.into_os_string().into_string().map_err(|base| {
+            let hint = "write the manifest into a folder above the images, which it then names by relative paths";
+            let base = base.display();
+            Error::Unfit(format!("{base}: expected a path in UTF-8, as Parquet holds no other\nhint: {hint}"))
+        })?;
+        Ok(Self::Local(base))
+    }
+
+    fn join(&self, path: &str) -> String {
+        match self {
+            Self::Local(base) if base.is_empty() || base.ends_with('/') => format!("{base}{path}"),
+            Self::Local(base) => format!("{base}/{path}"),
+            Self::Remote(location) => format!("{}/{path}", location.to_string().trim_end_matches('/')),
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! Files of this machine that are written whole or not at all: into a temporary file beside them, then renamed.
+
+use std::fs::Permissions;
+use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use tempfile::Builder;
+
+/// What happens to a file that has the name already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Existing {
+    /// The new file takes its place.
+    Replace,
+    /// It stays, and writing fails with [`io::ErrorKind::AlreadyExists`].
+    Keep,
+}
+
+/// Writes `bytes` as the file `path`, with the permissions that the user's umask gives.
+///
+/// # Errors
+/// Those of the file system; nothing is left behind then.
+pub(crate) fn write(path: &Path, bytes: &[u8], existing: Existing) -> io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut builder = Builder::new();
+    let builder = builder.prefix(".nightcap-").permissions(Permissions::from_mode(0o666));
+    let mut file = builder.tempfile_in(folder)?;
+    file.write_all(bytes)?;
+    file.as_file().sync_all()?;
+    match existing {
+        Existing::Replace => file.persist(path),
+        Existing::Keep => file.persist_noclobber(path),
+    }
+    .map(drop)
+    .map_err(|error| error.error)
+}
