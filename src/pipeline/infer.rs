@@ -40,7 +40,7 @@ pub(super) fn run(
 ) -> Result<(), Error> {
     let meter = &stages.metrics.model;
     let mut part = OpenPart::default();
-    let batches = if models.refills() { REFILLING } else { 1 };
+    let batches = if models.supports_continuous_batching() { REFILLING } else { 1 };
     let mut most = stages.plan.batch_size;
     while let Some(item) = meter.waiting_for_input(|| input.blocking_recv()) {
         if stages.stop.requested() {
