@@ -223,7 +223,10 @@ impl<'a> Resolver<'a> {
     /// Refuses a job whose `shortest` prompt is too long for the model.
     fn check_positions(&mut self, shortest: &TokenizedPrompt, max_new_tokens: usize) {
         if let Err(too_long) = PositionLimits::of(self.directory).check(shortest, max_new_tokens) {
-            self.problems.push(Problem::new(Self::JOB, too_long.what).with_hint(too_long.hint));
+            let more =
+                if shortest.image_tokens.is_empty() { "" } else { "; images have more than the 1 token counted here" };
+            let what = too_long.what + more;
+            self.problems.push(Problem::new(Self::JOB, what).with_hint(too_long.hint));
         }
     }
 

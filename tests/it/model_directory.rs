@@ -401,9 +401,9 @@ fn generation_settings_come_from_the_files_and_then_the_job() {
     let settings = resolve(&neutral).unwrap();
     assert_eq!((settings.max_new_tokens, &settings.prompt), (8, &JobPrompt::Fixed(Prompt::Tokens(vec![2]))));
     assert_eq!(settings.eos_token_ids, [3, 5]);
-    // a recurrent decoder has no positions that could end
     let long = GenerationOverrides { max_new_tokens: Some(17), ..neutral.clone() };
-    assert_eq!(resolve(&long).unwrap().max_new_tokens, 17);
+    let said = resolve(&long).unwrap_err().to_string();
+    assert!(said.contains("max_new_tokens is 17, but config.json (decoder) gives the decoder 16 positions"), "{said}");
     assert!(resolve(&GenerationOverrides { min_new_tokens: Some(9), ..neutral.clone() }).is_err());
     let one = GenerationOverrides { strategy: Some(StrategyName::Beam), num_beams: Some(1), ..neutral };
     assert!(resolve(&one).unwrap_err().to_string().contains("needs num_beams of 2 or more, found 1"));

@@ -112,7 +112,7 @@ fn a_prompt_that_is_too_long_for_the_decoder_fails_its_row_alone() {
     let too_long = Some("prompt_too_long".to_owned());
     assert_eq!(rows.text("error_kind"), [None, None, too_long.clone(), too_long, None]);
     assert_eq!(rows.text("error_stage")[2].as_deref(), Some("generate"));
-    insta::assert_snapshot!(rows.text("error_message")[2].as_deref().unwrap_or_default(), @"");
+    insta::assert_snapshot!(rows.text("error_message")[2].as_deref().unwrap_or_default(), @"the prompt has 28 tokens and max_new_tokens is 6, but config.json (decoder) gives the decoder 32 positions; shorten the prompt by 1 token, or set max_new_tokens to at most 5");
     assert_eq!(rows.text("caption").iter().flatten().count(), 3);
     // what the same rows get without the long ones beside them
     let short = of_model(&fixture("trocr"), &[1, 26, 2].map(words), settings);
@@ -169,6 +169,8 @@ fn a_prompt_around_an_image_that_cannot_be_tokenized_fails_its_row_alone() {
     tokenizer["model"]["unk_token"] = "<absent>".into();
     tokenizer["model"]["byte_fallback"] = false.into();
     std::fs::write(copy.path().join("tokenizer.json"), tokenizer.to_string()).unwrap();
+    let template = "{% for content in messages[0]['content'] %}{{ content['text'] or '<image>' }}{% endfor %}";
+    std::fs::write(copy.path().join("chat_template.jinja"), template).unwrap();
     let titles = ["ba".to_owned(), "\u{1f415}".to_owned(), "bi".to_owned()];
     let workplace = of_model(copy.path(), &titles, "max_new_tokens = 6\nprompt = \"{{ title }}\"\n");
     workplace.run_ok(&["--set", "limits.max_failed_fraction=1"]);
