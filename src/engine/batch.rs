@@ -84,6 +84,9 @@ pub struct Engine {
     caption_similarity: bool,
 }
 
+/// The index of a row with an image, and its row in the fused states, if it is in them.
+type EmbeddedImage = (usize, Option<usize>);
+
 impl Engine {
     /// Opens the graphs that `options` ask for.
     ///
@@ -139,8 +142,8 @@ impl Engine {
         self.captioner.as_ref().is_some_and(|captioner| captioner.continuous_batching)
     }
 
-    /// Runs `rows`, at most `batch_size` at once (in beam search, beams and not rows are counted, but one caption at least). The results
-    /// are in the order of `rows`; a row whose values are not finite or whose prompt is not usable fails alone.
+    /// Runs `rows`, at most `batch_size` at once (in beam search, beams and not rows are counted, but one caption at least). The
+    /// results are in the order of `rows`; a row whose values are not finite or whose prompt is not usable fails alone.
     ///
     /// # Errors
     /// When a run fails as a whole.
@@ -151,7 +154,7 @@ impl Engine {
         for (first, batch) in (0..).step_by(batch_size).zip(rows.chunks(batch_size)) {
             let (images, fused) = self.embed(batch, &mut results[first..first + batch.len()])?;
             let run = states.len();
-            let request = move |(index, fused_row): (usize, Option<usize>)| {
+            let request = move |(index, fused_row): EmbeddedImage| {
                 let RowInput { image, prompt, key, .. } = &batch[index];
                 let fused = fused_row.map(|row| FusedRow { run, row });
                 let (row, key, prompt) = (first + index, *key, prompt.as_deref());
@@ -170,7 +173,7 @@ impl Engine {
         &mut self,
         rows: &[RowInput],
         results: &mut [Result<RowOutput, RowError>],
-    ) -> Result<(Vec<(usize, Option<usize>)>, FusedStates), OnnxError> {
+    ) -> Result<(Vec<EmbeddedImage>, FusedStates), OnnxError> {
         let texts: Vec<_> = rows.iter().map(|row| row.text.as_deref()).collect();
         let (text, text_of) = self.encode_texts(&texts, results)?;
         if let Some(text) = &text {

@@ -32,6 +32,9 @@ pub(super) struct CaptionGenerator {
     pub(super) settings: GenerationSettings,
 }
 
+/// A row with its generated tokens, or why there are none.
+pub(super) type GeneratedRow = (usize, Result<Sequence, RowError>);
+
 impl CaptionGenerator {
     /// `None` without a decoder; `text` is the opened text graph.
     pub(super) fn open(
@@ -67,7 +70,7 @@ impl CaptionGenerator {
         fused: &[FusedStates],
         tokenizer: &TextTokenizer,
         batch_size: usize,
-    ) -> Result<Vec<(usize, Result<Sequence, RowError>)>, OnnxError> {
+    ) -> Result<Vec<GeneratedRow>, OnnxError> {
         let (mut results, mut prompted) = (Vec::with_capacity(requests.len()), Vec::with_capacity(requests.len()));
         for &request in requests {
             match self.tokenize(&request, tokenizer) {

@@ -6,8 +6,8 @@
 //! A decoder with cross-attention needs the keys and values of the encoder output in every layer and step. Exports differ in
 //! where they are computed, and none of these ways computes them more than once for a batch here:
 //!
-//! 1. **In a graph for the prefill** (`decoder_model.onnx` beside `decoder_with_past_model.onnx`, as optimum exports TrOCR, BLIP):
-//!    the prefill returns them as `present.*.encoder.*`, and they are static cache entries of all later steps
+//! 1. **In a graph for the prefill** (`decoder_model.onnx` beside `decoder_with_past_model.onnx`, as optimum exports `TrOCR` and
+//!    BLIP): the prefill returns them as `present.*.encoder.*`, and they are static cache entries of all later steps
 //!    ([`CacheKind::Static`](super::decoding::CacheKind)). If the decoder can process the prompt itself but for these, only the
 //!    subgraph of the prefill graph that computes them is opened: [`Precomputed::cross_attention`], found by
 //!    [`ModelDirectory::kept_states`].

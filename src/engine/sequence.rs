@@ -2,8 +2,8 @@
 //! and no token is selected here.
 //!
 //! Two indexes tell sequences apart: a *row* is an index into the rows that [`Engine::run`](super::Engine::run) was given, and
-//! stays with a request until its caption is known; a *slot* ([`Slot`](super::decoding::Slot)) is the place in the decoder's batch, and
-//! changes when sequences leave or join.
+//! stays with a request until its caption is known; a *slot* ([`Slot`](super::decoding::Slot)) is the place in the decoder's batch,
+//! and changes when sequences leave or join.
 
 use rayon::ThreadPool;
 
