@@ -10,7 +10,7 @@
 use std::path::Path;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use nightcap::engine::{GenerationOverrides, GenerationSettings, Strategy, StrategyName, choose};
+use nightcap::engine::{GenerationOverrides, GenerationSettings, Strategy, StrategyName, select_token};
 use nightcap::model::ModelDirectory;
 
 const ROWS: usize = 16;
@@ -43,8 +43,8 @@ fn steps(criterion: &mut Criterion) {
         group.bench_function(name, |b| {
             b.iter(|| {
                 let rows = (0..).zip(logits.chunks_exact(VOCABULARY));
-                let chosen = rows.map(|(key, logits)| choose(logits, settings, 1, &history, key, &mut scores).unwrap());
-                chosen.map(|(token, _)| token).sum::<i64>()
+                let select = |(key, logits)| select_token(logits, settings, 1, &history, key, &mut scores).unwrap();
+                rows.map(select).map(|(token, _)| token).sum::<i64>()
             });
         });
     }

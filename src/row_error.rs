@@ -14,7 +14,7 @@ pub enum Stage {
     Preprocess,
     /// Running the image encoder, text encoder or fusion graph.
     Encode,
-    /// Writing the caption, token by token.
+    /// Generating the caption.
     Generate,
 }
 
@@ -39,8 +39,10 @@ pub enum ErrorKind {
     InvalidUri,
     /// The model's tokenizer cannot take the row's text.
     InvalidText,
-    /// The prompt's template cannot be filled in with the row's columns.
+    /// The prompt's template cannot be filled in with the row's columns, or the result cannot be tokenized.
     InvalidPrompt,
+    /// The row's prompt has more tokens than the model has positions.
+    PromptTooLong,
     /// A model produced NaN or infinity for this row.
     NonFiniteOutput,
     /// A graph fails on this row alone, while it works for others.
@@ -99,6 +101,7 @@ impl ErrorKind {
             Self::InvalidUri => "invalid_uri",
             Self::InvalidText => "invalid_text",
             Self::InvalidPrompt => "invalid_prompt",
+            Self::PromptTooLong => "prompt_too_long",
             Self::NonFiniteOutput => "non_finite_output",
             Self::ModelError => "model_error",
             Self::Timeout => "timeout",

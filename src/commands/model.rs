@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use super::{Context, print, to_json};
-use crate::engine::{Opening, open_each};
+use crate::engine::{LoadReport, open_each};
 use crate::error::Error;
 use crate::exit::Status;
 use crate::model::{ModelDirectory, inspect as describe};
@@ -39,14 +39,14 @@ pub(super) fn prepare(
     context: &mut Context<'_>,
 ) -> Result<Status, Error> {
     let directory = ModelDirectory::open(&local_folder(dir)?, precision)?;
-    let openings = open_each(&directory, GraphOptions::default())?;
-    let text = if json { to_json(&openings)? } else { openings.iter().map(line).collect() };
+    let reports = open_each(&directory, GraphOptions::default())?;
+    let text = if json { to_json(&reports)? } else { reports.iter().map(line).collect() };
     print(context, &text)?;
     Ok(Status::Done)
 }
 
-fn line(opening: &Opening) -> String {
-    let Opening { role, file, cut_to, folded, not_copied, computed_once, seconds } = opening;
+fn line(report: &LoadReport) -> String {
+    let LoadReport { role, file, cut_to, folded, not_copied, computed_once, seconds } = report;
     let mut done = Vec::new();
     done.extend(cut_to.as_ref().map(|outputs| match outputs.as_slice() {
         [first, more @ ..] if more.len() > 2 => format!("reduced to what computes {first} and {} more", more.len()),

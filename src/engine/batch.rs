@@ -1,20 +1,19 @@
-//! One batch of rows through the whole model. In: rows with encoded images and texts. Out: for each row its embeddings
-//! and caption, or the error of that row alone. Which graph feeds which is the model directory's business; how captions
-//! begin is [`super::begin`]'s.
+//! A loaded model. In: rows with encoded images and texts. Out: for each row its embeddings and caption, or the error of that
+//! row alone. Which graph feeds which follows from the model directory; captions are generated in [`super::begin`].
 
 use std::sync::Arc;
 
-use super::begin::{Uncaptioned, Writer};
+use super::begin::CaptionGenerator;
 use super::embedding::cosine;
 use super::finite::is_finite;
-use super::fuse::{Fused, FusedStates, Fusion};
-use super::generate::{Caption, Sequence};
+use super::fuse::{Fused, FusedRow, FusedStates, Fusion};
+use super::sequence::{Caption, GenerationRequest, Sequence};
 use super::settings::GenerationSettings;
 use super::text::{TextEncoder, TextFeatures};
 use super::tokens::{TextTokenizer, Tokens};
 use super::vision::{ImageEncoder, ImageFeatures};
 use crate::model::{ModelDirectory, ModelError, Problem, Role};
-use crate::onnx::{Device, GraphOptions, OnnxError, OnnxErrorKind};
+use crate::onnx::{Device, GraphOptions, OnnxError};
 use crate::preprocess::PixelValues;
 use crate::row_error::{ErrorKind, RowError, Stage};
 
@@ -27,7 +26,7 @@ pub struct EngineOptions {
     pub threads: usize,
     /// Whether rows have images; without, only the text graph is opened.
     pub images: bool,
-    /// How captions are written; `None` writes none.
+    /// How captions are generated; `None` generates none.
     pub generation: Option<GenerationSettings>,
     /// Whether a caption is compared with its image.
     pub caption_similarity: bool,
@@ -50,9 +49,9 @@ pub struct RowInput {
     pub image: Option<Arc<ImageFeatures>>,
     /// A text without any token counts as none.
     pub text: Option<String>,
-    /// What its caption goes on from, where the job's prompt is a template.
+    /// The row's own prompt, where the job's prompt is a template.
     pub prompt: Option<String>,
-    /// A hash of the row's key, on which the draws of sampling depend.
+    /// A hash of the row's key, on which sampling depends.
     pub key: u64,
 }
 
@@ -69,7 +68,7 @@ pub struct RowOutput {
     pub image_text_similarity: Option<f32>,
     /// The probability that image and text match, if the model says so.
     pub image_text_match: Option<f32>,
-    /// The generated caption, if the row has an image and captions are written.
+    /// The generated caption, if the row has an image and captions are asked for.
     pub caption: Option<Caption>,
 }
 
@@ -80,10 +79,13 @@ pub struct Engine {
     vision: Option<ImageEncoder>,
     text: Option<TextEncoder>,
     fusion: Option<Fusion>,
-    writer: Option<Writer>,
+    captioner: Option<CaptionGenerator>,
     compares: bool,
     caption_similarity: bool,
 }
+
+/// The index of a row with an image, and its row in the fused states, if it is in them.
+type EmbeddedImage = (usize, Option<usize>);
 
 impl Engine {
     /// Opens the graphs that `options` ask for.
@@ -102,144 +104,148 @@ impl Engine {
             ));
         }
         let text = TextEncoder::open(directory, graph)?;
-        let writer = match generation.filter(|_| images) {
-            Some(settings) => Writer::open(directory, settings, graph, text.as_ref().map(|text| &text.graph))?,
+        let captioner = match generation.filter(|_| images) {
+            Some(settings) => {
+                CaptionGenerator::open(directory, settings, graph, text.as_ref().map(|text| &text.graph))?
+            }
             None => None,
         };
-        let attends = |role| writer.as_ref().is_some_and(|writer| writer.attends_to(role));
+        let attends = |role| captioner.as_ref().is_some_and(|captioner| captioner.attends_to(role));
         let fuses = images && (wants_fused || attends(Role::Fusion));
         let fusion = if fuses { Fusion::open(directory, graph)? } else { None };
-        let pictures = GraphOptions { varies: false, ..graph };
+        let fixed_sizes = GraphOptions { varies: false, ..graph };
         let keeps_states = fusion.is_some() || attends(Role::Vision);
-        let vision = if images { ImageEncoder::open(directory, pictures, keeps_states)? } else { None };
+        let vision = if images { ImageEncoder::open(directory, fixed_sizes, keeps_states)? } else { None };
         let tokenizer = TextTokenizer::load(directory)?;
         let compares = directory.compares_images_with_texts();
-        Ok(Self { tokenizer, vision, text, fusion, writer, compares, caption_similarity })
+        Ok(Self { tokenizer, vision, text, fusion, captioner, compares, caption_similarity })
     }
 
     /// Whether a caption depends on its row's key, so that rows equal otherwise get captions of their own.
     pub fn draws_by_key(&self) -> bool {
-        self.writer.as_ref().is_some_and(|writer| !writer.settings.is_deterministic())
+        self.captioner.as_ref().is_some_and(|captioner| !captioner.settings.is_deterministic())
     }
 
-    /// Encodes `images`, those of one size together, as many in a run of the vision graph as it is fast with.
+    /// Encodes `images`, those of one size together, in batches of the size that the vision graph is fastest with.
     ///
     /// # Errors
     /// When an image has another size than the graph takes, there is no vision graph, or the run fails.
     pub fn encode_images(&mut self, images: &[&PixelValues]) -> Result<Vec<Arc<ImageFeatures>>, OnnxError> {
         match &mut self.vision {
             Some(vision) => vision.encode(images),
-            None => Err(refused("images were given to a model without a vision graph".into())),
+            None => Err(OnnxError::of_run("images were given to a model without a vision graph")),
         }
     }
 
-    /// Whether captions of [`Self::run`] that are finished make room for the next rows.
-    pub fn refills(&self) -> bool {
-        self.writer.as_ref().is_some_and(Writer::refills)
+    /// Whether [`Self::run`] gives the slots of finished captions to the next rows (continuous batching).
+    pub fn supports_continuous_batching(&self) -> bool {
+        self.captioner.as_ref().is_some_and(|captioner| captioner.continuous_batching)
     }
 
-    /// Runs `rows`, at most `batch_size` at once, beams counted, but one caption at least. The results are in the order of
-    /// `rows`; a row whose values are not finite fails alone.
+    /// Runs `rows`, at most `batch_size` at once (in beam search, beams and not rows are counted, but one caption at least). The
+    /// results are in the order of `rows`; a row whose values are not finite or whose prompt is not usable fails alone.
     ///
     /// # Errors
     /// When a run fails as a whole.
     pub fn run(&mut self, rows: &[RowInput], batch_size: usize) -> Result<Vec<Result<RowOutput, RowError>>, OnnxError> {
         let batch_size = batch_size.max(1);
         let mut results: Vec<_> = rows.iter().map(|row| image_output(row.image.as_deref())).collect();
-        let (mut uncaptioned, mut states) = (Vec::new(), Vec::new());
+        let (mut requests, mut states) = (Vec::with_capacity(rows.len()), Vec::new());
         for (first, batch) in (0..).step_by(batch_size).zip(rows.chunks(batch_size)) {
             let (images, fused) = self.embed(batch, &mut results[first..first + batch.len()])?;
             let run = states.len();
-            uncaptioned.extend(images.into_iter().enumerate().map(|(place, row)| (first + row, (run, place))));
+            let request = move |(index, fused_row): EmbeddedImage| {
+                let RowInput { image, prompt, key, .. } = &batch[index];
+                let fused = fused_row.map(|row| FusedRow { run, row });
+                let (row, key, prompt) = (first + index, *key, prompt.as_deref());
+                Some(GenerationRequest { row, key, image: image.as_deref()?, prompt, fused })
+            };
+            requests.extend(images.into_iter().filter_map(request));
             states.push(fused);
         }
-        self.caption(rows, &uncaptioned, &states, batch_size, &mut results)?;
+        self.caption(&requests, &states, batch_size, &mut results)?;
         self.compare_captions(&mut results, batch_size)?;
         Ok(results)
     }
 
-    /// The vectors of one batch. Returns which rows have images that can be captioned, and their fused states.
+    /// The vectors of one batch. Returns the indexes of its rows that can be captioned, each with its row in the fused states.
     fn embed(
         &mut self,
         rows: &[RowInput],
         results: &mut [Result<RowOutput, RowError>],
-    ) -> Result<(Vec<usize>, FusedStates), OnnxError> {
+    ) -> Result<(Vec<EmbeddedImage>, FusedStates), OnnxError> {
         let texts: Vec<_> = rows.iter().map(|row| row.text.as_deref()).collect();
         let (text, text_of) = self.encode_texts(&texts, results)?;
         if let Some(text) = &text {
             self.place_texts(text, &text_of, results);
         }
-        let images: Vec<(usize, &ImageFeatures)> = rows
-            .iter()
-            .enumerate()
-            .filter(|(row, _)| results[*row].is_ok())
-            .filter_map(|(row, input)| Some((row, input.image.as_deref()?)))
-            .collect();
-        let fused = self.fuse(&images, text.as_ref(), &text_of, results)?;
-        Ok((images.into_iter().map(|(row, _)| row).collect(), fused.states))
+        let images: Vec<usize> =
+            (0..rows.len()).filter(|&row| rows[row].image.is_some() && results[row].is_ok()).collect();
+        let (states, fused_rows) = self.fuse(rows, &images, text.as_ref(), &text_of, results)?;
+        let fused_row = |row: &usize| fused_rows.iter().position(|fused| fused == row);
+        Ok((images.iter().map(|row| (*row, fused_row(row))).collect(), states))
     }
 
-    /// Captions the rows of `uncaptioned`, which says where each has its fused states, at most `slots` at once.
+    /// Captions the rows of `requests`, with at most `batch_size` slots of the decoder in use.
     fn caption(
         &mut self,
-        rows: &[RowInput],
-        uncaptioned: &[(usize, (usize, usize))],
+        requests: &[GenerationRequest<'_>],
         states: &[FusedStates],
-        slots: usize,
+        batch_size: usize,
         results: &mut [Result<RowOutput, RowError>],
     ) -> Result<(), OnnxError> {
-        let (Some(writer), Some(tokenizer)) = (&mut self.writer, &self.tokenizer) else { return Ok(()) };
-        let (mut places, mut begun) = (Vec::with_capacity(uncaptioned.len()), Vec::with_capacity(uncaptioned.len()));
-        for &(row, fused) in uncaptioned {
-            let Some(image) = rows[row].image.as_deref() else { continue };
-            match writer.prompt(rows[row].prompt.as_deref(), tokenizer) {
-                Ok(prompt) => {
-                    places.push(row);
-                    begun.push(Uncaptioned { image, prompt, key: rows[row].key, fused });
+        let (Some(captioner), Some(tokenizer)) = (&mut self.captioner, &self.tokenizer) else { return Ok(()) };
+        for (row, sequence) in captioner.generate(requests, states, tokenizer, batch_size)? {
+            match sequence {
+                Err(error) => results[row] = Err(error),
+                Ok(sequence) if !sequence.finite => results[row] = Err(not_finite(Stage::Generate, "the decoder")),
+                Ok(sequence) => {
+                    let caption = caption(sequence, tokenizer)?;
+                    update(&mut results[row], |output| output.caption = Some(caption));
                 }
-                Err(why) => results[row] = Err(RowError::new(Stage::Generate, ErrorKind::InvalidPrompt, why)),
             }
         }
-        let sequences = writer.write(&begun, states, tokenizer, slots)?;
-        self.place_captions(&places, sequences, results)
+        Ok(())
     }
 
-    /// Fuses `images` with the texts of their rows.
+    /// Fuses the images of the rows `images` with the texts of these rows. Returns the states and which row each of them is of.
     fn fuse(
         &mut self,
-        images: &[(usize, &ImageFeatures)],
+        rows: &[RowInput],
+        images: &[usize],
         text: Option<&TextFeatures>,
         text_of: &[Option<usize>],
         results: &mut [Result<RowOutput, RowError>],
-    ) -> Result<Fused, OnnxError> {
-        let Some(fusion) = &mut self.fusion else { return Ok(Fused::default()) };
-        let fusable = images.iter().filter(|(row, _)| !fusion.needs_text || text_of[*row].is_some());
-        let (rows, features): (Vec<_>, Vec<_>) = fusable.copied().unzip();
-        if rows.is_empty() {
-            return Ok(Fused::default());
+    ) -> Result<(FusedStates, Vec<usize>), OnnxError> {
+        let Some(fusion) = &mut self.fusion else { return Ok((FusedStates::new(), Vec::new())) };
+        let fusable = images.iter().filter(|row| !fusion.needs_text || text_of[**row].is_some());
+        let (fused_rows, features): (Vec<_>, Vec<_>) =
+            fusable.filter_map(|&row| Some((row, rows[row].image.as_deref()?))).unzip();
+        if fused_rows.is_empty() {
+            return Ok((FusedStates::new(), Vec::new()));
         }
-        let texts: Vec<_> = rows.iter().map(|&row| text_of[row]).collect();
-        let mut fused = fusion.fuse(&features, &texts, text)?;
-        for (&row, embedding) in rows.iter().zip(std::mem::take(&mut fused.embeddings)) {
+        let texts: Vec<_> = fused_rows.iter().map(|&row| text_of[row]).collect();
+        let Fused { embeddings, matches, states } = fusion.fuse(&features, &texts, text)?;
+        for (&row, embedding) in fused_rows.iter().zip(embeddings) {
             if is_finite(&embedding) {
                 update(&mut results[row], |output| output.fused_embedding = Some(embedding));
             } else if text_of[row].is_some() {
                 results[row] = Err(not_finite(Stage::Encode, "the fusion graph"));
             }
-            // without text, a model that has no null token gives no fused embedding
+            // a model without a null token gives NaN for a row without text: no fused embedding
         }
-        for (&row, &probability) in rows.iter().zip(&fused.matches).filter(|(row, _)| text_of[**row].is_some()) {
+        for (&row, &probability) in fused_rows.iter().zip(&matches).filter(|(row, _)| text_of[**row].is_some()) {
             if probability.is_finite() {
                 update(&mut results[row], |output| output.image_text_match = Some(probability));
             } else {
                 results[row] = Err(not_finite(Stage::Encode, "the fusion graph"));
             }
         }
-        Ok(fused)
+        Ok((states, fused_rows))
     }
 
-    /// Encodes the texts that have tokens; says for each text its row among the encoded ones. A row whose text the tokenizer
-    /// does not take fails.
+    /// Encodes the texts that have tokens; returns for each text its row among the encoded ones. A row whose text cannot be
+    /// tokenized fails.
     fn encode_texts(
         &mut self,
         texts: &[Option<&str>],
@@ -289,30 +295,7 @@ impl Engine {
         }
     }
 
-    fn place_captions(
-        &self,
-        rows: &[usize],
-        sequences: Vec<Sequence>,
-        results: &mut [Result<RowOutput, RowError>],
-    ) -> Result<(), OnnxError> {
-        let Some(tokenizer) = &self.tokenizer else { return Ok(()) };
-        let mut captions = Vec::with_capacity(rows.len());
-        for (&row, sequence) in rows.iter().zip(sequences) {
-            if !sequence.finite {
-                results[row] = Err(not_finite(Stage::Generate, "the decoder"));
-            }
-            let text = tokenizer.decode(&sequence.tokens).map_err(|error| untokenized(&error))?;
-            let (logprob, tokens) = (sequence.logprob as f32, i32::try_from(sequence.tokens.len()).unwrap_or(i32::MAX));
-            let (token_ids, finish) = (sequence.tokens, sequence.finish);
-            captions.push(Caption { text, logprob, token_ids, tokens, finish, similarity: None });
-        }
-        for (&row, caption) in rows.iter().zip(captions) {
-            update(&mut results[row], |output| output.caption = Some(caption));
-        }
-        Ok(())
-    }
-
-    /// Compares every caption of `results` with its image, if that was asked for and the model can.
+    /// Compares every caption of `results` with its image, if that is asked for and the model can.
     pub(super) fn compare_captions(
         &mut self,
         results: &mut [Result<RowOutput, RowError>],
@@ -363,10 +346,9 @@ fn not_finite(stage: Stage, who: &str) -> RowError {
     RowError::new(stage, ErrorKind::NonFiniteOutput, format!("{who} gave NaN or infinity for this row"))
 }
 
-pub(super) fn untokenized(error: &tokenizers::Error) -> OnnxError {
-    refused(format!("the tokenizer failed: {error}"))
-}
-
-pub(super) fn refused(what: String) -> OnnxError {
-    OnnxError { kind: OnnxErrorKind::Run, graph: None, what, hint: None }
+fn caption(sequence: Sequence, tokenizer: &TextTokenizer) -> Result<Caption, OnnxError> {
+    let text = tokenizer.decode(&sequence.tokens).map_err(|error| OnnxError::of_tokenizer(&error))?;
+    let (logprob, tokens) = (sequence.logprob as f32, i32::try_from(sequence.tokens.len()).unwrap_or(i32::MAX));
+    let (token_ids, finish) = (sequence.tokens, sequence.finish);
+    Ok(Caption { text, logprob, token_ids, tokens, finish, similarity: None })
 }

@@ -1,5 +1,5 @@
 //! Beam search, as transformers 4.57 does it (`GenerationMixin._beam_search`). In: logits. Out: the next tokens of several
-//! captions of one row, until the best of them is known. Rows are searched independently of each other.
+//! sequences of one row, until the best of them is known. Rows are searched independently of each other.
 
 use std::borrow::Cow;
 use std::ops::ControlFlow;
@@ -7,14 +7,15 @@ use std::ops::ControlFlow;
 use itertools::Itertools;
 
 use super::decoder::Logits;
+use super::decoding::Slot;
 use super::finite::is_finite;
-use super::generate::{Begun, Sequence, Writing};
 use super::processors::process;
+use super::sequence::{DecodeContext, Sequence, SequenceRequest};
 use super::settings::{BeamSettings, EarlyStopping, GenerationSettings};
 use super::softmax::Softmax;
 use crate::onnx::OnnxError;
 
-/// A caption that can still grow.
+/// A sequence that is not finished.
 #[derive(Debug)]
 struct Beam {
     tokens: Vec<i64>,
@@ -22,21 +23,20 @@ struct Beam {
     score: f64,
     /// The sum of the model's own.
     logprob: f64,
-    /// Its place in the decoder's batch.
-    place: usize,
+    slot: Slot,
 }
 
-/// One row's search.
+/// The search for the caption of one row.
 #[derive(Debug)]
-pub(super) struct Beams {
+pub(super) struct BeamSearch {
     settings: BeamSettings,
-    /// Best first, as many as beams; one at the start, where all would be the same.
+    /// Best first, at most `num_beams`; one at the start, where all would be the same.
     running: Vec<Beam>,
-    /// Finished captions with their scores after the length penalty, best first, at most as many as beams.
+    /// Finished sequences with their scores after the length penalty, best first, at most `num_beams`.
     finished: Vec<(f64, Sequence)>,
 }
 
-/// What the next tokens of one beam are worth.
+/// The scores of the next tokens of one beam.
 struct Scored<'a> {
     logits: Cow<'a, [f32]>,
     softmax: Softmax,
@@ -44,67 +44,76 @@ struct Scored<'a> {
     processed: Vec<f32>,
 }
 
-impl Beams {
-    pub(super) fn begun(settings: BeamSettings, place: usize) -> Self {
-        let beam = Beam { tokens: Vec::new(), score: 0.0, logprob: 0.0, place };
+impl BeamSearch {
+    pub(super) fn new(settings: BeamSettings, slot: Slot) -> Self {
+        let beam = Beam { tokens: Vec::new(), score: 0.0, logprob: 0.0, slot };
         Self { settings, running: vec![beam], finished: Vec::new() }
     }
 
-    /// The places of its beams in the decoder's batch and their last tokens.
-    pub(super) fn paths(&self) -> impl Iterator<Item = (usize, i64)> {
-        self.running.iter().filter_map(|beam| Some((beam.place, *beam.tokens.last()?)))
+    /// The slots of its beams and their last tokens.
+    pub(super) fn live_sequences(&self) -> impl Iterator<Item = (Slot, i64)> {
+        self.running.iter().filter_map(|beam| Some((beam.slot, *beam.tokens.last()?)))
     }
 
-    /// Its places are those from `place` on; returns the next after them.
-    pub(super) fn settle(&mut self, place: usize) -> usize {
-        self.running.iter_mut().zip(place..).for_each(|(beam, place)| beam.place = place);
-        place + self.running.len()
+    /// Its slots are those from `first` on; returns the next free one.
+    pub(super) fn assign_slots(&mut self, first: usize) -> usize {
+        self.running.iter_mut().zip(first..).for_each(|(beam, slot)| beam.slot = Slot(slot));
+        first + self.running.len()
     }
 
-    /// Goes one token further.
-    pub(super) fn step(
+    /// Selects the next token of every beam.
+    pub(super) fn select(
         mut self,
-        begun: &Begun,
+        request: &SequenceRequest,
         logits: &Logits,
-        writing: &Writing<'_>,
+        context: &DecodeContext<'_>,
     ) -> Result<ControlFlow<Sequence, Self>, OnnxError> {
-        let Some(scored) = self.score(logits, writing.settings, &begun.prefix) else {
-            return Ok(ControlFlow::Break(Sequence { finite: false, ..Sequence::begun() }));
+        let Some(scored) = self.score(logits, context.settings, &request.prompt)? else {
+            return Ok(ControlFlow::Break(Sequence { finite: false, ..Sequence::empty() }));
         };
-        let keep = self.settings.num_beams * (1 + writing.settings.eos_token_ids.len()).max(2);
-        if self.advance(&scored, keep, writing)? {
+        let keep = self.settings.num_beams * (1 + context.settings.eos_token_ids.len()).max(2);
+        if self.advance(&scored, keep, context)? {
             return Ok(ControlFlow::Continue(self));
         }
         let best = self.finished.into_iter().next();
-        Ok(ControlFlow::Break(best.map_or_else(Sequence::begun, |(_, best)| best)))
+        Ok(ControlFlow::Break(best.map_or_else(Sequence::empty, |(_, best)| best)))
     }
 
     /// Scores every token after every beam; `None` if a logit is not finite.
-    fn score<'a>(&self, logits: &'a Logits, settings: &GenerationSettings, prefix: &[i64]) -> Option<Vec<Scored<'a>>> {
-        let score = |beam: &Beam| {
-            let logits = logits.row(beam.place).filter(|logits| is_finite(logits))?;
+    fn score<'a>(
+        &self,
+        logits: &'a Logits,
+        settings: &GenerationSettings,
+        prompt: &[i64],
+    ) -> Result<Option<Vec<Scored<'a>>>, OnnxError> {
+        let mut scored = Vec::with_capacity(self.running.len());
+        for beam in &self.running {
+            let logits = logits.row(beam.slot)?;
+            if !is_finite(&logits) {
+                return Ok(None);
+            }
             let softmax = Softmax::of(&logits);
             let mut processed: Vec<f32> = logits.iter().map(|&logit| softmax.logprob(logit) as f32).collect();
-            process(settings, prefix.len(), &[prefix, &beam.tokens].concat(), &mut processed);
-            Some(Scored { logits, softmax, processed })
-        };
-        self.running.iter().map(score).collect()
+            process(settings, prompt.len(), &[prompt, &beam.tokens].concat(), &mut processed);
+            scored.push(Scored { logits, softmax, processed });
+        }
+        Ok(Some(scored))
     }
 
-    /// Goes one token further: the `keep` best continuations are looked at, of which the best unfinished ones go on. Says
-    /// whether the search goes on.
-    fn advance(&mut self, scored: &[Scored<'_>], keep: usize, writing: &Writing<'_>) -> Result<bool, OnnxError> {
+    /// Looks at the `keep` best continuations, of which the best unfinished ones become the next beams. Returns whether the search
+    /// goes on.
+    fn advance(&mut self, scored: &[Scored<'_>], keep: usize, context: &DecodeContext<'_>) -> Result<bool, OnnxError> {
         let settings = self.settings;
         let mut running = Vec::with_capacity(settings.num_beams);
         for (rank, (score, beam, token)) in self.best(scored, keep).into_iter().enumerate() {
             let from = &self.running[beam];
             let tokens: Vec<i64> = from.tokens.iter().copied().chain([token as i64]).collect();
             let logprob = from.logprob + scored[beam].softmax.logprob(scored[beam].logits[token]);
-            match writing.finish(&tokens)? {
+            match context.finish(&tokens)? {
                 None if running.len() < settings.num_beams => {
-                    running.push(Beam { tokens, score, logprob, place: from.place });
+                    running.push(Beam { tokens, score, logprob, slot: from.slot });
                 }
-                // what ranks below is looked at only so that enough beams go on
+                // continuations of lower rank only replace finished ones among the next beams
                 Some(finish) if rank < settings.num_beams => {
                     let penalised = score / (tokens.len() as f64).powf(settings.length_penalty);
                     self.finished.push((penalised, Sequence { tokens, logprob, finish, finite: true }));
@@ -112,15 +121,15 @@ impl Beams {
                 _ => {}
             }
         }
-        // stable: what was finished first stays first among equals
+        // a stable sort: among equals, the sequence that was finished first stays first
         self.finished.sort_by(|(a, _), (b, _)| b.total_cmp(a));
         self.finished.truncate(settings.num_beams);
         self.running = running;
-        Ok(self.can_improve(writing.settings.max_new_tokens))
+        Ok(self.can_improve(context.settings.max_new_tokens))
     }
 
-    /// The `keep` best continuations: score, beam, token; the lowest beam and token among equals. Tokens that cannot come
-    /// next are none.
+    /// The `keep` best continuations: score, beam, token; among equals the lowest beam and token. Tokens whose score is minus
+    /// infinity are left out.
     fn best(&self, scored: &[Scored<'_>], keep: usize) -> Vec<(f64, usize, usize)> {
         let order = |a: &(f64, usize, usize), b: &(f64, usize, usize)| {
             b.0.total_cmp(&a.0).then_with(|| (a.1, a.2).cmp(&(b.1, b.2)))
@@ -132,7 +141,7 @@ impl Beams {
         all.k_smallest_by(keep, order).collect()
     }
 
-    /// Whether a running beam may still become better than the finished captions.
+    /// Whether a running beam may still become better than the finished sequences.
     fn can_improve(&self, max_new_tokens: usize) -> bool {
         let settings = self.settings;
         let Some(best) = self.running.first() else { return false };

@@ -1,10 +1,10 @@
-//! Chat templates. In: a template as model repositories have it (Jinja) and what a user asks of an image. Out: the text that
-//! the model continues. Rendered as `apply_chat_template` of transformers does it.
+//! Chat templates. In: the Jinja template of a model repository and a question about an image. Out: the prompt. Rendered as
+//! `apply_chat_template` of transformers does it.
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{Environment, Error, ErrorKind, Value, context};
 
-/// The text of one user message that holds an image and `question`, up to where the answer begins.
+/// The prompt of one user message that holds an image and `question`, up to where the answer begins.
 pub(super) fn render(
     template: &str,
     question: &str,
@@ -28,7 +28,7 @@ pub(super) fn render(
     )
 }
 
-/// `template` without the tags that mark what an assistant says, which transformers needs for training only.
+/// `template` without the `generation` tags, which mark the assistant's answer for training.
 fn without_generation_tags(template: &str) -> String {
     let mut text = template.to_owned();
     for (tag, plain) in [("generation", "if true"), ("endgeneration", "endif")] {

@@ -1,112 +1,135 @@
-//! What a decoder attends to, called contexts: values `[rows, ...]` that stay the same over all steps of a batch. In: the model
-//! directory's bindings, and the contexts that are given. Out: what is computed from them once, and not in every step.
+//! What the decoder attends to: encoder outputs, `[slots, ...]`, which are the same in every step of a batch, and what is
+//! computed from them once instead of in every step. In: the model directory's bindings; then the encoder outputs of a batch.
+//! Out: the inputs of the decoder's graph that do not change from step to step.
+//!
+//! # Cross-attention
+//! A decoder with cross-attention needs the keys and values of the encoder output in every layer and step. Exports differ in
+//! where they are computed, and none of these ways computes them more than once for a batch here:
+//!
+//! 1. **In a graph for the prefill** (`decoder_model.onnx` beside `decoder_with_past_model.onnx`, as optimum exports `TrOCR` and
+//!    BLIP): the prefill returns them as `present.*.encoder.*`, and they are static cache entries of all later steps
+//!    ([`CacheKind::Static`](super::decoding::CacheKind)). If the decoder can process the prompt itself but for these, only the
+//!    subgraph of the prefill graph that computes them is opened: [`Precomputed::cross_attention`], found by
+//!    [`ModelDirectory::kept_states`].
+//! 2. **In a branch of the decoder** (`decoder_model_merged.onnx`): the branch without a cache returns them, the other one
+//!    takes them; [`Prefill`](super::decoder::Prefill) says which outputs of the first run are kept.
+//! 3. **In the decoder itself, in every step** (GPT-2 and GIT): the graph takes `encoder_hidden_states` again and again. When it is
+//!    opened, everything that depends on invariant inputs and weights only is split off into a graph that is run once for a
+//!    batch ([`DecoderGraph`](crate::onnx::DecoderGraph)); its outputs are further invariant inputs of the rest.
+//! 4. **In the fusion or vision graph**: outputs of these with the name of a decoder input are fed as they are.
 
-use super::trial::trials;
+use super::trial::probe_inputs;
 use crate::model::{ModelDirectory, Producer, Role};
 use crate::onnx::{DataType, Graph, GraphOptions, Input, OnnxError, Outputs, Value, open_subgraph};
 
-/// A context that is given, and what gives it.
+/// An output of the vision, fusion or encoder graph that the decoder attends to.
 #[derive(Debug)]
-pub(super) struct Context {
+pub(super) struct EncoderOutput {
     pub(super) dtype: DataType,
     pub(super) role: Role,
     pub(super) output: String,
 }
 
-/// What feeds an input that stays the same.
+/// What feeds an input that is the same in every step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Invariant {
-    /// The context at that place: those that are given first, then those that are computed.
-    Context(usize),
-    /// Ones for the states of that context.
+pub(super) enum StepInvariant {
+    /// The value of this index: encoder outputs first, then what is precomputed from them.
+    Value(usize),
+    /// An attention mask of ones for the encoder output of this index.
     Ones(usize),
 }
 
-/// An input of a graph that stays the same.
+/// An input of a graph that is the same in every step.
 #[derive(Debug, Clone)]
 pub(super) struct InvariantInput {
     pub(super) name: String,
     pub(super) dtype: DataType,
-    pub(super) value: Invariant,
+    pub(super) source: StepInvariant,
 }
 
-/// A graph that is run once for each batch.
+/// A graph that is run once for each batch, on encoder outputs only.
 #[derive(Debug)]
-pub(super) struct Once {
+pub(super) struct Precomputed {
     graph: Graph,
     inputs: Vec<InvariantInput>,
-    /// The outputs that are wanted.
-    pub(super) values: Vec<String>,
+    /// The names of its outputs that are used.
+    pub(super) outputs: Vec<String>,
 }
 
-impl Invariant {
-    /// What `producer` stands for as an input of `dtype`, if that stays the same; added to the given contexts where it is new.
-    pub(super) fn of(producer: &Producer, dtype: DataType, contexts: &mut Vec<Context>) -> Option<Self> {
+impl StepInvariant {
+    /// What `producer` gives an input of `dtype`, if that is the same in every step. An encoder output that is not among
+    /// `encoder_outputs` yet is added.
+    pub(super) fn of(producer: &Producer, dtype: DataType, encoder_outputs: &mut Vec<EncoderOutput>) -> Option<Self> {
         match producer {
-            Producer::Output(role, output) => Some(Self::Context(place(contexts, dtype, *role, output))),
+            Producer::Output(role, output) => Some(Self::Value(index_of(encoder_outputs, dtype, *role, output))),
             Producer::Ones(role, output) => {
-                let known = contexts.iter().position(|known| known.role == *role && known.output == *output);
-                Some(Self::Ones(known.unwrap_or_else(|| place(contexts, DataType::F32, *role, output))))
+                let known = encoder_outputs.iter().position(|known| known.role == *role && known.output == *output);
+                Some(Self::Ones(known.unwrap_or_else(|| index_of(encoder_outputs, DataType::F32, *role, output))))
             }
             _ => None,
         }
     }
 
-    pub(super) fn value(self, contexts: &[Value], dtype: DataType, rows: usize) -> Result<Input<'_>, OnnxError> {
+    /// What to feed an input of `dtype`, for a batch of `rows`.
+    pub(super) fn feed(self, values: &[Value], dtype: DataType, rows: usize) -> Result<Input<'_>, OnnxError> {
         match self {
-            Self::Context(place) => Ok(Input::Shared(&contexts[place])),
-            Self::Ones(place) => {
-                let states = contexts[place].shape().get(1).copied().unwrap_or(0);
+            Self::Value(index) => Ok(Input::Shared(&values[index])),
+            Self::Ones(index) => {
+                let states = values[index].shape().get(1).copied().unwrap_or(0);
                 Value::ones(dtype, &[rows, states]).map(Input::Owned)
             }
         }
     }
 }
 
-impl Once {
-    /// The outputs `values` of `graph`, among whose inputs are those of `inputs` that it takes.
-    pub(super) fn new(graph: Graph, mut inputs: Vec<InvariantInput>, values: Vec<String>) -> Self {
+impl Precomputed {
+    /// `graph`, of which `outputs` are used; of `inputs` it is fed those that it declares.
+    pub(super) fn new(graph: Graph, mut inputs: Vec<InvariantInput>, outputs: Vec<String>) -> Self {
         inputs.retain(|input| graph.inputs().iter().any(|port| port.name == input.name));
-        Self { graph, inputs, values }
+        Self { graph, inputs, outputs }
     }
 
-    /// The part of the prefill graph that gives the states that are kept, where that is all that the decoder needs of it and
-    /// they follow from contexts alone, as the keys and values of cross-attention do. It saves the weights of the rest. Adds
-    /// what it takes to the given contexts.
-    pub(super) fn kept_states(
+    /// The subgraph of the prefill graph that computes the keys and values of cross-attention, if the decoder can do the rest
+    /// of the prefill itself and they depend on encoder outputs only. The weights of the rest are not loaded. Adds
+    /// the encoder outputs that it takes.
+    pub(super) fn cross_attention(
         directory: &ModelDirectory,
         options: GraphOptions,
-        contexts: &mut Vec<Context>,
+        encoder_outputs: &mut Vec<EncoderOutput>,
     ) -> Result<Option<Self>, OnnxError> {
-        let (Some(file), Some(values)) = (directory.graph(Role::Prefill), directory.kept_states()) else {
+        let (Some(file), Some(outputs)) = (directory.graph(Role::Prefill), directory.kept_states()) else {
             return Ok(None);
         };
         let invariant = |(name, producer): &(String, Producer)| {
             let dtype = file.header.input(name)?.dtype;
-            Some(InvariantInput { name: name.clone(), dtype, value: Invariant::of(producer, dtype, contexts)? })
+            let source = StepInvariant::of(producer, dtype, encoder_outputs)?;
+            Some(InvariantInput { name: name.clone(), dtype, source })
         };
         let inputs: Vec<_> = directory.bindings().of(Role::Prefill).iter().filter_map(invariant).collect();
         let names: Vec<&str> = inputs.iter().map(|input| input.name.as_str()).collect();
-        let values = values.to_vec();
-        let part = open_subgraph(&file.source, &values, &names, trials(directory, Role::Prefill)?, options)?;
-        Ok(part.map(|graph| Self::new(graph, inputs, values)))
+        let outputs = outputs.to_vec();
+        let probes = probe_inputs(directory, Role::Prefill)?;
+        let subgraph = open_subgraph(&file.source, &outputs, &names, probes, options)?;
+        Ok(subgraph.map(|graph| Self::new(graph, inputs, outputs)))
     }
 
-    /// The outputs for `contexts`, `[rows, ...]`, where the graph runs.
-    pub(super) fn run(&mut self, contexts: &[Value], rows: usize) -> Result<Outputs, OnnxError> {
+    /// The outputs for a batch of `rows` with these encoder outputs. They stay in the memory of the graph's device.
+    pub(super) fn run(&mut self, encoder_outputs: &[Value], rows: usize) -> Result<Outputs, OnnxError> {
         let mut feeds = Vec::with_capacity(self.inputs.len());
-        for InvariantInput { name, dtype, value } in &self.inputs {
-            feeds.push((name.as_str(), value.value(contexts, *dtype, rows)?));
+        for InvariantInput { name, dtype, source } in &self.inputs {
+            feeds.push((name.as_str(), source.feed(encoder_outputs, *dtype, rows)?));
         }
         self.graph.run_on_device(&feeds, &[])
     }
 }
 
-fn place(contexts: &mut Vec<Context>, dtype: DataType, role: Role, output: &str) -> usize {
-    let known =
-        contexts.iter().position(|known| (known.dtype, known.role, known.output.as_str()) == (dtype, role, output));
+/// The index of an encoder output, which is added if it is new.
+fn index_of(encoder_outputs: &mut Vec<EncoderOutput>, dtype: DataType, role: Role, output: &str) -> usize {
+    let known = encoder_outputs
+        .iter()
+        .position(|known| (known.dtype, known.role, known.output.as_str()) == (dtype, role, output));
     known.unwrap_or_else(|| {
-        contexts.push(Context { dtype, role, output: output.to_owned() });
-        contexts.len() - 1
+        encoder_outputs.push(EncoderOutput { dtype, role, output: output.to_owned() });
+        encoder_outputs.len() - 1
     })
 }

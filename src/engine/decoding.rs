@@ -1,117 +1,129 @@
-//! A batch on its way through the decoder: what each row attends to and what it has of earlier steps. In: tensors with one row
-//! for each caption. Out: the same with other rows. Rows leave the batch, are repeated, and join it while others are half way.
+//! The state of a decoder between two steps: its cache, the encoder outputs that it attends to, and the length of every
+//! sequence. In: tensors with one row for each sequence. Out: the same with other rows: sequences leave the batch, are
+//! duplicated (beams), and join it while others are being generated. No graph of a model is run here.
 
 use crate::onnx::{OnnxError, RowGather, Value};
 
-/// The rows of a batch between two steps.
+/// The place of a sequence in the decoder's batch: its index on axis 0 of every tensor that the decoder takes and gives.
+/// Slots are assigned anew whenever a sequence leaves or joins; a sequence's manifest row is another index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Slot(pub(super) usize);
+
+/// Everything the decoder needs for the next step of a batch.
 #[derive(Debug)]
-pub(super) struct Decoding {
-    /// For each row the one of the first step that it came from; rows of one origin differ in their tokens only.
+pub(super) struct DecoderState {
+    /// For each slot the slot of the prefill that its sequence came from. Slots of one origin (beams of one image) differ in
+    /// their tokens only, so that encoder outputs and static cache entries are the same for them.
     pub(super) origins: Vec<usize>,
-    /// In the order of the decoder's contexts.
-    pub(super) contexts: Vec<Value>,
-    /// In the order of the decoder's states; none before the prefill graph gives them.
-    pub(super) states: Vec<Held>,
-    /// The tokens of each row so far, for a decoder without states.
-    pub(super) fed: Vec<Vec<i64>>,
-    /// How many tokens of each row were fed.
+    /// In the order of [`Decoder::encoder_outputs`](super::decoder::Decoder), then what was precomputed from them.
+    pub(super) encoder_outputs: Vec<Value>,
+    /// In the order of the decoder's cache ports; empty for a decoder without a cache, and before a prefill graph has run.
+    pub(super) cache: Vec<CacheEntry>,
+    /// All tokens of each slot so far, for a decoder without a cache.
+    pub(super) tokens: Vec<Vec<i64>>,
+    /// How many tokens of each slot were fed.
     pub(super) lengths: Vec<usize>,
 }
 
-/// A state of all rows.
+/// One tensor of the cache, `[slots, ...]`.
 #[derive(Debug)]
-pub(super) struct Held {
+pub(super) struct CacheEntry {
     pub(super) value: Value,
-    pub(super) form: Form,
+    pub(super) kind: CacheKind,
 }
 
-/// What becomes of a state from step to step.
+/// How a cache entry changes from step to step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Form {
-    /// It stays what the first step made of it.
-    Kept,
-    /// Every step makes it anew.
-    Renewed,
-    /// Every step adds to this axis. Rows that are shorter than others have zeros before their own.
-    Aligned(usize),
+pub(super) enum CacheKind {
+    /// It does not change after the prefill (keys and values of cross-attention).
+    Static,
+    /// Every step returns a new tensor for it. Whether it is longer than the last one does not matter: all slots have the same
+    /// number of tokens.
+    Replaced,
+    /// Every step appends to this axis, and slots have different numbers of tokens: shorter ones are padded with zeros at the
+    /// beginning, so that all end at the same index.
+    Growing(usize),
 }
 
-impl Form {
-    /// The axis that ends of rows are aligned on, and the size that it is to have.
-    fn aligned(self, size: usize) -> Option<(usize, usize)> {
+impl CacheKind {
+    /// The axis that is padded at its beginning, and the size that it is to have.
+    fn padded(self, size: usize) -> Option<(usize, usize)> {
         match self {
-            Self::Aligned(axis) => Some((axis, size)),
-            Self::Kept | Self::Renewed => None,
+            Self::Growing(axis) => Some((axis, size)),
+            Self::Static | Self::Replaced => None,
         }
     }
 }
 
-impl Decoding {
-    pub(super) fn rows(&self) -> usize {
+impl DecoderState {
+    /// How many slots are in use.
+    pub(super) fn slots(&self) -> usize {
         self.origins.len()
     }
 
-    /// Goes on with these rows, in this order; one may come several times.
-    pub(super) fn keep(&mut self, rows: &[usize], mover: &mut RowGather) -> Result<(), OnnxError> {
-        if rows.iter().copied().eq(0..self.rows()) {
+    /// Keeps the sequences of `slots`, in this order; a slot that is named several times is duplicated.
+    pub(super) fn keep(&mut self, slots: &[Slot], mover: &mut RowGather) -> Result<(), OnnxError> {
+        let rows: Vec<usize> = slots.iter().map(|slot| slot.0).collect();
+        if rows.iter().copied().eq(0..self.slots()) {
             return Ok(());
         }
         let origins: Vec<usize> = rows.iter().map(|&row| self.origins[row]).collect();
-        // beams that change places within their row share what does not depend on tokens
+        // beams that only swap slots with beams of the same image keep what does not depend on tokens where it is
         let moved = origins != self.origins;
-        let stays = |(place, &row): (usize, &usize)| match self.origins.get(place) {
-            Some(origin) if *origin == self.origins[row] => place,
+        let same_origin = |(slot, &row): (usize, &usize)| match self.origins.get(slot) {
+            Some(origin) if *origin == self.origins[row] => slot,
             _ => row,
         };
-        let by_origin: Vec<usize> = rows.iter().enumerate().map(stays).collect();
+        let by_origin: Vec<usize> = rows.iter().enumerate().map(same_origin).collect();
         if moved {
-            // sizes are the same for every row
-            for context in self.contexts.iter_mut().filter(|context| context.dtype().is_float()) {
-                mover.keep(context, &by_origin)?;
+            // int64 values are sizes, the same for every slot
+            for value in self.encoder_outputs.iter_mut().filter(|value| value.dtype().is_float()) {
+                mover.keep(value, &by_origin)?;
             }
         }
         let before = self.longest();
         self.lengths = rows.iter().map(|&row| self.lengths[row]).collect();
         let longest = self.longest();
-        for Held { value, form } in &mut self.states {
-            match form {
-                Form::Kept if moved => mover.keep(value, &by_origin)?,
-                Form::Kept => {}
-                Form::Aligned(axis) if longest < before => {
-                    *value = mover.stack(&[(value, rows)], Some((*axis, longest)))?;
+        for CacheEntry { value, kind } in &mut self.cache {
+            match kind {
+                CacheKind::Static if moved => mover.keep(value, &by_origin)?,
+                CacheKind::Static => {}
+                CacheKind::Growing(axis) if longest < before => {
+                    *value = mover.stack(&[(value, &rows)], Some((*axis, longest)))?;
                 }
-                Form::Renewed | Form::Aligned(_) => mover.keep(value, rows)?,
+                CacheKind::Replaced | CacheKind::Growing(_) => mover.keep(value, &rows)?,
             }
         }
-        self.fed = rows.iter().map(|&row| self.fed[row].clone()).collect();
+        self.tokens = rows.iter().map(|&row| self.tokens[row].clone()).collect();
         self.origins = origins;
         Ok(())
     }
 
-    /// Whether the rows of `others` can join these: what they attend to is as large.
-    pub(super) fn fits(&self, others: &Self) -> bool {
+    /// Whether the sequences of `others` can join these: the encoder outputs and static cache entries have the same shape.
+    pub(super) fn can_join(&self, others: &Self) -> bool {
         let alike = |this: &Value, that: &Value| this.shape().get(1..) == that.shape().get(1..);
-        let fits =
-            |(this, that): (&Held, &Held)| matches!(this.form, Form::Aligned(_)) || alike(&this.value, &that.value);
-        self.contexts.iter().zip(&others.contexts).all(|(this, that)| alike(this, that))
-            && self.states.iter().zip(&others.states).all(fits)
+        let fits = |(this, that): (&CacheEntry, &CacheEntry)| {
+            matches!(this.kind, CacheKind::Growing(_)) || alike(&this.value, &that.value)
+        };
+        self.encoder_outputs.iter().zip(&others.encoder_outputs).all(|(this, that)| alike(this, that))
+            && self.cache.iter().zip(&others.cache).all(fits)
     }
 
-    /// Puts the rows of `others` behind these.
+    /// Appends the slots of `others` to these.
     pub(super) fn join(&mut self, others: Self, mover: &mut RowGather) -> Result<(), OnnxError> {
-        let (these, those): (Vec<_>, Vec<_>) = ((0..self.rows()).collect(), (0..others.rows()).collect());
-        let mut join = |this: &Value, that: &Value, aligned| mover.stack(&[(this, &these), (that, &those)], aligned);
-        for (this, that) in self.contexts.iter_mut().zip(&others.contexts) {
+        let (these, those): (Vec<_>, Vec<_>) = ((0..self.slots()).collect(), (0..others.slots()).collect());
+        let mut join = |this: &Value, that: &Value, padded| mover.stack(&[(this, &these), (that, &those)], padded);
+        for (this, that) in self.encoder_outputs.iter_mut().zip(&others.encoder_outputs) {
             if this.dtype().is_float() {
                 *this = join(this, that, None)?;
             }
         }
         self.lengths.extend(others.lengths);
         let longest = self.longest();
-        for (this, that) in self.states.iter_mut().zip(&others.states) {
-            this.value = join(&this.value, &that.value, this.form.aligned(longest))?;
+        for (this, that) in self.cache.iter_mut().zip(&others.cache) {
+            this.value = join(&this.value, &that.value, this.kind.padded(longest))?;
         }
-        self.fed.extend(others.fed);
+        self.tokens.extend(others.tokens);
         let first = self.origins.iter().max().map_or(0, |last| last + 1);
         self.origins.extend(others.origins.into_iter().map(|origin| first + origin));
         Ok(())

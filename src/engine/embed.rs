@@ -1,12 +1,12 @@
-//! Tokens as vectors. In: tokens. Out: the vectors that stand for them in a prompt or in the decoder. The text graph of some
-//! models does this (`CoCa`), a graph of its own in others.
+//! Token embeddings. In: token ids. Out: their embeddings, for prompts that hold an image and for decoders that take
+//! `inputs_embeds`. Some models have a graph for it (`embed_tokens.onnx`), in others the text graph does it (`CoCa`).
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::model::{ModelDirectory, Producer, Role};
 use crate::onnx::{DataType, Graph, GraphOptions, Input, OnnxError, Outputs, Value};
 
-/// A graph with more than one user.
+/// A graph that text encoder and token embedder share.
 #[derive(Debug, Clone)]
 pub(super) struct SharedGraph(Arc<Mutex<Graph>>);
 
@@ -20,12 +20,12 @@ impl SharedGraph {
     }
 
     fn graph(&self) -> MutexGuard<'_, Graph> {
-        // a run leaves nothing behind that a panic could have spoilt
+        // a session has no state that a panic during a run could leave inconsistent
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The graph that turns tokens into vectors.
+/// The graph that embeds tokens.
 #[derive(Debug)]
 pub(super) struct TokenEmbedder {
     graph: SharedGraph,
@@ -34,7 +34,7 @@ pub(super) struct TokenEmbedder {
 }
 
 impl TokenEmbedder {
-    /// What the decoder's graphs are fed by, if they take vectors; `text` is the opened text graph.
+    /// The graph that feeds the decoder's graphs, if they take embeddings; `text` is the opened text graph.
     pub(super) fn open(
         directory: &ModelDirectory,
         options: GraphOptions,
@@ -58,8 +58,8 @@ impl TokenEmbedder {
         Ok(Some(Self { graph, inputs: inputs.collect(), output }))
     }
 
-    /// `[rows, tokens, width]`; `tokens` are as many for every row. Vectors stay where the graph runs if they are of the type
-    /// `stay`, which is that of another graph's input.
+    /// The embeddings `[rows, tokens, width]` of `tokens`, of which every row has the same number. They stay on the graph's
+    /// device if they have the type `stay`, that of the input which they are for.
     pub(super) fn embed(&self, tokens: &[Vec<i64>], stay: Option<DataType>) -> Result<Value, OnnxError> {
         let shape = [tokens.len(), tokens.first().map_or(0, Vec::len)];
         let mut feeds = Vec::with_capacity(self.inputs.len());

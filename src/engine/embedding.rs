@@ -1,9 +1,9 @@
-//! Embeddings. In: a graph's outputs. Out: vectors of length 1, and their cosines. No graph is run here. Graphs that
-//! normalise by themselves lose nothing by it; split CLIP exports need it.
+//! Embeddings. In: a graph's outputs. Out: L2-normalised vectors, and their cosines. No graph is run here. Outputs that are
+//! normalised already stay as they are up to rounding; those of split CLIP exports are not.
 
 use super::finite::is_finite;
 use crate::model::EmbeddingPort;
-use crate::onnx::{OnnxError, OnnxErrorKind, Outputs};
+use crate::onnx::{OnnxError, Outputs};
 
 impl EmbeddingPort {
     /// One vector of length 1 for each of `batch` rows; a vector that is not finite stays as it is.
@@ -13,7 +13,7 @@ impl EmbeddingPort {
         if values.len() != batch * self.width {
             let (expected, found) = ([batch, self.width], value.shape());
             let what = format!("expected {:?} of shape {expected:?}, found {found:?}", self.output);
-            return Err(OnnxError { kind: OnnxErrorKind::Run, graph: None, what, hint: None });
+            return Err(OnnxError::of_run(what));
         }
         let mut rows: Vec<_> = values.chunks_exact(self.width.max(1)).map(<[f32]>::to_vec).collect();
         rows.iter_mut().filter(|row| is_finite(row)).for_each(|row| normalize(row));

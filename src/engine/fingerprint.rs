@@ -6,8 +6,8 @@
 //! raised. Names of Rust types, messages and serde have no part in it. A setting at the value that changes nothing is left out, so
 //! that settings that are added later change no fingerprint of those who do not use them.
 
-use super::prompt::{Frame, ImagePrompt, Place, Prompt};
-use super::prompt_form::PromptForm;
+use super::prompt::{ImagePrompt, ImageSlot, Prompt, TileTokens};
+use super::prompt_form::{JobPrompt, PromptForm};
 use super::settings::{BeamSettings, EarlyStopping, GenerationSettings, SampleSettings, Strategy};
 use crate::canonical::Canonical;
 use crate::model::{ModelDirectory, ModelError, Role};
@@ -101,7 +101,7 @@ fn encode_generation(settings: &GenerationSettings, to: &mut Canonical) {
     if *min_new_tokens > 0 {
         to.integer("min_new_tokens", *min_new_tokens as i128);
     }
-    to.group("prompt", |to| encode_prompt(prompt, to));
+    to.group("prompt", |to| encode_job_prompt(prompt, to));
     if !stop.is_empty() {
         to.texts("stop", stop);
     }
@@ -154,6 +154,16 @@ fn encode_strategy(strategy: &Strategy, to: &mut Canonical) {
     }
 }
 
+fn encode_job_prompt(prompt: &JobPrompt, to: &mut Canonical) {
+    match prompt {
+        JobPrompt::Fixed(prompt) => encode_prompt(prompt, to),
+        JobPrompt::Template { template, form } => {
+            to.text("template", template);
+            to.group("form", |to| encode_form(form, to));
+        }
+    }
+}
+
 fn encode_prompt(prompt: &Prompt, to: &mut Canonical) {
     match prompt {
         Prompt::Tokens(tokens) => to.integers("tokens", tokens),
@@ -161,21 +171,17 @@ fn encode_prompt(prompt: &Prompt, to: &mut Canonical) {
             to.text("text", text);
             to.flag("adds_special_tokens", *adds_special_tokens);
             match place {
-                Place::First => to.text("image", "first"),
-                Place::Token { id, name, frame } => to.group("image_token", |to| {
+                ImageSlot::First => to.text("image", "first"),
+                ImageSlot::Token { id, name, frame } => to.group("image_token", |to| {
                     to.integer("id", (*id).into());
                     to.text("name", name);
-                    if let Some(Frame { border, whole }) = frame {
+                    if let Some(TileTokens { border, whole }) = frame {
                         to.text("border", border);
                         to.text("whole", whole);
                     }
                 }),
             }
             encode_start(*start, to);
-        }
-        Prompt::Rows { template, form } => {
-            to.text("template", template);
-            to.group("form", |to| encode_form(form, to));
         }
     }
 }

@@ -1,10 +1,11 @@
-//! Whether a model's numbers are numbers. In: a row of its output. Out: yes or no; a row of which it is no fails alone.
+//! Checks a row for NaN and infinity. In: a row of a model's output. Out: whether all of it is finite; if not, the row fails
+//! alone.
 
-/// Values looked at side by side.
+/// Values in one block of vector operations.
 const LANES: usize = 32;
 
-/// Whether no element is NaN or infinite. A vocabulary's scores come here in every step, so the loop is written to be compiled
-/// into vector instructions.
+/// Whether no element is NaN or infinite. It runs on the logits of every row and step, so the loop is written to be compiled into
+/// vector instructions.
 #[multiversion::multiversion(targets("x86_64+avx512f", "x86_64+avx2"))]
 pub(super) fn is_finite(values: &[f32]) -> bool {
     const EXPONENT: u32 = f32::INFINITY.to_bits();

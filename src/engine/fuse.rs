@@ -1,6 +1,6 @@
-//! Fusion of image and text. In: states of images and, for some of them, a text or its states. Out: fused states for the
-//! decoder, a fused embedding for each image, and how well image and text match. A row without text gets an attention
-//! mask of zeros, or nothing at all from a graph that reads the text itself.
+//! The fusion graph. In: states of images and, for some of them, a text or its states. Out: fused states for the decoder, a
+//! fused embedding for each image, and the probability that image and text match. The text of a row without one is masked with
+//! zeros; a graph that takes token ids is not run for such a row.
 
 use super::text::TextFeatures;
 use super::vision::{ImageFeatures, stack_states};
@@ -14,7 +14,7 @@ pub(super) struct Fusion {
     inputs: Vec<FusionInput>,
     embedding: Option<EmbeddingPort>,
     matches: bool,
-    /// Whether it reads the text itself, so that a row without one has nothing to fuse.
+    /// Whether it takes token ids, so that it is not run for rows without text.
     pub(super) needs_text: bool,
     states: Vec<String>,
 }
@@ -23,13 +23,13 @@ pub(super) struct Fusion {
 struct FusionInput {
     name: String,
     dtype: DataType,
-    source: Source,
+    source: FusionSource,
 }
 
 #[derive(Debug)]
-enum Source {
+enum FusionSource {
     Image,
-    /// A text output, and its shape for one row of a batch without any text.
+    /// An output of the text graph, and the shape of one row of zeros for a batch without text.
     Text {
         output: String,
         absent: Vec<usize>,
@@ -39,10 +39,19 @@ enum Source {
     ImageMask,
 }
 
-/// Outputs by name, `[images, ...]`.
+/// Outputs of one run by name, `[images, ...]`.
 pub(super) type FusedStates = Vec<(String, Value)>;
 
-/// What fusion says about several images.
+/// Where the fused states of an image are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct FusedRow {
+    /// The index of the run of the fusion graph.
+    pub(super) run: usize,
+    /// The row in its outputs.
+    pub(super) row: usize,
+}
+
+/// The outputs of the fusion graph for several images.
 #[derive(Debug, Default)]
 pub(super) struct Fused {
     /// An L2-normalised embedding for each image; empty if the model has none.
@@ -59,13 +68,13 @@ impl Fusion {
         let inputs = directory.bindings().of(Role::Fusion).iter().filter_map(|(name, producer)| {
             let port = file.header.input(name)?;
             let source = match producer {
-                Producer::Output(Role::Vision, _) => Source::Image,
+                Producer::Output(Role::Vision, _) => FusionSource::Image,
                 Producer::Output(Role::Text, output) => {
                     let produced = directory.graph(Role::Text).and_then(|text| text.header.output(output));
-                    Source::Text { output: output.clone(), absent: absent_shape(port, produced) }
+                    FusionSource::Text { output: output.clone(), absent: absent_shape(port, produced) }
                 }
-                Producer::Tokens(field) => Source::Tokens(field),
-                _ => Source::ImageMask,
+                Producer::Tokens(field) => FusionSource::Tokens(field),
+                _ => FusionSource::ImageMask,
             };
             Some(FusionInput { name: name.clone(), dtype: port.dtype, source })
         });
@@ -89,24 +98,24 @@ impl Fusion {
         let mut feeds = Vec::with_capacity(self.inputs.len());
         for input in &self.inputs {
             let value = match (&input.source, text) {
-                (Source::Image, _) => stack_states(images, input.dtype)?,
-                (Source::Text { output, .. }, Some(text)) => {
+                (FusionSource::Image, _) => stack_states(images, input.dtype)?,
+                (FusionSource::Text { output, .. }, Some(text)) => {
                     let states = text.output(output)?;
                     let shape = states.shape();
                     let (shape, data) = scatter(&states.to_f32()?, &shape, texts);
                     Value::from_f32(input.dtype, &shape, data)?
                 }
-                (Source::Text { absent, .. }, None) => {
+                (FusionSource::Text { absent, .. }, None) => {
                     let shape: Vec<usize> = std::iter::once(batch).chain(absent.iter().copied()).collect();
                     Value::from_f32(input.dtype, &shape, vec![0.0; shape.iter().product()])?
                 }
-                (Source::Tokens(field), Some(text)) => {
+                (FusionSource::Tokens(field), Some(text)) => {
                     let shape = [text.tokens.rows, text.tokens.length];
                     let (shape, data) = scatter(text.tokens.field(field), &shape, texts);
                     Value::from_i64(&shape, data)?
                 }
-                (Source::Tokens(_), None) => Value::from_i64(&[batch, 1], vec![0; batch])?,
-                (Source::ImageMask, _) => {
+                (FusionSource::Tokens(_), None) => Value::from_i64(&[batch, 1], vec![0; batch])?,
+                (FusionSource::ImageMask, _) => {
                     let states = images.first().and_then(|image| image.hidden.as_ref());
                     let length = states.and_then(|(_, shape)| shape.first().copied()).unwrap_or(0);
                     Value::ones(input.dtype, &[batch, length])?
@@ -119,7 +128,7 @@ impl Fusion {
         let mut matches = Vec::new();
         if self.matches {
             let logits = outputs.get(ModelDirectory::MATCH, batch)?.to_f32()?;
-            // the softmax over no and yes
+            // softmax over the logits of no and yes
             matches.extend(logits.as_chunks::<2>().0.iter().map(|[no, yes]| 1.0 / (1.0 + (no - yes).exp())));
         }
         let take = |name: &String| Ok((name.clone(), outputs.take(name, batch)?));
@@ -140,7 +149,7 @@ fn absent_shape(input: &Port, output: Option<&Port>) -> Vec<usize> {
         .collect()
 }
 
-/// Lays the rows of `from` out so that row `i` is `from`'s row `rows[i]`, or zeros.
+/// A tensor whose row `i` is row `rows[i]` of `from`, or zeros.
 fn scatter<T: Copy + Default>(from: &[T], shape: &[usize], rows: &[Option<usize>]) -> (Vec<usize>, Vec<T>) {
     let size: usize = shape[1..].iter().product();
     let mut data = vec![T::default(); rows.len() * size];

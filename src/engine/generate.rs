@@ -1,257 +1,203 @@
-//! Captions, token by token, in the slots of a batch. In: the rows to be captioned, each batch of them as the decoder begins with
-//! it. Out: the tokens of each caption with their log-probability. How a caption's tokens are found is [`super::single`]'s and
-//! [`super::beam`]'s; rows that are finished leave the batch, and others take their slots where the decoder allows it.
+//! The scheduler of caption generation: it takes requests out of a queue, runs the decoder, and hands logits to the search of
+//! every caption ([`super::single`] and [`super::beam`]) until all are finished. In: tokenized requests. Out: the tokens of each
+//! caption with their log-probability. Finished captions leave the batch; with continuous batching, waiting
+//! requests take their slots.
 
+use std::collections::VecDeque;
 use std::ops::ControlFlow;
 
-use rayon::ThreadPool;
 use rayon::iter::{IntoParallelIterator, ParallelIterator};
 
-use super::beam::Beams;
+use super::beam::BeamSearch;
 use super::decoder::{Decoder, Logits};
-use super::decoding::Decoding;
-use super::settings::{GenerationSettings, Strategy};
-use super::single::Single;
-use super::tokens::TextTokenizer;
-use crate::onnx::{OnnxError, OnnxErrorKind, Value};
+use super::decoding::{DecoderState, Slot};
+use super::prefill::{PrefillBatch, PrefillBuilder, PromptedRequest};
+use super::sequence::{DecodeContext, Sequence, SequenceRequest};
+use super::settings::Strategy;
+use super::single::Sampler;
+use crate::onnx::OnnxError;
 
-/// Rows join once this part of the slots is free: each time costs a copy of what all rows have of earlier steps.
-const WORTHWHILE: usize = 4;
+/// New sequences join once a part of 1 / this of the slots is free: each time, the cache of all sequences is copied.
+const JOIN_AT_FREE_PART: usize = 4;
 
-/// A generated caption.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Caption {
-    /// The text, without special tokens and without the prompt.
-    pub text: String,
-    /// The sum over generated tokens, end token included, of the log-softmax of the decoder's logits.
-    pub logprob: f32,
-    /// The generated tokens, end token included, start token and prompt not.
-    pub token_ids: Vec<i64>,
-    /// How many they are.
-    pub tokens: i32,
-    /// Why it ended.
-    pub finish: Finish,
-    /// The cosine of the image's embedding with the caption's, if asked for and the model compares them.
-    pub similarity: Option<f32>,
+/// Requests that wait for a slot. Those that can be prefilled together follow each other: prompts of one length, so that none
+/// is padded, and, if the decoder attends to fused states, states of one run of the fusion graph.
+#[derive(Debug)]
+pub(super) struct RequestQueue<'a> {
+    waiting: VecDeque<PromptedRequest<'a>>,
+    by_fusion_run: bool,
 }
 
-/// Why a caption ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Finish {
-    /// The end token.
-    Eos,
-    /// One of the texts in `stop`, which is the end of the caption.
-    Stop,
-    /// `max_new_tokens`.
-    Length,
+/// Generates captions, at most `slots` at once.
+#[derive(Debug)]
+pub(super) struct Scheduler<'a> {
+    pub(super) decoder: &'a mut Decoder,
+    pub(super) prefill_builder: PrefillBuilder<'a>,
+    pub(super) queue: RequestQueue<'a>,
+    pub(super) slots: usize,
+    pub(super) continuous_batching: bool,
+    pub(super) context: DecodeContext<'a>,
 }
 
-impl Finish {
-    /// The name written to the `caption_finish` column.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Eos => "eos",
-            Self::Stop => "stop",
-            Self::Length => "length",
-        }
+/// The state of the search for the tokens of one caption.
+#[derive(Debug)]
+enum SearchState {
+    Sampler(Sampler),
+    BeamSearch(BeamSearch),
+}
+
+/// The captions that are being generated, between two steps.
+#[derive(Debug)]
+struct RunningBatch {
+    state: DecoderState,
+    captions: Vec<(SequenceRequest, SearchState)>,
+}
+
+/// Finished captions with their rows.
+type Finished = Vec<(usize, Sequence)>;
+
+impl<'a> RequestQueue<'a> {
+    pub(super) fn new(mut requests: Vec<PromptedRequest<'a>>, by_fusion_run: bool) -> Self {
+        requests.sort_by_key(|request| Self::group(request, by_fusion_run));
+        Self { waiting: requests.into(), by_fusion_run }
+    }
+
+    /// The next requests that can be prefilled together, at most `most`; none if the queue is empty.
+    fn next_batch(&mut self, most: usize) -> Vec<PromptedRequest<'a>> {
+        let by_fusion_run = self.by_fusion_run;
+        let group = move |request: &PromptedRequest<'a>| Self::group(request, by_fusion_run);
+        let first = self.waiting.front().map(group);
+        let alike = self.waiting.iter().take(most).take_while(|request| Some(group(request)) == first).count();
+        self.waiting.drain(..alike).collect()
+    }
+
+    fn group(request: &PromptedRequest<'_>, by_fusion_run: bool) -> (usize, usize) {
+        (request.prompt.ids.len(), if by_fusion_run { request.request.fused.map_or(0, |fused| fused.run) } else { 0 })
     }
 }
 
-/// The tokens of one caption.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Sequence {
-    /// The generated tokens, end token included, start token and prompt not.
-    pub(super) tokens: Vec<i64>,
-    pub(super) logprob: f64,
-    pub(super) finish: Finish,
-    /// Whether every logit was finite; if not, the row fails.
-    pub(super) finite: bool,
-}
-
-impl Sequence {
-    /// One without tokens.
-    pub(super) fn begun() -> Self {
-        Self { tokens: Vec::new(), logprob: 0.0, finish: Finish::Length, finite: true }
-    }
-}
-
-/// A row that is captioned.
-#[derive(Debug)]
-pub(super) struct Begun {
-    /// Which one.
-    pub(super) row: usize,
-    /// The hash of its key.
-    pub(super) key: u64,
-    /// The tokens that its caption goes on from.
-    pub(super) prefix: Vec<i64>,
-}
-
-/// What captions begin with, one row for each.
-#[derive(Debug)]
-pub(super) struct Start {
-    /// Their prefixes are of one length.
-    pub(super) rows: Vec<Begun>,
-    /// What the decoder attends to, `[rows, ...]`, in the order of [`Decoder::contexts`].
-    pub(super) contexts: Vec<Value>,
-    /// The vectors of the prefixes, if these are not what the tokens alone stand for.
-    pub(super) embedded: Option<Value>,
-}
-
-/// How captions are written.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Writing<'a> {
-    pub(super) settings: &'a GenerationSettings,
-    pub(super) tokenizer: &'a TextTokenizer,
-    /// Choose the tokens of a step, each those of some captions.
-    pub(super) workers: &'a ThreadPool,
-}
-
-impl Writing<'_> {
-    /// Why `tokens`, none of whose beginnings was finished, are; `None` if they are not.
-    pub(super) fn finish(&self, tokens: &[i64]) -> Result<Option<Finish>, OnnxError> {
-        if tokens.last().is_some_and(|last| self.settings.eos_token_ids.contains(last)) {
-            return Ok(Some(Finish::Eos));
-        }
-        if !self.settings.stop.is_empty() {
-            let text = self.tokenizer.decode_all(tokens).map_err(|error| OnnxError {
-                kind: OnnxErrorKind::Run,
-                graph: None,
-                what: format!("the tokenizer failed: {error}"),
-                hint: None,
-            })?;
-            if self.settings.stop.iter().any(|stop| text.contains(stop)) {
-                return Ok(Some(Finish::Stop));
+impl Scheduler<'_> {
+    /// Generates the captions of all requests in the queue. Returns them with their rows, in the order in which they were
+    /// finished.
+    pub(super) fn run(mut self) -> Result<Finished, OnnxError> {
+        let mut finished = Vec::new();
+        let mut running: Option<RunningBatch> = None;
+        // prefilled, but its encoder outputs have another shape than those of the running batch: waits for the end of that
+        let mut next: Option<RunningBatch> = None;
+        loop {
+            running = running.or_else(|| next.take());
+            let refill = self.continuous_batching && self.free(running.as_ref()) * JOIN_AT_FREE_PART >= self.slots;
+            while next.is_none() && (running.is_none() || (refill && self.free(running.as_ref()) > 0)) {
+                let requests = self.queue.next_batch(self.free(running.as_ref()));
+                if requests.is_empty() {
+                    break;
+                }
+                let Some(fresh) = self.prefill(&requests, &mut finished)? else { continue };
+                match &mut running {
+                    None => running = Some(fresh),
+                    Some(running) if running.state.can_join(&fresh.state) => running.join(fresh, self.decoder)?,
+                    Some(_) => next = Some(fresh),
+                }
             }
+            let Some(mut batch) = running.take() else { return Ok(finished) };
+            let tokens: Vec<_> = batch.live_sequences().map(|(_, token)| token).collect();
+            let logits = self.decoder.step(&mut batch.state, &tokens)?;
+            running = batch.select(&logits, self.decoder, self.context, &mut finished)?;
         }
-        Ok((tokens.len() >= self.settings.max_new_tokens).then_some(Finish::Length))
     }
-}
 
-/// How the tokens of one caption are found.
-#[derive(Debug)]
-enum Search {
-    Single(Single),
-    Beams(Beams),
-}
-
-/// The captions of a batch between two steps.
-#[derive(Debug)]
-struct Running {
-    batch: Decoding,
-    captions: Vec<(Begun, Search)>,
-}
-
-/// Writes captions, at most `slots` at once. `more` gives the next rows, at most as many as it is asked for, until there are none.
-/// Returns the captions with their rows, in the order in which they were finished.
-pub(super) fn generate(
-    decoder: &mut Decoder,
-    slots: usize,
-    mut more: impl FnMut(&mut Decoder, usize) -> Result<Option<Start>, OnnxError>,
-    writing: Writing<'_>,
-) -> Result<Vec<(usize, Sequence)>, OnnxError> {
-    let mut done = Vec::new();
-    // what has begun, but attends to more or less than the batch under way, waits until that is done
-    let (mut running, mut apart): (Option<Running>, Option<Running>) = (None, None);
-    loop {
-        running = running.or_else(|| apart.take());
-        let free = |running: &Option<Running>| slots - running.as_ref().map_or(0, |running| running.captions.len());
-        let refills = decoder.joins && free(&running) * WORTHWHILE >= slots;
-        while apart.is_none() && (running.is_none() || (refills && free(&running) > 0)) {
-            let Some(start) = more(decoder, free(&running))? else { break };
-            let (fresh, logits) = Running::begin(decoder, start, writing.settings)?;
-            let Some(fresh) = fresh.step(decoder, &logits, writing, &mut done)? else { continue };
-            match &mut running {
-                None => running = Some(fresh),
-                Some(running) if running.batch.fits(&fresh.batch) => running.join(fresh, decoder)?,
-                Some(_) => apart = Some(fresh),
-            }
-        }
-        let Some(mut batch) = running.take() else { return Ok(done) };
-        let tokens: Vec<_> = batch.paths().map(|(_, token)| token).collect();
-        let logits = decoder.next(&mut batch.batch, &tokens)?;
-        running = batch.step(decoder, &logits, writing, &mut done)?;
+    /// How many captions can be added to `running`.
+    fn free(&self, running: Option<&RunningBatch>) -> usize {
+        self.slots - running.map_or(0, |running| running.captions.len())
     }
-}
 
-impl Running {
-    /// The captions of `start` with the logits of their first tokens.
-    fn begin(decoder: &mut Decoder, start: Start, settings: &GenerationSettings) -> Result<(Self, Logits), OnnxError> {
-        let Start { rows, contexts, embedded } = start;
-        let mut batch = decoder.begin(contexts, rows.len())?;
-        let prefixes: Vec<_> = rows.iter().map(|row| row.prefix.clone()).collect();
-        let logits = decoder.first(&mut batch, &prefixes, embedded)?;
-        let search = |place| match settings.strategy {
-            Strategy::Beam(beams) => Search::Beams(Beams::begun(beams, place)),
-            Strategy::Greedy | Strategy::Sample(_) => Search::Single(Single::begun(place)),
+    /// Processes the prompts of `requests` and selects their first tokens; `None` if all captions are finished with these.
+    fn prefill(
+        &mut self,
+        requests: &[PromptedRequest<'_>],
+        finished: &mut Finished,
+    ) -> Result<Option<RunningBatch>, OnnxError> {
+        let PrefillBatch { sequences, encoder_outputs, embedded } =
+            self.prefill_builder.build(requests, self.decoder)?;
+        let prompts: Vec<_> = sequences.iter().map(|sequence| sequence.prompt.clone()).collect();
+        let (state, logits) = self.decoder.prefill(encoder_outputs, &prompts, embedded)?;
+        let search = |slot| match self.context.settings.strategy {
+            Strategy::Beam(settings) => SearchState::BeamSearch(BeamSearch::new(settings, slot)),
+            Strategy::Greedy | Strategy::Sample(_) => SearchState::Sampler(Sampler::new(slot)),
         };
-        let captions = rows.into_iter().enumerate().map(|(place, row)| (row, search(place))).collect();
-        Ok((Self { batch, captions }, logits))
+        let captions = sequences.into_iter().zip(0..).map(|(request, slot)| (request, search(Slot(slot)))).collect();
+        RunningBatch { state, captions }.select(&logits, self.decoder, self.context, finished)
     }
+}
 
-    /// Takes every caption one token further. Those that are finished go to `done`; `None` if all are.
-    fn step(
+impl RunningBatch {
+    /// Selects the next token of every caption. Finished captions go to `finished`; `None` if all are.
+    fn select(
         mut self,
-        decoder: &mut Decoder,
         logits: &Logits,
-        writing: Writing<'_>,
-        done: &mut Vec<(usize, Sequence)>,
+        decoder: &mut Decoder,
+        context: DecodeContext<'_>,
+        finished: &mut Finished,
     ) -> Result<Option<Self>, OnnxError> {
-        let step = |scores: &mut Vec<f32>, (begun, search): (Begun, Search)| {
-            let stepped = match search {
-                Search::Single(single) => single.step(&begun, logits, &writing, scores)?.map_continue(Search::Single),
-                Search::Beams(beams) => beams.step(&begun, logits, &writing)?.map_continue(Search::Beams),
+        let select = |scores: &mut Vec<f32>, (request, search): (SequenceRequest, SearchState)| {
+            let next = match search {
+                SearchState::Sampler(sampler) => {
+                    sampler.select(&request, logits, &context, scores)?.map_continue(SearchState::Sampler)
+                }
+                SearchState::BeamSearch(beams) => {
+                    beams.select(&request, logits, &context)?.map_continue(SearchState::BeamSearch)
+                }
             };
-            Ok::<_, OnnxError>((begun, stepped))
+            Ok::<_, OnnxError>((request, next))
         };
-        let stepped = || self.captions.into_par_iter().map_init(Vec::new, step).collect::<Result<Vec<_>, _>>();
-        let mut going = Vec::new();
-        for (begun, stepped) in writing.workers.install(stepped)? {
-            match stepped {
-                ControlFlow::Continue(search) => going.push(Some((begun, search))),
+        let select_all = || self.captions.into_par_iter().map_init(Vec::new, select).collect::<Result<Vec<_>, _>>();
+        let mut unfinished = Vec::new();
+        for (request, next) in context.workers.install(select_all)? {
+            match next {
+                ControlFlow::Continue(search) => unfinished.push(Some((request, search))),
                 ControlFlow::Break(sequence) => {
-                    done.push((begun.row, sequence));
-                    going.push(None);
+                    finished.push((request.row, sequence));
+                    unfinished.push(None);
                 }
             }
         }
-        // the last ones fill the gaps, so that few rows have to move
-        while let Some(gap) = going.iter().position(Option::is_none) {
-            going.swap_remove(gap);
+        // captions from the end fill the gaps, so that few rows of tensors are copied
+        while let Some(gap) = unfinished.iter().position(Option::is_none) {
+            unfinished.swap_remove(gap);
         }
-        self.captions = going.into_iter().flatten().collect();
+        self.captions = unfinished.into_iter().flatten().collect();
         if self.captions.is_empty() {
             return Ok(None);
         }
-        let places: Vec<_> = self.paths().map(|(place, _)| place).collect();
-        self.batch.keep(&places, &mut decoder.mover)?;
-        self.settle(0);
+        let slots: Vec<_> = self.live_sequences().map(|(slot, _)| slot).collect();
+        self.state.keep(&slots, &mut decoder.mover)?;
+        self.assign_slots(0);
         Ok(Some(self))
     }
 
-    /// Puts the captions of `others` behind these.
+    /// Appends the captions of `others`.
     fn join(&mut self, mut others: Self, decoder: &mut Decoder) -> Result<(), OnnxError> {
-        others.settle(self.batch.rows());
-        self.batch.join(others.batch, &mut decoder.mover)?;
+        others.assign_slots(self.state.slots());
+        self.state.join(others.state, &mut decoder.mover)?;
         self.captions.extend(others.captions);
         Ok(())
     }
 
-    /// The places in the decoder's batch that go on, with the last token of each.
-    fn paths(&self) -> impl Iterator<Item = (usize, i64)> {
+    /// The slots of all sequences that go on, several for a caption with beams, and the last token of each.
+    fn live_sequences(&self) -> impl Iterator<Item = (Slot, i64)> {
         self.captions.iter().flat_map(|(_, search)| match search {
-            Search::Single(single) => single.path().into_iter().collect::<Vec<_>>(),
-            Search::Beams(beams) => beams.paths().collect(),
+            SearchState::Sampler(sampler) => sampler.live_sequence().into_iter().collect::<Vec<_>>(),
+            SearchState::BeamSearch(beams) => beams.live_sequences().collect(),
         })
     }
 
-    /// Says that paths have the places from `first` on.
-    fn settle(&mut self, first: usize) {
-        let mut place = first;
+    /// Numbers the slots of all live sequences from `first` on, in their order.
+    fn assign_slots(&mut self, first: usize) {
+        let mut next = first;
         for (_, search) in &mut self.captions {
-            place = match search {
-                Search::Single(single) => single.settle(place),
-                Search::Beams(beams) => beams.settle(place),
+            next = match search {
+                SearchState::Sampler(sampler) => sampler.assign_slots(next),
+                SearchState::BeamSearch(beams) => beams.assign_slots(next),
             };
         }
     }

@@ -1,33 +1,33 @@
-//! Whether rows may join a batch that is under way, so that captions that are finished leave no place empty. In: the decoder.
-//! Out: yes for recurrent decoders, whose steps are all alike, and for those that attend to nothing but their cache and are told
-//! each row's positions and which states are its own, as language models are. These are tried: such a decoder has to say the
-//! same of two rows of different lengths together as of each alone.
-//!
-//! Batching by iteration is that of Yu et al., *Orca: A Distributed Serving System for Transformer-Based Generative Models*, OSDI 2022.
+//! Continuous batching: whether new sequences can join a batch while others are being generated, so that no slot stays empty once
+//! a caption is finished (Yu et al., *Orca: A Distributed Serving System for Transformer-Based Generative Models*, OSDI 2022).
+//! In: the decoder. Out: yes for recurrent decoders, all of whose steps are alike, and for decoders without cross-attention that
+//! take an attention mask and position ids, as language models do. The latter are tested when they are opened: two
+//! sequences of different lengths in one batch must get the logits that each gets alone.
 
-use super::decoder::{Decoder, State};
-use super::decoding::{Decoding, Form, Held};
+use super::decoder::{CachePort, Decoder};
+use super::decoding::{CacheEntry, CacheKind, DecoderState, Slot};
 use crate::onnx::{OnnxError, Value};
 
-/// How many tokens the rows of the trial have.
+/// How many tokens the cached sequences of the test have.
 const LENGTHS: [usize; 2] = [2, 9];
-/// How far logits may differ, as a part of their range: more than rounding in float16, less than what the arithmetic of int8 makes of
-/// other neighbours. States that are attended to by mistake are most of the shorter row's.
+/// How far logits may differ, relative to their range: more than rounding in float16, less than the difference that int8
+/// arithmetic makes when other sequences are in the batch. Attending to padding by mistake makes a much larger one.
 const TOLERANCE: f32 = 0.003;
 
-/// Whether rows may join; the forms of the decoder's states are set accordingly.
-pub(super) fn joins(decoder: &mut Decoder) -> bool {
+/// Whether sequences can join a batch that is being generated. If so, cache entries that grow are marked as such, so that their
+/// sequences can have different lengths.
+pub(super) fn enable_continuous_batching(decoder: &mut Decoder) -> bool {
     if is_recurrent(decoder) {
         return true;
     }
-    let Some(forms) = aligned(decoder) else { return false };
-    let set = |decoder: &mut Decoder, forms: Vec<Form>| {
-        decoder.states.iter_mut().zip(forms).for_each(|(state, form)| state.form = form);
+    let Some(kinds) = growing(decoder) else { return false };
+    let set = |decoder: &mut Decoder, kinds: Vec<CacheKind>| {
+        decoder.cache_ports.iter_mut().zip(kinds).for_each(|(port, kind)| port.kind = kind);
     };
-    let before = decoder.states.iter().map(|state| state.form).collect();
-    set(decoder, forms);
+    let before = decoder.cache_ports.iter().map(|port| port.kind).collect();
+    set(decoder, kinds);
     let agrees = agrees(decoder);
-    tracing::debug!(?agrees, "rows of different lengths were tried in one batch");
+    tracing::debug!(?agrees, "tested sequences of different lengths in one batch");
     let agrees = agrees.unwrap_or(false);
     if !agrees {
         set(decoder, before);
@@ -35,55 +35,58 @@ pub(super) fn joins(decoder: &mut Decoder) -> bool {
     agrees
 }
 
-/// Whether every step does the same, whatever went before: no state grows, and nothing says which step it is.
+/// Whether a step does not depend on how many went before: no cache entry grows, and no input counts steps.
 fn is_recurrent(decoder: &Decoder) -> bool {
-    // an axis of which the size is not known may grow
-    let fixed = |state: &State| state.form == Form::Kept || !(state.inner.is_empty() || state.inner.contains(&0));
-    !decoder.states.is_empty() && decoder.states.iter().all(fixed) && !decoder.step.takes_several()
+    // a dynamic axis may grow
+    let fixed =
+        |port: &CachePort| port.kind == CacheKind::Static || !(port.inner.is_empty() || port.inner.contains(&0));
+    let ports = &decoder.cache_ports;
+    !ports.is_empty() && ports.iter().all(fixed) && !decoder.graph.accepts_several_tokens()
 }
 
-/// The forms of states whose rows have lengths of their own, if there may be such.
-fn aligned(decoder: &Decoder) -> Option<Vec<Form>> {
-    let form = |state: &State| {
-        let mut growing = (1..).zip(&state.inner).filter(|(_, size)| **size == 0).map(|(axis, _)| axis);
-        let axis = growing.next().filter(|_| state.form == Form::Renewed && growing.next().is_none())?;
-        Some(Form::Aligned(axis))
+/// The cache entries as they are if sequences have different lengths; `None` if they cannot.
+fn growing(decoder: &Decoder) -> Option<Vec<CacheKind>> {
+    let kind = |port: &CachePort| {
+        let mut dynamic = (1..).zip(&port.inner).filter(|(_, size)| **size == 0).map(|(axis, _)| axis);
+        let axis = dynamic.next().filter(|_| port.kind == CacheKind::Replaced && dynamic.next().is_none())?;
+        Some(CacheKind::Growing(axis))
     };
-    let told = decoder.step.takes_lengths() && decoder.contexts.is_empty() && !decoder.states.is_empty();
-    decoder.states.iter().map(form).collect::<Option<Vec<_>>>().filter(|_| told)
+    let ports = &decoder.cache_ports;
+    let possible = decoder.graph.accepts_different_lengths() && decoder.encoder_outputs.is_empty() && !ports.is_empty();
+    ports.iter().map(kind).collect::<Option<Vec<_>>>().filter(|_| possible)
 }
 
-/// Whether two rows get the logits together that each gets alone.
+/// Whether two sequences get the logits in one batch that each gets alone.
 fn agrees(decoder: &mut Decoder) -> Result<bool, OnnxError> {
-    let mut together = row(decoder, LENGTHS[0])?;
-    together.join(row(decoder, LENGTHS[1])?, &mut decoder.mover)?;
-    let joined = decoder.next(&mut together, &[1, 1])?;
+    let mut together = sequence(decoder, LENGTHS[0])?;
+    together.join(sequence(decoder, LENGTHS[1])?, &mut decoder.mover)?;
+    let joined = decoder.step(&mut together, &[1, 1])?;
     let mut agrees = true;
-    for (place, length) in LENGTHS.into_iter().enumerate() {
-        let mut alone = row(decoder, length)?;
-        let single = decoder.next(&mut alone, &[1])?;
-        agrees &= single.row(0).zip(joined.row(place)).is_some_and(|(single, joined)| are_close(&single, &joined));
+    for (slot, length) in LENGTHS.into_iter().enumerate() {
+        let mut alone = sequence(decoder, length)?;
+        let single = decoder.step(&mut alone, &[1])?;
+        agrees &= are_close(&single.row(Slot(0))?, &joined.row(Slot(slot))?);
     }
-    let grown = |state: &Held| match state.form {
-        Form::Aligned(axis) => state.value.shape().get(axis) == Some(&(LENGTHS[1] + 1)),
-        Form::Kept | Form::Renewed => true,
+    let grew = |entry: &CacheEntry| match entry.kind {
+        CacheKind::Growing(axis) => entry.value.shape().get(axis) == Some(&(LENGTHS[1] + 1)),
+        CacheKind::Static | CacheKind::Replaced => true,
     };
-    Ok(agrees && together.states.iter().all(grown))
+    Ok(agrees && together.cache.iter().all(grew))
 }
 
-/// A row with states of `length` tokens.
-fn row(decoder: &Decoder, length: usize) -> Result<Decoding, OnnxError> {
-    let state = |state: &State| {
-        let inner = state.inner.iter().map(|&size| if size == 0 { length } else { size });
+/// A batch of one sequence with `length` tokens in its cache.
+fn sequence(decoder: &Decoder, length: usize) -> Result<DecoderState, OnnxError> {
+    let entry = |port: &CachePort| {
+        let inner = port.inner.iter().map(|&size| if size == 0 { length } else { size });
         let shape: Vec<usize> = std::iter::once(1).chain(inner).collect();
-        let data = (0..shape.iter().product()).map(|place| ((place + length) as f32).sin()).collect();
-        Value::from_f32(state.dtype, &shape, data).map(|value| state.held(value))
+        let data = (0..shape.iter().product()).map(|index| ((index + length) as f32).sin()).collect();
+        Value::from_f32(port.dtype, &shape, data).map(|value| port.entry(value))
     };
-    Ok(Decoding {
+    Ok(DecoderState {
         origins: vec![0],
-        contexts: Vec::new(),
-        states: decoder.states.iter().map(state).collect::<Result<_, _>>()?,
-        fed: vec![Vec::new()],
+        encoder_outputs: Vec::new(),
+        cache: decoder.cache_ports.iter().map(entry).collect::<Result<_, _>>()?,
+        tokens: vec![Vec::new()],
         lengths: vec![length],
     })
 }

@@ -1,6 +1,17 @@
 //! Runs a model: images and texts in, embeddings and captions out, a batch at a time. In: an opened
 //! [`ModelDirectory`](crate::model::ModelDirectory), preprocessed pixels, texts. Out: one result per row, in order. No
-//! image is decoded here, no file is read after loading, and nothing is kept from one call for the next.
+//! image is decoded here, no file is read after loading, and no state is kept between calls.
+//!
+//! # The way of a row
+//! 1. Encode: `vision` encodes the image, `tokens` and `text` the row's text; `fuse` combines both; `embedding` normalises.
+//! 2. Prompt: `prompt_form` puts the prompt into the model's format, `prompt` tokenizes it with the image in it, and
+//!    `position_limits` checks its length.
+//! 3. Generate: `begin` queues the requests; `generate` schedules them: `prefill` builds the input of the first run, and after
+//!    each run `single` (greedy search, sampling) or `beam` selects the next tokens, with `processors`, `softmax` and `sample`.
+//! 4. Decoder: `decoder` runs the prefill and the steps; `step` feeds a graph, `decoding` holds cache and encoder outputs between
+//!    two steps, `context` explains cross-attention.
+//!
+//! Generate imports prompt, encode and decoder; prompt imports encode; no import goes the other way.
 
 mod batch;
 mod beam;
@@ -18,11 +29,14 @@ mod generate;
 mod joining;
 mod models;
 mod opening;
+mod position_limits;
+mod prefill;
 mod processors;
 mod prompt;
 mod prompt_form;
 mod resolve;
 mod sample;
+mod sequence;
 mod settings;
 mod single;
 mod softmax;
@@ -34,15 +48,15 @@ mod vision;
 
 pub use batch::{Engine, EngineOptions, RowInput, RowOutput};
 pub use fingerprint::{GENERATION_VERSION, PROMPT_VERSION, TEXT_VERSION, caption_fingerprint, embedding_fingerprint};
-pub use generate::{Caption, Finish};
 pub use models::{EncodedImage, Models, ModelsInput};
-pub use opening::{Opening, open_each};
+pub use opening::{LoadReport, open_each};
 pub use prompt::{ImagePrompt, Prompt};
-pub use prompt_form::PromptForm;
+pub use prompt_form::{JobPrompt, PromptForm};
+pub use sequence::{Caption, Finish};
 pub use settings::{
     BeamSettings, EarlyStopping, GenerationOverrides, GenerationSettings, SampleSettings, Strategy, StrategyName,
     out_of_range,
 };
-pub use single::choose;
+pub use single::select_token;
 pub use step::open_decoder;
 pub use vision::ImageFeatures;

@@ -1,5 +1,5 @@
 //! The models of a job: one, or one for captions and another for vectors. In: rows with the same images and texts. Out: for
-//! each row what both say about it.
+//! each row the outputs of both.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ pub struct Models {
     pub embedding: Option<Engine>,
 }
 
-/// What the image encoders of a job's models say about one image.
+/// The outputs of the image encoders of a job's models for one image.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EncodedImage {
     model: Arc<ImageFeatures>,
@@ -66,9 +66,9 @@ impl Models {
         Ok(both.map(|(model, embedding)| EncodedImage { model, embedding: Some(embedding) }).collect())
     }
 
-    /// Whether captions of [`Self::run`] that are finished make room for the next rows.
-    pub fn refills(&self) -> bool {
-        self.model.refills()
+    /// As [`Engine::supports_continuous_batching`].
+    pub fn supports_continuous_batching(&self) -> bool {
+        self.model.supports_continuous_batching()
     }
 
     /// Runs `rows`, at most `batch_size` at once. The results are in the order of `rows`; a row that fails in one model fails

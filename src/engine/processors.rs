@@ -1,13 +1,13 @@
-//! Logits processors: what changes a row's scores before its next token is chosen. In: one row's tokens and scores. Out: the
-//! same scores, changed. Names, meanings and order are transformers' (`GenerationMixin._get_logits_processor`).
+//! Logits processors and warpers: they change a row's scores before its next token is selected. In: one row's tokens and scores.
+//! Out: the same scores, changed. Names, meanings and order are transformers' (`GenerationMixin._get_logits_processor`).
 
 use super::settings::{GenerationSettings, SampleSettings};
-use super::softmax::{Softmax, likeliest};
+use super::softmax::{Softmax, argmax};
 
-/// Applies everything but the sampling warpers. `history` holds the row's tokens so far, the first `prefix` of which were
-/// given; `scores` are logits, or log-probabilities in beam search.
-pub(super) fn process(settings: &GenerationSettings, prefix: usize, history: &[i64], scores: &mut [f32]) {
-    let generated = history.len() - prefix;
+/// Applies the logits processors. `history` holds the row's tokens so far, the first `prompt` of which are the prompt;
+/// `scores` are logits, or log-probabilities in beam search.
+pub(super) fn process(settings: &GenerationSettings, prompt: usize, history: &[i64], scores: &mut [f32]) {
+    let generated = history.len() - prompt;
     repetition_penalty(settings.repetition_penalty as f32, history, scores);
     no_repeat_ngram(settings.no_repeat_ngram_size, history, scores);
     bad_words(&settings.bad_words_ids, &settings.eos_token_ids, history, scores);
@@ -21,7 +21,7 @@ pub(super) fn process(settings: &GenerationSettings, prefix: usize, history: &[i
         force(&settings.forced_eos_token_ids, scores);
     }
     ban(&settings.suppress_tokens, scores);
-    if generated == usize::from(prefix == 1 && settings.forced_bos_token_id.is_some()) {
+    if generated == usize::from(prompt == 1 && settings.forced_bos_token_id.is_some()) {
         ban(&settings.begin_suppress_tokens, scores);
     }
 }
@@ -124,7 +124,7 @@ fn top_p(p: f64, scores: &mut [f32]) {
 /// Keeps the tokens that are at least `p` times as likely as the likeliest.
 fn min_p(p: f64, scores: &mut [f32]) {
     let softmax = Softmax::of(scores);
-    let Some(&highest) = scores.get(likeliest(scores)) else { return };
+    let Some(&highest) = scores.get(argmax(scores)) else { return };
     let highest = softmax.logprob(highest).exp();
     for score in scores.iter_mut().filter(|score| **score > f32::NEG_INFINITY) {
         if softmax.logprob(*score).exp() < p * highest {

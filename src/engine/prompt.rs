@@ -1,24 +1,16 @@
-//! How captions begin. In: a prompt, filled into the form that the model wants ([`super::prompt_form`]). Out: the tokens that
-//! a caption goes on from; where the image stands in the prompt, with the places that its features take.
+//! The prompt of one row as tokens. In: a prompt in the model's format ([`super::prompt_form`]), and how many features its
+//! image has. Out: token ids, and which of them stand for image features.
 
-use super::prompt_form::PromptForm;
 use super::tokens::TextTokenizer;
 use crate::preprocess::TileGrid;
 
-/// How captions begin.
+/// The prompt of a row in the model's format.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Prompt {
-    /// With the decoder's start token, then the tokens of the job's prompt.
+    /// The decoder's start token, if it has one, then the tokens of the text.
     Tokens(Vec<i64>),
-    /// With a text around the image.
+    /// A text that holds the image.
     Image(ImagePrompt),
-    /// With a prompt of each row's own.
-    Rows {
-        /// As the job gives it.
-        template: String,
-        /// What each row's prompt is put into.
-        form: PromptForm,
-    },
 }
 
 /// A prompt that holds the image.
@@ -28,89 +20,88 @@ pub struct ImagePrompt {
     pub(super) text: String,
     /// Whether the tokenizer adds its special tokens.
     pub(super) adds_special_tokens: bool,
-    pub(super) place: Place,
-    /// What the decoder starts from, if another graph reads the prompt.
+    pub(super) place: ImageSlot,
+    /// The decoder's start token, if the prompt is the input of an encoder.
     pub(super) start: Option<i64>,
 }
 
-/// Where the features of an image go.
+/// Where the features of the image are in the prompt.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum ImageSlot {
     /// Before the text.
     First,
-    /// Into the places of this token, which stands once in the text for each feature.
-    Token { id: i64, name: String, frame: Option<Frame> },
+    /// In the places of this token, which the text holds once; it is repeated for each feature.
+    Token { id: i64, name: String, frame: Option<TileTokens> },
 }
 
-/// The tokens around the parts of an image that is cut into tiles (Idefics3, `SmolVLM`).
+/// The tokens around the tiles of an image (Idefics3, `SmolVLM`).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Frame {
+pub(super) struct TileTokens {
     pub(super) border: &'static str,
     pub(super) whole: &'static str,
 }
 
-/// The prompt of one image.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Expanded {
+/// The prompt of one row as tokens.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct TokenizedPrompt {
     pub(super) ids: Vec<i64>,
-    /// Which of them stand for features, in the order of these.
-    pub(super) features: Vec<usize>,
+    /// The indexes of the ids that stand for image features, in the order of the features.
+    pub(super) image_tokens: Vec<usize>,
+    /// The decoder's start token, if the ids are the input of an encoder.
+    pub(super) decoder_start: Option<i64>,
+}
+
+impl TokenizedPrompt {
+    /// The tokens that the decoder processes before it generates one.
+    pub(super) fn decoder_tokens(&self) -> Vec<i64> {
+        self.decoder_start.map_or_else(|| self.ids.clone(), |start| vec![start])
+    }
 }
 
 impl Prompt {
-    /// How many tokens the decoder is given, if that is the same for every image.
+    /// The id of an image feature that has no token of its own in the prompt; no token of a vocabulary has it.
+    pub(super) const NO_TOKEN: i64 = -1;
+
+    /// How many tokens the decoder processes before it generates one, if that is the same for every image.
     pub(super) fn length(&self) -> Option<usize> {
         match self {
             Self::Tokens(tokens) => Some(tokens.len()),
             Self::Image(ImagePrompt { start, .. }) => start.map(|_| 1),
-            Self::Rows { .. } => None,
         }
     }
 
-    /// The tokens for an image of `features` features, cut up as `grid` says.
-    pub(super) fn expand(
+    /// The tokens for an image of `features` features, cut into the tiles of `grid`.
+    pub(super) fn tokenize(
         &self,
         tokenizer: &TextTokenizer,
         features: usize,
         grid: Option<TileGrid>,
-    ) -> Result<Expanded, tokenizers::Error> {
-        let image = match self {
-            Self::Tokens(ids) => return Ok(Expanded { ids: ids.clone(), features: Vec::new() }),
-            // a row's own prompt is never a template
-            Self::Rows { .. } => return Ok(Expanded { ids: Vec::new(), features: Vec::new() }),
+    ) -> Result<TokenizedPrompt, tokenizers::Error> {
+        let ImagePrompt { text, adds_special_tokens, place, start } = match self {
+            Self::Tokens(ids) => return Ok(TokenizedPrompt { ids: ids.clone(), ..TokenizedPrompt::default() }),
             Self::Image(image) => image,
         };
-        match &image.place {
-            Place::First => {
-                let text = tokenizer.encode_whole(&image.text, image.adds_special_tokens)?;
+        let (ids, image_tokens) = match place {
+            ImageSlot::First => {
+                let text = tokenizer.encode_whole(text, *adds_special_tokens)?;
                 let ids = std::iter::repeat_n(Self::NO_TOKEN, features).chain(text).collect();
-                Ok(Expanded { ids, features: (0..features).collect() })
+                (ids, (0..features).collect())
             }
-            Place::Token { id, name, frame } => {
-                let slots = name.repeat(features / grid.map_or(1, TileGrid::tiles));
-                let around = frame.as_ref().map_or_else(|| slots.clone(), |frame| frame.around(&slots, grid));
-                let text = image.text.replacen(name, &around, 1);
-                let ids = tokenizer.encode_whole(&text, image.adds_special_tokens)?;
-                let places = ids.iter().enumerate().filter(|(_, token)| *token == id).map(|(place, _)| place);
-                Ok(Expanded { features: places.collect(), ids })
+            ImageSlot::Token { id, name, frame } => {
+                let tokens = name.repeat(features / grid.map_or(1, TileGrid::tiles));
+                let image = frame.as_ref().map_or_else(|| tokens.clone(), |frame| frame.around(&tokens, grid));
+                let ids = tokenizer.encode_whole(&text.replacen(name, &image, 1), *adds_special_tokens)?;
+                let places = ids.iter().enumerate().filter(|(_, token)| *token == id).map(|(index, _)| index);
+                let image_tokens = places.collect();
+                (ids, image_tokens)
             }
-        }
+        };
+        Ok(TokenizedPrompt { ids, image_tokens, decoder_start: *start })
     }
-
-    /// What the decoder goes on from, after `expanded` was read.
-    pub(super) fn prefix(&self, expanded: &Expanded) -> Vec<i64> {
-        match self {
-            Self::Image(ImagePrompt { start: Some(start), .. }) => vec![*start],
-            _ => expanded.ids.clone(),
-        }
-    }
-
-    /// Stands in a prompt where a feature has no token of its own; no token has this id.
-    pub(super) const NO_TOKEN: i64 = -1;
 }
 
-impl Frame {
-    /// What `SmolVLM` has around tiles.
+impl TileTokens {
+    /// Those of `SmolVLM`.
     pub(super) const SMOLVLM: Self = Self { border: "<fake_token_around_image>", whole: "<global-img>" };
 
     /// Whether `tokenizer` knows these tokens.
@@ -120,20 +111,20 @@ impl Frame {
 }
 
 impl ImagePrompt {
-    pub(super) fn new(text: String, adds_special_tokens: bool, place: Place, start: Option<i64>) -> Self {
+    pub(super) fn new(text: String, adds_special_tokens: bool, place: ImageSlot, start: Option<i64>) -> Self {
         Self { text, adds_special_tokens, place, start }
     }
 }
 
-impl Frame {
-    /// `slots` for every tile, with what stands around them (`get_image_prompt_string` in transformers).
-    fn around(&self, slots: &str, grid: Option<TileGrid>) -> String {
+impl TileTokens {
+    /// `tokens` for every tile, with the tokens around tiles (`get_image_prompt_string` in transformers).
+    fn around(&self, tokens: &str, grid: Option<TileGrid>) -> String {
         let Self { border, whole } = self;
-        let last = format!("{border}{whole}{slots}{border}");
+        let last = format!("{border}{whole}{tokens}{border}");
         let Some(TileGrid { rows: rows @ 1.., columns }) = grid else { return last };
         let mut text = String::new();
         for row in 1..=rows {
-            text.extend((1..=columns).map(|column| format!("{border}<row_{row}_col_{column}>{slots}")));
+            text.extend((1..=columns).map(|column| format!("{border}<row_{row}_col_{column}>{tokens}")));
             text.push('\n');
         }
         text + "\n" + &last

@@ -1,44 +1,60 @@
-//! The form that a model wants its prompt in. In: the model directory, then a job's or a row's prompt. Out: a [`Prompt`].
+//! The format that a model was trained to be prompted in. In: the model directory, then the prompt of a job or a row. Out: a
+//! [`Prompt`].
+
+use std::borrow::Cow;
 
 use super::chat;
-use super::prompt::{Frame, ImagePrompt, Place, Prompt};
-use super::settings::GenerationOverrides;
+use super::prompt::{ImagePrompt, ImageSlot, Prompt, TileTokens};
 use super::tokens::TextTokenizer;
 use crate::model::{ModelDirectory, ModelError, Problem, Role};
 
-/// What a prompt is put into.
+/// The prompt of a job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum JobPrompt {
+    /// A prompt for every row.
+    Template {
+        /// The Jinja template over the manifest's columns, as the job gives it.
+        template: String,
+        /// The format into which a row's prompt is put.
+        form: PromptForm,
+    },
+    /// The same prompt for all rows.
+    Fixed(Prompt),
+}
+
+/// The format of a model's prompts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PromptForm {
-    /// The decoder goes on from its start token, then the prompt.
+    /// The decoder is given its start token, then the prompt.
     Plain {
         /// The start token.
         start: Option<i64>,
     },
-    /// A task, or any other text, after the image (Florence-2).
+    /// A task, or any other text, after the image features (Florence-2).
     Task {
         /// Stands before it.
         before: String,
         /// Stands after it.
         after: String,
-        /// What the decoder starts from.
+        /// The decoder's start token.
         start: Option<i64>,
     },
     /// The text of a message that holds the image.
     Chat {
-        /// A Jinja template; without one, the prompt says itself where the image goes.
+        /// The chat template (Jinja); without one, the prompt must hold the image token itself.
         template: Option<String>,
-        /// The token in whose places the image's features go, and its name.
+        /// The id and the text of the image token.
         image: (i64, String),
-        /// Whether tiles have tokens of their own around them.
+        /// Whether tiles are surrounded by tokens of their own.
         framed: bool,
         /// `bos_token` and `eos_token` for the template.
         special: [Option<String>; 2],
-        /// What the decoder starts from, if another graph reads the prompt.
+        /// The decoder's start token, if the prompt is the input of an encoder.
         start: Option<i64>,
     },
 }
 
-/// What the processor of Florence-2 asks for a task (`Florence2Processor.task_prompts_without_inputs`).
+/// Florence-2's tasks and the questions that its processor replaces them by (`Florence2Processor.task_prompts_without_inputs`).
 const TASKS: [(&str, &str); 8] = [
     ("<CAPTION>", "What does the image describe?"),
     ("<DETAILED_CAPTION>", "Describe in detail what is shown in the image."),
@@ -50,40 +66,39 @@ const TASKS: [(&str, &str); 8] = [
     ("<REGION_PROPOSAL>", "Locate the region proposals in the image."),
 ];
 
-impl Prompt {
-    /// Resolves the job's prompt for a decoder that starts from `start`.
-    pub(super) fn resolve(
-        directory: &ModelDirectory,
-        overrides: &GenerationOverrides,
-        start: Option<i64>,
-    ) -> Result<Self, ModelError> {
-        let fail = |what: String| ModelError::one(directory.path(), Problem::new("generation.prompt", what));
-        let tokenizer = TextTokenizer::load(directory)?;
-        let (Some(tokenizer), prompt) = (tokenizer, overrides.prompt.as_deref()) else {
-            return Err(fail("the decoder needs a tokenizer.json".into()));
-        };
-        let form = PromptForm::of(directory, &tokenizer, start)?;
-        if let Some(template) = overrides.prompt_template() {
-            return Ok(Self::Rows { template: template.to_owned(), form });
+impl JobPrompt {
+    /// How many tokens the decoder processes before it generates one, if that is the same for every row.
+    pub(super) fn length(&self) -> Option<usize> {
+        match self {
+            Self::Fixed(prompt) => prompt.length(),
+            Self::Template { .. } => None,
         }
-        match (prompt, &form) {
-            (None, PromptForm::Plain { start }) => Ok(Self::Tokens(start.iter().copied().collect())),
-            (None, form) => {
-                let example = match form {
-                    PromptForm::Task { .. } => "\"<CAPTION>\", for instance, or \"<DETAILED_CAPTION>\"",
-                    _ => "\"Describe this image in one sentence.\", for instance",
-                };
-                let what = "this model answers a prompt, and the job gives none";
-                let problem = Problem::new("generation.prompt", what).with_hint(format!("prompt = {example}"));
-                Err(ModelError::one(directory.path(), problem))
-            }
-            (Some(prompt), form) => form.fill(&tokenizer, prompt).map_err(fail),
+    }
+
+    /// Whether the prompt holds the image.
+    pub(super) fn holds_image(&self) -> bool {
+        match self {
+            Self::Fixed(prompt) => matches!(prompt, Prompt::Image(_)),
+            Self::Template { form, .. } => !matches!(form, PromptForm::Plain { .. }),
+        }
+    }
+
+    /// The prompt of a row whose template was filled in with `own`; an error says what is wrong with that.
+    pub(super) fn of_row(&self, own: Option<&str>, tokenizer: &TextTokenizer) -> Result<Cow<'_, Prompt>, String> {
+        match self {
+            Self::Fixed(prompt) => Ok(Cow::Borrowed(prompt)),
+            Self::Template { form, .. } => form.fill(tokenizer, own.unwrap_or_default()).map(Cow::Owned),
         }
     }
 }
 
 impl PromptForm {
-    fn of(directory: &ModelDirectory, tokenizer: &TextTokenizer, start: Option<i64>) -> Result<Self, ModelError> {
+    /// The format of the model in `directory`, whose decoder starts from `start`.
+    pub(super) fn of(
+        directory: &ModelDirectory,
+        tokenizer: &TextTokenizer,
+        start: Option<i64>,
+    ) -> Result<Self, ModelError> {
         if !directory.bindings().prompt_holds_image() {
             return Ok(Self::Plain { start });
         }
@@ -101,7 +116,7 @@ impl PromptForm {
             ModelError::one(directory.path(), Problem::new("config.json", what).with_hint(hint))
         };
         let id = config.image_token_id().ok_or_else(|| {
-            let what = "there is no image_token_id, so that nothing says where in the prompt the image goes".to_owned();
+            let what = "there is no image_token_id, so the image's place in the prompt is not known".to_owned();
             fail(what, "copy the whole config.json of the model")
         })?;
         let name = tokenizer.token(id).ok_or_else(|| {
@@ -111,13 +126,13 @@ impl PromptForm {
         Ok(Self::Chat {
             template: config.chat_template().map(|template| template.value.clone()),
             image: (id, name),
-            framed: Frame::SMOLVLM.is_known(tokenizer),
+            framed: TileTokens::SMOLVLM.is_known(tokenizer),
             special: ["bos_token", "eos_token"].map(special),
             start,
         })
     }
 
-    /// `prompt` in this form; an error says what is wrong with it.
+    /// `prompt` in this format; an error says what is wrong with it.
     pub(super) fn fill(&self, tokenizer: &TextTokenizer, prompt: &str) -> Result<Prompt, String> {
         match self {
             Self::Plain { start } => {
@@ -128,7 +143,7 @@ impl PromptForm {
             Self::Task { before, after, start } => {
                 let asked = TASKS.iter().find(|(task, _)| *task == prompt).map_or(prompt, |(_, question)| question);
                 let text = format!("{before}{asked}{after}");
-                Ok(Prompt::Image(ImagePrompt::new(text, false, Place::First, *start)))
+                Ok(Prompt::Image(ImagePrompt::new(text, false, ImageSlot::First, *start)))
             }
             Self::Chat { template, image: (id, name), framed, special: [bos, eos], start } => {
                 let special = |wanted: &str| if wanted == "bos_token" { bos.clone() } else { eos.clone() };
@@ -143,9 +158,10 @@ impl PromptForm {
                         "expected {name} once, where the image goes, and found it {found} times in {text:?}"
                     ));
                 }
-                // as transformers: a template that writes the start token itself needs no second one
+                // as in transformers: no second start token where the chat template writes one
                 let adds_special_tokens = bos.as_ref().is_none_or(|bos| !text.starts_with(bos));
-                let place = Place::Token { id: *id, name: name.clone(), frame: framed.then_some(Frame::SMOLVLM) };
+                let place =
+                    ImageSlot::Token { id: *id, name: name.clone(), frame: framed.then_some(TileTokens::SMOLVLM) };
                 Ok(Prompt::Image(ImagePrompt::new(text, adds_special_tokens, place, *start)))
             }
         }

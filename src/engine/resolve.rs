@@ -3,11 +3,14 @@
 
 use serde_json::Value;
 
-use super::prompt::Prompt;
+use super::position_limits::PositionLimits;
+use super::prompt::{Prompt, TokenizedPrompt};
+use super::prompt_form::{JobPrompt, PromptForm};
 use super::settings::{
     BeamSettings, EarlyStopping, GenerationOverrides, GenerationSettings, SampleSettings, Strategy, StrategyName,
     out_of_range,
 };
+use super::tokens::TextTokenizer;
 use crate::model::{ModelDirectory, ModelError, Problem, Role, Sourced};
 
 /// Settings of the files that would change captions and are not built, with the value at which they do nothing.
@@ -36,9 +39,10 @@ impl GenerationSettings {
         let mut resolver = Resolver { directory, problems: Vec::new() };
         resolver.refuse();
         let start = resolver.start();
-        let prompt = Prompt::resolve(directory, overrides, start)?;
+        let (prompt, shortest) = job_prompt(directory, overrides, start)?;
         let strategy = resolver.strategy(overrides);
         let (max_new_tokens, min_new_tokens) = resolver.lengths(overrides, prompt.length());
+        resolver.check_positions(&shortest, max_new_tokens);
         let settings = Self {
             strategy,
             max_new_tokens,
@@ -180,9 +184,9 @@ impl<'a> Resolver<'a> {
         }
     }
 
-    /// transformers counts the start token and the prompt (`prefix` tokens) into `max_length` and `min_length`, but takes a
-    /// `max_length` of 20, its default, as 20 new tokens (`GenerationMixin._prepare_generated_length`).
-    fn lengths(&mut self, overrides: &GenerationOverrides, prefix: Option<usize>) -> (usize, usize) {
+    /// transformers counts the prompt, start token included, into `max_length` and `min_length`, but takes a `max_length` of 20,
+    /// its default, as 20 new tokens (`GenerationMixin._prepare_generated_length`).
+    fn lengths(&mut self, overrides: &GenerationOverrides, prompt: Option<usize>) -> (usize, usize) {
         let max_new = self.length("max_new_tokens");
         let max_length = self.length("max_length").filter(|&length| length != 20);
         let (min_new, min_length) = (self.length("min_new_tokens"), self.length("min_length"));
@@ -196,34 +200,34 @@ impl<'a> Resolver<'a> {
             ),
         ];
         for (name, _, _, instead) in given.iter().filter(|(_, length, new, _)| length.is_some() && new.is_none()) {
-            if prefix.is_none() {
+            if prompt.is_none() {
                 let what =
                     format!("{name} counts the prompt, whose length depends on the image; that is not supported");
                 self.problems.push(Problem::new(Self::JOB, what).with_hint(format!("set {instead} in the job")));
             }
         }
-        let prefix = prefix.unwrap_or(1);
-        let max_length = max_length.map_or(20, |length| length.saturating_sub(prefix));
+        let prompt = prompt.unwrap_or(1);
+        let max_length = max_length.map_or(20, |length| length.saturating_sub(prompt));
         let max = overrides.max_new_tokens.or(max_new).unwrap_or(max_length);
-        let min_length = min_length.map_or(0, |length| length.saturating_sub(prefix));
+        let min_length = min_length.map_or(0, |length| length.saturating_sub(prompt));
         let min = overrides.min_new_tokens.or(min_new).unwrap_or(min_length);
         let problems = &mut self.problems;
         if max == 0 || min > max {
-            let what = format!("captions of at least {min} and at most {max} tokens cannot be written");
+            let what = format!("captions of at least {min} and at most {max} tokens are not possible");
             let hint = "max_new_tokens must be at least 1 and at least min_new_tokens";
             problems.push(Problem::new(Self::JOB, what).with_hint(hint));
         }
-        // the last token is never fed, so that start token and caption need as many positions as the caption has tokens
-        let positions = self.directory.config().decoder_positions();
-        if let Some(positions) = positions.filter(|positions| max + prefix > positions.value + 1) {
-            let most = (positions.value + 1).saturating_sub(prefix);
-            let what = format!(
-                "max_new_tokens is {max}, but {} gives the decoder {} positions",
-                positions.source, positions.value
-            );
-            problems.push(Problem::new(Self::JOB, what).with_hint(format!("at most {most} can be written")));
-        }
         (max, min)
+    }
+
+    /// Refuses a job whose `shortest` prompt is too long for the model.
+    fn check_positions(&mut self, shortest: &TokenizedPrompt, max_new_tokens: usize) {
+        if let Err(too_long) = PositionLimits::of(self.directory).check(shortest, max_new_tokens) {
+            let more =
+                if shortest.image_tokens.is_empty() { "" } else { "; images have more than the 1 token counted here" };
+            let what = too_long.what + more;
+            self.problems.push(Problem::new(Self::JOB, what).with_hint(too_long.hint));
+        }
     }
 
     /// A number of tokens from the files.
@@ -280,7 +284,7 @@ impl<'a> Resolver<'a> {
         })
     }
 
-    /// The token the decoder starts from; `None` where it goes on from the prompt alone.
+    /// The decoder's start token; `None` for a decoder that is given the prompt alone.
     fn start(&mut self) -> Option<i64> {
         let alone = self.directory.bindings().prompt_holds_image() && self.directory.graph(Role::Encoder).is_none();
         if alone {
@@ -300,6 +304,40 @@ impl<'a> Resolver<'a> {
         }
         id
     }
+}
+
+/// The job's prompt for a decoder that starts from `start`, and the shortest that any row's can be: with one image feature, and
+/// nothing filled in.
+fn job_prompt(
+    directory: &ModelDirectory,
+    overrides: &GenerationOverrides,
+    start: Option<i64>,
+) -> Result<(JobPrompt, TokenizedPrompt), ModelError> {
+    let fail = |what: String| ModelError::one(directory.path(), Problem::new("generation.prompt", what));
+    let Some(tokenizer) = TextTokenizer::load(directory)? else {
+        return Err(fail("the decoder needs a tokenizer.json".into()));
+    };
+    let form = PromptForm::of(directory, &tokenizer, start)?;
+    if let Some(template) = overrides.prompt_template() {
+        let empty = form.fill(&tokenizer, "").ok().and_then(|prompt| prompt.tokenize(&tokenizer, 1, None).ok());
+        return Ok((JobPrompt::Template { template: template.to_owned(), form }, empty.unwrap_or_default()));
+    }
+    let prompt = match (&overrides.prompt, &form) {
+        (Some(prompt), form) => form.fill(&tokenizer, prompt).map_err(fail)?,
+        (None, PromptForm::Plain { start }) => Prompt::Tokens(start.iter().copied().collect()),
+        (None, form) => {
+            let example = match form {
+                PromptForm::Task { .. } => "\"<CAPTION>\", for instance, or \"<DETAILED_CAPTION>\"",
+                _ => "\"Describe this image in one sentence.\", for instance",
+            };
+            let what = "this model answers a prompt, and the job gives none";
+            let problem = Problem::new("generation.prompt", what).with_hint(format!("prompt = {example}"));
+            return Err(ModelError::one(directory.path(), problem));
+        }
+    };
+    let shortest =
+        prompt.tokenize(&tokenizer, 1, None).map_err(|error| fail(format!("cannot be tokenized: {error}")))?;
+    Ok((JobPrompt::Fixed(prompt), shortest))
 }
 
 fn token_list(value: &Value) -> Option<Vec<i64>> {

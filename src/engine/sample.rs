@@ -1,5 +1,5 @@
-//! Random draws that depend on nothing but the job's seed, the row's key and the step, so that a row's caption is the same
-//! in every batch, shard and attempt. In: scores. Out: a token.
+//! Sampling that depends on nothing but the job's seed, the row's key and the step, so that a row's caption is the same in every
+//! batch, shard and attempt. In: scores. Out: a token.
 
 /// A number in [0, 1) for `step` of the row with key hash `key`.
 fn uniform(seed: u64, key: u64, step: usize) -> f64 {
@@ -11,7 +11,7 @@ fn uniform(seed: u64, key: u64, step: usize) -> f64 {
 }
 
 /// Draws a token with the probabilities of the softmax of `scores`; the lowest token if every score is minus infinity.
-pub(super) fn draw(seed: u64, key: u64, step: usize, scores: &[f32]) -> usize {
+pub(super) fn sample(seed: u64, key: u64, step: usize, scores: &[f32]) -> usize {
     let possible = scores.iter().enumerate().filter(|(_, score)| **score > f32::NEG_INFINITY);
     let highest = f64::from(scores.iter().copied().fold(f32::NEG_INFINITY, f32::max));
     let weights: Vec<(usize, f64)> =
@@ -27,7 +27,7 @@ pub(super) fn draw(seed: u64, key: u64, step: usize, scores: &[f32]) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::draw;
+    use super::sample;
     use crate::engine::processors::warp;
     use crate::engine::settings::SampleSettings;
     use crate::engine::softmax::Softmax;
@@ -39,7 +39,7 @@ mod tests {
         let draws = 20_000;
         let mut counts = vec![0_u32; scores.len()];
         for key in 0..draws {
-            counts[draw(seed, key, step, scores)] += 1;
+            counts[sample(seed, key, step, scores)] += 1;
         }
         let softmax = Softmax::of(scores);
         let expected = scores.iter().map(|&score| softmax.logprob(score).exp() * draws as f64);
@@ -72,11 +72,11 @@ mod tests {
 
     #[test]
     fn a_draw_depends_on_seed_key_and_step() {
-        let draws = |seed, key| (0..40).map(|step| draw(seed, key, step, &LOGITS)).collect::<Vec<_>>();
+        let draws = |seed, key| (0..40).map(|step| sample(seed, key, step, &LOGITS)).collect::<Vec<_>>();
         assert_eq!(draws(1, 2), draws(1, 2));
         assert_ne!(draws(1, 2), draws(2, 1));
         assert_ne!(draws(1, 2), draws(1, 3));
         assert!(draws(1, 2).windows(2).any(|pair| pair[0] != pair[1]));
-        assert_eq!(draw(0, 0, 0, &[f32::NEG_INFINITY; 3]), 0);
+        assert_eq!(sample(0, 0, 0, &[f32::NEG_INFINITY; 3]), 0);
     }
 }

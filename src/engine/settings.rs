@@ -1,10 +1,10 @@
-//! What decides how captions are written. Plain data; names and meanings are those of transformers' `GenerationConfig`
-//! (<https://huggingface.co/docs/transformers/main_classes/text_generation>). Where each value comes from is
-//! [`resolve`](super::resolve)'s business.
+//! Generation settings. Plain data; names and meanings are those of transformers' `GenerationConfig`
+//! (<https://huggingface.co/docs/transformers/main_classes/text_generation>). Where each value comes
+//! from is decided in [`resolve`](super::resolve).
 
 use serde::Serialize;
 
-use super::prompt::Prompt;
+use super::prompt_form::JobPrompt;
 
 /// What a job says about generation; `None` leaves it to the model directory.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
@@ -37,7 +37,7 @@ pub struct GenerationOverrides {
     pub stop: Option<Vec<String>>,
     /// What sampling's draws start from.
     pub seed: Option<u64>,
-    /// A text that every caption goes on from, or a template for it.
+    /// The prompt, or a template that is filled in for every row.
     pub prompt: Option<String>,
 }
 
@@ -95,8 +95,8 @@ pub struct GenerationSettings {
     pub min_new_tokens: usize,
     /// The tokens that end a caption; empty if captions end by length only.
     pub eos_token_ids: Vec<i64>,
-    /// What every caption goes on from, and is no part of it.
-    pub prompt: Prompt,
+    /// What the decoder is given before the caption; no part of it.
+    pub prompt: JobPrompt,
     /// Texts that end a caption.
     pub stop: Vec<String>,
     /// 1 changes nothing.

@@ -1,73 +1,73 @@
-//! One caption, token by token: greedy search and sampling. In: logits. Out: the next token, until the caption is finished.
+//! Greedy search and sampling: one sequence for a caption. In: logits. Out: the next token, until the caption is finished.
 
 use std::ops::ControlFlow;
 
 use super::decoder::Logits;
+use super::decoding::Slot;
 use super::finite::is_finite;
-use super::generate::{Begun, Sequence, Writing};
 use super::processors::{process, warp};
-use super::sample::draw;
+use super::sample::sample;
+use super::sequence::{DecodeContext, Sequence, SequenceRequest};
 use super::settings::{GenerationSettings, Strategy};
-use super::softmax::{Softmax, likeliest};
+use super::softmax::{Softmax, argmax};
 use crate::onnx::OnnxError;
 
-/// A caption of which there is one version at a time.
+/// A caption whose next token is the likeliest or drawn.
 #[derive(Debug)]
-pub(super) struct Single {
+pub(super) struct Sampler {
     sequence: Sequence,
-    /// Its place in the decoder's batch.
-    place: usize,
+    slot: Slot,
 }
 
-impl Single {
-    pub(super) fn begun(place: usize) -> Self {
-        Self { sequence: Sequence::begun(), place }
+impl Sampler {
+    pub(super) fn new(slot: Slot) -> Self {
+        Self { sequence: Sequence::empty(), slot }
     }
 
-    /// Its place in the decoder's batch and its last token.
-    pub(super) fn path(&self) -> Option<(usize, i64)> {
-        self.sequence.tokens.last().map(|&token| (self.place, token))
+    /// Its slot and its last token.
+    pub(super) fn live_sequence(&self) -> Option<(Slot, i64)> {
+        self.sequence.tokens.last().map(|&token| (self.slot, token))
     }
 
-    /// Its place is `place` from now on; returns the next.
-    pub(super) fn settle(&mut self, place: usize) -> usize {
-        self.place = place;
-        place + 1
+    /// Its slot is `first` from now on; returns the next free one.
+    pub(super) fn assign_slots(&mut self, first: usize) -> usize {
+        self.slot = Slot(first);
+        first + 1
     }
 
-    /// Goes one token further.
-    pub(super) fn step(
+    /// Selects the next token.
+    pub(super) fn select(
         mut self,
-        begun: &Begun,
+        request: &SequenceRequest,
         logits: &Logits,
-        writing: &Writing<'_>,
+        context: &DecodeContext<'_>,
         scores: &mut Vec<f32>,
     ) -> Result<ControlFlow<Sequence, Self>, OnnxError> {
-        let (sequence, prefix) = (&mut self.sequence, &begun.prefix);
-        let history = [prefix.as_slice(), &sequence.tokens].concat();
-        let chosen = logits
-            .row(self.place)
-            .and_then(|logits| choose(&logits, writing.settings, prefix.len(), &history, begun.key, scores));
-        let Some((token, logprob)) = chosen else {
+        let (sequence, prompt) = (&mut self.sequence, &request.prompt);
+        let history = [prompt.as_slice(), &sequence.tokens].concat();
+        let logits = logits.row(self.slot)?;
+        let selected = select_token(&logits, context.settings, prompt.len(), &history, request.key, scores);
+        let Some((token, logprob)) = selected else {
             return Ok(ControlFlow::Break(Sequence { finite: false, ..self.sequence }));
         };
         sequence.tokens.push(token);
         sequence.logprob += logprob;
-        Ok(match writing.finish(&sequence.tokens)? {
+        Ok(match context.finish(&sequence.tokens)? {
             Some(finish) => ControlFlow::Break(Sequence { finish, ..self.sequence }),
             None => ControlFlow::Continue(self),
         })
     }
 }
 
-/// The next token after `history`, the first `prefix` tokens of which were given, and its log-probability before
-/// processing; `None` if a logit is not finite. `logits` are those of one row, one for each token of the vocabulary; `key` is a
-/// hash of the row's key, which decides with the seed what is drawn. `scores` is room to work in. What greedy search and sampling do
-/// for every row of every step, and nothing else that a step costs here; beam search has its own.
-pub fn choose(
+/// Selects the token after `history`, whose first `prompt` tokens are the prompt. Returns it with its log-probability before
+/// logits processing; `None` if a logit is not finite. `logits` are one row, with a logit for each token of the vocabulary; `key`
+/// is the hash of the row's key, which sampling depends on; `scores` is a buffer that is used again.
+///
+/// This is all that greedy search and sampling do for a row and step besides the decoder.
+pub fn select_token(
     logits: &[f32],
     settings: &GenerationSettings,
-    prefix: usize,
+    prompt: usize,
     history: &[i64],
     key: u64,
     scores: &mut Vec<f32>,
@@ -77,13 +77,13 @@ pub fn choose(
     }
     scores.clear();
     scores.extend_from_slice(logits);
-    process(settings, prefix, history, scores);
+    process(settings, prompt, history, scores);
     let token = match &settings.strategy {
         Strategy::Sample(sampling) => {
             warp(sampling, scores);
-            draw(sampling.seed, key, history.len() - prefix, scores)
+            sample(sampling.seed, key, history.len() - prompt, scores)
         }
-        _ => likeliest(scores),
+        _ => argmax(scores),
     };
     Some((token as i64, Softmax::of(logits).logprob(*logits.get(token)?)))
 }

@@ -1,11 +1,11 @@
-//! What choosing a token needs of a row of scores: which is the highest, and log-probabilities. In: the scores of one row. Out:
-//! numbers; nothing is allocated. A vocabulary has tens of thousands of tokens and every row of every step
-//! comes here, so the loops are written to be compiled into vector instructions, for the processor's best set when they run. All
-//! sets give the same bits, since no operation is reordered between lanes.
+//! Argmax and log-softmax of a row of scores. In: the scores of one row. Out: a token, or log-probabilities; nothing is
+//! allocated. A vocabulary has tens of thousands of tokens and this runs for every row of every step, so the loops are written to be
+//! compiled into vector instructions, of which the processor's best set is chosen at run time. All sets give the same
+//! bits, since no operation is reordered between lanes.
 
-/// Scores looked at side by side.
+/// Scores in one block of vector operations.
 const LANES: usize = 32;
-/// Terms of a sum that are added in single precision before they join the rest.
+/// Terms that are added in single precision before their sum is added in double precision.
 const RUN: usize = 32 * LANES;
 
 /// The softmax over a row of scores.
@@ -31,7 +31,7 @@ impl Softmax {
 
 /// The token with the highest score, the lowest among equals.
 #[expect(clippy::float_cmp, reason = "the highest is one of the scores")]
-pub(super) fn likeliest(scores: &[f32]) -> usize {
+pub(super) fn argmax(scores: &[f32]) -> usize {
     let highest = highest(scores);
     scores.iter().position(|score| *score == highest).unwrap_or(0)
 }
@@ -86,7 +86,7 @@ fn exponential(x: f32) -> f32 {
 
 #[cfg(test)]
 mod tests {
-    use super::{LANES, RUN, Softmax, exponential, likeliest};
+    use super::{LANES, RUN, Softmax, argmax, exponential};
 
     /// Numbers without a pattern from -`most` to `most`.
     fn scores(count: usize, most: f32) -> Vec<f32> {
@@ -129,11 +129,11 @@ mod tests {
 
     #[test]
     fn ties_go_to_the_lowest_id() {
-        assert_eq!(likeliest(&[1.0, 3.0, 3.0, 0.0]), 1);
-        assert_eq!(likeliest(&[f32::NEG_INFINITY, f32::NEG_INFINITY, -3e38]), 2);
-        assert_eq!(likeliest(&[f32::NEG_INFINITY; 2]), 0);
+        assert_eq!(argmax(&[1.0, 3.0, 3.0, 0.0]), 1);
+        assert_eq!(argmax(&[f32::NEG_INFINITY, f32::NEG_INFINITY, -3e38]), 2);
+        assert_eq!(argmax(&[f32::NEG_INFINITY; 2]), 0);
         let mut many = scores(RUN, 1.0);
         many.extend([2.0, 1.5, 2.0]);
-        assert_eq!(likeliest(&many), RUN);
+        assert_eq!(argmax(&many), RUN);
     }
 }

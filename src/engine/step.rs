@@ -1,19 +1,20 @@
-//! One graph of the decoder. In: the tokens of a step and what else the model directory's bindings say feeds it. Out: its
-//! outputs. What is kept from step to step is [`super::decoder`]'s business.
+//! One decoder graph: the one for the prefill or the one for later steps. In: the tokens of a step, the cache, and the other
+//! inputs that the model directory's bindings name. Out: its outputs. What is kept between steps is decided in
+//! [`super::decoder`]; how inputs that never change are computed is explained in [`super::context`].
 
-use super::context::{Context, Invariant, InvariantInput, Once};
+use super::context::{EncoderOutput, InvariantInput, Precomputed, StepInvariant};
 use super::embed::TokenEmbedder;
-use super::trial::trials;
+use super::trial::probe_inputs;
 use crate::model::{GraphFile, ModelDirectory, Producer, Role};
 use crate::onnx::{DataType, DecoderGraph, Graph, GraphOptions, Input, OnnxError, OnnxErrorKind, Outputs, Value};
 
-/// One graph that takes tokens and gives logits.
+/// A graph that takes tokens and returns logits.
 #[derive(Debug)]
 pub(super) struct StepGraph {
     graph: Graph,
     inputs: Vec<StepInput>,
-    /// What of it depends on contexts only.
-    once: Option<Once>,
+    /// What was split off because it depends on encoder outputs only.
+    precomputed: Option<Precomputed>,
 }
 
 #[derive(Debug, Clone)]
@@ -23,44 +24,49 @@ struct StepInput {
     feed: Feed,
 }
 
-/// What feeds an input that is no state.
+/// What feeds an input that is no cache entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Feed {
+    /// `input_ids`
     Tokens,
-    /// The tokens as vectors.
+    /// `inputs_embeds`
     Embedded,
+    /// `use_cache_branch`
     HasPast,
+    /// `position_ids`
     Positions,
-    /// Ones for all tokens so far, behind zeros where other rows have more.
+    /// `attention_mask` over all tokens so far; zeros for the padding of shorter sequences.
     Mask,
-    /// What stays the same over all steps.
-    Invariant(Invariant),
+    /// The same in every step.
+    Invariant(StepInvariant),
 }
 
-/// What one run is about.
+/// The inputs of one run.
 #[derive(Debug)]
-pub(super) struct Step<'a> {
-    /// As many for every row.
+pub(super) struct StepInputs<'a> {
+    /// The same number for every slot.
     pub(super) tokens: &'a [Vec<i64>],
-    /// How many tokens of each row went before these.
+    /// How many tokens of each slot are in the cache.
     pub(super) past: &'a [usize],
-    /// The tokens as vectors, `[rows, tokens, width]`, if they are known already.
+    /// The embeddings of the tokens, `[slots, tokens, width]`, if they are known already.
     pub(super) embedded: Option<Value>,
-    /// In the order of [`Decoder::contexts`](super::decoder::Decoder).
-    pub(super) contexts: &'a [Value],
+    /// In the order of [`DecoderState::encoder_outputs`](super::decoding::DecoderState).
+    pub(super) encoder_outputs: &'a [Value],
+    /// Cache entries by input name.
+    pub(super) cache: Vec<(&'a str, Input<'a>)>,
 }
 
 impl StepGraph {
-    /// The output that is read; what others give goes into the next step, and stays where the graph runs.
+    /// The output that is read on the host; the others are cache entries and stay on the graph's device.
     pub(super) const LOGITS: &str = "logits";
 
-    /// Opens the graph of `role`, if there is one; adds what it attends to to `contexts`. The decoder's comes last: what is
-    /// computed for it once has its place after all contexts.
+    /// Opens the graph of `role`, if there is one; adds the encoder outputs that it attends to. The decoder's graph is opened
+    /// last: the indexes of its precomputed values follow those of all encoder outputs.
     pub(super) fn open(
         directory: &ModelDirectory,
         role: Role,
         options: GraphOptions,
-        contexts: &mut Vec<Context>,
+        encoder_outputs: &mut Vec<EncoderOutput>,
     ) -> Result<Option<Self>, OnnxError> {
         let Some(file) = directory.graph(role) else { return Ok(None) };
         let mut inputs = Vec::new();
@@ -72,7 +78,7 @@ impl StepGraph {
                 Producer::HasPast => Feed::HasPast,
                 Producer::Positions => Feed::Positions,
                 Producer::StepMask => Feed::Mask,
-                other => match Invariant::of(other, port.dtype, contexts) {
+                other => match StepInvariant::of(other, port.dtype, encoder_outputs) {
                     Some(invariant) => Feed::Invariant(invariant),
                     None => continue,
                 },
@@ -83,68 +89,67 @@ impl StepGraph {
             return Err(OnnxError::new(OnnxErrorKind::Load, &file.file, "has no input for the tokens of a step"));
         }
         if role != Role::Decoder {
-            return Ok(Some(Self { graph: file.source.open(options)?, inputs, once: None }));
+            return Ok(Some(Self { graph: file.source.open(options)?, inputs, precomputed: None }));
         }
         let DecoderGraph { once, step, .. } = open_decoder(directory, file, options)?;
         let invariant = |input: &StepInput| match input.feed {
-            Feed::Invariant(value) => Some(InvariantInput { name: input.name.clone(), dtype: input.dtype, value }),
+            Feed::Invariant(source) => Some(InvariantInput { name: input.name.clone(), dtype: input.dtype, source }),
             _ => None,
         };
         let invariant = inputs.iter().filter_map(invariant).collect();
-        let once = once.map(|once| Once::new(once.graph, invariant, once.values));
+        let precomputed = once.map(|once| Precomputed::new(once.graph, invariant, once.values));
         inputs.retain(|input| step.inputs().iter().any(|port| port.name == input.name));
-        for (name, place) in once.iter().flat_map(|once| &once.values).zip(contexts.len()..) {
-            let feed = Feed::Invariant(Invariant::Context(place));
+        let names = precomputed.iter().flat_map(|precomputed| &precomputed.outputs);
+        for (name, index) in names.zip(encoder_outputs.len()..) {
+            let feed = Feed::Invariant(StepInvariant::Value(index));
             inputs.push(StepInput { name: name.clone(), dtype: DataType::F32, feed });
         }
-        Ok(Some(Self { graph: step, inputs, once }))
+        Ok(Some(Self { graph: step, inputs, precomputed }))
     }
 
-    /// Adds to `contexts`, `[rows, ...]`, what is computed from them once.
-    pub(super) fn begin(&mut self, contexts: &mut Vec<Value>, rows: usize) -> Result<(), OnnxError> {
-        if let Some(once) = &mut self.once {
-            let mut computed = once.run(contexts, rows)?;
-            for name in &once.values {
-                contexts.push(computed.remove(name)?);
+    /// Appends to `encoder_outputs`, `[rows, ...]`, what is computed from them once for a batch.
+    pub(super) fn precompute(&mut self, encoder_outputs: &mut Vec<Value>, rows: usize) -> Result<(), OnnxError> {
+        if let Some(precomputed) = &mut self.precomputed {
+            let mut outputs = precomputed.run(encoder_outputs, rows)?;
+            for name in &precomputed.outputs {
+                encoder_outputs.push(outputs.remove(name)?);
             }
         }
         Ok(())
     }
 
-    /// Whether it takes several tokens at once where earlier states are given: it must be told which there are.
-    pub(super) fn takes_several(&self) -> bool {
-        [Feed::HasPast, Feed::Mask, Feed::Positions].into_iter().any(|feed| self.is_told(feed))
+    /// Whether it can process more than one token with a cache: it is told by a mask, positions or a branch which of the cached
+    /// tokens there are.
+    pub(super) fn accepts_several_tokens(&self) -> bool {
+        [Feed::HasPast, Feed::Mask, Feed::Positions].into_iter().any(|feed| self.has(feed))
     }
 
-    /// Whether each row may have a length of its own: it is told which of the states are the row's, and where the row is.
-    pub(super) fn takes_lengths(&self) -> bool {
-        self.is_told(Feed::Mask) && self.is_told(Feed::Positions)
+    /// Whether the sequences of a batch can have different lengths: a mask hides the padding of their caches, and positions
+    /// are inputs.
+    pub(super) fn accepts_different_lengths(&self) -> bool {
+        self.has(Feed::Mask) && self.has(Feed::Positions)
     }
 
-    fn is_told(&self, feed: Feed) -> bool {
+    fn has(&self, feed: Feed) -> bool {
         self.inputs.iter().any(|input| input.feed == feed)
     }
 
-    /// One run; `states` are further inputs by name.
-    pub(super) fn run(
-        &mut self,
-        mut step: Step<'_>,
-        embedder: Option<&TokenEmbedder>,
-        states: Vec<(&str, Input<'_>)>,
-    ) -> Result<Outputs, OnnxError> {
-        let (rows, tokens) = (step.tokens.len(), step.tokens.first().map_or(0, Vec::len));
-        let longest = step.past.iter().copied().max().unwrap_or(0);
-        let mut feeds = Vec::with_capacity(self.inputs.len() + states.len());
+    /// One run.
+    pub(super) fn run(&mut self, step: StepInputs<'_>, embedder: Option<&TokenEmbedder>) -> Result<Outputs, OnnxError> {
+        let StepInputs { tokens, past, mut embedded, encoder_outputs, cache } = step;
+        let (rows, count) = (tokens.len(), tokens.first().map_or(0, Vec::len));
+        let longest = past.iter().copied().max().unwrap_or(0);
+        let mut feeds = Vec::with_capacity(self.inputs.len() + cache.len());
         for input in &self.inputs {
             let value = match input.feed {
-                Feed::Invariant(invariant) => invariant.value(step.contexts, input.dtype, rows)?,
-                Feed::Tokens => Input::Owned(Value::from_i64(&[rows, tokens], step.tokens.concat())?),
+                Feed::Invariant(invariant) => invariant.feed(encoder_outputs, input.dtype, rows)?,
+                Feed::Tokens => Input::Owned(Value::from_i64(&[rows, count], tokens.concat())?),
                 Feed::Embedded => {
-                    let embedded = match (step.embedded.take(), embedder) {
+                    let embedded = match (embedded.take(), embedder) {
                         (Some(embedded), _) => embedded,
-                        (None, Some(embedder)) => embedder.embed(step.tokens, Some(input.dtype))?,
+                        (None, Some(embedder)) => embedder.embed(tokens, Some(input.dtype))?,
                         (None, None) => {
-                            let what = format!("nothing gives {:?} the vectors of its tokens", input.name);
+                            let what = format!("no graph embeds the tokens for input {:?}", input.name);
                             return Err(OnnxError::new(OnnxErrorKind::Run, input.name.clone(), what));
                         }
                     };
@@ -152,24 +157,24 @@ impl StepGraph {
                 }
                 Feed::HasPast => Input::Owned(Value::from_bool(longest > 0)?),
                 Feed::Positions => {
-                    let positions = step.past.iter().flat_map(|&past| past..past + tokens);
+                    let positions = past.iter().flat_map(|&past| past..past + count);
                     let positions = positions.map(|position| position as i64).collect();
-                    Input::Owned(Value::from_i64(&[rows, tokens], positions)?)
+                    Input::Owned(Value::from_i64(&[rows, count], positions)?)
                 }
                 Feed::Mask => {
-                    let so_far = longest + tokens;
-                    let own = step.past.iter().flat_map(|past| (0..so_far).map(move |place| place + past >= longest));
-                    Input::Owned(Value::mask(input.dtype, &[rows, so_far], own.collect())?)
+                    let total = longest + count;
+                    let own = past.iter().flat_map(|past| (0..total).map(move |index| index + past >= longest));
+                    Input::Owned(Value::mask(input.dtype, &[rows, total], own.collect())?)
                 }
             };
             feeds.push((input.name.as_str(), value));
         }
-        feeds.extend(states);
+        feeds.extend(cache);
         self.graph.run_on_device(&feeds, &[Self::LOGITS])
     }
 }
 
-/// Opens the decoder's graph, in `file`, as captions are written with it.
+/// Opens the decoder's graph, in `file`, as it is run for captions.
 ///
 /// # Errors
 /// When the file cannot be read, or ONNX Runtime refuses it.
@@ -178,6 +183,6 @@ pub fn open_decoder(
     file: &GraphFile,
     options: GraphOptions,
 ) -> Result<DecoderGraph, OnnxError> {
-    let trials = trials(directory, Role::Decoder)?;
-    DecoderGraph::open(&file.source, &directory.bindings().invariant(), trials, options)
+    let probes = probe_inputs(directory, Role::Decoder)?;
+    DecoderGraph::open(&file.source, &directory.bindings().invariant(), probes, options)
 }

@@ -1,5 +1,5 @@
-//! The text encoder. In: padded tokens. Out: an embedding for each text, and the states that fusion takes. No text
-//! is cut into tokens here.
+//! The text encoder. In: padded tokens. Out: an embedding for each text, and the states that fusion takes. No text is tokenized
+//! here.
 
 use super::embed::SharedGraph;
 use super::tokens::TokenBatch;
@@ -14,7 +14,7 @@ pub(super) struct TextEncoder {
     embedding: Option<EmbeddingPort>,
 }
 
-/// What the text encoder says about several texts.
+/// The outputs of the text encoder for several texts.
 #[derive(Debug)]
 pub(super) struct TextFeatures {
     pub(super) tokens: TokenBatch,
@@ -25,7 +25,7 @@ pub(super) struct TextFeatures {
 }
 
 impl TextFeatures {
-    /// Those of a model without a text graph: its tokens only.
+    /// For a model without a text graph: the tokens only.
     pub(super) fn of_tokens(tokens: TokenBatch) -> Self {
         Self { tokens, embeddings: Vec::new(), outputs: None }
     }

@@ -1,4 +1,4 @@
-//! Texts to tokens and back. In: `tokenizer.json`. Out: token ids, padded on the right to a common length.
+//! The tokenizer. In: `tokenizer.json` and texts. Out: token ids, padded on the right to a common length; and texts again.
 
 use tokenizers::{PaddingStrategy, Tokenizer, TruncationParams};
 
@@ -7,14 +7,14 @@ use crate::model::{GraphFile, ModelDirectory, ModelError, Problem, Role};
 /// The model's tokenizer.
 #[derive(Debug)]
 pub(super) struct TextTokenizer {
-    /// Cuts texts at the longest length the model takes.
+    /// Truncates texts to the longest that the model takes.
     tokenizer: Tokenizer,
-    /// Cuts nothing off.
+    /// Truncates nothing.
     whole: Tokenizer,
     pad: i64,
-    /// Whether spaces before punctuation are taken out of decoded text.
+    /// Whether spaces before punctuation are removed from decoded text.
     cleans_up: bool,
-    /// The length every text is padded to, if the tokenizer's file fixes one or the text graph cannot tell padding from text.
+    /// The length to which every text is padded, if the tokenizer's file fixes one or the text graph has no attention mask.
     fixed_length: Option<usize>,
 }
 
@@ -77,7 +77,7 @@ impl TextTokenizer {
         Ok(Some(Self { tokenizer, whole, pad, cleans_up, fixed_length }))
     }
 
-    /// The tokens of `text`, cut at the longest length the model takes; `None` if there is no token in it.
+    /// The tokens of `text`, truncated to the longest that the model takes; `None` if it has none but special ones.
     pub(super) fn encode(&self, text: &str) -> Result<Option<Tokens>, tokenizers::Error> {
         let encoding = self.tokenizer.encode_fast(text, true)?;
         if encoding.get_special_tokens_mask().iter().all(|&special| special == 1) {
@@ -130,14 +130,14 @@ impl TextTokenizer {
         Ok(text.trim().to_owned())
     }
 
-    /// The text of `ids` as it stands, special tokens included.
+    /// The text of `ids`, special tokens included and not trimmed.
     pub(super) fn decode_all(&self, ids: &[i64]) -> Result<String, tokenizers::Error> {
         self.tokenizer.decode(&unsigned(ids), false)
     }
 }
 
-/// `text` without the spaces that cutting it into words has put before punctuation and contractions, as transformers'
-/// `clean_up_tokenization` leaves it.
+/// `text` without the spaces before punctuation and contractions that tokenization has added (`clean_up_tokenization` in
+/// transformers).
 fn clean_up(text: &str) -> String {
     const JOINED: [(&str, &str); 10] = [
         (" .", "."),

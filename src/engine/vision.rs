@@ -1,6 +1,5 @@
-//! The image encoder. In: preprocessed pixels. Out: for each image its states and its embedding, in host memory, so that
-//! one encoding serves caption and embeddings, and can be kept for equal images. No image file is
-//! decoded here.
+//! The image encoder. In: preprocessed pixels. Out: for each image its states and its embedding, in host memory, so that they serve
+//! caption and embeddings and can be kept for equal images. No image file is decoded here.
 
 use std::collections::BTreeMap;
 use std::mem::size_of;
@@ -11,18 +10,18 @@ use crate::model::{EmbeddingPort, ModelDirectory, Producer, Role};
 use crate::onnx::{DataType, Device, Graph, GraphOptions, Input, OnnxError, OnnxErrorKind, Value};
 use crate::preprocess::{PixelValues, TileGrid};
 
-/// The patches that go through the vision graph at once on a processor, unless one image has more: those of 4 pictures of
-/// 224 x 224 in patches of 16 x 16. An encoder does not become faster with more of them, as a decoder does with more rows, but
-/// slower, when what lies between its layers outgrows the caches.
+/// How many patches are encoded in one run on a CPU, unless one image has more: those of 4 images of 224 x 224 in patches of
+/// 16 x 16. Larger batches do not make an encoder faster, as they do a decoder, but slower, once the activations between its
+/// layers no longer fit the caches.
 const MOST_PATCHES: usize = 4 * 14 * 14;
-/// The same elsewhere, where many small runs would leave most of the device idle.
+/// The same on a GPU, which small runs would leave idle for most of the time.
 const MOST_PATCHES_ON_DEVICE: usize = 4 * MOST_PATCHES;
-/// The side of a patch where the configuration names none, or a smaller one than vision transformers have: networks that begin
-/// with 4 x 4 pixels, such as Swin, merge them soon.
+/// The side of a patch where the configuration gives none, or one below [`SMALLEST_SIDE`]: networks that begin with patches of 4 x 4
+/// pixels, such as Swin, merge them in their first layers.
 const PATCH_SIDE: usize = 16;
 const SMALLEST_SIDE: usize = 8;
 
-/// What the image encoder says about one image.
+/// The outputs of the image encoder for one image.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ImageFeatures {
     /// The embedding, L2-normalised; `None` if the model has none.
@@ -30,9 +29,9 @@ pub struct ImageFeatures {
     /// The states that fusion and decoder take, row-major with their shape without the batch axis, e.g. `[tokens, width]`, the
     /// tokens of all tiles one after the other; `None` if neither is run.
     pub hidden: Option<(Vec<f32>, Vec<usize>)>,
-    /// How the image was cut up, if it was.
+    /// The tiles that the image was cut into, if it was.
     pub grid: Option<TileGrid>,
-    /// Whether all of it is finite; a row whose image is not fails alone.
+    /// Whether all values are finite; if not, the row fails.
     pub(super) finite: bool,
 }
 
@@ -52,7 +51,7 @@ pub(super) struct ImageEncoder {
     inputs: Vec<VisionInput>,
     embedding: Option<EmbeddingPort>,
     states: Option<String>,
-    /// Pixels that go through the graph at once, unless one image has more.
+    /// How many pixels are encoded in one run, unless one image has more.
     most_pixels: usize,
 }
 
@@ -60,9 +59,9 @@ pub(super) struct ImageEncoder {
 struct VisionInput {
     name: String,
     dtype: DataType,
-    /// Whether it says which pixels are there.
+    /// Whether it is a mask of the pixels that are not padding.
     is_mask: bool,
-    /// Whether it takes several tiles of each image.
+    /// Whether it has an axis for the tiles of an image.
     takes_tiles: bool,
 }
 
@@ -123,7 +122,6 @@ impl ImageEncoder {
             )));
         }
         let batch = images.len();
-        let mut shape = vec![batch, tiles, 3, height, width];
         let mut feeds = Vec::with_capacity(self.inputs.len());
         for input in &self.inputs {
             if input.is_mask {
@@ -132,11 +130,10 @@ impl ImageEncoder {
                 continue;
             }
             if !input.takes_tiles && tiles > 1 {
-                return Err(refuse(format!("takes one picture of each image, but preprocessing gives {tiles} tiles")));
+                return Err(refuse(format!("expected an image in one piece, but preprocessing gives {tiles} tiles")));
             }
-            if !input.takes_tiles {
-                shape.remove(1);
-            }
+            let shape =
+                if input.takes_tiles { vec![batch, tiles, 3, height, width] } else { vec![batch, 3, height, width] };
             let pixels: Vec<&[f32]> = images.iter().map(|image| image.data.as_slice()).collect();
             let value = Value::from_f32(input.dtype, &shape, pixels.concat())?;
             feeds.push((input.name.as_str(), Input::Owned(value)));
@@ -170,15 +167,16 @@ impl ImageEncoder {
 
 /// The states of several images as one tensor `[batch, ...]`.
 pub(super) fn stack_states(images: &[&ImageFeatures], dtype: DataType) -> Result<Value, OnnxError> {
-    let fail = |what: String| OnnxError { kind: OnnxErrorKind::Run, graph: None, what, hint: None };
     let mut inner: Option<&[usize]> = None;
     let mut data = Vec::new();
     for image in images {
         let Some((states, shape)) = &image.hidden else {
-            return Err(fail("an image was encoded without the states that fusion or decoder need".into()));
+            let what = "an image was encoded without the states that fusion or decoder need";
+            return Err(OnnxError::of_run(what));
         };
         if *inner.get_or_insert(shape) != shape.as_slice() {
-            return Err(fail(format!("images of one batch have states of shapes {inner:?} and {shape:?}")));
+            let what = format!("images of one batch have states of shapes {inner:?} and {shape:?}");
+            return Err(OnnxError::of_run(what));
         }
         data.extend_from_slice(states);
     }

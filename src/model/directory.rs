@@ -179,6 +179,20 @@ impl ModelDirectory {
         self.embedding(Role::Fusion).map(|port| port.width)
     }
 
+    /// How many tokens of a row the graphs of `roles` can process: [`ConfigFiles::decoder_positions`], if one of them holds a table
+    /// with a row for each position. `None` where positions are computed (rotary) or are no input of the computation
+    /// (recurrent decoders): such a graph processes more than it was trained with.
+    pub fn position_limit(&self, roles: &[Role]) -> Option<Sourced<usize>> {
+        /// Tables of BART and its relatives have two rows more, those of `CoCa` one for a class token.
+        const MORE_ROWS: usize = 2;
+        let positions = self.config.decoder_positions()?;
+        let sizes = positions.value..=positions.value + MORE_ROWS;
+        let has_table = |role: &Role| {
+            self.graphs.get(role).is_some_and(|graph| graph.header.table_sizes.range(sizes.clone()).next().is_some())
+        };
+        roles.iter().any(has_table).then_some(positions)
+    }
+
     /// Whether images and texts can be compared: both have embeddings of one width.
     pub fn compares_images_with_texts(&self) -> bool {
         self.image_embedding_dim().is_some() && self.image_embedding_dim() == self.text_embedding_dim()

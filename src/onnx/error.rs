@@ -37,6 +37,16 @@ impl OnnxError {
         Self { kind, graph: Some(graph.into()), what: what.into(), hint: None }
     }
 
+    /// A run that cannot be made or whose outputs cannot be used, where no single graph is to blame.
+    pub fn of_run(what: impl Into<String>) -> Self {
+        Self { kind: OnnxErrorKind::Run, graph: None, what: what.into(), hint: None }
+    }
+
+    /// A tokenizer that failed on what a run gave or needs.
+    pub fn of_tokenizer(error: &dyn fmt::Display) -> Self {
+        Self::of_run(format!("the tokenizer failed: {error}"))
+    }
+
     /// The same failure with advice.
     #[must_use]
     pub fn with_hint(mut self, hint: impl Into<String>) -> Self {

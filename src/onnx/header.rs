@@ -1,11 +1,11 @@
 //! What a graph declares: inputs, outputs, and the files that hold its weights. In: a [`GraphSource`]. Out: a [`GraphHeader`].
 //! No weights are read and no ONNX Runtime is needed, so planning and `inspect` stay fast.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::cut::uses;
 use super::error::OnnxError;
-use super::messages::{DimensionProto, GraphProto, NodeProto, TensorProto, ValueInfoProto};
+use super::messages::{AttributeProto, DimensionProto, GraphProto, NodeProto, TensorProto, ValueInfoProto};
 use super::port::{DataType, Dim, GraphSource, Port};
 use super::source::ModelFile;
 
@@ -22,6 +22,9 @@ pub struct GraphHeader {
     /// The inputs that the graph uses in `Shape` and `Concat` only, as a cache that it appends to: an input without elements
     /// changes no result.
     pub appended: BTreeSet<String>,
+    /// The sizes of axis 0 of the weights out of which the graph takes rows (`Gather`, `Slice`), such as embeddings of tokens and
+    /// of positions. For a weight of shape `[1, size, ...]` it is that of axis 1.
+    pub table_sizes: BTreeSet<usize>,
 }
 
 impl GraphHeader {
@@ -38,6 +41,7 @@ impl GraphHeader {
             outputs: graph.output.iter().map(port).collect(),
             external_files: file.locations(),
             appended: appended(graph),
+            table_sizes: table_sizes(graph),
         })
     }
 
@@ -60,6 +64,36 @@ fn appended(graph: &GraphProto) -> BTreeSet<String> {
     other.extend(graph.output.iter().map(ValueInfoProto::name));
     let names = graph.input.iter().map(ValueInfoProto::name);
     names.filter(|name| joined.contains(name) && !other.contains(name)).map(str::to_owned).collect()
+}
+
+fn table_sizes(graph: &GraphProto) -> BTreeSet<usize> {
+    const TAKE_ROWS: [&str; 3] = ["Gather", "GatherBlockQuantized", "Slice"];
+    let (mut nodes, mut weights) = (Vec::new(), HashMap::new());
+    of_all_graphs(graph, &mut nodes, &mut weights);
+    let tables = nodes.iter().filter(|node| TAKE_ROWS.contains(&node.op_type())).filter_map(|node| node.input.first());
+    let size = |tensor: &&TensorProto| match tensor.dims.as_slice() {
+        [1, size, _, ..] | [size, _, ..] => usize::try_from(*size).ok(),
+        _ => None,
+    };
+    tables.filter_map(|name| weights.get(name.as_str()).and_then(size)).collect()
+}
+
+/// Collects the nodes and the named weights, constants included, of `graph` and the graphs inside it.
+fn of_all_graphs<'a>(
+    graph: &'a GraphProto,
+    nodes: &mut Vec<&'a NodeProto>,
+    weights: &mut HashMap<&'a str, &'a TensorProto>,
+) {
+    weights.extend(graph.initializer.iter().map(|tensor| (tensor.name(), tensor)));
+    for node in &graph.node {
+        nodes.push(node);
+        for AttributeProto { t, g, graphs, .. } in &node.attribute {
+            if let ("Constant", Some(tensor), Some(output)) = (node.op_type(), t, node.output.first()) {
+                weights.insert(output, tensor);
+            }
+            g.iter().chain(graphs).for_each(|graph| of_all_graphs(graph, nodes, weights));
+        }
+    }
 }
 
 fn port(value: &ValueInfoProto) -> Port {

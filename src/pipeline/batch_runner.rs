@@ -39,7 +39,7 @@ struct RowRuns<'a>(&'a mut JobModels);
 impl BatchRunner {
     /// A runner of `models`, with the batch size of the plan.
     pub(super) fn new(stages: &Stages<'_>, models: Models) -> Self {
-        let batches = if models.refills() { BATCHES_TO_REFILL } else { 1 };
+        let batches = if models.supports_continuous_batching() { BATCHES_TO_REFILL } else { 1 };
         let (preprocessor, has_text) = (stages.processor.clone(), stages.job.input.text.is_some());
         let halving = Halving::new(stages.plan.batch_size);
         Self { models: JobModels { models, preprocessor, has_text }, halving, batches }

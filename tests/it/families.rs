@@ -89,7 +89,7 @@ fn captions_are_golden_on(device: Device, family: &str) {
         let generation = Some(GenerationSettings::resolve(&directory, &overrides(&case["settings"])).unwrap());
         let options = EngineOptions { device, threads: 1, generation, ..EngineOptions::default() };
         let mut engine = Engine::load(&directory, options).unwrap();
-        assert_eq!(engine.refills(), REFILLED.contains(&family), "{family}");
+        assert_eq!(engine.supports_continuous_batching(), REFILLED.contains(&family), "{family}");
         for size in BATCHES {
             let what = format!("{family}, {}, batches of {size}, {device}", case["name"]);
             let images = encode(&mut engine, &pixels, size);

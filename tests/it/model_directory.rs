@@ -3,14 +3,15 @@
 use std::path::Path;
 
 use nightcap::engine::{
-    BeamSettings, EarlyStopping, Engine, EngineOptions, GenerationOverrides, GenerationSettings, Prompt, RowInput,
-    Strategy, StrategyName, caption_fingerprint, embedding_fingerprint,
+    BeamSettings, EarlyStopping, Engine, EngineOptions, GenerationOverrides, GenerationSettings, JobPrompt, Prompt,
+    RowInput, Strategy, StrategyName, caption_fingerprint, embedding_fingerprint,
 };
 use nightcap::model::{ModelDirectory, ModelError, Role, inspect};
 use tempfile::TempDir;
 
 use crate::common::BATCH;
 use crate::engine::{pixels, tiny_model};
+use crate::generation::fixture;
 
 /// A copy of the tiny model without the files `without`.
 fn copy(without: &[&str]) -> TempDir {
@@ -399,7 +400,7 @@ fn generation_settings_come_from_the_files_and_then_the_job() {
         GenerationSettings::resolve(&ModelDirectory::open(copy.path(), None).unwrap(), overrides)
     };
     let plain = resolve(&GenerationOverrides::default()).unwrap();
-    assert_eq!((plain.max_new_tokens, &plain.prompt), (12, &Prompt::Tokens(vec![2])));
+    assert_eq!((plain.max_new_tokens, &plain.prompt), (12, &JobPrompt::Fixed(Prompt::Tokens(vec![2]))));
     assert_eq!(plain.eos_token_ids, [3]);
     let shorter = resolve(&GenerationOverrides { max_new_tokens: Some(5), ..GenerationOverrides::default() }).unwrap();
     assert_eq!(shorter.max_new_tokens, 5);
@@ -438,11 +439,11 @@ fn generation_settings_come_from_the_files_and_then_the_job() {
     assert!(said.contains("seed has no effect on strategy = \"beam\""), "{said}");
     let prompt = GenerationOverrides { prompt: Some("a red bus".into()), ..GenerationOverrides::default() };
     let prompted = resolve(&prompt).unwrap();
-    let Prompt::Tokens(tokens) = &prompted.prompt else { panic!("{:?}", prompted.prompt) };
+    let JobPrompt::Fixed(Prompt::Tokens(tokens)) = &prompted.prompt else { panic!("{:?}", prompted.prompt) };
     assert_eq!((tokens.len(), prompted.max_new_tokens), (4, 5), "max_length counts the prompt");
     let neutral = GenerationOverrides { strategy: Some(StrategyName::Greedy), ..GenerationOverrides::default() };
     let settings = resolve(&neutral).unwrap();
-    assert_eq!((settings.max_new_tokens, &settings.prompt), (8, &Prompt::Tokens(vec![2])));
+    assert_eq!((settings.max_new_tokens, &settings.prompt), (8, &JobPrompt::Fixed(Prompt::Tokens(vec![2]))));
     assert_eq!(settings.eos_token_ids, [3, 5]);
     let long = GenerationOverrides { max_new_tokens: Some(17), ..neutral.clone() };
     let said = resolve(&long).unwrap_err().to_string();
@@ -450,6 +451,34 @@ fn generation_settings_come_from_the_files_and_then_the_job() {
     assert!(resolve(&GenerationOverrides { min_new_tokens: Some(9), ..neutral.clone() }).is_err());
     let one = GenerationOverrides { strategy: Some(StrategyName::Beam), num_beams: Some(1), ..neutral };
     assert!(resolve(&one).unwrap_err().to_string().contains("needs num_beams of 2 or more, found 1"));
+}
+
+#[test]
+fn positions_are_limited_where_the_graphs_have_a_table_of_them() {
+    for (family, decoder, encoder) in [
+        ("blip", Some(32), None),
+        ("git", Some(32), None),
+        ("trocr", Some(32), None),
+        ("vit_gpt2", Some(32), None),
+        ("coca", Some(16), None),
+        ("florence2", Some(128), Some(128)),
+        ("llava", None, None),
+        ("smolvlm", None, None),
+    ] {
+        let directory = ModelDirectory::open(&fixture(family), None).unwrap();
+        let limit = |roles: &[Role]| directory.position_limit(roles).map(|limit| limit.value);
+        assert_eq!(limit(&[Role::Prefill, Role::Decoder]), decoder, "{family}");
+        assert_eq!(limit(&[Role::Encoder]), encoder, "{family}");
+    }
+    let directory = ModelDirectory::open(&fixture("trocr"), None).unwrap();
+    let resolve = |max_new_tokens| {
+        let overrides = GenerationOverrides { max_new_tokens: Some(max_new_tokens), ..GenerationOverrides::default() };
+        GenerationSettings::resolve(&directory, &overrides)
+    };
+    assert_eq!(resolve(32).unwrap().max_new_tokens, 32);
+    let said = resolve(33).unwrap_err().to_string();
+    assert!(said.contains("max_new_tokens is 33, but config.json (decoder) gives the decoder 32 positions"), "{said}");
+    assert!(said.contains("hint: set max_new_tokens to at most 32"), "{said}");
 }
 
 #[test]

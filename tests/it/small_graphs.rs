@@ -225,7 +225,7 @@ fn rows_join_a_recurrent_decoder_while_others_are_half_way() {
         ("decoder_with_past_model.onnx", recurrent(&[0, 1, 4])),
     ]);
     let mut engine = engine(&folder);
-    assert!(engine.refills());
+    assert!(engine.supports_continuous_batching());
     // the highest first pixel is the end token at once, the others go on for three tokens
     let end = [2.0, 1.0, 0.0, 0.0];
     let pictures =
@@ -312,7 +312,7 @@ fn rows_join_a_cache_only_if_mask_and_positions_are_read() {
             ("vision_model.onnx", vision.clone()),
             ("decoder_with_past_model.onnx", told(reads_mask, reads_positions)),
         ]);
-        let joins = engine(&folder).refills();
+        let joins = engine(&folder).supports_continuous_batching();
         assert_eq!(joins, reads_mask && reads_positions, "mask {reads_mask}, positions {reads_positions}");
     }
 }
@@ -372,6 +372,30 @@ fn a_decoder_input_takes_the_output_of_its_name() {
     let output =
         engine.run(&[RowInput { image, text: None, ..RowInput::default() }], BATCH).unwrap().remove(0).unwrap();
     assert_eq!(output.caption.unwrap().text, "two two two");
+}
+
+#[test]
+fn several_inputs_of_a_vision_graph_take_the_pixels() {
+    let one = vision("last_hidden_state");
+    let axes = [attribute("axes", 7, &number(8, 1)), attribute("keepdims", 2, &number(3, 0))].concat();
+    let two = model(&[
+        node("Add", &["pixel_values", "again"], "sum", &[]),
+        node("ReduceMean", &["sum"], "last_hidden_state", &axes),
+        port(11, "pixel_values", 1, &[0, 3, 0, 0]),
+        port(11, "again", 1, &[0, 3, 0, 0]),
+        port(12, "last_hidden_state", 1, &[0, 0, 4]),
+    ]);
+    let hidden = |vision: Vec<u8>, bound: &str| {
+        let folder = directory(&[
+            ("vision_model.onnx", vision),
+            ("decoder_with_past_model.onnx", decoder("encoder_hidden_states")),
+        ]);
+        std::fs::write(folder.path().join("nightcap.toml"), bound).unwrap();
+        encode(&mut engine(&folder), &[[0.0, 1.0, 2.0, 4.0]])[0].hidden.clone().unwrap()
+    };
+    let (values, shape) = hidden(one, "");
+    let bound = "[bind]\n\"vision.again\" = \"pixel_values\"\n";
+    assert_eq!(hidden(two, bound), (values.iter().map(|value| 2.0 * value).collect(), shape));
 }
 
 #[test]
