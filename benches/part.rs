@@ -13,11 +13,11 @@ use arrow::datatypes::{DataType, Field, Schema};
 use arrow::record_batch::RecordBatch;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use nightcap::engine::{Caption, Finish, RowOutput};
-use nightcap::output::columns::{OutputColumns, RunStamp, part_schema};
-use nightcap::output::part::PartEncoder;
+use nightcap::output::part::columns::{OutputColumns, RunStamp, part_schema};
+use nightcap::output::part::result::RowResult;
+use nightcap::output::part::writer::PartEncoder;
 use nightcap::output::records::vector_type::VectorType;
-use nightcap::results::RowResult;
-use nightcap::signature::Signature;
+use nightcap::row::signature::Signature;
 
 const ROWS: usize = 1000;
 const WIDTH: usize = 512;

@@ -1,4 +1,4 @@
-//! What ends a command early. The row-level counterpart, which never does, is [`crate::row_error::RowError`].
+//! What ends a command early. The row-level counterpart, which never does, is [`crate::row::error::RowError`].
 
 use crate::exit::Status;
 use crate::job::JobFileError;

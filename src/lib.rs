@@ -26,30 +26,20 @@
 //! Two kinds of failure are kept apart by type: an [`error::Error`] ends the command before or between parts, a
 //! [`row_error::RowError`] is data.
 
-mod canonical;
 pub mod cli;
-mod clock;
 pub mod commands;
 pub mod engine;
 pub mod error;
 pub mod exit;
-mod failpoint;
 pub mod fetch;
 pub mod job;
 pub mod manifest;
-pub mod metrics;
 pub mod model;
-mod nearest;
 pub mod onnx;
 pub mod output;
-pub mod panics;
-mod paths;
 pub mod pipeline;
 pub mod plan;
 pub mod preprocess;
-pub mod progress;
-pub mod results;
-pub mod row_error;
-pub mod signature;
+pub mod row;
 pub mod storage;
-mod whole_file;
+pub mod support;

@@ -8,10 +8,10 @@ use clap::Parser;
 use nightcap::cli::{Cli, LogFormat};
 use nightcap::commands::{Context, execute};
 use nightcap::exit::Status;
-use nightcap::panics;
 use nightcap::pipeline::Stop;
-use nightcap::progress::Terminal;
 use nightcap::storage::environment::variable;
+use nightcap::support::panics;
+use nightcap::support::progress::Terminal;
 use tracing_subscriber::EnvFilter;
 
 /// After a signal, work in hand has this long to wind up before the process ends regardless.

@@ -8,11 +8,11 @@ use crate::error::Error;
 use crate::exit::Status;
 use crate::manifest::reader::{ManifestReader, Projection};
 use crate::manifest::{Manifest, filter};
-use crate::output::compact::{KeepKeys, Outcome, Request, compact};
 use crate::output::records::published::published_runs;
 use crate::output::records::run_id::check_run_id;
 use crate::output::store::OutputStore;
-use crate::signature::KeyHash;
+use crate::output::upkeep::compact::{KeepKeys, Outcome, Request, compact};
+use crate::row::signature::KeyHash;
 use crate::storage::{Location, NotALocation, Storage};
 
 pub(super) fn execute(args: &CompactArgs, context: &mut Context<'_>) -> Result<Status, Error> {

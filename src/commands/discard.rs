@@ -3,9 +3,9 @@
 use crate::cli::DiscardArgs;
 use crate::error::Error;
 use crate::exit::Status;
-use crate::output::discard::discard;
 use crate::output::records::run_id::check_run_id;
 use crate::output::store::OutputStore;
+use crate::output::upkeep::discard::discard;
 
 pub(super) fn execute(args: &DiscardArgs) -> Result<Status, Error> {
     check_run_id(&args.run_id)?;

@@ -12,9 +12,9 @@ use crate::exit::Status;
 use crate::job::JobTemplate;
 use crate::manifest::usual_names::{Given, JobColumns};
 use crate::manifest::{ManifestError, read_schema};
-use crate::paths::seen_from;
+use crate::storage::paths::seen_from;
 use crate::storage::{Location, NotALocation, Storage};
-use crate::whole_file::{self, Existing};
+use crate::support::whole_file::{self, Existing};
 
 /// The manifest that is written for a folder of images.
 const MANIFEST: &str = "manifest.parquet";

@@ -8,10 +8,10 @@ use crate::error::Error;
 use crate::exit::Status;
 use crate::manifest::folder::FolderListing;
 use crate::manifest::write::encode;
-use crate::paths::seen_from;
 use crate::preprocess::has_image_extension;
+use crate::storage::paths::seen_from;
 use crate::storage::{Location, Storage};
-use crate::whole_file::{self, Existing};
+use crate::support::whole_file::{self, Existing};
 
 pub(super) fn execute(args: &ManifestArgs, context: &mut Context<'_>) -> Result<Status, Error> {
     make(&args.folder, &args.output, args.skip_unreadable, context)

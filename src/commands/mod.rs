@@ -20,7 +20,7 @@ use crate::exit::Status;
 use crate::output::Counts;
 use crate::output::records::failure_limits::FailureLimits;
 use crate::pipeline::Stop;
-use crate::progress::Terminal;
+use crate::support::progress::Terminal;
 
 /// What commands use of the process around them.
 pub struct Context<'a> {

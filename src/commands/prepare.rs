@@ -9,16 +9,15 @@ use serde_json::json;
 use crate::cli::JobArgs;
 use crate::engine::{Engine, EngineOptions, GenerationSettings, Models, caption_fingerprint, embedding_fingerprint};
 use crate::error::Error;
-use crate::failpoint;
 use crate::job::Job;
 use crate::manifest::Manifest;
 use crate::model::ModelDirectory;
 use crate::onnx::Device;
-use crate::output::columns::{OutputColumns, RunStamp, part_schema};
-use crate::output::part::PartEncoder;
+use crate::output::part::columns::{OutputColumns, RunStamp, part_schema};
+use crate::output::part::rows::Fingerprints;
+use crate::output::part::writer::PartEncoder;
 use crate::output::records::plan::{Identity, Plan};
 use crate::output::records::vector_type::VectorType;
-use crate::output::rows::Fingerprints;
 use crate::output::store::OutputStore;
 use crate::plan::PlanError;
 use crate::plan::claim::Draft;
@@ -26,6 +25,7 @@ use crate::plan::decide::{Decision, decide};
 use crate::plan::delta::RunRequest;
 use crate::preprocess::{ImageProcessor, Preprocessor};
 use crate::storage::{Location, Storage};
+use crate::support::failpoint;
 
 /// A job with everything it names opened and checked.
 pub(super) struct Prepared {

@@ -11,19 +11,19 @@ use crate::engine::Models;
 use crate::error::Error;
 use crate::exit::Status;
 use crate::fetch::Fetcher;
-use crate::metrics::{Metrics, StageTimes};
-use crate::output::finalize::finalize;
 use crate::output::heartbeat::Heartbeat;
+use crate::output::publish::finalize::finalize;
+use crate::output::publish::reuse::Reuse;
 use crate::output::records::published::{Published, present_parts};
 use crate::output::records::run_id::check_run_id;
-use crate::output::reuse::Reuse;
 use crate::output::store::OutputStore;
 use crate::output::{OutputError, part_path, published_path};
 use crate::pipeline::{self, Stages};
 use crate::plan::PlanError;
 use crate::plan::claim::{Claim, Claimed, claim};
 use crate::plan::shard::Shard;
-use crate::progress::Progress;
+use crate::support::metrics::{Metrics, StageTimes};
+use crate::support::progress::Progress;
 
 pub(super) fn execute(args: &RunArgs, context: &mut Context<'_>) -> Result<Status, Error> {
     args.run_id.as_deref().map(check_run_id).transpose()?;

@@ -4,8 +4,8 @@ use super::{Context, print, to_json};
 use crate::cli::StatusArgs;
 use crate::error::Error;
 use crate::exit::Status;
-use crate::output::status::Status as OutputStatus;
 use crate::output::store::OutputStore;
+use crate::output::upkeep::status::Status as OutputStatus;
 
 pub(super) fn execute(args: &StatusArgs, context: &mut Context<'_>) -> Result<Status, Error> {
     let status = OutputStatus::read(&OutputStore::from_argument(&args.output)?, args.check)?;

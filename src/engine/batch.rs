@@ -1,21 +1,21 @@
 //! A loaded model. In: rows with encoded images and texts. Out: for each row its embeddings and caption, or the error of that
-//! row alone. Which graph feeds which follows from the model directory; captions are generated in [`super::begin`].
+//! row alone. Which graph feeds which follows from the model directory; captions are generated in [`super::generate::captioner`].
 
 use std::sync::Arc;
 
-use super::begin::CaptionGenerator;
-use super::embedding::cosine;
-use super::finite::is_finite;
-use super::fuse::{Fused, FusedRow, FusedStates, Fusion};
-use super::sequence::{Caption, GenerationRequest, Sequence};
-use super::settings::GenerationSettings;
-use super::text::{TextEncoder, TextFeatures};
-use super::tokens::{TextTokenizer, Tokens};
-use super::vision::{ImageEncoder, ImageFeatures};
+use super::encode::embedding::cosine;
+use super::encode::finite::is_finite;
+use super::encode::fusion::{Fused, FusedRow, FusedStates, Fusion};
+use super::encode::text::{TextEncoder, TextFeatures};
+use super::encode::tokenizer::{TextTokenizer, Tokens};
+use super::encode::vision::{ImageEncoder, ImageFeatures};
+use super::generate::captioner::CaptionGenerator;
+use super::generate::sequence::{Caption, GenerationRequest, Sequence};
+use super::generate::settings::GenerationSettings;
 use crate::model::{ModelDirectory, ModelError, Problem, Role};
 use crate::onnx::{Device, GraphOptions, OnnxError};
 use crate::preprocess::PixelValues;
-use crate::row_error::{ErrorKind, RowError, Stage};
+use crate::row::error::{ErrorKind, RowError, Stage};
 
 /// What an engine is asked for. Graphs that nothing asked for are not opened.
 #[derive(Debug, Clone, PartialEq)]

@@ -6,12 +6,12 @@
 //! raised. Names of Rust types, messages and serde have no part in it. A setting at the value that changes nothing is left out, so
 //! that settings that are added later change no fingerprint of those who do not use them.
 
-use super::prompt::{ImagePrompt, ImageSlot, Prompt, TileTokens};
-use super::prompt_form::{JobPrompt, PromptForm};
-use super::settings::{BeamSettings, EarlyStopping, GenerationSettings, SampleSettings, Strategy};
-use crate::canonical::Canonical;
+use super::generate::settings::{BeamSettings, EarlyStopping, GenerationSettings, SampleSettings, Strategy};
+use super::prompt::expand::{ImagePrompt, ImageSlot, Prompt, TileTokens};
+use super::prompt::format::{JobPrompt, PromptForm};
 use crate::model::{ModelDirectory, ModelError, Role};
 use crate::preprocess::PREPROCESSING_VERSION;
+use crate::support::canonical::Canonical;
 
 /// To be raised whenever the same prompt and image may give other tokens for the decoder to go on from.
 pub const PROMPT_VERSION: u32 = 1;

@@ -14,49 +14,25 @@
 //! Generate imports prompt, encode and decoder; prompt imports encode; no import goes the other way.
 
 mod batch;
-mod beam;
-mod begin;
-mod chat;
-mod context;
-mod decoder;
-mod decoding;
-mod embed;
-mod embedding;
+pub(crate) mod decoder;
+pub(crate) mod encode;
 mod fingerprint;
-mod finite;
-mod fuse;
-mod generate;
-mod joining;
+pub(crate) mod generate;
 mod models;
-mod opening;
-mod position_limits;
-mod prefill;
-mod processors;
-mod prompt;
-mod prompt_form;
-mod resolve;
-mod sample;
-mod sequence;
-mod settings;
-mod single;
-mod softmax;
-mod step;
-mod text;
-mod tokens;
-mod trial;
-mod vision;
+pub(crate) mod prompt;
+pub(crate) mod report;
 
 pub use batch::{Engine, EngineOptions, RowInput, RowOutput};
+pub use decoder::step_graph::open_decoder;
+pub use encode::vision::ImageFeatures;
 pub use fingerprint::{GENERATION_VERSION, PROMPT_VERSION, TEXT_VERSION, caption_fingerprint, embedding_fingerprint};
-pub use models::{EncodedImage, Models, ModelsInput};
-pub use opening::{LoadReport, open_each};
-pub use prompt::{ImagePrompt, Prompt};
-pub use prompt_form::{JobPrompt, PromptForm};
-pub use sequence::{Caption, Finish};
-pub use settings::{
+pub use generate::sampler::select_token;
+pub use generate::sequence::{Caption, Finish};
+pub use generate::settings::{
     BeamSettings, EarlyStopping, GenerationOverrides, GenerationSettings, SampleSettings, Strategy, StrategyName,
     out_of_range,
 };
-pub use single::select_token;
-pub use step::open_decoder;
-pub use vision::ImageFeatures;
+pub use models::{EncodedImage, Models, ModelsInput};
+pub use prompt::expand::{ImagePrompt, Prompt};
+pub use prompt::format::{JobPrompt, PromptForm};
+pub use report::{LoadReport, open_each};

@@ -4,10 +4,10 @@
 use std::sync::Arc;
 
 use super::batch::{Engine, RowInput, RowOutput};
-use super::vision::ImageFeatures;
+use super::encode::vision::ImageFeatures;
 use crate::onnx::OnnxError;
 use crate::preprocess::{PixelValues, Preprocessed};
-use crate::row_error::RowError;
+use crate::row::error::RowError;
 
 /// The loaded models of a job.
 #[derive(Debug)]

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::within;
-use crate::row_error::{ErrorKind, RowError, Stage};
+use crate::row::error::{ErrorKind, RowError, Stage};
 use crate::storage::Location;
 
 /// Refuses a path that is not a regular file (opening a pipe could block for ever), that has a name reserved by the store, or that

@@ -15,7 +15,7 @@ use object_store::{GetResult, ObjectStoreExt};
 
 pub use self::common_folders::CommonFolders;
 use crate::job::Limits;
-use crate::row_error::{ErrorKind, RowError, Stage};
+use crate::row::error::{ErrorKind, RowError, Stage};
 use crate::storage::{Failure, Location, NotALocation, SingleAttempts, Storage, pauses};
 
 /// Opens images under the job's limits. All of its requests must come from one runtime.

@@ -4,7 +4,7 @@ use futures::StreamExt;
 use object_store::ObjectStoreExt;
 
 use super::{CommonFolders, Fetcher};
-use crate::row_error::ErrorKind;
+use crate::row::error::ErrorKind;
 use crate::storage::{Failure, Location};
 
 /// Why a folder does not answer.

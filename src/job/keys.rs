@@ -10,7 +10,7 @@ use serde::forward_to_deserialize_any;
 
 use super::JobFileError;
 use super::file::JobFile;
-use crate::nearest::did_you_mean;
+use crate::support::nearest::did_you_mean;
 
 /// A section's name and its keys.
 pub(super) type Section = (&'static str, &'static [&'static str]);

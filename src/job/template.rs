@@ -70,9 +70,9 @@ fn align(line: &str) -> String {
 mod tests {
     use std::path::Path;
 
-    use super::super::Job;
-    use super::super::keys::SECTIONS;
     use super::*;
+    use crate::job::Job;
+    use crate::job::keys::SECTIONS;
 
     fn template() -> JobTemplate {
         let text = |text: &str| text.to_owned();

@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use super::prompt::PromptValues;
 use super::{ImageColumn, Manifest, PromptTemplate};
-use crate::signature::{ContentFingerprint, Signature, TextHash};
+use crate::row::signature::{ContentFingerprint, Signature, TextHash};
 use crate::storage::Location;
 
 /// Which columns are read.

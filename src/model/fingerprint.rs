@@ -11,7 +11,7 @@ use super::error::{ModelError, Problem};
 use super::graph_file::Hashes;
 use super::producer::Producer;
 use super::role::Role;
-use crate::canonical::Canonical;
+use crate::support::canonical::Canonical;
 
 /// The name under which the image preprocessing file is hashed, whatever the file is called.
 const PREPROCESSOR: &str = "preprocessor";

@@ -10,7 +10,7 @@ use super::config::read_file;
 use super::error::Problem;
 use super::producer::Producer;
 use super::role::Role;
-use crate::nearest;
+use crate::support::nearest;
 
 /// What `nightcap.toml` says.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -56,7 +56,7 @@ impl OnnxError {
 
     /// A failure of `kind` that ONNX Runtime reported for `graph`. Out of memory is recognised by the message, because ONNX Runtime has
     /// no code for it.
-    pub(super) fn from_ort<R>(kind: OnnxErrorKind, graph: &str, error: &ort::Error<R>) -> Self {
+    pub(crate) fn from_ort<R>(kind: OnnxErrorKind, graph: &str, error: &ort::Error<R>) -> Self {
         const OUT_OF_MEMORY: [&str; 7] = [
             "Failed to allocate memory",
             "std::bad_alloc",

@@ -2,36 +2,23 @@
 //! and tensors by name. Out: tensors by name, or an [`OnnxError`]. What a graph is *for* (vision, text, ...) is not known here. No
 //! other module imports `ort`.
 
-mod copies;
-mod cut;
-mod device;
-mod environment;
+pub(crate) mod edit;
 mod error;
-mod external_data;
-mod fold;
-mod graph;
-mod header;
-mod hoist;
-mod library;
-mod messages;
-mod part;
 mod port;
-mod row_graphs;
-mod rows;
-mod source;
-mod stepped;
-mod value;
+pub(crate) mod proto;
+pub(crate) mod rows;
+pub(crate) mod runtime;
 
-pub use device::Device;
-pub use environment::{Runtime, runtime};
+pub use edit::decoder_graph::DecoderGraph;
+pub use edit::fold_shapes::Trial;
+pub use edit::header::GraphHeader;
+pub use edit::hoist::Once;
+pub use edit::subgraph::open_subgraph;
 pub use error::{OnnxError, OnnxErrorKind};
-pub use fold::Trial;
-pub use graph::{Graph, GraphOptions, Input, Outputs};
-pub use header::GraphHeader;
-pub use hoist::Once;
-pub use library::{Attempt, LibraryError};
-pub use part::open_subgraph;
 pub use port::{DataType, Dim, GraphSource, Port};
-pub use rows::RowGather;
-pub use stepped::DecoderGraph;
-pub use value::Value;
+pub use rows::gather::RowGather;
+pub use runtime::device::Device;
+pub use runtime::environment::{Runtime, runtime};
+pub use runtime::library::{Attempt, LibraryError};
+pub use runtime::session::{Graph, GraphOptions, Input, Outputs};
+pub use runtime::tensor::Value;

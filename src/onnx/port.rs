@@ -42,7 +42,7 @@ pub enum DataType {
 
 impl DataType {
     /// The type with this number in ONNX's `TensorProto.DataType`.
-    pub(super) fn from_onnx(code: i32) -> Self {
+    pub(crate) fn from_onnx(code: i32) -> Self {
         match code {
             1 => Self::F32,
             10 => Self::F16,
@@ -63,7 +63,7 @@ impl DataType {
     }
 
     /// The number of this type in ONNX's `TensorProto.DataType`, if it has a variant of its own.
-    pub(super) fn to_onnx(self) -> Option<i32> {
+    pub(crate) fn to_onnx(self) -> Option<i32> {
         match self {
             Self::F32 => Some(1),
             Self::F16 => Some(10),

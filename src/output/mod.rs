@@ -19,26 +19,13 @@
 //! Parts are put by the pipeline's write stage and by `compact`, plans by `plan::claim`, indexes and published records by
 //! `finalize`. `discard` and `compact` remove runs; the write stage removes a part that it put into a run that was closed.
 
-pub mod check;
-pub mod columns;
-pub mod compact;
-mod contents;
-pub mod copies;
-pub mod discard;
-pub mod finalize;
-pub mod footer;
 pub mod heartbeat;
-pub mod index;
 mod open;
 pub mod part;
-pub mod part_reader;
+pub mod publish;
 pub mod records;
-pub mod reuse;
-mod rewrite;
-pub mod rows;
-pub mod status;
 pub mod store;
-mod winners;
+pub mod upkeep;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

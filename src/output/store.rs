@@ -13,8 +13,8 @@ use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutMode, P
 use serde::de::DeserializeOwned;
 
 use super::OutputError;
-use crate::failpoint;
 use crate::storage::{Failure, Location, Storage, pauses};
+use crate::support::failpoint;
 
 /// What a conditional put found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

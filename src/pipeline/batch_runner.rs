@@ -8,10 +8,10 @@ use super::stages::Stages;
 use super::trial_row::TrialRow;
 use crate::engine::{EncodedImage, Models, ModelsInput, RowOutput};
 use crate::error::Error;
-use crate::failpoint;
 use crate::onnx::{OnnxError, OnnxErrorKind};
 use crate::preprocess::{Preprocessed, Preprocessor};
-use crate::row_error::{RowError, Stage};
+use crate::row::error::{RowError, Stage};
+use crate::support::failpoint;
 
 /// How many batches of rows a decoder is given in a call whose slots are refilled: only the last ones leave slots empty.
 const BATCHES_TO_REFILL: usize = 4;

@@ -7,7 +7,7 @@ use super::batch_runner::BatchRunner;
 use crate::engine::EncodedImage;
 use crate::error::Error;
 use crate::preprocess::Preprocessed;
-use crate::row_error::RowError;
+use crate::row::error::RowError;
 
 /// Bytes of encoder states that are kept for an equal image to come.
 const KEPT_BYTES: usize = 128 << 20;

@@ -22,7 +22,7 @@ use std::ops::AddAssign;
 
 use crate::error::Error;
 use crate::onnx::{OnnxError, OnnxErrorKind};
-use crate::row_error::{ErrorKind, RowError, Stage};
+use crate::row::error::{ErrorKind, RowError, Stage};
 
 /// Characters of an error's message in a part.
 const LONGEST_MESSAGE: usize = 300;

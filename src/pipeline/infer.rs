@@ -14,7 +14,7 @@ use super::open_part::OpenPart;
 use super::stages::{FinishedPart, Stages};
 use crate::engine::Models;
 use crate::error::Error;
-use crate::results::RowResult;
+use crate::output::part::result::RowResult;
 
 /// Bytes of encoder states with which rows wait for more batches than one.
 const MOST_WAITING_BYTES: usize = 128 << 20;

@@ -18,7 +18,7 @@ use super::stages::Stages;
 use super::workers::Workers;
 use crate::error::Error;
 use crate::manifest::row::{ImageSource, RowBatch};
-use crate::row_error::Stage;
+use crate::row::error::Stage;
 
 /// Images that are fetched or prepared at the same time.
 const CONCURRENT_ROWS: usize = 32;

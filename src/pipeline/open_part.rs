@@ -11,12 +11,12 @@ use super::encoded_images::EncodedImages;
 use super::row::IngestedRow;
 use crate::engine::{ModelsInput, RowOutput};
 use crate::error::Error;
-use crate::output::copies::CopySource;
+use crate::output::part::copies::CopySource;
+use crate::output::part::result::RowResult;
 use crate::preprocess::Preprocessed;
-use crate::progress::Progress;
-use crate::results::RowResult;
-use crate::row_error::RowError;
-use crate::signature::Signature;
+use crate::row::error::RowError;
+use crate::row::signature::Signature;
+use crate::support::progress::Progress;
 
 /// The number of a row in its part, in manifest order. The only index of a row in this stage: whatever waits carries it along.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use super::ingest::IngestItem;
 use super::stages::Stages;
 use crate::error::Error;
 use crate::fetch::CommonFolders;
-use crate::row_error::{ErrorKind, Stage};
+use crate::row::error::{ErrorKind, Stage};
 use crate::storage::Location;
 
 /// Where a row's image was looked for.

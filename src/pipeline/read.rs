@@ -11,7 +11,7 @@ use crate::error::Error;
 use crate::manifest::reader::{ManifestReader, Projection};
 use crate::manifest::row::RowBatch;
 use crate::output::{OutputError, run_folder};
-use crate::signature::Signature;
+use crate::row::signature::Signature;
 
 /// What the read stage hands on.
 pub(super) enum ReadItem {

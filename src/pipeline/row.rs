@@ -12,10 +12,10 @@ use super::stages::Stages;
 use super::workers::Workers;
 use crate::error::Error;
 use crate::manifest::row::{ImageSource, RowBatch};
-use crate::output::copies::CopySource;
+use crate::output::part::copies::CopySource;
 use crate::preprocess::{DecodeLimits, Preprocessed, Preprocessor, decode_scaled};
-use crate::row_error::{ErrorKind, RowError, Stage};
-use crate::signature::{ContentFingerprint, KeyHash, Signature};
+use crate::row::error::{ErrorKind, RowError, Stage};
+use crate::row::signature::{ContentFingerprint, KeyHash, Signature};
 use crate::storage::Location;
 
 /// A row ready for the model, or failed on the way.

@@ -8,15 +8,15 @@ use tokio::sync::watch;
 use crate::fetch::Fetcher;
 use crate::job::Job;
 use crate::manifest::Manifest;
-use crate::metrics::Metrics;
-use crate::output::part::PartEncoder;
+use crate::output::part::result::RowResult;
+use crate::output::part::writer::PartEncoder;
+use crate::output::publish::reuse::Reuse;
 use crate::output::records::plan::Plan;
-use crate::output::reuse::Reuse;
 use crate::output::store::OutputStore;
 use crate::plan::Selection;
 use crate::preprocess::Preprocessor;
-use crate::progress::Progress;
-use crate::results::RowResult;
+use crate::support::metrics::Metrics;
+use crate::support::progress::Progress;
 
 /// Set from outside (by a signal), or by a stage that failed, to stop a run at the next row.
 #[derive(Debug, Clone, Default)]

@@ -5,12 +5,12 @@ use std::sync::mpsc::Receiver;
 
 use super::stages::{FinishedPart, Stages};
 use crate::error::Error;
-use crate::failpoint;
-use crate::output::footer::part_summary;
+use crate::output::part::footer::part_summary;
+use crate::output::publish::reuse::Reuse;
 use crate::output::records::published::Published;
-use crate::output::reuse::Reuse;
 use crate::output::store::Put;
 use crate::output::{OutputError, part_path, plan_path, published_path};
+use crate::support::failpoint;
 
 pub(super) fn run(stages: &Stages<'_>, input: &Receiver<FinishedPart>) -> Result<(), Error> {
     let meter = &stages.metrics.write;

@@ -10,11 +10,9 @@ use roaring::RoaringBitmap;
 use super::decide::Decision;
 use super::planner::{Planner, PlanningClaim, claim_planning};
 use super::{PlanError, Selection, difference};
-use crate::failpoint;
 use crate::manifest::{FileSnapshot, Manifest};
-use crate::output::discard::discard;
-use crate::output::finalize::finalize_partial;
 use crate::output::heartbeat::refuse_alive;
+use crate::output::publish::finalize::finalize_partial;
 use crate::output::records::failure_limits::FailureLimits;
 use crate::output::records::format::claim_format;
 use crate::output::records::plan::{Identity, Plan, PlannedFile, load_plan};
@@ -22,7 +20,9 @@ use crate::output::records::published::{published_runs, superseded};
 use crate::output::records::run_seq::claim_run_seq;
 use crate::output::records::schema::{check_schema, claim_schema};
 use crate::output::store::{OutputStore, Put};
+use crate::output::upkeep::discard::discard;
 use crate::output::{OutputError, json, plan_path, published_path, run_folder};
+use crate::support::failpoint;
 
 /// What a new plan takes from the job; the rest depends on OUTPUT.
 pub struct Draft<'a> {
@@ -110,7 +110,7 @@ pub fn claim(
     for run in &stale {
         close(store, run)?;
     }
-    Ok(Claim::Plan(NewRun { run: crate::clock::run_id(), named: false, planning: None }))
+    Ok(Claim::Plan(NewRun { run: crate::support::clock::run_id(), named: false, planning: None }))
 }
 
 fn claim_named(store: &OutputStore, draft: &Draft<'_>, run: &str, stop: &dyn Fn() -> bool) -> Result<Claim, PlanError> {
@@ -254,7 +254,7 @@ impl NewRun {
                 Put::Exists => {
                     // Another job has put a plan under this second's default id.
                     attempt += 1;
-                    run = format!("{}-{attempt}", crate::clock::run_id());
+                    run = format!("{}-{attempt}", crate::support::clock::run_id());
                     continue;
                 }
             };
@@ -296,7 +296,7 @@ fn write_records(
         run: run.to_owned(),
         run_seq,
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        created_at: crate::clock::now(),
+        created_at: crate::support::clock::now(),
         identity: draft.identity.clone(),
         key: draft.key.to_owned(),
         considered: decision.considered.clone(),

@@ -5,14 +5,14 @@ use roaring::RoaringBitmap;
 use super::delta::{RunRequest, compare};
 use super::scan::{Scan, Sources, refuse_duplicates};
 use super::{PlanError, Selection};
-use crate::failpoint;
 use crate::job::{Job, OnDuplicateKey};
 use crate::manifest::{Manifest, filter};
 use crate::output::records::published::published_runs;
 use crate::output::records::reasons::{Reason, Reasons};
 use crate::output::store::OutputStore;
-use crate::signature::Signature;
+use crate::row::signature::Signature;
 use crate::storage::Storage;
+use crate::support::failpoint;
 
 /// Which rows are in, and why.
 #[derive(Debug)]

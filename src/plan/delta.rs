@@ -6,10 +6,10 @@
 use std::collections::HashMap;
 
 use super::scan::Scan;
-use crate::output::index::{IndexEntry, IndexReader};
+use crate::output::part::rows::{Fingerprints, RowState};
+use crate::output::publish::index::{IndexEntry, IndexReader};
 use crate::output::records::published::Published;
 use crate::output::records::reasons::Reason;
-use crate::output::rows::{Fingerprints, RowState};
 use crate::output::store::OutputStore;
 use crate::output::{OutputError, run_folder};
 

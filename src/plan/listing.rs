@@ -12,8 +12,8 @@ use object_store::ObjectMeta;
 use object_store::path::Path as ObjectPath;
 
 use super::PlanError;
-use crate::row_error::ErrorKind;
-use crate::signature::{ContentFingerprint, Version};
+use crate::row::error::ErrorKind;
+use crate::row::signature::{ContentFingerprint, Version};
 use crate::storage::{Failure, Location, Storage, explain};
 
 /// The most folders that are listed one by one. If there are more, parents are listed instead.

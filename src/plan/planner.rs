@@ -12,12 +12,12 @@
 use std::time::{Duration, Instant};
 
 use super::PlanError;
-use crate::failpoint;
 use crate::output::heartbeat::{Beat, Ended, Heartbeat, is_fresh, planner_number, planner_path};
 use crate::output::records::format::claim_format;
 use crate::output::records::plan::{Plan, load_plan};
 use crate::output::store::{OutputStore, Put};
 use crate::output::{OutputError, json, run_folder};
+use crate::support::failpoint;
 
 /// The first pause between two looks for the plan; each later one is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);

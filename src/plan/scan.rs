@@ -9,7 +9,7 @@ use crate::fetch::CommonFolders;
 use crate::manifest::Manifest;
 use crate::manifest::reader::{ManifestReader, Projection};
 use crate::manifest::row::{ImageSource, Row, RowBatch};
-use crate::signature::{ContentFingerprint, KeyHash, Signature, TextHash};
+use crate::row::signature::{ContentFingerprint, KeyHash, Signature, TextHash};
 use crate::storage::{Location, Storage};
 
 /// Duplicate keys that an error shows.

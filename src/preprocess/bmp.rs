@@ -9,7 +9,7 @@ use super::image::RgbImage;
 use super::limits::DecodeLimits;
 use super::memory::{DecodeMemory, pixels};
 use super::samples;
-use crate::row_error::RowError;
+use crate::row::error::RowError;
 
 pub(super) fn decode(bytes: &[u8], limits: DecodeLimits) -> Result<RgbImage, RowError> {
     let decoder = BmpDecoder::new(Cursor::new(bytes)).map_err(|e| samples::refuse("BMP", &e))?;

@@ -9,7 +9,7 @@ use super::limits::{DecodeLimits, Decoded, fail};
 use super::memory::DecodeMemory;
 use super::scale::JpegScale;
 use super::{bmp, gif, jpeg, png, tiff, webp};
-use crate::row_error::{ErrorKind, RowError};
+use crate::row::error::{ErrorKind, RowError};
 
 /// Decodes JPEG, PNG, GIF (first frame), WebP (first frame), BMP or TIFF (first page), turns it upright as its EXIF (or
 /// XMP) says and converts it to RGB as Pillow's `convert("RGB")` does: alpha is dropped, CMYK and palettes are resolved,

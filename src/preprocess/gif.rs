@@ -7,7 +7,7 @@ use image::metadata::Orientation;
 use super::image::RgbImage;
 use super::limits::{self, DecodeLimits};
 use super::memory::{DecodeMemory, pixels, rgb_bytes};
-use crate::row_error::RowError;
+use crate::row::error::RowError;
 
 pub(super) fn decode(bytes: &[u8], limits: DecodeLimits) -> Result<RgbImage, RowError> {
     let corrupt = |found: gif::DecodingError| limits::corrupt("GIF", found);

@@ -11,7 +11,7 @@ use super::limits::{DecodeLimits, Decoded, corrupt};
 use super::memory::{DecodeMemory, pixels};
 use super::scale::JpegScale;
 use super::{orientation, samples};
-use crate::row_error::RowError;
+use crate::row::error::RowError;
 
 /// How the texts of libjpeg's warnings (`JWRN_*` in its `jerror.h`) begin. A decoder that only warned has filled the
 /// whole image; turbojpeg reports the last fatal error, else the first warning.

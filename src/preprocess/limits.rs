@@ -1,7 +1,7 @@
 //! What one image may cost, and how an image that is refused is reported. No format is known here.
 
 use super::image::RgbImage;
-use crate::row_error::{ErrorKind, RowError, Stage};
+use crate::row::error::{ErrorKind, RowError, Stage};
 
 /// Bytes a decoder may take beyond its pixels: tables, rows.
 const SCRATCH_BYTES: u64 = 64 << 20;

@@ -6,7 +6,7 @@ use super::image::{PixelValues, RgbImage};
 use super::limits::{DecodeLimits, fail};
 use super::memory::rgb_bytes;
 use super::scale::JpegScale;
-use crate::row_error::{ErrorKind, RowError};
+use crate::row::error::{ErrorKind, RowError};
 
 /// Pixels that every image may become, however few `limits.max_image_pixels` allows in the file.
 const SMALL_PIXELS: u64 = 1 << 24;

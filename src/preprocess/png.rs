@@ -13,7 +13,7 @@ use super::image::RgbImage;
 use super::limits::{DecodeLimits, corrupt};
 use super::memory::{DecodeMemory, pixels};
 use super::{orientation, samples};
-use crate::row_error::RowError;
+use crate::row::error::RowError;
 
 /// Bytes that the decoder may take for tables: palette, transparency.
 const TABLE_BYTES: u64 = 1 << 20;

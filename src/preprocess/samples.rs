@@ -7,7 +7,7 @@ use image::{ColorType, ImageDecoder, ImageError, Limits};
 use super::image::RgbImage;
 use super::limits::{DecodeLimits, corrupt, fail};
 use super::orientation;
-use crate::row_error::{ErrorKind, RowError};
+use crate::row::error::{ErrorKind, RowError};
 
 /// Decodes the pixels of `decoder`. `clip` says that 16-bit gray is clipped at 255, not scaled.
 pub(super) fn read(

@@ -13,7 +13,7 @@ use super::image::RgbImage;
 use super::limits::{DecodeLimits, corrupt};
 use super::memory::{DecodeMemory, pixels};
 use super::{jpeg, samples};
-use crate::row_error::RowError;
+use crate::row::error::RowError;
 
 /// The JPEG compression of TIFF's technical note 2.
 const JPEG: u64 = 7;

@@ -29,7 +29,7 @@ use tracing::subscriber::NoSubscriber;
 
 use super::environment::variable;
 use super::generic;
-use crate::row_error::ErrorKind;
+use crate::row::error::ErrorKind;
 
 /// The longest search for credentials.
 const MAX_SEARCH: Duration = Duration::from_secs(30);

@@ -10,7 +10,7 @@ use object_store::client::{HttpError, HttpErrorKind};
 use super::connector::Refusal;
 use super::credentials::NoCredentials;
 use super::redirect::RefusedRedirect;
-use crate::row_error::ErrorKind;
+use crate::row::error::ErrorKind;
 
 /// Why an object could not be read, written or listed.
 #[derive(Debug, Clone, PartialEq, Eq)]

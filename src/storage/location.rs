@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::{Serialize, Serializer};
 use url::Url;
 
-use crate::paths::{self, NotLocal};
+use super::paths::{self, NotLocal};
 
 /// The kinds of object store that have buckets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

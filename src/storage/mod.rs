@@ -10,6 +10,7 @@ mod credentials;
 pub mod environment;
 mod failure;
 mod location;
+pub(crate) mod paths;
 mod redirect;
 mod settings;
 

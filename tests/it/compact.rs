@@ -5,8 +5,8 @@ use std::path::Path;
 use std::process::{Output, Stdio};
 
 use arrow::util::display::array_value_to_string;
-use nightcap::output::compact::{Outcome, Request};
 use nightcap::output::store::OutputStore;
+use nightcap::output::upkeep::compact::{Outcome, Request};
 use parquet::file::reader::{FileReader, SerializedFileReader};
 
 use crate::common::{
@@ -288,7 +288,7 @@ fn a_stop_changes_nothing() {
     let workplace = nights();
     let before = view(&workplace, "out");
     let open = || OutputStore::from_argument(&workplace.path("out")).unwrap();
-    let stopped = nightcap::output::compact::compact(&open(), &Request::default(), &|| true).unwrap();
+    let stopped = nightcap::output::upkeep::compact::compact(&open(), &Request::default(), &|| true).unwrap();
     assert!(matches!(stopped, Outcome::Stopped));
     assert_eq!(workplace.published("out").len(), 3);
     compact_ok(&workplace, "out", &[]);

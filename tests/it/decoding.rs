@@ -3,7 +3,7 @@
 use image::codecs::png::{CompressionType, FilterType, PngEncoder};
 use image::{ExtendedColorType, ImageEncoder, ImageFormat};
 use nightcap::preprocess::{DecodeLimits, ImageProcessor, JpegScale, Preprocessor, RgbImage, decode, memory_needed};
-use nightcap::row_error::{ErrorKind, RowError};
+use nightcap::row::error::{ErrorKind, RowError};
 use serde_json::{Value, json};
 
 use crate::common::{Workplace, peak_memory, repo, strings, write_parquet};

@@ -9,7 +9,7 @@ use nightcap::engine::{
 };
 use nightcap::model::ModelDirectory;
 use nightcap::preprocess::{PixelValues, TileGrid};
-use nightcap::row_error::{ErrorKind, Stage};
+use nightcap::row::error::{ErrorKind, Stage};
 use serde::Deserialize;
 
 use crate::common::BATCH;

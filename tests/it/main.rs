@@ -48,6 +48,7 @@ mod redirects;
 mod refusals;
 mod reuse;
 mod robustness;
+mod rooms;
 mod runs;
 mod s3_kills;
 mod scaled;

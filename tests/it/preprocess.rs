@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use nightcap::preprocess::{ConfigError, DecodeLimits, ImageProcessor, JpegScale, RgbImage, decode, memory_needed};
-use nightcap::row_error::{ErrorKind, RowError, Stage};
+use nightcap::row::error::{ErrorKind, RowError, Stage};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -112,7 +112,7 @@ fn bad_files_fail_with_their_kind() {
         let error = error_of(&read(name));
         assert_eq!(error.kind.as_str(), kind, "{name}: {error}");
         assert!(
-            !error.message.is_empty() && !nightcap::row_error::ErrorKind::is_transient_name(error.kind.as_str()),
+            !error.message.is_empty() && !nightcap::row::error::ErrorKind::is_transient_name(error.kind.as_str()),
             "{name}"
         );
     }

@@ -5,7 +5,7 @@ use arrow::array::AsArray;
 use arrow::datatypes::Int32Type;
 use nightcap::job::Job;
 use nightcap::preprocess::{DecodeLimits, ImageProcessor, JpegScale, Preprocessor, decode, decode_scaled};
-use nightcap::row_error::ErrorKind;
+use nightcap::row::error::ErrorKind;
 use serde_json::{Value, json};
 
 use crate::common::{Rows, Workplace, repo, strings, write_parquet};

@@ -9,7 +9,7 @@ use nightcap::engine::{
 use nightcap::model::{ModelDirectory, Role};
 use nightcap::onnx::{DataType, GraphHeader, GraphOptions, GraphSource, Input, OnnxErrorKind, Port, RowGather, Value};
 use nightcap::preprocess::PixelValues;
-use nightcap::row_error::{ErrorKind, Stage};
+use nightcap::row::error::{ErrorKind, Stage};
 use tempfile::TempDir;
 
 use crate::common::BATCH;

@@ -6,7 +6,7 @@ use super::failure_limits::FailureLimits;
 use super::reasons::Reasons;
 use crate::output::store::OutputStore;
 use crate::output::{OutputError, plan_path};
-use crate::signature::Signature;
+use crate::row::signature::Signature;
 
 /// One manifest file of a plan.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

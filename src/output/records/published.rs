@@ -6,9 +6,9 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use super::plan::{Plan, load_plan};
-use crate::failpoint;
 use crate::output::store::OutputStore;
 use crate::output::{Counts, OutputError, part_folder, published_path};
+use crate::support::failpoint;
 
 /// The folder of the records that publish runs.
 const PUBLISHED: &str = "_nightcap/published";

@@ -1,0 +1,331 @@
+//! The decoder: a prefill, then one step for each new token. In: encoder outputs and prompts, then the token chosen for each
+//! sequence. Out: the logits of the next token of every sequence. What is kept between steps follows from the model directory's
+//! bindings; which token comes next is not decided here.
+
+use std::borrow::Cow;
+
+use super::cache::{CacheEntry, CacheKind, DecoderState, Slot};
+use super::encoder_outputs::{EncoderOutput, Precomputed};
+use super::step_graph::{StepGraph, StepInputs};
+use super::token_embedder::{SharedGraph, TokenEmbedder};
+use crate::model::{ModelDirectory, Producer, Role};
+use crate::onnx::{DataType, GraphOptions, Input, OnnxError, Outputs, RowGather, Value};
+
+/// The decoder's graphs and what feeds them.
+#[derive(Debug)]
+pub(crate) struct Decoder {
+    prefill: Prefill,
+    /// The graph of all later steps.
+    pub(crate) graph: StepGraph,
+    /// Embeds tokens for graphs that take `inputs_embeds`.
+    pub(crate) embedder: Option<TokenEmbedder>,
+    /// What it attends to.
+    pub(crate) encoder_outputs: Vec<EncoderOutput>,
+    pub(crate) cache_ports: Vec<CachePort>,
+    /// Moves the rows of cache and encoder outputs.
+    pub(crate) mover: RowGather,
+}
+
+/// How the prompt is processed and the cache begins.
+#[derive(Debug)]
+pub(crate) enum Prefill {
+    /// There is no cache: every step is fed all tokens so far.
+    Uncached,
+    /// By a graph of its own (`decoder_model.onnx`), which returns the cache.
+    Graph(StepGraph),
+    /// By the decoder's graph with an empty cache, or one of zeros. Static entries are outputs of its first run, and of no
+    /// later one.
+    EmptyCache,
+    /// By the decoder's graph, with a cache that is empty but for the keys and values of cross-attention, which this graph
+    /// computes.
+    CrossAttention(Precomputed),
+}
+
+/// A cache entry as the decoder's graph declares it.
+#[derive(Debug)]
+pub(crate) struct CachePort {
+    input: String,
+    output: String,
+    pub(crate) kind: CacheKind,
+    pub(crate) dtype: DataType,
+    /// The shape of an empty entry without the batch axis: size 0 on every dynamic axis.
+    pub(crate) inner: Vec<usize>,
+}
+
+/// The logits of the next token of every slot.
+#[derive(Debug)]
+pub(crate) struct Logits {
+    /// `[slots, tokens, vocabulary]`, of which the last token's count.
+    value: Value,
+    /// `tokens * vocabulary`
+    width: usize,
+    vocabulary: usize,
+}
+
+impl Logits {
+    /// Those of `slots` slots out of a decoder's outputs.
+    fn read(outputs: &mut Outputs, slots: usize) -> Result<Self, OnnxError> {
+        Self::of(outputs.take(StepGraph::LOGITS, slots)?)
+    }
+
+    /// Float16 stays float16 here: it is converted slot by slot where tokens are selected, in parallel.
+    fn of(value: Value) -> Result<Self, OnnxError> {
+        value.range_to_f32(0..0)?;
+        let shape = value.shape();
+        let (vocabulary, width) = (shape.last().copied().unwrap_or(0), shape.iter().skip(1).product());
+        if shape.len() < 2 || width == 0 {
+            return Err(OnnxError::of_run(format!("expected logits [rows, tokens, vocabulary], found {shape:?}")));
+        }
+        Ok(Self { value, width, vocabulary })
+    }
+
+    /// One for each token of the vocabulary.
+    pub(crate) fn row(&self, Slot(slot): Slot) -> Result<Cow<'_, [f32]>, OnnxError> {
+        let end = (slot + 1) * self.width;
+        self.value.range_to_f32(end - self.vocabulary..end)
+    }
+}
+
+impl CachePort {
+    pub(crate) fn entry(&self, value: Value) -> CacheEntry {
+        CacheEntry { value, kind: self.kind }
+    }
+}
+
+impl Decoder {
+    /// `text` is the opened text graph, which embeds tokens for some models.
+    pub(crate) fn open(
+        directory: &ModelDirectory,
+        options: GraphOptions,
+        text: Option<&SharedGraph>,
+    ) -> Result<Option<Self>, OnnxError> {
+        let mut encoder_outputs = Vec::new();
+        let cross_attention = Precomputed::cross_attention(directory, options, &mut encoder_outputs)?;
+        let first = match cross_attention {
+            Some(_) => None,
+            None => StepGraph::open(directory, Role::Prefill, options, &mut encoder_outputs)?,
+        };
+        let Some(graph) = StepGraph::open(directory, Role::Decoder, options, &mut encoder_outputs)? else {
+            return Ok(None);
+        };
+        let ports = directory.bindings().of(Role::Decoder).iter().filter_map(|(input, producer)| {
+            let port = directory.graph(Role::Decoder)?.header.input(input)?;
+            let (output, kind) = match producer {
+                Producer::State(output) => (output.clone(), CacheKind::Replaced),
+                Producer::Kept(output) => (output.clone(), CacheKind::Static),
+                _ => return None,
+            };
+            let inner = (1..port.rank().unwrap_or(1)).map(|axis| port.fixed(axis).unwrap_or(0)).collect();
+            Some(CachePort { input: input.clone(), output, kind, dtype: port.dtype, inner })
+        });
+        let cache_ports: Vec<_> = ports.collect();
+        let prefill = match (first, cross_attention) {
+            _ if cache_ports.is_empty() => Prefill::Uncached,
+            (Some(graph), _) => Prefill::Graph(graph),
+            (None, Some(precomputed)) => Prefill::CrossAttention(precomputed),
+            (None, None) => Prefill::EmptyCache,
+        };
+        let embedder = TokenEmbedder::open(directory, options, text)?;
+        let mover = RowGather::new(options);
+        Ok(Some(Self { prefill, graph, embedder, encoder_outputs, cache_ports, mover }))
+    }
+
+    /// Processes `prompts`, one for each slot and all of one length. `encoder_outputs`, `[slots, ...]`, are in the order of
+    /// [`Self::encoder_outputs`]; `embedded` are the embeddings of prompts that hold image features, `[slots, tokens, width]`.
+    pub(crate) fn prefill(
+        &mut self,
+        encoder_outputs: Vec<Value>,
+        prompts: &[Vec<i64>],
+        embedded: Option<Value>,
+    ) -> Result<(DecoderState, Logits), OnnxError> {
+        let slots = prompts.len();
+        let bring = |value| self.mover.bring(value);
+        let mut encoder_outputs = encoder_outputs.into_iter().map(bring).collect::<Result<Vec<_>, _>>()?;
+        let cross_attention = match &mut self.prefill {
+            Prefill::CrossAttention(precomputed) => Some(precomputed.run(&encoder_outputs, slots)?),
+            Prefill::Uncached | Prefill::Graph(_) | Prefill::EmptyCache => None,
+        };
+        let cache = match self.prefill {
+            Prefill::Uncached | Prefill::Graph(_) => Vec::new(),
+            Prefill::EmptyCache | Prefill::CrossAttention(_) => self.empty_cache(cross_attention, slots)?,
+        };
+        self.graph.precompute(&mut encoder_outputs, slots)?;
+        let (origins, tokens, lengths) = ((0..slots).collect(), vec![Vec::new(); slots], vec![0; slots]);
+        let mut state = DecoderState { origins, encoder_outputs, cache, tokens, lengths };
+        let length = prompts.first().map_or(0, Vec::len);
+        let logits = match self.prefill {
+            Prefill::Uncached => self.run_uncached(&mut state, prompts, embedded)?,
+            Prefill::Graph(_) => self.run_prefill_graph(&mut state, prompts, embedded)?,
+            // A graph that is not told by an input which tokens are in its cache may mask the tokens of one run wrongly; one
+            // that was exported beside a graph for the prefill may accept single tokens only.
+            Prefill::EmptyCache if length < 2 || self.graph.accepts_several_tokens() => {
+                self.run_cached(&mut state, prompts, embedded, false)?
+            }
+            Prefill::CrossAttention(_) if length < 2 => self.run_cached(&mut state, prompts, embedded, true)?,
+            Prefill::EmptyCache | Prefill::CrossAttention(_) if embedded.is_some() => {
+                let what = "the decoder processes one token at a time, but the prompt holds an image";
+                return Err(OnnxError::of_run(what));
+            }
+            Prefill::EmptyCache | Prefill::CrossAttention(_) => {
+                let static_known = matches!(self.prefill, Prefill::CrossAttention(_));
+                let mut logits = self.run_cached(&mut state, &column(prompts, 0), None, static_known)?;
+                for index in 1..length {
+                    logits = self.run_cached(&mut state, &column(prompts, index), None, true)?;
+                }
+                logits
+            }
+        };
+        Ok((state, logits))
+    }
+
+    /// Processes the next token of every slot.
+    pub(crate) fn step(&mut self, state: &mut DecoderState, tokens: &[i64]) -> Result<Logits, OnnxError> {
+        let tokens: Vec<_> = tokens.iter().map(|&token| vec![token]).collect();
+        match self.prefill {
+            Prefill::Uncached => self.run_uncached(state, &tokens, None),
+            _ => self.run_cached(state, &tokens, None, true),
+        }
+    }
+
+    /// Feeds all tokens so far, those of the prefill included.
+    fn run_uncached(
+        &mut self,
+        state: &mut DecoderState,
+        tokens: &[Vec<i64>],
+        embedded: Option<Value>,
+    ) -> Result<Logits, OnnxError> {
+        advance(&mut state.lengths, tokens);
+        state.tokens.iter_mut().zip(tokens).for_each(|(all, tokens)| all.extend(tokens));
+        let (past, encoder_outputs) = (vec![0; state.slots()], state.encoder_outputs.as_slice());
+        let inputs = StepInputs { tokens: &state.tokens, past: &past, embedded, encoder_outputs, cache: Vec::new() };
+        Logits::read(&mut self.graph.run(inputs, self.embedder.as_ref())?, state.slots())
+    }
+
+    /// Runs the graph for the prefill, whose outputs are the cache.
+    fn run_prefill_graph(
+        &mut self,
+        state: &mut DecoderState,
+        prompts: &[Vec<i64>],
+        embedded: Option<Value>,
+    ) -> Result<Logits, OnnxError> {
+        let Prefill::Graph(graph) = &mut self.prefill else {
+            return Err(OnnxError::of_run("expected a graph for the prefill, found none"));
+        };
+        let past = advance(&mut state.lengths, prompts);
+        let encoder_outputs = state.encoder_outputs.as_slice();
+        let inputs = StepInputs { tokens: prompts, past: &past, embedded, encoder_outputs, cache: Vec::new() };
+        let mut outputs = graph.run(inputs, self.embedder.as_ref())?;
+        for port in &self.cache_ports {
+            state.cache.push(port.entry(outputs.take(&port.output, state.origins.len())?));
+        }
+        Logits::read(&mut outputs, state.slots())
+    }
+
+    /// Runs the decoder's graph on its cache. Static entries are fed and kept if `static_known`, otherwise taken from the
+    /// outputs as all others are.
+    fn run_cached(
+        &mut self,
+        state: &mut DecoderState,
+        tokens: &[Vec<i64>],
+        embedded: Option<Value>,
+        static_known: bool,
+    ) -> Result<Logits, OnnxError> {
+        let past = advance(&mut state.lengths, tokens);
+        let slots = state.slots();
+        let entries = self.cache_ports.iter().zip(std::mem::take(&mut state.cache));
+        let (fixed, changing): (Vec<_>, Vec<_>) =
+            entries.partition(|(port, _)| port.kind == CacheKind::Static && static_known);
+        let mut cache: Vec<_> =
+            changing.into_iter().map(|(port, entry)| (port.input.as_str(), Input::Owned(entry.value))).collect();
+        cache.extend(fixed.iter().map(|(port, entry)| (port.input.as_str(), Input::Shared(&entry.value))));
+        let encoder_outputs = state.encoder_outputs.as_slice();
+        let inputs = StepInputs { tokens, past: &past, embedded, encoder_outputs, cache };
+        let mut outputs = self.graph.run(inputs, self.embedder.as_ref())?;
+        let mut fixed = fixed.into_iter().map(|(_, entry)| entry);
+        for port in &self.cache_ports {
+            let known = if port.kind == CacheKind::Static && static_known { fixed.next() } else { None };
+            state.cache.push(match known {
+                Some(entry) => entry,
+                None => port.entry(outputs.take(&port.output, slots)?),
+            });
+        }
+        Logits::read(&mut outputs, slots)
+    }
+
+    /// Entries without tokens; the static ones from `computed`, if they are in it.
+    fn empty_cache(&self, mut computed: Option<Outputs>, slots: usize) -> Result<Vec<CacheEntry>, OnnxError> {
+        let entry = |port: &CachePort| {
+            let shape: Vec<usize> = std::iter::once(slots).chain(port.inner.iter().copied()).collect();
+            let value = match computed.as_mut().filter(|_| port.kind == CacheKind::Static) {
+                Some(computed) => computed.take(&port.output, slots),
+                None => Value::zeros(port.dtype, &shape),
+            };
+            value.map(|value| port.entry(value))
+        };
+        self.cache_ports.iter().map(entry).collect()
+    }
+}
+
+/// Adds `tokens` to `lengths`; returns the lengths before.
+fn advance(lengths: &mut Vec<usize>, tokens: &[Vec<i64>]) -> Vec<usize> {
+    let after = lengths.iter().zip(tokens).map(|(length, tokens)| length + tokens.len()).collect();
+    std::mem::replace(lengths, after)
+}
+
+/// The token at `index` of every prompt.
+fn column(prompts: &[Vec<i64>], index: usize) -> Vec<Vec<i64>> {
+    prompts.iter().map(|prompt| prompt.get(index).copied().into_iter().collect()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::{Decoder, Logits};
+    use crate::engine::decoder::cache::Slot;
+    use crate::model::{ModelDirectory, Role};
+    use crate::onnx::{DataType, Device, GraphOptions, OnnxErrorKind, Value};
+
+    #[test]
+    fn what_goes_from_step_to_step_stays_in_the_memory_of_a_device() {
+        for model in ["vit_gpt2", "trocr", "blip"] {
+            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/models").join(model);
+            let directory = ModelDirectory::open(&path, None).unwrap();
+            let mut graphs = [Role::Decoder, Role::Prefill].into_iter().filter_map(|role| directory.graph(role));
+            let width = graphs.find_map(|graph| graph.header.input("encoder_hidden_states")?.fixed(2));
+            let options = GraphOptions { device: Device::StandIn, threads: 1, varies: true };
+            let mut decoder = Decoder::open(&directory, options, None).unwrap().unwrap();
+            let states = |dtype| Value::ones(dtype, &[2, 5, width.unwrap()]).unwrap();
+            let encoder_outputs = decoder.encoder_outputs.iter().map(|output| states(output.dtype)).collect();
+            let (mut state, _) = decoder.prefill(encoder_outputs, &[vec![1], vec![1]], None).unwrap();
+            for slots in [vec![1, 0, 0], vec![2], vec![0]] {
+                let tokens = vec![1; state.slots()];
+                decoder.step(&mut state, &tokens).unwrap();
+                let kept = state.cache.iter().map(|entry| &entry.value).chain(&state.encoder_outputs);
+                let readable = kept.filter(|value| value.dtype().is_float() && value.to_f32().is_ok()).count();
+                assert!(readable == 0 && !state.cache.is_empty(), "{model}: {readable} in the host's memory");
+                let slots: Vec<_> = slots.into_iter().map(Slot).collect();
+                state.keep(&slots, &mut decoder.mover).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn logits_that_are_not_there_are_an_error() {
+        let data: Vec<f32> = (0..12).map(|number| number as f32).collect();
+        let logits = Logits::of(Value::from_f32(DataType::F32, &[2, 2, 3], data).unwrap()).unwrap();
+        assert_eq!(logits.row(Slot(0)).unwrap().as_ref(), [3.0, 4.0, 5.0]);
+        assert_eq!(logits.row(Slot(1)).unwrap().as_ref(), [9.0, 10.0, 11.0]);
+        assert_eq!(logits.row(Slot(2)).unwrap_err().kind, OnnxErrorKind::Run);
+        for shape in [&[2, 0, 3][..], &[2, 2, 0], &[4]] {
+            let size = shape.iter().product::<usize>();
+            let value = if size == 0 {
+                Value::zeros(DataType::F32, shape)
+            } else {
+                Value::from_f32(DataType::F32, shape, vec![0.0; size])
+            };
+            let error = Logits::of(value.unwrap()).unwrap_err();
+            assert!(error.to_string().contains("expected logits [rows, tokens, vocabulary]"), "{error}");
+        }
+    }
+}

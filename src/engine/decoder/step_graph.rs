@@ -1,0 +1,188 @@
+//! One decoder graph: the one for the prefill or the one for later steps. In: the tokens of a step, the cache, and the other
+//! inputs that the model directory's bindings name. Out: its outputs. What is kept between steps is decided in
+//! [`super::run`]; how inputs that never change are computed is explained in [`super::encoder_outputs`].
+
+use super::encoder_outputs::{EncoderOutput, InvariantInput, Precomputed, StepInvariant};
+use super::probe_inputs::probe_inputs;
+use super::token_embedder::TokenEmbedder;
+use crate::model::{GraphFile, ModelDirectory, Producer, Role};
+use crate::onnx::{DataType, DecoderGraph, Graph, GraphOptions, Input, OnnxError, OnnxErrorKind, Outputs, Value};
+
+/// A graph that takes tokens and returns logits.
+#[derive(Debug)]
+pub(crate) struct StepGraph {
+    graph: Graph,
+    inputs: Vec<StepInput>,
+    /// What was split off because it depends on encoder outputs only.
+    precomputed: Option<Precomputed>,
+}
+
+#[derive(Debug, Clone)]
+struct StepInput {
+    name: String,
+    dtype: DataType,
+    feed: Feed,
+}
+
+/// What feeds an input that is no cache entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Feed {
+    /// `input_ids`
+    Tokens,
+    /// `inputs_embeds`
+    Embedded,
+    /// `use_cache_branch`
+    HasPast,
+    /// `position_ids`
+    Positions,
+    /// `attention_mask` over all tokens so far; zeros for the padding of shorter sequences.
+    Mask,
+    /// The same in every step.
+    Invariant(StepInvariant),
+}
+
+/// The inputs of one run.
+#[derive(Debug)]
+pub(crate) struct StepInputs<'a> {
+    /// The same number for every slot.
+    pub(crate) tokens: &'a [Vec<i64>],
+    /// How many tokens of each slot are in the cache.
+    pub(crate) past: &'a [usize],
+    /// The embeddings of the tokens, `[slots, tokens, width]`, if they are known already.
+    pub(crate) embedded: Option<Value>,
+    /// In the order of [`DecoderState::encoder_outputs`](super::cache::DecoderState).
+    pub(crate) encoder_outputs: &'a [Value],
+    /// Cache entries by input name.
+    pub(crate) cache: Vec<(&'a str, Input<'a>)>,
+}
+
+impl StepGraph {
+    /// The output that is read on the host; the others are cache entries and stay on the graph's device.
+    pub(crate) const LOGITS: &str = "logits";
+
+    /// Opens the graph of `role`, if there is one; adds the encoder outputs that it attends to. The decoder's graph is opened
+    /// last: the indexes of its precomputed values follow those of all encoder outputs.
+    pub(crate) fn open(
+        directory: &ModelDirectory,
+        role: Role,
+        options: GraphOptions,
+        encoder_outputs: &mut Vec<EncoderOutput>,
+    ) -> Result<Option<Self>, OnnxError> {
+        let Some(file) = directory.graph(role) else { return Ok(None) };
+        let mut inputs = Vec::new();
+        for (input, producer) in directory.bindings().of(role) {
+            let Some(port) = file.header.input(input) else { continue };
+            let feed = match producer {
+                Producer::Step => Feed::Tokens,
+                Producer::StepOutput(..) => Feed::Embedded,
+                Producer::HasPast => Feed::HasPast,
+                Producer::Positions => Feed::Positions,
+                Producer::StepMask => Feed::Mask,
+                other => match StepInvariant::of(other, port.dtype, encoder_outputs) {
+                    Some(invariant) => Feed::Invariant(invariant),
+                    None => continue,
+                },
+            };
+            inputs.push(StepInput { name: input.clone(), dtype: port.dtype, feed });
+        }
+        if !inputs.iter().any(|input| matches!(input.feed, Feed::Tokens | Feed::Embedded)) {
+            return Err(OnnxError::new(OnnxErrorKind::Load, &file.file, "has no input for the tokens of a step"));
+        }
+        if role != Role::Decoder {
+            return Ok(Some(Self { graph: file.source.open(options)?, inputs, precomputed: None }));
+        }
+        let DecoderGraph { once, step, .. } = open_decoder(directory, file, options)?;
+        let invariant = |input: &StepInput| match input.feed {
+            Feed::Invariant(source) => Some(InvariantInput { name: input.name.clone(), dtype: input.dtype, source }),
+            _ => None,
+        };
+        let invariant = inputs.iter().filter_map(invariant).collect();
+        let precomputed = once.map(|once| Precomputed::new(once.graph, invariant, once.values));
+        inputs.retain(|input| step.inputs().iter().any(|port| port.name == input.name));
+        let names = precomputed.iter().flat_map(|precomputed| &precomputed.outputs);
+        for (name, index) in names.zip(encoder_outputs.len()..) {
+            let feed = Feed::Invariant(StepInvariant::Value(index));
+            inputs.push(StepInput { name: name.clone(), dtype: DataType::F32, feed });
+        }
+        Ok(Some(Self { graph: step, inputs, precomputed }))
+    }
+
+    /// Appends to `encoder_outputs`, `[rows, ...]`, what is computed from them once for a batch.
+    pub(crate) fn precompute(&mut self, encoder_outputs: &mut Vec<Value>, rows: usize) -> Result<(), OnnxError> {
+        if let Some(precomputed) = &mut self.precomputed {
+            let mut outputs = precomputed.run(encoder_outputs, rows)?;
+            for name in &precomputed.outputs {
+                encoder_outputs.push(outputs.remove(name)?);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether it can process more than one token with a cache: it is told by a mask, positions or a branch which of the cached
+    /// tokens there are.
+    pub(crate) fn accepts_several_tokens(&self) -> bool {
+        [Feed::HasPast, Feed::Mask, Feed::Positions].into_iter().any(|feed| self.has(feed))
+    }
+
+    /// Whether the sequences of a batch can have different lengths: a mask hides the padding of their caches, and positions
+    /// are inputs.
+    pub(crate) fn accepts_different_lengths(&self) -> bool {
+        self.has(Feed::Mask) && self.has(Feed::Positions)
+    }
+
+    fn has(&self, feed: Feed) -> bool {
+        self.inputs.iter().any(|input| input.feed == feed)
+    }
+
+    /// One run.
+    pub(crate) fn run(&mut self, step: StepInputs<'_>, embedder: Option<&TokenEmbedder>) -> Result<Outputs, OnnxError> {
+        let StepInputs { tokens, past, mut embedded, encoder_outputs, cache } = step;
+        let (rows, count) = (tokens.len(), tokens.first().map_or(0, Vec::len));
+        let longest = past.iter().copied().max().unwrap_or(0);
+        let mut feeds = Vec::with_capacity(self.inputs.len() + cache.len());
+        for input in &self.inputs {
+            let value = match input.feed {
+                Feed::Invariant(invariant) => invariant.feed(encoder_outputs, input.dtype, rows)?,
+                Feed::Tokens => Input::Owned(Value::from_i64(&[rows, count], tokens.concat())?),
+                Feed::Embedded => {
+                    let embedded = match (embedded.take(), embedder) {
+                        (Some(embedded), _) => embedded,
+                        (None, Some(embedder)) => embedder.embed(tokens, Some(input.dtype))?,
+                        (None, None) => {
+                            let what = format!("no graph embeds the tokens for input {:?}", input.name);
+                            return Err(OnnxError::new(OnnxErrorKind::Run, input.name.clone(), what));
+                        }
+                    };
+                    Input::Owned(embedded.into_float(input.dtype)?)
+                }
+                Feed::HasPast => Input::Owned(Value::from_bool(longest > 0)?),
+                Feed::Positions => {
+                    let positions = past.iter().flat_map(|&past| past..past + count);
+                    let positions = positions.map(|position| position as i64).collect();
+                    Input::Owned(Value::from_i64(&[rows, count], positions)?)
+                }
+                Feed::Mask => {
+                    let total = longest + count;
+                    let own = past.iter().flat_map(|past| (0..total).map(move |index| index + past >= longest));
+                    Input::Owned(Value::mask(input.dtype, &[rows, total], own.collect())?)
+                }
+            };
+            feeds.push((input.name.as_str(), value));
+        }
+        feeds.extend(cache);
+        self.graph.run_on_device(&feeds, &[Self::LOGITS])
+    }
+}
+
+/// Opens the decoder's graph, in `file`, as it is run for captions.
+///
+/// # Errors
+/// When the file cannot be read, or ONNX Runtime refuses it.
+pub fn open_decoder(
+    directory: &ModelDirectory,
+    file: &GraphFile,
+    options: GraphOptions,
+) -> Result<DecoderGraph, OnnxError> {
+    let probes = probe_inputs(directory, Role::Decoder)?;
+    DecoderGraph::open(&file.source, &directory.bindings().invariant(), probes, options)
+}

@@ -1,0 +1,81 @@
+//! Token embeddings. In: token ids. Out: their embeddings, for prompts that hold an image and for decoders that take
+//! `inputs_embeds`. Some models have a graph for it (`embed_tokens.onnx`), in others the text graph does it (`CoCa`).
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::model::{ModelDirectory, Producer, Role};
+use crate::onnx::{DataType, Graph, GraphOptions, Input, OnnxError, Outputs, Value};
+
+/// A graph that text encoder and token embedder share.
+#[derive(Debug, Clone)]
+pub(crate) struct SharedGraph(Arc<Mutex<Graph>>);
+
+impl SharedGraph {
+    pub(crate) fn new(graph: Graph) -> Self {
+        Self(Arc::new(Mutex::new(graph)))
+    }
+
+    pub(crate) fn run(&self, inputs: &[(&str, Input<'_>)]) -> Result<Outputs, OnnxError> {
+        self.graph().run(inputs)
+    }
+
+    fn graph(&self) -> MutexGuard<'_, Graph> {
+        // a session has no state that a panic during a run could leave inconsistent
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The graph that embeds tokens.
+#[derive(Debug)]
+pub(crate) struct TokenEmbedder {
+    graph: SharedGraph,
+    inputs: Vec<(String, &'static str)>,
+    output: String,
+}
+
+impl TokenEmbedder {
+    /// The graph that feeds the decoder's graphs, if they take embeddings; `text` is the opened text graph.
+    pub(crate) fn open(
+        directory: &ModelDirectory,
+        options: GraphOptions,
+        text: Option<&SharedGraph>,
+    ) -> Result<Option<Self>, OnnxError> {
+        let decoders = [Role::Prefill, Role::Decoder].into_iter().flat_map(|role| directory.bindings().of(role));
+        let source = decoders.into_iter().find_map(|(_, producer)| match producer {
+            Producer::StepOutput(role, output) => Some((*role, output.clone())),
+            _ => None,
+        });
+        let Some((role, output)) = source else { return Ok(None) };
+        let Some(file) = directory.graph(role) else { return Ok(None) };
+        let graph = match text.filter(|_| role == Role::Text) {
+            Some(text) => text.clone(),
+            None => SharedGraph::new(file.source.open(options)?),
+        };
+        let inputs = directory.bindings().of(role).iter().map(|(input, producer)| match producer {
+            Producer::Tokens(field) => (input.clone(), *field),
+            _ => (input.clone(), "input_ids"),
+        });
+        Ok(Some(Self { graph, inputs: inputs.collect(), output }))
+    }
+
+    /// The embeddings `[rows, tokens, width]` of `tokens`, of which every row has the same number. They stay on the graph's
+    /// device if they have the type `stay`, that of the input which they are for.
+    pub(crate) fn embed(&self, tokens: &[Vec<i64>], stay: Option<DataType>) -> Result<Value, OnnxError> {
+        let shape = [tokens.len(), tokens.first().map_or(0, Vec::len)];
+        let mut feeds = Vec::with_capacity(self.inputs.len());
+        for (input, field) in &self.inputs {
+            let size = shape[0] * shape[1];
+            let values = match *field {
+                "attention_mask" => vec![1; size],
+                "token_type_ids" => vec![0; size],
+                _ => tokens.concat(),
+            };
+            feeds.push((input.as_str(), Input::Owned(Value::from_i64(&shape, values)?)));
+        }
+        let mut graph = self.graph.graph();
+        let dtype = graph.outputs().iter().find(|port| port.name == self.output).map(|port| port.dtype);
+        let mut outputs =
+            if stay.is_some() && stay == dtype { graph.run_on_device(&feeds, &[])? } else { graph.run(&feeds)? };
+        outputs.take(&self.output, tokens.len())
+    }
+}

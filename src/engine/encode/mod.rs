@@ -1,0 +1,8 @@
+//! Encoders: images and texts to states and embeddings, and their fusion.
+
+pub(crate) mod embedding;
+pub(crate) mod finite;
+pub(crate) mod fusion;
+pub(crate) mod text;
+pub(crate) mod tokenizer;
+pub(crate) mod vision;

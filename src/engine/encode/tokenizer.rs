@@ -1,0 +1,170 @@
+//! The tokenizer. In: `tokenizer.json` and texts. Out: token ids, padded on the right to a common length; and texts again.
+
+use tokenizers::{PaddingStrategy, Tokenizer, TruncationParams};
+
+use crate::model::{GraphFile, ModelDirectory, ModelError, Problem, Role};
+
+/// The model's tokenizer.
+#[derive(Debug)]
+pub(crate) struct TextTokenizer {
+    /// Truncates texts to the longest that the model takes.
+    tokenizer: Tokenizer,
+    /// Truncates nothing.
+    whole: Tokenizer,
+    pad: i64,
+    /// Whether spaces before punctuation are removed from decoded text.
+    cleans_up: bool,
+    /// The length to which every text is padded, if the tokenizer's file fixes one or the text graph has no attention mask.
+    fixed_length: Option<usize>,
+}
+
+/// The tokens of one text, special tokens included.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Tokens {
+    ids: Vec<u32>,
+    types: Vec<u32>,
+}
+
+/// Tokens of several texts, each field `[rows, length]` row-major.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct TokenBatch {
+    pub(crate) rows: usize,
+    pub(crate) length: usize,
+    pub(crate) input_ids: Vec<i64>,
+    /// 1 for a token, 0 for padding.
+    pub(crate) attention_mask: Vec<i64>,
+    pub(crate) token_type_ids: Vec<i64>,
+}
+
+impl TokenBatch {
+    /// The field that a graph calls `name`.
+    pub(crate) fn field(&self, name: &str) -> &[i64] {
+        match name {
+            "attention_mask" => &self.attention_mask,
+            "token_type_ids" => &self.token_type_ids,
+            _ => &self.input_ids,
+        }
+    }
+}
+
+impl TextTokenizer {
+    pub(crate) fn load(directory: &ModelDirectory) -> Result<Option<Self>, ModelError> {
+        let Some(path) = directory.tokenizer() else { return Ok(None) };
+        let fail = |error: tokenizers::Error| {
+            ModelError::one(directory.path(), Problem::new("tokenizer.json", format!("not usable: {error}")))
+        };
+        let mut tokenizer = Tokenizer::from_file(path).map_err(fail)?;
+        let padding = tokenizer.get_padding().cloned();
+        let named = directory.config().special_token("pad_token").and_then(|token| tokenizer.token_to_id(token));
+        let named = padding.as_ref().map(|padding| padding.pad_id).or(named).map(i64::from);
+        let configured = directory.config().setting("pad_token_id").and_then(|found| found.value.as_i64());
+        let pad = named.or(configured).unwrap_or(0);
+        let fixed_length = padding.and_then(|padding| match padding.strategy {
+            PaddingStrategy::Fixed(length) => Some(length),
+            PaddingStrategy::BatchLongest => None,
+        });
+        let own = tokenizer.get_truncation().cloned();
+        let longest =
+            own.iter().map(|truncation| truncation.max_length).chain(directory.config().max_text_tokens()).min();
+        // without a mask, padding to the longest of a batch would make a text's embedding depend on the texts beside it
+        let tells_padding = |graph: &GraphFile| graph.header.input("attention_mask").is_some();
+        let fixed_length = fixed_length.or(longest.filter(|_| !directory.graph(Role::Text).is_none_or(tells_padding)));
+        let truncation = longest.map(|max_length| TruncationParams { max_length, ..own.unwrap_or_default() });
+        tokenizer.with_padding(None).with_truncation(None).map_err(fail)?;
+        let whole = tokenizer.clone();
+        tokenizer.with_truncation(truncation).map_err(fail)?;
+        let cleans_up = directory.config().cleans_up_spaces();
+        Ok(Some(Self { tokenizer, whole, pad, cleans_up, fixed_length }))
+    }
+
+    /// The tokens of `text`, truncated to the longest that the model takes; `None` if it has none but special ones.
+    pub(crate) fn encode(&self, text: &str) -> Result<Option<Tokens>, tokenizers::Error> {
+        let encoding = self.tokenizer.encode_fast(text, true)?;
+        if encoding.get_special_tokens_mask().iter().all(|&special| special == 1) {
+            return Ok(None);
+        }
+        Ok(Some(Tokens { ids: encoding.get_ids().to_vec(), types: encoding.get_type_ids().to_vec() }))
+    }
+
+    /// Pads `texts` on the right to the longest of them, or to the tokenizer's fixed length.
+    pub(crate) fn pad(&self, texts: &[Tokens]) -> TokenBatch {
+        let longest = texts.iter().map(|tokens| tokens.ids.len()).max().unwrap_or(0);
+        let length = self.fixed_length.map_or(longest, |fixed| fixed.max(longest));
+        let size = texts.len() * length;
+        let mut batch = TokenBatch {
+            rows: texts.len(),
+            length,
+            input_ids: vec![self.pad; size],
+            attention_mask: vec![0; size],
+            token_type_ids: vec![0; size],
+        };
+        for (row, tokens) in texts.iter().enumerate() {
+            let place = row * length..row * length + tokens.ids.len();
+            let wide = |ids: &[u32]| ids.iter().map(|&id| i64::from(id)).collect::<Vec<_>>();
+            batch.input_ids[place.clone()].copy_from_slice(&wide(&tokens.ids));
+            batch.token_type_ids[place.clone()].copy_from_slice(&wide(&tokens.types));
+            batch.attention_mask[place].fill(1);
+        }
+        batch
+    }
+
+    /// All tokens of `text`, with special ones around them if `special`.
+    pub(crate) fn encode_whole(&self, text: &str, special: bool) -> Result<Vec<i64>, tokenizers::Error> {
+        Ok(self.whole.encode_fast(text, special)?.get_ids().iter().map(|&id| i64::from(id)).collect())
+    }
+
+    /// The token called `name`.
+    pub(crate) fn token_id(&self, name: &str) -> Option<i64> {
+        self.whole.token_to_id(name).map(i64::from)
+    }
+
+    /// The name of token `id`.
+    pub(crate) fn token(&self, id: i64) -> Option<String> {
+        self.whole.id_to_token(u32::try_from(id).ok()?)
+    }
+
+    /// The text of `ids` without special tokens, trimmed.
+    pub(crate) fn decode(&self, ids: &[i64]) -> Result<String, tokenizers::Error> {
+        let text = self.tokenizer.decode(&unsigned(ids), true)?;
+        let text = if self.cleans_up { clean_up(&text) } else { text };
+        Ok(text.trim().to_owned())
+    }
+
+    /// The text of `ids`, special tokens included and not trimmed.
+    pub(crate) fn decode_all(&self, ids: &[i64]) -> Result<String, tokenizers::Error> {
+        self.tokenizer.decode(&unsigned(ids), false)
+    }
+}
+
+/// `text` without the spaces before punctuation and contractions that tokenization has added (`clean_up_tokenization` in
+/// transformers).
+fn clean_up(text: &str) -> String {
+    const JOINED: [(&str, &str); 10] = [
+        (" .", "."),
+        (" ?", "?"),
+        (" !", "!"),
+        (" ,", ","),
+        (" ' ", "'"),
+        (" n't", "n't"),
+        (" 'm", "'m"),
+        (" 's", "'s"),
+        (" 've", "'ve"),
+        (" 're", "'re"),
+    ];
+    JOINED.iter().fold(text.to_owned(), |text, (apart, joined)| text.replace(apart, joined))
+}
+
+fn unsigned(ids: &[i64]) -> Vec<u32> {
+    ids.iter().filter_map(|&id| u32::try_from(id).ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::clean_up;
+
+    #[test]
+    fn spaces_are_cleaned_up_as_transformers_does_it() {
+        let text = "it 's a dog , is n't it ? i 'm sure . they 've said \" no ' way \" !";
+        assert_eq!(clean_up(text), "it's a dog, isn't it? i'm sure. they've said \" no'way \"!");
+    }
+}

@@ -1,0 +1,174 @@
+//! Logits processors and warpers: they change a row's scores before its next token is selected. In: one row's tokens and scores.
+//! Out: the same scores, changed. Names, meanings and order are transformers' (`GenerationMixin._get_logits_processor`).
+
+use super::settings::{GenerationSettings, SampleSettings};
+use super::softmax::{Softmax, argmax};
+
+/// Applies the logits processors. `history` holds the row's tokens so far, the first `prompt` of which are the prompt;
+/// `scores` are logits, or log-probabilities in beam search.
+pub(crate) fn process(settings: &GenerationSettings, prompt: usize, history: &[i64], scores: &mut [f32]) {
+    let generated = history.len() - prompt;
+    repetition_penalty(settings.repetition_penalty as f32, history, scores);
+    no_repeat_ngram(settings.no_repeat_ngram_size, history, scores);
+    bad_words(&settings.bad_words_ids, &settings.eos_token_ids, history, scores);
+    if generated < settings.min_new_tokens {
+        ban(&settings.eos_token_ids, scores);
+    }
+    if let Some(token) = settings.forced_bos_token_id.filter(|_| history.len() == 1) {
+        force(&[token], scores);
+    }
+    if !settings.forced_eos_token_ids.is_empty() && generated + 1 == settings.max_new_tokens {
+        force(&settings.forced_eos_token_ids, scores);
+    }
+    ban(&settings.suppress_tokens, scores);
+    if generated == usize::from(prompt == 1 && settings.forced_bos_token_id.is_some()) {
+        ban(&settings.begin_suppress_tokens, scores);
+    }
+}
+
+/// Applies the warpers of sampling.
+pub(crate) fn warp(settings: &SampleSettings, scores: &mut [f32]) {
+    for score in scores.iter_mut() {
+        *score /= settings.temperature as f32;
+    }
+    if settings.top_k > 0 {
+        top_k(settings.top_k, scores);
+    }
+    if settings.top_p < 1.0 {
+        top_p(settings.top_p, scores);
+    }
+    if let Some(min_p) = settings.min_p {
+        self::min_p(min_p, scores);
+    }
+}
+
+fn ban(tokens: &[i64], scores: &mut [f32]) {
+    for &token in tokens {
+        if let Some(score) = usize::try_from(token).ok().and_then(|token| scores.get_mut(token)) {
+            *score = f32::NEG_INFINITY;
+        }
+    }
+}
+
+/// Leaves only `tokens`, all equally likely.
+fn force(tokens: &[i64], scores: &mut [f32]) {
+    scores.fill(f32::NEG_INFINITY);
+    for &token in tokens {
+        if let Some(score) = usize::try_from(token).ok().and_then(|token| scores.get_mut(token)) {
+            *score = 0.0;
+        }
+    }
+}
+
+/// Once for each token that occurs, however often it does.
+fn repetition_penalty(penalty: f32, history: &[i64], scores: &mut [f32]) {
+    let mut seen = history.to_vec();
+    seen.sort_unstable();
+    seen.dedup();
+    for token in seen {
+        if let Some(score) = usize::try_from(token).ok().and_then(|token| scores.get_mut(token)) {
+            *score = if *score < 0.0 { *score * penalty } else { *score / penalty };
+        }
+    }
+}
+
+/// Bans what would complete an n-gram of `size` tokens that occurred before.
+fn no_repeat_ngram(size: usize, history: &[i64], scores: &mut [f32]) {
+    if size == 0 || history.len() + 1 < size {
+        return;
+    }
+    let begun = &history[history.len() + 1 - size..];
+    for ngram in history.windows(size).filter(|ngram| ngram.starts_with(begun)) {
+        ban(&ngram[size - 1..], scores);
+    }
+}
+
+/// Bans what would complete a bad word. As in transformers, an end token alone is never one, and a word longer than the
+/// tokens so far is left alone.
+fn bad_words(words: &[Vec<i64>], ends: &[i64], history: &[i64], scores: &mut [f32]) {
+    for word in words {
+        let Some((last, begun)) = word.split_last() else { continue };
+        let is_end = begun.is_empty() && ends.contains(last);
+        let completes = begun.is_empty() || (word.len() <= history.len() && history.ends_with(begun));
+        if completes && !is_end {
+            ban(&[*last], scores);
+        }
+    }
+}
+
+/// Keeps the `k` highest scores, and what ties with the last of them.
+fn top_k(k: usize, scores: &mut [f32]) {
+    if k >= scores.len() {
+        return;
+    }
+    let mut sorted = scores.to_vec();
+    let (_, &mut least, _) = sorted.select_nth_unstable_by(k.saturating_sub(1), |a, b| b.total_cmp(a));
+    scores.iter_mut().filter(|score| **score < least).for_each(|score| *score = f32::NEG_INFINITY);
+}
+
+/// Keeps the likeliest tokens that together have probability `p`, at least one.
+fn top_p(p: f64, scores: &mut [f32]) {
+    let softmax = Softmax::of(scores);
+    let mut order: Vec<usize> = (0..scores.len()).filter(|&token| scores[token] > f32::NEG_INFINITY).collect();
+    order.sort_by(|&a, &b| scores[a].total_cmp(&scores[b]));
+    let mut cumulative = 0.0;
+    for &token in order.iter().take(order.len().saturating_sub(1)) {
+        cumulative += softmax.logprob(scores[token]).exp();
+        if cumulative > 1.0 - p {
+            break;
+        }
+        scores[token] = f32::NEG_INFINITY;
+    }
+}
+
+/// Keeps the tokens that are at least `p` times as likely as the likeliest.
+fn min_p(p: f64, scores: &mut [f32]) {
+    let softmax = Softmax::of(scores);
+    let Some(&highest) = scores.get(argmax(scores)) else { return };
+    let highest = softmax.logprob(highest).exp();
+    for score in scores.iter_mut().filter(|score| **score > f32::NEG_INFINITY) {
+        if softmax.logprob(*score).exp() < p * highest {
+            *score = f32::NEG_INFINITY;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::warp;
+    use crate::engine::generate::settings::SampleSettings;
+    use crate::engine::generate::softmax::Softmax;
+
+    #[test]
+    fn warpers_leave_the_probabilities_of_transformers() {
+        let goldens = include_str!("../../../tests/goldens/generation.json");
+        let goldens = serde_json::from_str::<Value>(goldens).unwrap_or_default();
+        let numbers =
+            |value: &Value| value.as_array().into_iter().flatten().filter_map(Value::as_f64).collect::<Vec<_>>();
+        let logits: Vec<f32> = numbers(&goldens["warpers"]["logits"]).into_iter().map(|logit| logit as f32).collect();
+        let cases = goldens["warpers"]["cases"].as_array().map_or(&[][..], Vec::as_slice);
+        assert_eq!((logits.len(), cases.len()), (12, 9));
+        for case in cases {
+            let given = &case["settings"];
+            let settings = SampleSettings {
+                temperature: given["temperature"].as_f64().unwrap_or(1.0),
+                top_k: given["top_k"].as_u64().unwrap_or(0) as usize,
+                top_p: given["top_p"].as_f64().unwrap_or(1.0),
+                min_p: given["min_p"].as_f64(),
+                seed: 0,
+            };
+            let mut scores = logits.clone();
+            warp(&settings, &mut scores);
+            let expected = numbers(&case["probabilities"]);
+            let softmax = Softmax::of(&scores);
+            for (token, (&score, expected)) in scores.iter().zip(expected).enumerate() {
+                assert!(
+                    (softmax.logprob(score).exp() - expected).abs() < 1e-6,
+                    "{settings:?}: token {token} in {scores:?}"
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! The input of a prefill: what the decoder attends to and the prompts of several requests. In: requests with tokenized prompts,
+//! encoded images, fused states. Out: encoder outputs and, where prompts hold the image, their embeddings with the image
+//! features in them.
+
+use super::sequence::{GenerationRequest, SequenceRequest};
+use crate::engine::decoder::encoder_outputs::EncoderOutput;
+use crate::engine::decoder::run::Decoder;
+use crate::engine::encode::fusion::FusedStates;
+use crate::engine::encode::vision::stack_states;
+use crate::engine::prompt::expand::{Prompt, TokenizedPrompt};
+use crate::model::{ModelDirectory, Producer, Role};
+use crate::onnx::{DataType, Graph, GraphOptions, Input, OnnxError, OnnxErrorKind, Value};
+
+/// A request with its prompt as tokens.
+#[derive(Debug)]
+pub(crate) struct PromptedRequest<'a> {
+    pub(crate) request: GenerationRequest<'a>,
+    pub(crate) prompt: TokenizedPrompt,
+}
+
+/// The input of a prefill, one slot for each request.
+#[derive(Debug)]
+pub(crate) struct PrefillBatch {
+    /// Their prompts have one length.
+    pub(crate) sequences: Vec<SequenceRequest>,
+    /// `[slots, ...]`, in the order of [`Decoder::encoder_outputs`].
+    pub(crate) encoder_outputs: Vec<Value>,
+    /// The embeddings of prompts that hold the image, `[slots, tokens, width]`.
+    pub(crate) embedded: Option<Value>,
+}
+
+/// Makes the input of a prefill.
+#[derive(Debug)]
+pub(crate) struct PrefillBuilder<'a> {
+    pub(crate) encoder: Option<&'a mut PromptEncoder>,
+    /// The states of every run of the fusion graph.
+    pub(crate) fused: &'a [FusedStates],
+}
+
+/// The graph that encodes prompts with the image in them, for decoders that attend to the result.
+#[derive(Debug)]
+pub(crate) struct PromptEncoder {
+    graph: Graph,
+    /// Name, element type, and whether it is a mask.
+    inputs: Vec<(String, DataType, bool)>,
+}
+
+impl PrefillBuilder<'_> {
+    /// The input of `requests`, whose prompts have one length and whose fused states come from one run.
+    pub(crate) fn build(
+        &mut self,
+        requests: &[PromptedRequest<'_>],
+        decoder: &mut Decoder,
+    ) -> Result<PrefillBatch, OnnxError> {
+        let sequence = |PromptedRequest { request, prompt }: &PromptedRequest<'_>| SequenceRequest {
+            row: request.row,
+            key: request.key,
+            prompt: prompt.decoder_tokens(),
+        };
+        let sequences = requests.iter().map(sequence).collect();
+        if requests.iter().all(|request| request.prompt.image_tokens.is_empty()) {
+            let encoder_outputs = self.encoder_outputs(requests, decoder)?;
+            return Ok(PrefillBatch { sequences, encoder_outputs, embedded: None });
+        }
+        let embedded = embed(decoder, requests)?;
+        Ok(match &mut self.encoder {
+            None => PrefillBatch { sequences, encoder_outputs: Vec::new(), embedded: Some(embedded) },
+            Some(encoder) => {
+                let encoder_outputs = encoder.encode(embedded, decoder)?;
+                PrefillBatch { sequences, encoder_outputs, embedded: None }
+            }
+        })
+    }
+
+    /// What the decoder attends to of images and fused states, in the order of its inputs.
+    fn encoder_outputs(
+        &self,
+        requests: &[PromptedRequest<'_>],
+        decoder: &mut Decoder,
+    ) -> Result<Vec<Value>, OnnxError> {
+        let images: Vec<_> = requests.iter().map(|request| request.request.image).collect();
+        let fused: Vec<_> = requests.iter().filter_map(|request| request.request.fused).collect();
+        let states = fused.first().and_then(|first| self.fused.get(first.run));
+        let fused_rows: Vec<_> = fused.iter().map(|fused| fused.row).collect();
+        let Decoder { encoder_outputs, mover, .. } = decoder;
+        let mut values = Vec::with_capacity(encoder_outputs.len());
+        for EncoderOutput { dtype, role, output } in encoder_outputs.iter() {
+            values.push(match role {
+                Role::Fusion if fused_rows.len() < requests.len() => {
+                    return Err(OnnxError::of_run(
+                        "the decoder attends to fused states, and a row without text has none",
+                    ));
+                }
+                Role::Fusion => match states.into_iter().flatten().find(|(name, _)| name == output) {
+                    Some((_, states)) if states.dtype() == *dtype => mover.gather(states, &fused_rows)?,
+                    Some((_, states)) => mover.gather(&states.to_float(*dtype)?, &fused_rows)?,
+                    None => return Err(OnnxError::of_run(format!("the fusion graph gave no output {output:?}"))),
+                },
+                _ => stack_states(&images, *dtype)?,
+            });
+        }
+        Ok(values)
+    }
+}
+
+impl PromptEncoder {
+    pub(crate) fn open(directory: &ModelDirectory, options: GraphOptions) -> Result<Option<Self>, OnnxError> {
+        let Some(file) = directory.graph(Role::Encoder) else { return Ok(None) };
+        let inputs = directory.bindings().of(Role::Encoder).iter().filter_map(|(name, producer)| {
+            Some((name.clone(), file.header.input(name)?.dtype, *producer == Producer::PromptMask))
+        });
+        Ok(Some(Self { graph: file.source.open(options)?, inputs: inputs.collect() }))
+    }
+
+    /// The states of `embedded`, `[rows, prompt, width]`, in the order of the decoder's encoder outputs.
+    fn encode(&mut self, embedded: Value, decoder: &Decoder) -> Result<Vec<Value>, OnnxError> {
+        let shape = embedded.shape();
+        let (rows, mut embedded) = (shape.first().copied().unwrap_or(0), Some(embedded));
+        let mut feeds = Vec::with_capacity(self.inputs.len());
+        for (name, dtype, is_mask) in &self.inputs {
+            let value = match embedded.take_if(|_| !is_mask) {
+                Some(embedded) => embedded.into_float(*dtype)?,
+                None => Value::ones(*dtype, shape.get(..2).unwrap_or_default())?,
+            };
+            feeds.push((name.as_str(), Input::Owned(value)));
+        }
+        let outputs = self.graph.run(&feeds)?;
+        let take = |wanted: &EncoderOutput| outputs.get(&wanted.output, rows)?.to_float(wanted.dtype);
+        decoder.encoder_outputs.iter().map(take).collect()
+    }
+}
+
+/// The embeddings of the prompts of `requests`, `[requests, prompt, width]` f32, with the image features in the places of the
+/// image tokens.
+fn embed(decoder: &Decoder, requests: &[PromptedRequest<'_>]) -> Result<Value, OnnxError> {
+    let embedder =
+        decoder.embedder.as_ref().ok_or_else(|| OnnxError::of_run("no graph embeds the tokens of the prompt"))?;
+    // the embedding of an image token is overwritten, and there may be none
+    let known = |id: &i64| if *id == Prompt::NO_TOKEN { 0 } else { *id };
+    let tokens: Vec<Vec<i64>> = requests.iter().map(|request| request.prompt.ids.iter().map(known).collect()).collect();
+    let embeddings = embedder.embed(&tokens, None)?;
+    let shape = embeddings.shape();
+    let (length, width) = (shape.get(1).copied().unwrap_or(0), shape.get(2).copied().unwrap_or(0));
+    let mut data = embeddings.to_f32()?.into_owned();
+    for (row, PromptedRequest { request, prompt }) in data.chunks_exact_mut((length * width).max(1)).zip(requests) {
+        let Some((features, inner)) = &request.image.hidden else {
+            return Err(OnnxError::of_run(
+                "the prompt holds the image, but the image was encoded without its features",
+            ));
+        };
+        if inner.first() != Some(&prompt.image_tokens.len()) {
+            let found = prompt.image_tokens.len();
+            let what = format!("the prompt has {found} image tokens for image features of shape {inner:?}");
+            return Err(OnnxError::of_run(what));
+        }
+        if inner.get(1) != Some(&width) {
+            let what = format!("image features of shape {inner:?} do not fit among token embeddings of width {width}");
+            return Err(OnnxError::new(OnnxErrorKind::Run, "vision", what));
+        }
+        for (&index, feature) in prompt.image_tokens.iter().zip(features.chunks_exact(width)) {
+            row[index * width..(index + 1) * width].copy_from_slice(feature);
+        }
+    }
+    Value::from_f32(DataType::F32, &shape, data)
+}

@@ -1,0 +1,89 @@
+//! Greedy search and sampling: one sequence for a caption. In: logits. Out: the next token, until the caption is finished.
+
+use std::ops::ControlFlow;
+
+use super::logits_processors::{process, warp};
+use super::random::sample;
+use super::sequence::{DecodeContext, Sequence, SequenceRequest};
+use super::settings::{GenerationSettings, Strategy};
+use super::softmax::{Softmax, argmax};
+use crate::engine::decoder::cache::Slot;
+use crate::engine::decoder::run::Logits;
+use crate::engine::encode::finite::is_finite;
+use crate::onnx::OnnxError;
+
+/// A caption whose next token is the likeliest or drawn.
+#[derive(Debug)]
+pub(crate) struct Sampler {
+    sequence: Sequence,
+    slot: Slot,
+}
+
+impl Sampler {
+    pub(crate) fn new(slot: Slot) -> Self {
+        Self { sequence: Sequence::empty(), slot }
+    }
+
+    /// Its slot and its last token.
+    pub(crate) fn live_sequence(&self) -> Option<(Slot, i64)> {
+        self.sequence.tokens.last().map(|&token| (self.slot, token))
+    }
+
+    /// Its slot is `first` from now on; returns the next free one.
+    pub(crate) fn assign_slots(&mut self, first: usize) -> usize {
+        self.slot = Slot(first);
+        first + 1
+    }
+
+    /// Selects the next token.
+    pub(crate) fn select(
+        mut self,
+        request: &SequenceRequest,
+        logits: &Logits,
+        context: &DecodeContext<'_>,
+        scores: &mut Vec<f32>,
+    ) -> Result<ControlFlow<Sequence, Self>, OnnxError> {
+        let (sequence, prompt) = (&mut self.sequence, &request.prompt);
+        let history = [prompt.as_slice(), &sequence.tokens].concat();
+        let logits = logits.row(self.slot)?;
+        let selected = select_token(&logits, context.settings, prompt.len(), &history, request.key, scores);
+        let Some((token, logprob)) = selected else {
+            return Ok(ControlFlow::Break(Sequence { finite: false, ..self.sequence }));
+        };
+        sequence.tokens.push(token);
+        sequence.logprob += logprob;
+        Ok(match context.finish(&sequence.tokens)? {
+            Some(finish) => ControlFlow::Break(Sequence { finish, ..self.sequence }),
+            None => ControlFlow::Continue(self),
+        })
+    }
+}
+
+/// Selects the token after `history`, whose first `prompt` tokens are the prompt. Returns it with its log-probability before
+/// logits processing; `None` if a logit is not finite. `logits` are one row, with a logit for each token of the vocabulary; `key`
+/// is the hash of the row's key, which sampling depends on; `scores` is a buffer that is used again.
+///
+/// This is all that greedy search and sampling do for a row and step besides the decoder.
+pub fn select_token(
+    logits: &[f32],
+    settings: &GenerationSettings,
+    prompt: usize,
+    history: &[i64],
+    key: u64,
+    scores: &mut Vec<f32>,
+) -> Option<(i64, f64)> {
+    if !is_finite(logits) {
+        return None;
+    }
+    scores.clear();
+    scores.extend_from_slice(logits);
+    process(settings, prompt, history, scores);
+    let token = match &settings.strategy {
+        Strategy::Sample(sampling) => {
+            warp(sampling, scores);
+            sample(sampling.seed, key, history.len() - prompt, scores)
+        }
+        _ => argmax(scores),
+    };
+    Some((token as i64, Softmax::of(logits).logprob(*logits.get(token)?)))
+}

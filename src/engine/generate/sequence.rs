@@ -1,0 +1,120 @@
+//! The data of caption generation, which scheduler and search share: requests, sequences of tokens, captions. No graph is run
+//! and no token is selected here.
+//!
+//! Two indexes tell sequences apart: a *row* is an index into the rows that [`Engine::run`](crate::engine::Engine::run) was given, and
+//! stays with a request until its caption is known; a *slot* ([`Slot`](crate::engine::decoder::cache::Slot)) is the place in the decoder's batch,
+//! and changes when sequences leave or join.
+
+use rayon::ThreadPool;
+
+use super::settings::GenerationSettings;
+use crate::engine::encode::fusion::FusedRow;
+use crate::engine::encode::tokenizer::TextTokenizer;
+use crate::engine::encode::vision::ImageFeatures;
+use crate::onnx::OnnxError;
+
+/// A generated caption.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Caption {
+    /// The text, without special tokens and without the prompt.
+    pub text: String,
+    /// The sum over generated tokens, end token included, of the log-softmax of the decoder's logits.
+    pub logprob: f32,
+    /// The generated tokens, end token included, start token and prompt not.
+    pub token_ids: Vec<i64>,
+    /// How many they are.
+    pub tokens: i32,
+    /// Why it ended.
+    pub finish: Finish,
+    /// The cosine of the image's embedding with the caption's, if asked for and the model compares them.
+    pub similarity: Option<f32>,
+}
+
+/// Why a caption ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Finish {
+    /// The end token.
+    Eos,
+    /// One of the texts in `stop`, which is the end of the caption.
+    Stop,
+    /// `max_new_tokens`.
+    Length,
+}
+
+impl Finish {
+    /// The name written to the `caption_finish` column.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Eos => "eos",
+            Self::Stop => "stop",
+            Self::Length => "length",
+        }
+    }
+}
+
+/// A row whose image is to be captioned.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct GenerationRequest<'a> {
+    pub(crate) row: usize,
+    /// The hash of the row's key, on which sampling depends.
+    pub(crate) key: u64,
+    pub(crate) image: &'a ImageFeatures,
+    /// The row's own prompt, where the job's is a template.
+    pub(crate) prompt: Option<&'a str>,
+    /// Its fused states, if the fusion graph was run for it.
+    pub(crate) fused: Option<FusedRow>,
+}
+
+/// A row whose caption is being generated: what the search of its tokens needs to know of it.
+#[derive(Debug)]
+pub(crate) struct SequenceRequest {
+    pub(crate) row: usize,
+    /// As in [`GenerationRequest`].
+    pub(crate) key: u64,
+    /// The tokens that the decoder was given before the first generated one.
+    pub(crate) prompt: Vec<i64>,
+}
+
+/// The generated tokens of one caption.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Sequence {
+    /// The end token included, start token and prompt not.
+    pub(crate) tokens: Vec<i64>,
+    pub(crate) logprob: f64,
+    pub(crate) finish: Finish,
+    /// Whether every logit was finite; if not, the row fails.
+    pub(crate) finite: bool,
+}
+
+impl Sequence {
+    /// One without tokens.
+    pub(crate) fn empty() -> Self {
+        Self { tokens: Vec::new(), logprob: 0.0, finish: Finish::Length, finite: true }
+    }
+}
+
+/// What decides how tokens are selected and when captions end.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct DecodeContext<'a> {
+    pub(crate) settings: &'a GenerationSettings,
+    pub(crate) tokenizer: &'a TextTokenizer,
+    /// Select the tokens of a step, each thread those of some captions.
+    pub(crate) workers: &'a ThreadPool,
+}
+
+impl DecodeContext<'_> {
+    /// Why a caption ends with the last of `tokens`; `None` if it goes on. No shorter one had a reason to end.
+    pub(crate) fn finish(&self, tokens: &[i64]) -> Result<Option<Finish>, OnnxError> {
+        if tokens.last().is_some_and(|last| self.settings.eos_token_ids.contains(last)) {
+            return Ok(Some(Finish::Eos));
+        }
+        if !self.settings.stop.is_empty() {
+            let text = self.tokenizer.decode_all(tokens).map_err(|error| OnnxError::of_tokenizer(&error))?;
+            if self.settings.stop.iter().any(|stop| text.contains(stop)) {
+                return Ok(Some(Finish::Stop));
+            }
+        }
+        Ok((tokens.len() >= self.settings.max_new_tokens).then_some(Finish::Length))
+    }
+}

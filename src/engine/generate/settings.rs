@@ -1,0 +1,169 @@
+//! Generation settings. Plain data; names and meanings are those of transformers' `GenerationConfig`
+//! (<https://huggingface.co/docs/transformers/main_classes/text_generation>). Where each value comes
+//! from is decided in [`resolve`](super::resolve).
+
+use serde::Serialize;
+
+use crate::engine::prompt::format::JobPrompt;
+
+/// What a job says about generation; `None` leaves it to the model directory.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct GenerationOverrides {
+    /// Overrides the files' `num_beams` and `do_sample`.
+    pub strategy: Option<StrategyName>,
+    /// The most tokens a caption may have, end token included.
+    pub max_new_tokens: Option<usize>,
+    /// The fewest tokens before the end token.
+    pub min_new_tokens: Option<usize>,
+    /// How many captions are followed at once in beam search.
+    pub num_beams: Option<usize>,
+    /// A beam's score is its log-probability divided by its length to this power.
+    pub length_penalty: Option<f64>,
+    /// When beam search ends.
+    pub early_stopping: Option<EarlyStopping>,
+    /// Logits are divided by it before sampling.
+    pub temperature: Option<f64>,
+    /// Sampling draws from this many of the likeliest tokens; 0: from all.
+    pub top_k: Option<usize>,
+    /// Sampling draws from the likeliest tokens that together have this probability.
+    pub top_p: Option<f64>,
+    /// Sampling draws from tokens that are at least this much as likely as the likeliest.
+    pub min_p: Option<f64>,
+    /// Scores of tokens that occurred are divided by it, or multiplied if negative.
+    pub repetition_penalty: Option<f64>,
+    /// No sequence of this many tokens occurs twice; 0: any may.
+    pub no_repeat_ngram_size: Option<usize>,
+    /// Texts that end a caption.
+    pub stop: Option<Vec<String>>,
+    /// What sampling's draws start from.
+    pub seed: Option<u64>,
+    /// The prompt, or a template that is filled in for every row.
+    pub prompt: Option<String>,
+}
+
+impl GenerationOverrides {
+    /// The prompt, if it is a template (Jinja) that every row fills in for itself.
+    #[must_use]
+    pub fn prompt_template(&self) -> Option<&str> {
+        self.prompt.as_deref().filter(|prompt| prompt.contains("{{") || prompt.contains("{%"))
+    }
+}
+
+/// The names of strategies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StrategyName {
+    /// The likeliest token at every step.
+    Greedy,
+    /// The likeliest of several captions that are followed at once.
+    Beam,
+    /// Tokens drawn by their probability.
+    Sample,
+}
+
+impl StrategyName {
+    /// Every name as it is written in a job.
+    pub const NAMES: [(&'static str, Self); 3] =
+        [("greedy", Self::Greedy), ("beam", Self::Beam), ("sample", Self::Sample)];
+
+    /// The name as it is written in a job.
+    pub fn as_str(self) -> &'static str {
+        Self::NAMES.iter().find(|(_, strategy)| *strategy == self).map_or("", |(name, _)| name)
+    }
+}
+
+/// When beam search ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EarlyStopping {
+    /// Once no running caption is likely to become better than the finished ones.
+    False,
+    /// Once as many captions as beams are finished.
+    True,
+    /// Once no running caption can become better than the finished ones.
+    Never,
+}
+
+/// How captions are written.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GenerationSettings {
+    /// How the next token is chosen.
+    pub strategy: Strategy,
+    /// The most tokens a caption has, end token included.
+    pub max_new_tokens: usize,
+    /// The fewest tokens before the end token is allowed.
+    pub min_new_tokens: usize,
+    /// The tokens that end a caption; empty if captions end by length only.
+    pub eos_token_ids: Vec<i64>,
+    /// What the decoder is given before the caption; no part of it.
+    pub prompt: JobPrompt,
+    /// Texts that end a caption.
+    pub stop: Vec<String>,
+    /// 1 changes nothing.
+    pub repetition_penalty: f64,
+    /// 0 changes nothing.
+    pub no_repeat_ngram_size: usize,
+    /// Sequences of tokens that never occur.
+    pub bad_words_ids: Vec<Vec<i64>>,
+    /// Tokens that never occur.
+    pub suppress_tokens: Vec<i64>,
+    /// Tokens that are never the first.
+    pub begin_suppress_tokens: Vec<i64>,
+    /// The first token, whatever the model says.
+    pub forced_bos_token_id: Option<i64>,
+    /// One of these is the last token of a caption that reaches `max_new_tokens`.
+    pub forced_eos_token_ids: Vec<i64>,
+}
+
+/// How the next token is chosen.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Strategy {
+    /// The highest score, the lowest id among equals.
+    Greedy,
+    /// See [`BeamSettings`].
+    Beam(BeamSettings),
+    /// See [`SampleSettings`].
+    Sample(SampleSettings),
+}
+
+/// Beam search; fields as in [`GenerationOverrides`].
+#[allow(missing_docs, reason = "documented where a job gives them")]
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct BeamSettings {
+    pub num_beams: usize,
+    pub length_penalty: f64,
+    pub early_stopping: EarlyStopping,
+}
+
+/// Sampling; fields as in [`GenerationOverrides`].
+#[allow(missing_docs, reason = "documented where a job gives them")]
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct SampleSettings {
+    pub temperature: f64,
+    pub top_k: usize,
+    pub top_p: f64,
+    pub min_p: Option<f64>,
+    pub seed: u64,
+}
+
+impl GenerationSettings {
+    /// Whether equal images with equal texts get equal captions whatever their keys are.
+    pub fn is_deterministic(&self) -> bool {
+        !matches!(self.strategy, Strategy::Sample(_))
+    }
+}
+
+/// What is expected of the setting `name`, if `value` is not that. Ranges are the same in jobs and in a model's files.
+pub fn out_of_range(name: &str, value: f64) -> Option<&'static str> {
+    let whole = value.fract().abs() < f64::EPSILON;
+    let (fits, expected) = match name {
+        "num_beams" => (whole && (1.0..=64.0).contains(&value), "1 to 64"),
+        "temperature" | "repetition_penalty" => (value > 0.0 && value.is_finite(), "a number above 0"),
+        "top_p" => (value > 0.0 && value <= 1.0, "a number above 0, at most 1"),
+        "min_p" => ((0.0..=1.0).contains(&value), "0 to 1"),
+        "length_penalty" => (value.is_finite(), "a finite number"),
+        "top_k" | "no_repeat_ngram_size" => (whole && value >= 0.0, "a whole number, 0 or more"),
+        _ => (true, ""),
+    };
+    (!fits).then_some(expected)
+}

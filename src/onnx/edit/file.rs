@@ -1,0 +1,168 @@
+//! Graphs before they are opened. In: a file, and which part of its graph is wanted. Out: its protobuf messages, whose weights are
+//! slices of the mapped file and are not read; and edited messages, encoded as a small model that refers to the weights in their
+//! files. No file is ever changed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use memmap2::Mmap;
+use prost::Message;
+
+use super::external_data::{EXTERNAL, locations, visit_tensors};
+use super::extract::extract;
+use crate::onnx::error::{OnnxError, OnnxErrorKind};
+use crate::onnx::port::GraphSource;
+use crate::onnx::proto::{GraphProto, ModelProto, StringStringEntryProto, TensorProto, ValueInfoProto};
+use crate::onnx::runtime::session::EditedGraph;
+
+/// A graph file in memory.
+pub(crate) struct ModelFile {
+    source: GraphSource,
+    mapped: Bytes,
+    /// The model without its graph.
+    model: ModelProto,
+    pub(crate) graph: GraphProto,
+}
+
+impl ModelFile {
+    /// A tensor of fewer bytes is written into an edited graph, where shape inference sees it.
+    const SMALL: usize = 1024;
+
+    /// Maps the file of `source` and extracts the wanted part of its graph.
+    ///
+    /// # Errors
+    /// [`OnnxErrorKind::Load`] if the file cannot be read, is no ONNX graph or has no such output.
+    pub(crate) fn read(source: &GraphSource) -> Result<Self, OnnxError> {
+        let path = &source.path;
+        let fail = |what: String| OnnxError::new(OnnxErrorKind::Load, path.display().to_string(), what);
+        let unreadable = |error: &dyn std::fmt::Display| {
+            let error = fail(format!("not readable: {error}"));
+            match std::fs::metadata(path) {
+                Ok(file) if file.len() < 1024 => {
+                    error.with_hint("a very small file may be a Git LFS pointer: run `git lfs pull`")
+                }
+                Ok(_) => error.with_hint("is the file cut off? its size tells"),
+                Err(_) => error,
+            }
+        };
+        let mapped = map(path).map_err(|error| unreadable(&error))?;
+        let mut model = ModelProto::decode(mapped.clone()).map_err(|error| unreadable(&error))?;
+        let mut graph = model.graph.take().ok_or_else(|| unreadable(&"not an ONNX graph"))?;
+        if let Some(wanted) = &source.outputs {
+            let output = |name: &String| {
+                graph.output.iter().find(|output| output.name() == name).cloned().ok_or_else(|| {
+                    let found: Vec<_> = graph.output.iter().map(ValueInfoProto::name).collect();
+                    fail(format!("expected an output {name:?}, found {}", found.join(", ")))
+                })
+            };
+            let outputs = wanted.iter().map(output).collect::<Result<_, _>>()?;
+            graph = extract(&graph, outputs, Vec::new());
+        }
+        Ok(Self { source: source.clone(), mapped, model, graph })
+    }
+
+    /// The file.
+    pub(crate) fn path(&self) -> &Path {
+        &self.source.path
+    }
+
+    /// The locations of external data that its tensors name.
+    pub(crate) fn locations(&self) -> BTreeSet<String> {
+        let mut found = BTreeSet::new();
+        let Ok(()) = visit_tensors::<Infallible>(&mut self.with_graph(self.graph.clone()), &mut |tensor| {
+            found.extend(locations(tensor).map(str::to_owned));
+            Ok(())
+        });
+        found
+    }
+
+    /// Encodes `graph`, which was made from this file's. Large weights of the graph are not copied: the encoded model names their
+    /// place in the file. Weights in other files, also those of graphs inside nodes, are named relative to a new folder, since
+    /// ONNX Runtime does not follow links to them.
+    ///
+    /// # Errors
+    /// [`OnnxErrorKind::Load`] if a file of weights is missing or is not below the graph's folder.
+    pub(crate) fn encode(&self, graph: GraphProto) -> Result<EditedGraph, OnnxError> {
+        let own = self.path().canonicalize().map_err(|error| self.fail(format!("not readable: {error}")))?;
+        let mut model = self.with_graph(graph);
+        let mut files: BTreeMap<String, PathBuf> = BTreeMap::new();
+        visit_tensors::<OnnxError>(&mut model, &mut |tensor| {
+            for location in locations(tensor).filter(|_| tensor.data_location() == EXTERNAL) {
+                if !files.contains_key(location) {
+                    files.insert(location.to_owned(), self.source.external_file(location)?);
+                }
+            }
+            Ok(())
+        })?;
+        // the deepest folder that has all of them below it
+        let mut folder = own.parent().unwrap_or(&own).to_path_buf();
+        while !files.values().all(|file| file.starts_with(&folder)) && folder.pop() {}
+        let relative = |file: &Path| {
+            let path = file.strip_prefix(&folder).ok().and_then(Path::to_str).map(str::to_owned);
+            path.ok_or_else(|| self.fail(format!("expected a path of UTF-8, found {}", file.display())))
+        };
+        visit_tensors::<OnnxError>(&mut model, &mut |tensor| {
+            let external = tensor.data_location() == EXTERNAL;
+            for entry in tensor.external_data.iter_mut().filter(|entry| external && entry.key() == "location") {
+                if let Some(file) = files.get(entry.value()) {
+                    entry.value = Some(relative(file)?);
+                }
+            }
+            Ok(())
+        })?;
+        let own = relative(&own)?;
+        for tensor in model.graph.iter_mut().flat_map(|graph| &mut graph.initializer) {
+            if let Some(offset) = self.offset(tensor) {
+                let length = tensor.raw_data.take().map_or(0, |data| data.len());
+                tensor.external_data = vec![
+                    entry("location", own.clone()),
+                    entry("offset", offset.to_string()),
+                    entry("length", length.to_string()),
+                ];
+                tensor.data_location = Some(EXTERNAL);
+            }
+        }
+        Ok(EditedGraph { bytes: model.encode_to_vec(), folder })
+    }
+
+    /// Where in the file the data of a large tensor begins, if it is a part of the file.
+    fn offset(&self, tensor: &TensorProto) -> Option<usize> {
+        let data = tensor.raw_data.as_ref().filter(|data| data.len() >= Self::SMALL)?;
+        let offset = (data.as_ptr() as usize).checked_sub(self.mapped.as_ptr() as usize)?;
+        (offset + data.len() <= self.mapped.len()).then_some(offset)
+    }
+
+    /// The file's model with `graph` as its graph.
+    fn with_graph(&self, graph: GraphProto) -> ModelProto {
+        ModelProto { graph: Some(graph), ..self.model.clone() }
+    }
+
+    fn fail(&self, what: String) -> OnnxError {
+        OnnxError::new(OnnxErrorKind::Load, self.path().display().to_string(), what)
+    }
+}
+
+fn entry(key: &str, value: String) -> StringStringEntryProto {
+    StringStringEntryProto { key: Some(key.to_owned()), value: Some(value) }
+}
+
+/// The file at `path` as memory whose pages are read when they are accessed.
+fn map(path: &Path) -> io::Result<Bytes> {
+    // opening a pipe would wait for whoever writes into it
+    if !std::fs::metadata(path)?.is_file() {
+        return Err(io::Error::other("expected a regular file"));
+    }
+    let file = File::open(path)?;
+    // SAFETY: the mapping is only read. Another process that truncates the file in the milliseconds of its reading would end this
+    // one; nothing that nightcap writes is ever mapped.
+    #[allow(
+        unsafe_code,
+        reason = "no safe mapping exists; reading gigabytes of weights to look at names is the alternative"
+    )]
+    let mapped = unsafe { Mmap::map(&file)? };
+    Ok(Bytes::from_owner(mapped))
+}

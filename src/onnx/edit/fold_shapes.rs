@@ -1,0 +1,180 @@
+//! Folds sizes: constant ones are not computed, and equal ones are computed once. In: a graph, and probe inputs of several sizes. Out:
+//! the graph without the nodes that compute them.
+//!
+//! In every run, exported graphs compute the width of an attention head, or the square root that scales attention, from the shape of
+//! a tensor whose other axes vary, and the batch size anew in every layer. ONNX Runtime does not fold values that depend on such
+//! a shape. So it neither merges the scaling into the matrix product before it nor finds that the product is the same in all steps.
+//! Here the graph is run on the probe inputs. A value that depends on nothing but sizes is constant if it is the same in every run,
+//! and two such values that equal each other in every run are one.
+
+use std::collections::{HashMap, HashSet};
+
+use super::extract::{extract, replace_inputs, uses};
+use super::file::ModelFile;
+use crate::onnx::error::{OnnxError, OnnxErrorKind};
+use crate::onnx::proto::{GraphProto, NodeProto, TensorProto, ValueInfoProto};
+use crate::onnx::runtime::session::{Graph, GraphOptions, Input, Outputs};
+use crate::onnx::runtime::tensor::Value;
+
+/// Probe inputs of a graph by name, for one run. Of several trials, each must give every axis that varies another size.
+pub type Trial = Vec<(String, Value)>;
+
+/// The most bytes of a constant. Sizes are few numbers.
+const MOST_BYTES: usize = 512;
+
+/// What a value is computed from; each includes those before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum ComputedFrom {
+    Weights,
+    /// Sizes of inputs.
+    Sizes,
+    /// Elements of inputs.
+    Elements,
+}
+
+/// What probe runs show about the sizes in a graph.
+#[derive(Debug, Default)]
+pub(crate) struct Sizes {
+    /// Those that are the same in every run.
+    constants: HashMap<String, TensorProto>,
+    /// Groups of values that equal each other in every run, in the order in which they are computed.
+    equal: Vec<Vec<String>>,
+}
+
+impl Sizes {
+    /// Runs `graph`, which was made from that of `file`, on each of `trials`. If it does not run on them, nothing is folded.
+    ///
+    /// # Errors
+    /// When weights cannot be read, or memory ran out.
+    pub(crate) fn find(
+        file: &ModelFile,
+        graph: &GraphProto,
+        trials: Vec<Trial>,
+        options: GraphOptions,
+    ) -> Result<Self, OnnxError> {
+        let sizes = sizes(graph);
+        if sizes.is_empty() || trials.len() < 2 {
+            return Ok(Self::default());
+        }
+        let asked =
+            file.encode(extract(graph, sizes.iter().map(|name| ValueInfoProto::named(name)).collect(), Vec::new()))?;
+        let run_each =
+            |mut opened| trials.into_iter().map(|trial| run(&mut opened, trial)).collect::<Result<Vec<_>, _>>();
+        match Graph::open_for_trials(file.path(), &asked, options).and_then(run_each) {
+            Ok(ran) => Ok(Self::of(graph, &sizes, &ran)),
+            // with more memory the sizes would be folded, and results must not depend on that
+            Err(error) if error.kind == OnnxErrorKind::OutOfMemory => Err(error),
+            Err(error) => {
+                tracing::debug!(graph = %file.path().display(), "sizes are not folded: {error}");
+                Ok(Self::default())
+            }
+        }
+    }
+
+    /// How many values are not computed any more.
+    pub(crate) fn count(&self) -> usize {
+        self.constants.len() + self.equal.iter().map(|group| group.len() - 1).sum::<usize>()
+    }
+
+    /// Compares the values `sizes` of the runs `ran`.
+    fn of(graph: &GraphProto, sizes: &[&str], ran: &[Outputs]) -> Self {
+        let asked: HashSet<&str> = sizes.iter().copied().collect();
+        let mut constants: HashMap<String, TensorProto> = HashMap::new();
+        let mut groups: Vec<(Vec<TensorProto>, Vec<String>)> = Vec::new();
+        // values whose elements are sizes of axes, picked and joined but not calculated with
+        let mut axes: HashSet<&str> = HashSet::new();
+        for node in graph.node.iter().filter(|node| node.output.iter().any(|output| asked.contains(output.as_str()))) {
+            let varies = |name: &&&str| asked.contains(**name) && !constants.contains_key(**name);
+            let known = |name: &&str| picks(node) && axes.contains(name);
+            if !uses(node).iter().filter(varies).all(known) {
+                continue;
+            }
+            axes.extend(node.output.iter().map(String::as_str));
+            for output in node.output.iter().filter(|output| !output.is_empty()) {
+                let seen = ran.iter().map(|outputs| outputs.any(output).ok()?.to_tensor());
+                let Some(seen) = seen.collect::<Option<Vec<_>>>() else { continue };
+                let small =
+                    |tensor: &TensorProto| tensor.raw_data.as_ref().is_some_and(|data| data.len() <= MOST_BYTES);
+                if !seen.iter().all(small) {
+                    continue;
+                }
+                if seen.windows(2).all(|two| two[0] == two[1]) {
+                    constants.insert(output.clone(), TensorProto { name: Some(output.clone()), ..seen[0].clone() });
+                } else if let Some((_, group)) = groups.iter_mut().find(|(other, _)| *other == seen) {
+                    group.push(output.clone());
+                } else {
+                    groups.push((seen, vec![output.clone()]));
+                }
+            }
+        }
+        let equal = groups.into_iter().map(|(_, group)| group).filter(|group| group.len() > 1);
+        Self { constants, equal: equal.collect() }
+    }
+
+    /// `graph` with initializers instead of the nodes that compute constants.
+    pub(crate) fn fold(&self, graph: &GraphProto) -> GraphProto {
+        let declared: HashSet<&str> = graph.output.iter().map(ValueInfoProto::name).collect();
+        let given = self.constants.keys().filter(|name| !declared.contains(name.as_str()));
+        let given = given.map(|name| ValueInfoProto::named(name));
+        let mut folded = extract(graph, graph.output.clone(), given.collect());
+        let (fed, inputs): (Vec<_>, Vec<_>) =
+            folded.input.into_iter().partition(|input| self.constants.contains_key(input.name()));
+        folded.input = inputs;
+        // sorted, so that the result is the same every time
+        let mut fed: Vec<_> = fed.iter().filter_map(|input| self.constants.get(input.name()).cloned()).collect();
+        fed.sort_by(|a, b| a.name().cmp(b.name()));
+        folded.initializer.extend(fed);
+        folded
+    }
+
+    /// `graph` with only the first of each group of equal values computed. Done last: the first may depend on inputs that change in
+    /// every step, and the others, which it replaces, may not.
+    pub(crate) fn merge(&self, graph: GraphProto) -> GraphProto {
+        let computed: HashSet<&str> = graph.node.iter().flat_map(|node| &node.output).map(String::as_str).collect();
+        let mut earlier = HashMap::new();
+        for group in &self.equal {
+            let mut here = group.iter().filter(|name| computed.contains(name.as_str()));
+            if let Some(first) = here.next() {
+                earlier.extend(here.map(|name| (name.clone(), first.clone())));
+            }
+        }
+        replace_inputs(graph, &earlier)
+    }
+}
+
+fn run(graph: &mut Graph, trial: Trial) -> Result<Outputs, OnnxError> {
+    let taken: HashSet<String> = graph.inputs().iter().map(|port| port.name.clone()).collect();
+    let inputs: Trial = trial.into_iter().filter(|(name, _)| taken.contains(name)).collect();
+    graph.run(&inputs.iter().map(|(name, value)| (name.as_str(), Input::Shared(value))).collect::<Vec<_>>())
+}
+
+/// The values of `graph` that depend on the sizes of its inputs but not on their elements, in the order in which they are computed.
+fn sizes(graph: &GraphProto) -> Vec<&str> {
+    let mut depends: HashMap<&str, ComputedFrom> =
+        graph.input.iter().map(|input| (input.name(), ComputedFrom::Elements)).collect();
+    depends.extend(graph.initializer.iter().map(|tensor| (tensor.name(), ComputedFrom::Weights)));
+    let mut sizes = Vec::new();
+    for node in &graph.node {
+        let of_inputs = uses(node).into_iter().filter_map(|name| depends.get(name)).max().copied();
+        let kind = match of_inputs.unwrap_or(ComputedFrom::Weights) {
+            _ if node.attribute.iter().any(|attribute| attribute.g.is_some()) => ComputedFrom::Elements,
+            ComputedFrom::Elements if matches!(node.op_type(), "Shape" | "Size") => ComputedFrom::Sizes,
+            kind => kind,
+        };
+        for output in node.output.iter().filter(|output| !output.is_empty()) {
+            depends.insert(output, kind);
+            if kind == ComputedFrom::Sizes {
+                sizes.push(output.as_str());
+            }
+        }
+    }
+    sizes
+}
+
+/// Whether `node` only picks, joins or reshapes elements of its inputs. If its output is the same for different sizes, it is constant.
+/// The output of an operator that compares or calculates may change at sizes that no probe run had.
+fn picks(node: &NodeProto) -> bool {
+    const PICKS: [&str; 10] =
+        ["Shape", "Gather", "Slice", "Split", "Squeeze", "Unsqueeze", "Reshape", "Concat", "Cast", "Identity"];
+    PICKS.contains(&node.op_type())
+}

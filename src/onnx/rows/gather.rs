@@ -1,0 +1,142 @@
+//! Gathers rows (axis 0) of tensors: keeps, repeats and concatenates them. In: tensors, and which rows of each. Out: tensors with these
+//! rows. Floats stay in the memory of their device, where the graphs of [`super::graphs`] move them.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use half::f16;
+use itertools::Itertools;
+
+use super::graphs::{RowGraph, STACKED, names};
+use crate::onnx::error::OnnxError;
+use crate::onnx::port::DataType;
+use crate::onnx::runtime::device::Device;
+use crate::onnx::runtime::session::{EditedGraph, Graph, GraphOptions, Input};
+use crate::onnx::runtime::tensor::{Element, Value, misfit};
+
+/// Gathers rows of tensors. Its graphs are opened when they are first needed.
+#[derive(Debug)]
+pub struct RowGather {
+    options: GraphOptions,
+    opened: HashMap<RowGraph, Graph>,
+}
+
+impl RowGather {
+    /// Gathers rows for graphs that are opened with `options`.
+    pub fn new(options: GraphOptions) -> Self {
+        let (device, threads) = match options.device {
+            // TensorRT would build an engine for every size of tensor
+            Device::Cuda(number) | Device::TensorRt(number) => (Device::Cuda(number), 1),
+            device => (device, options.threads),
+        };
+        Self { options: GraphOptions { device, threads, varies: true }, opened: HashMap::new() }
+    }
+
+    /// All of `value`, in the memory of the device if its elements are floats.
+    ///
+    /// # Errors
+    /// As [`Self::stack`].
+    pub fn bring(&mut self, value: Value) -> Result<Value, OnnxError> {
+        if value.device().is_some() || !self.options.device.has_memory() || !value.dtype().is_float() {
+            return Ok(value);
+        }
+        let all: Vec<_> = (0..value.shape().first().copied().unwrap_or(0)).collect();
+        self.gather(&value, &all)
+    }
+
+    /// The rows `rows` of `value`, in that order.
+    ///
+    /// # Errors
+    /// As [`Self::stack`].
+    pub fn gather(&mut self, value: &Value, rows: &[usize]) -> Result<Value, OnnxError> {
+        self.stack(&[(value, rows)], None)
+    }
+
+    /// Replaces `value` by its rows `rows`, in that order. If the last rows only fill the gaps of rows that are left out, and the tensor
+    /// is in the host's memory, then just those rows are copied, in place.
+    ///
+    /// # Errors
+    /// As [`Self::stack`].
+    pub fn keep(&mut self, value: &mut Value, rows: &[usize]) -> Result<(), OnnxError> {
+        let held = value.shape().first().copied().unwrap_or(0);
+        let stays = |(&row, place): (&usize, usize)| row == place || row >= rows.len();
+        if value.device().is_some() || rows.len() > held || !rows.iter().zip(0..).all(stays) {
+            *value = self.gather(value, rows)?;
+            return Ok(());
+        }
+        if let Some(row) = rows.iter().find(|row| **row >= held) {
+            return Err(no_row(*row, held));
+        }
+        match value.dtype() {
+            DataType::F16 => fill_gaps::<f16>(value, rows)?,
+            DataType::I64 => fill_gaps::<i64>(value, rows)?,
+            _ => fill_gaps::<f32>(value, rows)?,
+        }
+        value.shorten(rows.len());
+        Ok(())
+    }
+
+    /// Concatenates rows of several tensors, `(tensor, rows)`. With `aligned`, an axis and a size, that axis of every tensor gets that
+    /// size, aligned at its end: a longer one loses its beginning, a shorter one begins with zeros.
+    ///
+    /// # Errors
+    /// When a row does not exist, tensors differ in type or in a size that is not aligned, or memory ran out.
+    pub fn stack(&mut self, parts: &[(&Value, &[usize])], aligned: Option<(usize, usize)>) -> Result<Value, OnnxError> {
+        let mut shapes: Vec<_> = parts.iter().map(|(value, _)| value.shape()).collect();
+        let mut missing = Vec::with_capacity(parts.len());
+        for (shape, (_, rows)) in shapes.iter_mut().zip(parts) {
+            let held = shape.first().copied().unwrap_or(0);
+            if let Some(row) = rows.iter().find(|row| **row >= held) {
+                return Err(no_row(*row, held));
+            }
+            let mut pads = vec![0; 2 * shape.len()];
+            if let Some((axis, size)) = aligned.filter(|(axis, _)| *axis < shape.len()) {
+                // as the operator `Pad` has it: elements to insert at the beginning, to remove if negative
+                pads[axis] = size as i64 - shape[axis] as i64;
+                shape[axis] = size;
+            }
+            missing.push(pads);
+        }
+        let misfits = |(this, that): &(&Vec<usize>, &Vec<usize>)| this.get(1..) != that.get(1..);
+        if let Some((this, that)) = shapes.iter().tuple_windows().find(misfits) {
+            return Err(misfit(format!("rows of shapes {this:?} and {that:?} in one tensor")));
+        }
+        let aligns = missing.iter().flatten().any(|size| *size != 0);
+        let names: Vec<_> = (0..parts.len()).map(names).collect();
+        let mut feeds = Vec::with_capacity(3 * parts.len());
+        for (((value, rows), pads), [tensor, rows_of, pads_of]) in parts.iter().zip(missing).zip(&names) {
+            let rows = Value::from_i64(&[rows.len()], rows.iter().map(|&row| row as i64).collect())?;
+            feeds.extend([(tensor.as_str(), Input::Shared(value)), (rows_of.as_str(), Input::Owned(rows))]);
+            if aligns {
+                feeds.push((pads_of.as_str(), Input::Owned(Value::from_i64(&[pads.len()], pads)?)));
+            }
+        }
+        let dtype = parts.first().map_or(DataType::F32, |(value, _)| value.dtype());
+        self.graph(RowGraph { dtype, parts: parts.len(), aligns })?.run_on_device(&feeds, &[])?.remove(STACKED)
+    }
+
+    fn graph(&mut self, kind: RowGraph) -> Result<&mut Graph, OnnxError> {
+        use std::collections::hash_map::Entry;
+        match self.opened.entry(kind) {
+            Entry::Occupied(entry) => Ok(entry.into_mut()),
+            Entry::Vacant(entry) => {
+                let edited = EditedGraph { bytes: kind.encode(), folder: PathBuf::new() };
+                Ok(entry.insert(Graph::open_edited(Path::new("rows of tensors"), &edited, self.options)?))
+            }
+        }
+    }
+}
+
+/// Copies each row of `rows` that is not in its place there.
+fn fill_gaps<T: Element>(value: &mut Value, rows: &[usize]) -> Result<(), OnnxError> {
+    let width: usize = value.shape().iter().skip(1).product();
+    let data = value.slice_mut::<T>()?;
+    for (place, &row) in rows.iter().enumerate().filter(|(place, row)| place != *row) {
+        data.copy_within(row * width..(row + 1) * width, place * width);
+    }
+    Ok(())
+}
+
+fn no_row(row: usize, held: usize) -> OnnxError {
+    misfit(format!("row {row} of a tensor with {held} rows"))
+}

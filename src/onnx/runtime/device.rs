@@ -1,0 +1,111 @@
+//! Where graphs run. In: a device's name in a job, such as `cuda:0`. Out: a [`Device`], which a graph is opened for.
+
+use std::fmt;
+use std::str::FromStr;
+
+use ort::ep::cuda::ConvAlgorithmSearch;
+use ort::ep::{CUDA, ExecutionProviderDispatch, TensorRT};
+use ort::memory::{AllocationDevice, AllocatorType, MemoryInfo, MemoryType};
+
+/// Where a graph runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Device {
+    /// The processor.
+    #[default]
+    Cpu,
+    /// The NVIDIA GPU of this number, through the CUDA execution provider.
+    Cuda(i32),
+    /// The NVIDIA GPU of this number, through the `TensorRT` execution provider; operators that it lacks run through CUDA's.
+    TensorRt(i32),
+    /// The processor, with tensors kept and moved as in a GPU's memory. For tests on machines without a GPU.
+    StandIn,
+}
+
+impl Device {
+    /// What a device may be called, for messages.
+    pub const EXPECTED: &str = "\"cpu\", \"cuda:0\" or \"tensorrt:0\", with any GPU's number";
+
+    /// Whether it has a memory of its own, where tensors stay between runs.
+    pub(crate) fn has_memory(self) -> bool {
+        self != Self::Cpu
+    }
+
+    /// The host's memory that the device writes fastest: for a GPU, pinned pages.
+    pub(crate) fn memory_to_read(self) -> ort::Result<MemoryInfo<'static>> {
+        match self {
+            Self::Cpu | Self::StandIn => self.memory(),
+            Self::Cuda(number) | Self::TensorRt(number) => {
+                MemoryInfo::new(AllocationDevice::CUDA_PINNED, number, AllocatorType::Device, MemoryType::CPUOutput)
+            }
+        }
+    }
+
+    /// The memory where tensors stay between runs.
+    pub(crate) fn memory(self) -> ort::Result<MemoryInfo<'static>> {
+        let (device, number) = match self {
+            Self::Cpu | Self::StandIn => (AllocationDevice::CPU, 0),
+            Self::Cuda(number) | Self::TensorRt(number) => (AllocationDevice::CUDA, number),
+        };
+        MemoryInfo::new(device, number, AllocatorType::Device, MemoryType::Default)
+    }
+
+    /// The execution providers to ask ONNX Runtime for, the preferred one first. A missing one is an error; by default ONNX Runtime
+    /// would silently use the processor.
+    pub(crate) fn providers(self) -> Vec<ExecutionProviderDispatch> {
+        // by default, CUDA's provider multiplies float32 as TensorFloat-32, with 10 bits of mantissa, and picks the convolution algorithm
+        // that is fastest at that moment, so that results differ from run to run
+        let cuda = |number| {
+            let provider = CUDA::default().with_device_id(number).with_tf32(false);
+            provider.with_conv_algorithm_search(ConvAlgorithmSearch::Heuristic).build().error_on_failure()
+        };
+        match self {
+            Self::Cpu | Self::StandIn => Vec::new(),
+            Self::Cuda(number) => vec![cuda(number)],
+            Self::TensorRt(number) => {
+                vec![TensorRT::default().with_device_id(number).build().error_on_failure(), cuda(number)]
+            }
+        }
+    }
+}
+
+impl FromStr for Device {
+    type Err = ();
+
+    fn from_str(name: &str) -> Result<Self, ()> {
+        let (kind, number) = name.split_once(':').unwrap_or((name, "0"));
+        let number = || number.parse::<u16>().map(i32::from).map_err(|_| ());
+        match kind {
+            "cpu" if kind == name => Ok(Self::Cpu),
+            "cuda" => number().map(Self::Cuda),
+            "tensorrt" => number().map(Self::TensorRt),
+            _ => Err(()),
+        }
+    }
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cpu => f.write_str("cpu"),
+            Self::StandIn => f.write_str("a stand-in for a GPU"),
+            Self::Cuda(number) => write!(f, "cuda:{number}"),
+            Self::TensorRt(number) => write!(f, "tensorrt:{number}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Device;
+
+    #[test]
+    fn names_are_read_as_they_are_written() {
+        for name in ["cpu", "cuda:0", "cuda:7", "tensorrt:1"] {
+            assert_eq!(name.parse::<Device>().map(|device| device.to_string()), Ok(name.to_owned()));
+        }
+        assert_eq!("cuda".parse(), Ok(Device::Cuda(0)));
+        for name in ["", "gpu", "cpu:0", "cuda:", "cuda:x", "cuda:-1", "CUDA:0"] {
+            assert!(name.parse::<Device>().is_err(), "{name}");
+        }
+    }
+}

@@ -1,0 +1,283 @@
+//! One graph, opened and ready to run. In: a file, or a graph that exists in memory only; then tensors by input name. Out: tensors by
+//! output name. Nothing is known here about what the tensors mean.
+
+use std::borrow::Cow;
+use std::path::{Path, PathBuf};
+
+use ort::logging::LogLevel;
+use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
+use ort::session::{Session, SessionInputValue};
+use ort::value::{Outlet, ValueType};
+
+use super::device::Device;
+use super::environment::runtime;
+use super::tensor::{Value, data_type};
+use crate::onnx::error::{OnnxError, OnnxErrorKind};
+use crate::onnx::port::{Dim, Port};
+
+/// How a graph is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct GraphOptions {
+    /// Where it runs.
+    pub device: Device,
+    /// Threads that one run of this graph uses, the calling one included; 0 leaves it to ONNX Runtime (every core).
+    pub threads: usize,
+    /// Whether the sizes of its inputs change from run to run, as those of texts and of a decoder's steps do. ONNX Runtime then plans
+    /// no memory ahead: it would allocate another block for each combination of sizes.
+    pub varies: bool,
+}
+
+/// An opened graph: one ONNX Runtime session. Its memory arena is kept between runs.
+#[derive(Debug)]
+pub struct Graph {
+    path: PathBuf,
+    device: Device,
+    session: Session,
+    inputs: Vec<Port>,
+    outputs: Vec<Port>,
+}
+
+/// What is fed to one input of a run.
+#[derive(Debug)]
+pub enum Input<'a> {
+    /// A tensor that nothing else needs.
+    Owned(Value),
+    /// A tensor of another owner.
+    Shared(&'a Value),
+}
+
+/// A graph that exists in memory only; its weights are in files.
+#[derive(Debug)]
+pub(crate) struct EditedGraph {
+    /// A `ModelProto`.
+    pub(crate) bytes: Vec<u8>,
+    /// The folder that the locations of its external data are relative to.
+    pub(crate) folder: PathBuf,
+}
+
+/// The outputs of one run, by name.
+#[derive(Debug)]
+pub struct Outputs {
+    graph: PathBuf,
+    values: Vec<(String, Value)>,
+}
+
+impl Graph {
+    /// ONNX Runtime's key for the folder that the locations of external data are relative to.
+    const WEIGHTS: &str = "session.model_external_initializers_file_folder_path";
+
+    /// How long an idle thread of ONNX Runtime spins before it sleeps, in microseconds. A step of a decoder is more than a thousand short
+    /// operations, and waking a thread costs more than some of them. Longer spinning would take cores from the threads that decode
+    /// images. ONNX Runtime before 1.26 has no such setting: its threads spin until the run ends.
+    const SPIN_MICROSECONDS: &str = "50";
+
+    /// Opens the graph of the file at `path` as it is. [`GraphSource::open`](crate::onnx::GraphSource::open) opens subgraphs, too, and files
+    /// behind links.
+    ///
+    /// # Errors
+    /// [`OnnxErrorKind::Library`] without an ONNX Runtime, [`OnnxErrorKind::Load`] if the file cannot be read or ONNX Runtime
+    /// refuses it, [`OnnxErrorKind::OutOfMemory`].
+    pub fn open(path: &Path, options: GraphOptions) -> Result<Self, OnnxError> {
+        Self::commit(path, options, |mut builder| builder.commit_from_file(path))
+    }
+
+    /// Opens a graph made from the file at `path`.
+    pub(crate) fn open_edited(path: &Path, edited: &EditedGraph, options: GraphOptions) -> Result<Self, OnnxError> {
+        let folder = edited.folder.to_string_lossy();
+        Self::commit(path, options, |builder| {
+            builder.with_config_entry(Self::WEIGHTS, folder.as_ref())?.commit_from_memory(&edited.bytes)
+        })
+    }
+
+    /// Opens a graph made from the file at `path` for a few runs on small inputs: on the processor, not optimised and without packing
+    /// weights, so that opening is fast and runs are slow.
+    pub(crate) fn open_for_trials(path: &Path, edited: &EditedGraph, options: GraphOptions) -> Result<Self, OnnxError> {
+        let folder = edited.folder.to_string_lossy();
+        Self::commit(path, GraphOptions { device: Device::Cpu, ..options }, |builder| {
+            let mut builder = builder
+                .with_optimization_level(GraphOptimizationLevel::Disable)?
+                .with_prepacking(false)?
+                // a graph that does not run on the probe inputs is used as it is; that is no error to report
+                .with_log_level(LogLevel::Fatal)?
+                .with_config_entry(Self::WEIGHTS, folder.as_ref())?;
+            builder.commit_from_memory(&edited.bytes)
+        })
+    }
+
+    fn commit(
+        path: &Path,
+        options: GraphOptions,
+        commit: impl FnOnce(SessionBuilder) -> ort::Result<Session>,
+    ) -> Result<Self, OnnxError> {
+        let environment = runtime()?.environment();
+        let session = (|| -> ort::Result<Session> {
+            let builder: SessionBuilder = Session::builder(environment)?
+                .with_optimization_level(GraphOptimizationLevel::All)?
+                .with_intra_threads(options.threads)?
+                .with_inter_threads(1)?
+                .with_memory_pattern(!options.varies)?
+                .with_intra_op_spinning(true)?
+                .with_config_entry("session.intra_op.spin_duration_us", Self::SPIN_MICROSECONDS)?
+                .with_config_entry("session.force_spinning_stop", "1")?
+                .with_execution_providers(options.device.providers())?;
+            commit(builder)
+        })()
+        .map_err(|error| {
+            let error = OnnxError::from_ort(OnnxErrorKind::Load, &path.display().to_string(), &error);
+            match options.device {
+                device @ (Device::Cuda(_) | Device::TensorRt(_)) if error.kind == OnnxErrorKind::Load => error.with_hint(format!(
+                    "{device} needs an ONNX Runtime with that execution provider (the package onnxruntime-gpu, named by \
+                     ORT_DYLIB_PATH) and its CUDA libraries (in folders that LD_LIBRARY_PATH names) beside the driver; devices = [\"cpu\"] \
+                     does without"
+                )),
+                _ => error,
+            }
+        })?;
+        let inputs = session.inputs().iter().map(port).collect();
+        let outputs = session.outputs().iter().map(port).collect();
+        Ok(Self { path: path.to_path_buf(), device: options.device, session, inputs, outputs })
+    }
+
+    /// The graph's file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The inputs, as ONNX Runtime sees them.
+    pub fn inputs(&self) -> &[Port] {
+        &self.inputs
+    }
+
+    /// The outputs, as ONNX Runtime sees them.
+    pub fn outputs(&self) -> &[Port] {
+        &self.outputs
+    }
+
+    /// Runs the graph on `inputs`, which name each declared input once. The outputs are in the host's memory.
+    ///
+    /// # Errors
+    /// [`OnnxErrorKind::Run`] if ONNX Runtime refuses a value or an operator fails, [`OnnxErrorKind::OutOfMemory`].
+    pub fn run(&mut self, inputs: &[(&str, Input<'_>)]) -> Result<Outputs, OnnxError> {
+        let Self { path, session, .. } = self;
+        let mut run = || {
+            let feeds = inputs.iter().map(|(name, input)| Ok((Cow::Borrowed(*name), input.feed()?)));
+            let outputs = session.run(feeds.collect::<ort::Result<Vec<_>>>()?)?;
+            Ok(outputs.into_iter().map(|(name, value)| (name.to_owned(), Value::from_ort(value))).collect())
+        };
+        Outputs::of(path, run())
+    }
+
+    /// Runs the graph as [`run`](Self::run) does, but leaves outputs of floats in the memory of its device, if that has one of its own,
+    /// except for the outputs named in `read`. Inputs that are in that memory are not copied.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub fn run_on_device(&mut self, inputs: &[(&str, Input<'_>)], read: &[&str]) -> Result<Outputs, OnnxError> {
+        if !self.device.has_memory() {
+            return self.run(inputs);
+        }
+        let Self { path, device, session, outputs, .. } = self;
+        let stays = |name: &str| {
+            let port = outputs.iter().find(|port| port.name == name);
+            !read.contains(&name) && port.is_some_and(|port| port.dtype.is_float())
+        };
+        let mut run = || {
+            // a binding that is used again would write into the outputs of the run before
+            let mut binding = session.create_binding()?;
+            for (name, input) in inputs {
+                binding.bind_input(*name, &*input.feed()?)?;
+            }
+            let (here, there) = (device.memory_to_read()?, device.memory()?);
+            for port in outputs.iter() {
+                binding.bind_output_to_device(&port.name, if stays(&port.name) { &there } else { &here })?;
+            }
+            let ran = session.run_binding(&binding)?;
+            let value = |name: &str, found| {
+                if stays(name) { Value::on_device(found, *device) } else { Value::from_ort(found) }
+            };
+            Ok(ran.into_iter().map(|(name, found)| (name.to_owned(), value(name, found))).collect())
+        };
+        Outputs::of(path, run())
+    }
+}
+
+impl Input<'_> {
+    fn feed(&self) -> ort::Result<SessionInputValue<'_>> {
+        match self {
+            Self::Owned(value) => value.as_input(),
+            Self::Shared(value) => value.as_input(),
+        }
+    }
+}
+
+impl Outputs {
+    fn of(graph: &Path, ran: ort::Result<Vec<(String, Value)>>) -> Result<Self, OnnxError> {
+        let fail = |error: ort::Error| OnnxError::from_ort(OnnxErrorKind::Run, &graph.display().to_string(), &error);
+        Ok(Self { graph: graph.to_path_buf(), values: ran.map_err(fail)? })
+    }
+
+    /// The output called `name`, whose axis 0 must have size `batch`.
+    ///
+    /// # Errors
+    /// [`OnnxErrorKind::Run`] if there is no such output (any more), or if axis 0 has another size.
+    pub fn get(&self, name: &str, batch: usize) -> Result<&Value, OnnxError> {
+        self.place(name, batch).map(|place| &self.values[place].1)
+    }
+
+    /// Removes and returns the output called `name`, whose axis 0 must have size `batch`.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub fn take(&mut self, name: &str, batch: usize) -> Result<Value, OnnxError> {
+        self.place(name, batch).map(|place| self.values.swap_remove(place).1)
+    }
+
+    /// Removes and returns the output called `name`, whatever its shape.
+    ///
+    /// # Errors
+    /// [`OnnxErrorKind::Run`] if there is no such output (any more).
+    pub fn remove(&mut self, name: &str) -> Result<Value, OnnxError> {
+        self.find(name).map(|place| self.values.swap_remove(place).1)
+    }
+
+    /// The output called `name`, whatever its shape.
+    pub(crate) fn any(&self, name: &str) -> Result<&Value, OnnxError> {
+        self.find(name).map(|place| &self.values[place].1)
+    }
+
+    fn find(&self, name: &str) -> Result<usize, OnnxError> {
+        self.values.iter().position(|(held, _)| held == name).ok_or_else(|| {
+            let graph = self.graph.display().to_string();
+            OnnxError::new(OnnxErrorKind::Run, graph, format!("gave no output {name:?}"))
+        })
+    }
+
+    fn place(&self, name: &str, batch: usize) -> Result<usize, OnnxError> {
+        let graph = || self.graph.display().to_string();
+        let place = self.find(name)?;
+        let shape = self.values[place].1.shape();
+        if shape.first() == Some(&batch) {
+            return Ok(place);
+        }
+        let what = format!("output {name:?} has shape {shape:?} for a batch of {batch} rows");
+        Err(OnnxError::new(OnnxErrorKind::Run, graph(), what)
+            .with_hint("export the graph with a dynamic batch axis, the first of every input and output"))
+    }
+}
+
+fn port(outlet: &Outlet) -> Port {
+    let shape = match outlet.dtype() {
+        ValueType::Tensor { shape, dimension_symbols, .. } => Some(
+            shape
+                .iter()
+                .enumerate()
+                .map(|(axis, &size)| match usize::try_from(size) {
+                    Ok(size) => Dim::Fixed(size),
+                    Err(_) => Dim::Any(dimension_symbols.get(axis).cloned().unwrap_or_default()),
+                })
+                .collect(),
+        ),
+        _ => None,
+    };
+    Port { name: outlet.name().to_owned(), dtype: data_type(outlet.dtype()), shape }
+}

@@ -1,0 +1,86 @@
+//! Reads some columns of a part: its footer and the bytes of just those columns, wherever OUTPUT is.
+
+use std::io::Read;
+
+use bytes::{Buf, Bytes};
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader};
+use parquet::errors::ParquetError;
+use parquet::file::reader::{ChunkReader, Length};
+
+use super::footer::{footer, wrong_part};
+use crate::output::OutputError;
+use crate::output::store::OutputStore;
+
+/// Rows in a batch.
+const BATCH_ROWS: usize = 1024;
+
+/// The rows of the part at `path`, with those of `columns` that it has (None: all), in batches.
+///
+/// # Errors
+/// [`OutputError::Store`], or [`OutputError::WrongPart`] when it is no readable Parquet file.
+pub fn read_part(
+    store: &OutputStore,
+    path: &str,
+    columns: Option<&[&str]>,
+) -> Result<ParquetRecordBatchReader, OutputError> {
+    let wrong = |error: ParquetError| wrong_part(path, &error);
+    let metadata = footer(store, path)?.map_err(wrong)?;
+    let wanted = |name: &str| columns.is_none_or(|columns| columns.contains(&name));
+    let mut chunks = Vec::new();
+    for row_group in metadata.row_groups() {
+        for column in row_group.columns() {
+            if column.column_path().parts().first().is_some_and(|root| wanted(root)) {
+                let (start, length) = column.byte_range();
+                chunks.push((start, store.range(path, start, length)?));
+            }
+        }
+    }
+    let descriptor = metadata.file_metadata().schema_descr_ptr();
+    let roots = descriptor.root_schema().get_fields().iter().enumerate();
+    let roots: Vec<usize> = roots.filter(|(_, field)| wanted(field.name())).map(|(index, _)| index).collect();
+    let metadata = ArrowReaderMetadata::try_new(metadata.into(), ArrowReaderOptions::new()).map_err(wrong)?;
+    ParquetRecordBatchReaderBuilder::new_with_metadata(FetchedChunks { chunks }, metadata)
+        .with_projection(ProjectionMask::roots(&descriptor, roots))
+        .with_batch_size(BATCH_ROWS)
+        .build()
+        .map_err(wrong)
+}
+
+/// Column chunks of a file by the byte at which they start; nothing else of it is here.
+struct FetchedChunks {
+    chunks: Vec<(u64, Bytes)>,
+}
+
+impl FetchedChunks {
+    fn from(&self, start: u64) -> parquet::errors::Result<Bytes> {
+        let within = |(first, bytes): &&(u64, Bytes)| (*first..*first + bytes.len() as u64).contains(&start);
+        let found = self.chunks.iter().find(within);
+        let (first, bytes) = found
+            .ok_or_else(|| ParquetError::General(format!("byte {start} belongs to no column that was asked for")))?;
+        Ok(bytes.slice(usize::try_from(start - first).unwrap_or(usize::MAX)..))
+    }
+}
+
+impl Length for FetchedChunks {
+    fn len(&self) -> u64 {
+        self.chunks.iter().map(|(first, bytes)| first + bytes.len() as u64).max().unwrap_or(0)
+    }
+}
+
+impl ChunkReader for FetchedChunks {
+    type T = Box<dyn Read>;
+
+    fn get_read(&self, start: u64) -> parquet::errors::Result<Self::T> {
+        Ok(Box::new(self.from(start)?.reader()))
+    }
+
+    fn get_bytes(&self, start: u64, length: usize) -> parquet::errors::Result<Bytes> {
+        let bytes = self.from(start)?;
+        if bytes.len() < length {
+            return Err(ParquetError::EOF(format!("expected {length} bytes at {start}, found {}", bytes.len())));
+        }
+        Ok(bytes.slice(..length))
+    }
+}

@@ -1,0 +1,32 @@
+//! What one row comes to: the hand-off from the pipeline to the part writer.
+
+use super::copies::CopySource;
+use crate::engine::RowOutput;
+use crate::row::error::RowError;
+use crate::row::signature::Signature;
+
+/// Everything that is written about one row besides its carried columns.
+#[derive(Debug, Clone)]
+pub struct RowResult {
+    /// Caption and vectors, or why there are none; nothing in a copy.
+    pub outcome: Result<RowOutput, RowError>,
+    /// Where caption, vectors and image size are, if they are to be copied.
+    pub copy: Option<CopySource>,
+    /// Width and height in pixels after EXIF rotation; None when the image was not decoded.
+    pub image_size: Option<(u32, u32)>,
+    /// BLAKE3 of the image bytes; None when they were not fetched.
+    pub content_hash: Option<blake3::Hash>,
+    /// What the row's content looked like from outside, to tell the next night whether it changed.
+    pub content_signature: Signature,
+}
+
+impl RowResult {
+    /// Bytes of the row's caption and vectors.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let Ok(output) = &self.outcome else { return 0 };
+        let vectors = [&output.image_embedding, &output.text_embedding, &output.fused_embedding];
+        let vectors: usize = vectors.into_iter().flatten().map(|vector| size_of_val(vector.as_slice())).sum();
+        vectors + output.caption.as_ref().map_or(0, |caption| caption.text.len())
+    }
+}

@@ -1,0 +1,169 @@
+//! The rows of a part as far as indexes, checks and compactions look at them: key, content, fingerprints, outcome.
+
+use arrow::array::{Array, AsArray, Int64Array, StringArray};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Int64Type};
+use arrow::record_batch::RecordBatch;
+use serde::{Deserialize, Serialize};
+
+use crate::output::Counts;
+use crate::row::error::ErrorKind;
+use crate::row::signature::{KeyHash, Signature};
+
+/// The outcome of a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RowState {
+    /// With results.
+    Ok,
+    /// Failed in a way that another attempt does not change.
+    Permanent,
+    /// Failed in a way that may pass.
+    Transient,
+}
+
+/// What captions and vectors were made with; a fingerprint is None where the run made none.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Fingerprints {
+    /// The `caption_fingerprint` column.
+    pub caption: Option<String>,
+    /// The `embedding_fingerprint` column.
+    pub embedding: Option<String>,
+}
+
+/// The columns of a part that say whose its rows are and how they came out.
+pub struct PartRows {
+    key: StringArray,
+    signature: StringArray,
+    status: StringArray,
+    error_kind: StringArray,
+    caption_fingerprint: Option<StringArray>,
+    embedding_fingerprint: Option<StringArray>,
+    run_seq: Int64Array,
+    content_hash: Option<StringArray>,
+}
+
+impl PartRows {
+    /// The names of the columns that [`PartRows::new`] needs; `key` is the key column's.
+    #[must_use]
+    pub fn columns(key: &str) -> Vec<&str> {
+        vec![
+            key,
+            "content_signature",
+            "status",
+            "error_kind",
+            "caption_fingerprint",
+            "embedding_fingerprint",
+            "run_seq",
+            "content_hash",
+        ]
+    }
+
+    /// Finds the columns in a batch of a part.
+    ///
+    /// # Errors
+    /// Which column is missing or of another type, in words.
+    pub fn new(batch: &RecordBatch, key: &str) -> Result<Self, String> {
+        let optional = |name: &str| -> Result<Option<StringArray>, String> {
+            let Some(column) = batch.column_by_name(name) else { return Ok(None) };
+            let text = cast(column, &DataType::Utf8).map_err(|error| format!("column `{name}`: {error}"))?;
+            Ok(Some(text.as_string::<i32>().clone()))
+        };
+        let text = |name: &str| optional(name)?.ok_or_else(|| format!("no column `{name}`"));
+        let run_seq = batch.column_by_name("run_seq").and_then(|column| column.as_primitive_opt::<Int64Type>());
+        Ok(Self {
+            key: text(key)?,
+            signature: text("content_signature")?,
+            status: text("status")?,
+            error_kind: text("error_kind")?,
+            caption_fingerprint: optional("caption_fingerprint")?,
+            embedding_fingerprint: optional("embedding_fingerprint")?,
+            run_seq: run_seq.ok_or("no integer column `run_seq`")?.clone(),
+            content_hash: optional("content_hash")?,
+        })
+    }
+
+    /// Rows.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.key.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.key.is_empty()
+    }
+
+    /// The `content_signature` of row `index`.
+    ///
+    /// # Errors
+    /// When it is none, in words.
+    pub fn signature(&self, index: usize) -> Result<Signature, String> {
+        let text = self.signature.value(index);
+        text.parse().map_err(|_| format!("expected 32 hex digits in `content_signature`, found {text:?}"))
+    }
+
+    /// Whose row `index` is.
+    #[must_use]
+    pub fn key(&self, index: usize, signature: Signature) -> KeyHash {
+        if self.key.is_valid(index) { KeyHash::new(self.key.value(index)) } else { KeyHash::keyless(signature) }
+    }
+
+    /// Whether row `index` has no key; such rows may be equal to each other.
+    #[must_use]
+    pub fn is_keyless(&self, index: usize) -> bool {
+        self.key.is_null(index)
+    }
+
+    /// The rows by outcome.
+    #[must_use]
+    pub fn count(&self) -> Counts {
+        let mut counts = Counts { rows: self.len() as u64, ..Counts::default() };
+        for index in 0..self.len() {
+            if self.status.value(index) == "ok" {
+                counts.ok += 1;
+            } else {
+                counts.failed += 1;
+                *counts.failures.entry(self.error_kind.value(index).to_owned()).or_default() += 1;
+            }
+        }
+        counts
+    }
+
+    /// The key of row `index` as text, for messages.
+    #[must_use]
+    pub fn key_text(&self, index: usize) -> &str {
+        if self.key.is_valid(index) { self.key.value(index) } else { "null" }
+    }
+
+    /// How row `index` came out.
+    #[must_use]
+    pub fn state(&self, index: usize) -> RowState {
+        if self.status.value(index) == "ok" {
+            RowState::Ok
+        } else if ErrorKind::is_transient_name(self.error_kind.value(index)) {
+            RowState::Transient
+        } else {
+            RowState::Permanent
+        }
+    }
+
+    /// What row `index` was made with.
+    #[must_use]
+    pub fn fingerprints(&self, index: usize) -> Fingerprints {
+        let at = |column: &Option<StringArray>| column.as_ref().map(|column| column.value(index).to_owned());
+        Fingerprints { caption: at(&self.caption_fingerprint), embedding: at(&self.embedding_fingerprint) }
+    }
+
+    /// The `content_hash` of row `index`; None: its image was not read, or the run has no images.
+    #[must_use]
+    pub fn content_hash(&self, index: usize) -> Option<&str> {
+        self.content_hash.as_ref().filter(|hashes| hashes.is_valid(index)).map(|hashes| hashes.value(index))
+    }
+
+    /// The `run_seq` of row `index`.
+    #[must_use]
+    pub fn run_seq(&self, index: usize) -> i64 {
+        self.run_seq.value(index)
+    }
+}

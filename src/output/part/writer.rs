@@ -1,0 +1,149 @@
+//! Parts: results as Parquet bytes, with the schema that every part of OUTPUT shares.
+//!
+//! In: the carried manifest columns and one [`RowResult`] a row. Out: the bytes of one Parquet file that depend on nothing
+//! else. Never here: storage.
+
+use std::sync::Arc;
+
+use arrow::compute::concat_batches;
+use arrow::datatypes::{DataType, Schema, SchemaRef};
+use arrow::record_batch::RecordBatch;
+use parquet::arrow::ArrowWriter;
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::errors::ParquetError;
+use parquet::file::metadata::KeyValue;
+use parquet::file::properties::WriterProperties;
+use parquet::schema::types::ColumnPath;
+
+use super::columns::{OutputColumns, Rows, RunStamp, columns};
+use super::copies::Copies;
+use super::result::RowResult;
+use crate::output::{Counts, OutputError};
+
+/// Turns results into parts of one run.
+#[derive(Debug)]
+pub struct PartEncoder {
+    columns: OutputColumns,
+    stamp: RunStamp,
+    schema: SchemaRef,
+}
+
+impl PartEncoder {
+    /// An encoder for parts of `schema`, which [`part_schema`](super::columns::part_schema) made for the same `columns`.
+    #[must_use]
+    pub fn new(schema: SchemaRef, columns: OutputColumns, stamp: RunStamp) -> Self {
+        Self { columns, stamp, schema }
+    }
+
+    /// Digest of the plan that the parts are made for.
+    #[must_use]
+    pub fn plan_digest(&self) -> &str {
+        &self.stamp.plan_digest
+    }
+
+    /// The columns that a row has in common with one it is a copy of, besides those by which that one was found.
+    #[must_use]
+    pub fn copied_columns(&self) -> Vec<&'static str> {
+        columns(&self.columns).filter(|(column, _)| column.copied).map(|(column, _)| column.name).collect()
+    }
+
+    /// The Parquet bytes of part `part`; `carried` holds the same rows as `results`, in order, and `copies` what some of them
+    /// are copies of; `halved` says how often a batch was halved, because memory ran out or a run failed.
+    ///
+    /// # Errors
+    /// [`OutputError::Encode`].
+    pub fn encode(
+        &self,
+        part: u64,
+        carried: &[RecordBatch],
+        results: &[RowResult],
+        copies: Option<&Copies>,
+        halved: u32,
+    ) -> Result<Vec<u8>, OutputError> {
+        let (run, plan_digest) = (&self.stamp.run, &self.stamp.plan_digest);
+        let footer = PartFooter { run, plan_digest, part, counts: &count(results), halved };
+        let bytes = self.batch(carried, results, copies).and_then(|batch| encode_batch(&batch, &footer));
+        bytes.map_err(|source| OutputError::Encode { part, source })
+    }
+
+    fn batch(
+        &self,
+        carried: &[RecordBatch],
+        results: &[RowResult],
+        copies: Option<&Copies>,
+    ) -> Result<RecordBatch, ParquetError> {
+        let rows = Rows { results, stamp: &self.stamp };
+        let carried_count = self.schema.fields().len() - columns(&self.columns).count();
+        let carried_schema = Arc::new(self.schema.project(&(0..carried_count).collect::<Vec<_>>())?);
+        let mut arrays = concat_batches(&carried_schema, carried)?.columns().to_vec();
+        for (column, field) in columns(&self.columns) {
+            let computed = column.fill(&rows, field.data_type())?;
+            arrays.push(match copies.filter(|_| column.copied) {
+                Some(copies) => copies.over(column.name, computed)?,
+                None => computed,
+            });
+        }
+        Ok(RecordBatch::try_new(self.schema.clone(), arrays)?)
+    }
+}
+
+/// What a part's footer says of it.
+pub(crate) struct PartFooter<'a> {
+    pub(crate) run: &'a str,
+    pub(crate) plan_digest: &'a str,
+    pub(crate) part: u64,
+    pub(crate) counts: &'a Counts,
+    /// How often a batch was halved, because memory ran out or a run failed; its rows may differ in the last bits from those of whole
+    /// batches.
+    pub(crate) halved: u32,
+}
+
+/// The Parquet bytes of a part that holds the rows of `batch`.
+pub(crate) fn encode_batch(batch: &RecordBatch, footer: &PartFooter<'_>) -> Result<Vec<u8>, ParquetError> {
+    let mut writer = ArrowWriter::try_new(Vec::new(), batch.schema(), Some(properties(&batch.schema(), footer)))?;
+    writer.write(batch)?;
+    writer.into_inner()
+}
+
+fn properties(schema: &Schema, footer: &PartFooter<'_>) -> WriterProperties {
+    let value = |key: &str, value: String| KeyValue::new(format!("nightcap.{key}"), value);
+    let mut entries = vec![
+        value("run", footer.run.to_owned()),
+        value("plan", footer.plan_digest.to_owned()),
+        value("part", footer.part.to_string()),
+        value("counts", serde_json::to_string(footer.counts).unwrap_or_default()),
+    ];
+    if footer.halved > 0 {
+        entries.push(value("halved_batches", footer.halved.to_string()));
+    }
+    let mut properties = WriterProperties::builder()
+        .set_compression(Compression::ZSTD(ZstdLevel::default()))
+        .set_created_by(format!("nightcap {}", env!("CARGO_PKG_VERSION")))
+        .set_key_value_metadata(Some(entries));
+    for field in schema.fields() {
+        if let DataType::FixedSizeList(element, _) = field.data_type() {
+            // Vectors are noise to a compressor and to a dictionary: both only cost the readers time.
+            let path = ColumnPath::new(vec![field.name().clone(), "list".to_owned(), element.name().clone()]);
+            properties = properties
+                .set_column_compression(path.clone(), Compression::UNCOMPRESSED)
+                .set_column_dictionary_enabled(path, false);
+        }
+    }
+    properties.build()
+}
+
+/// Results by outcome.
+#[must_use]
+pub fn count(results: &[RowResult]) -> Counts {
+    let mut counts = Counts { rows: results.len() as u64, ..Counts::default() };
+    for row in results {
+        match &row.outcome {
+            Ok(_) => counts.ok += 1,
+            Err(error) => {
+                counts.failed += 1;
+                *counts.failures.entry(error.kind.as_str().to_owned()).or_default() += 1;
+            }
+        }
+    }
+    counts
+}

@@ -1,0 +1,242 @@
+//! `nightcap status`: the runs of an OUTPUT, from their records and part footers; what cannot be read is a finding.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use serde::Serialize;
+
+use super::check::{Finding, check_run};
+use crate::output::heartbeat::{Worker, alive};
+use crate::output::part::footer::part_summary;
+use crate::output::records::plan::load_plan;
+use crate::output::records::published::{Published, present_parts};
+use crate::output::store::OutputStore;
+use crate::output::{Counts, OutputError, part_path, published_path, run_folder};
+
+/// How far a run is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// Complete and visible to readers that ask for published runs.
+    Published,
+    /// Published with the parts that were finished when it was closed.
+    Partial,
+    /// Its rows are in a newer run, which `compact` made; what is left of it goes with the next `compact`.
+    Superseded,
+    /// Some parts are missing, or finalize has not run.
+    Unfinished,
+    /// A compaction that was not published, which the next `compact` removes.
+    Compacting,
+    /// It has no plan: it is being planned, or the process that planned it was killed.
+    Unplanned,
+}
+
+impl State {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Published => "published",
+            Self::Partial => "partial",
+            Self::Superseded => "superseded",
+            Self::Unfinished => "unfinished",
+            Self::Compacting => "compacting",
+            Self::Unplanned => "unplanned",
+        }
+    }
+}
+
+/// One run.
+#[derive(Debug, Clone, Serialize)]
+pub struct RunStatus {
+    /// The run id.
+    pub run: String,
+    /// As in the parts; None without a plan.
+    pub run_seq: Option<i64>,
+    /// How far it is.
+    pub state: State,
+    /// The process that is working on it; None also when that cannot be known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub alive: Option<Worker>,
+    /// Rows the plan selected.
+    pub selected: u64,
+    /// Parts the plan asks for.
+    pub parts: u64,
+    /// Parts that are there.
+    pub parts_present: u64,
+    /// Rows in those parts, by outcome.
+    #[serde(flatten)]
+    pub counts: Counts,
+}
+
+/// Every run of an OUTPUT, oldest first.
+#[derive(Debug, Clone, Serialize)]
+pub struct Status {
+    /// The runs.
+    pub runs: Vec<RunStatus>,
+    /// What is damaged or does not belong there.
+    pub findings: Vec<Finding>,
+}
+
+impl Status {
+    /// Reads the records, and for unfinished runs the footers of the parts that are there; with `check` also every part of
+    /// every run that counts.
+    ///
+    /// # Errors
+    /// [`OutputError::Store`] when OUTPUT cannot be listed.
+    pub fn read(store: &OutputStore, check: bool) -> Result<Self, OutputError> {
+        let mut reader =
+            Reader { store, published: BTreeMap::new(), superseded: BTreeSet::new(), findings: Vec::new() };
+        reader.read_published()?;
+        let names: BTreeSet<String> =
+            store.folders("_nightcap/runs")?.into_iter().chain(reader.published.keys().cloned()).collect();
+        let mut runs = names.iter().map(|run| reader.read_run(run)).collect::<Result<Vec<_>, _>>()?;
+        // A run without a number has no plan; it is listed last.
+        runs.sort_by_key(|run| run.run_seq.unwrap_or(i64::MAX));
+        let Reader { published, superseded, mut findings, .. } = reader;
+        for run in published.values().filter(|run| check && !superseded.contains(&run.run)) {
+            check_run(store, run, &mut findings)?;
+        }
+        Ok(Self { runs, findings })
+    }
+}
+
+struct Reader<'a> {
+    store: &'a OutputStore,
+    published: BTreeMap<String, Published>,
+    superseded: BTreeSet<String>,
+    findings: Vec<Finding>,
+}
+
+impl Reader<'_> {
+    fn read_published(&mut self) -> Result<(), OutputError> {
+        for name in self.store.files("_nightcap/published")? {
+            let Some(run) = name.strip_suffix(".json") else { continue };
+            let path = published_path(run);
+            match self.store.record::<Published>(&path) {
+                Ok(Some(published)) => {
+                    self.superseded.extend(published.supersedes.iter().cloned());
+                    self.published.insert(run.to_owned(), published);
+                }
+                Ok(None) => {}
+                Err(error) => {
+                    let hint = format!(
+                        "put it back from a backup, or remove it and `nightcap finalize OUTPUT --run-id {run}`"
+                    );
+                    self.findings.push(Finding::new(&path, &error, hint));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn read_run(&mut self, run: &str) -> Result<RunStatus, OutputError> {
+        let path = format!("{}/plan.json", run_folder(run));
+        let superseded = self.superseded.contains(run);
+        let plan = match load_plan(self.store, run) {
+            Ok(plan) => Some(plan),
+            Err(OutputError::NoSuchRun { .. }) => None,
+            Err(error) => {
+                let hint = format!(
+                    "put it back from a backup; an unpublished run goes with `nightcap discard OUTPUT --run-id {run}`"
+                );
+                self.findings.push(Finding::new(&path, &error, hint));
+                None
+            }
+        };
+        let (run_seq, selected, parts) =
+            plan.as_ref().map_or((None, 0, 0), |plan| (Some(plan.run_seq), plan.rows, plan.parts));
+        let blank = RunStatus {
+            run: run.to_owned(),
+            run_seq,
+            state: State::Unplanned,
+            alive: None,
+            selected,
+            parts,
+            parts_present: 0,
+            counts: Counts::default(),
+        };
+        if let Some(published) = self.published.get(run) {
+            let state = match (superseded, &published.partial) {
+                (true, _) => State::Superseded,
+                (false, Some(_)) => State::Partial,
+                (false, None) => State::Published,
+            };
+            if plan.is_none() && !superseded && self.findings.iter().all(|finding| finding.path != path) {
+                self.findings.push(Finding::new(&path, &"it is missing", "put it back from a backup"));
+            }
+            let (run_seq, parts_present) = (Some(published.run_seq), published.parts);
+            return Ok(RunStatus { run_seq, state, parts_present, counts: published.counts.clone(), ..blank });
+        }
+        if superseded {
+            return Ok(RunStatus { state: State::Superseded, ..blank });
+        }
+        // Asking OUTPUT for the time needs write access.
+        let alive = alive(self.store, run).unwrap_or_else(|error| {
+            tracing::warn!(run, %error, "cannot tell whether a process is working on this run");
+            None
+        });
+        let Some(plan) = plan else { return Ok(RunStatus { alive, ..blank }) };
+        let state = if plan.supersedes.is_empty() { State::Unfinished } else { State::Compacting };
+        let present = present_parts(self.store, run)?;
+        let mut counts = Counts::default();
+        for &part in &present {
+            let path = part_path(run, part);
+            match part_summary(self.store, &path) {
+                Ok(summary) => counts.add(&summary.counts),
+                Err(error) => {
+                    let hint = "remove it, and run the job again with the same --run-id";
+                    self.findings.push(Finding::new(&path, &error, hint));
+                }
+            }
+        }
+        Ok(RunStatus { state, alive, parts_present: present.len() as u64, counts, ..blank })
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.runs.is_empty() {
+            writeln!(f, "no runs")?;
+        } else {
+            self.write_runs(f)?;
+        }
+        for Finding { path, found, hint } in &self.findings {
+            writeln!(f, "\n{path}: {found}\nhint: {hint}")?;
+        }
+        Ok(())
+    }
+}
+
+impl Status {
+    fn write_runs(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let width = self.runs.iter().map(|run| run.run.len()).max().unwrap_or(0).max("run".len());
+        writeln!(
+            f,
+            "{:width$}  seq  state       {:>13}  {:>10}  {:>10}  {:>10}",
+            "run", "parts", "rows", "ok", "failed"
+        )?;
+        for run in &self.runs {
+            let seq = run.run_seq.map_or_else(|| "-".to_owned(), |seq| seq.to_string());
+            let parts = format!("{} of {}", run.parts_present, run.parts);
+            let (state, counts) = (run.state.as_str(), &run.counts);
+            write!(
+                f,
+                "{:width$}  {seq:>3}  {state:10}  {parts:>13}  {:>10}  {:>10}  {:>10}",
+                run.run, counts.rows, counts.ok, counts.failed
+            )?;
+            match &run.alive {
+                Some(worker) => writeln!(f, "  alive: process {} on {}", worker.pid, worker.host)?,
+                None => writeln!(f)?,
+            }
+        }
+        let mut failures = Counts::default();
+        let counting = self.runs.iter().filter(|run| run.state != State::Superseded);
+        counting.for_each(|run| failures.add(&run.counts));
+        if !failures.failures.is_empty() {
+            writeln!(f, "\nfailed rows by kind, over all runs:")?;
+            for (kind, count) in &failures.failures {
+                writeln!(f, "  {kind:22} {count:>10}")?;
+            }
+        }
+        Ok(())
+    }
+}

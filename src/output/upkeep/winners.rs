@@ -1,0 +1,126 @@
+//! Which row of each key a compaction keeps: all indexes merged in key order, one entry a key remembered.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashSet};
+
+use crate::output::part::rows::Fingerprints;
+use crate::output::publish::index::{IndexEntry, IndexReader};
+use crate::output::records::published::Published;
+use crate::output::store::OutputStore;
+use crate::output::{OutputError, run_folder};
+use crate::row::signature::KeyHash;
+
+/// The row that stays for one key; 32 bytes.
+#[derive(Debug, Clone, Copy)]
+struct Winner {
+    key: KeyHash,
+    run_seq: i64,
+    source: u32,
+}
+
+/// The rows that stay.
+#[derive(Debug, Default)]
+pub(crate) struct Winners {
+    /// By key.
+    rows: Vec<Winner>,
+    /// Rows that stay.
+    pub(crate) kept: u64,
+    /// Rows of which there is a newer one.
+    pub(crate) replaced: u64,
+    /// Rows whose key is not among those to keep.
+    pub(crate) deleted: u64,
+    /// What the rows that stay were made with.
+    pub(crate) fingerprints: HashSet<Fingerprints>,
+}
+
+impl Winners {
+    /// Compares the rows of all `sources`, oldest first; `keep` holds the keys that may stay, sorted, or None for all.
+    pub(crate) fn choose(
+        store: &OutputStore,
+        sources: &[Published],
+        keep: Option<&[KeyHash]>,
+    ) -> Result<Self, OutputError> {
+        let mut winners = Self::default();
+        let mut merge = Merge::open(store, sources)?;
+        let mut rows = Vec::new();
+        while let Some(key) = merge.next_key(&mut rows)? {
+            if keep.is_some_and(|keep| keep.binary_search(&key).is_err()) {
+                winners.deleted += rows.len() as u64;
+                continue;
+            }
+            let newest = rows.iter().max_by_key(|(source, row)| (row.run_seq, *source));
+            let Some((source, best)) = newest.copied() else { continue };
+            let winner = Winner { key, run_seq: best.run_seq, source: source as u32 };
+            // More than one only for rows without a key, whose content is equal.
+            let kept = rows.iter().filter(|(source, row)| winner.is(*source as u32, row.run_seq)).count() as u64;
+            winners.kept += kept;
+            winners.replaced += rows.len() as u64 - kept;
+            winners.rows.push(winner);
+            let known = merge.readers[source].fingerprints.get(best.fingerprints as usize);
+            if let Some(known) = known.filter(|known| !winners.fingerprints.contains(*known)) {
+                winners.fingerprints.insert(known.clone());
+            }
+        }
+        Ok(winners)
+    }
+
+    /// Whether every row stays.
+    pub(crate) fn keep_all(&self) -> bool {
+        self.replaced + self.deleted == 0
+    }
+
+    /// Whether this row of the `source`th run stays.
+    pub(crate) fn keeps(&self, source: u32, key: KeyHash, run_seq: i64) -> bool {
+        let found = self.rows.binary_search_by_key(&key, |winner| winner.key);
+        found.is_ok_and(|at| self.rows[at].is(source, run_seq))
+    }
+}
+
+impl Winner {
+    fn is(&self, source: u32, run_seq: i64) -> bool {
+        self.source == source && self.run_seq == run_seq
+    }
+}
+
+/// Several indexes as one, in key order.
+struct Merge<'a> {
+    readers: Vec<IndexReader<'a>>,
+    /// The first entry that was not handed out yet, of each reader.
+    heads: Vec<Option<IndexEntry>>,
+    order: BinaryHeap<Reverse<(KeyHash, usize)>>,
+}
+
+impl<'a> Merge<'a> {
+    fn open(store: &'a OutputStore, sources: &[Published]) -> Result<Self, OutputError> {
+        let open = |run: &Published| IndexReader::open(store, &run_folder(&run.run), &run.index);
+        let readers = sources.iter().map(open).collect::<Result<Vec<_>, _>>()?;
+        let mut merge = Self { heads: vec![None; readers.len()], readers, order: BinaryHeap::new() };
+        for source in 0..merge.readers.len() {
+            merge.advance(source)?;
+        }
+        Ok(merge)
+    }
+
+    fn advance(&mut self, source: usize) -> Result<Option<IndexEntry>, OutputError> {
+        let next = self.readers[source].next().transpose()?;
+        if let Some(next) = &next {
+            self.order.push(Reverse((next.key, source)));
+        }
+        Ok(std::mem::replace(&mut self.heads[source], next))
+    }
+
+    /// The next key, and into `rows` its entries with the number of the source of each.
+    fn next_key(&mut self, rows: &mut Vec<(usize, IndexEntry)>) -> Result<Option<KeyHash>, OutputError> {
+        rows.clear();
+        let Some(&Reverse((key, _))) = self.order.peek() else { return Ok(None) };
+        while let Some(&Reverse((next, source))) = self.order.peek()
+            && next == key
+        {
+            self.order.pop();
+            if let Some(entry) = self.advance(source)? {
+                rows.push((source, entry));
+            }
+        }
+        Ok(Some(key))
+    }
+}
