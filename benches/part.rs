@@ -13,10 +13,10 @@ use arrow::datatypes::{DataType, Field, Schema};
 use arrow::record_batch::RecordBatch;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use nightcap::engine::{Caption, Finish, RowOutput};
+use nightcap::job::VectorType;
 use nightcap::output::part::columns::{OutputColumns, RunStamp, part_schema};
 use nightcap::output::part::result::RowResult;
 use nightcap::output::part::writer::PartEncoder;
-use nightcap::output::records::vector_type::VectorType;
 use nightcap::row::signature::Signature;
 
 const ROWS: usize = 1000;

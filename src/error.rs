@@ -1,6 +1,5 @@
-//! What ends a command early. The row-level counterpart, which never does, is [`crate::row::error::RowError`].
+//! How a command ends: its exit status, and what ends it early. The row-level counterpart, which never does, is [`crate::row::error::RowError`].
 
-use crate::exit::Status;
 use crate::job::JobFileError;
 use crate::manifest::ManifestError;
 use crate::manifest::folder::FolderError;
@@ -9,6 +8,20 @@ use crate::onnx::{OnnxError, OnnxErrorKind};
 use crate::output::OutputError;
 use crate::plan::PlanError;
 use crate::preprocess::ConfigError;
+
+/// How a command ended; the process's exit status.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum ExitStatus {
+    /// Finished and published, or nothing to do.
+    Done = 0,
+    /// Finished and published, but more rows failed than `[limits]` allow.
+    TooManyFailed = 1,
+    /// Nothing was run: the job, the model or the storage is wrong; also what `status` says of a damaged OUTPUT.
+    Refused = 2,
+    /// Stopped by a signal or an outage; run again to go on.
+    Stopped = 75,
+}
 
 /// Any error of the library's commands. Each variant's own text says what was expected, what was found and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -84,14 +97,14 @@ impl From<PlanError> for Error {
 impl Error {
     /// The exit status of a process that ends with this error.
     #[must_use]
-    pub const fn status(&self) -> Status {
+    pub const fn status(&self) -> ExitStatus {
         match self {
             Self::Interrupted(_)
             | Self::Outage { .. }
             | Self::Output(OutputError::Alive { .. } | OutputError::Closed { .. } | OutputError::Gone { .. }) => {
-                Status::Stopped
+                ExitStatus::Stopped
             }
-            _ => Status::Refused,
+            _ => ExitStatus::Refused,
         }
     }
 
@@ -116,8 +129,8 @@ mod tests {
     fn a_device_that_is_lost_while_parts_are_made_is_a_reason_to_run_again_and_a_graph_that_fails_is_none() {
         let status =
             |kind| Error::from(OnnxError::new(kind, "decoder.onnx", "it failed")).while_making_parts().status();
-        assert_eq!(status(OnnxErrorKind::Device), Status::Stopped);
-        assert_eq!(status(OnnxErrorKind::Run), Status::Refused);
-        assert_eq!(Error::Internal("a fault".to_owned()).while_making_parts().status(), Status::Refused);
+        assert_eq!(status(OnnxErrorKind::Device), ExitStatus::Stopped);
+        assert_eq!(status(OnnxErrorKind::Run), ExitStatus::Refused);
+        assert_eq!(Error::Internal("a fault".to_owned()).while_making_parts().status(), ExitStatus::Refused);
     }
 }

@@ -1,42 +1,74 @@
-//! nightcap captions image collections overnight and builds search indexes from them.
+//! nightcap captions image collections overnight and builds search indexes from them: Parquet in, ONNX models, Parquet out.
 //!
 //! ```text
-//! job.toml -> commands -> plan -> pipeline: read -> ingest -> infer -> write -> output: finalize
-//!                                            |         |         |        |
-//!                                        manifest   fetch,    engine,  output::part,
-//!                                                  preprocess  onnx    output::store
+//!   job.toml
+//!      |
+//!   commands      run, plan, status, compact, ...
+//!      |
+//!     plan        which rows are new or changed, and which parts they form: one record that every shard reads
+//!      |
+//!   pipeline      the parts of the plan, one lane for each device
+//!      |
+//!      |    read          ingest             infer                       write
+//!      |    rows   --->   bytes     --->     image and text states ---> Parquet part ---> OUTPUT/run=.../part-000000.parquet
+//!      |                  pixel values       embeddings, fused states
+//!      |                                     captions
+//!      |    manifest      fetch              engine                      output::part
+//!      |                  preprocess         onnx                        output::store
+//!      |
+//!   output::publish       every part is there: the run counts
 //! ```
 //!
-//! | module | what it is |
-//! |---|---|
-//! | [`cli`], [`commands`], [`exit`] | arguments; what each command does; exit statuses |
-//! | [`job`] | the job file, validated |
-//! | [`manifest`] | Parquet files that name the images: columns, row masks, rows |
-//! | [`plan`] | what one run will do, decided once; shards |
-//! | [`pipeline`] | the stages of a run, wired |
-//! | [`storage`] | local paths, s3://, gs://, az://, http(s)://: object stores by URI, credentials, retries |
-//! | [`fetch`], [`preprocess`] | image bytes; pixel values as Pillow and transformers make them |
-//! | [`model`] | a model directory: graphs by role, bindings, settings, fingerprints |
-//! | [`onnx`] | ONNX Runtime; the only module that knows it |
-//! | [`engine`] | encoders, fusion and the generation loop over batches |
-//! | [`output`] | OUTPUT: parts, records, finalize, status |
-//! | [`signature`] | what tells one night's rows from the next's |
-//! | [`error`], [`row_error`], [`panics`] | what ends a command; what becomes columns of a row; faults of nightcap itself |
+//! # Rooms
 //!
-//! Two kinds of failure are kept apart by type: an [`error::Error`] ends the command before or between parts, a
-//! [`row_error::RowError`] is data.
+//! From the top down: a room imports only rooms that stand below it, and no two files import each other. `.ci/rooms` reads this
+//! table and checks it.
+//!
+//! | room | what it is |
+//! |---|---|
+//! | [`commands`] | what each command does: arguments in, data on stdout, an exit status out |
+//! | [`cli`] | the arguments of every command |
+//! | [`pipeline`] | the stages of a run, and the file that wires them |
+//! | [`panics`] | a panic, as an error of nightcap itself |
+//! | [`error`] | how a command ends: exit statuses, and what ends it early |
+//! | [`plan`] | what one run will do, decided once: scan, listing, delta, claim; shards |
+//! | [`output::upkeep`] | compaction, removal, status and the check of an OUTPUT |
+//! | [`output::publish`] | the check that a run is complete, its record, the indexes that later runs read |
+//! | [`output::part`] | the columns of a part, written and read |
+//! | [`output::records`] | the records of a run below `_nightcap` |
+//! | [`output`] | the store that parts and records are put into, and heartbeats |
+//! | [`fetch`] | the bytes of images |
+//! | [`manifest`] | Parquet files that name the images: columns, row masks, rows |
+//! | [`job`] | the job file, validated |
+//! | [`engine`] | a loaded model: rows in, embeddings and captions out; fingerprints |
+//! | [`engine::generate`] | captions: settings, the choice of tokens, scheduling |
+//! | [`engine::prompt`] | prompts in the format of a model, as tokens |
+//! | [`engine::decoder`] | the decoder's graphs and cache |
+//! | [`engine::encode`] | image and text encoders, fusion, tokenizer, embeddings |
+//! | [`model`] | a model directory: graphs by role, bindings, settings, hashes |
+//! | [`onnx::edit`] | edits of ONNX graphs before they are opened |
+//! | [`onnx::rows`] | rows of tensors, moved on the device that holds them |
+//! | [`onnx::runtime`] | ONNX Runtime: library, devices, sessions, tensors; the only room that knows `ort` |
+//! | [`onnx`] | what graphs declare, the ONNX format, errors |
+//! | [`preprocess`] | pixel values as Pillow and transformers make them |
+//! | [`storage`] | local paths, s3://, gs://, az://, http(s)://: object stores by URI, credentials, retries |
+//! | [`row`] | the error of a row, and the signature that tells whether it changed |
+//! | [`support`] | clock, progress, metrics, failpoints, and the encoding of fingerprints |
+//!
+//! Two kinds of failure are kept apart by type: an [`error::Error`] ends the command, a [`row::error::RowError`] is data: one row
+//! of the output.
 
 pub mod cli;
 pub mod commands;
 pub mod engine;
 pub mod error;
-pub mod exit;
 pub mod fetch;
 pub mod job;
 pub mod manifest;
 pub mod model;
 pub mod onnx;
 pub mod output;
+pub mod panics;
 pub mod pipeline;
 pub mod plan;
 pub mod preprocess;

@@ -7,10 +7,10 @@ use std::time::Duration;
 use clap::Parser;
 use nightcap::cli::{Cli, LogFormat};
 use nightcap::commands::{Context, execute};
-use nightcap::exit::Status;
+use nightcap::error::ExitStatus;
+use nightcap::panics;
 use nightcap::pipeline::Stop;
 use nightcap::storage::environment::variable;
-use nightcap::support::panics;
 use nightcap::support::progress::Terminal;
 use tracing_subscriber::EnvFilter;
 
@@ -68,7 +68,7 @@ fn watch_signals(stop: Stop) {
         // SAFETY: `_exit` touches no memory of this process; nothing is lost by it, see above.
         #[allow(unsafe_code, reason = "the standard library has no exit without handlers")]
         unsafe {
-            libc::_exit(Status::Stopped as i32)
+            libc::_exit(ExitStatus::Stopped as i32)
         }
     };
     std::thread::spawn(move || {

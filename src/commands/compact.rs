@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{Context, print, to_json};
+use super::context::{Context, print, to_json};
 use crate::cli::CompactArgs;
-use crate::error::Error;
-use crate::exit::Status;
+use crate::error::{Error, ExitStatus};
 use crate::manifest::reader::{ManifestReader, Projection};
 use crate::manifest::{Manifest, filter};
 use crate::output::records::published::published_runs;
@@ -15,7 +14,7 @@ use crate::output::upkeep::compact::{KeepKeys, Outcome, Request, compact};
 use crate::row::signature::KeyHash;
 use crate::storage::{Location, NotALocation, Storage};
 
-pub(super) fn execute(args: &CompactArgs, context: &mut Context<'_>) -> Result<Status, Error> {
+pub(super) fn execute(args: &CompactArgs, context: &mut Context<'_>) -> Result<ExitStatus, Error> {
     args.run_id.as_deref().map(check_run_id).transpose()?;
     let store = OutputStore::from_argument(&args.output)?;
     let keep = if args.keep_keys.is_empty() {
@@ -35,10 +34,10 @@ pub(super) fn execute(args: &CompactArgs, context: &mut Context<'_>) -> Result<S
         Outcome::Nothing(why) => tracing::info!("{why}; there is nothing to do"),
         Outcome::Stopped => {
             tracing::warn!("stopped, and nothing was changed; run the same command again");
-            return Ok(Status::Stopped);
+            return Ok(ExitStatus::Stopped);
         }
     }
-    Ok(Status::Done)
+    Ok(ExitStatus::Done)
 }
 
 /// The keys in `column` of the Parquet files that `patterns` name, sorted; nulls are no keys.

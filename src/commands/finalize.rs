@@ -1,9 +1,8 @@
 //! `nightcap finalize`: publishes a run whose parts are all there, or only its finished parts.
 
-use super::{Context, judge, print, to_json};
+use super::context::{Context, judge, print, to_json};
 use crate::cli::FinalizeArgs;
-use crate::error::Error;
-use crate::exit::Status;
+use crate::error::{Error, ExitStatus};
 use crate::output::OutputError;
 use crate::output::heartbeat::{Heartbeat, refuse_alive};
 use crate::output::publish::finalize::{finalize, finalize_partial};
@@ -11,7 +10,7 @@ use crate::output::records::plan::load_plan;
 use crate::output::records::published::Published;
 use crate::output::store::OutputStore;
 
-pub(super) fn execute(args: &FinalizeArgs, context: &mut Context<'_>) -> Result<Status, Error> {
+pub(super) fn execute(args: &FinalizeArgs, context: &mut Context<'_>) -> Result<ExitStatus, Error> {
     let (store, run) = (OutputStore::from_argument(&args.output)?, args.run_id.as_str());
     let plan = load_plan(&store, run)?;
     let published = publish(&store, run, args.partial).map_err(|error| Error::from(error).while_making_parts())?;

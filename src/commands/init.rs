@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 
-use super::{Context, manifest};
+use super::context::Context;
+use super::manifest;
 use crate::cli::InitArgs;
-use crate::error::Error;
-use crate::exit::Status;
+use crate::error::{Error, ExitStatus};
 use crate::job::JobTemplate;
 use crate::manifest::usual_names::{Given, JobColumns};
 use crate::manifest::{ManifestError, read_schema};
@@ -21,7 +21,7 @@ const MANIFEST: &str = "manifest.parquet";
 /// Where a model directory is looked for, seen from the job file's folder.
 const MODELS: [&str; 2] = ["model", "sample_data/model"];
 
-pub(super) fn execute(args: &InitArgs, context: &mut Context<'_>) -> Result<Status, Error> {
+pub(super) fn execute(args: &InitArgs, context: &mut Context<'_>) -> Result<ExitStatus, Error> {
     let job = &args.output;
     refuse_existing(job, "give another name with -o, or remove it first")?;
     let folder = job.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -45,7 +45,7 @@ pub(super) fn execute(args: &InitArgs, context: &mut Context<'_>) -> Result<Stat
             let file = job.with_file_name(MANIFEST);
             refuse_existing(&file, &format!("to use it: nightcap init {}", file.display()))?;
             let status = manifest::make(&args.source, &file, false, context)?;
-            if status != Status::Done {
+            if status != ExitStatus::Done {
                 return Ok(status);
             }
             let images = named(source, &here, &folder)?;
@@ -78,7 +78,7 @@ pub(super) fn execute(args: &InitArgs, context: &mut Context<'_>) -> Result<Stat
         );
         tracing::info!(file = %job.display(), "wrote the job; next: fill in the model, then {next}");
     }
-    Ok(Status::Done)
+    Ok(ExitStatus::Done)
 }
 
 /// Chooses the job's columns, and says on stderr which and why.

@@ -2,10 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use super::Context;
+use super::context::Context;
 use crate::cli::ManifestArgs;
-use crate::error::Error;
-use crate::exit::Status;
+use crate::error::{Error, ExitStatus};
 use crate::manifest::folder::FolderListing;
 use crate::manifest::write::encode;
 use crate::preprocess::has_image_extension;
@@ -13,14 +12,19 @@ use crate::storage::paths::seen_from;
 use crate::storage::{Location, Storage};
 use crate::support::whole_file::{self, Existing};
 
-pub(super) fn execute(args: &ManifestArgs, context: &mut Context<'_>) -> Result<Status, Error> {
+pub(super) fn execute(args: &ManifestArgs, context: &mut Context<'_>) -> Result<ExitStatus, Error> {
     make(&args.folder, &args.output, args.skip_unreadable, context)
 }
 
 /// Writes the manifest of `folder` to `file`, and says on stderr what it holds and what was left out.
 ///
 /// A file that is there already and would not change keeps its modification time, so that an unfinished run goes on.
-pub(super) fn make(folder: &Path, file: &Path, skip_unreadable: bool, context: &Context<'_>) -> Result<Status, Error> {
+pub(super) fn make(
+    folder: &Path,
+    file: &Path,
+    skip_unreadable: bool,
+    context: &Context<'_>,
+) -> Result<ExitStatus, Error> {
     let base = check(file)?;
     let (listing, base) = match uri(folder)? {
         Some(location) if location.local().is_none() => {
@@ -36,7 +40,7 @@ pub(super) fn make(folder: &Path, file: &Path, skip_unreadable: bool, context: &
     };
     let Some(listing) = listing else {
         tracing::warn!("stopped, and nothing was written; run the same command again");
-        return Ok(Status::Stopped);
+        return Ok(ExitStatus::Stopped);
     };
     let unwritable = |error: &dyn std::fmt::Display| Error::Unfit(format!("cannot write {}: {error}", file.display()));
     let parquet = encode(&listing.images, |path| base.join(path)).map_err(|error| unwritable(&error))?;
@@ -57,7 +61,7 @@ pub(super) fn make(folder: &Path, file: &Path, skip_unreadable: bool, context: &
         None => "wrote the manifest",
     };
     tracing::info!(images = listing.images.len(), bytes, file = %file.display(), "{done}");
-    Ok(Status::Done)
+    Ok(ExitStatus::Done)
 }
 
 /// The URI that `argument` is, if it is one.

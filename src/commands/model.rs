@@ -3,10 +3,9 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Context, print, to_json};
+use super::context::{Context, print, to_json};
 use crate::engine::{LoadReport, open_each};
-use crate::error::Error;
-use crate::exit::Status;
+use crate::error::{Error, ExitStatus};
 use crate::model::{ModelDirectory, inspect as describe};
 use crate::onnx::GraphOptions;
 use crate::storage::{Location, Storage, explain};
@@ -16,11 +15,11 @@ pub(super) fn inspect(
     precision: Option<&str>,
     json: bool,
     context: &mut Context<'_>,
-) -> Result<Status, Error> {
+) -> Result<ExitStatus, Error> {
     let description = describe(&local_folder(dir)?, precision);
     let text = if json { to_json(&description)? } else { description.to_string() };
     print(context, &text)?;
-    Ok(if description.problems.is_empty() { Status::Done } else { Status::Refused })
+    Ok(if description.problems.is_empty() { ExitStatus::Done } else { ExitStatus::Refused })
 }
 
 /// The model directory `dir`, fetched first where it is a URI of remote storage.
@@ -37,12 +36,12 @@ pub(super) fn prepare(
     precision: Option<&str>,
     json: bool,
     context: &mut Context<'_>,
-) -> Result<Status, Error> {
+) -> Result<ExitStatus, Error> {
     let directory = ModelDirectory::open(&local_folder(dir)?, precision)?;
     let reports = open_each(&directory, GraphOptions::default())?;
     let text = if json { to_json(&reports)? } else { reports.iter().map(line).collect() };
     print(context, &text)?;
-    Ok(Status::Done)
+    Ok(ExitStatus::Done)
 }
 
 fn line(report: &LoadReport) -> String {

@@ -3,17 +3,16 @@
 use std::fmt::Write;
 use std::path::Path;
 
+use super::context::{Context, print};
 use super::prepare::prepare;
-use super::{Context, print};
 use crate::cli::PlanArgs;
-use crate::error::Error;
-use crate::exit::Status;
+use crate::error::{Error, ExitStatus};
 use crate::output::records::published::present_parts;
 use crate::output::records::schema::check_schema;
 use crate::output::store::OutputStore;
 use crate::plan::claim::{Unfinished, unfinished};
 
-pub(super) fn execute(args: &PlanArgs, context: &mut Context<'_>) -> Result<Status, Error> {
+pub(super) fn execute(args: &PlanArgs, context: &mut Context<'_>) -> Result<ExitStatus, Error> {
     let prepared = prepare(&args.job)?;
     let output = &prepared.job.output;
     let mut first = Vec::new();
@@ -69,5 +68,5 @@ pub(super) fn execute(args: &PlanArgs, context: &mut Context<'_>) -> Result<Stat
     let columns = schema.fields().iter().map(|field| format!("{} {}", field.name(), field.data_type()));
     line("columns", columns.collect::<Vec<_>>().join("\n           "));
     print(context, &text)?;
-    Ok(Status::Done)
+    Ok(ExitStatus::Done)
 }

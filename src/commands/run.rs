@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 use std::io::Write;
 use std::sync::Arc;
 
+use super::calibrate;
+use super::context::{Context, judge};
 use super::prepare::{Prepared, prepare};
-use super::{Context, calibrate, judge};
 use crate::cli::RunArgs;
 use crate::engine::Models;
-use crate::error::Error;
-use crate::exit::Status;
+use crate::error::{Error, ExitStatus};
 use crate::fetch::Fetcher;
 use crate::output::heartbeat::Heartbeat;
 use crate::output::publish::finalize::finalize;
@@ -25,7 +25,7 @@ use crate::plan::shard::Shard;
 use crate::support::metrics::{Metrics, StageTimes};
 use crate::support::progress::Progress;
 
-pub(super) fn execute(args: &RunArgs, context: &mut Context<'_>) -> Result<Status, Error> {
+pub(super) fn execute(args: &RunArgs, context: &mut Context<'_>) -> Result<ExitStatus, Error> {
     args.run_id.as_deref().map(check_run_id).transpose()?;
     let shard = Shard::resolve(args.shard.as_deref(), context.variable)?;
     if shard.is_some() && args.run_id.is_none() {
@@ -39,11 +39,11 @@ pub(super) fn execute(args: &RunArgs, context: &mut Context<'_>) -> Result<Statu
         ToDo::Run(claimed) => claimed,
         ToDo::Nothing => {
             tracing::info!("nothing is new; no run was made");
-            return Ok(Status::Done);
+            return Ok(ExitStatus::Done);
         }
         ToDo::Stop => {
             tracing::warn!("stopped while another process planned the run; run the same command again to go on");
-            return Ok(Status::Stopped);
+            return Ok(ExitStatus::Stopped);
         }
     };
     let run = claimed.plan.run.as_str();
@@ -75,12 +75,12 @@ pub(super) fn execute(args: &RunArgs, context: &mut Context<'_>) -> Result<Statu
     make_parts(&prepared, &claimed, &store, models, &missing, context)?;
     if context.stop.requested() {
         tracing::warn!(run, "stopped; run the same command again to resume");
-        return Ok(Status::Stopped);
+        return Ok(ExitStatus::Stopped);
     }
     if let Some(shard) = shard {
         let hint = format!("nightcap finalize {} --run-id {run}", prepared.job.output.path);
         tracing::info!(run, shard = shard.index, of = shard.count, "shard finished; when all have: {hint}");
-        return Ok(Status::Done);
+        return Ok(ExitStatus::Done);
     }
     let published = finalize(&store, run).map_err(interrupted)?;
     let counts = &published.counts;

@@ -1,19 +1,18 @@
 //! `nightcap status`: lists the runs of an OUTPUT and what is damaged in it.
 
-use super::{Context, print, to_json};
+use super::context::{Context, print, to_json};
 use crate::cli::StatusArgs;
-use crate::error::Error;
-use crate::exit::Status;
+use crate::error::{Error, ExitStatus};
 use crate::output::store::OutputStore;
 use crate::output::upkeep::status::Status as OutputStatus;
 
-pub(super) fn execute(args: &StatusArgs, context: &mut Context<'_>) -> Result<Status, Error> {
+pub(super) fn execute(args: &StatusArgs, context: &mut Context<'_>) -> Result<ExitStatus, Error> {
     let status = OutputStatus::read(&OutputStore::from_argument(&args.output)?, args.check)?;
     let text = if args.json { to_json(&status)? } else { status.to_string() };
     print(context, &text)?;
     if status.findings.is_empty() {
-        return Ok(Status::Done);
+        return Ok(ExitStatus::Done);
     }
     tracing::error!(findings = status.findings.len(), "this OUTPUT is damaged; stdout says where and what to do");
-    Ok(Status::Refused)
+    Ok(ExitStatus::Refused)
 }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::within;
+use super::timeout::within;
 use crate::row::error::{ErrorKind, RowError, Stage};
 use crate::storage::Location;
 

@@ -6,14 +6,15 @@
 mod common_folders;
 mod local;
 mod probe;
+mod timeout;
 
-use std::fmt::Display;
 use std::time::Duration;
 
 use bytes::Bytes;
 use object_store::{GetResult, ObjectStoreExt};
 
 pub use self::common_folders::CommonFolders;
+use self::timeout::within;
 use crate::job::Limits;
 use crate::row::error::{ErrorKind, RowError, Stage};
 use crate::storage::{Failure, Location, NotALocation, SingleAttempts, Storage, pauses};
@@ -148,18 +149,6 @@ fn is_transient(error: &RowError) -> bool {
 
 fn log_retry(location: &Location) -> impl FnMut(&RowError, Duration) {
     move |error, _| tracing::debug!(%location, kind = error.kind.as_str(), "trying again: {}", error.message)
-}
-
-async fn within<T>(
-    timeout: Duration,
-    shown: &impl Display,
-    work: impl Future<Output = Result<T, RowError>>,
-) -> Result<T, RowError> {
-    tokio::time::timeout(timeout, work).await.unwrap_or_else(|_| {
-        let limit_ms = timeout.as_millis();
-        let message = format!("{shown}: no answer within {limit_ms} ms (`limits.fetch_timeout_ms`)");
-        Err(RowError::new(Stage::Fetch, ErrorKind::Timeout, message))
-    })
 }
 
 /// A store's error as the row's.

@@ -3,21 +3,23 @@
 //! In: a TOML file and `--set` overrides. Out: a [`Job`] whose every value has been checked as far as it can be without
 //! touching the manifest, the model or the output. Never here: any of those.
 
+mod failure_limits;
 mod file;
 mod generation;
 mod keys;
 mod load;
 mod template;
+mod vector_type;
 
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::failure_limits::FailureLimits;
 pub use self::template::JobTemplate;
+pub use self::vector_type::VectorType;
 use crate::engine::GenerationOverrides;
 use crate::onnx::Device;
-use crate::output::records::failure_limits::FailureLimits;
-use crate::output::records::vector_type::VectorType;
 use crate::storage::{Location, StorageSettings};
 
 /// A job file that cannot be carried out. Every variant ends the command with status 2 before anything was run.

@@ -19,6 +19,7 @@
 //! Parts are put by the pipeline's write stage and by `compact`, plans by `plan::claim`, indexes and published records by
 //! `finalize`. `discard` and `compact` remove runs; the write stage removes a part that it put into a run that was closed.
 
+pub mod format;
 pub mod heartbeat;
 mod open;
 pub mod part;

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::OutputError;
-use super::records::format::check_format;
+use super::format::check_format;
 use super::store::OutputStore;
 use crate::storage::{Location, Storage};
 

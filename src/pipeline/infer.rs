@@ -9,8 +9,8 @@ use std::sync::mpsc::SyncSender;
 use tokio::sync::mpsc::Receiver;
 
 use super::batch_runner::BatchRunner;
-use super::ingest::IngestItem;
 use super::open_part::OpenPart;
+use super::row::IngestItem;
 use super::stages::{FinishedPart, Stages};
 use crate::engine::Models;
 use crate::error::Error;

@@ -13,7 +13,7 @@ use tokio::sync::mpsc::{Receiver, Sender};
 use super::budget::{MemoryBudget, Turn, TurnQueue};
 use super::outage::{FailedImage, OutageWatch};
 use super::read::ReadItem;
-use super::row::{IngestedRow, ingest_row};
+use super::row::{IngestItem, ingest_row};
 use super::stages::Stages;
 use super::workers::Workers;
 use crate::error::Error;
@@ -22,14 +22,6 @@ use crate::row::error::Stage;
 
 /// Images that are fetched or prepared at the same time.
 const CONCURRENT_ROWS: usize = 32;
-
-/// What the ingest stage hands on.
-pub(super) enum IngestItem {
-    /// One row.
-    Row(Box<IngestedRow>),
-    /// The part is complete; these are its carried columns.
-    PartEnd { part: u64, carried: Vec<RecordBatch> },
-}
 
 pub(super) fn run(stages: &Stages<'_>, input: Receiver<ReadItem>, out: &Sender<IngestItem>) -> Result<(), Error> {
     let system = |action, source| Error::System { action, source };

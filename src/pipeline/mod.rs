@@ -51,7 +51,7 @@ use std::thread::{Builder, Scope};
 pub use self::stages::{Stages, Stop};
 use crate::engine::Models;
 use crate::error::Error;
-use crate::support::panics;
+use crate::panics;
 
 /// Makes `parts` of the plan, each in the lane of one of `models`. On return every one of them is in OUTPUT, unless a stop was
 /// requested.

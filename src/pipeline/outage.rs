@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use super::ingest::IngestItem;
+use super::row::IngestItem;
 use super::stages::Stages;
 use crate::error::Error;
 use crate::fetch::CommonFolders;

@@ -5,6 +5,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use arrow::record_batch::RecordBatch;
 use bytes::Bytes;
 
 use super::budget::{MemoryBudget, Reservation, Turn};
@@ -17,6 +18,14 @@ use crate::preprocess::{DecodeLimits, Preprocessed, Preprocessor, decode_scaled}
 use crate::row::error::{ErrorKind, RowError, Stage};
 use crate::row::signature::{ContentFingerprint, KeyHash, Signature};
 use crate::storage::Location;
+
+/// What the ingest stage hands on.
+pub(super) enum IngestItem {
+    /// One row.
+    Row(Box<IngestedRow>),
+    /// The part is complete; these are its carried columns.
+    PartEnd { part: u64, carried: Vec<RecordBatch> },
+}
 
 /// A row ready for the model, or failed on the way.
 pub(super) struct IngestedRow {

@@ -12,8 +12,8 @@
 use std::time::{Duration, Instant};
 
 use super::PlanError;
+use crate::output::format::claim_format;
 use crate::output::heartbeat::{Beat, Ended, Heartbeat, is_fresh, planner_number, planner_path};
-use crate::output::records::format::claim_format;
 use crate::output::records::plan::{Plan, load_plan};
 use crate::output::store::{OutputStore, Put};
 use crate::output::{OutputError, json, run_folder};

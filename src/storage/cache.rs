@@ -7,7 +7,8 @@ use object_store::{ObjectMeta, Result};
 use tempfile::{Builder, NamedTempFile, TempDir};
 
 use super::environment::variable;
-use super::{Location, Storage, generic, other};
+use super::error::{generic, other};
+use super::{Location, Storage};
 
 impl Storage {
     /// A local folder with the objects below `location`, fetched unless an earlier job has: its name depends on their names,

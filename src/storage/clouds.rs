@@ -12,9 +12,9 @@ use object_store::{ObjectStore, Result};
 use super::connector::Connector;
 use super::credentials::{self, ProviderChain};
 use super::environment::variable;
+use super::error::{generic, other};
 use super::location::Cloud;
 use super::settings::StorageSettings;
-use super::{generic, other};
 
 /// The region where nothing says one, as `object_store` has it.
 const DEFAULT_REGION: &str = "us-east-1";

@@ -20,9 +20,10 @@ use reqwest::redirect::Policy;
 use tokio::runtime::Handle;
 use url::Url;
 
+use super::error::generic;
+use super::location::Location;
 use super::redirect::{self, MAX_REDIRECTS, RefusedRedirect};
 use super::settings::RequestPolicy;
-use super::{Location, generic};
 
 /// An answer without the object: its HTTP status, and the store's own word for it.
 #[derive(Debug, Clone, PartialEq, Eq)]

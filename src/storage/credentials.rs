@@ -28,7 +28,7 @@ use tokio::task::JoinError;
 use tracing::subscriber::NoSubscriber;
 
 use super::environment::variable;
-use super::generic;
+use super::error::generic;
 use crate::row::error::ErrorKind;
 
 /// The longest search for credentials.

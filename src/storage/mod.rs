@@ -8,6 +8,7 @@ mod clouds;
 mod connector;
 mod credentials;
 pub mod environment;
+mod error;
 mod failure;
 mod location;
 pub(crate) mod paths;
@@ -23,12 +24,13 @@ use object_store::client::{HttpClient, HttpConnector};
 use object_store::http::HttpBuilder;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as ObjectPath;
-use object_store::{Error, ObjectStore, Result};
+use object_store::{ObjectStore, Result};
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 
 use self::clouds::Clouds;
 use self::connector::{Connector, Shared};
+use self::error::generic;
 pub use self::failure::Failure;
 pub(crate) use self::failure::explain;
 pub use self::location::{Cloud, Location, NotALocation};
@@ -206,14 +208,6 @@ impl Stores {
             }
         }
     }
-}
-
-fn generic(source: Box<dyn std::error::Error + Send + Sync>) -> Error {
-    Error::Generic { store: "nightcap", source }
-}
-
-fn other(message: &str) -> Error {
-    generic(std::io::Error::other(message.to_owned()).into())
 }
 
 #[cfg(test)]

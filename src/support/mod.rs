@@ -5,6 +5,5 @@ pub(crate) mod clock;
 pub(crate) mod failpoint;
 pub mod metrics;
 pub(crate) mod nearest;
-pub mod panics;
 pub mod progress;
 pub(crate) mod whole_file;

@@ -7,7 +7,8 @@ use std::borrow::Cow;
 use super::cache::{CacheEntry, CacheKind, DecoderState, Slot};
 use super::encoder_outputs::{EncoderOutput, Precomputed};
 use super::step_graph::{StepGraph, StepInputs};
-use super::token_embedder::{SharedGraph, TokenEmbedder};
+use super::token_embedder::TokenEmbedder;
+use crate::engine::encode::shared_graph::SharedGraph;
 use crate::model::{ModelDirectory, Producer, Role};
 use crate::onnx::{DataType, GraphOptions, Input, OnnxError, Outputs, RowGather, Value};
 

@@ -1,29 +1,9 @@
 //! Token embeddings. In: token ids. Out: their embeddings, for prompts that hold an image and for decoders that take
 //! `inputs_embeds`. Some models have a graph for it (`embed_tokens.onnx`), in others the text graph does it (`CoCa`).
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
+use crate::engine::encode::shared_graph::SharedGraph;
 use crate::model::{ModelDirectory, Producer, Role};
-use crate::onnx::{DataType, Graph, GraphOptions, Input, OnnxError, Outputs, Value};
-
-/// A graph that text encoder and token embedder share.
-#[derive(Debug, Clone)]
-pub(crate) struct SharedGraph(Arc<Mutex<Graph>>);
-
-impl SharedGraph {
-    pub(crate) fn new(graph: Graph) -> Self {
-        Self(Arc::new(Mutex::new(graph)))
-    }
-
-    pub(crate) fn run(&self, inputs: &[(&str, Input<'_>)]) -> Result<Outputs, OnnxError> {
-        self.graph().run(inputs)
-    }
-
-    fn graph(&self) -> MutexGuard<'_, Graph> {
-        // a session has no state that a panic during a run could leave inconsistent
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
+use crate::onnx::{DataType, GraphOptions, Input, OnnxError, Value};
 
 /// The graph that embeds tokens.
 #[derive(Debug)]

@@ -2,7 +2,7 @@
 //! here.
 
 use super::tokenizer::TokenBatch;
-use crate::engine::decoder::token_embedder::SharedGraph;
+use crate::engine::encode::shared_graph::SharedGraph;
 use crate::model::{EmbeddingPort, ModelDirectory, Producer, Role};
 use crate::onnx::{GraphOptions, Input, OnnxError, OnnxErrorKind, Outputs, Value};
 

@@ -14,8 +14,8 @@ use serde::Serialize;
 
 use super::result::RowResult;
 use crate::engine::{Caption, RowOutput};
+use crate::job::VectorType;
 use crate::output::OutputError;
-use crate::output::records::vector_type::VectorType;
 use crate::row::error::RowError;
 
 /// Which of the optional columns this job and model can fill.

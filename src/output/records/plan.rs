@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::failure_limits::FailureLimits;
 use super::reasons::Reasons;
+use crate::job::FailureLimits;
 use crate::output::store::OutputStore;
 use crate::output::{OutputError, plan_path};
 use crate::row::signature::Signature;

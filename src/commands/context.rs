@@ -1,0 +1,53 @@
+//! What commands share: the process around them, output on stdout, and the exit status of a published run.
+
+use std::io::Write;
+
+use crate::error::{Error, ExitStatus};
+use crate::job::FailureLimits;
+use crate::output::Counts;
+use crate::pipeline::Stop;
+use crate::support::progress::Terminal;
+
+/// What commands use of the process around them.
+pub struct Context<'a> {
+    /// Data for the caller.
+    pub stdout: &'a mut dyn Write,
+    /// Bars and log lines for people.
+    pub terminal: Terminal,
+    /// Whether log lines are JSON.
+    pub json_log: bool,
+    /// Set by SIGTERM and SIGINT.
+    pub stop: Stop,
+    /// Looks up an environment variable.
+    pub variable: fn(&'static str) -> Option<String>,
+}
+
+/// The exit status of a published run: whether more rows failed than the limits allow.
+pub(super) fn judge(counts: &Counts, limits: &FailureLimits) -> ExitStatus {
+    if !limits.exceeded_by(counts.failed, counts.rows) {
+        return ExitStatus::Done;
+    }
+    let fraction = limits.max_failed_fraction;
+    tracing::error!(
+        failed = counts.failed,
+        rows = counts.rows,
+        "more rows failed than limits.max_failed_fraction = {fraction} allows"
+    );
+    ExitStatus::TooManyFailed
+}
+
+/// Writes data to stdout.
+pub(super) fn print(context: &mut Context<'_>, text: &str) -> Result<(), Error> {
+    let written = context.stdout.write_all(text.as_bytes()).and_then(|()| context.stdout.flush());
+    match written {
+        // A reader such as `head` closes the pipe when it has enough.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        other => other.map_err(|source| Error::System { action: "write to stdout", source }),
+    }
+}
+
+/// A value as pretty JSON for stdout.
+pub(super) fn to_json<T: serde::Serialize>(value: &T) -> Result<String, Error> {
+    let text = serde_json::to_string_pretty(value);
+    text.map(|text| text + "\n").map_err(|error| Error::System { action: "write JSON", source: error.into() })
+}

@@ -1,0 +1,25 @@
+//! A graph with two users: the text encoder, and the decoder's token embedder.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::onnx::{Graph, Input, OnnxError, Outputs};
+
+/// A graph that text encoder and token embedder share.
+#[derive(Debug, Clone)]
+pub(crate) struct SharedGraph(Arc<Mutex<Graph>>);
+
+impl SharedGraph {
+    pub(crate) fn new(graph: Graph) -> Self {
+        Self(Arc::new(Mutex::new(graph)))
+    }
+
+    pub(crate) fn run(&self, inputs: &[(&str, Input<'_>)]) -> Result<Outputs, OnnxError> {
+        self.graph().run(inputs)
+    }
+
+    /// The graph, locked.
+    pub(crate) fn graph(&self) -> MutexGuard<'_, Graph> {
+        // a session has no state that a panic during a run could leave inconsistent
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
