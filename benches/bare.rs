@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use nightcap::engine::open_decoder;
 use nightcap::model::{ModelDirectory, Producer, Role};
-use nightcap::onnx::{DataType, DecoderGraph, Graph, GraphOptions, Input, Outputs, Value};
+use nightcap::onnx::{DataType, DecoderGraph, GraphOptions, Input, Outputs, Session, Tensor};
 
 const STEPS: usize = 20;
 
@@ -36,7 +36,7 @@ struct Took {
 struct Decoder {
     graphs: DecoderGraph,
     /// Does the first step, if that is another graph.
-    first: Option<Graph>,
+    first: Option<Session>,
     states: Vec<State>,
 }
 
@@ -71,7 +71,7 @@ fn main() {
         (state >> 8) as f32 / (1 << 23) as f32 - 1.0
     };
     let pixels: Vec<f32> = (0..at_once * 3 * side * side).map(|_| noise()).collect();
-    let pixels = Value::from_f32(DataType::F32, &[at_once, 3, side, side], pixels).unwrap();
+    let pixels = Tensor::from_f32(DataType::F32, &[at_once, 3, side, side], pixels).unwrap();
     let mut sum = Took::default();
     for _ in 0..count.div_ceil(batch) {
         let took = run(&mut encoder, &mut decoder, &pixels, batch);
@@ -114,7 +114,7 @@ fn decoder(directory: &ModelDirectory, options: GraphOptions) -> Option<Decoder>
     })
 }
 
-fn run(encoder: &mut Graph, decoder: &mut Option<Decoder>, pixels: &Value, batch: usize) -> Took {
+fn run(encoder: &mut Session, decoder: &mut Option<Decoder>, pixels: &Tensor, batch: usize) -> Took {
     let mut took = Took::default();
     let start = Instant::now();
     let at_once = pixels.shape()[0];
@@ -130,7 +130,7 @@ fn run(encoder: &mut Graph, decoder: &mut Option<Decoder>, pixels: &Value, batch
     let mut hidden = parts.iter().map(|part| part.to_f32().unwrap()).collect::<Vec<_>>().concat();
     hidden.truncate(shape.iter().product());
     let mut contexts =
-        vec![("encoder_hidden_states".to_owned(), Value::from_f32(DataType::F32, &shape, hidden).unwrap())];
+        vec![("encoder_hidden_states".to_owned(), Tensor::from_f32(DataType::F32, &shape, hidden).unwrap())];
     if let Some(once) = &mut graphs.once {
         let mut outputs = once.graph.run(&[("encoder_hidden_states", Input::Shared(&contexts[0].1))]).unwrap();
         contexts.extend(once.values.iter().map(|name| (name.clone(), outputs.remove(name).unwrap())));
@@ -138,18 +138,18 @@ fn run(encoder: &mut Graph, decoder: &mut Option<Decoder>, pixels: &Value, batch
     took.once = start.elapsed();
 
     let start = Instant::now();
-    let mut past: Vec<Value> = Vec::new();
+    let mut past: Vec<Tensor> = Vec::new();
     let mut tokens = vec![0_i64; batch];
     for step in 0..STEPS {
         let begins = step == 0;
         let graph = if begins { first.as_mut().unwrap_or(&mut graphs.step) } else { &mut graphs.step };
         if begins && graph.inputs().iter().any(|port| port.name.starts_with("past")) {
-            let empty = |state: &State| Value::zeros(DataType::F32, &[batch, state.size[0], 0, state.size[1]]);
+            let empty = |state: &State| Tensor::zeros(DataType::F32, &[batch, state.size[0], 0, state.size[1]]);
             past = states.iter().map(|state| empty(state).unwrap()).collect();
         }
         let mut feeds = vec![
-            ("input_ids", Input::Owned(Value::from_i64(&[batch, 1], tokens).unwrap())),
-            ("attention_mask", Input::Owned(Value::ones(DataType::I64, &[batch, step + 1]).unwrap())),
+            ("input_ids", Input::Owned(Tensor::from_i64(&[batch, 1], tokens).unwrap())),
+            ("attention_mask", Input::Owned(Tensor::ones(DataType::I64, &[batch, step + 1]).unwrap())),
         ];
         feeds.extend(contexts.iter().map(|(name, value)| (name.as_str(), Input::Shared(value))));
         feeds.retain(|(name, _)| graph.inputs().iter().any(|port| port.name == *name));

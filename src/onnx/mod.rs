@@ -20,5 +20,5 @@ pub use rows::gather::RowGather;
 pub use runtime::device::Device;
 pub use runtime::environment::{Runtime, runtime};
 pub use runtime::library::{Attempt, LibraryError};
-pub use runtime::session::{Graph, GraphOptions, Input, Outputs};
-pub use runtime::tensor::Value;
+pub use runtime::session::{GraphOptions, Input, Outputs, Session};
+pub use runtime::tensor::Tensor;

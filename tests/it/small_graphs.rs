@@ -7,7 +7,7 @@ use nightcap::engine::{
     Engine, EngineOptions, Finish, GenerationOverrides, GenerationSettings, ImageFeatures, RowInput,
 };
 use nightcap::model::{ModelDirectory, Role};
-use nightcap::onnx::{DataType, GraphHeader, GraphOptions, GraphSource, Input, OnnxErrorKind, Port, RowGather, Value};
+use nightcap::onnx::{DataType, GraphHeader, GraphOptions, GraphSource, Input, OnnxErrorKind, Port, RowGather, Tensor};
 use nightcap::preprocess::PixelValues;
 use nightcap::row::error::{ErrorKind, Stage};
 use tempfile::TempDir;
@@ -326,8 +326,8 @@ fn a_run_takes_the_rows_that_are_left_of_a_tensor() {
         let source = GraphSource::file(folder.path().join("graph.onnx"));
         let mut graph = source.open(GraphOptions::default()).unwrap();
         let mut x = match dtype {
-            DataType::I64 => Value::from_i64(&[3, 2], (0..6).collect()).unwrap(),
-            _ => Value::from_f32(dtype, &[3, 2], (0..6_u8).map(f32::from).collect()).unwrap(),
+            DataType::I64 => Tensor::from_i64(&[3, 2], (0..6).collect()).unwrap(),
+            _ => Tensor::from_f32(dtype, &[3, 2], (0..6_u8).map(f32::from).collect()).unwrap(),
         };
         RowGather::new(GraphOptions::default()).keep(&mut x, &[0, 2]).unwrap();
         let y = graph.run(&[("x", Input::Owned(x))]).unwrap().take("y", 2).unwrap();

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use nightcap::engine::{Engine, EngineOptions, RowInput};
 use nightcap::model::{ModelDirectory, Role};
 use nightcap::onnx::{
-    DataType, DecoderGraph, Device, Graph, GraphHeader, GraphOptions, GraphSource, Input, Once, Outputs, Trial, Value,
-    open_subgraph,
+    DataType, DecoderGraph, Device, GraphHeader, GraphOptions, GraphSource, Input, Once, Outputs, Session, Tensor,
+    Trial, open_subgraph,
 };
 
 use crate::common::{BATCH, nightcap, repo};
@@ -32,12 +32,12 @@ fn noise(size: usize) -> Vec<f32> {
 }
 
 /// The logits of `steps` steps of a ViT-GPT2 decoder over a batch of 3, whose inputs that stay the same are `contexts`.
-fn logits(step: &mut Graph, contexts: &[(String, Value)], dtype: DataType, steps: i64) -> Vec<Vec<f32>> {
+fn logits(step: &mut Session, contexts: &[(String, Value)], dtype: DataType, steps: i64) -> Vec<Vec<f32>> {
     let states = ["past_key_values.0.key", "past_key_values.0.value"];
-    let mut past: Vec<Value> = states.iter().map(|_| Value::zeros(dtype, &[3, 2, 0, 16]).unwrap()).collect();
+    let mut past: Vec<Value> = states.iter().map(|_| Tensor::zeros(dtype, &[3, 2, 0, 16]).unwrap()).collect();
     let mut all = Vec::new();
     for token in 0..steps {
-        let tokens = Value::from_i64(&[3, 1], vec![token, token + 40, 2 * token + 7]).unwrap();
+        let tokens = Tensor::from_i64(&[3, 1], vec![token, token + 40, 2 * token + 7]).unwrap();
         let mut feeds = vec![("input_ids", Input::Owned(tokens))];
         feeds.extend(contexts.iter().map(|(name, value)| (name.as_str(), Input::Shared(value))));
         feeds.extend(states.into_iter().zip(past.drain(..).map(Input::Owned)));
@@ -51,7 +51,7 @@ fn logits(step: &mut Graph, contexts: &[(String, Value)], dtype: DataType, steps
 /// Compares the decoder in `file` with its two parts.
 fn assert_equal_in_two_parts(file: &Path, dtype: DataType) {
     let source = GraphSource::file(file);
-    let states = || Value::from_f32(dtype, &[3, 17, 32], noise(3 * 17 * 32)).unwrap();
+    let states = || Tensor::from_f32(dtype, &[3, 17, 32], noise(3 * 17 * 32)).unwrap();
     let mut whole = source.open(OPTIONS).unwrap();
     let expected = logits(&mut whole, &[(STATES.to_owned(), states())], dtype, 6);
     assert!(expected.iter().flatten().all(|logit| logit.is_finite()) && expected[0] != expected[1]);
@@ -75,14 +75,14 @@ fn assert_equal_in_two_parts(file: &Path, dtype: DataType) {
 }
 
 /// The logits of 6 steps of a decoder in two parts.
-fn stepped_logits(stepped: DecoderGraph, states: &Value, dtype: DataType) -> Vec<Vec<f32>> {
+fn stepped_logits(stepped: DecoderGraph, states: &Tensor, dtype: DataType) -> Vec<Vec<f32>> {
     let DecoderGraph { once, mut step, .. } = stepped;
     let Once { mut graph, values } = once.unwrap();
     let mut outputs: Outputs = graph.run(&[(STATES, Input::Shared(states))]).unwrap();
     let mut contexts: Vec<_> = values.iter().map(|name| (name.clone(), outputs.remove(name).unwrap())).collect();
     if step.inputs().iter().any(|port| port.name == STATES) {
         // their shape may still be looked at; what is in them is not
-        contexts.push((STATES.to_owned(), Value::zeros(dtype, &states.shape()).unwrap()));
+        contexts.push((STATES.to_owned(), Tensor::zeros(dtype, &states.shape()).unwrap()));
     }
     logits(&mut step, &contexts, dtype, 6)
 }
@@ -90,7 +90,7 @@ fn stepped_logits(stepped: DecoderGraph, states: &Value, dtype: DataType) -> Vec
 /// Inputs of three sizes for a ViT-GPT2 decoder.
 fn trials(dtype: DataType) -> Vec<Trial> {
     let trial = |(rows, past, attended, tokens): (usize, usize, usize, usize)| {
-        let ones = |name: &str, dtype, shape: &[usize]| (name.to_owned(), Value::ones(dtype, shape).unwrap());
+        let ones = |name: &str, dtype, shape: &[usize]| (name.to_owned(), Tensor::ones(dtype, shape).unwrap());
         vec![
             ones("input_ids", DataType::I64, &[rows, tokens]),
             ones(STATES, dtype, &[rows, attended, 32]),
@@ -140,9 +140,9 @@ fn of_the_first_step_only_what_is_kept_is_run() {
     let mut whole = source.open(OPTIONS).unwrap();
     let width = whole.inputs().iter().find(|port| port.name == STATES).unwrap().fixed(2).unwrap();
     let tokens =
-        |rows: usize, count: usize| Value::from_i64(&[rows, count], (5..).take(rows * count).collect()).unwrap();
+        |rows: usize, count: usize| Tensor::from_i64(&[rows, count], (5..).take(rows * count).collect()).unwrap();
     let states = |rows: usize, count: usize| {
-        Value::from_f32(DataType::F32, &[rows, count, width], noise(rows * count * width)).unwrap()
+        Tensor::from_f32(DataType::F32, &[rows, count, width], noise(rows * count * width)).unwrap()
     };
     let trials = || -> Vec<Trial> {
         let trial = |(rows, tokens_, attended)| {
@@ -202,7 +202,7 @@ fn sizes() -> Vec<u8> {
 fn sizes_are_folded_only_where_no_other_size_can_change_them() {
     let folder = directory(&[("sizes.onnx", sizes())]);
     let source = GraphSource::file(folder.path().join("sizes.onnx"));
-    let x = |rows: usize, length: usize| Value::ones(DataType::F32, &[rows, length, 4]).unwrap();
+    let x = |rows: usize, length: usize| Tensor::ones(DataType::F32, &[rows, length, 4]).unwrap();
     let trial = |(rows, length)| vec![("x".to_owned(), x(rows, length))];
     // all of them longer than 6, so that the lesser is 6 in all
     let trials: Vec<_> = [(2, 7), (3, 9), (5, 8)].map(trial).into();
@@ -238,7 +238,7 @@ fn copies_are_not_made() {
     let mut stepped = DecoderGraph::open(&source, &[], Vec::new(), OPTIONS).unwrap();
     // an output that is an input remains a copy
     assert_eq!(stepped.elided_copies, 4);
-    let x = Value::from_f32(DataType::F32, &[2, 2], vec![1.0, -2.0, 3.0, 4.0]).unwrap();
+    let x = Tensor::from_f32(DataType::F32, &[2, 2], vec![1.0, -2.0, 3.0, 4.0]).unwrap();
     let mut outputs = stepped.step.run(&[("x", Input::Owned(x))]).unwrap();
     let mut output = |name: &str| outputs.remove(name).unwrap().to_f32().unwrap().into_owned();
     assert_eq!(output("y"), [-1.0, 2.0, -3.0, -4.0]);
@@ -250,7 +250,7 @@ fn trials_that_do_not_fit_fold_nothing() {
     let source = GraphSource::file(vit_gpt2("decoder_with_past_model.onnx"));
     let mut trials = trials(DataType::F32);
     for trial in &mut trials {
-        trial[0].1 = Value::ones(DataType::F32, &[1]).unwrap();
+        trial[0].1 = Tensor::ones(DataType::F32, &[1]).unwrap();
     }
     assert_eq!(DecoderGraph::open(&source, &[STATES], trials, OPTIONS).unwrap().folded, 0);
 }

@@ -1,6 +1,6 @@
 //! Rows of tensors: kept, repeated, put together, aligned at the end of an axis; in the host's memory and in a device's.
 
-use nightcap::onnx::{DataType, Device, Graph, GraphOptions, GraphSource, Input, RowGather, Value};
+use nightcap::onnx::{DataType, Device, GraphOptions, GraphSource, Input, RowGather, Session, Tensor};
 use proptest::prelude::*;
 
 use crate::common::devices;
@@ -12,9 +12,9 @@ fn element(length: usize, row: usize, half: usize, place: usize) -> f32 {
 }
 
 /// `[rows, 2, length]`
-fn tensor(dtype: DataType, rows: usize, length: usize) -> Value {
+fn tensor(dtype: DataType, rows: usize, length: usize) -> Tensor {
     let data = picked(length, &(0..rows).collect::<Vec<_>>(), length);
-    Value::from_f32(dtype, &[rows, 2, length], data).unwrap()
+    Tensor::from_f32(dtype, &[rows, 2, length], data).unwrap()
 }
 
 /// The rows `rows` of a tensor whose last axis has `length` elements, with its ends at the end of an axis of `aligned`.
@@ -28,7 +28,7 @@ fn picked(length: usize, rows: &[usize], aligned: usize) -> Vec<f32> {
 /// Moves rows on a device, and reads what it made there.
 struct OnDevice {
     rows: RowGather,
-    read: [Graph; 2],
+    read: [Session; 2],
 }
 
 impl OnDevice {
@@ -43,7 +43,7 @@ impl OnDevice {
         Self { rows: RowGather::new(options), read }
     }
 
-    fn read(&mut self, value: &Value) -> Vec<f32> {
+    fn read(&mut self, value: &Tensor) -> Vec<f32> {
         let graph = &mut self.read[usize::from(value.dtype() == DataType::F16)];
         graph.run(&[("x", Input::Shared(value))]).unwrap().remove("y").unwrap().to_f32().unwrap().into_owned()
     }
@@ -128,7 +128,7 @@ fn outputs_stay_on_a_device_but_for_those_that_are_read() {
         let source = GraphSource::file(folder.path().join("graph.onnx"));
         let mut graph = source.open(GraphOptions { device, threads: 1, varies: true }).unwrap();
         let x = |first: f32| {
-            Value::from_f32(DataType::F32, &[3, 2], (0..6_u8).map(|n| first + f32::from(n)).collect()).unwrap()
+            Tensor::from_f32(DataType::F32, &[3, 2], (0..6_u8).map(|n| first + f32::from(n)).collect()).unwrap()
         };
         let mut first = graph.run_on_device(&[("x", Input::Owned(x(0.0)))], &["logits"]).unwrap();
         let mut second = graph.run_on_device(&[("x", Input::Owned(x(6.0)))], &["logits"]).unwrap();
@@ -148,7 +148,7 @@ fn outputs_stay_on_a_device_but_for_those_that_are_read() {
 fn integers_are_moved_in_the_memory_of_the_host() {
     for device in devices() {
         let mut rows = RowGather::new(GraphOptions { device, threads: 1, varies: true });
-        let integers = || Value::from_i64(&[3, 2], (0..6).collect()).unwrap();
+        let integers = || Tensor::from_i64(&[3, 2], (0..6).collect()).unwrap();
         let mut both = rows.stack(&[(&integers(), &[2, 0]), (&integers(), &[1])], Some((1, 3))).unwrap();
         assert_eq!(both.to_i64().unwrap(), [0, 4, 5, 0, 0, 1, 0, 2, 3]);
         rows.keep(&mut both, &[2, 1]).unwrap();

@@ -2,7 +2,7 @@
 //! sequence. In: tensors with one row for each sequence. Out: the same with other rows: sequences leave the batch, are
 //! duplicated (beams), and join it while others are being generated. No graph of a model is run here.
 
-use crate::onnx::{OnnxError, RowGather, Value};
+use crate::onnx::{OnnxError, RowGather, Tensor};
 
 /// The place of a sequence in the decoder's batch: its index on axis 0 of every tensor that the decoder takes and gives.
 /// Slots are assigned anew whenever a sequence leaves or joins; a sequence's manifest row is another index.
@@ -16,7 +16,7 @@ pub(crate) struct DecoderState {
     /// their tokens only, so that encoder outputs and static cache entries are the same for them.
     pub(crate) origins: Vec<usize>,
     /// In the order of [`Decoder::encoder_outputs`](super::run::Decoder), then what was precomputed from them.
-    pub(crate) encoder_outputs: Vec<Value>,
+    pub(crate) encoder_outputs: Vec<Tensor>,
     /// In the order of the decoder's cache ports; empty for a decoder without a cache, and before a prefill graph has run.
     pub(crate) cache: Vec<CacheEntry>,
     /// All tokens of each slot so far, for a decoder without a cache.
@@ -28,7 +28,7 @@ pub(crate) struct DecoderState {
 /// One tensor of the cache, `[slots, ...]`.
 #[derive(Debug)]
 pub(crate) struct CacheEntry {
-    pub(crate) value: Value,
+    pub(crate) value: Tensor,
     pub(crate) kind: CacheKind,
 }
 
@@ -101,7 +101,7 @@ impl DecoderState {
 
     /// Whether the sequences of `others` can join these: the encoder outputs and static cache entries have the same shape.
     pub(crate) fn can_join(&self, others: &Self) -> bool {
-        let alike = |this: &Value, that: &Value| this.shape().get(1..) == that.shape().get(1..);
+        let alike = |this: &Tensor, that: &Tensor| this.shape().get(1..) == that.shape().get(1..);
         let fits = |(this, that): (&CacheEntry, &CacheEntry)| {
             matches!(this.kind, CacheKind::Growing(_)) || alike(&this.value, &that.value)
         };
@@ -112,7 +112,7 @@ impl DecoderState {
     /// Appends the slots of `others` to these.
     pub(crate) fn join(&mut self, others: Self, mover: &mut RowGather) -> Result<(), OnnxError> {
         let (these, those): (Vec<_>, Vec<_>) = ((0..self.slots()).collect(), (0..others.slots()).collect());
-        let mut join = |this: &Value, that: &Value, padded| mover.stack(&[(this, &these), (that, &those)], padded);
+        let mut join = |this: &Tensor, that: &Tensor, padded| mover.stack(&[(this, &these), (that, &those)], padded);
         for (this, that) in self.encoder_outputs.iter_mut().zip(&others.encoder_outputs) {
             if this.dtype().is_float() {
                 *this = join(this, that, None)?;

@@ -6,7 +6,7 @@
 
 use super::cache::{CacheEntry, CacheKind, DecoderState, Slot};
 use super::run::{CachePort, Decoder};
-use crate::onnx::{OnnxError, Value};
+use crate::onnx::{OnnxError, Tensor};
 
 /// How many tokens the cached sequences of the test have.
 const LENGTHS: [usize; 2] = [2, 9];
@@ -80,7 +80,7 @@ fn sequence(decoder: &Decoder, length: usize) -> Result<DecoderState, OnnxError>
         let inner = port.inner.iter().map(|&size| if size == 0 { length } else { size });
         let shape: Vec<usize> = std::iter::once(1).chain(inner).collect();
         let data = (0..shape.iter().product()).map(|index| ((index + length) as f32).sin()).collect();
-        Value::from_f32(port.dtype, &shape, data).map(|value| port.entry(value))
+        Tensor::from_f32(port.dtype, &shape, data).map(|value| port.entry(value))
     };
     Ok(DecoderState {
         origins: vec![0],

@@ -20,7 +20,7 @@
 
 use super::probe_inputs::probe_inputs;
 use crate::model::{ModelDirectory, Producer, Role};
-use crate::onnx::{DataType, Graph, GraphOptions, Input, OnnxError, Outputs, Value, open_subgraph};
+use crate::onnx::{DataType, GraphOptions, Input, OnnxError, Outputs, Session, Tensor, open_subgraph};
 
 /// An output of the vision, fusion or encoder graph that the decoder attends to.
 #[derive(Debug)]
@@ -34,7 +34,7 @@ pub(crate) struct EncoderOutput {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum StepInvariant {
     /// The value of this index: encoder outputs first, then what is precomputed from them.
-    Value(usize),
+    Tensor(usize),
     /// An attention mask of ones for the encoder output of this index.
     Ones(usize),
 }
@@ -50,7 +50,7 @@ pub(crate) struct InvariantInput {
 /// A graph that is run once for each batch, on encoder outputs only.
 #[derive(Debug)]
 pub(crate) struct Precomputed {
-    graph: Graph,
+    graph: Session,
     inputs: Vec<InvariantInput>,
     /// The names of its outputs that are used.
     pub(crate) outputs: Vec<String>,
@@ -61,7 +61,7 @@ impl StepInvariant {
     /// `encoder_outputs` yet is added.
     pub(crate) fn of(producer: &Producer, dtype: DataType, encoder_outputs: &mut Vec<EncoderOutput>) -> Option<Self> {
         match producer {
-            Producer::Output(role, output) => Some(Self::Value(index_of(encoder_outputs, dtype, *role, output))),
+            Producer::Output(role, output) => Some(Self::Tensor(index_of(encoder_outputs, dtype, *role, output))),
             Producer::Ones(role, output) => {
                 let known = encoder_outputs.iter().position(|known| known.role == *role && known.output == *output);
                 Some(Self::Ones(known.unwrap_or_else(|| index_of(encoder_outputs, DataType::F32, *role, output))))
@@ -71,12 +71,12 @@ impl StepInvariant {
     }
 
     /// What to feed an input of `dtype`, for a batch of `rows`.
-    pub(crate) fn feed(self, values: &[Value], dtype: DataType, rows: usize) -> Result<Input<'_>, OnnxError> {
+    pub(crate) fn feed(self, values: &[Tensor], dtype: DataType, rows: usize) -> Result<Input<'_>, OnnxError> {
         match self {
-            Self::Value(index) => Ok(Input::Shared(&values[index])),
+            Self::Tensor(index) => Ok(Input::Shared(&values[index])),
             Self::Ones(index) => {
                 let states = values[index].shape().get(1).copied().unwrap_or(0);
-                Value::ones(dtype, &[rows, states]).map(Input::Owned)
+                Tensor::ones(dtype, &[rows, states]).map(Input::Owned)
             }
         }
     }
@@ -84,7 +84,7 @@ impl StepInvariant {
 
 impl Precomputed {
     /// `graph`, of which `outputs` are used; of `inputs` it is fed those that it declares.
-    pub(crate) fn new(graph: Graph, mut inputs: Vec<InvariantInput>, outputs: Vec<String>) -> Self {
+    pub(crate) fn new(graph: Session, mut inputs: Vec<InvariantInput>, outputs: Vec<String>) -> Self {
         inputs.retain(|input| graph.inputs().iter().any(|port| port.name == input.name));
         Self { graph, inputs, outputs }
     }
@@ -114,7 +114,7 @@ impl Precomputed {
     }
 
     /// The outputs for a batch of `rows` with these encoder outputs. They stay in the memory of the graph's device.
-    pub(crate) fn run(&mut self, encoder_outputs: &[Value], rows: usize) -> Result<Outputs, OnnxError> {
+    pub(crate) fn run(&mut self, encoder_outputs: &[Tensor], rows: usize) -> Result<Outputs, OnnxError> {
         let mut feeds = Vec::with_capacity(self.inputs.len());
         for InvariantInput { name, dtype, source } in &self.inputs {
             feeds.push((name.as_str(), source.feed(encoder_outputs, *dtype, rows)?));

@@ -3,7 +3,7 @@
 //! small, since a model may have few positions.
 
 use crate::model::{ModelDirectory, Producer, Role};
-use crate::onnx::{DataType, OnnxError, Port, Trial, Value};
+use crate::onnx::{DataType, OnnxError, Port, Tensor, Trial};
 
 /// The sizes of one set of inputs.
 #[derive(Debug, Clone, Copy)]
@@ -49,7 +49,7 @@ pub(crate) fn probe_inputs(directory: &ModelDirectory, role: Role) -> Result<Vec
 }
 
 /// A value for the input `port`, which `producer` feeds; `None` if its shape is not known.
-fn input_of(port: &Port, producer: &Producer, sizes: ProbeSizes) -> Result<Option<Value>, OnnxError> {
+fn input_of(port: &Port, producer: &Producer, sizes: ProbeSizes) -> Result<Option<Tensor>, OnnxError> {
     let ProbeSizes { rows, past, attended, tokens } = sizes;
     let tokens = match producer {
         Producer::Step | Producer::Positions => port.fixed(1).unwrap_or(tokens),
@@ -61,7 +61,7 @@ fn input_of(port: &Port, producer: &Producer, sizes: ProbeSizes) -> Result<Optio
         Some(std::iter::once(rows).chain(inner).collect::<Vec<_>>())
     };
     let shape = match producer {
-        Producer::HasPast => return Value::from_bool(true).map(Some),
+        Producer::HasPast => return Tensor::from_bool(true).map(Some),
         Producer::Step | Producer::Positions => Some(vec![rows, tokens]),
         Producer::StepMask => Some(vec![rows, past + tokens]),
         Producer::StepOutput(..) => shape_with(tokens),
@@ -70,8 +70,8 @@ fn input_of(port: &Port, producer: &Producer, sizes: ProbeSizes) -> Result<Optio
         _ => None,
     };
     let known = |shape: Vec<usize>| match port.dtype {
-        DataType::I64 if *producer == Producer::Step => Value::zeros(DataType::I64, &shape),
-        dtype => Value::ones(dtype, &shape),
+        DataType::I64 if *producer == Producer::Step => Tensor::zeros(DataType::I64, &shape),
+        dtype => Tensor::ones(dtype, &shape),
     };
     shape.map(known).transpose()
 }

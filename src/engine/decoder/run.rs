@@ -10,7 +10,7 @@ use super::step_graph::{StepGraph, StepInputs};
 use super::token_embedder::TokenEmbedder;
 use crate::engine::encode::shared_graph::SharedGraph;
 use crate::model::{ModelDirectory, Producer, Role};
-use crate::onnx::{DataType, GraphOptions, Input, OnnxError, Outputs, RowGather, Value};
+use crate::onnx::{DataType, GraphOptions, Input, OnnxError, Outputs, RowGather, Tensor};
 
 /// The decoder's graphs and what feeds them.
 #[derive(Debug)]
@@ -57,7 +57,7 @@ pub(crate) struct CachePort {
 #[derive(Debug)]
 pub(crate) struct Logits {
     /// `[slots, tokens, vocabulary]`, of which the last token's count.
-    value: Value,
+    value: Tensor,
     /// `tokens * vocabulary`
     width: usize,
     vocabulary: usize,
@@ -70,7 +70,7 @@ impl Logits {
     }
 
     /// Float16 stays float16 here: it is converted slot by slot where tokens are selected, in parallel.
-    fn of(value: Value) -> Result<Self, OnnxError> {
+    fn of(value: Tensor) -> Result<Self, OnnxError> {
         value.range_to_f32(0..0)?;
         let shape = value.shape();
         let (vocabulary, width) = (shape.last().copied().unwrap_or(0), shape.iter().skip(1).product());
@@ -88,7 +88,7 @@ impl Logits {
 }
 
 impl CachePort {
-    pub(crate) fn entry(&self, value: Value) -> CacheEntry {
+    pub(crate) fn entry(&self, value: Tensor) -> CacheEntry {
         CacheEntry { value, kind: self.kind }
     }
 }
@@ -135,9 +135,9 @@ impl Decoder {
     /// [`Self::encoder_outputs`]; `embedded` are the embeddings of prompts that hold image features, `[slots, tokens, width]`.
     pub(crate) fn prefill(
         &mut self,
-        encoder_outputs: Vec<Value>,
+        encoder_outputs: Vec<Tensor>,
         prompts: &[Vec<i64>],
-        embedded: Option<Value>,
+        embedded: Option<Tensor>,
     ) -> Result<(DecoderState, Logits), OnnxError> {
         let slots = prompts.len();
         let bring = |value| self.mover.bring(value);
@@ -193,7 +193,7 @@ impl Decoder {
         &mut self,
         state: &mut DecoderState,
         tokens: &[Vec<i64>],
-        embedded: Option<Value>,
+        embedded: Option<Tensor>,
     ) -> Result<Logits, OnnxError> {
         advance(&mut state.lengths, tokens);
         state.tokens.iter_mut().zip(tokens).for_each(|(all, tokens)| all.extend(tokens));
@@ -207,7 +207,7 @@ impl Decoder {
         &mut self,
         state: &mut DecoderState,
         prompts: &[Vec<i64>],
-        embedded: Option<Value>,
+        embedded: Option<Tensor>,
     ) -> Result<Logits, OnnxError> {
         let Prefill::Graph(graph) = &mut self.prefill else {
             return Err(OnnxError::of_run("expected a graph for the prefill, found none"));
@@ -228,7 +228,7 @@ impl Decoder {
         &mut self,
         state: &mut DecoderState,
         tokens: &[Vec<i64>],
-        embedded: Option<Value>,
+        embedded: Option<Tensor>,
         static_known: bool,
     ) -> Result<Logits, OnnxError> {
         let past = advance(&mut state.lengths, tokens);
@@ -259,7 +259,7 @@ impl Decoder {
             let shape: Vec<usize> = std::iter::once(slots).chain(port.inner.iter().copied()).collect();
             let value = match computed.as_mut().filter(|_| port.kind == CacheKind::Static) {
                 Some(computed) => computed.take(&port.output, slots),
-                None => Value::zeros(port.dtype, &shape),
+                None => Tensor::zeros(port.dtype, &shape),
             };
             value.map(|value| port.entry(value))
         };
@@ -285,7 +285,7 @@ mod tests {
     use super::{Decoder, Logits};
     use crate::engine::decoder::cache::Slot;
     use crate::model::{ModelDirectory, Role};
-    use crate::onnx::{DataType, Device, GraphOptions, OnnxErrorKind, Value};
+    use crate::onnx::{DataType, Device, GraphOptions, OnnxErrorKind, Tensor};
 
     #[test]
     fn what_goes_from_step_to_step_stays_in_the_memory_of_a_device() {
@@ -296,7 +296,7 @@ mod tests {
             let width = graphs.find_map(|graph| graph.header.input("encoder_hidden_states")?.fixed(2));
             let options = GraphOptions { device: Device::StandIn, threads: 1, varies: true };
             let mut decoder = Decoder::open(&directory, options, None).unwrap().unwrap();
-            let states = |dtype| Value::ones(dtype, &[2, 5, width.unwrap()]).unwrap();
+            let states = |dtype| Tensor::ones(dtype, &[2, 5, width.unwrap()]).unwrap();
             let encoder_outputs = decoder.encoder_outputs.iter().map(|output| states(output.dtype)).collect();
             let (mut state, _) = decoder.prefill(encoder_outputs, &[vec![1], vec![1]], None).unwrap();
             for slots in [vec![1, 0, 0], vec![2], vec![0]] {
@@ -314,16 +314,16 @@ mod tests {
     #[test]
     fn logits_that_are_not_there_are_an_error() {
         let data: Vec<f32> = (0..12).map(|number| number as f32).collect();
-        let logits = Logits::of(Value::from_f32(DataType::F32, &[2, 2, 3], data).unwrap()).unwrap();
+        let logits = Logits::of(Tensor::from_f32(DataType::F32, &[2, 2, 3], data).unwrap()).unwrap();
         assert_eq!(logits.row(Slot(0)).unwrap().as_ref(), [3.0, 4.0, 5.0]);
         assert_eq!(logits.row(Slot(1)).unwrap().as_ref(), [9.0, 10.0, 11.0]);
         assert_eq!(logits.row(Slot(2)).unwrap_err().kind, OnnxErrorKind::Run);
         for shape in [&[2, 0, 3][..], &[2, 2, 0], &[4]] {
             let size = shape.iter().product::<usize>();
             let value = if size == 0 {
-                Value::zeros(DataType::F32, shape)
+                Tensor::zeros(DataType::F32, shape)
             } else {
-                Value::from_f32(DataType::F32, shape, vec![0.0; size])
+                Tensor::from_f32(DataType::F32, shape, vec![0.0; size])
             };
             let error = Logits::of(value.unwrap()).unwrap_err();
             assert!(error.to_string().contains("expected logits [rows, tokens, vocabulary]"), "{error}");

@@ -6,12 +6,12 @@ use super::encoder_outputs::{EncoderOutput, InvariantInput, Precomputed, StepInv
 use super::probe_inputs::probe_inputs;
 use super::token_embedder::TokenEmbedder;
 use crate::model::{GraphFile, ModelDirectory, Producer, Role};
-use crate::onnx::{DataType, DecoderGraph, Graph, GraphOptions, Input, OnnxError, OnnxErrorKind, Outputs, Value};
+use crate::onnx::{DataType, DecoderGraph, GraphOptions, Input, OnnxError, OnnxErrorKind, Outputs, Session, Tensor};
 
 /// A graph that takes tokens and returns logits.
 #[derive(Debug)]
 pub(crate) struct StepGraph {
-    graph: Graph,
+    graph: Session,
     inputs: Vec<StepInput>,
     /// What was split off because it depends on encoder outputs only.
     precomputed: Option<Precomputed>,
@@ -49,9 +49,9 @@ pub(crate) struct StepInputs<'a> {
     /// How many tokens of each slot are in the cache.
     pub(crate) past: &'a [usize],
     /// The embeddings of the tokens, `[slots, tokens, width]`, if they are known already.
-    pub(crate) embedded: Option<Value>,
+    pub(crate) embedded: Option<Tensor>,
     /// In the order of [`DecoderState::encoder_outputs`](super::cache::DecoderState).
-    pub(crate) encoder_outputs: &'a [Value],
+    pub(crate) encoder_outputs: &'a [Tensor],
     /// Cache entries by input name.
     pub(crate) cache: Vec<(&'a str, Input<'a>)>,
 }
@@ -101,14 +101,14 @@ impl StepGraph {
         inputs.retain(|input| step.inputs().iter().any(|port| port.name == input.name));
         let names = precomputed.iter().flat_map(|precomputed| &precomputed.outputs);
         for (name, index) in names.zip(encoder_outputs.len()..) {
-            let feed = Feed::Invariant(StepInvariant::Value(index));
+            let feed = Feed::Invariant(StepInvariant::Tensor(index));
             inputs.push(StepInput { name: name.clone(), dtype: DataType::F32, feed });
         }
         Ok(Some(Self { graph: step, inputs, precomputed }))
     }
 
     /// Appends to `encoder_outputs`, `[rows, ...]`, what is computed from them once for a batch.
-    pub(crate) fn precompute(&mut self, encoder_outputs: &mut Vec<Value>, rows: usize) -> Result<(), OnnxError> {
+    pub(crate) fn precompute(&mut self, encoder_outputs: &mut Vec<Tensor>, rows: usize) -> Result<(), OnnxError> {
         if let Some(precomputed) = &mut self.precomputed {
             let mut outputs = precomputed.run(encoder_outputs, rows)?;
             for name in &precomputed.outputs {
@@ -143,7 +143,7 @@ impl StepGraph {
         for input in &self.inputs {
             let value = match input.feed {
                 Feed::Invariant(invariant) => invariant.feed(encoder_outputs, input.dtype, rows)?,
-                Feed::Tokens => Input::Owned(Value::from_i64(&[rows, count], tokens.concat())?),
+                Feed::Tokens => Input::Owned(Tensor::from_i64(&[rows, count], tokens.concat())?),
                 Feed::Embedded => {
                     let embedded = match (embedded.take(), embedder) {
                         (Some(embedded), _) => embedded,
@@ -155,16 +155,16 @@ impl StepGraph {
                     };
                     Input::Owned(embedded.into_float(input.dtype)?)
                 }
-                Feed::HasPast => Input::Owned(Value::from_bool(longest > 0)?),
+                Feed::HasPast => Input::Owned(Tensor::from_bool(longest > 0)?),
                 Feed::Positions => {
                     let positions = past.iter().flat_map(|&past| past..past + count);
                     let positions = positions.map(|position| position as i64).collect();
-                    Input::Owned(Value::from_i64(&[rows, count], positions)?)
+                    Input::Owned(Tensor::from_i64(&[rows, count], positions)?)
                 }
                 Feed::Mask => {
                     let total = longest + count;
                     let own = past.iter().flat_map(|past| (0..total).map(move |index| index + past >= longest));
-                    Input::Owned(Value::mask(input.dtype, &[rows, total], own.collect())?)
+                    Input::Owned(Tensor::mask(input.dtype, &[rows, total], own.collect())?)
                 }
             };
             feeds.push((input.name.as_str(), value));

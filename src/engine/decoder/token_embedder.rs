@@ -3,7 +3,7 @@
 
 use crate::engine::encode::shared_graph::SharedGraph;
 use crate::model::{ModelDirectory, Producer, Role};
-use crate::onnx::{DataType, GraphOptions, Input, OnnxError, Value};
+use crate::onnx::{DataType, GraphOptions, Input, OnnxError, Tensor};
 
 /// The graph that embeds tokens.
 #[derive(Debug)]
@@ -40,7 +40,7 @@ impl TokenEmbedder {
 
     /// The embeddings `[rows, tokens, width]` of `tokens`, of which every row has the same number. They stay on the graph's
     /// device if they have the type `stay`, that of the input which they are for.
-    pub(crate) fn embed(&self, tokens: &[Vec<i64>], stay: Option<DataType>) -> Result<Value, OnnxError> {
+    pub(crate) fn embed(&self, tokens: &[Vec<i64>], stay: Option<DataType>) -> Result<Tensor, OnnxError> {
         let shape = [tokens.len(), tokens.first().map_or(0, Vec::len)];
         let mut feeds = Vec::with_capacity(self.inputs.len());
         for (input, field) in &self.inputs {
@@ -50,7 +50,7 @@ impl TokenEmbedder {
                 "token_type_ids" => vec![0; size],
                 _ => tokens.concat(),
             };
-            feeds.push((input.as_str(), Input::Owned(Value::from_i64(&shape, values)?)));
+            feeds.push((input.as_str(), Input::Owned(Tensor::from_i64(&shape, values)?)));
         }
         let mut graph = self.graph.graph();
         let dtype = graph.outputs().iter().find(|port| port.name == self.output).map(|port| port.dtype);

@@ -5,12 +5,12 @@
 use super::text::TextFeatures;
 use super::vision::{ImageFeatures, stack_states};
 use crate::model::{EmbeddingPort, ModelDirectory, Producer, Role};
-use crate::onnx::{DataType, Dim, Graph, GraphOptions, Input, OnnxError, Port, Value};
+use crate::onnx::{DataType, Dim, GraphOptions, Input, OnnxError, Port, Session, Tensor};
 
 /// The fusion graph, its inputs and which of its outputs are kept.
 #[derive(Debug)]
 pub(crate) struct Fusion {
-    graph: Graph,
+    graph: Session,
     inputs: Vec<FusionInput>,
     embedding: Option<EmbeddingPort>,
     matches: bool,
@@ -40,7 +40,7 @@ enum FusionSource {
 }
 
 /// Outputs of one run by name, `[images, ...]`.
-pub(crate) type FusedStates = Vec<(String, Value)>;
+pub(crate) type FusedStates = Vec<(String, Tensor)>;
 
 /// Where the fused states of an image are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,22 +103,22 @@ impl Fusion {
                     let states = text.output(output)?;
                     let shape = states.shape();
                     let (shape, data) = scatter(&states.to_f32()?, &shape, texts);
-                    Value::from_f32(input.dtype, &shape, data)?
+                    Tensor::from_f32(input.dtype, &shape, data)?
                 }
                 (FusionSource::Text { absent, .. }, None) => {
                     let shape: Vec<usize> = std::iter::once(batch).chain(absent.iter().copied()).collect();
-                    Value::from_f32(input.dtype, &shape, vec![0.0; shape.iter().product()])?
+                    Tensor::from_f32(input.dtype, &shape, vec![0.0; shape.iter().product()])?
                 }
                 (FusionSource::Tokens(field), Some(text)) => {
                     let shape = [text.tokens.rows, text.tokens.length];
                     let (shape, data) = scatter(text.tokens.field(field), &shape, texts);
-                    Value::from_i64(&shape, data)?
+                    Tensor::from_i64(&shape, data)?
                 }
-                (FusionSource::Tokens(_), None) => Value::from_i64(&[batch, 1], vec![0; batch])?,
+                (FusionSource::Tokens(_), None) => Tensor::from_i64(&[batch, 1], vec![0; batch])?,
                 (FusionSource::ImageMask, _) => {
                     let states = images.first().and_then(|image| image.hidden.as_ref());
                     let length = states.and_then(|(_, shape)| shape.first().copied()).unwrap_or(0);
-                    Value::ones(input.dtype, &[batch, length])?
+                    Tensor::ones(input.dtype, &[batch, length])?
                 }
             };
             feeds.push((input.name.as_str(), Input::Owned(value)));

@@ -2,14 +2,14 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::onnx::{Graph, Input, OnnxError, Outputs};
+use crate::onnx::{Input, OnnxError, Outputs, Session};
 
 /// A graph that text encoder and token embedder share.
 #[derive(Debug, Clone)]
-pub(crate) struct SharedGraph(Arc<Mutex<Graph>>);
+pub(crate) struct SharedGraph(Arc<Mutex<Session>>);
 
 impl SharedGraph {
-    pub(crate) fn new(graph: Graph) -> Self {
+    pub(crate) fn new(graph: Session) -> Self {
         Self(Arc::new(Mutex::new(graph)))
     }
 
@@ -18,7 +18,7 @@ impl SharedGraph {
     }
 
     /// The graph, locked.
-    pub(crate) fn graph(&self) -> MutexGuard<'_, Graph> {
+    pub(crate) fn graph(&self) -> MutexGuard<'_, Session> {
         // a session has no state that a panic during a run could leave inconsistent
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -4,7 +4,7 @@
 use super::tokenizer::TokenBatch;
 use crate::engine::encode::shared_graph::SharedGraph;
 use crate::model::{EmbeddingPort, ModelDirectory, Producer, Role};
-use crate::onnx::{GraphOptions, Input, OnnxError, OnnxErrorKind, Outputs, Value};
+use crate::onnx::{GraphOptions, Input, OnnxError, OnnxErrorKind, Outputs, Tensor};
 
 /// The text graph and which of its outputs are kept.
 #[derive(Debug)]
@@ -31,7 +31,7 @@ impl TextFeatures {
     }
 
     /// The output called `name`, `[texts, ...]`.
-    pub(crate) fn output(&self, name: &str) -> Result<&Value, OnnxError> {
+    pub(crate) fn output(&self, name: &str) -> Result<&Tensor, OnnxError> {
         match &self.outputs {
             Some(outputs) => outputs.get(name, self.tokens.rows),
             None => Err(OnnxError::new(OnnxErrorKind::Run, "text", format!("gave no output {name:?}"))),
@@ -57,7 +57,7 @@ impl TextEncoder {
         let mut feeds = Vec::with_capacity(self.inputs.len());
         for (input, field) in &self.inputs {
             let ids = tokens.field(field).to_vec();
-            feeds.push((input.as_str(), Input::Owned(Value::from_i64(&shape, ids)?)));
+            feeds.push((input.as_str(), Input::Owned(Tensor::from_i64(&shape, ids)?)));
         }
         let outputs = self.graph.run(&feeds)?;
         let embeddings =

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::finite::is_finite;
 use crate::model::{EmbeddingPort, ModelDirectory, Producer, Role};
-use crate::onnx::{DataType, Device, Graph, GraphOptions, Input, OnnxError, OnnxErrorKind, Value};
+use crate::onnx::{DataType, Device, GraphOptions, Input, OnnxError, OnnxErrorKind, Session, Tensor};
 use crate::preprocess::{PixelValues, TileGrid};
 
 /// How many patches are encoded in one run on a CPU, unless one image has more: those of 4 images of 224 x 224 in patches of
@@ -47,7 +47,7 @@ impl ImageFeatures {
 /// The vision graph and which of its outputs are kept.
 #[derive(Debug)]
 pub(crate) struct ImageEncoder {
-    graph: Graph,
+    graph: Session,
     inputs: Vec<VisionInput>,
     embedding: Option<EmbeddingPort>,
     states: Option<String>,
@@ -125,7 +125,7 @@ impl ImageEncoder {
         let mut feeds = Vec::with_capacity(self.inputs.len());
         for input in &self.inputs {
             if input.is_mask {
-                let mask = Value::ones(input.dtype, &[batch, tiles, height, width])?;
+                let mask = Tensor::ones(input.dtype, &[batch, tiles, height, width])?;
                 feeds.push((input.name.as_str(), Input::Owned(mask)));
                 continue;
             }
@@ -135,7 +135,7 @@ impl ImageEncoder {
             let shape =
                 if input.takes_tiles { vec![batch, tiles, 3, height, width] } else { vec![batch, 3, height, width] };
             let pixels: Vec<&[f32]> = images.iter().map(|image| image.data.as_slice()).collect();
-            let value = Value::from_f32(input.dtype, &shape, pixels.concat())?;
+            let value = Tensor::from_f32(input.dtype, &shape, pixels.concat())?;
             feeds.push((input.name.as_str(), Input::Owned(value)));
         }
         let outputs = self.graph.run(&feeds)?;
@@ -166,7 +166,7 @@ impl ImageEncoder {
 }
 
 /// The states of several images as one tensor `[batch, ...]`.
-pub(crate) fn stack_states(images: &[&ImageFeatures], dtype: DataType) -> Result<Value, OnnxError> {
+pub(crate) fn stack_states(images: &[&ImageFeatures], dtype: DataType) -> Result<Tensor, OnnxError> {
     let mut inner: Option<&[usize]> = None;
     let mut data = Vec::new();
     for image in images {
@@ -181,5 +181,5 @@ pub(crate) fn stack_states(images: &[&ImageFeatures], dtype: DataType) -> Result
         data.extend_from_slice(states);
     }
     let shape: Vec<usize> = std::iter::once(images.len()).chain(inner.unwrap_or_default().iter().copied()).collect();
-    Value::from_f32(dtype, &shape, data)
+    Tensor::from_f32(dtype, &shape, data)
 }

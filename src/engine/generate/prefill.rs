@@ -9,7 +9,7 @@ use crate::engine::encode::fusion::FusedStates;
 use crate::engine::encode::vision::stack_states;
 use crate::engine::prompt::expand::{Prompt, TokenizedPrompt};
 use crate::model::{ModelDirectory, Producer, Role};
-use crate::onnx::{DataType, Graph, GraphOptions, Input, OnnxError, OnnxErrorKind, Value};
+use crate::onnx::{DataType, GraphOptions, Input, OnnxError, OnnxErrorKind, Session, Tensor};
 
 /// A request with its prompt as tokens.
 #[derive(Debug)]
@@ -24,9 +24,9 @@ pub(crate) struct PrefillBatch {
     /// Their prompts have one length.
     pub(crate) sequences: Vec<SequenceRequest>,
     /// `[slots, ...]`, in the order of [`Decoder::encoder_outputs`].
-    pub(crate) encoder_outputs: Vec<Value>,
+    pub(crate) encoder_outputs: Vec<Tensor>,
     /// The embeddings of prompts that hold the image, `[slots, tokens, width]`.
-    pub(crate) embedded: Option<Value>,
+    pub(crate) embedded: Option<Tensor>,
 }
 
 /// Makes the input of a prefill.
@@ -40,7 +40,7 @@ pub(crate) struct PrefillBuilder<'a> {
 /// The graph that encodes prompts with the image in them, for decoders that attend to the result.
 #[derive(Debug)]
 pub(crate) struct PromptEncoder {
-    graph: Graph,
+    graph: Session,
     /// Name, element type, and whether it is a mask.
     inputs: Vec<(String, DataType, bool)>,
 }
@@ -77,7 +77,7 @@ impl PrefillBuilder<'_> {
         &self,
         requests: &[PromptedRequest<'_>],
         decoder: &mut Decoder,
-    ) -> Result<Vec<Value>, OnnxError> {
+    ) -> Result<Vec<Tensor>, OnnxError> {
         let images: Vec<_> = requests.iter().map(|request| request.request.image).collect();
         let fused: Vec<_> = requests.iter().filter_map(|request| request.request.fused).collect();
         let states = fused.first().and_then(|first| self.fused.get(first.run));
@@ -113,14 +113,14 @@ impl PromptEncoder {
     }
 
     /// The states of `embedded`, `[rows, prompt, width]`, in the order of the decoder's encoder outputs.
-    fn encode(&mut self, embedded: Value, decoder: &Decoder) -> Result<Vec<Value>, OnnxError> {
+    fn encode(&mut self, embedded: Tensor, decoder: &Decoder) -> Result<Vec<Tensor>, OnnxError> {
         let shape = embedded.shape();
         let (rows, mut embedded) = (shape.first().copied().unwrap_or(0), Some(embedded));
         let mut feeds = Vec::with_capacity(self.inputs.len());
         for (name, dtype, is_mask) in &self.inputs {
             let value = match embedded.take_if(|_| !is_mask) {
                 Some(embedded) => embedded.into_float(*dtype)?,
-                None => Value::ones(*dtype, shape.get(..2).unwrap_or_default())?,
+                None => Tensor::ones(*dtype, shape.get(..2).unwrap_or_default())?,
             };
             feeds.push((name.as_str(), Input::Owned(value)));
         }
@@ -132,7 +132,7 @@ impl PromptEncoder {
 
 /// The embeddings of the prompts of `requests`, `[requests, prompt, width]` f32, with the image features in the places of the
 /// image tokens.
-fn embed(decoder: &Decoder, requests: &[PromptedRequest<'_>]) -> Result<Value, OnnxError> {
+fn embed(decoder: &Decoder, requests: &[PromptedRequest<'_>]) -> Result<Tensor, OnnxError> {
     let embedder =
         decoder.embedder.as_ref().ok_or_else(|| OnnxError::of_run("no graph embeds the tokens of the prompt"))?;
     // the embedding of an image token is overwritten, and there may be none
@@ -161,5 +161,5 @@ fn embed(decoder: &Decoder, requests: &[PromptedRequest<'_>]) -> Result<Value, O
             row[index * width..(index + 1) * width].copy_from_slice(feature);
         }
     }
-    Value::from_f32(DataType::F32, &shape, data)
+    Tensor::from_f32(DataType::F32, &shape, data)
 }

@@ -7,7 +7,7 @@ use super::fold_shapes::{Sizes, Trial};
 use super::hoist::{Once, hoist};
 use crate::onnx::error::OnnxError;
 use crate::onnx::port::GraphSource;
-use crate::onnx::runtime::session::{Graph, GraphOptions};
+use crate::onnx::runtime::session::{GraphOptions, Session};
 
 /// A decoder's graph, opened.
 #[derive(Debug)]
@@ -16,7 +16,7 @@ pub struct DecoderGraph {
     pub once: Option<Once>,
     /// Runs one step. Its inputs are those of the whole graph, as far as they are still used, and the values of
     /// [`once`](Self::once).
-    pub step: Graph,
+    pub step: Session,
     /// How many sizes are folded: no longer computed in each step.
     pub folded: usize,
     /// How many copies are elided: values that are no longer copied in each step.
@@ -46,7 +46,7 @@ impl DecoderGraph {
         let step = if once.is_none() && folded + elided_copies == 0 {
             source.open(options)?
         } else {
-            Graph::open_edited(&source.path, &file.encode(graph)?, options)?
+            Session::open_edited(&source.path, &file.encode(graph)?, options)?
         };
         Ok(Self { once, step, folded, elided_copies })
     }

@@ -13,11 +13,11 @@ use super::extract::{extract, replace_inputs, uses};
 use super::file::ModelFile;
 use crate::onnx::error::{OnnxError, OnnxErrorKind};
 use crate::onnx::proto::{GraphProto, NodeProto, TensorProto, ValueInfoProto};
-use crate::onnx::runtime::session::{Graph, GraphOptions, Input, Outputs};
-use crate::onnx::runtime::tensor::Value;
+use crate::onnx::runtime::session::{GraphOptions, Input, Outputs, Session};
+use crate::onnx::runtime::tensor::Tensor;
 
 /// Probe inputs of a graph by name, for one run. Of several trials, each must give every axis that varies another size.
-pub type Trial = Vec<(String, Value)>;
+pub type Trial = Vec<(String, Tensor)>;
 
 /// The most bytes of a constant. Sizes are few numbers.
 const MOST_BYTES: usize = 512;
@@ -60,7 +60,7 @@ impl Sizes {
             file.encode(extract(graph, sizes.iter().map(|name| ValueInfoProto::named(name)).collect(), Vec::new()))?;
         let run_each =
             |mut opened| trials.into_iter().map(|trial| run(&mut opened, trial)).collect::<Result<Vec<_>, _>>();
-        match Graph::open_for_trials(file.path(), &asked, options).and_then(run_each) {
+        match Session::open_for_trials(file.path(), &asked, options).and_then(run_each) {
             Ok(ran) => Ok(Self::of(graph, &sizes, &ran)),
             // with more memory the sizes would be folded, and results must not depend on that
             Err(error) if error.kind == OnnxErrorKind::OutOfMemory => Err(error),
@@ -142,7 +142,7 @@ impl Sizes {
     }
 }
 
-fn run(graph: &mut Graph, trial: Trial) -> Result<Outputs, OnnxError> {
+fn run(graph: &mut Session, trial: Trial) -> Result<Outputs, OnnxError> {
     let taken: HashSet<String> = graph.inputs().iter().map(|port| port.name.clone()).collect();
     let inputs: Trial = trial.into_iter().filter(|(name, _)| taken.contains(name)).collect();
     graph.run(&inputs.iter().map(|(name, value)| (name.as_str(), Input::Shared(value))).collect::<Vec<_>>())

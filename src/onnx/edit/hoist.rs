@@ -11,14 +11,14 @@ use super::file::ModelFile;
 use crate::onnx::error::OnnxError;
 use crate::onnx::port::{DataType, Port};
 use crate::onnx::proto::{GraphProto, TensorProto, ValueInfoProto};
-use crate::onnx::runtime::session::{Graph, GraphOptions, Input, Outputs};
-use crate::onnx::runtime::tensor::Value;
+use crate::onnx::runtime::session::{GraphOptions, Input, Outputs, Session};
+use crate::onnx::runtime::tensor::Tensor;
 
 /// The graph that is run once for each batch.
 #[derive(Debug)]
 pub struct Once {
     /// Computes the values that stay the same, from inputs that do.
-    pub graph: Graph,
+    pub graph: Session,
     /// The outputs that are inputs of the steps' graph: states, `[batch, ...]` float, and sizes, int64, which are the same for every
     /// row. The graph may have more outputs.
     pub values: Vec<String>,
@@ -50,7 +50,7 @@ pub(crate) fn hoist(
         return Ok(None);
     }
     let edited = file.encode(extract(graph, frontier, Vec::new()))?;
-    let mut once = Graph::open_edited(file.path(), &edited, options)?;
+    let mut once = Session::open_edited(file.path(), &edited, options)?;
     let given = reusable(&mut once)?;
     if given.is_empty() {
         return Ok(None);
@@ -93,7 +93,7 @@ fn frontier(graph: &GraphProto, invariant: &[&str]) -> Vec<String> {
 /// The outputs of `once` that stay valid when rows leave the batch, as inputs of another graph: floats whose first axis is the batch,
 /// and sizes that do not depend on the batch. No file declares the axes of an inner value, so runs with two and with three rows
 /// are compared.
-fn reusable(once: &mut Graph) -> Result<Vec<ValueInfoProto>, OnnxError> {
+fn reusable(once: &mut Session) -> Result<Vec<ValueInfoProto>, OnnxError> {
     let (two, three) = (probe(once, 2)?, probe(once, 3)?);
     let mut given = Vec::new();
     for port in once.outputs() {
@@ -110,12 +110,12 @@ fn reusable(once: &mut Graph) -> Result<Vec<ValueInfoProto>, OnnxError> {
 }
 
 /// Runs `graph` on `rows` rows of ones. An axis of undeclared size gets size 1.
-fn probe(graph: &mut Graph, rows: usize) -> Result<Outputs, OnnxError> {
+fn probe(graph: &mut Session, rows: usize) -> Result<Outputs, OnnxError> {
     let inputs: Vec<Port> = graph.inputs().to_vec();
     let ones = |port: &Port| {
         let inner = (1..port.rank().unwrap_or(1)).map(|axis| port.fixed(axis).unwrap_or(1));
         let shape: Vec<usize> = std::iter::once(rows).chain(inner).collect();
-        Value::ones(port.dtype, &shape)
+        Tensor::ones(port.dtype, &shape)
     };
     let feeds = inputs.iter().map(|port| Ok((port.name.as_str(), Input::Owned(ones(port)?))));
     graph.run(&feeds.collect::<Result<Vec<_>, OnnxError>>()?)

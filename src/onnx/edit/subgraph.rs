@@ -1,5 +1,5 @@
 //! Opens graphs as they are named: whole, or the subgraph that computes some outputs from some inputs. In: a [`GraphSource`]. Out: a
-//! [`Graph`].
+//! [`Session`].
 //!
 //! The decoder graph of the first step computes the keys and values of cross-attention from the encoder's output, but takes the
 //! batch size for their shapes from the tokens. Probe runs show that it equals the batch size of the encoder's output, which then
@@ -14,30 +14,30 @@ use super::fold_shapes::{Sizes, Trial};
 use crate::onnx::error::OnnxError;
 use crate::onnx::port::{DataType, GraphSource};
 use crate::onnx::proto::{GraphProto, NodeProto, TensorProto};
-use crate::onnx::runtime::session::{Graph, GraphOptions};
+use crate::onnx::runtime::session::{GraphOptions, Session};
 
 impl GraphSource {
     /// Opens the graph, or the subgraph that computes its outputs. A subgraph is made in memory; its weights are taken from the
     /// file.
     ///
     /// # Errors
-    /// As [`Graph::open`], and [`OnnxErrorKind::Load`](crate::onnx::OnnxErrorKind::Load) if weights are missing or are not below the
+    /// As [`Session::open`], and [`OnnxErrorKind::Load`](crate::onnx::OnnxErrorKind::Load) if weights are missing or are not below the
     /// graph's folder.
-    pub fn open(&self, options: GraphOptions) -> Result<Graph, OnnxError> {
+    pub fn open(&self, options: GraphOptions) -> Result<Session, OnnxError> {
         let is_link = std::fs::symlink_metadata(&self.path).is_ok_and(|file| file.is_symlink());
         if self.outputs.is_none() && !is_link {
-            return Graph::open(&self.path, options);
+            return Session::open(&self.path, options);
         }
         let file = ModelFile::read(self)?;
         if self.outputs.is_some() {
             let (graph, _) = elide_copies(file.graph.clone());
-            return Graph::open_edited(&self.path, &file.encode(graph)?, options);
+            return Session::open_edited(&self.path, &file.encode(graph)?, options);
         }
         if file.locations().is_empty() {
-            return Graph::open(&self.path, options);
+            return Session::open(&self.path, options);
         }
         // for a graph inside a node ONNX Runtime does not follow the links of the Hugging Face cache; here they are resolved
-        Graph::open_edited(&self.path, &file.encode(file.graph.clone())?, options)
+        Session::open_edited(&self.path, &file.encode(file.graph.clone())?, options)
     }
 }
 
@@ -52,7 +52,7 @@ pub fn open_subgraph(
     from: &[&str],
     trials: Vec<Trial>,
     options: GraphOptions,
-) -> Result<Option<Graph>, OnnxError> {
+) -> Result<Option<Session>, OnnxError> {
     let Some(first) = from.first() else { return Ok(None) };
     let file = ModelFile::read(source)?;
     let sizes = Sizes::find(&file, &with_batch_size(file.graph.clone(), first), trials, options)?;
@@ -63,7 +63,7 @@ pub fn open_subgraph(
     if !subgraph.input.iter().all(|input| from.contains(&input.name()) || weight(input.name())) {
         return Ok(None);
     }
-    Graph::open_edited(&source.path, &file.encode(subgraph)?, options).map(Some)
+    Session::open_edited(&source.path, &file.encode(subgraph)?, options).map(Some)
 }
 
 /// `graph` with the size of axis 0 of its input `of` computed by the first nodes, so that it replaces every later value that is

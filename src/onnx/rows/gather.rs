@@ -11,14 +11,14 @@ use super::graphs::{RowGraph, STACKED, names};
 use crate::onnx::error::OnnxError;
 use crate::onnx::port::DataType;
 use crate::onnx::runtime::device::Device;
-use crate::onnx::runtime::session::{EditedGraph, Graph, GraphOptions, Input};
-use crate::onnx::runtime::tensor::{Element, Value, misfit};
+use crate::onnx::runtime::session::{EditedGraph, GraphOptions, Input, Session};
+use crate::onnx::runtime::tensor::{Element, Tensor, misfit};
 
 /// Gathers rows of tensors. Its graphs are opened when they are first needed.
 #[derive(Debug)]
 pub struct RowGather {
     options: GraphOptions,
-    opened: HashMap<RowGraph, Graph>,
+    opened: HashMap<RowGraph, Session>,
 }
 
 impl RowGather {
@@ -36,7 +36,7 @@ impl RowGather {
     ///
     /// # Errors
     /// As [`Self::stack`].
-    pub fn bring(&mut self, value: Value) -> Result<Value, OnnxError> {
+    pub fn bring(&mut self, value: Tensor) -> Result<Tensor, OnnxError> {
         if value.device().is_some() || !self.options.device.has_memory() || !value.dtype().is_float() {
             return Ok(value);
         }
@@ -48,7 +48,7 @@ impl RowGather {
     ///
     /// # Errors
     /// As [`Self::stack`].
-    pub fn gather(&mut self, value: &Value, rows: &[usize]) -> Result<Value, OnnxError> {
+    pub fn gather(&mut self, value: &Tensor, rows: &[usize]) -> Result<Tensor, OnnxError> {
         self.stack(&[(value, rows)], None)
     }
 
@@ -57,7 +57,7 @@ impl RowGather {
     ///
     /// # Errors
     /// As [`Self::stack`].
-    pub fn keep(&mut self, value: &mut Value, rows: &[usize]) -> Result<(), OnnxError> {
+    pub fn keep(&mut self, value: &mut Tensor, rows: &[usize]) -> Result<(), OnnxError> {
         let held = value.shape().first().copied().unwrap_or(0);
         let stays = |(&row, place): (&usize, usize)| row == place || row >= rows.len();
         if value.device().is_some() || rows.len() > held || !rows.iter().zip(0..).all(stays) {
@@ -81,7 +81,11 @@ impl RowGather {
     ///
     /// # Errors
     /// When a row does not exist, tensors differ in type or in a size that is not aligned, or memory ran out.
-    pub fn stack(&mut self, parts: &[(&Value, &[usize])], aligned: Option<(usize, usize)>) -> Result<Value, OnnxError> {
+    pub fn stack(
+        &mut self,
+        parts: &[(&Tensor, &[usize])],
+        aligned: Option<(usize, usize)>,
+    ) -> Result<Tensor, OnnxError> {
         let mut shapes: Vec<_> = parts.iter().map(|(value, _)| value.shape()).collect();
         let mut missing = Vec::with_capacity(parts.len());
         for (shape, (_, rows)) in shapes.iter_mut().zip(parts) {
@@ -105,30 +109,30 @@ impl RowGather {
         let names: Vec<_> = (0..parts.len()).map(names).collect();
         let mut feeds = Vec::with_capacity(3 * parts.len());
         for (((value, rows), pads), [tensor, rows_of, pads_of]) in parts.iter().zip(missing).zip(&names) {
-            let rows = Value::from_i64(&[rows.len()], rows.iter().map(|&row| row as i64).collect())?;
+            let rows = Tensor::from_i64(&[rows.len()], rows.iter().map(|&row| row as i64).collect())?;
             feeds.extend([(tensor.as_str(), Input::Shared(value)), (rows_of.as_str(), Input::Owned(rows))]);
             if aligns {
-                feeds.push((pads_of.as_str(), Input::Owned(Value::from_i64(&[pads.len()], pads)?)));
+                feeds.push((pads_of.as_str(), Input::Owned(Tensor::from_i64(&[pads.len()], pads)?)));
             }
         }
         let dtype = parts.first().map_or(DataType::F32, |(value, _)| value.dtype());
         self.graph(RowGraph { dtype, parts: parts.len(), aligns })?.run_on_device(&feeds, &[])?.remove(STACKED)
     }
 
-    fn graph(&mut self, kind: RowGraph) -> Result<&mut Graph, OnnxError> {
+    fn graph(&mut self, kind: RowGraph) -> Result<&mut Session, OnnxError> {
         use std::collections::hash_map::Entry;
         match self.opened.entry(kind) {
             Entry::Occupied(entry) => Ok(entry.into_mut()),
             Entry::Vacant(entry) => {
                 let edited = EditedGraph { bytes: kind.encode(), folder: PathBuf::new() };
-                Ok(entry.insert(Graph::open_edited(Path::new("rows of tensors"), &edited, self.options)?))
+                Ok(entry.insert(Session::open_edited(Path::new("rows of tensors"), &edited, self.options)?))
             }
         }
     }
 }
 
 /// Copies each row of `rows` that is not in its place there.
-fn fill_gaps<T: Element>(value: &mut Value, rows: &[usize]) -> Result<(), OnnxError> {
+fn fill_gaps<T: Element>(value: &mut Tensor, rows: &[usize]) -> Result<(), OnnxError> {
     let width: usize = value.shape().iter().skip(1).product();
     let data = value.slice_mut::<T>()?;
     for (place, &row) in rows.iter().enumerate().filter(|(place, row)| place != *row) {

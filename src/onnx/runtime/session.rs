@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 
 use ort::logging::LogLevel;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
-use ort::session::{Session, SessionInputValue};
+use ort::session::{Session as OrtSession, SessionInputValue};
 use ort::value::{Outlet, ValueType};
 
 use super::device::Device;
 use super::environment::runtime;
-use super::tensor::{Value, data_type};
+use super::tensor::{Tensor, data_type};
 use crate::onnx::error::{OnnxError, OnnxErrorKind};
 use crate::onnx::port::{Dim, Port};
 
@@ -29,10 +29,10 @@ pub struct GraphOptions {
 
 /// An opened graph: one ONNX Runtime session. Its memory arena is kept between runs.
 #[derive(Debug)]
-pub struct Graph {
+pub struct Session {
     path: PathBuf,
     device: Device,
-    session: Session,
+    session: OrtSession,
     inputs: Vec<Port>,
     outputs: Vec<Port>,
 }
@@ -41,9 +41,9 @@ pub struct Graph {
 #[derive(Debug)]
 pub enum Input<'a> {
     /// A tensor that nothing else needs.
-    Owned(Value),
+    Owned(Tensor),
     /// A tensor of another owner.
-    Shared(&'a Value),
+    Shared(&'a Tensor),
 }
 
 /// A graph that exists in memory only; its weights are in files.
@@ -59,10 +59,10 @@ pub(crate) struct EditedGraph {
 #[derive(Debug)]
 pub struct Outputs {
     graph: PathBuf,
-    values: Vec<(String, Value)>,
+    values: Vec<(String, Tensor)>,
 }
 
-impl Graph {
+impl Session {
     /// ONNX Runtime's key for the folder that the locations of external data are relative to.
     const WEIGHTS: &str = "session.model_external_initializers_file_folder_path";
 
@@ -107,11 +107,11 @@ impl Graph {
     fn commit(
         path: &Path,
         options: GraphOptions,
-        commit: impl FnOnce(SessionBuilder) -> ort::Result<Session>,
+        commit: impl FnOnce(SessionBuilder) -> ort::Result<OrtSession>,
     ) -> Result<Self, OnnxError> {
         let environment = runtime()?.environment();
-        let session = (|| -> ort::Result<Session> {
-            let builder: SessionBuilder = Session::builder(environment)?
+        let session = (|| -> ort::Result<OrtSession> {
+            let builder: SessionBuilder = OrtSession::builder(environment)?
                 .with_optimization_level(GraphOptimizationLevel::All)?
                 .with_intra_threads(options.threads)?
                 .with_inter_threads(1)?
@@ -162,7 +162,7 @@ impl Graph {
         let mut run = || {
             let feeds = inputs.iter().map(|(name, input)| Ok((Cow::Borrowed(*name), input.feed()?)));
             let outputs = session.run(feeds.collect::<ort::Result<Vec<_>>>()?)?;
-            Ok(outputs.into_iter().map(|(name, value)| (name.to_owned(), Value::from_ort(value))).collect())
+            Ok(outputs.into_iter().map(|(name, value)| (name.to_owned(), Tensor::from_ort(value))).collect())
         };
         Outputs::of(path, run())
     }
@@ -193,7 +193,7 @@ impl Graph {
             }
             let ran = session.run_binding(&binding)?;
             let value = |name: &str, found| {
-                if stays(name) { Value::on_device(found, *device) } else { Value::from_ort(found) }
+                if stays(name) { Tensor::on_device(found, *device) } else { Tensor::from_ort(found) }
             };
             Ok(ran.into_iter().map(|(name, found)| (name.to_owned(), value(name, found))).collect())
         };
@@ -211,7 +211,7 @@ impl Input<'_> {
 }
 
 impl Outputs {
-    fn of(graph: &Path, ran: ort::Result<Vec<(String, Value)>>) -> Result<Self, OnnxError> {
+    fn of(graph: &Path, ran: ort::Result<Vec<(String, Tensor)>>) -> Result<Self, OnnxError> {
         let fail = |error: ort::Error| OnnxError::from_ort(OnnxErrorKind::Run, &graph.display().to_string(), &error);
         Ok(Self { graph: graph.to_path_buf(), values: ran.map_err(fail)? })
     }
@@ -220,7 +220,7 @@ impl Outputs {
     ///
     /// # Errors
     /// [`OnnxErrorKind::Run`] if there is no such output (any more), or if axis 0 has another size.
-    pub fn get(&self, name: &str, batch: usize) -> Result<&Value, OnnxError> {
+    pub fn get(&self, name: &str, batch: usize) -> Result<&Tensor, OnnxError> {
         self.place(name, batch).map(|place| &self.values[place].1)
     }
 
@@ -228,7 +228,7 @@ impl Outputs {
     ///
     /// # Errors
     /// As [`get`](Self::get).
-    pub fn take(&mut self, name: &str, batch: usize) -> Result<Value, OnnxError> {
+    pub fn take(&mut self, name: &str, batch: usize) -> Result<Tensor, OnnxError> {
         self.place(name, batch).map(|place| self.values.swap_remove(place).1)
     }
 
@@ -236,12 +236,12 @@ impl Outputs {
     ///
     /// # Errors
     /// [`OnnxErrorKind::Run`] if there is no such output (any more).
-    pub fn remove(&mut self, name: &str) -> Result<Value, OnnxError> {
+    pub fn remove(&mut self, name: &str) -> Result<Tensor, OnnxError> {
         self.find(name).map(|place| self.values.swap_remove(place).1)
     }
 
     /// The output called `name`, whatever its shape.
-    pub(crate) fn any(&self, name: &str) -> Result<&Value, OnnxError> {
+    pub(crate) fn any(&self, name: &str) -> Result<&Tensor, OnnxError> {
         self.find(name).map(|place| &self.values[place].1)
     }
 

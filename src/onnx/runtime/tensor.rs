@@ -9,7 +9,7 @@ use half::f16;
 use half::slice::HalfFloatSliceExt;
 use ort::memory::Allocator;
 use ort::session::SessionInputValue;
-use ort::value::{DynValue, PrimitiveTensorElementType, Tensor, TensorElementType, TensorRef, ValueType};
+use ort::value::{DynValue, PrimitiveTensorElementType, Tensor as OrtTensor, TensorElementType, TensorRef, ValueType};
 
 use super::device::Device;
 use super::environment::runtime;
@@ -19,7 +19,7 @@ use crate::onnx::proto::TensorProto;
 
 /// A tensor owned by ONNX Runtime. Moving it from one run's outputs to the next run's inputs copies nothing.
 #[derive(Debug)]
-pub struct Value {
+pub struct Tensor {
     tensor: DynValue,
     location: TensorLocation,
 }
@@ -38,7 +38,7 @@ pub(crate) trait Element: PrimitiveTensorElementType + Copy + Default + std::fmt
 
 impl<T: PrimitiveTensorElementType + Copy + Default + std::fmt::Debug + 'static> Element for T {}
 
-impl Value {
+impl Tensor {
     /// A tensor of `shape` that takes over `data`, row-major; converted to float16 if `dtype` is that.
     ///
     /// # Errors
@@ -109,9 +109,9 @@ impl Value {
         runtime()?;
         let allocator = Allocator::default();
         let value = match dtype {
-            DataType::F16 => Tensor::<f16>::new(&allocator, shape).map(Tensor::into_dyn),
-            DataType::I64 => Tensor::<i64>::new(&allocator, shape).map(Tensor::into_dyn),
-            _ => Tensor::<f32>::new(&allocator, shape).map(Tensor::into_dyn),
+            DataType::F16 => OrtTensor::<f16>::new(&allocator, shape).map(OrtTensor::into_dyn),
+            DataType::I64 => OrtTensor::<i64>::new(&allocator, shape).map(OrtTensor::into_dyn),
+            _ => OrtTensor::<f32>::new(&allocator, shape).map(OrtTensor::into_dyn),
         };
         value.map(Self::from_ort).map_err(|error| failed(&error))
     }
@@ -219,7 +219,7 @@ impl Value {
 
     /// The tensor as the input of a run, not copied.
     pub(crate) fn as_input(&self) -> ort::Result<SessionInputValue<'_>> {
-        fn view<T: Element>(value: &Value) -> ort::Result<SessionInputValue<'_>> {
+        fn view<T: Element>(value: &Tensor) -> ort::Result<SessionInputValue<'_>> {
             let (_, data) = value.tensor.try_extract_tensor::<T>()?;
             let shape = value.shape();
             let data = &data[..shape.iter().product()];
@@ -238,7 +238,7 @@ impl Value {
             return Err(misfit(format!("{} elements do not fill shape {shape:?}", data.len())));
         }
         runtime()?;
-        Tensor::from_array((shape, data))
+        OrtTensor::from_array((shape, data))
             .map(|tensor| Self::from_ort(tensor.into_dyn()))
             .map_err(|error| failed(&error))
     }
