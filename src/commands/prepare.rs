@@ -27,7 +27,7 @@ use crate::storage::{Location, Storage};
 use crate::support::failpoint;
 
 /// A job with everything it names opened and checked.
-pub(super) struct Prepared {
+pub(super) struct PreparedJob {
     pub(super) job: Job,
     pub(super) storage: Arc<Storage>,
     pub(super) manifest: Manifest,
@@ -46,7 +46,7 @@ pub(super) struct Prepared {
 }
 
 /// Opens the job's manifest and model.
-pub(super) fn prepare(args: &JobArgs) -> Result<Prepared, Error> {
+pub(super) fn prepare(args: &JobArgs) -> Result<PreparedJob, Error> {
     let job = Job::load(&args.job, &args.set)?;
     let limits = &job.limits;
     let timeout = Duration::from_millis(limits.fetch_timeout_ms);
@@ -93,7 +93,7 @@ pub(super) fn prepare(args: &JobArgs) -> Result<Prepared, Error> {
         .then(|| embedding_fingerprint(vectors, half_precision, jpeg_scaling))
         .transpose()?;
     let JobArgs { limit, retry_failed, full, .. } = *args;
-    Ok(Prepared {
+    Ok(PreparedJob {
         job,
         storage,
         manifest,
@@ -210,7 +210,7 @@ fn columns(job: &Job, model: &ModelDirectory, vectors: &ModelDirectory) -> Resul
     Ok(columns)
 }
 
-impl Prepared {
+impl PreparedJob {
     /// Loads the job's models, once for each device.
     pub(super) fn load_models(&self) -> Result<Vec<Models>, Error> {
         let devices = &self.job.runtime.devices;
@@ -258,12 +258,18 @@ impl Prepared {
     fn identity(&self) -> Identity {
         let schema = self.manifest.carried_fields();
         let carried: Vec<&String> = schema.iter().map(arrow::datatypes::Field::name).collect();
+        // As the job says it, so that a difference reads like the job; what it resolves to is in the fingerprints.
+        let mut generation = json!(self.job.generation.overrides);
+        if let Some(settings) = generation.as_object_mut() {
+            settings.retain(|_, value| !value.is_null());
+        }
         let value = json!({
             "input": self.job.input,
             "output": self.columns,
             "columns": carried,
             "part_rows": self.job.output.part_rows,
             "reuse_by_content": self.job.output.reuse_by_content,
+            "generation": generation,
             "caption_fingerprint": self.caption_fingerprint,
             "embedding_fingerprint": self.embedding_fingerprint,
             "limit": self.limit,

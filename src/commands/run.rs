@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::calibrate;
 use super::context::{Context, judge};
-use super::prepare::{Prepared, prepare};
+use super::prepare::{PreparedJob, prepare};
 use crate::cli::RunArgs;
 use crate::engine::Models;
 use crate::error::{Error, ExitStatus};
@@ -101,7 +101,7 @@ enum ToDo {
 
 fn claim_run(
     store: &OutputStore,
-    prepared: &Prepared,
+    prepared: &PreparedJob,
     models: &mut [Models],
     run: Option<&str>,
     sharded: bool,
@@ -137,7 +137,7 @@ fn claim_run(
 }
 
 fn make_parts(
-    prepared: &Prepared,
+    prepared: &PreparedJob,
     claimed: &Claimed,
     store: &OutputStore,
     models: Vec<Models>,

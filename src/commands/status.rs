@@ -4,7 +4,7 @@ use super::context::{Context, print, to_json};
 use crate::cli::StatusArgs;
 use crate::error::{Error, ExitStatus};
 use crate::output::store::OutputStore;
-use crate::output::upkeep::status::Status as OutputStatus;
+use crate::output::upkeep::status::OutputStatus;
 
 pub(super) fn execute(args: &StatusArgs, context: &mut Context<'_>) -> Result<ExitStatus, Error> {
     let status = OutputStatus::read(&OutputStore::from_argument(&args.output)?, args.check)?;

@@ -31,7 +31,7 @@ pub struct Fetcher {
 
 /// An image that exists and is small enough, not read yet.
 #[derive(Debug)]
-pub struct Object<'a> {
+pub struct ImageObject<'a> {
     /// Bytes it has.
     pub size: u64,
     location: Location,
@@ -71,7 +71,7 @@ impl Fetcher {
     /// # Errors
     /// `invalid_uri`, `forbidden`, `not_found`, `too_large`, or after `limits.retries` further attempts `timeout`, `throttled`,
     /// `server_error`, `connection` or `io`.
-    pub async fn open(&self, uri: &str, base: &Location) -> Result<Object<'_>, RowError> {
+    pub async fn open(&self, uri: &str, base: &Location) -> Result<ImageObject<'_>, RowError> {
         // The text is not shown: if it is no location, any part of it may be a credential.
         let invalid = |error: NotALocation| RowError::new(Stage::Fetch, ErrorKind::InvalidUri, error.to_string());
         let location = base.resolve(uri).map_err(invalid)?;
@@ -86,7 +86,7 @@ impl Fetcher {
         };
         let size = result.meta.size;
         self.check_size(size)?;
-        Ok(Object { size, location, fetcher: self, result })
+        Ok(ImageObject { size, location, fetcher: self, result })
     }
 
     /// One attempt to open it: the headers are here, the body is not.
@@ -127,7 +127,7 @@ impl Fetcher {
     }
 }
 
-impl Object<'_> {
+impl ImageObject<'_> {
     /// Reads it. After an attempt that failed, it is opened anew, so that headers and body always belong together.
     ///
     /// # Errors

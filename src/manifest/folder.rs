@@ -239,7 +239,7 @@ impl FolderListing {
                 match (entry.path().strip_prefix(folder).ok().and_then(Path::to_str), entry.metadata()) {
                     (None, _) => left_out.not_utf8.add(entry.path(), ""),
                     (_, Err(error)) => left_out.failed(&error),
-                    (Some(path), Ok(metadata)) => found.push(Found {
+                    (Some(path), Ok(metadata)) => found.push(FoundImage {
                         file: ImageFile {
                             path: path.to_owned(),
                             bytes: metadata.len(),
@@ -309,7 +309,7 @@ impl FolderListing {
 }
 
 /// An image before links to the same file are told apart.
-struct Found {
+struct FoundImage {
     file: ImageFile,
     /// Whether its path has a link in it.
     by_link: bool,

@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 pub use self::error::ManifestError;
 use self::listing::expand;
 pub use self::prompt::PromptTemplate;
-use self::source::{Source, Version, storage_error};
+use self::source::{FileVersion, Source, storage_error};
 use crate::job::Job;
 use crate::storage::{Location, Storage};
 
@@ -51,7 +51,7 @@ pub struct ManifestFile {
     pub snapshot: FileSnapshot,
     /// Where it lies.
     pub location: Location,
-    version: Version,
+    version: FileVersion,
     metadata: ArrowReaderMetadata,
     /// Kept open, so that rows come from the file that was planned even if it is replaced by another of its name.
     source: Source,

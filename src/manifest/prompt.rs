@@ -19,10 +19,10 @@ pub struct PromptTemplate {
 
 /// The columns of one batch that a template reads, in its order.
 #[derive(Debug, Clone)]
-pub(super) struct PromptValues(Vec<Values>);
+pub(super) struct PromptValues(Vec<TemplateValues>);
 
 #[derive(Debug, Clone)]
-enum Values {
+enum TemplateValues {
     Text(StringArray),
     Whole(arrow::array::Int64Array),
     Number(arrow::array::Float64Array),
@@ -64,21 +64,21 @@ impl PromptTemplate {
 
 impl PromptValues {
     pub(super) fn new(columns: impl Iterator<Item = Result<ArrayRef, ArrowError>>) -> Result<Self, ArrowError> {
-        columns.map(|column| Values::new(&column?)).collect::<Result<_, _>>().map(Self)
+        columns.map(|column| TemplateValues::new(&column?)).collect::<Result<_, _>>().map(Self)
     }
 
     pub(super) fn slice(&self, first: usize, length: usize) -> Self {
-        let slice = |values: &Values| match values {
-            Values::Text(values) => Values::Text(values.slice(first, length)),
-            Values::Whole(values) => Values::Whole(values.slice(first, length)),
-            Values::Number(values) => Values::Number(values.slice(first, length)),
-            Values::Truth(values) => Values::Truth(values.slice(first, length)),
+        let slice = |values: &TemplateValues| match values {
+            TemplateValues::Text(values) => TemplateValues::Text(values.slice(first, length)),
+            TemplateValues::Whole(values) => TemplateValues::Whole(values.slice(first, length)),
+            TemplateValues::Number(values) => TemplateValues::Number(values.slice(first, length)),
+            TemplateValues::Truth(values) => TemplateValues::Truth(values.slice(first, length)),
         };
         Self(self.0.iter().map(slice).collect())
     }
 }
 
-impl Values {
+impl TemplateValues {
     fn new(column: &ArrayRef) -> Result<Self, ArrowError> {
         Ok(match column.data_type() {
             DataType::Boolean => Self::Truth(column.as_boolean().clone()),

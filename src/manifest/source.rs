@@ -29,15 +29,15 @@ pub(super) enum Source {
 /// A remote object. What is read of a column chunk comes in windows, so that memory does not depend on the size of row groups.
 #[derive(Debug, Clone)]
 pub(super) struct Remote {
-    object: Arc<Object>,
+    object: Arc<RemoteFile>,
     /// The column chunks that are about to be read.
     chunks: Vec<Range<u64>>,
     /// The last window of each of them, by the chunk's start.
-    windows: Arc<Mutex<HashMap<u64, Window>>>,
+    windows: Arc<Mutex<HashMap<u64, ReadWindow>>>,
 }
 
 #[derive(Debug)]
-struct Object {
+struct RemoteFile {
     storage: Arc<Storage>,
     store: Arc<dyn ObjectStore>,
     path: ObjectPath,
@@ -46,14 +46,14 @@ struct Object {
 }
 
 #[derive(Debug, Clone)]
-struct Window {
+struct ReadWindow {
     start: u64,
     bytes: Bytes,
 }
 
 /// Identifies a version of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Version {
+pub(super) struct FileVersion {
     /// Size in bytes.
     pub(super) bytes: u64,
     /// The `ETag`, or the last modification in nanoseconds since 1970.
@@ -62,7 +62,7 @@ pub(super) struct Version {
 
 impl Source {
     /// Opens the file at `location`.
-    pub(super) fn open(location: &Location, storage: &Arc<Storage>) -> Result<(Self, Version), ManifestError> {
+    pub(super) fn open(location: &Location, storage: &Arc<Storage>) -> Result<(Self, FileVersion), ManifestError> {
         if let Some(path) = location.local() {
             let io = |source| ManifestError::Io { path: location.to_string(), source };
             let file = File::open(path).map_err(io)?;
@@ -74,8 +74,8 @@ impl Source {
         let (asked, at) = (store.clone(), path.clone());
         let meta = storage.wait(async move { asked.head(&at).await }).map_err(failed)?;
         let modified = meta.last_modified.timestamp_nanos_opt().unwrap_or(0).to_string();
-        let version = Version { bytes: meta.size, mark: meta.e_tag.clone().unwrap_or(modified) };
-        let object = Object { storage: storage.clone(), store, path, size: meta.size, tag: meta.e_tag };
+        let version = FileVersion { bytes: meta.size, mark: meta.e_tag.clone().unwrap_or(modified) };
+        let object = RemoteFile { storage: storage.clone(), store, path, size: meta.size, tag: meta.e_tag };
         let remote = Remote { object: Arc::new(object), chunks: Vec::new(), windows: Arc::default() };
         Ok((Self::Remote(remote), version))
     }
@@ -91,7 +91,7 @@ impl Source {
     pub(super) fn reopen(
         &self,
         location: &Location,
-        version: &Version,
+        version: &FileVersion,
         chunks: Vec<Range<u64>>,
     ) -> Result<Self, ManifestError> {
         match self {
@@ -109,10 +109,10 @@ impl Source {
 }
 
 /// Size and time of last modification.
-fn stat(file: &File) -> std::io::Result<Version> {
+fn stat(file: &File) -> std::io::Result<FileVersion> {
     let stat = file.metadata()?;
     let modified = stat.modified()?.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    Ok(Version { bytes: stat.len(), mark: modified.as_nanos().to_string() })
+    Ok(FileVersion { bytes: stat.len(), mark: modified.as_nanos().to_string() })
 }
 
 impl Remote {
@@ -130,7 +130,7 @@ impl Remote {
             window.clone()
         } else {
             let bytes = self.fetch(start..(start + WINDOW_BYTES).min(chunk.end))?;
-            let window = Window { start, bytes };
+            let window = ReadWindow { start, bytes };
             windows.insert(chunk.start, window.clone());
             window
         };

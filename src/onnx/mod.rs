@@ -18,7 +18,7 @@ pub use error::{OnnxError, OnnxErrorKind};
 pub use port::{DataType, Dim, GraphSource, Port};
 pub use rows::gather::RowGather;
 pub use runtime::device::Device;
-pub use runtime::environment::{Runtime, runtime};
+pub use runtime::environment::{OnnxRuntime, runtime};
 pub use runtime::library::{Attempt, LibraryError};
 pub use runtime::session::{GraphOptions, Input, Outputs, Session};
 pub use runtime::tensor::Tensor;

@@ -15,7 +15,7 @@ const PATH: &str = "_nightcap/format.json";
 
 /// The fields that every format has.
 #[derive(Debug, Serialize, Deserialize)]
-struct Format {
+struct FormatRecord {
     format: u32,
     /// For people.
     #[serde(default)]
@@ -43,7 +43,7 @@ pub fn claim_format(store: &OutputStore) -> Result<(), OutputError> {
     if is_of_this_format(store)? {
         return Ok(());
     }
-    let ours = Format { format: FORMAT, made_by: format!("nightcap {}", env!("CARGO_PKG_VERSION")) };
+    let ours = FormatRecord { format: FORMAT, made_by: format!("nightcap {}", env!("CARGO_PKG_VERSION")) };
     store.put_new(PATH, json(&ours, PATH)?)?;
     // Another run may have been faster.
     is_of_this_format(store).map(drop)
@@ -52,9 +52,9 @@ pub fn claim_format(store: &OutputStore) -> Result<(), OutputError> {
 /// False: there is no number.
 fn is_of_this_format(store: &OutputStore) -> Result<bool, OutputError> {
     let Some(bytes) = store.get(PATH)? else { return Ok(false) };
-    match serde_json::from_slice::<Format>(&bytes) {
-        Ok(Format { format: FORMAT, .. }) => Ok(true),
-        Ok(Format { format, made_by }) => {
+    match serde_json::from_slice::<FormatRecord>(&bytes) {
+        Ok(FormatRecord { format: FORMAT, .. }) => Ok(true),
+        Ok(FormatRecord { format, made_by }) => {
             let by = if made_by.is_empty() { String::new() } else { format!(", made by {made_by:.100}") };
             let hint = "another version of nightcap made it: use that version, or give another `output.path`";
             Err(refuse(store, format!("format {format}{by}"), hint))

@@ -23,7 +23,7 @@ use crate::support::progress::Progress;
 struct PartRow(usize);
 
 /// What makes two rows of a part the same to the model: image, text, prompt and, where captions are drawn by it, key.
-type Content = (Option<blake3::Hash>, Option<String>, Option<String>, Option<u64>);
+type ContentKey = (Option<blake3::Hash>, Option<String>, Option<String>, Option<u64>);
 
 /// Rows of one part on their way through the model.
 #[derive(Default)]
@@ -32,7 +32,7 @@ pub(super) struct OpenPart {
     /// Of the same rows.
     progress: Vec<RowProgress>,
     /// The first row of each content.
-    first: HashMap<Content, PartRow>,
+    first: HashMap<ContentKey, PartRow>,
     /// Rows whose image is not encoded yet, and those between them that have none.
     arrived: Vec<PendingRow>,
     /// Rows that can be run, before those of `arrived`.

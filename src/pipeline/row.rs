@@ -56,7 +56,7 @@ struct Fetched {
 }
 
 /// What a worker makes of encoded bytes.
-struct Prepared {
+struct PreparedImage {
     hash: blake3::Hash,
     size: Option<(u32, u32)>,
     pixels: Result<Option<Preprocessed>, RowError>,
@@ -167,7 +167,7 @@ async fn reserve(stages: &Stages<'_>, (turn, budget): (Turn, &MemoryBudget), enc
     stages.metrics.fetch.waiting_for_output_async(reservation).await
 }
 
-async fn prepare(stages: &Stages<'_>, workers: &Workers, bytes: Bytes, signature: Signature) -> Prepared {
+async fn prepare(stages: &Stages<'_>, workers: &Workers, bytes: Bytes, signature: Signature) -> PreparedImage {
     let Some(processor) = stages.processor.clone() else { return unasked(&bytes) };
     let (metrics, reuse) = (stages.metrics.clone(), stages.reuse.clone());
     let limits = DecodeLimits { max_image_pixels: stages.job.limits.max_image_pixels };
@@ -187,16 +187,16 @@ async fn prepare(stages: &Stages<'_>, workers: &Workers, bytes: Bytes, signature
 }
 
 /// What becomes of an image on which a decoding library panicked: one failed row, not a run that dies there every night.
-fn crashed(bytes: &[u8]) -> Prepared {
+fn crashed(bytes: &[u8]) -> PreparedImage {
     let message = "the decoder crashed on this image; please report it, with the image if you may".to_owned();
     let error = RowError::new(Stage::Preprocess, ErrorKind::CorruptImage, message);
-    Prepared { hash: blake3::hash(bytes), size: None, pixels: Err(error), copy: Ok(None) }
+    PreparedImage { hash: blake3::hash(bytes), size: None, pixels: Err(error), copy: Ok(None) }
 }
 
 /// An image for a model that takes none.
-fn unasked(bytes: &[u8]) -> Prepared {
+fn unasked(bytes: &[u8]) -> PreparedImage {
     let error = RowError::new(Stage::Preprocess, ErrorKind::UnsupportedFormat, "the model takes no images".to_owned());
-    Prepared { hash: blake3::hash(bytes), size: None, pixels: Err(error), copy: Ok(None) }
+    PreparedImage { hash: blake3::hash(bytes), size: None, pixels: Err(error), copy: Ok(None) }
 }
 
 fn prepare_now(
@@ -204,14 +204,14 @@ fn prepare_now(
     limits: DecodeLimits,
     bytes: &[u8],
     find: impl FnOnce(&blake3::Hash) -> std::io::Result<Option<CopySource>>,
-) -> Prepared {
+) -> PreparedImage {
     let hash = blake3::hash(bytes);
     let copy = find(&hash);
     if !matches!(copy, Ok(None)) {
-        return Prepared { hash, size: None, pixels: Ok(None), copy };
+        return PreparedImage { hash, size: None, pixels: Ok(None), copy };
     }
     let decoded = decode_scaled(bytes, limits, |width, height| processor.jpeg_scale(width, height));
     let size = decoded.as_ref().ok().map(|decoded| (decoded.full_width, decoded.full_height));
     let pixels = decoded.and_then(|decoded| processor.process_within(limits, &decoded.image));
-    Prepared { hash, size, pixels: pixels.map(Some), copy }
+    PreparedImage { hash, size, pixels: pixels.map(Some), copy }
 }

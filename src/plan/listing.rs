@@ -13,7 +13,7 @@ use object_store::path::Path as ObjectPath;
 
 use super::PlanError;
 use crate::row::error::ErrorKind;
-use crate::row::signature::{ContentFingerprint, Version};
+use crate::row::signature::{ContentFingerprint, ListedVersion};
 use crate::storage::{Failure, Location, Storage, explain};
 
 /// The most folders that are listed one by one. If there are more, parents are listed instead.
@@ -34,7 +34,7 @@ pub(super) struct Listing {
 #[derive(Debug)]
 pub(super) struct Listed {
     /// By place, sorted.
-    versions: Vec<(u64, Version)>,
+    versions: Vec<(u64, ListedVersion)>,
 }
 
 impl Listing {
@@ -88,7 +88,7 @@ impl Listing {
     pub(super) fn read(self, mut wanted: Vec<u64>, storage: &Storage, roots: &[Location]) -> Result<Listed, PlanError> {
         wanted.sort_unstable();
         wanted.dedup();
-        let mut found = Found { wanted: Arc::new(wanted), versions: Vec::new() };
+        let mut found = ListedVersions { wanted: Arc::new(wanted), versions: Vec::new() };
         let folders: Vec<&Location> = self.folders.iter().filter(|folder| may_hold(folder, roots)).collect();
         let (mut refused, mut first) = (0, None);
         for folder in &folders {
@@ -129,10 +129,10 @@ fn may_hold(folder: &Location, roots: &[Location]) -> bool {
 }
 
 /// What was found at the places that are wanted.
-struct Found {
+struct ListedVersions {
     /// Sorted.
     wanted: Arc<Vec<u64>>,
-    versions: Vec<(u64, Version)>,
+    versions: Vec<(u64, ListedVersion)>,
 }
 
 /// Why a folder was not listed.
@@ -163,7 +163,12 @@ impl From<object_store::Error> for NotListed {
 }
 
 /// `above`: device and inode of the folders that this one lies in, which show when a link leads back to one of them.
-fn list_disk(folder: &Path, below: bool, above: &mut Vec<(u64, u64)>, found: &mut Found) -> Result<(), NotListed> {
+fn list_disk(
+    folder: &Path,
+    below: bool,
+    above: &mut Vec<(u64, u64)>,
+    found: &mut ListedVersions,
+) -> Result<(), NotListed> {
     let metadata = std::fs::metadata(folder)?;
     let identity = (metadata.dev(), metadata.ino());
     if above.contains(&identity) {
@@ -185,14 +190,14 @@ fn list_disk(folder: &Path, below: bool, above: &mut Vec<(u64, u64)>, found: &mu
         if found.wanted.binary_search(&place).is_ok() {
             let modified = metadata.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
             let stamp = modified.unwrap_or_default().as_nanos().to_string();
-            found.versions.push((place, Version::new(metadata.len(), &stamp)));
+            found.versions.push((place, ListedVersion::new(metadata.len(), &stamp)));
         }
     }
     above.pop();
     Ok(())
 }
 
-fn list_store(storage: &Storage, folder: &Location, below: bool, found: &mut Found) -> Result<(), NotListed> {
+fn list_store(storage: &Storage, folder: &Location, below: bool, found: &mut ListedVersions) -> Result<(), NotListed> {
     let (store, prefix) = storage.open(folder)?;
     let (folder, wanted) = (folder.clone(), found.wanted.clone());
     let versions = storage.wait(async move {
@@ -200,7 +205,7 @@ fn list_store(storage: &Storage, folder: &Location, below: bool, found: &mut Fou
             let place = ContentFingerprint::uri(&folder.with_key(meta.location.as_ref()).to_string()).place();
             wanted.binary_search(&place).ok()?;
             let stamp = meta.e_tag.unwrap_or_else(|| meta.last_modified.to_rfc3339());
-            Some((place, Version::new(meta.size, &stamp)))
+            Some((place, ListedVersion::new(meta.size, &stamp)))
         };
         let (mut versions, mut deeper) = (Vec::new(), 0);
         let mut objects = store.list(Some(&prefix));
@@ -225,7 +230,7 @@ fn list_store(storage: &Storage, folder: &Location, below: bool, found: &mut Fou
 
 impl Listed {
     /// The version that was listed at a place; None: nothing is there.
-    pub(super) fn version(&self, place: ContentFingerprint) -> Option<Version> {
+    pub(super) fn version(&self, place: ContentFingerprint) -> Option<ListedVersion> {
         let found = self.versions.binary_search_by_key(&place.place(), |(place, _)| *place).ok()?;
         Some(self.versions[found].1)
     }

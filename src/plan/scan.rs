@@ -43,7 +43,7 @@ pub(super) struct Scan {
 }
 
 /// What is known of one row before places are listed.
-struct Content {
+struct RowContent {
     text: TextHash,
     /// None: an image inside the manifest, not read.
     fingerprint: Option<ContentFingerprint>,
@@ -91,10 +91,10 @@ impl Scan {
                 contents.push(content(&batch, index, &row, image.as_ref(), &mut places));
             }
         }
-        let listable = contents.iter().filter(|row: &&Content| row.listable).filter_map(|row| row.fingerprint);
+        let listable = contents.iter().filter(|row: &&RowContent| row.listable).filter_map(|row| row.fingerprint);
         let listed = places.read(listable.map(ContentFingerprint::place).collect(), sources.storage, sources.roots)?;
         let unlisted = contents.iter().filter(|row| row.unlisted).count() as u64;
-        let signature = |row: Content| match row.fingerprint {
+        let signature = |row: RowContent| match row.fingerprint {
             None => Signature::unread(row.text),
             Some(fingerprint) if row.listable => {
                 Signature::new(row.text, fingerprint.listed(listed.version(fingerprint)))
@@ -125,16 +125,16 @@ impl Scan {
 }
 
 /// What `row` says; `image` is where its image lies, if that is a place.
-fn content(batch: &RowBatch, index: usize, row: &Row, image: Option<&Location>, places: &mut Listing) -> Content {
+fn content(batch: &RowBatch, index: usize, row: &Row, image: Option<&Location>, places: &mut Listing) -> RowContent {
     let text = row.text_hash();
-    let plain = |fingerprint| Content { text, fingerprint, listable: false, unlisted: false };
+    let plain = |fingerprint| RowContent { text, fingerprint, listable: false, unlisted: false };
     match (batch.signature_columns(index), &row.image) {
         (Some(columns), _) => plain(Some(columns)),
         (None, ImageSource::Uri(uri)) => match image {
             Some(location) if places.add(location) => {
-                Content { listable: true, ..plain(Some(ContentFingerprint::uri(&location.to_string()))) }
+                RowContent { listable: true, ..plain(Some(ContentFingerprint::uri(&location.to_string()))) }
             }
-            resolved => Content { unlisted: resolved.is_some(), ..plain(Some(ContentFingerprint::uri(uri))) },
+            resolved => RowContent { unlisted: resolved.is_some(), ..plain(Some(ContentFingerprint::uri(uri))) },
         },
         (None, ImageSource::Inline(_)) => plain(batch.image_hash(index).as_ref().map(ContentFingerprint::bytes)),
         (None, ImageSource::Unread) => plain(None),

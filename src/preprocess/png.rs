@@ -20,7 +20,7 @@ const TABLE_BYTES: u64 = 1 << 20;
 
 pub(super) fn decode(bytes: &[u8], limits: DecodeLimits) -> Result<RgbImage, RowError> {
     // The decoder reserves one row of output in these limits; its own row buffers are not counted there.
-    let row_bytes = Header::read(bytes).map_or(0, |header| u64::from(header.width) * 8);
+    let row_bytes = PngHeader::read(bytes).map_or(0, |header| u64::from(header.width) * 8);
     let allocations = samples::allocations(TABLE_BYTES.saturating_add(row_bytes));
     let decoder = PngDecoder::with_limits(WithoutMetadata::new(bytes), allocations).map_err(|error| match error {
         ImageError::Limits(_) => {
@@ -29,14 +29,14 @@ pub(super) fn decode(bytes: &[u8], limits: DecodeLimits) -> Result<RgbImage, Row
         error => samples::refuse("PNG", &error),
     })?;
     // Gray of 16 bits with a transparent shade is gray to Pillow and gray with alpha to `image`.
-    let is_gray16 = Header::read(bytes).is_some_and(|header| (header.depth, header.color) == (16, 0));
+    let is_gray16 = PngHeader::read(bytes).is_some_and(|header| (header.depth, header.color) == (16, 0));
     samples::read("PNG", decoder, limits, orientation(bytes), is_gray16)
 }
 
 /// The samples as the decoder gives them (8 or 16 bits, palettes and transparent colours resolved), converted in place to RGB,
 /// and its rows: at most 12, since its buffer grows by doubling.
 pub(super) fn memory(bytes: &[u8], limits: DecodeLimits) -> Option<DecodeMemory> {
-    let Header { width, height, depth, color } = Header::read(bytes)?;
+    let PngHeader { width, height, depth, color } = PngHeader::read(bytes)?;
     let transparent = chunks(bytes).take_while(|(kind, _)| kind != b"IDAT").any(|(kind, _)| kind == b"tRNS");
     let channels = match color {
         0 => 1 + u64::from(transparent),
@@ -51,7 +51,7 @@ pub(super) fn memory(bytes: &[u8], limits: DecodeLimits) -> Option<DecodeMemory>
 }
 
 /// What the first chunk says.
-struct Header {
+struct PngHeader {
     width: u32,
     height: u32,
     /// Bits of a sample.
@@ -60,7 +60,7 @@ struct Header {
     color: u8,
 }
 
-impl Header {
+impl PngHeader {
     fn read(bytes: &[u8]) -> Option<Self> {
         let (_, data) = chunks(bytes).next()?;
         let (width, rest) = data.split_first_chunk()?;

@@ -40,7 +40,7 @@ pub(super) fn decode(bytes: &[u8], limits: DecodeLimits) -> Result<RgbImage, Row
     let mut decoder = TiffDecoder::new(Cursor::new(bytes)).map_err(|e| samples::refuse("TIFF", &e))?;
     let (width, height) = decoder.dimensions();
     limits.check("TIFF", u64::from(width), u64::from(height))?;
-    if let Some(layout) = Layout::read(bytes) {
+    if let Some(layout) = TiffLayout::read(bytes) {
         layout.check(bytes, limits)?;
     }
     let upright = decoder.orientation().unwrap_or(Orientation::NoTransforms);
@@ -50,8 +50,8 @@ pub(super) fn decode(bytes: &[u8], limits: DecodeLimits) -> Result<RgbImage, Row
 /// The samples in the decoder's buffer and in the output, where they are converted to RGB in place; one row of a strip or tile as it
 /// is stored; the values of tags; and one strip or tile in JPEG, decompressed, with its coefficients.
 pub(super) fn memory(bytes: &[u8], limits: DecodeLimits) -> Option<DecodeMemory> {
-    let layout = Layout::read(bytes)?;
-    let Layout { width, height, chunk: (chunk_width, chunk_height), .. } = layout;
+    let layout = TiffLayout::read(bytes)?;
+    let TiffLayout { width, height, chunk: (chunk_width, chunk_height), .. } = layout;
     let sample_bytes = layout.bits.div_ceil(8);
     let image = pixels(width, height).saturating_mul((layout.samples.min(5) * sample_bytes * 2).max(3));
     let row = u64::from(chunk_width) * layout.samples * sample_bytes;
@@ -65,7 +65,7 @@ pub(super) fn memory(bytes: &[u8], limits: DecodeLimits) -> Option<DecodeMemory>
 }
 
 /// How the pixels of the first page are stored.
-struct Layout<'a> {
+struct TiffLayout<'a> {
     directory: Directory<'a>,
     width: u32,
     height: u32,
@@ -81,7 +81,7 @@ struct Layout<'a> {
     list_values: u64,
 }
 
-impl<'a> Layout<'a> {
+impl<'a> TiffLayout<'a> {
     fn read(bytes: &'a [u8]) -> Option<Self> {
         let directory = Directory::first(bytes)?;
         let number = |tag| directory.field(tag).and_then(|field| field.values().next());

@@ -140,8 +140,8 @@ impl ContentFingerprint {
 
     /// This place, as a listing showed it.
     #[must_use]
-    pub fn listed(self, version: Option<Version>) -> Self {
-        let Version(version) = version.unwrap_or(Version(0));
+    pub fn listed(self, version: Option<ListedVersion>) -> Self {
+        let ListedVersion(version) = version.unwrap_or(ListedVersion(0));
         Self(u64::from_be_bytes(first_bytes(hash(b"listed", &[&self.0.to_be_bytes(), &version.to_be_bytes()]))))
     }
 
@@ -160,9 +160,9 @@ impl ContentFingerprint {
 
 /// Size and `ETag` (or modification time) of a listed object, hashed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Version(pub u64);
+pub struct ListedVersion(pub u64);
 
-impl Version {
+impl ListedVersion {
     /// Of an object of `size` bytes; `stamp` is its `ETag`, or when it was modified.
     #[must_use]
     pub fn new(size: u64, stamp: &str) -> Self {
@@ -201,7 +201,7 @@ mod tests {
 
     #[test]
     fn signatures_survive_text_and_bytes_and_tell_changes_apart() {
-        let image = ContentFingerprint::uri("a.jpg").listed(Some(Version::new(10, "etag")));
+        let image = ContentFingerprint::uri("a.jpg").listed(Some(ListedVersion::new(10, "etag")));
         let signature = Signature::new(TextHash::new(Some("a dog"), None), image);
         assert_eq!(signature.to_string().parse::<Signature>(), Ok(signature));
         assert_eq!(Signature::from_bytes(signature.to_bytes()), signature);

@@ -60,7 +60,7 @@ impl StdError for NoCredentials {}
 pub(super) struct ProviderChain {
     profile: Option<String>,
     region: String,
-    latest: Mutex<Option<Shared<BoxFuture<'static, Found>>>>,
+    latest: Mutex<Option<Shared<BoxFuture<'static, FoundCredentials>>>>,
 }
 
 impl fmt::Debug for ProviderChain {
@@ -71,14 +71,14 @@ impl fmt::Debug for ProviderChain {
 
 /// The outcome of a search.
 #[derive(Clone)]
-struct Found {
+struct FoundCredentials {
     outcome: Result<Arc<AwsCredential>, NoCredentials>,
     /// When to search again; None: never.
     renew_at: Option<SystemTime>,
     expires: Option<SystemTime>,
 }
 
-impl Found {
+impl FoundCredentials {
     fn new(outcome: Result<Credentials, NoCredentials>) -> Self {
         let now = SystemTime::now();
         match outcome {
@@ -124,10 +124,10 @@ impl ProviderChain {
     }
 
     /// The search at hand, or the last one while what it found is fresh, or a new one. Must be called in a runtime.
-    fn search(&self) -> Shared<BoxFuture<'static, Found>> {
+    fn search(&self) -> Shared<BoxFuture<'static, FoundCredentials>> {
         let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
         let earlier = match &*latest {
-            Some(search) if search.peek().is_none_or(Found::is_fresh) => return search.clone(),
+            Some(search) if search.peek().is_none_or(FoundCredentials::is_fresh) => return search.clone(),
             Some(search) => search.peek().cloned(),
             None => None,
         };
@@ -135,9 +135,9 @@ impl ProviderChain {
         let search = tokio::task::spawn_blocking(move || {
             // The SDK's log shows request headers, and what a `credential_process` says.
             let found = tracing::subscriber::with_default(NoSubscriber::default(), || find(profile, region));
-            Found::new(found).or_valid(earlier)
+            FoundCredentials::new(found).or_valid(earlier)
         });
-        let ended = |_: JoinError| Found::new(Err(NoCredentials::io("the search for them was given up")));
+        let ended = |_: JoinError| FoundCredentials::new(Err(NoCredentials::io("the search for them was given up")));
         latest.insert(search.map(move |found| found.unwrap_or_else(ended)).boxed().shared()).clone()
     }
 }
@@ -236,13 +236,13 @@ pub(super) fn profiles(name: Option<&str>) -> Result<ProfileSet, ProfileFileLoad
 mod tests {
     use super::*;
 
-    fn found(life: Option<Duration>) -> Found {
+    fn found(life: Option<Duration>) -> FoundCredentials {
         let expires = life.map(|life| SystemTime::now() + life);
-        Found::new(Ok(Credentials::new("key", "secret", None, expires, "test")))
+        FoundCredentials::new(Ok(Credentials::new("key", "secret", None, expires, "test")))
     }
 
-    fn failed() -> Found {
-        Found::new(Err(NoCredentials::io("no answer")))
+    fn failed() -> FoundCredentials {
+        FoundCredentials::new(Err(NoCredentials::io("no answer")))
     }
 
     #[test]

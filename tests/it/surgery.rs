@@ -32,9 +32,9 @@ fn noise(size: usize) -> Vec<f32> {
 }
 
 /// The logits of `steps` steps of a ViT-GPT2 decoder over a batch of 3, whose inputs that stay the same are `contexts`.
-fn logits(step: &mut Session, contexts: &[(String, Value)], dtype: DataType, steps: i64) -> Vec<Vec<f32>> {
+fn logits(step: &mut Session, contexts: &[(String, Tensor)], dtype: DataType, steps: i64) -> Vec<Vec<f32>> {
     let states = ["past_key_values.0.key", "past_key_values.0.value"];
-    let mut past: Vec<Value> = states.iter().map(|_| Tensor::zeros(dtype, &[3, 2, 0, 16]).unwrap()).collect();
+    let mut past: Vec<Tensor> = states.iter().map(|_| Tensor::zeros(dtype, &[3, 2, 0, 16]).unwrap()).collect();
     let mut all = Vec::new();
     for token in 0..steps {
         let tokens = Tensor::from_i64(&[3, 1], vec![token, token + 40, 2 * token + 7]).unwrap();

@@ -2,7 +2,7 @@
 //! the same, and probe inputs of several sizes. Out: the graph optimised for that, opened. No file is changed.
 
 use super::elide_copies::elide_copies;
-use super::file::ModelFile;
+use super::file::OnnxFile;
 use super::fold_shapes::{Sizes, Trial};
 use super::hoist::{Once, hoist};
 use crate::onnx::error::OnnxError;
@@ -35,7 +35,7 @@ impl DecoderGraph {
         trials: Vec<Trial>,
         options: GraphOptions,
     ) -> Result<Self, OnnxError> {
-        let file = ModelFile::read(source)?;
+        let file = OnnxFile::read(source)?;
         let sizes = Sizes::find(&file, &file.graph, trials, options)?;
         let folded = sizes.count();
         let (graph, elided_copies) = elide_copies(sizes.fold(&file.graph));

@@ -20,7 +20,7 @@ use crate::onnx::proto::{GraphProto, ModelProto, StringStringEntryProto, TensorP
 use crate::onnx::runtime::session::EditedGraph;
 
 /// A graph file in memory.
-pub(crate) struct ModelFile {
+pub(crate) struct OnnxFile {
     source: GraphSource,
     mapped: Bytes,
     /// The model without its graph.
@@ -28,7 +28,7 @@ pub(crate) struct ModelFile {
     pub(crate) graph: GraphProto,
 }
 
-impl ModelFile {
+impl OnnxFile {
     /// A tensor of fewer bytes is written into an edited graph, where shape inference sees it.
     const SMALL: usize = 1024;
 

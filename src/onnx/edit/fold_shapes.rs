@@ -10,7 +10,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::extract::{extract, replace_inputs, uses};
-use super::file::ModelFile;
+use super::file::OnnxFile;
 use crate::onnx::error::{OnnxError, OnnxErrorKind};
 use crate::onnx::proto::{GraphProto, NodeProto, TensorProto, ValueInfoProto};
 use crate::onnx::runtime::session::{GraphOptions, Input, Outputs, Session};
@@ -47,7 +47,7 @@ impl Sizes {
     /// # Errors
     /// When weights cannot be read, or memory ran out.
     pub(crate) fn find(
-        file: &ModelFile,
+        file: &OnnxFile,
         graph: &GraphProto,
         trials: Vec<Trial>,
         options: GraphOptions,

@@ -4,7 +4,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::extract::uses;
-use super::file::ModelFile;
+use super::file::OnnxFile;
 use crate::onnx::error::OnnxError;
 use crate::onnx::port::{DataType, Dim, GraphSource, Port};
 use crate::onnx::proto::{AttributeProto, DimensionProto, GraphProto, NodeProto, TensorProto, ValueInfoProto};
@@ -33,7 +33,7 @@ impl GraphHeader {
     /// # Errors
     /// [`OnnxErrorKind::Load`](crate::onnx::OnnxErrorKind::Load) if the file cannot be read, is no ONNX graph or has no such output.
     pub fn read(source: &GraphSource) -> Result<Self, OnnxError> {
-        let file = ModelFile::read(source)?;
+        let file = OnnxFile::read(source)?;
         let graph = &file.graph;
         let initializers: BTreeSet<&str> = graph.initializer.iter().map(TensorProto::name).collect();
         Ok(Self {

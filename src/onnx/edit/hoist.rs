@@ -7,7 +7,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::extract::{extract, uses};
-use super::file::ModelFile;
+use super::file::OnnxFile;
 use crate::onnx::error::OnnxError;
 use crate::onnx::port::{DataType, Port};
 use crate::onnx::proto::{GraphProto, TensorProto, ValueInfoProto};
@@ -40,7 +40,7 @@ enum Changes {
 /// # Errors
 /// When ONNX Runtime refuses the first of the two graphs.
 pub(crate) fn hoist(
-    file: &ModelFile,
+    file: &OnnxFile,
     graph: &GraphProto,
     invariant: &[&str],
     options: GraphOptions,

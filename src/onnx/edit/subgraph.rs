@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::elide_copies::elide_copies;
 use super::extract::extract;
-use super::file::ModelFile;
+use super::file::OnnxFile;
 use super::fold_shapes::{Sizes, Trial};
 use crate::onnx::error::OnnxError;
 use crate::onnx::port::{DataType, GraphSource};
@@ -28,7 +28,7 @@ impl GraphSource {
         if self.outputs.is_none() && !is_link {
             return Session::open(&self.path, options);
         }
-        let file = ModelFile::read(self)?;
+        let file = OnnxFile::read(self)?;
         if self.outputs.is_some() {
             let (graph, _) = elide_copies(file.graph.clone());
             return Session::open_edited(&self.path, &file.encode(graph)?, options);
@@ -54,7 +54,7 @@ pub fn open_subgraph(
     options: GraphOptions,
 ) -> Result<Option<Session>, OnnxError> {
     let Some(first) = from.first() else { return Ok(None) };
-    let file = ModelFile::read(source)?;
+    let file = OnnxFile::read(source)?;
     let sizes = Sizes::find(&file, &with_batch_size(file.graph.clone(), first), trials, options)?;
     let graph = sizes.merge(with_batch_size(sizes.fold(&file.graph), first));
     let wanted = graph.output.iter().filter(|output| outputs.iter().any(|name| name == output.name()));

@@ -87,11 +87,11 @@ pub(crate) struct Column {
     nullable: bool,
     /// Whether a row that is a copy takes the value over from the row that it copies.
     pub(crate) copied: bool,
-    values: Values,
+    values: ColumnValues,
 }
 
 /// How a column is filled.
-enum Values {
+enum ColumnValues {
     /// The values of some rows.
     Plain(fn(&Rows<'_>) -> ArrayRef),
     /// The vector of one row, whose width is that of the column's type.
@@ -110,11 +110,11 @@ impl Column {
     /// The values of `rows`, of the column's type `kind`.
     pub(crate) fn fill(&self, rows: &Rows<'_>, kind: &DataType) -> Result<ArrayRef, ArrowError> {
         match (&self.values, kind) {
-            (Values::Plain(values), _) => Ok(values(rows)),
-            (Values::Vectors(vector), DataType::FixedSizeList(element, width)) => {
+            (ColumnValues::Plain(values), _) => Ok(values(rows)),
+            (ColumnValues::Vectors(vector), DataType::FixedSizeList(element, width)) => {
                 vectors(rows.results.iter().map(|row| output(row).and_then(*vector)), element, *width)
             }
-            (Values::Vectors(_), kind) => {
+            (ColumnValues::Vectors(_), kind) => {
                 Err(ArrowError::SchemaError(format!("expected a type of vectors for `{}`, found {kind}", self.name)))
             }
         }
@@ -214,7 +214,7 @@ const fn own(
     nullable: bool,
     values: fn(&Rows<'_>) -> ArrayRef,
 ) -> Column {
-    Column { name, kind, nullable, copied: false, values: Values::Plain(values) }
+    Column { name, kind, nullable, copied: false, values: ColumnValues::Plain(values) }
 }
 
 /// A column that copies take over; null where a row has no such result.
@@ -223,7 +223,7 @@ const fn copied(
     kind: fn(&OutputColumns) -> Option<DataType>,
     values: fn(&Rows<'_>) -> ArrayRef,
 ) -> Column {
-    Column { name, kind, nullable: true, copied: true, values: Values::Plain(values) }
+    Column { name, kind, nullable: true, copied: true, values: ColumnValues::Plain(values) }
 }
 
 /// A column of vectors, which copies take over; null where a row has none.
@@ -232,7 +232,7 @@ const fn embedding(
     kind: fn(&OutputColumns) -> Option<DataType>,
     vector: fn(&RowOutput) -> Option<&Vec<f32>>,
 ) -> Column {
-    Column { name, kind, nullable: true, copied: true, values: Values::Vectors(vector) }
+    Column { name, kind, nullable: true, copied: true, values: ColumnValues::Vectors(vector) }
 }
 
 /// The columns that a job and model fill, in order, each with its field.

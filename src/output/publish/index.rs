@@ -35,7 +35,7 @@ pub struct IndexEntry {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Header {
+struct IndexHeader {
     rows: u64,
     fingerprints: Vec<Fingerprints>,
 }
@@ -86,7 +86,7 @@ impl IndexBuilder {
     pub fn put(mut self, store: &OutputStore, folder: &str) -> Result<String, OutputError> {
         // Big-endian numbers sort as their bytes do, and the key comes first.
         self.entries.sort_unstable();
-        let header = Header { rows: self.entries.len() as u64, fingerprints: self.fingerprints };
+        let header = IndexHeader { rows: self.entries.len() as u64, fingerprints: self.fingerprints };
         let header = crate::output::json(&header, folder)?;
         let length = u32::try_from(header.len()).unwrap_or(u32::MAX).to_be_bytes();
         let mut bytes = self.entries.into_flattened();
@@ -163,8 +163,8 @@ impl<'a> IndexReader<'a> {
         }
         let length = u64::from(u32::from_be_bytes(length));
         let header = store.range(&path, start.len() as u64, length)?;
-        let header: Header = serde_json::from_slice(&header).map_err(|error| damaged(&error.to_string()))?;
-        let (Header { rows, fingerprints }, first_byte) = (header, start.len() as u64 + length);
+        let header: IndexHeader = serde_json::from_slice(&header).map_err(|error| damaged(&error.to_string()))?;
+        let (IndexHeader { rows, fingerprints }, first_byte) = (header, start.len() as u64 + length);
         Ok(Self { store, path, fingerprints, rows, next: 0, first_byte, chunk: VecDeque::new() })
     }
 

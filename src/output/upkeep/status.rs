@@ -69,14 +69,14 @@ pub struct RunStatus {
 
 /// Every run of an OUTPUT, oldest first.
 #[derive(Debug, Clone, Serialize)]
-pub struct Status {
+pub struct OutputStatus {
     /// The runs.
     pub runs: Vec<RunStatus>,
     /// What is damaged or does not belong there.
     pub findings: Vec<Finding>,
 }
 
-impl Status {
+impl OutputStatus {
     /// Reads the records, and for unfinished runs the footers of the parts that are there; with `check` also every part of
     /// every run that counts.
     ///
@@ -192,7 +192,7 @@ impl Reader<'_> {
     }
 }
 
-impl fmt::Display for Status {
+impl fmt::Display for OutputStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.runs.is_empty() {
             writeln!(f, "no runs")?;
@@ -206,7 +206,7 @@ impl fmt::Display for Status {
     }
 }
 
-impl Status {
+impl OutputStatus {
     fn write_runs(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let width = self.runs.iter().map(|run| run.run.len()).max().unwrap_or(0).max("run".len());
         writeln!(
