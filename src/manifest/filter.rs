@@ -1,14 +1,16 @@
 //! `input.where`: polars evaluates the predicate into a row mask. The only place that hands manifests to polars.
 
 use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use arrow::datatypes::DataType as ArrowType;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::arrow::{ArrowWriter, ProjectionMask};
 use parquet::errors::ParquetError;
+use polars::error::set_warning_function;
 use polars::io::HiveOptions;
-use polars::prelude::{DataType, Expr, IdxCa, LazyFrame, PolarsError, ScanArgsParquet, col};
+use polars::prelude::{AggExpr, DataType, Expr, IdxCa, LazyFrame, PolarsError, ScanArgsParquet, col};
 use roaring::RoaringBitmap;
 use tempfile::NamedTempFile;
 
@@ -17,6 +19,8 @@ use super::{Manifest, ManifestError, ManifestFile};
 
 /// Rows that polars looks at in one go, so that memory stays flat.
 const SLICE_ROWS: u32 = 1 << 20;
+/// Characters of polars' message in an error: it shows some parts of a predicate as Rust does.
+const LONGEST_MESSAGE: usize = 500;
 /// The name of the row number while the predicate is evaluated.
 const ROW: &str = "__nightcap_row";
 
@@ -25,6 +29,8 @@ const ROW: &str = "__nightcap_row";
 /// # Errors
 /// [`ManifestError::Predicate`] with polars' reason.
 pub fn select(manifest: &Manifest, predicate: Option<&str>) -> Result<Vec<RoaringBitmap>, ManifestError> {
+    // They would be printed: about what polars itself makes of a predicate, and between lines of JSON.
+    set_warning_function(|warning, _| tracing::debug!("polars: {warning}"));
     let select_file = |file: &ManifestFile| {
         let rows = u32::try_from(file.snapshot.rows).unwrap_or(u32::MAX);
         let mut selected = RoaringBitmap::new();
@@ -40,7 +46,7 @@ pub fn select(manifest: &Manifest, predicate: Option<&str>) -> Result<Vec<Roarin
         if let Some(field) = manifest.schema.fields().iter().find(|field| holds_half_floats(field.data_type())) {
             return Err(refuse(format!("column `{}` holds 16-bit floats, which polars cannot read", field.name())));
         }
-        let columns = || mentioned(manifest, predicate);
+        let columns = || caught(|| mentioned(manifest, predicate));
         let copy = match file.location.local() {
             Some(_) => None,
             None => Some(copy_columns(file, columns().map_err(|error| refuse(plain(&error)))?)?),
@@ -49,8 +55,8 @@ pub fn select(manifest: &Manifest, predicate: Option<&str>) -> Result<Vec<Roarin
         let path = path.unwrap_or(Path::new("/"));
         for first in (0..rows).step_by(SLICE_ROWS as usize) {
             let length = SLICE_ROWS.min(rows - first);
-            let slice = select_slice(path, predicate, first, length, &mut selected);
-            slice.map_err(|error| refuse(plain(&error)))?;
+            let rows = caught(|| select_slice(path, predicate, first, length));
+            selected |= rows.map_err(|error| refuse(plain(&error)))?;
         }
         // polars reads what the path names, all else the file that was opened.
         if copy.is_none() && !file.source.is_at(&file.location) {
@@ -64,7 +70,13 @@ pub fn select(manifest: &Manifest, predicate: Option<&str>) -> Result<Vec<Roarin
 
 /// What polars says, without its query plan, which follows an empty line.
 fn plain(error: &PolarsError) -> String {
-    error.to_string().split("\n\n").next().unwrap_or_default().to_owned()
+    error.to_string().split("\n\n").next().unwrap_or_default().chars().take(LONGEST_MESSAGE).collect()
+}
+
+/// What comes of `work`. polars panics on some predicates and values; then the predicate is at fault for the user.
+fn caught<T>(work: impl FnOnce() -> Result<T, PolarsError>) -> Result<T, PolarsError> {
+    let panicked = "polars panicked on it, as the log says";
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err(PolarsError::ComputeError(panicked.into())))
 }
 
 /// The indexes of the columns that `predicate` looks at; the key's if none, since rows must be counted.
@@ -117,13 +129,7 @@ fn copy_columns(file: &ManifestFile, columns: Vec<usize>) -> Result<NamedTempFil
     Ok(copy)
 }
 
-fn select_slice(
-    path: &Path,
-    predicate: &str,
-    first: u32,
-    length: u32,
-    selected: &mut RoaringBitmap,
-) -> Result<(), PolarsError> {
+fn select_slice(path: &Path, predicate: &str, first: u32, length: u32) -> Result<RoaringBitmap, PolarsError> {
     let predicate = row_predicate(predicate)?;
     // A folder named `lang=en` above the manifest must not hide its own column `lang`.
     let hive_options = HiveOptions::new_disabled();
@@ -138,26 +144,31 @@ fn select_slice(
     }
     let kept = rows.with_row_index(ROW, None).filter(predicate).select([col(ROW)]).collect()?;
     let numbers: &IdxCa = kept.column(ROW)?.idx()?;
-    selected.extend(numbers.into_no_null_iter().map(|number| first + number));
-    Ok(())
+    Ok(numbers.into_no_null_iter().map(|number| first + number).collect())
 }
 
 /// Parses a predicate that looks at one row at a time: what looks at many would change with the slices and files it sees.
 fn row_predicate(text: &str) -> Result<Expr, PolarsError> {
     let predicate = polars::sql::sql_expr(text)?;
     let looks_at_many = |expression: &Expr| {
-        matches!(
-            expression,
-            Expr::Agg(_)
-                | Expr::Len
-                | Expr::Over { .. }
-                | Expr::Sort { .. }
-                | Expr::SortBy { .. }
-                | Expr::Gather { .. }
-                | Expr::Slice { .. }
-                | Expr::Explode { .. }
-                | Expr::Filter { .. }
-        )
+        // The list behind `IN`.
+        let is_list = |expression: &Expr| match expression {
+            Expr::Agg(AggExpr::Implode { input, .. }) => matches!(**input, Expr::Literal(_)),
+            _ => false,
+        };
+        !is_list(expression)
+            && matches!(
+                expression,
+                Expr::Agg(_)
+                    | Expr::Len
+                    | Expr::Over { .. }
+                    | Expr::Sort { .. }
+                    | Expr::SortBy { .. }
+                    | Expr::Gather { .. }
+                    | Expr::Slice { .. }
+                    | Expr::Explode { .. }
+                    | Expr::Filter { .. }
+            )
     };
     if predicate.into_iter().any(looks_at_many) {
         let message = "expected a condition on one row, found an aggregate or window over many";

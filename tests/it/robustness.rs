@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, BinaryArray, LargeStringArray, StringViewArray};
 use arrow::datatypes::DataType;
 
-use crate::common::{Workplace, peak_memory, strings, write_parquet};
+use crate::common::{Workplace, nightcap, peak_memory, strings, write_parquet};
 
 #[test]
 fn a_small_budget_and_failing_rows_do_not_stop_the_flow() {
@@ -115,4 +115,64 @@ fn where_looks_at_the_manifests_columns_and_at_one_row_at_a_time() {
         assert_eq!(run.status.code(), Some(2), "{many}: {}", String::from_utf8_lossy(&run.stderr));
     }
     assert!(!workplace.path("none/_nightcap").exists(), "a refused job leaves nothing behind");
+}
+
+#[test]
+fn where_takes_lists() {
+    let workplace = Workplace::with_pictures(6, 10);
+    for (number, (condition, rows)) in [
+        ("id IN ('row-0001', 'row-0004', 'nobody')", 2),
+        ("id NOT IN ('row-0001', 'row-0004')", 4),
+        ("id IN ('row-0005')", 1),
+        ("id IN ('row-0002', NULL)", 1),
+        ("title IS NULL AND id IN ('row-0000', 'row-0001')", 1),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let output = format!("list-{number}");
+        let (output_setting, condition) = (format!("output.path={output}"), format!("input.where=\"{condition}\""));
+        workplace.run_ok(&["--set", &output_setting, "--set", &condition]);
+        assert_eq!(workplace.rows(&output, None).len(), rows, "{condition}");
+    }
+    let many = workplace.run(&["--set", "output.path=none", "--set", "input.where=\"id IN (MAX(id))\""]);
+    assert_eq!(many.status.code(), Some(2), "{}", String::from_utf8_lossy(&many.stderr));
+}
+
+#[test]
+fn what_polars_panics_on_or_warns_of_is_said_like_all_else() {
+    let workplace = Workplace::with_pictures(2, 10);
+    let run = |condition: &str| {
+        let mut command = nightcap();
+        command.args(["--log-format", "json", "run"]).arg(workplace.path("job.toml"));
+        let output = command.args(["--set", &format!("input.where=\"{condition}\"")]).output().unwrap();
+        let log = String::from_utf8(output.stderr).unwrap();
+        for line in log.lines() {
+            assert!(serde_json::from_str::<serde_json::Value>(line).is_ok(), "{condition}: every line is JSON: {line}");
+        }
+        (output.status.code(), log)
+    };
+    for condition in ["GREATEST() > 3", "DATE '2026-01-01' + INTERVAL 'x' > DATE '2026-01-01'", "INTERVAL '5'"] {
+        let (status, log) = run(condition);
+        assert_eq!(status, Some(2), "{condition}: {log}");
+        assert!(log.contains("`input.where` =") && !log.contains("fault of nightcap"), "{condition}: {log}");
+    }
+    let (status, log) = run("DATE '2026-01-02' > DATE '2026-01-01'");
+    assert_eq!(status, Some(0), "{log}");
+    assert!(!log.contains("eprecat"), "{log}");
+}
+
+#[test]
+fn the_times_of_a_manifest_that_nightcap_wrote_are_signatures() {
+    let workplace = Workplace::with_pictures(3, 10);
+    let photos = workplace.path("photos");
+    let made = nightcap().arg("manifest").arg(&photos).arg("-o").arg(workplace.path("made.parquet")).output().unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let job = std::fs::read_to_string(workplace.path("job.toml")).unwrap();
+    let job = job.replace("manifest.parquet", "made.parquet").replace("text = \"title\"\n", "");
+    workplace.job(&job.replace("image = \"image\"", "image = \"image\"\nsignature = [\"modified\"]"));
+    workplace.run_ok(&[]);
+    assert_eq!(workplace.rows("out", None).text("error_kind"), [None, None, None]);
+    workplace.run_ok(&[]);
+    assert_eq!(workplace.published("out").len(), 1, "nothing is new");
 }
