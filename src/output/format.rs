@@ -55,7 +55,8 @@ fn is_of_this_format(store: &OutputStore) -> Result<bool, OutputError> {
     match serde_json::from_slice::<FormatRecord>(&bytes) {
         Ok(FormatRecord { format: FORMAT, .. }) => Ok(true),
         Ok(FormatRecord { format, made_by }) => {
-            let by = if made_by.is_empty() { String::new() } else { format!(", made by {made_by:.100}") };
+            let made_by: String = made_by.chars().filter(|character| !character.is_control()).take(100).collect();
+            let by = if made_by.is_empty() { made_by } else { format!(", made by {made_by}") };
             let hint = "another version of nightcap made it: use that version, or give another `output.path`";
             Err(refuse(store, format!("format {format}{by}"), hint))
         }
