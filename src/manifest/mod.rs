@@ -12,6 +12,7 @@ mod prompt;
 pub mod reader;
 pub mod row;
 mod source;
+mod text;
 pub mod usual_names;
 pub mod write;
 

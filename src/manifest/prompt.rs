@@ -9,6 +9,8 @@ use arrow::datatypes::{DataType, Float64Type, Int64Type};
 use arrow::error::ArrowError;
 use minijinja::{Environment, Value};
 
+use super::text::strings;
+
 /// A template with the columns that it reads.
 #[derive(Debug)]
 pub struct PromptTemplate {
@@ -88,7 +90,7 @@ impl TemplateValues {
             kind if kind.is_floating() => {
                 Self::Number(cast(column, &DataType::Float64)?.as_primitive::<Float64Type>().clone())
             }
-            _ => Self::Text(cast(column, &DataType::Utf8)?.as_string().clone()),
+            _ => Self::Text(strings(column)?),
         })
     }
 

@@ -10,6 +10,7 @@ use arrow::record_batch::RecordBatch;
 use bytes::Bytes;
 
 use super::prompt::PromptValues;
+use super::text::strings;
 use super::{ImageColumn, Manifest, PromptTemplate};
 use crate::row::signature::{ContentFingerprint, Signature, TextHash};
 use crate::storage::Location;
@@ -223,10 +224,6 @@ impl Row {
         let prompt = self.prompt.as_ref().map(|prompt| prompt.as_deref().unwrap_or_else(|why| why));
         TextHash::new(self.text.as_deref(), prompt)
     }
-}
-
-fn strings(array: &ArrayRef) -> Result<StringArray, ArrowError> {
-    Ok(cast(array, &DataType::Utf8)?.as_string::<i32>().clone())
 }
 
 fn binaries(array: &ArrayRef) -> Result<LargeBinaryArray, ArrowError> {
