@@ -21,6 +21,14 @@ pub(super) struct BatchRunner {
     models: JobModels,
     halving: Halving,
     batches: usize,
+    failures: InSuccession,
+}
+
+/// How many rows of the part at hand failed alone, one after the other.
+#[derive(Default)]
+struct InSuccession {
+    images: usize,
+    rows: usize,
 }
 
 /// The models, with what the trial row is made from.
@@ -42,7 +50,12 @@ impl BatchRunner {
         let batches = if models.supports_continuous_batching() { BATCHES_TO_REFILL } else { 1 };
         let (preprocessor, has_text) = (stages.processor.clone(), stages.job.input.text.is_some());
         let halving = Halving::new(stages.plan.batch_size);
-        Self { models: JobModels { models, preprocessor, has_text }, halving, batches }
+        Self {
+            models: JobModels { models, preprocessor, has_text },
+            halving,
+            batches,
+            failures: InSuccession::default(),
+        }
     }
 
     /// Whether a caption depends on its row's key, so that rows equal otherwise get captions of their own.
@@ -60,8 +73,9 @@ impl BatchRunner {
         self.batches * self.halving.at_once()
     }
 
-    /// How often a batch was halved since this was last asked.
-    pub(super) const fn take_halved(&mut self) -> u32 {
+    /// Ends a part; how often a batch of it was halved.
+    pub(super) fn end_part(&mut self) -> u32 {
+        self.failures = InSuccession::default();
         self.halving.take_count()
     }
 
@@ -70,7 +84,7 @@ impl BatchRunner {
     /// # Errors
     /// As [`Halving::run`].
     pub(super) fn encode(&mut self, images: &[&Preprocessed]) -> Result<Vec<Result<EncodedImage, RowError>>, Error> {
-        self.halving.run(&mut ImageRuns(&mut self.models), images, 1)
+        self.halving.run(&mut ImageRuns(&mut self.models), images, 1, &mut self.failures.images)
     }
 
     /// Runs `rows`, whose images are encoded.
@@ -78,7 +92,7 @@ impl BatchRunner {
     /// # Errors
     /// As [`Halving::run`].
     pub(super) fn run(&mut self, rows: &[ModelsInput]) -> Result<Vec<Result<RowOutput, RowError>>, Error> {
-        self.halving.run(&mut RowRuns(&mut self.models), rows, self.batches)
+        self.halving.run(&mut RowRuns(&mut self.models), rows, self.batches, &mut self.failures.rows)
     }
 }
 

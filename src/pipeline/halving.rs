@@ -10,9 +10,10 @@
 //! ([`super::trial_row`]). If it does not, the model is at fault, whatever the size of the batch, and the run of the job ends.
 //!
 //! # A batch of which every row fails alone
-//! If the batch is full (the plan's batch size, and at least two rows), the run of the job ends: a graph that fails on whatever this
-//! job gives it must not make ten million failed rows. Fewer rows are not enough to tell: the last ones of a part, as many as memory
-//! has room for, or one at a time because the plan says so. For those the trial row decides.
+//! If the batch is full (the plan's batch size), the run of the job ends: a graph that fails on whatever this job gives it must not
+//! make ten million failed rows. Fewer rows are not enough to tell: the last ones of a part, or as many as memory has room for. For
+//! those the trial row decides, and batches count together until a row of the part succeeds: as many rows as in a full batch end the
+//! run, and [`ENOUGH_SINGLE_ROWS`] where the plan says one at a time.
 //!
 //! # Which rows have which results
 //! What is repeated depends on the rows of the batch only, and batches never cross parts. So a part has the same bytes however often
@@ -26,6 +27,9 @@ use crate::row::error::{ErrorKind, RowError, Stage};
 
 /// Characters of an error's message in a part.
 const LONGEST_MESSAGE: usize = 300;
+
+/// So many rows of a part that fail one after the other say that the model is at fault, where the plan's batch size is one row.
+const ENOUGH_SINGLE_ROWS: usize = 32;
 
 /// What batches of rows are run through.
 pub(super) trait Runs<Row> {
@@ -86,7 +90,8 @@ impl Halving {
         std::mem::replace(&mut self.halved, 0)
     }
 
-    /// Runs `rows`, `batches` batches in a call. A result for each of them.
+    /// Runs `rows`, `batches` batches in a call. A result for each of them. `in_succession`: how many rows of the part failed alone
+    /// since a batch held one that did not.
     ///
     /// # Errors
     /// When memory ran out for a single row, the device failed, or the model and not a row is at fault.
@@ -95,16 +100,18 @@ impl Halving {
         model: &mut M,
         rows: &[Row],
         batches: usize,
+        in_succession: &mut usize,
     ) -> Result<Vec<Result<M::Output, RowError>>, Error> {
+        let enough = if self.planned == 1 { ENOUGH_SINGLE_ROWS } else { self.planned };
         let mut results = Vec::with_capacity(rows.len());
         while results.len() < rows.len() {
             let rest = &rows[results.len()..];
             let batch = &rest[..rest.len().min(batches * self.at_once)];
             let failures = self.run_call(model, batch, batches, &mut results)?;
-            if let Some(error) =
-                failures.last.filter(|_| failures.rows == batch.len() && batch.len() >= self.planned.max(2))
-            {
-                let what = format!("{}; each of {} rows of a batch fails alone", error.what, batch.len());
+            *in_succession = if failures.rows == batch.len() { *in_succession + batch.len() } else { 0 };
+            if let Some(error) = failures.last.filter(|_| *in_succession >= enough) {
+                let of = if *in_succession == batch.len() { "of a batch" } else { "in succession" };
+                let what = format!("{}; each of {in_succession} rows {of} fails alone", error.what);
                 let hint = "the model is taken to be at fault, not the rows. If it works for others, leave these out with `input.where`";
                 return Err(OnnxError { what, hint: Some(hint.to_owned()), ..error }.into());
             }
@@ -239,7 +246,7 @@ mod tests {
     /// What comes of the rows `0..rows`; None for a row that failed.
     fn run(model: &mut Doubler, rows: u32, at_once: usize, batches: usize) -> Result<Vec<Option<u32>>, Error> {
         let rows: Vec<u32> = (0..rows).collect();
-        let results = Halving::new(at_once).run(model, &rows, batches)?;
+        let results = Halving::new(at_once).run(model, &rows, batches, &mut 0)?;
         Ok(results.into_iter().map(Result::ok).collect())
     }
 
@@ -274,6 +281,23 @@ mod tests {
     }
 
     #[test]
+    fn many_rows_at_fault_in_succession_end_the_run_however_few_are_run_at_once() {
+        let of = |bad: std::ops::Range<u32>, fits| Doubler { bad: bad.collect(), fits, ..Doubler::default() };
+        assert_eq!(run(&mut of(1..32, None), 40, 1, 1).unwrap().iter().flatten().count(), 9);
+        let error = run(&mut of(1..33, None), 40, 1, 1).unwrap_err().to_string();
+        assert!(error.contains("each of 32 rows in succession fails alone"), "{error}");
+        // Memory has room for one row of four.
+        assert_eq!(run(&mut of(1..4, Some(1)), 9, 4, 1).unwrap().iter().flatten().count(), 6);
+        let error = run(&mut of(5..9, Some(1)), 9, 4, 1).unwrap_err().to_string();
+        assert!(error.contains("each of 4 rows in succession fails alone"), "{error}");
+        // Rows come in several calls, as those of a part do.
+        let (mut halving, mut in_succession) = (Halving::new(4), 0);
+        let mut few = |rows: &[u32]| halving.run(&mut of(0..9, None), rows, 1, &mut in_succession);
+        assert!(few(&[1, 2, 3]).is_ok() && few(&[10]).is_ok() && few(&[1, 2, 3]).is_ok());
+        assert!(few(&[4]).is_err());
+    }
+
+    #[test]
     fn a_broken_model_makes_no_failed_row_however_small_the_batch_is() {
         for rows in [1, 3, 30] {
             let mut model = Doubler { is_broken: true, ..Doubler::default() };
@@ -293,7 +317,8 @@ mod tests {
     #[test]
     fn messages_are_bounded_and_name_no_folder() {
         let mut halving = Halving::new(4);
-        let results = halving.run(&mut Doubler { bad: [2].into(), ..Doubler::default() }, &[0, 1, 2, 3, 4], 1).unwrap();
+        let results =
+            halving.run(&mut Doubler { bad: [2].into(), ..Doubler::default() }, &[0, 1, 2, 3, 4], 1, &mut 0).unwrap();
         let error = results[2].as_ref().unwrap_err();
         assert_eq!((error.kind, error.message.chars().count()), (ErrorKind::ModelError, 300));
         assert!(error.message.starts_with("doubler.onnx fails on this row: xxx"), "{error}");

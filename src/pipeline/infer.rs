@@ -49,7 +49,7 @@ pub(super) fn run(
                 tracing::debug!(part = number, rows, encoded_images, "computed");
                 let results = std::mem::take(&mut part).finish(progress)?;
                 meter.add_bytes(results.iter().map(RowResult::bytes).sum());
-                let finished = FinishedPart { part: number, carried, results, halved: runner.take_halved() };
+                let finished = FinishedPart { part: number, carried, results, halved: runner.end_part() };
                 // Closed when writing has failed, which says why itself.
                 if meter.waiting_for_output(|| out.send(finished)).is_err() {
                     return Ok(());
