@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use nightcap::job::Job;
+use nightcap::row::error::ErrorKind;
 use tempfile::TempDir;
 
 use crate::common::{nightcap, read_parquet, repo};
@@ -318,6 +319,24 @@ fn every_output_column_is_documented() {
             assert!(page.contains(&format!("`{}`", field.name())), "docs/output.md does not tell of {}", field.name());
         }
     }
+}
+
+#[test]
+fn every_error_kind_is_documented() {
+    let page = read("docs/output.md");
+    let table = page.split("## Error kinds").nth(1).unwrap().split("\n## ").next().unwrap();
+    let documented: BTreeSet<_> = table
+        .lines()
+        .filter_map(|line| {
+            let [name, _stage, permanent] = line.strip_prefix("| `")?.splitn(4, " | ").take(3).collect::<Vec<_>>()[..]
+            else {
+                panic!("{line}")
+            };
+            Some((name.trim_end_matches('`'), permanent))
+        })
+        .collect();
+    let known = ErrorKind::ALL.iter().map(|kind| (kind.as_str(), if kind.is_transient() { "no" } else { "yes" }));
+    assert_eq!(documented, known.collect(), "the kinds in docs/output.md, and whether each is permanent");
 }
 
 /// The anchors of a page's headings, as GitHub makes them.
