@@ -47,6 +47,14 @@ pub enum OutputError {
         /// Why.
         source: std::io::Error,
     },
+    /// Nothing where the user says that an OUTPUT is.
+    #[error(
+        "expected an OUTPUT, found nothing: {path}\nhint: give the folder that `output.path` of the job names; here, relative paths start at the current folder"
+    )]
+    NoFolder {
+        /// As given.
+        path: PathBuf,
+    },
     /// Remote storage that cannot be listed.
     #[error("cannot use the output folder {location}: {}", crate::storage::explain(.source))]
     Unreachable {
