@@ -7,7 +7,7 @@
 //! |---|---|
 //! | `sh` | bash runs it with `nightcap` on PATH; every command has to succeed |
 //! | `sh no-run` | the options of its `nightcap` commands have to exist: it wants a network, a GPU or a cluster |
-//! | `sql` | `DuckDB` runs it after the views of docs/queries.md; a query has to find rows, N of them if it ends with `-- N rows` |
+//! | `sql` | `DuckDB` runs it after the views of docs/queries.md; a query has to find rows, N of them if it begins with `-- N rows` |
 //! | `python` | Python runs it; it has to print something, and the text of its last line if that is a comment |
 //! | `toml` | a job file, or some sections of one, parses as it is and with its commented examples; a `nightcap.toml` fits a model |
 
@@ -118,7 +118,6 @@ impl Checkout {
             assert!(run.status.success(), "{}\n{script}\n{}", block.origin, said(&run));
             String::from_utf8(run.stdout).unwrap()
         };
-        let last = block.text.lines().last().unwrap_or_default();
         match block.language.as_str() {
             "sh" => {
                 let folder = Path::new(env!("CARGO_BIN_EXE_nightcap")).parent().unwrap();
@@ -146,13 +145,15 @@ impl Checkout {
                     block.text
                 )))
                 .unwrap();
-                assert!(rows.iter().all(|rows| *rows > 0), "{}: {rows:?} rows", block.origin);
-                if let Some(expected) = last.strip_prefix("-- ").and_then(|last| last.strip_suffix(" rows")) {
-                    assert_eq!(rows.last(), Some(&expected.parse().unwrap()), "{}", block.origin);
+                let first = block.text.lines().next().unwrap_or_default();
+                match first.strip_prefix("-- ").and_then(|first| first.strip_suffix(" rows")) {
+                    Some(expected) => assert_eq!(rows, [expected.parse::<usize>().unwrap()], "{}", block.origin),
+                    None => assert!(rows.iter().all(|rows| *rows > 0), "{}: {rows:?} rows", block.origin),
                 }
             }
             "python" => {
                 let printed = in_python(&block.text);
+                let last = block.text.lines().last().unwrap_or_default();
                 let expected = last.strip_prefix("# ").unwrap_or_default();
                 assert!(!printed.is_empty() && printed.contains(expected), "{}: {printed}", block.origin);
             }
