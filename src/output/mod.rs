@@ -103,6 +103,18 @@ pub enum OutputError {
         /// The first difference.
         difference: String,
     },
+    /// The published runs name their rows by another column.
+    #[error(
+        "this job's key is `{ours}`, that of run {run} in OUTPUT is `{theirs}`\nhint: one OUTPUT has one key; give this job another `output.path`"
+    )]
+    Key {
+        /// A published run.
+        run: String,
+        /// Its key column.
+        theirs: String,
+        /// The key column of the job.
+        ours: String,
+    },
     /// A part of the run's name that belongs to another plan.
     #[error(
         "{path} exists and belongs to another plan (found {found}, expected {expected})\nhint: two different jobs were given the same --run-id; use another"

@@ -226,6 +226,13 @@ fn outputs() {
     hint: `output.path` must be a folder this user may create and write
     ");
     workplace.run_ok(&[]);
+    let other_key = refusal(&workplace, &["--set", "input.key=image"]);
+    let run = other_key.split_once("of run ").and_then(|(_, rest)| rest.split(' ').next()).unwrap_or("none");
+    insta::assert_snapshot!(other_key.replace(run, "RUN"), @r"
+    exit 2
+    error: this job's key is `image`, that of run RUN in OUTPUT is `id`
+    hint: one OUTPUT has one key; give this job another `output.path`
+    ");
     insta::assert_snapshot!(refusal(&workplace, &["--set", "embedding.dtype=f16"]), @r"
     exit 2
     error: this job's columns differ from those already in OUTPUT: `fused_embedding FixedSizeList(16 x non-null Float32, field: 'element')`, `image_embedding FixedSizeList(16 x non-null Float32, field: 'element')`, `text_embedding FixedSizeList(16 x non-null Float32, field: 'element')` there, `fused_embedding FixedSizeList(16 x non-null Float16, field: 'element')`, `image_embedding FixedSizeList(16 x non-null Float16, field: 'element')`, `text_embedding FixedSizeList(16 x non-null Float16, field: 'element')` here
