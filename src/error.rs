@@ -17,7 +17,8 @@ pub enum ExitStatus {
     Done = 0,
     /// Finished and published, but more rows failed than `[limits]` allow.
     TooManyFailed = 1,
-    /// Nothing was run: the job, the model or the storage is wrong; also what `status` says of a damaged OUTPUT.
+    /// The job, the model or the storage is wrong, nearly always before anything was run; also a damaged OUTPUT that `status` finds,
+    /// and a fault of nightcap.
     Refused = 2,
     /// Stopped by a signal or an outage; run again to go on.
     Stopped = 75,

@@ -16,7 +16,12 @@ pub(super) fn inspect(
     json: bool,
     context: &mut Context<'_>,
 ) -> Result<ExitStatus, Error> {
-    let description = describe(&local_folder(dir)?, precision);
+    let folder = local_folder(dir)?;
+    if !folder.is_dir() {
+        // The error that `run` gives, instead of a description of nothing.
+        ModelDirectory::open(&folder, precision)?;
+    }
+    let description = describe(&folder, precision);
     let text = if json { to_json(&description)? } else { description.to_string() };
     print(context, &text)?;
     Ok(if description.problems.is_empty() { ExitStatus::Done } else { ExitStatus::Refused })

@@ -44,7 +44,8 @@ pub(super) fn execute(args: &PlanArgs, context: &mut Context<'_>) -> Result<Exit
         // Writing to a string cannot fail.
         let _ = writeln!(text, "{name:<10} {value}");
     };
-    line("manifest", format!("{} files, {all} rows, {bytes} bytes", files.len()));
+    let plural = if files.len() == 1 { "" } else { "s" };
+    line("manifest", format!("{} file{plural}, {all} rows, {bytes} bytes", files.len()));
     line("rows", format!("{rows} selected"));
     for (reason, rows) in reasons.named() {
         line("", format!("{rows:>10} {reason}"));

@@ -37,7 +37,7 @@ impl Job {
     pub fn parse(text: &str, name: &str, folder: &Path, overrides: &[String]) -> Result<Self, JobFileError> {
         let syntax = |origin: &str, error: toml::de::Error| JobFileError::Syntax {
             origin: origin.to_owned(),
-            message: error.to_string().trim_end().to_owned(),
+            message: in_plain_words(error.to_string().trim_end()),
         };
         check_keys(text, name).map_err(|error| error.unwrap_or_else(|error| syntax(name, error)))?;
         let mut table: toml::Table = toml::from_str(text).map_err(|error| syntax(name, error))?;
@@ -45,9 +45,24 @@ impl Job {
             apply(&mut table, assignment)
                 .map_err(|error| JobFileError::At { origin: format!("--set {assignment}"), error: Box::new(error) })?;
         }
-        let file: JobFile = table.try_into().map_err(|error| syntax(name, error))?;
+        let file: JobFile = table.try_into().map_err(|error: toml::de::Error| {
+            let key = |assignment: &str| assignment.split('=').next().unwrap_or_default().trim().to_owned();
+            let is_at_fault = |assignment: &&String| error.to_string().contains(&format!("in `{}`", key(assignment)));
+            let origin =
+                overrides.iter().rfind(is_at_fault).map_or_else(|| name.to_owned(), |set| format!("--set {set}"));
+            syntax(&origin, error)
+        })?;
         file.validate(folder).map_err(|error| JobFileError::At { origin: name.to_owned(), error: Box::new(error) })
     }
+}
+
+/// serde's message about a value, with the kinds of numbers as a user knows them.
+fn in_plain_words(message: &str) -> String {
+    let types =
+        [("u64", "a whole number"), ("u32", "a whole number"), ("usize", "a whole number"), ("f64", "a number")];
+    types.iter().fold(message.to_owned(), |message, (name, words)| {
+        message.replace(&format!("expected {name}"), &format!("expected {words}"))
+    })
 }
 
 /// Checks every key of the file; the inner `Err` is a syntax error, the inner `Ok` the finding with its line.

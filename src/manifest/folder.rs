@@ -196,7 +196,10 @@ impl FolderListing {
         stop: &dyn Fn() -> bool,
     ) -> Result<Option<Self>, FolderError> {
         let not_a_folder = |found: String| FolderError::NotAFolder { path: folder.display().to_string(), found };
-        let metadata = std::fs::metadata(folder).map_err(|error| not_a_folder(error.to_string()))?;
+        let metadata = std::fs::metadata(folder).map_err(|error| {
+            let is_missing = error.kind() == std::io::ErrorKind::NotFound;
+            not_a_folder(if is_missing { "nothing".to_owned() } else { error.to_string() })
+        })?;
         if !metadata.is_dir() {
             return Err(not_a_folder("a file".to_owned()));
         }

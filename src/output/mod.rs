@@ -47,6 +47,14 @@ pub enum OutputError {
         /// Why.
         source: std::io::Error,
     },
+    /// Nothing where the user says that an OUTPUT is.
+    #[error(
+        "expected an OUTPUT, found nothing: {path}\nhint: give the folder that `output.path` of the job names; here, relative paths start at the current folder"
+    )]
+    NoFolder {
+        /// As given.
+        path: PathBuf,
+    },
     /// Remote storage that cannot be listed.
     #[error("cannot use the output folder {location}: {}", crate::storage::explain(.source))]
     Unreachable {
@@ -94,6 +102,18 @@ pub enum OutputError {
     Schema {
         /// The first difference.
         difference: String,
+    },
+    /// The published runs name their rows by another column.
+    #[error(
+        "this job's key is `{ours}`, that of run {run} in OUTPUT is `{theirs}`\nhint: one OUTPUT has one key; give this job another `output.path`"
+    )]
+    Key {
+        /// A published run.
+        run: String,
+        /// Its key column.
+        theirs: String,
+        /// The key column of the job.
+        ours: String,
     },
     /// A part of the run's name that belongs to another plan.
     #[error(

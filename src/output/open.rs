@@ -37,7 +37,7 @@ impl OutputStore {
     /// Opens an OUTPUT given as an argument, a path or URI; the environment says how it is reached.
     ///
     /// # Errors
-    /// As [`OutputStore::create`], and [`OutputError::Argument`].
+    /// As [`OutputStore::create`], [`OutputError::NoFolder`], and [`OutputError::Argument`].
     pub fn from_argument(output: &Path) -> Result<Self, OutputError> {
         let folder = |source| OutputError::Folder { path: output.to_owned(), source };
         let location = match output.to_str() {
@@ -46,6 +46,9 @@ impl OutputStore {
                 .map_err(|error| OutputError::Argument { message: error.to_string() })?,
             None => Location::Local(std::path::absolute(output).map_err(folder)?),
         };
+        if location.local().is_some_and(|path| path.try_exists().is_ok_and(|exists| !exists)) {
+            return Err(OutputError::NoFolder { path: output.to_owned() });
+        }
         Self::open(&location, &Arc::new(Storage::from_environment()))
     }
 }

@@ -7,6 +7,7 @@ use super::scan::{Scan, Sources, refuse_duplicates};
 use super::{PlanError, Selection};
 use crate::job::{Job, OnDuplicateKey};
 use crate::manifest::{Manifest, filter};
+use crate::output::OutputError;
 use crate::output::records::published::published_runs;
 use crate::output::records::reasons::{Reason, Reasons};
 use crate::output::store::OutputStore;
@@ -35,7 +36,7 @@ pub struct Decision {
 /// Compares the manifest with what OUTPUT (None: there is none yet) has published.
 ///
 /// # Errors
-/// A refused predicate, duplicate keys, and failures to read the manifest, the places it names, or OUTPUT.
+/// [`OutputError::Key`], a refused predicate, duplicate keys, and failures to read the manifest, the places it names, or OUTPUT.
 pub fn decide(
     job: &Job,
     manifest: &Manifest,
@@ -46,6 +47,10 @@ pub fn decide(
 ) -> Result<Decision, PlanError> {
     let selection = Selection(filter::select(manifest, job.input.predicate.as_deref())?);
     let mut published = store.map(published_runs).transpose()?.unwrap_or_default();
+    if let Some(run) = published.iter().find(|run| run.key != job.input.key) {
+        let (run, theirs) = (run.run.clone(), run.key.clone());
+        return Err(OutputError::Key { run, theirs, ours: job.input.key.clone() }.into());
+    }
     // Images inside the manifest are hashed only when there are published rows to compare with.
     let sources = Sources { storage, roots: &job.limits.roots, inline: !published.is_empty() };
     let scan = Scan::read(manifest, &selection, sources)?;

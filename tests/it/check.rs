@@ -49,6 +49,11 @@ fn flip(path: &Path, at: usize) {
 fn a_sound_output_is_clean() {
     let workplace = one_run();
     assert_eq!(check(&workplace, &["--check"]), (Some(0), Vec::new()));
+    let says_so = |arguments: &[&str]| {
+        let output = nightcap().arg("status").arg(workplace.path("out")).args(arguments).output().unwrap();
+        String::from_utf8_lossy(&output.stderr).contains("every part of the published runs is as the records say")
+    };
+    assert!(says_so(&["--check"]) && !says_so(&[]));
 }
 
 #[test]

@@ -7,7 +7,7 @@
 //! |---|---|
 //! | `sh` | bash runs it with `nightcap` on PATH; every command has to succeed |
 //! | `sh no-run` | the options of its `nightcap` commands have to exist: it wants a network, a GPU or a cluster |
-//! | `sql` | `DuckDB` runs it after the views of docs/queries.md; a query has to find rows, N of them if it ends with `-- N rows` |
+//! | `sql` | `DuckDB` runs it after the views of docs/queries.md; a query has to find rows, N of them if it begins with `-- N rows` |
 //! | `python` | Python runs it; it has to print something, and the text of its last line if that is a comment |
 //! | `toml` | a job file, or some sections of one, parses as it is and with its commented examples; a `nightcap.toml` fits a model |
 
@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use nightcap::job::Job;
+use nightcap::row::error::ErrorKind;
 use tempfile::TempDir;
 
 use crate::common::{nightcap, read_parquet, repo};
@@ -117,7 +118,6 @@ impl Checkout {
             assert!(run.status.success(), "{}\n{script}\n{}", block.origin, said(&run));
             String::from_utf8(run.stdout).unwrap()
         };
-        let last = block.text.lines().last().unwrap_or_default();
         match block.language.as_str() {
             "sh" => {
                 let folder = Path::new(env!("CARGO_BIN_EXE_nightcap")).parent().unwrap();
@@ -145,13 +145,15 @@ impl Checkout {
                     block.text
                 )))
                 .unwrap();
-                assert!(rows.iter().all(|rows| *rows > 0), "{}: {rows:?} rows", block.origin);
-                if let Some(expected) = last.strip_prefix("-- ").and_then(|last| last.strip_suffix(" rows")) {
-                    assert_eq!(rows.last(), Some(&expected.parse().unwrap()), "{}", block.origin);
+                let first = block.text.lines().next().unwrap_or_default();
+                match first.strip_prefix("-- ").and_then(|first| first.strip_suffix(" rows")) {
+                    Some(expected) => assert_eq!(rows, [expected.parse::<usize>().unwrap()], "{}", block.origin),
+                    None => assert!(rows.iter().all(|rows| *rows > 0), "{}: {rows:?} rows", block.origin),
                 }
             }
             "python" => {
                 let printed = in_python(&block.text);
+                let last = block.text.lines().last().unwrap_or_default();
                 let expected = last.strip_prefix("# ").unwrap_or_default();
                 assert!(!printed.is_empty() && printed.contains(expected), "{}: {printed}", block.origin);
             }
@@ -318,6 +320,24 @@ fn every_output_column_is_documented() {
             assert!(page.contains(&format!("`{}`", field.name())), "docs/output.md does not tell of {}", field.name());
         }
     }
+}
+
+#[test]
+fn every_error_kind_is_documented() {
+    let page = read("docs/output.md");
+    let table = page.split("## Error kinds").nth(1).unwrap().split("\n## ").next().unwrap();
+    let documented: BTreeSet<_> = table
+        .lines()
+        .filter_map(|line| {
+            let [name, _stage, permanent] = line.strip_prefix("| `")?.splitn(4, " | ").take(3).collect::<Vec<_>>()[..]
+            else {
+                panic!("{line}")
+            };
+            Some((name.trim_end_matches('`'), permanent))
+        })
+        .collect();
+    let known = ErrorKind::ALL.iter().map(|kind| (kind.as_str(), if kind.is_transient() { "no" } else { "yes" }));
+    assert_eq!(documented, known.collect(), "the kinds in docs/output.md, and whether each is permanent");
 }
 
 /// The anchors of a page's headings, as GitHub makes them.

@@ -199,7 +199,7 @@ fn refusals_write_nothing() {
     ");
     insta::assert_snapshot!(refused(&["nowhere", "-o", "old.parquet"]), @r"
     exit 2
-    error: expected a folder of images, found No such file or directory (os error 2): nowhere
+    error: expected a folder of images, found nothing: nowhere
     ");
     insta::assert_snapshot!(refused(&["photos/a.png", "-o", "old.parquet"]), @r"
     exit 2

@@ -45,8 +45,14 @@ fn job_files() {
     workplace.job(&job.replace("part_rows = 2", "part_rows = \"two\""));
     insta::assert_snapshot!(refusal(&workplace, &[]), @r#"
     exit 2
-    error: FOLDER/job.toml: invalid type: string "two", expected u64
+    error: FOLDER/job.toml: invalid type: string "two", expected a whole number
     in `output.part_rows`
+    "#);
+    workplace.job(&job);
+    insta::assert_snapshot!(refusal(&workplace, &["--set", "limits.max_failed_fraction=few"]), @r#"
+    exit 2
+    error: --set limits.max_failed_fraction=few: invalid type: string "few", expected a number
+    in `limits.max_failed_fraction`
     "#);
     workplace.job(&job.replace("[input]", "[input"));
     insta::assert_snapshot!(refusal(&workplace, &[]), @r"
@@ -196,11 +202,28 @@ fn models() {
     assert_eq!(inspect.status.code(), Some(2));
     let text = String::from_utf8(inspect.stdout).unwrap();
     assert!(text.contains("tokenizer.json") && text.contains("text_hidden_states"), "{text}");
+    let inspect = nightcap().args(["model", "inspect", "nowhere"]).output().unwrap();
+    assert_eq!((inspect.status.code(), inspect.stdout.as_slice()), (Some(2), &b""[..]));
+    insta::assert_snapshot!(String::from_utf8(inspect.stderr).unwrap(), @r"
+    error: the model directory nowhere cannot run:
+    .: expected a directory, found nothing
+    ");
 }
 
 #[test]
 fn outputs() {
     let workplace = Workplace::with_pictures(2, 2);
+    for command in [&["status"][..], &["finalize", "--run-id", "r1"], &["discard", "--run-id", "r1"], &["compact"]] {
+        let output = nightcap().args(command).arg("nowhere").current_dir(workplace.folder.path()).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{command:?}");
+        insta::allow_duplicates! {
+            insta::assert_snapshot!(String::from_utf8(output.stderr).unwrap(), @r"
+            error: expected an OUTPUT, found nothing: nowhere
+            hint: give the folder that `output.path` of the job names; here, relative paths start at the current folder
+            ");
+        }
+        assert!(!workplace.path("nowhere").exists(), "{command:?}");
+    }
     std::fs::write(workplace.path("file"), "").unwrap();
     insta::assert_snapshot!(refusal(&workplace, &["--set", "output.path=file/out"]), @r"
     exit 2
@@ -208,6 +231,13 @@ fn outputs() {
     hint: `output.path` must be a folder this user may create and write
     ");
     workplace.run_ok(&[]);
+    let other_key = refusal(&workplace, &["--set", "input.key=image"]);
+    let run = other_key.split_once("of run ").and_then(|(_, rest)| rest.split(' ').next()).unwrap_or("none");
+    insta::assert_snapshot!(other_key.replace(run, "RUN"), @r"
+    exit 2
+    error: this job's key is `image`, that of run RUN in OUTPUT is `id`
+    hint: one OUTPUT has one key; give this job another `output.path`
+    ");
     insta::assert_snapshot!(refusal(&workplace, &["--set", "embedding.dtype=f16"]), @r"
     exit 2
     error: this job's columns differ from those already in OUTPUT: `fused_embedding FixedSizeList(16 x non-null Float32, field: 'element')`, `image_embedding FixedSizeList(16 x non-null Float32, field: 'element')`, `text_embedding FixedSizeList(16 x non-null Float32, field: 'element')` there, `fused_embedding FixedSizeList(16 x non-null Float16, field: 'element')`, `image_embedding FixedSizeList(16 x non-null Float16, field: 'element')`, `text_embedding FixedSizeList(16 x non-null Float16, field: 'element')` here
