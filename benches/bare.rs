@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use nightcap::engine::open_decoder;
 use nightcap::model::{ModelDirectory, Producer, Role};
-use nightcap::onnx::{DataType, DecoderGraph, GraphOptions, Input, Outputs, Session, Tensor};
+use nightcap::onnx::{DataType, DecoderGraph, GraphOptions, Outputs, Session, SessionInput, Tensor};
 
 const STEPS: usize = 20;
 
@@ -63,7 +63,7 @@ fn main() {
     let directory = ModelDirectory::open(model.as_ref(), precision).unwrap();
     let options = GraphOptions::default();
     let mut encoder = directory.graph(Role::Vision).unwrap().source.open(options).unwrap();
-    let mut decoder = decoder(&directory, GraphOptions { varies: true, ..options });
+    let mut decoder = decoder(&directory, GraphOptions { dynamic_shapes: true, ..options });
     let side = encoder.inputs()[0].fixed(2).unwrap_or_else(|| side(&directory));
     let mut state = 1_u32;
     let mut noise = || {
@@ -100,8 +100,8 @@ fn decoder(directory: &ModelDirectory, options: GraphOptions) -> Option<Decoder>
     let file = directory.graph(Role::Decoder)?;
     let states = directory.bindings().of(Role::Decoder).iter().filter_map(|(input, producer)| {
         let (output, kept) = match producer {
-            Producer::State(output) => (output.clone(), false),
-            Producer::Kept(output) => (output.clone(), true),
+            Producer::Cache(output) => (output.clone(), false),
+            Producer::StaticCache(output) => (output.clone(), true),
             _ => return None,
         };
         let port = file.header.input(input)?;
@@ -118,7 +118,7 @@ fn run(encoder: &mut Session, decoder: &mut Option<Decoder>, pixels: &Tensor, ba
     let mut took = Took::default();
     let start = Instant::now();
     let at_once = pixels.shape()[0];
-    let mut encode = || encoder.run(&[("pixel_values", Input::Shared(pixels))]).unwrap();
+    let mut encode = || encoder.run(&[("pixel_values", SessionInput::Shared(pixels))]).unwrap();
     let outputs: Vec<Outputs> = (0..batch.div_ceil(at_once)).map(|_| encode()).collect();
     took.encoder = start.elapsed();
     let Some(Decoder { graphs, first, states }) = decoder else { return took };
@@ -131,9 +131,10 @@ fn run(encoder: &mut Session, decoder: &mut Option<Decoder>, pixels: &Tensor, ba
     hidden.truncate(shape.iter().product());
     let mut contexts =
         vec![("encoder_hidden_states".to_owned(), Tensor::from_f32(DataType::F32, &shape, hidden).unwrap())];
-    if let Some(once) = &mut graphs.once {
-        let mut outputs = once.graph.run(&[("encoder_hidden_states", Input::Shared(&contexts[0].1))]).unwrap();
-        contexts.extend(once.values.iter().map(|name| (name.clone(), outputs.remove(name).unwrap())));
+    if let Some(hoisted) = &mut graphs.hoisted {
+        let mut outputs =
+            hoisted.session.run(&[("encoder_hidden_states", SessionInput::Shared(&contexts[0].1))]).unwrap();
+        contexts.extend(hoisted.outputs.iter().map(|name| (name.clone(), outputs.remove(name).unwrap())));
     }
     took.once = start.elapsed();
 
@@ -148,14 +149,14 @@ fn run(encoder: &mut Session, decoder: &mut Option<Decoder>, pixels: &Tensor, ba
             past = states.iter().map(|state| empty(state).unwrap()).collect();
         }
         let mut feeds = vec![
-            ("input_ids", Input::Owned(Tensor::from_i64(&[batch, 1], tokens).unwrap())),
-            ("attention_mask", Input::Owned(Tensor::ones(DataType::I64, &[batch, step + 1]).unwrap())),
+            ("input_ids", SessionInput::Owned(Tensor::from_i64(&[batch, 1], tokens).unwrap())),
+            ("attention_mask", SessionInput::Owned(Tensor::ones(DataType::I64, &[batch, step + 1]).unwrap())),
         ];
-        feeds.extend(contexts.iter().map(|(name, value)| (name.as_str(), Input::Shared(value))));
+        feeds.extend(contexts.iter().map(|(name, value)| (name.as_str(), SessionInput::Shared(value))));
         feeds.retain(|(name, _)| graph.inputs().iter().any(|port| port.name == *name));
         let (kept, moved): (Vec<_>, Vec<_>) = states.iter().zip(past).partition(|(state, _)| state.kept);
-        feeds.extend(kept.iter().map(|(state, value)| (state.input.as_str(), Input::Shared(value))));
-        feeds.extend(moved.into_iter().map(|(state, value)| (state.input.as_str(), Input::Owned(value))));
+        feeds.extend(kept.iter().map(|(state, value)| (state.input.as_str(), SessionInput::Shared(value))));
+        feeds.extend(moved.into_iter().map(|(state, value)| (state.input.as_str(), SessionInput::Owned(value))));
         let mut outputs = graph.run(&feeds).unwrap();
         let mut kept = kept.into_iter().map(|(_, value)| value);
         let next = |state: &State| {

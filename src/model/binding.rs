@@ -33,7 +33,7 @@ impl Bindings {
             .collect()
     }
 
-    /// Whether any graph takes output `output` of `role`.
+    /// Whether any graph takes the output `output` of the graph of `role`.
     pub fn takes(&self, role: Role, output: &str) -> bool {
         let fed = self.inputs.values().flatten().any(|(_, producer)| match producer {
             Producer::Output(r, o) | Producer::StepOutput(r, o) => *r == role && o == output,
@@ -109,7 +109,7 @@ fn features(graphs: &BTreeMap<Role, GraphFile>, problems: &mut Vec<Problem>) -> 
             let what = format!("expected an output {NAME:?}, float [images, tokens, width]; found {found}");
             problems.push(
                 Problem::new(&vision.file, what)
-                    .with_hint("tokens are embedded apart from the decoder so that the image's can stand among them"),
+                    .with_hint("with embed_tokens.onnx, these features replace the embeddings of the prompt's image tokens"),
             );
             None
         }
@@ -167,11 +167,11 @@ fn check(
             expect(&output.dtype.to_string(), output.dtype.is_float() && port.dtype.is_float(), output.rank())
         }
         Producer::HasPast => expect("bool", port.dtype == DataType::Bool, Some(1)),
-        Producer::State(name) | Producer::Kept(name) => check_state(graph, port, producer, name, graphs),
+        Producer::Cache(name) | Producer::StaticCache(name) => check_state(graph, port, producer, name, graphs),
     }
 }
 
-/// Checks the type and rank of a cache entry against every output that feeds it, and that the sizes of an empty one are declared.
+/// Checks the type and rank of a cache entry against every output that feeds it, and that the graph declares the shape of an empty one.
 fn check_state(
     graph: &GraphFile,
     port: &Port,
@@ -181,11 +181,11 @@ fn check_state(
 ) -> Result<(), Problem> {
     let problem = |what: String| Problem::new(&graph.file, format!("input {:?}: {what}", port.name));
     let first = graphs.get(&Role::Prefill);
-    let later = matches!(producer, Producer::State(_)).then_some(graph);
+    let later = matches!(producer, Producer::Cache(_)).then_some(graph);
     for source in [Some(first.unwrap_or(graph)), later].into_iter().flatten() {
         let Some(output) = source.header.output(name) else {
             return Err(problem(format!("it is fed by {producer}, but {} has no output {name:?}", source.file)).with_hint(
-                "states of the first step come from decoder_model.onnx beside decoder_with_past_model.onnx; copy both",
+                "decoder_with_past_model.onnx needs the cache that decoder_model.onnx computes in the prefill; copy both files",
             ));
         };
         let ranks = port.rank().is_none() || output.rank().is_none() || port.rank() == output.rank();

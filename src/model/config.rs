@@ -82,8 +82,8 @@ impl ConfigFiles {
     }
 
     /// The setting `name`: from `generation_config.json`, else from `config.json`, else from its `decoder`, `generator` or
-    /// `text_config`. Null counts as not given, and in `config.json` so does the default, because older versions of
-    /// transformers wrote every default there (`GenerationConfig.from_model_config` reads it the same way).
+    /// `text_config`. Null counts as not given. At the top of `config.json` a default value counts as not given, too, because older
+    /// versions of transformers wrote every default there (`GenerationConfig.from_model_config` reads it the same way).
     pub fn setting(&self, name: &str) -> Option<Sourced<&Value>> {
         let find = |wanted: &dyn Fn(&str) -> bool| {
             self.layers.iter().filter(|(source, _)| wanted(source)).find_map(|(source, object)| {

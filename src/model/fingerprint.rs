@@ -1,6 +1,6 @@
 //! The half of a fingerprint that names a model: BLAKE3 of every file, binding and role that decides what a caption or an
 //! embedding is. In: the files of a model directory. Out: 16 hexadecimal digits. Each file is read once. The other half, which
-//! names the settings, is [`engine::fingerprint`](crate::engine::fingerprint)'s.
+//! names the settings, is made by [`caption_fingerprint`](crate::engine::caption_fingerprint).
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -135,8 +135,8 @@ fn encode(producer: &Producer, to: &mut Canonical) {
         Producer::StepOutput(role, name) => output(to, "step_output", *role, name),
         Producer::Positions => to.text("from", "positions"),
         Producer::StepMask => to.text("from", "step_mask"),
-        Producer::State(name) => to.text("state", name),
-        Producer::Kept(name) => to.text("kept", name),
+        Producer::Cache(name) => to.text("state", name),
+        Producer::StaticCache(name) => to.text("kept", name),
         Producer::HasPast => to.text("from", "has_past"),
     }
 }

@@ -1,5 +1,5 @@
-//! What names a graph, and what it declares: inputs and outputs with name, element type and shape. Plain data; no file is read and
-//! no tensor is held here.
+//! Which graph is meant ([`GraphSource`]), and what a graph declares: inputs and outputs with name, element type and shape. Plain data;
+//! no file is read here.
 
 use std::fmt;
 use std::path::PathBuf;

@@ -1,7 +1,7 @@
 //! Argmax and log-softmax of a row of scores. In: the scores of one row. Out: a token, or log-probabilities; nothing is
 //! allocated. A vocabulary has tens of thousands of tokens and this runs for every row of every step, so the loops are written to be
-//! compiled into vector instructions, of which the processor's best set is chosen at run time. All sets give the same
-//! bits, since no operation is reordered between lanes.
+//! compiled into vector instructions; the best set that the CPU has is chosen at run time. All sets give the same bits, since no
+//! operation is reordered between lanes.
 
 /// Scores in one block of vector operations.
 const LANES: usize = 32;

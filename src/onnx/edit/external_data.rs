@@ -1,5 +1,5 @@
 //! The files that hold weights beside a graph, which ONNX calls external data. In: a graph's file, and the location that a tensor
-//! names. Out: the file there, or a refusal: a model cannot have files read that are not part of it.
+//! names. Out: the file there, or an error. A model cannot name files outside its folder.
 //!
 //! A location is a relative path without `..`, as ONNX's checker and ONNX Runtime demand, and leads to a regular file. Links are
 //! followed as far as ONNX Runtime follows them: to files below the folder where the graph is named, or below the folder where the
@@ -18,7 +18,7 @@ pub(crate) const EXTERNAL: i32 = 1;
 const SHOWN: usize = 200;
 
 impl GraphSource {
-    /// The file that a tensor of this graph names as `location`, without links.
+    /// The file at `location`, the location of a tensor's external data, with links resolved.
     ///
     /// # Errors
     /// [`OnnxErrorKind::Load`] if the location is no relative path below the graph's folder, or if it leads to no regular file
@@ -59,7 +59,7 @@ impl GraphSource {
     }
 }
 
-/// What `tensor` names as the places of its data: nothing, or one location.
+/// The locations of the external data of `tensor`: none or one.
 pub(crate) fn locations(tensor: &TensorProto) -> impl Iterator<Item = &str> {
     tensor.external_data.iter().filter(|entry| entry.key() == "location").map(|entry| entry.value())
 }

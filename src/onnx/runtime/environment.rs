@@ -1,4 +1,4 @@
-//! The one ONNX OnnxRuntime environment of the process. In: the candidates of [`super::library`]. Out: a loaded library, or an
+//! The ONNX Runtime environment of the process. In: the candidates of [`super::library`]. Out: a loaded library, or an
 //! error that lists every candidate. A failed load can be tried again; a loaded library stays for the life of the process.
 
 use std::path::{Path, PathBuf};
@@ -7,10 +7,10 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use ort::environment::{Environment, EnvironmentBuilder};
 use ort::logging::LogLevel;
 
-use super::library::{Attempt, LibraryCandidate, LibraryError, candidates};
+use super::library::{LibraryAttempt, LibraryCandidate, LibraryError, candidates};
 use crate::onnx::error::{OnnxError, OnnxErrorKind};
 
-/// The loaded ONNX OnnxRuntime.
+/// The loaded ONNX Runtime.
 #[derive(Debug)]
 pub struct OnnxRuntime {
     library: PathBuf,
@@ -28,7 +28,7 @@ impl OnnxRuntime {
     }
 }
 
-/// The loaded ONNX OnnxRuntime; the first call looks for the library and loads it.
+/// The loaded ONNX Runtime; the first call looks for the library and loads it.
 ///
 /// # Errors
 /// [`OnnxErrorKind::Library`] when no usable library was found; lists every candidate.
@@ -48,8 +48,8 @@ pub fn runtime() -> Result<&'static OnnxRuntime, OnnxError> {
 
 fn load(candidates: impl Iterator<Item = LibraryCandidate>) -> Result<OnnxRuntime, OnnxError> {
     let mut attempts = Vec::new();
-    for LibraryCandidate { place, path, files } in candidates {
-        let attempt = |path, found| Attempt { place: place.to_owned(), path, found };
+    for LibraryCandidate { source, path, files } in candidates {
+        let attempt = |path, found| LibraryAttempt { source: source.to_owned(), path, found };
         let files = match files {
             Ok(files) => files,
             Err(found) => {
@@ -74,7 +74,7 @@ fn start(builder: EnvironmentBuilder, library: PathBuf) -> Result<OnnxRuntime, O
         .build()
         .map_err(|error| OnnxError::from_ort(OnnxErrorKind::Library, &library.display().to_string(), &error))?;
     environment.set_log_level(LogLevel::Warning);
-    tracing::info!(library = %library.display(), version = version(&library), "loaded ONNX OnnxRuntime");
+    tracing::info!(library = %library.display(), version = version(&library), "loaded ONNX Runtime");
     Ok(OnnxRuntime { library, environment })
 }
 
@@ -91,7 +91,7 @@ fn loaded_file(file: &Path) -> PathBuf {
     by_name.then(by_loader).flatten().unwrap_or_else(|| file.to_path_buf())
 }
 
-/// The version in the name of the file that `library` leads to, as in `libonnxruntime.so.1.32.0`: ONNX OnnxRuntime's own description of
+/// The version in the name of the file that `library` leads to, as in `libonnxruntime.so.1.32.0`: ONNX Runtime's own description of
 /// its build has none.
 fn version(library: &Path) -> String {
     let file = library.canonicalize().unwrap_or_else(|_| library.to_path_buf());
@@ -105,7 +105,7 @@ fn reason(error: &ort::LoadDynamicError) -> String {
     match error {
         E::Dlopen { path, .. } if path.is_absolute() && !path.exists() => "no such file".into(),
         E::Dlopen { error, .. } => format!("cannot be loaded: {}", chain(error)),
-        E::MissingApi { .. } => "a library, but not ONNX OnnxRuntime (it has no OrtGetApiBase)".into(),
+        E::MissingApi { .. } => "a library, but not ONNX Runtime (it has no OrtGetApiBase)".into(),
         E::InvalidVersionString => "its version cannot be read".into(),
         E::BadVersion { version_str, .. } => {
             format!("version {version_str}, but 1.{} or newer is needed", ort::MINOR_VERSION)
@@ -118,7 +118,7 @@ fn chain(error: &dyn std::error::Error) -> String {
     std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
-/// ONNX OnnxRuntime's own messages, passed on to the program's log.
+/// ONNX Runtime's own messages, passed on to the program's log.
 fn log(level: LogLevel, category: &str, _id: &str, location: &str, message: &str) {
     match level {
         LogLevel::Verbose | LogLevel::Info => tracing::trace!(category, location, "{message}"),
