@@ -30,7 +30,7 @@ pub struct EngineOptions {
     pub generation: Option<GenerationSettings>,
     /// Whether a caption is compared with its image.
     pub caption_similarity: bool,
-    /// Whether fused embeddings, or how well image and text match, are wanted.
+    /// Whether to compute fused embeddings and how well image and text match.
     pub wants_fused: bool,
 }
 
@@ -91,8 +91,8 @@ impl Engine {
     /// Opens the graphs that `options` ask for.
     ///
     /// # Errors
-    /// When ONNX Runtime is missing or refuses a graph, the tokenizer cannot be read, or captions are asked of a model
-    /// that has no decoder.
+    /// When ONNX Runtime is missing or refuses a graph, the tokenizer cannot be read, or captions are asked for
+    /// and the model has no decoder.
     pub fn load(directory: &ModelDirectory, options: EngineOptions) -> Result<Self, ModelError> {
         let graph = GraphOptions { device: options.device, threads: options.threads, dynamic_shapes: true };
         let EngineOptions { images, generation, caption_similarity, wants_fused, .. } = options;
@@ -137,7 +137,7 @@ impl Engine {
         }
     }
 
-    /// Whether [`Self::run`] gives the slots of finished captions to the next rows (continuous batching).
+    /// Whether the next rows take the slots of finished captions in [`Self::run`] (continuous batching).
     pub fn supports_continuous_batching(&self) -> bool {
         self.captioner.as_ref().is_some_and(|captioner| captioner.continuous_batching)
     }
@@ -232,7 +232,7 @@ impl Engine {
             } else if text_of[row].is_some() {
                 results[row] = Err(not_finite(Stage::Encode, "the fusion graph"));
             }
-            // a model without a null token gives NaN for a row without text: no fused embedding
+            // a model without a null token returns NaN for a row without text, which then has no fused embedding
         }
         for (&row, &probability) in fused_rows.iter().zip(&matches).filter(|(row, _)| text_of[**row].is_some()) {
             if probability.is_finite() {

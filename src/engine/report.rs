@@ -47,7 +47,7 @@ pub fn open_each(directory: &ModelDirectory, options: GraphOptions) -> Result<Ve
         };
         let (folded_sizes, elided_copies, hoisted_values) = if role == Role::Decoder {
             let opened = open_decoder(directory, graph, options)?;
-            (opened.folded, opened.elided_copies, opened.hoisted.map_or(0, |hoisted| hoisted.outputs.len()))
+            (opened.folded_sizes, opened.elided_copies, opened.hoisted.map_or(0, |hoisted| hoisted.outputs.len()))
         } else {
             if outputs.is_none() {
                 graph.source.open(options)?;

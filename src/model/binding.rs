@@ -1,5 +1,5 @@
-//! What feeds every declared graph input. In: the graphs' declarations and `nightcap.toml`'s bindings. Out: a producer
-//! of fitting type and rank for every input, or a problem that names the input and its file.
+//! What feeds every declared graph input. In: the graphs' declarations and the bindings of `nightcap.toml`. Out: a producer for every
+//! input, checked for type and rank, or a problem that names the input and its file.
 
 use std::collections::BTreeMap;
 
@@ -24,7 +24,7 @@ impl Bindings {
         self.inputs.get(&role).map_or(&[], Vec::as_slice)
     }
 
-    /// The inputs of the decoder's graph that stay the same over all steps, the first included.
+    /// The inputs of the decoder's graph that are the same in all steps, the prefill included.
     pub fn invariant(&self) -> Vec<&str> {
         let inputs = self.of(Role::Decoder).iter();
         inputs
@@ -107,10 +107,9 @@ fn features(graphs: &BTreeMap<Role, GraphFile>, problems: &mut Vec<Problem>) -> 
             let outputs: Vec<_> = vision.header.outputs.iter().map(|port| port.name.as_str()).collect();
             let found = other.map_or_else(|| outputs.join(", "), |port| format!("{NAME} as {}", port.describe()));
             let what = format!("expected an output {NAME:?}, float [images, tokens, width]; found {found}");
-            problems.push(
-                Problem::new(&vision.file, what)
-                    .with_hint("with embed_tokens.onnx, these features replace the embeddings of the prompt's image tokens"),
-            );
+            problems.push(Problem::new(&vision.file, what).with_hint(
+                "with embed_tokens.onnx, these features replace the embeddings of the prompt's image tokens",
+            ));
             None
         }
     }

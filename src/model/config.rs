@@ -203,7 +203,7 @@ fn count(value: &Value) -> Option<usize> {
 pub(super) fn read_file(folder: &Path, name: &str) -> Result<Option<Vec<u8>>, Problem> {
     let path = folder.join(name);
     let read = std::fs::metadata(&path).and_then(|file| {
-        // asked before it is opened: opening a pipe waits for whoever writes into it
+        // checked before it is opened: opening a named pipe blocks until another process writes to it
         if file.is_file() { std::fs::read(&path) } else { Err(std::io::Error::other("expected a regular file")) }
     });
     match read {

@@ -124,12 +124,12 @@ impl ModelDirectory {
         &self.config
     }
 
-    /// The parsed image preprocessing file, with its name; there always is one if there is a vision graph.
+    /// The parsed image preprocessing file, with its name. A directory with a vision graph has one.
     pub fn preprocessor(&self) -> Option<&Sourced<serde_json::Value>> {
         self.config.preprocessor()
     }
 
-    /// `tokenizer.json`, if there is one; there always is if there is a text or decoder graph.
+    /// `tokenizer.json`, if there is one. A directory with a text or decoder graph has one.
     pub fn tokenizer(&self) -> Option<&Path> {
         self.tokenizer.as_deref()
     }

@@ -171,7 +171,7 @@ fn unsupported(layout: &Layout) -> Option<Problem> {
     Some(Problem::new(".", what).with_hint(hint))
 }
 
-/// Every file name that is known to stand for a role, without precision suffix.
+/// Every file name by which a role is found, without precision suffix.
 fn known_files() -> Vec<String> {
     let stems =
         FILE_CHOICES.iter().flat_map(|entry| entry.choices).copied().flatten().map(|(_, stem)| format!("{stem}.onnx"));

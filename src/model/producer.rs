@@ -1,5 +1,4 @@
-//! What can feed a graph input, and the producer that an input's name stands for. In: an input's name and its graph's role, or the
-//! notation of `nightcap.toml`. Out: a [`Producer`]. Whether it fits the input is checked in [`super::binding`].
+//! What can feed a graph input. In: an input's name and its graph's role, or the notation of `nightcap.toml`. Out: a [`Producer`]. Whether it fits the input is checked in [`super::binding`].
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,7 +10,7 @@ use super::role::Role;
 /// What feeds a graph input.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Producer {
-    /// The preprocessed images, `[batch, 3, height, width]` float; `[batch, tiles, 3, height, width]` if they are cut up.
+    /// The preprocessed images, `[batch, 3, height, width]` float; `[batch, tiles, 3, height, width]` if they are split into tiles.
     Pixels,
     /// A mask of the pixels that are not padding, `[batch, tiles, height, width]` bool: true for all of them.
     PixelMask,
@@ -59,7 +58,7 @@ impl Producer {
         }
     }
 
-    /// The producer that `input`'s name stands for in a graph of `role`. A decoder input with the name of an output of the fusion graph
+    /// The producer of the input called `input` of a graph of `role`, if its name is a standard one. A decoder input with the name of an output of the fusion graph
     /// (or of the vision graph) takes that output, so that values that are the same in all decoding steps, such as the keys and values
     /// of cross-attention, can be computed there once.
     pub(super) fn standard(role: Role, input: &str, graphs: &BTreeMap<Role, GraphFile>) -> Option<Self> {

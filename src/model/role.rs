@@ -1,4 +1,4 @@
-//! The roles a graph can play, and the file and tensor names that stand for them. Plain data.
+//! The roles that a graph can play, with their standard file and tensor names. Plain data.
 
 use std::fmt;
 

@@ -31,15 +31,15 @@ fn noise(size: usize) -> Vec<f32> {
     (0..size).map(|_| next()).collect()
 }
 
-/// The logits of `steps` steps of a ViT-GPT2 decoder over a batch of 3, whose inputs that stay the same are `contexts`.
-fn logits(step: &mut Session, contexts: &[(String, Tensor)], dtype: DataType, steps: i64) -> Vec<Vec<f32>> {
+/// The logits of `steps` steps of a ViT-GPT2 decoder over a batch of 3, whose inputs `invariants` are the same in all steps.
+fn logits(step: &mut Session, invariants: &[(String, Tensor)], dtype: DataType, steps: i64) -> Vec<Vec<f32>> {
     let states = ["past_key_values.0.key", "past_key_values.0.value"];
     let mut past: Vec<Tensor> = states.iter().map(|_| Tensor::zeros(dtype, &[3, 2, 0, 16]).unwrap()).collect();
     let mut all = Vec::new();
     for token in 0..steps {
         let tokens = Tensor::from_i64(&[3, 1], vec![token, token + 40, 2 * token + 7]).unwrap();
         let mut feeds = vec![("input_ids", SessionInput::Owned(tokens))];
-        feeds.extend(contexts.iter().map(|(name, value)| (name.as_str(), SessionInput::Shared(value))));
+        feeds.extend(invariants.iter().map(|(name, value)| (name.as_str(), SessionInput::Shared(value))));
         feeds.extend(states.into_iter().zip(past.drain(..).map(SessionInput::Owned)));
         let mut outputs = step.run(&feeds).unwrap();
         past = vec![outputs.take("present.0.key", 3).unwrap(), outputs.take("present.0.value", 3).unwrap()];
@@ -65,7 +65,11 @@ fn assert_equal_in_two_parts(file: &Path, dtype: DataType) {
     let stepped = DecoderGraph::open(&source, &[STATES], probes(dtype), OPTIONS).unwrap();
     let values = &stepped.hoisted.as_ref().unwrap().outputs;
     let scaled = values.iter().any(|name| name.contains("/Mul"));
-    assert!(stepped.folded > 100 && scaled, "{} sizes; the key is scaled once, too: {values:?}", stepped.folded);
+    assert!(
+        stepped.folded_sizes > 100 && scaled,
+        "{} sizes; the key is scaled once, too: {values:?}",
+        stepped.folded_sizes
+    );
     let found = stepped_logits(stepped, &states(), dtype);
     // the scale of attention is multiplied in at another place
     let most = if dtype == DataType::F16 { 2e-3 } else { 4e-6 };
@@ -79,12 +83,12 @@ fn stepped_logits(stepped: DecoderGraph, states: &Tensor, dtype: DataType) -> Ve
     let DecoderGraph { hoisted, mut step, .. } = stepped;
     let HoistedGraph { mut session, outputs: names } = hoisted.unwrap();
     let mut outputs: Outputs = session.run(&[(STATES, SessionInput::Shared(states))]).unwrap();
-    let mut contexts: Vec<_> = names.iter().map(|name| (name.clone(), outputs.remove(name).unwrap())).collect();
+    let mut invariants: Vec<_> = names.iter().map(|name| (name.clone(), outputs.remove(name).unwrap())).collect();
     if step.inputs().iter().any(|port| port.name == STATES) {
         // their shape may still be looked at; what is in them is not
-        contexts.push((STATES.to_owned(), Tensor::zeros(dtype, &states.shape()).unwrap()));
+        invariants.push((STATES.to_owned(), Tensor::zeros(dtype, &states.shape()).unwrap()));
     }
-    logits(&mut step, &contexts, dtype, 6)
+    logits(&mut step, &invariants, dtype, 6)
 }
 
 /// Inputs of three sizes for a ViT-GPT2 decoder.
@@ -165,7 +169,7 @@ fn of_the_prefill_only_the_static_cache_is_computed() {
         let [expected, found] = [&expected, &found].map(|outputs| outputs.get(name, 4).unwrap());
         assert_eq!((found.shape(), found.to_f32().unwrap()), (expected.shape(), expected.to_f32().unwrap()));
     }
-    // logits follow from tokens, and without probes nobody knows that the batch is that of the states
+    // logits follow from tokens, and without probes it is not known that their batch size is that of the states
     assert!(open(&["logits"], probes()).is_none() && open(&kept, Vec::new()).is_none());
 }
 
@@ -209,7 +213,7 @@ fn sizes_are_folded_only_where_no_other_size_can_change_them() {
     let probes: Vec<_> = [(2, 7), (3, 9), (5, 8)].map(probe).into();
     let mut stepped = DecoderGraph::open(&source, &[], probes, OPTIONS).unwrap();
     // the width, two times twice it, and the shape and the length of y, which are those of x
-    assert_eq!(stepped.folded, 5);
+    assert_eq!(stepped.folded_sizes, 5);
     for (rows, length) in [(2, 3), (3, 20), (1, 6)] {
         let mut outputs = stepped.step.run(&[("x", SessionInput::Owned(x(rows, length)))]).unwrap();
         let mut output = |name: &str| outputs.remove(name).unwrap().to_i64().unwrap().to_vec();
@@ -253,7 +257,7 @@ fn trials_that_do_not_fit_fold_nothing() {
     for probe in &mut probes {
         probe[0].1 = Tensor::ones(DataType::F32, &[1]).unwrap();
     }
-    assert_eq!(DecoderGraph::open(&source, &[STATES], probes, OPTIONS).unwrap().folded, 0);
+    assert_eq!(DecoderGraph::open(&source, &[STATES], probes, OPTIONS).unwrap().folded_sizes, 0);
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! The text encoder. In: padded tokens. Out: an embedding for each text, and the states that fusion takes. No text is tokenized
 //! here.
 
+use super::shared_graph::SharedGraph;
 use super::tokenizer::TokenBatch;
-use crate::engine::encode::shared_graph::SharedGraph;
 use crate::model::{EmbeddingPort, ModelDirectory, Producer, Role};
 use crate::onnx::{GraphOptions, OnnxError, OnnxErrorKind, Outputs, SessionInput, Tensor};
 

@@ -16,8 +16,8 @@ use crate::preprocess::{PixelValues, TileGrid};
 const MOST_PATCHES: usize = 4 * 14 * 14;
 /// The same on a GPU, which small runs would leave idle for most of the time.
 const MOST_PATCHES_ON_DEVICE: usize = 4 * MOST_PATCHES;
-/// The side of a patch where the configuration gives none, or one below [`SMALLEST_SIDE`]: networks that begin with patches of 4 x 4
-/// pixels, such as Swin, merge them in their first layers.
+/// The side of a patch if the configuration has none, or one below [`SMALLEST_SIDE`]: networks that begin with patches of 4 x 4 pixels,
+/// such as Swin, merge them in their first layers.
 const PATCH_SIDE: usize = 16;
 const SMALLEST_SIDE: usize = 8;
 

@@ -96,7 +96,7 @@ impl Scheduler<'_> {
                 match &mut running {
                     None => running = Some(prefilled),
                     Some(running) if running.state.can_join(&prefilled.state) => {
-                        running.join(prefilled, self.decoder)?
+                        running.join(prefilled, self.decoder)?;
                     }
                     Some(_) => next = Some(prefilled),
                 }

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::engine::prompt::format::JobPrompt;
 
-/// What a job says about generation; `None` leaves it to the model directory.
+/// The generation settings of a job; `None` where the model directory's setting applies.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct GenerationOverrides {
     /// Overrides the files' `num_beams` and `do_sample`.

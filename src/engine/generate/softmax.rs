@@ -69,7 +69,7 @@ fn sum_of_exponentials(scores: &[f32], highest: f32) -> f64 {
 /// polynomial is that of Cephes' `expf` (Moshier, 1992).
 #[inline(always)]
 fn exponential(x: f32) -> f32 {
-    /// Adding it rounds to an integer, which then stands in the lowest bits.
+    /// Adding it rounds to an integer, which is then in the lowest bits.
     const ROUND: f32 = 12_582_912.0;
     const LN_2_HIGH: f32 = 0.693_359_4;
     const LN_2_LOW: f32 = -2.121_944_4e-4;

@@ -38,9 +38,9 @@ pub(crate) enum ImageSlot {
 /// The tokens around the tiles of an image (Idefics3, `SmolVLM`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct TileTokens {
-    /// Before each tile, and after the last.
+    /// Before each tile, and before and after the whole image.
     pub(crate) around_image: &'static str,
-    /// Before the whole image, which follows the tiles.
+    /// Marks the whole image, which follows the tiles.
     pub(crate) global_image: &'static str,
 }
 
@@ -113,15 +113,7 @@ impl TileTokens {
     pub(crate) fn is_known(&self, tokenizer: &TextTokenizer) -> bool {
         [self.around_image, self.global_image].iter().all(|token| tokenizer.token_id(token).is_some())
     }
-}
 
-impl ImagePrompt {
-    pub(crate) fn new(text: String, adds_special_tokens: bool, image: ImageSlot, start: Option<i64>) -> Self {
-        Self { text, adds_special_tokens, image, start }
-    }
-}
-
-impl TileTokens {
     /// `tokens` for every tile, with the tokens around tiles (`get_image_prompt_string` in transformers).
     fn surround(&self, tokens: &str, grid: Option<TileGrid>) -> String {
         let Self { around_image, global_image } = self;

@@ -12,7 +12,7 @@ use crate::model::{ModelDirectory, ModelError, Problem, Role};
 pub enum JobPrompt {
     /// A prompt for every row.
     Template {
-        /// The Jinja template over the manifest's columns, as the job gives it.
+        /// The job's Jinja template over the columns of the manifest.
         template: String,
         /// The format into which a row's prompt is put.
         format: PromptFormat,
@@ -142,7 +142,8 @@ impl PromptFormat {
             Self::Task { before, after, start } => {
                 let asked = TASKS.iter().find(|(task, _)| *task == prompt).map_or(prompt, |(_, question)| question);
                 let text = format!("{before}{asked}{after}");
-                Ok(Prompt::Image(ImagePrompt::new(text, false, ImageSlot::First, *start)))
+                let image = ImageSlot::First;
+                Ok(Prompt::Image(ImagePrompt { text, adds_special_tokens: false, image, start: *start }))
             }
             Self::Chat { template, image: (id, name), tile_tokens, special: [bos, eos], start } => {
                 let special = |wanted: &str| if wanted == "bos_token" { bos.clone() } else { eos.clone() };
@@ -159,12 +160,9 @@ impl PromptFormat {
                 }
                 // as in transformers: no second start token if the chat template begins with one
                 let adds_special_tokens = bos.as_ref().is_none_or(|bos| !text.starts_with(bos));
-                let slot = ImageSlot::Token {
-                    id: *id,
-                    name: name.clone(),
-                    tile_tokens: tile_tokens.then_some(TileTokens::SMOLVLM),
-                };
-                Ok(Prompt::Image(ImagePrompt::new(text, adds_special_tokens, slot, *start)))
+                let tile_tokens = tile_tokens.then_some(TileTokens::SMOLVLM);
+                let image = ImageSlot::Token { id: *id, name: name.clone(), tile_tokens };
+                Ok(Prompt::Image(ImagePrompt { text, adds_special_tokens, image, start: *start }))
             }
         }
     }

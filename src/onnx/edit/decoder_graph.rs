@@ -18,7 +18,7 @@ pub struct DecoderGraph {
     /// [`hoisted`](Self::hoisted).
     pub step: Session,
     /// How many sizes are no longer computed in each step, because they are constants or equal to others.
-    pub folded: usize,
+    pub folded_sizes: usize,
     /// How many values are no longer copied in each step.
     pub elided_copies: usize,
 }
@@ -37,17 +37,17 @@ impl DecoderGraph {
     ) -> Result<Self, OnnxError> {
         let file = OnnxFile::read(source)?;
         let sizes = Sizes::find(&file, &file.graph, probes, options)?;
-        let folded = sizes.count();
+        let folded_sizes = sizes.count();
         let (graph, elided_copies) = elide_copies(sizes.fold(&file.graph));
         let (hoisted, graph) = match hoist(&file, &graph, invariant, options)? {
             Some((hoisted, step)) => (Some(hoisted), sizes.merge(step)),
             None => (None, sizes.merge(graph)),
         };
-        let step = if hoisted.is_none() && folded + elided_copies == 0 {
+        let step = if hoisted.is_none() && folded_sizes + elided_copies == 0 {
             source.open(options)?
         } else {
             Session::open_edited(&source.path, &file.encode(graph)?, options)?
         };
-        Ok(Self { hoisted, step, folded, elided_copies })
+        Ok(Self { hoisted, step, folded_sizes, elided_copies })
     }
 }

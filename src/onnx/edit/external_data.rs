@@ -9,7 +9,9 @@ use std::path::{Component, Path, PathBuf};
 
 use crate::onnx::error::{OnnxError, OnnxErrorKind};
 use crate::onnx::port::GraphSource;
-use crate::onnx::proto::{AttributeProto, GraphProto, ModelProto, SparseTensorProto, TensorProto};
+use crate::onnx::proto::{
+    AttributeProto, GraphProto, ModelProto, SparseTensorProto, StringStringEntryProto, TensorProto,
+};
 
 /// `TensorProto.DataLocation.EXTERNAL`
 pub(crate) const EXTERNAL: i32 = 1;
@@ -40,7 +42,7 @@ impl GraphSource {
             return Err(fail(format!("its weights lie in {}, which is missing", folder.join(&shown).display()))
                 .with_hint("copy every file of the model, also those ending in .onnx_data or .data"));
         };
-        // asked before anything opens it: opening a pipe waits for whoever writes into it
+        // checked before it is opened: opening a named pipe blocks until another process writes to it
         if !file.is_file() {
             return Err(fail(format!("its weights lie in {}; expected a regular file", file.display())));
         }
@@ -61,7 +63,7 @@ impl GraphSource {
 
 /// The locations of the external data of `tensor`: none or one.
 pub(crate) fn locations(tensor: &TensorProto) -> impl Iterator<Item = &str> {
-    tensor.external_data.iter().filter(|entry| entry.key() == "location").map(|entry| entry.value())
+    tensor.external_data.iter().filter(|entry| entry.key() == "location").map(StringStringEntryProto::value)
 }
 
 /// What is done to each tensor.

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use crate::onnx::proto::{GraphProto, NodeProto, TensorProto, ValueInfoProto};
 
-/// The subgraph of `graph` that computes `outputs`, in which the values `given` are inputs instead of being computed.
+/// The subgraph of `graph` that computes `outputs`, with the values `given` as inputs instead of computed values.
 pub(crate) fn extract(graph: &GraphProto, outputs: Vec<ValueInfoProto>, given: Vec<ValueInfoProto>) -> GraphProto {
     let fed: HashSet<&str> = given.iter().map(ValueInfoProto::name).collect();
     let mut needed: HashSet<&str> = outputs.iter().map(ValueInfoProto::name).collect();

@@ -152,7 +152,7 @@ fn entry(key: &str, value: String) -> StringStringEntryProto {
 
 /// The file at `path` as memory whose pages are read when they are accessed.
 fn map(path: &Path) -> io::Result<Bytes> {
-    // opening a pipe would wait for whoever writes into it
+    // opening a named pipe would block until another process writes to it
     if !std::fs::metadata(path)?.is_file() {
         return Err(io::Error::other("expected a regular file"));
     }

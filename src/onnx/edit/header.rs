@@ -12,7 +12,7 @@ use crate::onnx::proto::{AttributeProto, DimensionProto, GraphProto, NodeProto, 
 /// The declarations of one graph.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct GraphHeader {
-    /// The inputs that must be given, without initializers that are listed among the inputs.
+    /// The inputs, without initializers that are listed among them.
     pub inputs: Vec<Port>,
     /// The outputs.
     pub outputs: Vec<Port>,

@@ -32,7 +32,7 @@ pub struct GraphOptions {
 pub struct Session {
     path: PathBuf,
     device: Device,
-    session: OrtSession,
+    inner: OrtSession,
     inputs: Vec<Port>,
     outputs: Vec<Port>,
 }
@@ -135,7 +135,7 @@ impl Session {
         })?;
         let inputs = session.inputs().iter().map(port).collect();
         let outputs = session.outputs().iter().map(port).collect();
-        Ok(Self { path: path.to_path_buf(), device: options.device, session, inputs, outputs })
+        Ok(Self { path: path.to_path_buf(), device: options.device, inner: session, inputs, outputs })
     }
 
     /// The graph's file.
@@ -158,10 +158,10 @@ impl Session {
     /// # Errors
     /// [`OnnxErrorKind::Run`] if ONNX Runtime refuses a value or an operator fails, [`OnnxErrorKind::OutOfMemory`].
     pub fn run(&mut self, inputs: &[(&str, SessionInput<'_>)]) -> Result<Outputs, OnnxError> {
-        let Self { path, session, .. } = self;
+        let Self { path, inner, .. } = self;
         let mut run = || {
             let feeds = inputs.iter().map(|(name, input)| Ok((Cow::Borrowed(*name), input.feed()?)));
-            let outputs = session.run(feeds.collect::<ort::Result<Vec<_>>>()?)?;
+            let outputs = inner.run(feeds.collect::<ort::Result<Vec<_>>>()?)?;
             Ok(outputs.into_iter().map(|(name, value)| (name.to_owned(), Tensor::from_ort(value))).collect())
         };
         Outputs::of(path, run())
@@ -176,14 +176,14 @@ impl Session {
         if !self.device.has_memory() {
             return self.run(inputs);
         }
-        let Self { path, device, session, outputs, .. } = self;
+        let Self { path, device, inner, outputs, .. } = self;
         let stays = |name: &str| {
             let port = outputs.iter().find(|port| port.name == name);
             !read.contains(&name) && port.is_some_and(|port| port.dtype.is_float())
         };
         let mut run = || {
             // a binding that is used again would overwrite the outputs of the previous run
-            let mut binding = session.create_binding()?;
+            let mut binding = inner.create_binding()?;
             for (name, input) in inputs {
                 binding.bind_input(*name, &*input.feed()?)?;
             }
@@ -192,7 +192,7 @@ impl Session {
                 binding
                     .bind_output_to_device(&port.name, if stays(&port.name) { &device_memory } else { &host_memory })?;
             }
-            let ran = session.run_binding(&binding)?;
+            let ran = inner.run_binding(&binding)?;
             let value = |name: &str, found| {
                 if stays(name) { Tensor::on_device(found, *device) } else { Tensor::from_ort(found) }
             };
