@@ -1,11 +1,11 @@
 //! How fast the graphs of a model run with nothing around them: `bare MODEL PRECISION BATCH AT_ONCE COUNT`, PRECISION being `fp32`
-//! or a precision that a job file takes. Pictures are random tensors that lie in memory; a batch of them is encoded, `AT_ONCE` in
-//! a run, and if the model writes captions, 20 tokens are generated for each by taking the highest logit. Prints one line of
-//! JSON with images/s for COUNT pictures, the first batch, for which memory is taken, among them, as in `nightcap run`. What
-//! nightcap does beyond that shows in comparison with it.
+//! or a precision that a job file takes. Images are random tensors in memory; a batch of them is encoded, `AT_ONCE` in
+//! a run, and if the model generates captions, 20 tokens are generated for each by greedy search. Prints one line of
+//! JSON with images/s for COUNT images, the first batch included, for which memory is allocated, as in `nightcap run`. The
+//! difference to `nightcap run` is what nightcap does besides.
 //!
 //! For models whose decoder attends to the encoder's states and appends to its caches, such as ViT-GPT2 and BLIP, and for
-//! CLIP's pictures. A first step that is exported as a graph of its own is done by that, whole.
+//! the images of CLIP. A prefill graph, if there is one, is run as a whole.
 
 #![allow(
     clippy::unwrap_used,
@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use nightcap::engine::open_decoder;
 use nightcap::model::{ModelDirectory, Producer, Role};
-use nightcap::onnx::{DataType, DecoderGraph, GraphOptions, Input, Outputs, Session, Tensor};
+use nightcap::onnx::{DataType, DecoderGraph, GraphOptions, Outputs, Session, SessionInput, Tensor};
 
 const STEPS: usize = 20;
 
@@ -35,8 +35,8 @@ struct Took {
 
 struct Decoder {
     graphs: DecoderGraph,
-    /// Does the first step, if that is another graph.
-    first: Option<Session>,
+    /// The prefill graph, if there is one.
+    prefill: Option<Session>,
     states: Vec<State>,
 }
 
@@ -44,8 +44,8 @@ struct Decoder {
 struct State {
     input: String,
     output: String,
-    /// Whether it stays what the first step made of it.
-    kept: bool,
+    /// Whether it is static: it does not change after the prefill.
+    is_static: bool,
     /// Its heads and the width of a head.
     size: [usize; 2],
 }
@@ -63,7 +63,7 @@ fn main() {
     let directory = ModelDirectory::open(model.as_ref(), precision).unwrap();
     let options = GraphOptions::default();
     let mut encoder = directory.graph(Role::Vision).unwrap().source.open(options).unwrap();
-    let mut decoder = decoder(&directory, GraphOptions { varies: true, ..options });
+    let mut decoder = decoder(&directory, GraphOptions { dynamic_shapes: true, ..options });
     let side = encoder.inputs()[0].fixed(2).unwrap_or_else(|| side(&directory));
     let mut state = 1_u32;
     let mut noise = || {
@@ -90,7 +90,7 @@ fn main() {
     println!("{said}");
 }
 
-/// What the image processor makes of a picture.
+/// What the image processor makes of an image.
 fn side(directory: &ModelDirectory) -> usize {
     let size = &directory.preprocessor().unwrap().value["size"];
     size.get("height").or_else(|| size.get("shortest_edge")).and_then(serde_json::Value::as_u64).unwrap_or(224) as usize
@@ -99,18 +99,18 @@ fn side(directory: &ModelDirectory) -> usize {
 fn decoder(directory: &ModelDirectory, options: GraphOptions) -> Option<Decoder> {
     let file = directory.graph(Role::Decoder)?;
     let states = directory.bindings().of(Role::Decoder).iter().filter_map(|(input, producer)| {
-        let (output, kept) = match producer {
-            Producer::State(output) => (output.clone(), false),
-            Producer::Kept(output) => (output.clone(), true),
+        let (output, is_static) = match producer {
+            Producer::Cache(output) => (output.clone(), false),
+            Producer::StaticCache(output) => (output.clone(), true),
             _ => return None,
         };
         let port = file.header.input(input)?;
-        Some(State { input: input.clone(), output, kept, size: [port.fixed(1)?, port.fixed(3)?] })
+        Some(State { input: input.clone(), output, is_static, size: [port.fixed(1)?, port.fixed(3)?] })
     });
     Some(Decoder {
         states: states.collect(),
         graphs: open_decoder(directory, file, options).unwrap(),
-        first: directory.graph(Role::Prefill).map(|file| file.source.open(options).unwrap()),
+        prefill: directory.graph(Role::Prefill).map(|file| file.source.open(options).unwrap()),
     })
 }
 
@@ -118,10 +118,10 @@ fn run(encoder: &mut Session, decoder: &mut Option<Decoder>, pixels: &Tensor, ba
     let mut took = Took::default();
     let start = Instant::now();
     let at_once = pixels.shape()[0];
-    let mut encode = || encoder.run(&[("pixel_values", Input::Shared(pixels))]).unwrap();
+    let mut encode = || encoder.run(&[("pixel_values", SessionInput::Shared(pixels))]).unwrap();
     let outputs: Vec<Outputs> = (0..batch.div_ceil(at_once)).map(|_| encode()).collect();
     took.encoder = start.elapsed();
-    let Some(Decoder { graphs, first, states }) = decoder else { return took };
+    let Some(Decoder { graphs, prefill, states }) = decoder else { return took };
 
     let start = Instant::now();
     let parts: Vec<_> = outputs.iter().map(|outputs| outputs.get("last_hidden_state", at_once).unwrap()).collect();
@@ -129,11 +129,12 @@ fn run(encoder: &mut Session, decoder: &mut Option<Decoder>, pixels: &Tensor, ba
     let shape = [&[batch], inner].concat();
     let mut hidden = parts.iter().map(|part| part.to_f32().unwrap()).collect::<Vec<_>>().concat();
     hidden.truncate(shape.iter().product());
-    let mut contexts =
+    let mut invariants =
         vec![("encoder_hidden_states".to_owned(), Tensor::from_f32(DataType::F32, &shape, hidden).unwrap())];
-    if let Some(once) = &mut graphs.once {
-        let mut outputs = once.graph.run(&[("encoder_hidden_states", Input::Shared(&contexts[0].1))]).unwrap();
-        contexts.extend(once.values.iter().map(|name| (name.clone(), outputs.remove(name).unwrap())));
+    if let Some(hoisted) = &mut graphs.hoisted {
+        let mut outputs =
+            hoisted.session.run(&[("encoder_hidden_states", SessionInput::Shared(&invariants[0].1))]).unwrap();
+        invariants.extend(hoisted.outputs.iter().map(|name| (name.clone(), outputs.remove(name).unwrap())));
     }
     took.once = start.elapsed();
 
@@ -142,24 +143,24 @@ fn run(encoder: &mut Session, decoder: &mut Option<Decoder>, pixels: &Tensor, ba
     let mut tokens = vec![0_i64; batch];
     for step in 0..STEPS {
         let begins = step == 0;
-        let graph = if begins { first.as_mut().unwrap_or(&mut graphs.step) } else { &mut graphs.step };
+        let graph = if begins { prefill.as_mut().unwrap_or(&mut graphs.step) } else { &mut graphs.step };
         if begins && graph.inputs().iter().any(|port| port.name.starts_with("past")) {
             let empty = |state: &State| Tensor::zeros(DataType::F32, &[batch, state.size[0], 0, state.size[1]]);
             past = states.iter().map(|state| empty(state).unwrap()).collect();
         }
         let mut feeds = vec![
-            ("input_ids", Input::Owned(Tensor::from_i64(&[batch, 1], tokens).unwrap())),
-            ("attention_mask", Input::Owned(Tensor::ones(DataType::I64, &[batch, step + 1]).unwrap())),
+            ("input_ids", SessionInput::Owned(Tensor::from_i64(&[batch, 1], tokens).unwrap())),
+            ("attention_mask", SessionInput::Owned(Tensor::ones(DataType::I64, &[batch, step + 1]).unwrap())),
         ];
-        feeds.extend(contexts.iter().map(|(name, value)| (name.as_str(), Input::Shared(value))));
+        feeds.extend(invariants.iter().map(|(name, value)| (name.as_str(), SessionInput::Shared(value))));
         feeds.retain(|(name, _)| graph.inputs().iter().any(|port| port.name == *name));
-        let (kept, moved): (Vec<_>, Vec<_>) = states.iter().zip(past).partition(|(state, _)| state.kept);
-        feeds.extend(kept.iter().map(|(state, value)| (state.input.as_str(), Input::Shared(value))));
-        feeds.extend(moved.into_iter().map(|(state, value)| (state.input.as_str(), Input::Owned(value))));
+        let (fixed, moved): (Vec<_>, Vec<_>) = states.iter().zip(past).partition(|(state, _)| state.is_static);
+        feeds.extend(fixed.iter().map(|(state, value)| (state.input.as_str(), SessionInput::Shared(value))));
+        feeds.extend(moved.into_iter().map(|(state, value)| (state.input.as_str(), SessionInput::Owned(value))));
         let mut outputs = graph.run(&feeds).unwrap();
-        let mut kept = kept.into_iter().map(|(_, value)| value);
+        let mut fixed = fixed.into_iter().map(|(_, value)| value);
         let next = |state: &State| {
-            let held = if state.kept { kept.next() } else { None };
+            let held = if state.is_static { fixed.next() } else { None };
             held.unwrap_or_else(|| outputs.take(&state.output, batch).unwrap())
         };
         past = states.iter().map(next).collect();

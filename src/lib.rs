@@ -48,7 +48,7 @@
 //! | [`model`] | a model directory: graphs by role, bindings, settings, hashes |
 //! | [`onnx::edit`] | edits of ONNX graphs before they are opened |
 //! | [`onnx::rows`] | rows of tensors, moved on the device that holds them |
-//! | [`onnx::runtime`] | ONNX Runtime: library, devices, sessions, tensors; the only room that knows `ort` |
+//! | [`onnx::runtime`](mod@onnx::runtime) | ONNX Runtime: library, devices, sessions, tensors; the only room that knows `ort` |
 //! | [`onnx`] | what graphs declare, the ONNX format, errors |
 //! | [`preprocess`] | pixel values as Pillow and transformers make them |
 //! | [`storage`] | local paths, s3://, gs://, az://, http(s)://: object stores by URI, credentials, retries |
@@ -57,6 +57,8 @@
 //!
 //! Two kinds of failure are kept apart by type: an [`error::Error`] ends the command, a [`row::error::RowError`] is data: one row
 //! of the output.
+
+#![allow(rustdoc::private_intra_doc_links, reason = "the documentation is built with private items")]
 
 pub mod cli;
 pub mod commands;

@@ -50,15 +50,15 @@ pub(super) fn prepare(
 }
 
 fn line(report: &LoadReport) -> String {
-    let LoadReport { role, file, cut_to, folded, not_copied, computed_once, seconds } = report;
+    let LoadReport { role, file, subgraph_outputs, folded_sizes, elided_copies, hoisted_values, seconds } = report;
     let mut done = Vec::new();
-    done.extend(cut_to.as_ref().map(|outputs| match outputs.as_slice() {
+    done.extend(subgraph_outputs.as_ref().map(|outputs| match outputs.as_slice() {
         [first, more @ ..] if more.len() > 2 => format!("reduced to what computes {first} and {} more", more.len()),
         few => format!("reduced to what computes {}", few.join(", ")),
     }));
-    done.extend((*folded > 0).then(|| format!("{folded} shape values replaced by constants")));
-    done.extend((*not_copied > 0).then(|| format!("{not_copied} copies removed")));
-    done.extend((*computed_once > 0).then(|| format!("{computed_once} values computed once per batch")));
+    done.extend((*folded_sizes > 0).then(|| format!("{folded_sizes} shape values folded")));
+    done.extend((*elided_copies > 0).then(|| format!("{elided_copies} copies removed")));
+    done.extend((*hoisted_values > 0).then(|| format!("{hoisted_values} values computed once per batch")));
     let done = if done.is_empty() { "unchanged".to_owned() } else { done.join("; ") };
     format!("{role}: {file}: {done}; loaded in {seconds:.2} s\n")
 }

@@ -17,7 +17,7 @@ use crate::onnx::{Device, GraphOptions, OnnxError};
 use crate::preprocess::PixelValues;
 use crate::row::error::{ErrorKind, RowError, Stage};
 
-/// What an engine is asked for. Graphs that nothing asked for are not opened.
+/// What an engine is to compute. Graphs that are not needed for it are not opened.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EngineOptions {
     /// Where graphs run.
@@ -30,7 +30,7 @@ pub struct EngineOptions {
     pub generation: Option<GenerationSettings>,
     /// Whether a caption is compared with its image.
     pub caption_similarity: bool,
-    /// Whether fused embeddings, or how well image and text match, are wanted.
+    /// Whether to compute fused embeddings and how well image and text match.
     pub wants_fused: bool,
 }
 
@@ -55,7 +55,7 @@ pub struct RowInput {
     pub key: u64,
 }
 
-/// What the model says about one row. Every embedding is L2-normalised.
+/// The outputs of a model for one row. Every embedding is L2-normalised.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct RowOutput {
     /// Of the row's image.
@@ -66,7 +66,7 @@ pub struct RowOutput {
     pub fused_embedding: Option<Vec<f32>>,
     /// The cosine of image and text embedding, if the model compares them.
     pub image_text_similarity: Option<f32>,
-    /// The probability that image and text match, if the model says so.
+    /// The probability that image and text match, if the model rates that.
     pub image_text_match: Option<f32>,
     /// The generated caption, if the row has an image and captions are asked for.
     pub caption: Option<Caption>,
@@ -84,17 +84,17 @@ pub struct Engine {
     caption_similarity: bool,
 }
 
-/// The index of a row with an image, and its row in the fused states, if it is in them.
+/// The index of a row with an image, and its row in the fused states, if it has one.
 type EmbeddedImage = (usize, Option<usize>);
 
 impl Engine {
     /// Opens the graphs that `options` ask for.
     ///
     /// # Errors
-    /// When ONNX Runtime is missing or refuses a graph, the tokenizer cannot be read, or captions are asked of a model
-    /// that has no decoder.
+    /// When ONNX Runtime is missing or refuses a graph, the tokenizer cannot be read, or captions are asked for
+    /// and the model has no decoder.
     pub fn load(directory: &ModelDirectory, options: EngineOptions) -> Result<Self, ModelError> {
-        let graph = GraphOptions { device: options.device, threads: options.threads, varies: true };
+        let graph = GraphOptions { device: options.device, threads: options.threads, dynamic_shapes: true };
         let EngineOptions { images, generation, caption_similarity, wants_fused, .. } = options;
         if generation.is_some() && !directory.can_caption() {
             let what = format!("captions are asked for, but there is no {}.onnx", Role::Decoder.stem());
@@ -113,9 +113,9 @@ impl Engine {
         let attends = |role| captioner.as_ref().is_some_and(|captioner| captioner.attends_to(role));
         let fuses = images && (wants_fused || attends(Role::Fusion));
         let fusion = if fuses { Fusion::open(directory, graph)? } else { None };
-        let fixed_sizes = GraphOptions { varies: false, ..graph };
-        let keeps_states = fusion.is_some() || attends(Role::Vision);
-        let vision = if images { ImageEncoder::open(directory, fixed_sizes, keeps_states)? } else { None };
+        let fixed_sizes = GraphOptions { dynamic_shapes: false, ..graph };
+        let returns_states = fusion.is_some() || attends(Role::Vision);
+        let vision = if images { ImageEncoder::open(directory, fixed_sizes, returns_states)? } else { None };
         let tokenizer = TextTokenizer::load(directory)?;
         let compares = directory.compares_images_with_texts();
         Ok(Self { tokenizer, vision, text, fusion, captioner, compares, caption_similarity })
@@ -137,7 +137,7 @@ impl Engine {
         }
     }
 
-    /// Whether [`Self::run`] gives the slots of finished captions to the next rows (continuous batching).
+    /// Whether the next rows take the slots of finished captions in [`Self::run`] (continuous batching).
     pub fn supports_continuous_batching(&self) -> bool {
         self.captioner.as_ref().is_some_and(|captioner| captioner.continuous_batching)
     }
@@ -168,7 +168,7 @@ impl Engine {
         Ok(results)
     }
 
-    /// The vectors of one batch. Returns the indexes of its rows that can be captioned, each with its row in the fused states.
+    /// The embeddings of one batch. Returns the indexes of its rows that can be captioned, each with its row in the fused states.
     fn embed(
         &mut self,
         rows: &[RowInput],
@@ -177,7 +177,7 @@ impl Engine {
         let texts: Vec<_> = rows.iter().map(|row| row.text.as_deref()).collect();
         let (text, text_of) = self.encode_texts(&texts, results)?;
         if let Some(text) = &text {
-            self.place_texts(text, &text_of, results);
+            self.add_text_outputs(text, &text_of, results);
         }
         let images: Vec<usize> =
             (0..rows.len()).filter(|&row| rows[row].image.is_some() && results[row].is_ok()).collect();
@@ -208,7 +208,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Fuses the images of the rows `images` with the texts of these rows. Returns the states and which row each of them is of.
+    /// Fuses the images of the rows `images` with the texts of these rows. Returns the states, and the row of each of them.
     fn fuse(
         &mut self,
         rows: &[RowInput],
@@ -232,7 +232,7 @@ impl Engine {
             } else if text_of[row].is_some() {
                 results[row] = Err(not_finite(Stage::Encode, "the fusion graph"));
             }
-            // a model without a null token gives NaN for a row without text: no fused embedding
+            // a model without a null token returns NaN for a row without text, which then has no fused embedding
         }
         for (&row, &probability) in fused_rows.iter().zip(&matches).filter(|(row, _)| text_of[**row].is_some()) {
             if probability.is_finite() {
@@ -281,7 +281,12 @@ impl Engine {
         Ok((Some(features), rows))
     }
 
-    fn place_texts(&self, text: &TextFeatures, text_of: &[Option<usize>], results: &mut [Result<RowOutput, RowError>]) {
+    fn add_text_outputs(
+        &self,
+        text: &TextFeatures,
+        text_of: &[Option<usize>],
+        results: &mut [Result<RowOutput, RowError>],
+    ) {
         for (result, row) in results.iter_mut().zip(text_of) {
             let Some(embedding) = row.and_then(|row| text.embeddings.get(row)) else { continue };
             if !is_finite(embedding) {
@@ -295,7 +300,7 @@ impl Engine {
         }
     }
 
-    /// Compares every caption of `results` with its image, if that is asked for and the model can.
+    /// Compares every caption of `results` with its image, if that is asked for and the model can do it.
     pub(super) fn compare_captions(
         &mut self,
         results: &mut [Result<RowOutput, RowError>],
@@ -313,7 +318,7 @@ impl Engine {
         let texts: Vec<_> = captions.iter().map(Option::as_deref).collect();
         let (text, text_of) = self.encode_texts(&texts, results)?;
         for (result, text_row) in results.iter_mut().zip(text_of) {
-            let Some(embedding) = text_row.and_then(|place| text.as_ref()?.embeddings.get(place)) else { continue };
+            let Some(embedding) = text_row.and_then(|row| text.as_ref()?.embeddings.get(row)) else { continue };
             if !is_finite(embedding) {
                 *result = Err(not_finite(Stage::Encode, "the text encoder, given the caption,"));
             }

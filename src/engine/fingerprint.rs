@@ -1,27 +1,26 @@
-//! Fingerprints: short names for everything that decides what a caption or an embedding is. In: a model directory, resolved
-//! settings. Out: 16 hexadecimal digits for the model, a dash, 16 for the settings, so that planning can say which of the two
-//! changed.
+//! Fingerprints: hashes of everything on which a caption or an embedding depends. In: a model directory, resolved settings. Out: 16
+//! hexadecimal digits for the model, a dash, 16 for the settings, so that planning can say which of the two changed.
 //!
 //! A fingerprint changes when, and only when, results may: when a file or a setting does, or when one of the versions below is
-//! raised. Names of Rust types, messages and serde have no part in it. A setting at the value that changes nothing is left out, so
-//! that settings that are added later change no fingerprint of those who do not use them.
+//! raised. Names of Rust types, messages and serde do not matter. A setting at its neutral value is left out, so that a new setting
+//! changes no fingerprint of jobs that do not use it.
 
 use super::generate::settings::{BeamSettings, EarlyStopping, GenerationSettings, SampleSettings, Strategy};
 use super::prompt::expand::{ImagePrompt, ImageSlot, Prompt, TileTokens};
-use super::prompt::format::{JobPrompt, PromptForm};
+use super::prompt::format::{JobPrompt, PromptFormat};
 use crate::model::{ModelDirectory, ModelError, Role};
 use crate::preprocess::PREPROCESSING_VERSION;
 use crate::support::canonical::Canonical;
 
-/// To be raised whenever the same prompt and image may give other tokens for the decoder to go on from.
+/// To be raised whenever the same prompt and image may be tokenized differently.
 pub const PROMPT_VERSION: u32 = 1;
 /// To be raised whenever the same text may give another embedding: tokenization, padding, pooling, normalisation.
 pub const TEXT_VERSION: u32 = 1;
 /// To be raised whenever the same logits may give another caption: search, sampling, processors, stopping, detokenization.
 pub const GENERATION_VERSION: u32 = 1;
 
-/// The fingerprint of captions that `model` writes with `settings`. With `jpeg_scaling`, how far a JPEG is reduced also depends on
-/// `embedder`, the model that makes the vectors if it is another one.
+/// The fingerprint of captions that `model` generates with `settings`. With `jpeg_scaling`, the scale at which a JPEG is decoded also
+/// depends on `embedder`, the model of the embeddings if it is another one.
 ///
 /// # Errors
 /// When a file of a model cannot be read.
@@ -47,8 +46,8 @@ pub fn caption_fingerprint(
     Ok(join(&model.caption_model_hash()?, &canonical))
 }
 
-/// The fingerprint of the embeddings of `model`, written as float16 if `half_precision`, else as float32. It is the same for images
-/// and for texts, which are compared with each other.
+/// The fingerprint of the embeddings of `model`, stored as float16 if `half_precision`, else as float32. It is the same for images and
+/// texts, because they are compared with each other.
 ///
 /// # Errors
 /// When a file of the model cannot be read.
@@ -157,9 +156,9 @@ fn encode_strategy(strategy: &Strategy, to: &mut Canonical) {
 fn encode_job_prompt(prompt: &JobPrompt, to: &mut Canonical) {
     match prompt {
         JobPrompt::Fixed(prompt) => encode_prompt(prompt, to),
-        JobPrompt::Template { template, form } => {
+        JobPrompt::Template { template, format } => {
             to.text("template", template);
-            to.group("form", |to| encode_form(form, to));
+            to.group("form", |to| encode_prompt_format(format, to));
         }
     }
 }
@@ -167,17 +166,17 @@ fn encode_job_prompt(prompt: &JobPrompt, to: &mut Canonical) {
 fn encode_prompt(prompt: &Prompt, to: &mut Canonical) {
     match prompt {
         Prompt::Tokens(tokens) => to.integers("tokens", tokens),
-        Prompt::Image(ImagePrompt { text, adds_special_tokens, place, start }) => {
+        Prompt::Image(ImagePrompt { text, adds_special_tokens, image, start }) => {
             to.text("text", text);
             to.flag("adds_special_tokens", *adds_special_tokens);
-            match place {
+            match image {
                 ImageSlot::First => to.text("image", "first"),
-                ImageSlot::Token { id, name, frame } => to.group("image_token", |to| {
+                ImageSlot::Token { id, name, tile_tokens } => to.group("image_token", |to| {
                     to.integer("id", (*id).into());
                     to.text("name", name);
-                    if let Some(TileTokens { border, whole }) = frame {
-                        to.text("border", border);
-                        to.text("whole", whole);
+                    if let Some(TileTokens { around_image, global_image }) = tile_tokens {
+                        to.text("border", around_image);
+                        to.text("whole", global_image);
                     }
                 }),
             }
@@ -186,21 +185,21 @@ fn encode_prompt(prompt: &Prompt, to: &mut Canonical) {
     }
 }
 
-fn encode_form(form: &PromptForm, to: &mut Canonical) {
-    match form {
-        PromptForm::Plain { start } => encode_start(*start, to),
-        PromptForm::Task { before, after, start } => {
+fn encode_prompt_format(format: &PromptFormat, to: &mut Canonical) {
+    match format {
+        PromptFormat::Plain { start } => encode_start(*start, to),
+        PromptFormat::Task { before, after, start } => {
             to.text("before", before);
             to.text("after", after);
             encode_start(*start, to);
         }
-        PromptForm::Chat { template, image: (id, name), framed, special, start } => {
+        PromptFormat::Chat { template, image: (id, name), tile_tokens, special, start } => {
             if let Some(template) = template {
                 to.text("chat_template", template);
             }
             to.integer("image_token_id", (*id).into());
             to.text("image_token", name);
-            to.flag("tile_tokens", *framed);
+            to.flag("tile_tokens", *tile_tokens);
             for (name, token) in ["bos_token", "eos_token"].iter().zip(special) {
                 if let Some(token) = token {
                     to.text(name, token);

@@ -1,17 +1,20 @@
-//! Runs a model: images and texts in, embeddings and captions out, a batch at a time. In: an opened
-//! [`ModelDirectory`](crate::model::ModelDirectory), preprocessed pixels, texts. Out: one result per row, in order. No
-//! image is decoded here, no file is read after loading, and no state is kept between calls.
+//! Runs a model on batches of rows. In: an opened [`ModelDirectory`](crate::model::ModelDirectory), preprocessed pixels, texts. Out:
+//! embeddings and captions, one result for each row, in order. No image file is decoded here, no file is read after loading, and no
+//! state is kept between calls.
 //!
-//! # The way of a row
-//! 1. Encode: `vision` encodes the image, `tokens` and `text` the row's text; `fuse` combines both; `embedding` normalises.
-//! 2. Prompt: `prompt_form` puts the prompt into the model's format, `prompt` tokenizes it with the image in it, and
+//! # How a row is processed
+//! 1. `encode`: `vision` encodes the image; `tokenizer` and `text` encode the row's text; `fusion` combines both; `embedding` normalises.
+//! 2. `prompt`: `format` puts the prompt into the model's format, `expand` tokenizes it with one token for each image feature, and
 //!    `position_limits` checks its length.
-//! 3. Generate: `begin` queues the requests; `generate` schedules them: `prefill` builds the input of the first run, and after
-//!    each run `single` (greedy search, sampling) or `beam` selects the next tokens, with `processors`, `softmax` and `sample`.
-//! 4. Decoder: `decoder` runs the prefill and the steps; `step` feeds a graph, `decoding` holds cache and encoder outputs between
-//!    two steps, `context` explains cross-attention.
+//! 3. `generate`: `captioner` queues the requests, and `scheduler` takes them out of the queue: `prefill` makes the input of the
+//!    prefill, and after each run of the decoder `sampler` or `beam_search` selects the next tokens.
+//! 4. `decoder`: `run` runs the prefill and the steps, `step_graph` feeds a graph, `cache` holds the state between two steps, and
+//!    `encoder_outputs` explains cross-attention.
 //!
-//! Generate imports prompt, encode and decoder; prompt imports encode; no import goes the other way.
+//! `batch` is the entry for one model and `models` for those of a job; `report` says how the graphs are edited; `fingerprint` says
+//! when results may change.
+//!
+//! `generate` imports `prompt`, `encode` and `decoder`; `prompt` and `decoder` import `encode`; no import goes the other way.
 
 mod batch;
 pub(crate) mod decoder;
@@ -34,5 +37,5 @@ pub use generate::settings::{
 };
 pub use models::{EncodedImage, Models, ModelsInput};
 pub use prompt::expand::{ImagePrompt, Prompt};
-pub use prompt::format::{JobPrompt, PromptForm};
+pub use prompt::format::{JobPrompt, PromptFormat};
 pub use report::{LoadReport, open_each};

@@ -1,5 +1,5 @@
-//! The models of a job: one, or one for captions and another for vectors. In: rows with the same images and texts. Out: for
-//! each row the outputs of both.
+//! The models of a job: one, or one for captions and another for embeddings. In: rows with images and texts. Out: for each row the
+//! outputs of all models.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::row::error::RowError;
 /// The loaded models of a job.
 #[derive(Debug)]
 pub struct Models {
-    /// `[model]`: captions, and vectors too if there is no other model for these.
+    /// `[model]`: captions, and embeddings if there is no other model for them.
     pub model: Engine,
     /// The model that `[embedding]` names.
     pub embedding: Option<Engine>,

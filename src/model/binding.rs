@@ -1,5 +1,5 @@
-//! What feeds every declared graph input. In: the graphs' declarations and `nightcap.toml`'s bindings. Out: a producer
-//! of fitting type and rank for every input, or a problem that names the input and its file.
+//! What feeds every declared graph input. In: the graphs' declarations and the bindings of `nightcap.toml`. Out: a producer for every
+//! input, checked for type and rank, or a problem that names the input and its file.
 
 use std::collections::BTreeMap;
 
@@ -24,7 +24,7 @@ impl Bindings {
         self.inputs.get(&role).map_or(&[], Vec::as_slice)
     }
 
-    /// The inputs of the decoder's graph that stay the same over all steps, the first included.
+    /// The inputs of the decoder's graph that are the same in all steps, the prefill included.
     pub fn invariant(&self) -> Vec<&str> {
         let inputs = self.of(Role::Decoder).iter();
         inputs
@@ -33,7 +33,7 @@ impl Bindings {
             .collect()
     }
 
-    /// Whether any graph takes output `output` of `role`.
+    /// Whether any graph takes the output `output` of the graph of `role`.
     pub fn takes(&self, role: Role, output: &str) -> bool {
         let fed = self.inputs.values().flatten().any(|(_, producer)| match producer {
             Producer::Output(r, o) | Producer::StepOutput(r, o) => *r == role && o == output,
@@ -107,10 +107,9 @@ fn features(graphs: &BTreeMap<Role, GraphFile>, problems: &mut Vec<Problem>) -> 
             let outputs: Vec<_> = vision.header.outputs.iter().map(|port| port.name.as_str()).collect();
             let found = other.map_or_else(|| outputs.join(", "), |port| format!("{NAME} as {}", port.describe()));
             let what = format!("expected an output {NAME:?}, float [images, tokens, width]; found {found}");
-            problems.push(
-                Problem::new(&vision.file, what)
-                    .with_hint("tokens are embedded apart from the decoder so that the image's can stand among them"),
-            );
+            problems.push(Problem::new(&vision.file, what).with_hint(
+                "with embed_tokens.onnx, these features replace the embeddings of the prompt's image tokens",
+            ));
             None
         }
     }
@@ -167,11 +166,11 @@ fn check(
             expect(&output.dtype.to_string(), output.dtype.is_float() && port.dtype.is_float(), output.rank())
         }
         Producer::HasPast => expect("bool", port.dtype == DataType::Bool, Some(1)),
-        Producer::State(name) | Producer::Kept(name) => check_state(graph, port, producer, name, graphs),
+        Producer::Cache(name) | Producer::StaticCache(name) => check_state(graph, port, producer, name, graphs),
     }
 }
 
-/// Checks the type and rank of a cache entry against every output that feeds it, and that the sizes of an empty one are declared.
+/// Checks the type and rank of a cache entry against every output that feeds it, and that the graph declares the shape of an empty one.
 fn check_state(
     graph: &GraphFile,
     port: &Port,
@@ -181,11 +180,11 @@ fn check_state(
 ) -> Result<(), Problem> {
     let problem = |what: String| Problem::new(&graph.file, format!("input {:?}: {what}", port.name));
     let first = graphs.get(&Role::Prefill);
-    let later = matches!(producer, Producer::State(_)).then_some(graph);
+    let later = matches!(producer, Producer::Cache(_)).then_some(graph);
     for source in [Some(first.unwrap_or(graph)), later].into_iter().flatten() {
         let Some(output) = source.header.output(name) else {
             return Err(problem(format!("it is fed by {producer}, but {} has no output {name:?}", source.file)).with_hint(
-                "states of the first step come from decoder_model.onnx beside decoder_with_past_model.onnx; copy both",
+                "decoder_with_past_model.onnx needs the cache that decoder_model.onnx computes in the prefill; copy both files",
             ));
         };
         let ranks = port.rank().is_none() || output.rank().is_none() || port.rank() == output.rank();

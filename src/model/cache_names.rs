@@ -18,9 +18,9 @@ pub(super) fn present(input: &str) -> Option<String> {
     }
 }
 
-/// Whether the cache entry `output` is static: the same in all steps after the first. Keys and values of cross-attention are. A decoder
-/// graph for later steps only does not return them, and a merged one returns them with a batch of size 0.
-pub(super) fn is_kept(output: &str, graphs: &BTreeMap<Role, GraphFile>) -> bool {
+/// Whether the cache entry `output` is static: it does not change after the prefill. Keys and values of cross-attention are static. A
+/// `decoder_with_past_model` does not return them, and a merged decoder returns them with a batch of size 0.
+pub(super) fn is_static_cache(output: &str, graphs: &BTreeMap<Role, GraphFile>) -> bool {
     let Some(decoder) = graphs.get(&Role::Decoder) else { return false };
     let cross = output.contains(".encoder.");
     match graphs.get(&Role::Prefill) {

@@ -82,8 +82,8 @@ impl ConfigFiles {
     }
 
     /// The setting `name`: from `generation_config.json`, else from `config.json`, else from its `decoder`, `generator` or
-    /// `text_config`. Null counts as not given, and in `config.json` so does the default, because older versions of
-    /// transformers wrote every default there (`GenerationConfig.from_model_config` reads it the same way).
+    /// `text_config`. Null counts as not given. At the top of `config.json` a default value counts as not given, too, because older
+    /// versions of transformers wrote every default there (`GenerationConfig.from_model_config` reads it the same way).
     pub fn setting(&self, name: &str) -> Option<Sourced<&Value>> {
         let find = |wanted: &dyn Fn(&str) -> bool| {
             self.layers.iter().filter(|(source, _)| wanted(source)).find_map(|(source, object)| {
@@ -203,7 +203,7 @@ fn count(value: &Value) -> Option<usize> {
 pub(super) fn read_file(folder: &Path, name: &str) -> Result<Option<Vec<u8>>, Problem> {
     let path = folder.join(name);
     let read = std::fs::metadata(&path).and_then(|file| {
-        // asked before it is opened: opening a pipe waits for whoever writes into it
+        // checked before it is opened: opening a named pipe blocks until another process writes to it
         if file.is_file() { std::fs::read(&path) } else { Err(std::io::Error::other("expected a regular file")) }
     });
     match read {

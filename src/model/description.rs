@@ -33,9 +33,9 @@ pub struct Description {
     pub generation: Vec<Setting>,
     /// The tokenizer's file.
     pub tokenizer: Option<String>,
-    /// The half of caption fingerprints that names the model; `None` if the directory cannot run.
+    /// The first half of caption fingerprints, the hash of the model; `None` if the directory cannot run.
     pub caption_model_hash: Option<String>,
-    /// The half of embedding fingerprints that names the model; `None` if the directory cannot run.
+    /// The first half of embedding fingerprints, the hash of the model; `None` if the directory cannot run.
     pub embedding_model_hash: Option<String>,
     /// Why it cannot run; empty if it can.
     pub problems: Vec<Problem>,
@@ -74,7 +74,7 @@ pub struct PortDescription {
 /// What a model directory can do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Capabilities {
-    /// It writes captions.
+    /// It generates captions.
     pub captions: bool,
     /// A row's text is fused with its image.
     pub side_text: bool,
@@ -173,23 +173,23 @@ fn describe(role: Role, graph: &GraphFile, directory: &ModelDirectory) -> GraphD
     let producer = |name: &str| bound.iter().find(|(input, _)| input == name).map(|(_, producer)| producer.to_string());
     let usage = |output: &Port| {
         let name = output.name.as_str();
-        let fed: Vec<_> = if role.writes() {
+        let fed: Vec<_> = if role.generates() {
             directory.bindings.of(Role::Decoder).iter().map(|(_, by)| by).collect()
         } else {
             Vec::new()
         };
-        let state = fed.iter().any(|by| matches!(by, Producer::State(from) if from == name));
+        let state = fed.iter().any(|by| matches!(by, Producer::Cache(from) if from == name));
         let first = role == Role::Prefill || directory.graph(Role::Prefill).is_none();
-        let kept = first && fed.iter().any(|by| matches!(by, Producer::Kept(from) if from == name));
+        let static_cache = first && fed.iter().any(|by| matches!(by, Producer::StaticCache(from) if from == name));
         let embedding = directory.embedding(role).is_some_and(|port| port.output == name);
         let matches = role == Role::Fusion && name == ModelDirectory::MATCH;
-        let logits = role.writes() && name == "logits";
+        let logits = role.generates() && name == "logits";
         let uses = [
             (embedding, "an embedding, normalised"),
             (matches, "how well image and text match"),
             (logits, "the next token"),
             (state, "the cache of the next step"),
-            (kept, "the cache of all later steps"),
+            (static_cache, "the cache of all later steps"),
             (directory.bindings.takes(role, name), "another graph"),
         ];
         let uses: Vec<_> = uses.into_iter().filter_map(|(applies, use_)| applies.then_some(use_)).collect();
@@ -206,25 +206,25 @@ fn describe(role: Role, graph: &GraphFile, directory: &ModelDirectory) -> GraphD
     }
 }
 
-/// Which graph runs which steps of the decoder, and what becomes of its cache entries.
+/// Which graph runs which steps of the decoder, and how its cache entries change from step to step.
 fn decoding(directory: &ModelDirectory) -> Option<String> {
     let decoder = directory.graph(Role::Decoder)?;
     let count = |wanted: &dyn Fn(&str, &Producer) -> bool| {
         directory.bindings.of(Role::Decoder).iter().filter(|(input, by)| wanted(input, by)).count()
     };
-    let grow = count(&|input, by| matches!(by, Producer::State(_)) && input.starts_with("past_key_values."));
-    let replaced = count(&|_, by| matches!(by, Producer::State(_))) - grow;
-    let kept = count(&|_, by| matches!(by, Producer::Kept(_)));
+    let grow = count(&|input, by| matches!(by, Producer::Cache(_)) && input.starts_with("past_key_values."));
+    let replaced = count(&|_, by| matches!(by, Producer::Cache(_))) - grow;
+    let static_cache = count(&|_, by| matches!(by, Producer::StaticCache(_)));
     let branches = count(&|_, by| matches!(by, Producer::HasPast)) > 0;
     let steps = match directory.graph(Role::Prefill) {
-        Some(first) if directory.kept_states().is_some() => {
+        Some(first) if directory.static_cache_outputs().is_some() => {
             format!("{} runs every step, {} only computes the static cache", decoder.file, first.file)
         }
-        Some(first) => format!("{} runs the first step, {} the later ones", first.file, decoder.file),
-        None if branches => format!("{} runs every step, the first in a branch of its own", decoder.file),
+        Some(first) => format!("{} runs the prefill, {} the later steps", first.file, decoder.file),
+        None if branches => format!("{} runs every step, the prefill in a branch of its own", decoder.file),
         None => format!("{} runs every step", decoder.file),
     };
-    if grow + replaced + kept == 0 {
+    if grow + replaced + static_cache == 0 {
         return Some(format!("{steps}, on all tokens so far (there is no cache)"));
     }
     let steps = if directory.bindings.prompt_holds_image() {
@@ -232,7 +232,7 @@ fn decoding(directory: &ModelDirectory) -> Option<String> {
     } else {
         steps
     };
-    let kinds = [(grow, "growing"), (kept, "static"), (replaced, "replaced in each step")];
+    let kinds = [(grow, "growing"), (static_cache, "static"), (replaced, "replaced in each step")];
     let kinds = kinds.iter().filter(|(count, _)| *count > 0).map(|(count, kind)| format!("{count} {kind}"));
     Some(format!("{steps}; cache entries: {}", kinds.collect::<Vec<_>>().join(", ")))
 }

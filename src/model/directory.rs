@@ -8,9 +8,9 @@ use std::sync::OnceLock;
 use super::binding::Bindings;
 use super::config::{ConfigFiles, Sourced};
 use super::error::{ModelError, Problem};
-use super::first_step::{begins_alone, kept_states};
+use super::first_step::{decoder_can_prefill, static_cache_outputs};
 use super::graph_file::{EmbeddingPort, GraphFile, Hashes};
-use super::layout::{self, Chosen};
+use super::layout::{self, ChosenFile};
 use super::overrides::Overrides;
 use super::producer::reads_tokens;
 use super::role::Role;
@@ -22,7 +22,7 @@ pub struct ModelDirectory {
     pub(super) graphs: BTreeMap<Role, GraphFile>,
     pub(super) unused: Vec<String>,
     pub(super) bindings: Bindings,
-    pub(super) kept_states: Option<Vec<String>>,
+    pub(super) static_cache_outputs: Option<Vec<String>>,
     pub(super) config: ConfigFiles,
     pub(super) tokenizer: Option<PathBuf>,
     pub(super) embeddings: BTreeMap<Role, EmbeddingPort>,
@@ -56,7 +56,7 @@ impl ModelDirectory {
             graphs: BTreeMap::new(),
             unused: Vec::new(),
             bindings: Bindings::default(),
-            kept_states: None,
+            static_cache_outputs: None,
             config: ConfigFiles::default(),
             tokenizer: None,
             embeddings: BTreeMap::new(),
@@ -70,8 +70,8 @@ impl ModelDirectory {
         let overrides = Overrides::read(path, &mut problems);
         let layout = layout::find(path, precision, &overrides, &mut problems);
         directory.unused = layout.unused;
-        for (role, Chosen { file, why, is_part }) in layout.chosen {
-            let embedding = role.embedding_outputs().first().filter(|_| is_part);
+        for (role, ChosenFile { file, why, is_subgraph }) in layout.chosen {
+            let embedding = role.embedding_outputs().first().filter(|_| is_subgraph);
             match GraphFile::read(path, file, why, embedding.map(|output| vec![(*output).to_owned()])) {
                 Ok(graph) => {
                     directory.graphs.insert(role, graph);
@@ -86,12 +86,12 @@ impl ModelDirectory {
         }
         // a prefill graph that the user names is used
         let named = overrides.graphs.contains_key(&Role::Prefill);
-        if !named && begins_alone(&directory.graphs) {
+        if !named && decoder_can_prefill(&directory.graphs) {
             directory.unused.extend(directory.graphs.remove(&Role::Prefill).map(|graph| graph.file));
         }
         directory.bindings = Bindings::resolve(&directory.graphs, &overrides, &mut problems);
         if !named {
-            directory.kept_states = kept_states(&directory.graphs, &directory.bindings);
+            directory.static_cache_outputs = static_cache_outputs(&directory.graphs, &directory.bindings);
         }
         directory.check_files(&mut problems);
         directory.check_outputs(&mut problems);
@@ -113,10 +113,10 @@ impl ModelDirectory {
         &self.bindings
     }
 
-    /// The static cache entries, as outputs of the prefill graph in the order of the decoder's inputs, if that graph is needed for
-    /// nothing else: with them the decoder graph can also run the prefill.
-    pub fn kept_states(&self) -> Option<&[String]> {
-        self.kept_states.as_deref()
+    /// The outputs of the prefill graph that are static cache entries, in the order of the decoder's inputs, if the prefill graph is
+    /// needed for nothing else: the decoder graph can run the rest of the prefill.
+    pub fn static_cache_outputs(&self) -> Option<&[String]> {
+        self.static_cache_outputs.as_deref()
     }
 
     /// The configuration files.
@@ -124,12 +124,12 @@ impl ModelDirectory {
         &self.config
     }
 
-    /// The parsed image preprocessing file, with its name; there always is one if there is a vision graph.
+    /// The parsed image preprocessing file, with its name. A directory with a vision graph has one.
     pub fn preprocessor(&self) -> Option<&Sourced<serde_json::Value>> {
         self.config.preprocessor()
     }
 
-    /// `tokenizer.json`, if there is one; there always is if there is a text or decoder graph.
+    /// `tokenizer.json`, if there is one. A directory with a text or decoder graph has one.
     pub fn tokenizer(&self) -> Option<&Path> {
         self.tokenizer.as_deref()
     }
@@ -139,7 +139,7 @@ impl ModelDirectory {
         self.graphs.contains_key(&Role::Vision)
     }
 
-    /// Whether it writes captions.
+    /// Whether it can generate captions.
     pub fn can_caption(&self) -> bool {
         self.graphs.contains_key(&Role::Decoder)
     }
@@ -164,24 +164,24 @@ impl ModelDirectory {
         self.embeddings.get(&role)
     }
 
-    /// The width of image embeddings, if the model gives them.
+    /// The width of image embeddings, if the model has them.
     pub fn image_embedding_dim(&self) -> Option<usize> {
         self.embedding(Role::Vision).map(|port| port.width)
     }
 
-    /// The width of text embeddings, if the model gives them.
+    /// The width of text embeddings, if the model has them.
     pub fn text_embedding_dim(&self) -> Option<usize> {
         self.embedding(Role::Text).map(|port| port.width)
     }
 
-    /// The width of fused embeddings, if the model gives them.
+    /// The width of fused embeddings, if the model has them.
     pub fn fused_embedding_dim(&self) -> Option<usize> {
         self.embedding(Role::Fusion).map(|port| port.width)
     }
 
-    /// How many tokens of a row the graphs of `roles` can process: [`ConfigFiles::decoder_positions`], if one of them holds a table
-    /// with a row for each position. `None` where positions are computed (rotary) or are no input of the computation
-    /// (recurrent decoders): such a graph processes more than it was trained with.
+    /// How many tokens of one sequence the graphs of `roles` can process: [`ConfigFiles::decoder_positions`], if one of them holds a
+    /// table of position embeddings. `None` where positions are computed (rotary) or not used (recurrent decoders): such a graph
+    /// runs on longer sequences than it was trained on.
     pub fn position_limit(&self, roles: &[Role]) -> Option<Sourced<usize>> {
         /// Tables of BART and its relatives have two rows more, those of `CoCa` one for a class token.
         const MORE_ROWS: usize = 2;
@@ -219,7 +219,7 @@ impl ModelDirectory {
     fn check_outputs(&mut self, problems: &mut Vec<Problem>) {
         for (&role, graph) in &self.graphs {
             let outputs: Vec<_> = graph.header.outputs.iter().map(|port| port.name.as_str()).collect();
-            if role.writes() {
+            if role.generates() {
                 let logits = graph.header.output("logits");
                 if logits.is_none_or(|port| !port.dtype.is_float() || port.rank().is_some_and(|rank| rank != 3)) {
                     let found =

@@ -1,6 +1,6 @@
-//! The half of a fingerprint that names a model: BLAKE3 of every file, binding and role that decides what a caption or an
-//! embedding is. In: the files of a model directory. Out: 16 hexadecimal digits. Each file is read once. The other half, which
-//! names the settings, is [`engine::fingerprint`](crate::engine::fingerprint)'s.
+//! The first half of a fingerprint, the hash of a model: BLAKE3 of every file, binding and role on which a caption or an embedding
+//! depends. In: the files of a model directory. Out: 16 hexadecimal digits. Each file is read once. The other half, which
+//! names the settings, is made by [`caption_fingerprint`](crate::engine::caption_fingerprint).
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -17,7 +17,7 @@ use crate::support::canonical::Canonical;
 const PREPROCESSOR: &str = "preprocessor";
 
 impl ModelDirectory {
-    /// Names everything in the directory that decides captions: all graphs with their weights and bindings, tokenizer and
+    /// A hash of everything in the directory on which captions depend: all graphs with their weights and bindings, tokenizer and
     /// configuration. `generation_config.json` counts only through the settings resolved from it.
     ///
     /// # Errors
@@ -26,7 +26,7 @@ impl ModelDirectory {
         self.model_hash("caption", &Role::ALL)
     }
 
-    /// Names everything in the directory that decides embeddings: the vision, text and fusion graphs with their weights and
+    /// A hash of everything in the directory on which embeddings depend: the vision, text and fusion graphs with their weights and
     /// bindings, tokenizer and configuration.
     ///
     /// # Errors
@@ -105,7 +105,7 @@ impl ModelDirectory {
     }
 }
 
-/// What stands for a role in fingerprints; never to be changed.
+/// The tag of a role in fingerprints; never to be changed.
 const fn tag(role: Role) -> &'static str {
     match role {
         Role::Vision => "vision",
@@ -135,8 +135,8 @@ fn encode(producer: &Producer, to: &mut Canonical) {
         Producer::StepOutput(role, name) => output(to, "step_output", *role, name),
         Producer::Positions => to.text("from", "positions"),
         Producer::StepMask => to.text("from", "step_mask"),
-        Producer::State(name) => to.text("state", name),
-        Producer::Kept(name) => to.text("kept", name),
+        Producer::Cache(name) => to.text("state", name),
+        Producer::StaticCache(name) => to.text("kept", name),
         Producer::HasPast => to.text("from", "has_past"),
     }
 }

@@ -1,5 +1,5 @@
-//! One graph file of a model directory. In: its name, and the outputs that are wanted of it. Out: what it declares, and the files that
-//! hold its weights. No weights are read here.
+//! One graph file of a model directory. In: its name, and the outputs of the subgraph, if not all of it is run. Out: what it declares,
+//! and the files that hold its weights. No weights are read here.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -42,7 +42,7 @@ pub(super) struct Hashes {
 }
 
 impl GraphFile {
-    /// Reads the declarations of `file` in the model directory `folder`, with only the outputs `outputs` if they are given.
+    /// Reads the declarations of `file` in the model directory `folder`, or of the subgraph that computes `outputs`.
     ///
     /// # Errors
     /// When it is no graph or has no such output, or when weights are missing or are no files below its folder.

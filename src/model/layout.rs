@@ -10,19 +10,19 @@ use super::role::Role;
 
 /// A file chosen for a role.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Chosen {
+pub(super) struct ChosenFile {
     /// Relative to the model directory.
     pub(super) file: String,
     /// Why this file has this role.
     pub(super) why: String,
     /// Whether only the subgraph that computes the embedding of this role is run.
-    pub(super) is_part: bool,
+    pub(super) is_subgraph: bool,
 }
 
 /// What was found in a directory.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Layout {
-    pub(super) chosen: BTreeMap<Role, Chosen>,
+    pub(super) chosen: BTreeMap<Role, ChosenFile>,
     /// Graph files that play no role.
     pub(super) unused: Vec<String>,
 }
@@ -40,17 +40,17 @@ const PRECISIONS: [(&str, &str); 9] = [
     ("bnb4", "_bnb4"),
 ];
 
-/// The file names for one part of the work, the best choice first. A choice is possible if all its files exist.
-struct Part {
+/// The file names by which the graph of a role is found, the preferred choice first. A choice is possible if all its files exist.
+struct FileChoices {
     role: Role,
     choices: &'static [&'static [(Role, &'static str)]],
 }
 
-/// A graph that compares images with texts; each is embedded by a subgraph of its own.
+/// A graph that embeds images and texts and compares them. The subgraph for images and the one for texts are run apart.
 const JOINT: &str = "model";
 
-const PARTS: [Part; 5] = [
-    Part {
+const FILE_CHOICES: [FileChoices; 5] = [
+    FileChoices {
         role: Role::Vision,
         choices: &[
             &[(Role::Vision, "vision_model")],
@@ -61,10 +61,13 @@ const PARTS: [Part; 5] = [
             &[(Role::Vision, JOINT)],
         ],
     },
-    Part { role: Role::Text, choices: &[&[(Role::Text, "text_model")], &[(Role::Text, JOINT)]] },
-    Part { role: Role::Fusion, choices: &[&[(Role::Fusion, "fusion")], &[(Role::Fusion, "multimodal_encoder")]] },
-    Part { role: Role::Embed, choices: &[&[(Role::Embed, "embed_tokens")]] },
-    Part {
+    FileChoices { role: Role::Text, choices: &[&[(Role::Text, "text_model")], &[(Role::Text, JOINT)]] },
+    FileChoices {
+        role: Role::Fusion,
+        choices: &[&[(Role::Fusion, "fusion")], &[(Role::Fusion, "multimodal_encoder")]],
+    },
+    FileChoices { role: Role::Embed, choices: &[&[(Role::Embed, "embed_tokens")]] },
+    FileChoices {
         role: Role::Decoder,
         choices: &[
             // two graphs were measured to be faster than a merged one
@@ -99,28 +102,30 @@ pub(super) fn find(
             problems.push(Problem::new(Overrides::FILE, what).with_hint("name it by a relative path without `..`"));
         } else if folder.join(file).is_file() {
             let why = format!("{} names it", Overrides::FILE);
-            let is_part = overrides.graphs.iter().any(|(other, named)| *other != role && named == file);
-            layout.chosen.insert(role, Chosen { file: file.clone(), why, is_part });
+            let is_subgraph = overrides.graphs.iter().any(|(other, named)| *other != role && named == file);
+            layout.chosen.insert(role, ChosenFile { file: file.clone(), why, is_subgraph });
         } else {
             let problem = Problem::new(Overrides::FILE, format!("graphs.{role} = {file:?}, but there is no such file"));
             problems.push(problem.with_hint(did_you_mean(file, &files)));
         }
     }
-    for part in PARTS.iter().filter(|part| !overrides.graphs.contains_key(&part.role)) {
-        let open =
-            part.choices.iter().filter(|choice| choice.iter().all(|(role, _)| !layout.chosen.contains_key(role)));
-        let place = |stem: &str, suffix: &str| {
+    for FileChoices { role, choices } in &FILE_CHOICES {
+        if overrides.graphs.contains_key(role) {
+            continue;
+        }
+        let open = choices.iter().filter(|choice| choice.iter().all(|(role, _)| !layout.chosen.contains_key(role)));
+        let find_file = |stem: &str, suffix: &str| {
             let name = format!("{stem}{suffix}.onnx");
             files.iter().find(|file| file_name(file) == name).map(|file| (file, name, stem == JOINT))
         };
         let find = |choice: &&&[(Role, &str)]| {
-            let files = choice.iter().map(|(role, stem)| Some((*role, place(stem, suffix)?)));
+            let files = choice.iter().map(|(role, stem)| Some((*role, find_file(stem, suffix)?)));
             files.collect::<Option<Vec<_>>>()
         };
         if let Some(found) = open.clone().find_map(|choice| find(&choice)) {
-            for (role, (file, name, is_part)) in found {
+            for (role, (file, name, is_subgraph)) in found {
                 let why = format!("its name is the standard one, {name}");
-                layout.chosen.insert(role, Chosen { file: file.clone(), why, is_part });
+                layout.chosen.insert(role, ChosenFile { file: file.clone(), why, is_subgraph });
             }
             continue;
         }
@@ -128,7 +133,7 @@ pub(super) fn find(
         let others: Vec<_> = PRECISIONS
             .iter()
             .filter_map(|(precision, suffix)| {
-                stems.iter().find_map(|stem| Some((precision, stem, place(stem, suffix)?.1)))
+                stems.iter().find_map(|stem| Some((precision, stem, find_file(stem, suffix)?.1)))
             })
             .collect();
         if let Some((other, stem, _)) = others.first() {
@@ -166,9 +171,10 @@ fn unsupported(layout: &Layout) -> Option<Problem> {
     Some(Problem::new(".", what).with_hint(hint))
 }
 
-/// Every file name that is known to stand for a role, without precision suffix.
+/// Every file name by which a role is found, without precision suffix.
 fn known_files() -> Vec<String> {
-    let stems = PARTS.iter().flat_map(|part| part.choices).copied().flatten().map(|(_, stem)| format!("{stem}.onnx"));
+    let stems =
+        FILE_CHOICES.iter().flat_map(|entry| entry.choices).copied().flatten().map(|(_, stem)| format!("{stem}.onnx"));
     let mut files = Vec::new();
     for file in stems {
         if !files.contains(&file) {

@@ -1,6 +1,12 @@
-//! Model directories: which graph plays which role, what feeds every graph input, which settings the files hold, and the
-//! fingerprints. In: a folder. Out: a [`ModelDirectory`] whose parts are known to fit together, or a [`ModelError`] that names
-//! everything that is missing. No graph is opened or run here.
+//! Model directories. In: a folder. Out: a [`ModelDirectory`] whose graphs and files are checked to fit together, or a [`ModelError`]
+//! that lists every problem. No graph is opened or run here.
+//!
+//! - `overrides`, `layout`, `role`, `graph_file`: which file plays which role, and what its graph declares
+//! - `producer`, `cache_names`, `binding`: what feeds every graph input
+//! - `first_step`: whether the decoder's graph can also run the prefill
+//! - `config`: the JSON files and their settings
+//! - `directory`: puts all of it together; `description` reports it (`model inspect`)
+//! - `fingerprint`: hashes of everything that decides results
 
 mod binding;
 mod cache_names;

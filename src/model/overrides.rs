@@ -1,4 +1,4 @@
-//! `nightcap.toml` of a model directory: roles and bindings that file and tensor names do not tell. In: the file. Out: graph files and
+//! `nightcap.toml` of a model directory: roles and bindings that do not follow from the names of files and tensors. In: the file. Out: graph files and
 //! bindings that override the defaults. Unknown keys are problems.
 
 use std::collections::BTreeMap;
@@ -110,7 +110,7 @@ fn unknown<S: AsRef<str>>(key: &str, known: &[S]) -> Problem {
     Problem::new(Overrides::FILE, format!("unknown key {key:?}")).with_hint(did_you_mean(key, known))
 }
 
-/// Text for the hint about `word`, which is none of `known`.
+/// The text of a hint for `word`, which is none of `known`.
 pub(super) fn did_you_mean<S: AsRef<str>>(word: &str, known: &[S]) -> String {
     nearest::did_you_mean(word, known, |name| format!("{name:?}"))
 }

@@ -1,17 +1,16 @@
-//! What can feed a graph input, and the producer that an input's name stands for. In: an input's name and its graph's role, or the
-//! notation of `nightcap.toml`. Out: a [`Producer`]. Whether it fits the input is checked in [`super::binding`].
+//! What can feed a graph input. In: an input's name and its graph's role, or the notation of `nightcap.toml`. Out: a [`Producer`]. Whether it fits the input is checked in [`super::binding`].
 
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::cache_names::{HAS_PAST, is_kept, present};
+use super::cache_names::{HAS_PAST, is_static_cache, present};
 use super::graph_file::GraphFile;
 use super::role::Role;
 
 /// What feeds a graph input.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Producer {
-    /// The preprocessed images, `[batch, 3, height, width]` float; `[batch, tiles, 3, height, width]` if they are cut up.
+    /// The preprocessed images, `[batch, 3, height, width]` float; `[batch, tiles, 3, height, width]` if they are split into tiles.
     Pixels,
     /// A mask of the pixels that are not padding, `[batch, tiles, height, width]` bool: true for all of them.
     PixelMask,
@@ -28,18 +27,18 @@ pub enum Producer {
     /// The tokens of this decoding step, `[batch, tokens]` int64.
     Step,
     /// An output of another graph that is run on the tokens of this step, `[batch, tokens, width]`. If the prompt holds the image, the
-    /// first step gets [`Prompt`](Self::Prompt) instead.
+    /// prefill gets [`Prompt`](Self::Prompt) instead.
     StepOutput(Role, String),
     /// The positions of this step's tokens, `[batch, tokens]` int64.
     Positions,
     /// A mask, `[batch, tokens so far]`: ones, and zeros for padding.
     StepMask,
-    /// A cache entry: the output of this name in the step before, of the prefill graph for the second step and of the decoder for
-    /// later ones. If the decoder runs the first step too, it gets zeros there, with size 0 along an axis that grows.
-    State(String),
-    /// A static cache entry: the output of this name in the first step, the same for all later steps.
-    Kept(String),
-    /// Whether there is a cache, bool `[1]`, for a graph with a branch of its own for the first step.
+    /// A cache entry: the output of this name in the previous step, which the prefill graph or the decoder has run. If the decoder
+    /// also runs the prefill, it gets zeros there, with size 0 along an axis that grows.
+    Cache(String),
+    /// A static cache entry: the output of this name in the prefill, the same for all later steps.
+    StaticCache(String),
+    /// Whether there is a cache, bool `[1]`, for a graph with a branch of its own for the prefill.
     HasPast,
 }
 
@@ -59,7 +58,7 @@ impl Producer {
         }
     }
 
-    /// The producer that `input`'s name stands for in a graph of `role`. A decoder input with the name of an output of the fusion graph
+    /// The producer of the input called `input` of a graph of `role`, if its name is a standard one. A decoder input with the name of an output of the fusion graph
     /// (or of the vision graph) takes that output, so that values that are the same in all decoding steps, such as the keys and values
     /// of cross-attention, can be computed there once.
     pub(super) fn standard(role: Role, input: &str, graphs: &BTreeMap<Role, GraphFile>) -> Option<Self> {
@@ -95,8 +94,8 @@ impl Producer {
             }
             (Role::Decoder, HAS_PAST) => Some(Self::HasPast),
             (Role::Prefill | Role::Decoder, name) => match present(name).filter(|_| role == Role::Decoder) {
-                Some(output) if is_kept(&output, graphs) => Some(Self::Kept(output)),
-                Some(output) => Some(Self::State(output)),
+                Some(output) if is_static_cache(&output, graphs) => Some(Self::StaticCache(output)),
+                Some(output) => Some(Self::Cache(output)),
                 None if gives(Role::Fusion) => output(Role::Fusion, name),
                 None if gives(Role::Vision) => output(Role::Vision, name),
                 None if name != "encoder_hidden_states" => None,
@@ -115,15 +114,15 @@ impl Producer {
         match self {
             Self::Pixels | Self::PixelMask => role == Role::Vision,
             Self::Tokens(_) => matches!(role, Role::Text | Role::Fusion),
-            Self::Output(Role::Vision, _) | Self::Ones(Role::Vision, _) => role == Role::Fusion || role.writes(),
+            Self::Output(Role::Vision, _) | Self::Ones(Role::Vision, _) => role == Role::Fusion || role.generates(),
             Self::Output(Role::Text, _) => role == Role::Fusion,
             Self::Output(Role::Fusion | Role::Encoder, _) | Self::Ones(Role::Encoder | Role::Fusion, _) => {
-                role.writes()
+                role.generates()
             }
             Self::Prompt | Self::PromptMask => role == Role::Encoder,
-            Self::Step => role.writes() || role == Role::Embed,
-            Self::StepOutput(Role::Embed | Role::Text, _) | Self::Positions | Self::StepMask => role.writes(),
-            Self::State(_) | Self::Kept(_) | Self::HasPast => role == Role::Decoder,
+            Self::Step => role.generates() || role == Role::Embed,
+            Self::StepOutput(Role::Embed | Role::Text, _) | Self::Positions | Self::StepMask => role.generates(),
+            Self::Cache(_) | Self::StaticCache(_) | Self::HasPast => role == Role::Decoder,
             Self::Output(..) | Self::Ones(..) | Self::StepOutput(..) => false,
         }
     }
@@ -148,9 +147,9 @@ impl fmt::Display for Producer {
             Self::StepOutput(role, output) => write!(f, "{role}.{output} of step.input_ids"),
             Self::Positions => f.write_str("step.position_ids"),
             Self::StepMask => f.write_str("1 for every token so far"),
-            Self::State(output) => write!(f, "{output} of the step before"),
-            Self::Kept(output) => write!(f, "{output} of the first step"),
-            Self::HasPast => f.write_str("false in the first step, then true"),
+            Self::Cache(output) => write!(f, "{output} of the previous step"),
+            Self::StaticCache(output) => write!(f, "{output} of the prefill"),
+            Self::HasPast => f.write_str("false in the prefill, then true"),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The roles a graph can play, and the file and tensor names that stand for them. Plain data.
+//! The roles that a graph can play, with their standard file and tensor names. Plain data.
 
 use std::fmt;
 
@@ -18,7 +18,7 @@ pub enum Role {
     Embed,
     /// The embedded prompt, with image features in it, to the states that the decoder attends to.
     Encoder,
-    /// The prompt's tokens to the next token's logits and the cache, if the first step has a graph of its own.
+    /// The prompt's tokens to the next token's logits and the cache, if the prefill has a graph of its own.
     Prefill,
     /// The cache and the tokens of one step to the next token's logits.
     Decoder,
@@ -56,7 +56,7 @@ impl Role {
     }
 
     /// Whether its graph generates text, token by token.
-    pub const fn writes(self) -> bool {
+    pub const fn generates(self) -> bool {
         matches!(self, Self::Prefill | Self::Decoder)
     }
 

@@ -37,12 +37,12 @@ impl OnnxError {
         Self { kind, graph: Some(graph.into()), what: what.into(), hint: None }
     }
 
-    /// A run that cannot be made or whose outputs cannot be used, where no single graph is to blame.
+    /// A run that is not possible or whose outputs are not usable, if no single graph is the cause.
     pub fn of_run(what: impl Into<String>) -> Self {
         Self { kind: OnnxErrorKind::Run, graph: None, what: what.into(), hint: None }
     }
 
-    /// A tokenizer that failed on what a run gave or needs.
+    /// A failure of the tokenizer during a run.
     pub fn of_tokenizer(error: &dyn fmt::Display) -> Self {
         Self::of_run(format!("the tokenizer failed: {error}"))
     }
@@ -67,15 +67,15 @@ impl OnnxError {
             "_ALLOC_FAILED",
             "_ALLOCATION_FAILED",
         ];
-        // what the libraries of CUDA say of anything but memory: after most of it, every further call fails
+        // errors of the CUDA libraries other than out of memory: after most of them, every further call fails
         const DEVICE: [&str; 5] =
             ["CUDA failure ", "CUBLAS failure ", "CUDNN failure ", "CUFFT failure ", "CUDA error "];
         let message = error.message();
-        if OUT_OF_MEMORY.iter().any(|sign| message.contains(sign)) {
+        if OUT_OF_MEMORY.iter().any(|text| message.contains(text)) {
             return Self::new(OnnxErrorKind::OutOfMemory, graph, format!("out of memory: {message}"))
                 .with_hint("a smaller batch needs less memory");
         }
-        let is_device = kind == OnnxErrorKind::Run && DEVICE.iter().any(|sign| message.contains(sign));
+        let is_device = kind == OnnxErrorKind::Run && DEVICE.iter().any(|text| message.contains(text));
         let kind = if is_device { OnnxErrorKind::Device } else { kind };
         Self::new(kind, graph, format!("onnx runtime says: {message}"))
     }

@@ -1,6 +1,11 @@
-//! Everything that touches ONNX Runtime: finding its library, editing, opening and running graphs, and their tensors. In: a graph file
-//! and tensors by name. Out: tensors by name, or an [`OnnxError`]. What a graph is *for* (vision, text, ...) is not known here. No
-//! other module imports `ort`.
+//! ONNX graphs and ONNX Runtime. In: a graph file and tensors by name. Out: tensors by name, or an [`OnnxError`]. What a graph is used
+//! for (vision, text, ...) is not known here, and no other module of the crate imports `ort`.
+//!
+//! - `port`, `error`: what a graph declares, and how it fails; plain data
+//! - `proto`: the protobuf messages of an ONNX file
+//! - `runtime`: the library, devices, sessions and tensors
+//! - `rows`: gathers rows of tensors on the device that holds them
+//! - `edit`: edits graphs in memory before they are opened
 
 pub(crate) mod edit;
 mod error;
@@ -10,15 +15,15 @@ pub(crate) mod rows;
 pub(crate) mod runtime;
 
 pub use edit::decoder_graph::DecoderGraph;
-pub use edit::fold_shapes::Trial;
+pub use edit::fold_shapes::ProbeInputs;
 pub use edit::header::GraphHeader;
-pub use edit::hoist::Once;
+pub use edit::hoist::HoistedGraph;
 pub use edit::subgraph::open_subgraph;
 pub use error::{OnnxError, OnnxErrorKind};
 pub use port::{DataType, Dim, GraphSource, Port};
 pub use rows::gather::RowGather;
 pub use runtime::device::Device;
 pub use runtime::environment::{OnnxRuntime, runtime};
-pub use runtime::library::{Attempt, LibraryError};
-pub use runtime::session::{GraphOptions, Input, Outputs, Session};
+pub use runtime::library::{LibraryAttempt, LibraryError};
+pub use runtime::session::{GraphOptions, Outputs, Session, SessionInput};
 pub use runtime::tensor::Tensor;

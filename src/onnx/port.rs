@@ -1,15 +1,15 @@
-//! What names a graph, and what it declares: inputs and outputs with name, element type and shape. Plain data; no file is read and
-//! no tensor is held here.
+//! Which graph is meant ([`GraphSource`]), and what a graph declares: inputs and outputs with name, element type and shape. Plain data;
+//! no file is read here.
 
 use std::fmt;
 use std::path::PathBuf;
 
-/// What can be opened: the graph of a file, or the subgraph that computes some of its outputs.
+/// The graph of a file, or the subgraph that computes some of its outputs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GraphSource {
     /// The file.
     pub path: PathBuf,
-    /// The outputs that are wanted, with everything they need; `None` for the whole graph.
+    /// The outputs of the subgraph; `None` for the whole graph.
     pub outputs: Option<Vec<String>>,
 }
 
@@ -96,7 +96,7 @@ impl fmt::Display for DataType {
 pub enum Dim {
     /// Always this size.
     Fixed(usize),
-    /// Any size, with the name that the file gives it. Everything that is no number is this.
+    /// A dynamic size, with its name in the file; empty if it has none.
     Any(String),
 }
 

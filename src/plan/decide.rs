@@ -28,8 +28,8 @@ pub struct Decision {
     pub considered: Vec<String>,
     /// Rows whose images are on storage that cannot be listed, so that only a change of the URI is noticed.
     pub unlisted: u64,
-    /// See [`Plan::image_roots`](super::Plan::image_roots); of every row that `where` lets through, not only of those that are in:
-    /// what one night takes may lie in a folder that is rightly gone.
+    /// See [`Plan::image_roots`](crate::output::records::plan::Plan::image_roots); of every row that `where` lets through, not only of
+    /// those that are in: what one night takes may lie in a folder that is rightly gone.
     pub image_roots: Vec<String>,
 }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 use nightcap::model::ModelDirectory;
-use nightcap::onnx::{DataType, DecoderGraph, GraphOptions, GraphSource, Input, OnnxErrorKind, Session, Tensor};
+use nightcap::onnx::{DataType, DecoderGraph, GraphOptions, GraphSource, OnnxErrorKind, Session, SessionInput, Tensor};
 use tempfile::TempDir;
 
 use crate::small_graphs::{attribute, bytes, constant, directory, model, node, number, port, text};
@@ -84,7 +84,7 @@ fn adders(location: &str) -> Vec<(&'static str, Vec<u8>)> {
 /// `y` for `x` = 1, 2.
 fn sum(mut graph: Session) -> Vec<f32> {
     let x = Tensor::from_f32(DataType::F32, &[2], vec![1.0, 2.0]).unwrap();
-    graph.run(&[("x", Input::Owned(x))]).unwrap().remove("y").unwrap().to_f32().unwrap().into_owned()
+    graph.run(&[("x", SessionInput::Owned(x))]).unwrap().remove("y").unwrap().to_f32().unwrap().into_owned()
 }
 
 /// A folder as the cache of Hugging Face's hub lays it out: `snapshot/graph.onnx` and its weights are links into `blobs`.

@@ -18,7 +18,7 @@ const MODELS: [&str; 2] = ["vit_gpt2", "trocr"];
 /// The graphs of each layout.
 const LAYOUTS: [(&str, &[&str]); 3] = [
     ("one that branches", &["encoder_model.onnx", "decoder_model_merged.onnx"]),
-    ("one for the first step", &["encoder_model.onnx", "decoder_model.onnx", "decoder_with_past_model.onnx"]),
+    ("one for the prefill", &["encoder_model.onnx", "decoder_model.onnx", "decoder_with_past_model.onnx"]),
     ("no cache", &["encoder_model.onnx", "decoder_model.onnx"]),
 ];
 /// How far a caption's log-probability may be from `PyTorch`'s.
@@ -266,10 +266,10 @@ fn inspect_explains_the_layouts() {
         .map(|(model, folder)| format!("{model}: {}", inspect(folder.path(), None).decoding.unwrap()))
         .collect();
     insta::assert_snapshot!(said.join("\n"), @"
-    vit_gpt2: decoder_model_merged.onnx runs every step, the first in a branch of its own; cache entries: 2 growing
+    vit_gpt2: decoder_model_merged.onnx runs every step, the prefill in a branch of its own; cache entries: 2 growing
     vit_gpt2: decoder_with_past_model.onnx runs every step; cache entries: 2 growing
     vit_gpt2: decoder_model.onnx runs every step, on all tokens so far (there is no cache)
-    trocr: decoder_model_merged.onnx runs every step, the first in a branch of its own; cache entries: 2 growing, 2 static
+    trocr: decoder_model_merged.onnx runs every step, the prefill in a branch of its own; cache entries: 2 growing, 2 static
     trocr: decoder_with_past_model.onnx runs every step, decoder_model.onnx only computes the static cache; cache entries: 2 growing, 2 static
     trocr: decoder_model.onnx runs every step, on all tokens so far (there is no cache)
     ");
@@ -277,7 +277,7 @@ fn inspect_explains_the_layouts() {
     for line in [
         "vision: encoder_model.onnx",
         "prefill: decoder_model.onnx",
-        "<- present.0.encoder.key of the first step",
+        "<- present.0.encoder.key of the prefill",
         "-> the cache of all later steps",
         "not used: decoder_model_merged.onnx",
     ] {
@@ -286,10 +286,10 @@ fn inspect_explains_the_layouts() {
 }
 
 #[test]
-fn a_graph_that_is_named_for_the_first_step_does_it() {
+fn a_graph_that_is_named_for_the_prefill_runs_it() {
     let (_, files) = LAYOUTS[1];
     let folder = layout("trocr", files, "");
-    let kept = || ModelDirectory::open(folder.path(), None).unwrap().kept_states().map(<[String]>::len);
+    let kept = || ModelDirectory::open(folder.path(), None).unwrap().static_cache_outputs().map(<[String]>::len);
     assert_eq!(kept(), Some(2), "the decoder needs a key and a value of it");
     let named = "[graphs]\nprefill = \"decoder_model.onnx\"\ndecoder = \"decoder_with_past_model.onnx\"\n";
     std::fs::write(folder.path().join("nightcap.toml"), named).unwrap();
@@ -298,7 +298,7 @@ fn a_graph_that_is_named_for_the_first_step_does_it() {
 }
 
 #[test]
-fn kept_states_without_their_first_step_are_refused() {
+fn a_static_cache_without_the_prefill_graph_is_refused() {
     let folder = layout("trocr", &["encoder_model.onnx", "decoder_with_past_model.onnx"], "");
     let said = ModelDirectory::open(folder.path(), None).unwrap_err().to_string();
     assert!(said.contains("input \"past_key_values.0.encoder.key\""), "{said}");

@@ -93,10 +93,10 @@ fn inspect_reports_everything() {
     decoder: decoder_with_past_model.onnx (116005 bytes; its name is the standard one, decoder_with_past_model.onnx)
       in   input_ids  int64 [batch, sequence]  <- step.input_ids
       in   encoder_hidden_states  float32 [batch, states, 24]  <- fusion.encoder_hidden_states
-      in   past_key_values.0.key  float32 [batch, 2, past, 12]  <- present.0.key of the step before
-      in   past_key_values.0.value  float32 [batch, 2, past, 12]  <- present.0.value of the step before
-      in   past_key_values.1.key  float32 [batch, 2, past, 12]  <- present.1.key of the step before
-      in   past_key_values.1.value  float32 [batch, 2, past, 12]  <- present.1.value of the step before
+      in   past_key_values.0.key  float32 [batch, 2, past, 12]  <- present.0.key of the previous step
+      in   past_key_values.0.value  float32 [batch, 2, past, 12]  <- present.0.value of the previous step
+      in   past_key_values.1.key  float32 [batch, 2, past, 12]  <- present.1.key of the previous step
+      in   past_key_values.1.value  float32 [batch, 2, past, 12]  <- present.1.value of the previous step
       out  logits  float32 [batch, sequence, 134]  -> the next token
       out  present.0.key  float32 [batch, 2, total, 12]  -> the cache of the next step
       out  present.0.value  float32 [batch, 2, total, 12]  -> the cache of the next step
@@ -322,7 +322,7 @@ fn files_that_are_no_graphs_are_named() {
     let whole = std::fs::read(tiny_model().join("vision_model.onnx")).unwrap();
     std::fs::write(copy.path().join("vision_model.onnx"), &whole[..whole.len() - 10]).unwrap();
     let said = refusal(&copy, None);
-    assert!(said.contains("is the file cut off?"), "{said}");
+    assert!(said.contains("is the file complete?"), "{said}");
 }
 
 #[test]

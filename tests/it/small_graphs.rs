@@ -7,7 +7,9 @@ use nightcap::engine::{
     Engine, EngineOptions, Finish, GenerationOverrides, GenerationSettings, ImageFeatures, RowInput,
 };
 use nightcap::model::{ModelDirectory, Role};
-use nightcap::onnx::{DataType, GraphHeader, GraphOptions, GraphSource, Input, OnnxErrorKind, Port, RowGather, Tensor};
+use nightcap::onnx::{
+    DataType, GraphHeader, GraphOptions, GraphSource, OnnxErrorKind, Port, RowGather, SessionInput, Tensor,
+};
 use nightcap::preprocess::PixelValues;
 use nightcap::row::error::{ErrorKind, Stage};
 use tempfile::TempDir;
@@ -329,8 +331,8 @@ fn a_run_takes_the_rows_that_are_left_of_a_tensor() {
             DataType::I64 => Tensor::from_i64(&[3, 2], (0..6).collect()).unwrap(),
             _ => Tensor::from_f32(dtype, &[3, 2], (0..6_u8).map(f32::from).collect()).unwrap(),
         };
-        RowGather::new(GraphOptions::default()).keep(&mut x, &[0, 2]).unwrap();
-        let y = graph.run(&[("x", Input::Owned(x))]).unwrap().take("y", 2).unwrap();
+        RowGather::new(GraphOptions::default()).gather_in_place(&mut x, &[0, 2]).unwrap();
+        let y = graph.run(&[("x", SessionInput::Owned(x))]).unwrap().take("y", 2).unwrap();
         match dtype {
             DataType::I64 => assert_eq!(y.to_i64().unwrap(), [0, 1, 4, 5]),
             _ => assert_eq!(*y.to_f32().unwrap(), [0.0, 1.0, 4.0, 5.0]),

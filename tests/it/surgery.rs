@@ -7,14 +7,14 @@ use std::path::{Path, PathBuf};
 use nightcap::engine::{Engine, EngineOptions, RowInput};
 use nightcap::model::{ModelDirectory, Role};
 use nightcap::onnx::{
-    DataType, DecoderGraph, Device, GraphHeader, GraphOptions, GraphSource, Input, Once, Outputs, Session, Tensor,
-    Trial, open_subgraph,
+    DataType, DecoderGraph, Device, GraphHeader, GraphOptions, GraphSource, HoistedGraph, Outputs, ProbeInputs,
+    Session, SessionInput, Tensor, open_subgraph,
 };
 
 use crate::common::{BATCH, nightcap, repo};
 use crate::small_graphs::{directory, model, node, port};
 
-const OPTIONS: GraphOptions = GraphOptions { device: Device::Cpu, threads: 1, varies: false };
+const OPTIONS: GraphOptions = GraphOptions { device: Device::Cpu, threads: 1, dynamic_shapes: false };
 const STATES: &str = "encoder_hidden_states";
 
 fn vit_gpt2(file: &str) -> PathBuf {
@@ -31,16 +31,16 @@ fn noise(size: usize) -> Vec<f32> {
     (0..size).map(|_| next()).collect()
 }
 
-/// The logits of `steps` steps of a ViT-GPT2 decoder over a batch of 3, whose inputs that stay the same are `contexts`.
-fn logits(step: &mut Session, contexts: &[(String, Tensor)], dtype: DataType, steps: i64) -> Vec<Vec<f32>> {
+/// The logits of `steps` steps of a ViT-GPT2 decoder over a batch of 3, whose inputs `invariants` are the same in all steps.
+fn logits(step: &mut Session, invariants: &[(String, Tensor)], dtype: DataType, steps: i64) -> Vec<Vec<f32>> {
     let states = ["past_key_values.0.key", "past_key_values.0.value"];
     let mut past: Vec<Tensor> = states.iter().map(|_| Tensor::zeros(dtype, &[3, 2, 0, 16]).unwrap()).collect();
     let mut all = Vec::new();
     for token in 0..steps {
         let tokens = Tensor::from_i64(&[3, 1], vec![token, token + 40, 2 * token + 7]).unwrap();
-        let mut feeds = vec![("input_ids", Input::Owned(tokens))];
-        feeds.extend(contexts.iter().map(|(name, value)| (name.as_str(), Input::Shared(value))));
-        feeds.extend(states.into_iter().zip(past.drain(..).map(Input::Owned)));
+        let mut feeds = vec![("input_ids", SessionInput::Owned(tokens))];
+        feeds.extend(invariants.iter().map(|(name, value)| (name.as_str(), SessionInput::Shared(value))));
+        feeds.extend(states.into_iter().zip(past.drain(..).map(SessionInput::Owned)));
         let mut outputs = step.run(&feeds).unwrap();
         past = vec![outputs.take("present.0.key", 3).unwrap(), outputs.take("present.0.value", 3).unwrap()];
         all.push(outputs.take("logits", 3).unwrap().to_f32().unwrap().into_owned());
@@ -57,15 +57,19 @@ fn assert_equal_in_two_parts(file: &Path, dtype: DataType) {
     assert!(expected.iter().flatten().all(|logit| logit.is_finite()) && expected[0] != expected[1]);
 
     let stepped = DecoderGraph::open(&source, &[STATES], Vec::new(), OPTIONS).unwrap();
-    let once = stepped.once.as_ref().unwrap();
-    assert_eq!(once.values.len(), 3, "a key, a value and their length for the one layer: {:?}", once.values);
-    assert_eq!(once.graph.inputs().iter().map(|port| port.name.as_str()).collect::<Vec<_>>(), [STATES]);
+    let hoisted = stepped.hoisted.as_ref().unwrap();
+    assert_eq!(hoisted.outputs.len(), 3, "a key, a value and their length for the one layer: {:?}", hoisted.outputs);
+    assert_eq!(hoisted.session.inputs().iter().map(|port| port.name.as_str()).collect::<Vec<_>>(), [STATES]);
     assert_eq!(stepped_logits(stepped, &states(), dtype), expected);
 
-    let stepped = DecoderGraph::open(&source, &[STATES], trials(dtype), OPTIONS).unwrap();
-    let values = &stepped.once.as_ref().unwrap().values;
+    let stepped = DecoderGraph::open(&source, &[STATES], probes(dtype), OPTIONS).unwrap();
+    let values = &stepped.hoisted.as_ref().unwrap().outputs;
     let scaled = values.iter().any(|name| name.contains("/Mul"));
-    assert!(stepped.folded > 100 && scaled, "{} sizes; the key is scaled once, too: {values:?}", stepped.folded);
+    assert!(
+        stepped.folded_sizes > 100 && scaled,
+        "{} sizes; the key is scaled once, too: {values:?}",
+        stepped.folded_sizes
+    );
     let found = stepped_logits(stepped, &states(), dtype);
     // the scale of attention is multiplied in at another place
     let most = if dtype == DataType::F16 { 2e-3 } else { 4e-6 };
@@ -76,20 +80,20 @@ fn assert_equal_in_two_parts(file: &Path, dtype: DataType) {
 
 /// The logits of 6 steps of a decoder in two parts.
 fn stepped_logits(stepped: DecoderGraph, states: &Tensor, dtype: DataType) -> Vec<Vec<f32>> {
-    let DecoderGraph { once, mut step, .. } = stepped;
-    let Once { mut graph, values } = once.unwrap();
-    let mut outputs: Outputs = graph.run(&[(STATES, Input::Shared(states))]).unwrap();
-    let mut contexts: Vec<_> = values.iter().map(|name| (name.clone(), outputs.remove(name).unwrap())).collect();
+    let DecoderGraph { hoisted, mut step, .. } = stepped;
+    let HoistedGraph { mut session, outputs: names } = hoisted.unwrap();
+    let mut outputs: Outputs = session.run(&[(STATES, SessionInput::Shared(states))]).unwrap();
+    let mut invariants: Vec<_> = names.iter().map(|name| (name.clone(), outputs.remove(name).unwrap())).collect();
     if step.inputs().iter().any(|port| port.name == STATES) {
         // their shape may still be looked at; what is in them is not
-        contexts.push((STATES.to_owned(), Tensor::zeros(dtype, &states.shape()).unwrap()));
+        invariants.push((STATES.to_owned(), Tensor::zeros(dtype, &states.shape()).unwrap()));
     }
-    logits(&mut step, &contexts, dtype, 6)
+    logits(&mut step, &invariants, dtype, 6)
 }
 
 /// Inputs of three sizes for a ViT-GPT2 decoder.
-fn trials(dtype: DataType) -> Vec<Trial> {
-    let trial = |(rows, past, attended, tokens): (usize, usize, usize, usize)| {
+fn probes(dtype: DataType) -> Vec<ProbeInputs> {
+    let probe = |(rows, past, attended, tokens): (usize, usize, usize, usize)| {
         let ones = |name: &str, dtype, shape: &[usize]| (name.to_owned(), Tensor::ones(dtype, shape).unwrap());
         vec![
             ones("input_ids", DataType::I64, &[rows, tokens]),
@@ -98,7 +102,7 @@ fn trials(dtype: DataType) -> Vec<Trial> {
             ones("past_key_values.0.value", dtype, &[rows, 2, past, 16]),
         ]
     };
-    [(2, 3, 5, 1), (3, 5, 8, 1), (4, 10, 17, 2)].map(trial).into()
+    [(2, 3, 5, 1), (3, 5, 8, 1), (4, 10, 17, 2)].map(probe).into()
 }
 
 #[test]
@@ -129,13 +133,13 @@ fn weights_that_lie_in_another_file_are_found_also_behind_links() {
 #[test]
 fn a_decoder_of_which_nothing_stays_the_same_is_left_whole() {
     let trocr = GraphSource::file(repo("tests/fixtures/models/trocr/decoder_with_past_model.onnx"));
-    assert!(DecoderGraph::open(&trocr, &[], Vec::new(), OPTIONS).unwrap().once.is_none());
+    assert!(DecoderGraph::open(&trocr, &[], Vec::new(), OPTIONS).unwrap().hoisted.is_none());
     let merged = GraphSource::file(vit_gpt2("decoder_model_merged.onnx"));
-    assert!(DecoderGraph::open(&merged, &[STATES], Vec::new(), OPTIONS).unwrap().once.is_none());
+    assert!(DecoderGraph::open(&merged, &[STATES], Vec::new(), OPTIONS).unwrap().hoisted.is_none());
 }
 
 #[test]
-fn of_the_first_step_only_what_is_kept_is_run() {
+fn of_the_prefill_only_the_static_cache_is_computed() {
     let source = GraphSource::file(repo("tests/fixtures/models/trocr/decoder_model.onnx"));
     let mut whole = source.open(OPTIONS).unwrap();
     let width = whole.inputs().iter().find(|port| port.name == STATES).unwrap().fixed(2).unwrap();
@@ -144,28 +148,29 @@ fn of_the_first_step_only_what_is_kept_is_run() {
     let states = |rows: usize, count: usize| {
         Tensor::from_f32(DataType::F32, &[rows, count, width], noise(rows * count * width)).unwrap()
     };
-    let trials = || -> Vec<Trial> {
-        let trial = |(rows, tokens_, attended)| {
+    let probes = || -> Vec<ProbeInputs> {
+        let probe = |(rows, tokens_, attended)| {
             vec![("input_ids".to_owned(), tokens(rows, tokens_)), (STATES.to_owned(), states(rows, attended))]
         };
-        [(2, 3, 5), (3, 4, 8), (1, 2, 7)].map(trial).into()
+        [(2, 3, 5), (3, 4, 8), (1, 2, 7)].map(probe).into()
     };
-    let open = |outputs: &[&str], trials| {
+    let open = |outputs: &[&str], probes| {
         let outputs: Vec<String> = outputs.iter().map(|&name| name.to_owned()).collect();
-        open_subgraph(&source, &outputs, &[STATES], trials, OPTIONS).unwrap()
+        open_subgraph(&source, &outputs, &[STATES], probes, OPTIONS).unwrap()
     };
     let kept = ["present.0.encoder.key", "present.0.encoder.value"];
-    let mut part = open(&kept, trials()).unwrap();
+    let mut part = open(&kept, probes()).unwrap();
     assert_eq!(part.inputs().iter().map(|port| port.name.as_str()).collect::<Vec<_>>(), [STATES]);
     let (ids, attended) = (tokens(4, 2), states(4, 11));
-    let expected = whole.run(&[("input_ids", Input::Shared(&ids)), (STATES, Input::Shared(&attended))]).unwrap();
-    let found = part.run(&[(STATES, Input::Shared(&attended))]).unwrap();
+    let expected =
+        whole.run(&[("input_ids", SessionInput::Shared(&ids)), (STATES, SessionInput::Shared(&attended))]).unwrap();
+    let found = part.run(&[(STATES, SessionInput::Shared(&attended))]).unwrap();
     for name in kept {
         let [expected, found] = [&expected, &found].map(|outputs| outputs.get(name, 4).unwrap());
         assert_eq!((found.shape(), found.to_f32().unwrap()), (expected.shape(), expected.to_f32().unwrap()));
     }
-    // logits follow from tokens, and without trials nobody knows that the batch is that of the states
-    assert!(open(&["logits"], trials()).is_none() && open(&kept, Vec::new()).is_none());
+    // logits follow from tokens, and without probes it is not known that their batch size is that of the states
+    assert!(open(&["logits"], probes()).is_none() && open(&kept, Vec::new()).is_none());
 }
 
 /// Three outputs that depend on the shape of the input only, whose width is always 4: the width plus the width, the lesser of
@@ -203,14 +208,14 @@ fn sizes_are_folded_only_where_no_other_size_can_change_them() {
     let folder = directory(&[("sizes.onnx", sizes())]);
     let source = GraphSource::file(folder.path().join("sizes.onnx"));
     let x = |rows: usize, length: usize| Tensor::ones(DataType::F32, &[rows, length, 4]).unwrap();
-    let trial = |(rows, length)| vec![("x".to_owned(), x(rows, length))];
+    let probe = |(rows, length)| vec![("x".to_owned(), x(rows, length))];
     // all of them longer than 6, so that the lesser is 6 in all
-    let trials: Vec<_> = [(2, 7), (3, 9), (5, 8)].map(trial).into();
-    let mut stepped = DecoderGraph::open(&source, &[], trials, OPTIONS).unwrap();
+    let probes: Vec<_> = [(2, 7), (3, 9), (5, 8)].map(probe).into();
+    let mut stepped = DecoderGraph::open(&source, &[], probes, OPTIONS).unwrap();
     // the width, two times twice it, and the shape and the length of y, which are those of x
-    assert_eq!(stepped.folded, 5);
+    assert_eq!(stepped.folded_sizes, 5);
     for (rows, length) in [(2, 3), (3, 20), (1, 6)] {
-        let mut outputs = stepped.step.run(&[("x", Input::Owned(x(rows, length)))]).unwrap();
+        let mut outputs = stepped.step.run(&[("x", SessionInput::Owned(x(rows, length)))]).unwrap();
         let mut output = |name: &str| outputs.remove(name).unwrap().to_i64().unwrap().to_vec();
         assert_eq!(output("twice out"), [8]);
         assert_eq!(output("limited out"), [length.min(6) as i64]);
@@ -239,7 +244,7 @@ fn copies_are_not_made() {
     // an output that is an input remains a copy
     assert_eq!(stepped.elided_copies, 4);
     let x = Tensor::from_f32(DataType::F32, &[2, 2], vec![1.0, -2.0, 3.0, 4.0]).unwrap();
-    let mut outputs = stepped.step.run(&[("x", Input::Owned(x))]).unwrap();
+    let mut outputs = stepped.step.run(&[("x", SessionInput::Owned(x))]).unwrap();
     let mut output = |name: &str| outputs.remove(name).unwrap().to_f32().unwrap().into_owned();
     assert_eq!(output("y"), [-1.0, 2.0, -3.0, -4.0]);
     assert_eq!(output("z"), [1.0, -2.0, 3.0, 4.0]);
@@ -248,11 +253,11 @@ fn copies_are_not_made() {
 #[test]
 fn trials_that_do_not_fit_fold_nothing() {
     let source = GraphSource::file(vit_gpt2("decoder_with_past_model.onnx"));
-    let mut trials = trials(DataType::F32);
-    for trial in &mut trials {
-        trial[0].1 = Tensor::ones(DataType::F32, &[1]).unwrap();
+    let mut probes = probes(DataType::F32);
+    for probe in &mut probes {
+        probe[0].1 = Tensor::ones(DataType::F32, &[1]).unwrap();
     }
-    assert_eq!(DecoderGraph::open(&source, &[STATES], trials, OPTIONS).unwrap().folded, 0);
+    assert_eq!(DecoderGraph::open(&source, &[STATES], probes, OPTIONS).unwrap().folded_sizes, 0);
 }
 
 #[test]
@@ -266,12 +271,12 @@ fn prepare_says_what_is_done_to_each_graph() {
     };
     insta::assert_snapshot!(said("vit_gpt2"), @r"
     vision: encoder_model.onnx: unchanged
-    decoder: decoder_with_past_model.onnx: 150 shape values replaced by constants; 3 values computed once per batch
+    decoder: decoder_with_past_model.onnx: 150 shape values folded; 3 values computed once per batch
     ");
     insta::assert_snapshot!(said("blip"), @r"
     vision: onnx/encoder_model.onnx: unchanged
     prefill: onnx/decoder_model.onnx: reduced to what computes present.0.encoder.key and 3 more
-    decoder: onnx/decoder_with_past_model.onnx: 58 shape values replaced by constants; 5 copies removed
+    decoder: onnx/decoder_with_past_model.onnx: 58 shape values folded; 5 copies removed
     ");
     insta::assert_snapshot!(said("clip"), @r"
     vision: model.onnx: reduced to what computes image_embeds

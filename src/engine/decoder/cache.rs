@@ -1,11 +1,11 @@
 //! The state of a decoder between two steps: its cache, the encoder outputs that it attends to, and the length of every
-//! sequence. In: tensors with one row for each sequence. Out: the same with other rows: sequences leave the batch, are
-//! duplicated (beams), and join it while others are being generated. No graph of a model is run here.
+//! sequence. In: tensors with one row for each sequence, and which sequences leave the batch, are duplicated (beams) or join it. Out:
+//! the tensors of the new batch. No graph of a model is run here.
 
 use crate::onnx::{OnnxError, RowGather, Tensor};
 
-/// The place of a sequence in the decoder's batch: its index on axis 0 of every tensor that the decoder takes and gives.
-/// Slots are assigned anew whenever a sequence leaves or joins; a sequence's manifest row is another index.
+/// The index of a sequence in the decoder's batch: on axis 0 of every input and output of the decoder. Slots are assigned again
+/// whenever a sequence leaves or joins; the row of a sequence is another index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Slot(pub(crate) usize);
 
@@ -21,7 +21,7 @@ pub(crate) struct DecoderState {
     pub(crate) cache: Vec<CacheEntry>,
     /// All tokens of each slot so far, for a decoder without a cache.
     pub(crate) tokens: Vec<Vec<i64>>,
-    /// How many tokens of each slot were fed.
+    /// How many tokens of each slot were processed.
     pub(crate) lengths: Vec<usize>,
 }
 
@@ -37,8 +37,7 @@ pub(crate) struct CacheEntry {
 pub(crate) enum CacheKind {
     /// It does not change after the prefill (keys and values of cross-attention).
     Static,
-    /// Every step returns a new tensor for it. Whether it is longer than the last one does not matter: all slots have the same
-    /// number of tokens.
+    /// Every step returns a new tensor for it. It may be longer than the previous one; all slots have the same number of tokens.
     Replaced,
     /// Every step appends to this axis, and slots have different numbers of tokens: shorter ones are padded with zeros at the
     /// beginning, so that all end at the same index.
@@ -62,13 +61,13 @@ impl DecoderState {
     }
 
     /// Keeps the sequences of `slots`, in this order; a slot that is named several times is duplicated.
-    pub(crate) fn keep(&mut self, slots: &[Slot], mover: &mut RowGather) -> Result<(), OnnxError> {
+    pub(crate) fn keep(&mut self, slots: &[Slot], row_gather: &mut RowGather) -> Result<(), OnnxError> {
         let rows: Vec<usize> = slots.iter().map(|slot| slot.0).collect();
         if rows.iter().copied().eq(0..self.slots()) {
             return Ok(());
         }
         let origins: Vec<usize> = rows.iter().map(|&row| self.origins[row]).collect();
-        // beams that only swap slots with beams of the same image keep what does not depend on tokens where it is
+        // what does not depend on tokens is not moved between beams of the same image
         let moved = origins != self.origins;
         let same_origin = |(slot, &row): (usize, &usize)| match self.origins.get(slot) {
             Some(origin) if *origin == self.origins[row] => slot,
@@ -78,7 +77,7 @@ impl DecoderState {
         if moved {
             // int64 values are sizes, the same for every slot
             for value in self.encoder_outputs.iter_mut().filter(|value| value.dtype().is_float()) {
-                mover.keep(value, &by_origin)?;
+                row_gather.gather_in_place(value, &by_origin)?;
             }
         }
         let before = self.longest();
@@ -86,12 +85,12 @@ impl DecoderState {
         let longest = self.longest();
         for CacheEntry { value, kind } in &mut self.cache {
             match kind {
-                CacheKind::Static if moved => mover.keep(value, &by_origin)?,
+                CacheKind::Static if moved => row_gather.gather_in_place(value, &by_origin)?,
                 CacheKind::Static => {}
                 CacheKind::Growing(axis) if longest < before => {
-                    *value = mover.stack(&[(value, &rows)], Some((*axis, longest)))?;
+                    *value = row_gather.concat(&[(value, &rows)], Some((*axis, longest)))?;
                 }
-                CacheKind::Replaced | CacheKind::Growing(_) => mover.keep(value, &rows)?,
+                CacheKind::Replaced | CacheKind::Growing(_) => row_gather.gather_in_place(value, &rows)?,
             }
         }
         self.tokens = rows.iter().map(|&row| self.tokens[row].clone()).collect();
@@ -110,9 +109,10 @@ impl DecoderState {
     }
 
     /// Appends the slots of `others` to these.
-    pub(crate) fn join(&mut self, others: Self, mover: &mut RowGather) -> Result<(), OnnxError> {
+    pub(crate) fn join(&mut self, others: Self, row_gather: &mut RowGather) -> Result<(), OnnxError> {
         let (these, those): (Vec<_>, Vec<_>) = ((0..self.slots()).collect(), (0..others.slots()).collect());
-        let mut join = |this: &Tensor, that: &Tensor, padded| mover.stack(&[(this, &these), (that, &those)], padded);
+        let mut join =
+            |this: &Tensor, that: &Tensor, padded| row_gather.concat(&[(this, &these), (that, &those)], padded);
         for (this, that) in self.encoder_outputs.iter_mut().zip(&others.encoder_outputs) {
             if this.dtype().is_float() {
                 *this = join(this, that, None)?;

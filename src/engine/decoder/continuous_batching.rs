@@ -1,8 +1,8 @@
 //! Continuous batching: whether new sequences can join a batch while others are being generated, so that no slot stays empty once
 //! a caption is finished (Yu et al., *Orca: A Distributed Serving System for Transformer-Based Generative Models*, OSDI 2022).
-//! In: the decoder. Out: yes for recurrent decoders, all of whose steps are alike, and for decoders without cross-attention that
-//! take an attention mask and position ids, as language models do. The latter are tested when they are opened: two
-//! sequences of different lengths in one batch must get the logits that each gets alone.
+//! In: the decoder. Out: yes for recurrent decoders, whose steps do not depend on the number of tokens, and for decoders without
+//! cross-attention that take an attention mask and position ids, as language models do. The latter are tested when they are opened:
+//! two sequences of different lengths in one batch must get the logits that each gets alone.
 
 use super::cache::{CacheEntry, CacheKind, DecoderState, Slot};
 use super::run::{CachePort, Decoder};
@@ -35,7 +35,7 @@ pub(crate) fn enable_continuous_batching(decoder: &mut Decoder) -> bool {
     agrees
 }
 
-/// Whether a step does not depend on how many went before: no cache entry grows, and no input counts steps.
+/// Whether a step does not depend on the number of previous tokens: no cache entry grows, and no input counts tokens.
 fn is_recurrent(decoder: &Decoder) -> bool {
     // a dynamic axis may grow
     let fixed =
@@ -44,7 +44,7 @@ fn is_recurrent(decoder: &Decoder) -> bool {
     !ports.is_empty() && ports.iter().all(fixed) && !decoder.graph.accepts_several_tokens()
 }
 
-/// The cache entries as they are if sequences have different lengths; `None` if they cannot.
+/// The kinds of the cache entries if sequences have different lengths; `None` if the decoder does not allow that.
 fn growing(decoder: &Decoder) -> Option<Vec<CacheKind>> {
     let kind = |port: &CachePort| {
         let mut dynamic = (1..).zip(&port.inner).filter(|(_, size)| **size == 0).map(|(axis, _)| axis);
@@ -59,7 +59,7 @@ fn growing(decoder: &Decoder) -> Option<Vec<CacheKind>> {
 /// Whether two sequences get the logits in one batch that each gets alone.
 fn agrees(decoder: &mut Decoder) -> Result<bool, OnnxError> {
     let mut together = sequence(decoder, LENGTHS[0])?;
-    together.join(sequence(decoder, LENGTHS[1])?, &mut decoder.mover)?;
+    together.join(sequence(decoder, LENGTHS[1])?, &mut decoder.row_gather)?;
     let joined = decoder.step(&mut together, &[1, 1])?;
     let mut agrees = true;
     for (slot, length) in LENGTHS.into_iter().enumerate() {

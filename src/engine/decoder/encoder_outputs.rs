@@ -1,26 +1,27 @@
 //! What the decoder attends to: encoder outputs, `[slots, ...]`, which are the same in every step of a batch, and what is
-//! computed from them once instead of in every step. In: the model directory's bindings; then the encoder outputs of a batch.
+//! precomputed from them once instead of in every step. In: the model directory's bindings; then the encoder outputs of a batch.
 //! Out: the inputs of the decoder's graph that do not change from step to step.
 //!
 //! # Cross-attention
 //! A decoder with cross-attention needs the keys and values of the encoder output in every layer and step. Exports differ in
-//! where they are computed, and none of these ways computes them more than once for a batch here:
+//! where these are computed. In each of the four cases they are computed once for a batch here:
 //!
 //! 1. **In a graph for the prefill** (`decoder_model.onnx` beside `decoder_with_past_model.onnx`, as optimum exports `TrOCR` and
 //!    BLIP): the prefill returns them as `present.*.encoder.*`, and they are static cache entries of all later steps
-//!    ([`CacheKind::Static`](super::cache::CacheKind)). If the decoder can process the prompt itself but for these, only the
-//!    subgraph of the prefill graph that computes them is opened: [`Precomputed::cross_attention`], found by
-//!    [`ModelDirectory::kept_states`].
+//!    ([`CacheKind::Static`](super::cache::CacheKind)). If the decoder can run the rest of the prefill itself, only the
+//!    subgraph of the prefill graph that computes them is opened: [`Precomputed::cross_attention`], with the outputs that
+//!    [`ModelDirectory::static_cache_outputs`] names.
 //! 2. **In a branch of the decoder** (`decoder_model_merged.onnx`): the branch without a cache returns them, the other one
-//!    takes them; [`Prefill`](super::run::Prefill) says which outputs of the first run are kept.
-//! 3. **In the decoder itself, in every step** (GPT-2 and GIT): the graph takes `encoder_hidden_states` again and again. When it is
+//!    takes them: they are static cache entries that only the first run returns
+//!    ([`Prefill::EmptyCache`](super::run::Prefill::EmptyCache)).
+//! 3. **In the decoder itself, in every step** (GPT-2 and GIT): the graph takes `encoder_hidden_states` in every step. When it is
 //!    opened, everything that depends on invariant inputs and weights only is split off into a graph that is run once for a
 //!    batch ([`DecoderGraph`](crate::onnx::DecoderGraph)); its outputs are further invariant inputs of the rest.
 //! 4. **In the fusion or vision graph**: outputs of these with the name of a decoder input are fed as they are.
 
 use super::probe_inputs::probe_inputs;
 use crate::model::{ModelDirectory, Producer, Role};
-use crate::onnx::{DataType, GraphOptions, Input, OnnxError, Outputs, Session, Tensor, open_subgraph};
+use crate::onnx::{DataType, GraphOptions, OnnxError, Outputs, Session, SessionInput, Tensor, open_subgraph};
 
 /// An output of the vision, fusion or encoder graph that the decoder attends to.
 #[derive(Debug)]
@@ -33,9 +34,9 @@ pub(crate) struct EncoderOutput {
 /// What feeds an input that is the same in every step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum StepInvariant {
-    /// The value of this index: encoder outputs first, then what is precomputed from them.
+    /// The tensor at this index of [`DecoderState::encoder_outputs`](super::cache::DecoderState::encoder_outputs).
     Tensor(usize),
-    /// An attention mask of ones for the encoder output of this index.
+    /// An attention mask of ones for the encoder output at this index.
     Ones(usize),
 }
 
@@ -57,8 +58,8 @@ pub(crate) struct Precomputed {
 }
 
 impl StepInvariant {
-    /// What `producer` gives an input of `dtype`, if that is the same in every step. An encoder output that is not among
-    /// `encoder_outputs` yet is added.
+    /// How `producer` feeds an input of `dtype`, if that is the same in every step. A new encoder output is added to
+    /// `encoder_outputs`.
     pub(crate) fn of(producer: &Producer, dtype: DataType, encoder_outputs: &mut Vec<EncoderOutput>) -> Option<Self> {
         match producer {
             Producer::Output(role, output) => Some(Self::Tensor(index_of(encoder_outputs, dtype, *role, output))),
@@ -71,12 +72,12 @@ impl StepInvariant {
     }
 
     /// What to feed an input of `dtype`, for a batch of `rows`.
-    pub(crate) fn feed(self, values: &[Tensor], dtype: DataType, rows: usize) -> Result<Input<'_>, OnnxError> {
+    pub(crate) fn feed(self, values: &[Tensor], dtype: DataType, rows: usize) -> Result<SessionInput<'_>, OnnxError> {
         match self {
-            Self::Tensor(index) => Ok(Input::Shared(&values[index])),
+            Self::Tensor(index) => Ok(SessionInput::Shared(&values[index])),
             Self::Ones(index) => {
                 let states = values[index].shape().get(1).copied().unwrap_or(0);
-                Tensor::ones(dtype, &[rows, states]).map(Input::Owned)
+                Tensor::ones(dtype, &[rows, states]).map(SessionInput::Owned)
             }
         }
     }
@@ -89,15 +90,15 @@ impl Precomputed {
         Self { graph, inputs, outputs }
     }
 
-    /// The subgraph of the prefill graph that computes the keys and values of cross-attention, if the decoder can do the rest
-    /// of the prefill itself and they depend on encoder outputs only. The weights of the rest are not loaded. Adds
-    /// the encoder outputs that it takes.
+    /// The subgraph of the prefill graph that computes the keys and values of cross-attention, if they depend on encoder outputs
+    /// only and the decoder can run the rest of the prefill itself. The weights of the rest are not loaded. Adds the encoder outputs
+    /// that it takes to `encoder_outputs`.
     pub(crate) fn cross_attention(
         directory: &ModelDirectory,
         options: GraphOptions,
         encoder_outputs: &mut Vec<EncoderOutput>,
     ) -> Result<Option<Self>, OnnxError> {
-        let (Some(file), Some(outputs)) = (directory.graph(Role::Prefill), directory.kept_states()) else {
+        let (Some(file), Some(outputs)) = (directory.graph(Role::Prefill), directory.static_cache_outputs()) else {
             return Ok(None);
         };
         let invariant = |(name, producer): &(String, Producer)| {

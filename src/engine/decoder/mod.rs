@@ -1,4 +1,13 @@
-//! The decoder's graphs: what they attend to, their key/value cache, one step after another.
+//! The decoder: its graphs and its cache. In: encoder outputs and prompts, then the token selected for each slot. Out: the logits of
+//! the next token of each slot. Which token comes next is not decided here.
+//!
+//! - `probe_inputs`: inputs for the probe runs when a graph is opened
+//! - `encoder_outputs`: what the decoder attends to; cross-attention
+//! - `token_embedder`: embeds tokens for graphs that take `inputs_embeds`
+//! - `step_graph`: one graph, opened and fed
+//! - `cache`: the state between two steps
+//! - `run`: the prefill and the steps
+//! - `continuous_batching`: whether sequences of different lengths can share a batch
 
 pub(crate) mod cache;
 pub(crate) mod continuous_batching;

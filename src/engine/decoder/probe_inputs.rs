@@ -1,9 +1,9 @@
-//! Small inputs with which a decoder's graph is run when it is opened, to find out which of its sizes are constant. In: the
+//! Inputs for the probe runs of a decoder's graph, which show when it is opened which of its sizes are constant. In: the
 //! model directory's bindings. Out: inputs of several sizes; every dynamic axis has another size in each of them. Sizes are
 //! small, since a model may have few positions.
 
 use crate::model::{ModelDirectory, Producer, Role};
-use crate::onnx::{DataType, OnnxError, Port, Tensor, Trial};
+use crate::onnx::{DataType, OnnxError, Port, ProbeInputs, Tensor};
 
 /// The sizes of one set of inputs.
 #[derive(Debug, Clone, Copy)]
@@ -24,18 +24,18 @@ const SIZES: [ProbeSizes; 4] = [
     ProbeSizes { rows: 1, past: 5, attended: 13, tokens: 1 },
 ];
 
-/// Inputs for the graph of `role`, a prefill or decoder graph; none if its declarations leave a shape open.
+/// Inputs for the graph of `role`, a prefill or decoder graph; none if it does not declare the shape of an input.
 ///
 /// # Errors
 /// When memory ran out.
-pub(crate) fn probe_inputs(directory: &ModelDirectory, role: Role) -> Result<Vec<Trial>, OnnxError> {
+pub(crate) fn probe_inputs(directory: &ModelDirectory, role: Role) -> Result<Vec<ProbeInputs>, OnnxError> {
     let Some(graph) = directory.graph(role) else { return Ok(Vec::new()) };
     let mut probes = Vec::new();
     for sizes in SIZES {
         // a prefill has no cache, and several tokens
         let prefill = ProbeSizes { past: 0, tokens: sizes.past, ..sizes };
         let sizes = if role == Role::Prefill { prefill } else { sizes };
-        let mut probe = Trial::new();
+        let mut probe = ProbeInputs::new();
         for (input, producer) in directory.bindings().of(role) {
             let value = graph.header.input(input).map(|port| input_of(port, producer, sizes));
             match value.transpose()?.flatten() {
@@ -65,8 +65,8 @@ fn input_of(port: &Port, producer: &Producer, sizes: ProbeSizes) -> Result<Optio
         Producer::Step | Producer::Positions => Some(vec![rows, tokens]),
         Producer::StepMask => Some(vec![rows, past + tokens]),
         Producer::StepOutput(..) => shape_with(tokens),
-        Producer::State(_) => shape_with(past),
-        Producer::Output(..) | Producer::Ones(..) | Producer::Kept(_) => shape_with(attended),
+        Producer::Cache(_) => shape_with(past),
+        Producer::Output(..) | Producer::Ones(..) | Producer::StaticCache(_) => shape_with(attended),
         _ => None,
     };
     let known = |shape: Vec<usize>| match port.dtype {

@@ -1,6 +1,6 @@
-//! The decoder: a prefill, then one step for each new token. In: encoder outputs and prompts, then the token chosen for each
-//! sequence. Out: the logits of the next token of every sequence. What is kept between steps follows from the model directory's
-//! bindings; which token comes next is not decided here.
+//! The decoder: a prefill, then one step for each new token. In: encoder outputs and prompts, then the token selected for each
+//! sequence. Out: the logits of the next token of every sequence. The model directory's bindings say what goes from one step into the
+//! next; which token comes next is not decided here.
 
 use std::borrow::Cow;
 
@@ -10,7 +10,7 @@ use super::step_graph::{StepGraph, StepInputs};
 use super::token_embedder::TokenEmbedder;
 use crate::engine::encode::shared_graph::SharedGraph;
 use crate::model::{ModelDirectory, Producer, Role};
-use crate::onnx::{DataType, GraphOptions, Input, OnnxError, Outputs, RowGather, Tensor};
+use crate::onnx::{DataType, GraphOptions, OnnxError, Outputs, RowGather, SessionInput, Tensor};
 
 /// The decoder's graphs and what feeds them.
 #[derive(Debug)]
@@ -24,21 +24,20 @@ pub(crate) struct Decoder {
     pub(crate) encoder_outputs: Vec<EncoderOutput>,
     pub(crate) cache_ports: Vec<CachePort>,
     /// Moves the rows of cache and encoder outputs.
-    pub(crate) mover: RowGather,
+    pub(crate) row_gather: RowGather,
 }
 
-/// How the prompt is processed and the cache begins.
+/// How the prompt is processed and the cache is filled.
 #[derive(Debug)]
 pub(crate) enum Prefill {
-    /// There is no cache: every step is fed all tokens so far.
+    /// There is no cache: every step processes all tokens so far.
     Uncached,
     /// By a graph of its own (`decoder_model.onnx`), which returns the cache.
     Graph(StepGraph),
-    /// By the decoder's graph with an empty cache, or one of zeros. Static entries are outputs of its first run, and of no
-    /// later one.
+    /// By the decoder's graph with an empty cache, or one of zeros. Static entries are outputs of its first run only.
     EmptyCache,
-    /// By the decoder's graph, with a cache that is empty but for the keys and values of cross-attention, which this graph
-    /// computes.
+    /// By the decoder's graph with a cache that holds only the keys and values of cross-attention, which a subgraph of the prefill
+    /// graph computes.
     CrossAttention(Precomputed),
 }
 
@@ -56,7 +55,7 @@ pub(crate) struct CachePort {
 /// The logits of the next token of every slot.
 #[derive(Debug)]
 pub(crate) struct Logits {
-    /// `[slots, tokens, vocabulary]`, of which the last token's count.
+    /// `[slots, tokens, vocabulary]`; only those of the last token are used.
     value: Tensor,
     /// `tokens * vocabulary`
     width: usize,
@@ -64,7 +63,7 @@ pub(crate) struct Logits {
 }
 
 impl Logits {
-    /// Those of `slots` slots out of a decoder's outputs.
+    /// The logits of `slots` slots among a decoder's outputs.
     fn read(outputs: &mut Outputs, slots: usize) -> Result<Self, OnnxError> {
         Self::of(outputs.take(StepGraph::LOGITS, slots)?)
     }
@@ -80,7 +79,7 @@ impl Logits {
         Ok(Self { value, width, vocabulary })
     }
 
-    /// One for each token of the vocabulary.
+    /// The logits of a slot, one for each token of the vocabulary.
     pub(crate) fn row(&self, Slot(slot): Slot) -> Result<Cow<'_, [f32]>, OnnxError> {
         let end = (slot + 1) * self.width;
         self.value.range_to_f32(end - self.vocabulary..end)
@@ -112,8 +111,8 @@ impl Decoder {
         let ports = directory.bindings().of(Role::Decoder).iter().filter_map(|(input, producer)| {
             let port = directory.graph(Role::Decoder)?.header.input(input)?;
             let (output, kind) = match producer {
-                Producer::State(output) => (output.clone(), CacheKind::Replaced),
-                Producer::Kept(output) => (output.clone(), CacheKind::Static),
+                Producer::Cache(output) => (output.clone(), CacheKind::Replaced),
+                Producer::StaticCache(output) => (output.clone(), CacheKind::Static),
                 _ => return None,
             };
             let inner = (1..port.rank().unwrap_or(1)).map(|axis| port.fixed(axis).unwrap_or(0)).collect();
@@ -127,8 +126,8 @@ impl Decoder {
             (None, None) => Prefill::EmptyCache,
         };
         let embedder = TokenEmbedder::open(directory, options, text)?;
-        let mover = RowGather::new(options);
-        Ok(Some(Self { prefill, graph, embedder, encoder_outputs, cache_ports, mover }))
+        let row_gather = RowGather::new(options);
+        Ok(Some(Self { prefill, graph, embedder, encoder_outputs, cache_ports, row_gather }))
     }
 
     /// Processes `prompts`, one for each slot and all of one length. `encoder_outputs`, `[slots, ...]`, are in the order of
@@ -140,8 +139,8 @@ impl Decoder {
         embedded: Option<Tensor>,
     ) -> Result<(DecoderState, Logits), OnnxError> {
         let slots = prompts.len();
-        let bring = |value| self.mover.bring(value);
-        let mut encoder_outputs = encoder_outputs.into_iter().map(bring).collect::<Result<Vec<_>, _>>()?;
+        let to_device = |value| self.row_gather.to_device(value);
+        let mut encoder_outputs = encoder_outputs.into_iter().map(to_device).collect::<Result<Vec<_>, _>>()?;
         let cross_attention = match &mut self.prefill {
             Prefill::CrossAttention(precomputed) => Some(precomputed.run(&encoder_outputs, slots)?),
             Prefill::Uncached | Prefill::Graph(_) | Prefill::EmptyCache => None,
@@ -157,8 +156,8 @@ impl Decoder {
         let logits = match self.prefill {
             Prefill::Uncached => self.run_uncached(&mut state, prompts, embedded)?,
             Prefill::Graph(_) => self.run_prefill_graph(&mut state, prompts, embedded)?,
-            // A graph that is not told by an input which tokens are in its cache may mask the tokens of one run wrongly; one
-            // that was exported beside a graph for the prefill may accept single tokens only.
+            // a graph without an input for the mask, the positions or the branch may mask several tokens of one run wrongly; one
+            // that was exported beside a prefill graph may accept single tokens only
             Prefill::EmptyCache if length < 2 || self.graph.accepts_several_tokens() => {
                 self.run_cached(&mut state, prompts, embedded, false)?
             }
@@ -188,7 +187,7 @@ impl Decoder {
         }
     }
 
-    /// Feeds all tokens so far, those of the prefill included.
+    /// Runs the graph on all tokens so far, those of the prefill included.
     fn run_uncached(
         &mut self,
         state: &mut DecoderState,
@@ -222,8 +221,8 @@ impl Decoder {
         Logits::read(&mut outputs, state.slots())
     }
 
-    /// Runs the decoder's graph on its cache. Static entries are fed and kept if `static_known`, otherwise taken from the
-    /// outputs as all others are.
+    /// Runs the decoder's graph with its cache. If `static_known`, static entries are inputs and stay as they are; otherwise they are
+    /// taken from the outputs, as all others.
     fn run_cached(
         &mut self,
         state: &mut DecoderState,
@@ -237,8 +236,8 @@ impl Decoder {
         let (fixed, changing): (Vec<_>, Vec<_>) =
             entries.partition(|(port, _)| port.kind == CacheKind::Static && static_known);
         let mut cache: Vec<_> =
-            changing.into_iter().map(|(port, entry)| (port.input.as_str(), Input::Owned(entry.value))).collect();
-        cache.extend(fixed.iter().map(|(port, entry)| (port.input.as_str(), Input::Shared(&entry.value))));
+            changing.into_iter().map(|(port, entry)| (port.input.as_str(), SessionInput::Owned(entry.value))).collect();
+        cache.extend(fixed.iter().map(|(port, entry)| (port.input.as_str(), SessionInput::Shared(&entry.value))));
         let encoder_outputs = state.encoder_outputs.as_slice();
         let inputs = StepInputs { tokens, past: &past, embedded, encoder_outputs, cache };
         let mut outputs = self.graph.run(inputs, self.embedder.as_ref())?;
@@ -253,7 +252,7 @@ impl Decoder {
         Logits::read(&mut outputs, slots)
     }
 
-    /// Entries without tokens; the static ones from `computed`, if they are in it.
+    /// A cache without tokens; its static entries are taken from `computed`, if that is given.
     fn empty_cache(&self, mut computed: Option<Outputs>, slots: usize) -> Result<Vec<CacheEntry>, OnnxError> {
         let entry = |port: &CachePort| {
             let shape: Vec<usize> = std::iter::once(slots).chain(port.inner.iter().copied()).collect();
@@ -294,7 +293,7 @@ mod tests {
             let directory = ModelDirectory::open(&path, None).unwrap();
             let mut graphs = [Role::Decoder, Role::Prefill].into_iter().filter_map(|role| directory.graph(role));
             let width = graphs.find_map(|graph| graph.header.input("encoder_hidden_states")?.fixed(2));
-            let options = GraphOptions { device: Device::StandIn, threads: 1, varies: true };
+            let options = GraphOptions { device: Device::StandIn, threads: 1, dynamic_shapes: true };
             let mut decoder = Decoder::open(&directory, options, None).unwrap().unwrap();
             let states = |dtype| Tensor::ones(dtype, &[2, 5, width.unwrap()]).unwrap();
             let encoder_outputs = decoder.encoder_outputs.iter().map(|output| states(output.dtype)).collect();
@@ -302,11 +301,11 @@ mod tests {
             for slots in [vec![1, 0, 0], vec![2], vec![0]] {
                 let tokens = vec![1; state.slots()];
                 decoder.step(&mut state, &tokens).unwrap();
-                let kept = state.cache.iter().map(|entry| &entry.value).chain(&state.encoder_outputs);
-                let readable = kept.filter(|value| value.dtype().is_float() && value.to_f32().is_ok()).count();
+                let tensors = state.cache.iter().map(|entry| &entry.value).chain(&state.encoder_outputs);
+                let readable = tensors.filter(|value| value.dtype().is_float() && value.to_f32().is_ok()).count();
                 assert!(readable == 0 && !state.cache.is_empty(), "{model}: {readable} in the host's memory");
                 let slots: Vec<_> = slots.into_iter().map(Slot).collect();
-                state.keep(&slots, &mut decoder.mover).unwrap();
+                state.keep(&slots, &mut decoder.row_gather).unwrap();
             }
         }
     }

@@ -1,19 +1,21 @@
 //! One decoder graph: the one for the prefill or the one for later steps. In: the tokens of a step, the cache, and the other
-//! inputs that the model directory's bindings name. Out: its outputs. What is kept between steps is decided in
-//! [`super::run`]; how inputs that never change are computed is explained in [`super::encoder_outputs`].
+//! inputs that the model directory's bindings name. Out: its outputs. What goes from step to step is decided in [`super::run`];
+//! [`super::encoder_outputs`] explains the inputs that are the same in every step.
 
 use super::encoder_outputs::{EncoderOutput, InvariantInput, Precomputed, StepInvariant};
 use super::probe_inputs::probe_inputs;
 use super::token_embedder::TokenEmbedder;
 use crate::model::{GraphFile, ModelDirectory, Producer, Role};
-use crate::onnx::{DataType, DecoderGraph, GraphOptions, Input, OnnxError, OnnxErrorKind, Outputs, Session, Tensor};
+use crate::onnx::{
+    DataType, DecoderGraph, GraphOptions, OnnxError, OnnxErrorKind, Outputs, Session, SessionInput, Tensor,
+};
 
 /// A graph that takes tokens and returns logits.
 #[derive(Debug)]
 pub(crate) struct StepGraph {
     graph: Session,
     inputs: Vec<StepInput>,
-    /// What was split off because it depends on encoder outputs only.
+    /// The part of the graph that is run once for each batch, because it depends on encoder outputs only.
     precomputed: Option<Precomputed>,
 }
 
@@ -24,7 +26,7 @@ struct StepInput {
     feed: Feed,
 }
 
-/// What feeds an input that is no cache entry.
+/// What feeds an input other than the cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Feed {
     /// `input_ids`
@@ -50,10 +52,10 @@ pub(crate) struct StepInputs<'a> {
     pub(crate) past: &'a [usize],
     /// The embeddings of the tokens, `[slots, tokens, width]`, if they are known already.
     pub(crate) embedded: Option<Tensor>,
-    /// In the order of [`DecoderState::encoder_outputs`](super::cache::DecoderState).
+    /// As in [`DecoderState::encoder_outputs`](super::cache::DecoderState).
     pub(crate) encoder_outputs: &'a [Tensor],
     /// Cache entries by input name.
-    pub(crate) cache: Vec<(&'a str, Input<'a>)>,
+    pub(crate) cache: Vec<(&'a str, SessionInput<'a>)>,
 }
 
 impl StepGraph {
@@ -91,13 +93,13 @@ impl StepGraph {
         if role != Role::Decoder {
             return Ok(Some(Self { graph: file.source.open(options)?, inputs, precomputed: None }));
         }
-        let DecoderGraph { once, step, .. } = open_decoder(directory, file, options)?;
+        let DecoderGraph { hoisted, step, .. } = open_decoder(directory, file, options)?;
         let invariant = |input: &StepInput| match input.feed {
             Feed::Invariant(source) => Some(InvariantInput { name: input.name.clone(), dtype: input.dtype, source }),
             _ => None,
         };
         let invariant = inputs.iter().filter_map(invariant).collect();
-        let precomputed = once.map(|once| Precomputed::new(once.graph, invariant, once.values));
+        let precomputed = hoisted.map(|hoisted| Precomputed::new(hoisted.session, invariant, hoisted.outputs));
         inputs.retain(|input| step.inputs().iter().any(|port| port.name == input.name));
         let names = precomputed.iter().flat_map(|precomputed| &precomputed.outputs);
         for (name, index) in names.zip(encoder_outputs.len()..) {
@@ -107,7 +109,7 @@ impl StepGraph {
         Ok(Some(Self { graph: step, inputs, precomputed }))
     }
 
-    /// Appends to `encoder_outputs`, `[rows, ...]`, what is computed from them once for a batch.
+    /// Computes what depends on `encoder_outputs`, `[rows, ...]`, only, and appends it to them.
     pub(crate) fn precompute(&mut self, encoder_outputs: &mut Vec<Tensor>, rows: usize) -> Result<(), OnnxError> {
         if let Some(precomputed) = &mut self.precomputed {
             let mut outputs = precomputed.run(encoder_outputs, rows)?;
@@ -118,8 +120,7 @@ impl StepGraph {
         Ok(())
     }
 
-    /// Whether it can process more than one token with a cache: it is told by a mask, positions or a branch which of the cached
-    /// tokens there are.
+    /// Whether it can process more than one token with a non-empty cache: a mask, positions or the branch are inputs.
     pub(crate) fn accepts_several_tokens(&self) -> bool {
         [Feed::HasPast, Feed::Mask, Feed::Positions].into_iter().any(|feed| self.has(feed))
     }
@@ -134,7 +135,7 @@ impl StepGraph {
         self.inputs.iter().any(|input| input.feed == feed)
     }
 
-    /// One run.
+    /// Runs the graph once.
     pub(crate) fn run(&mut self, step: StepInputs<'_>, embedder: Option<&TokenEmbedder>) -> Result<Outputs, OnnxError> {
         let StepInputs { tokens, past, mut embedded, encoder_outputs, cache } = step;
         let (rows, count) = (tokens.len(), tokens.first().map_or(0, Vec::len));
@@ -143,7 +144,7 @@ impl StepGraph {
         for input in &self.inputs {
             let value = match input.feed {
                 Feed::Invariant(invariant) => invariant.feed(encoder_outputs, input.dtype, rows)?,
-                Feed::Tokens => Input::Owned(Tensor::from_i64(&[rows, count], tokens.concat())?),
+                Feed::Tokens => SessionInput::Owned(Tensor::from_i64(&[rows, count], tokens.concat())?),
                 Feed::Embedded => {
                     let embedded = match (embedded.take(), embedder) {
                         (Some(embedded), _) => embedded,
@@ -153,18 +154,18 @@ impl StepGraph {
                             return Err(OnnxError::new(OnnxErrorKind::Run, input.name.clone(), what));
                         }
                     };
-                    Input::Owned(embedded.into_float(input.dtype)?)
+                    SessionInput::Owned(embedded.into_float(input.dtype)?)
                 }
-                Feed::HasPast => Input::Owned(Tensor::from_bool(longest > 0)?),
+                Feed::HasPast => SessionInput::Owned(Tensor::from_bool(longest > 0)?),
                 Feed::Positions => {
                     let positions = past.iter().flat_map(|&past| past..past + count);
                     let positions = positions.map(|position| position as i64).collect();
-                    Input::Owned(Tensor::from_i64(&[rows, count], positions)?)
+                    SessionInput::Owned(Tensor::from_i64(&[rows, count], positions)?)
                 }
                 Feed::Mask => {
                     let total = longest + count;
                     let own = past.iter().flat_map(|past| (0..total).map(move |index| index + past >= longest));
-                    Input::Owned(Tensor::mask(input.dtype, &[rows, total], own.collect())?)
+                    SessionInput::Owned(Tensor::mask(input.dtype, &[rows, total], own.collect())?)
                 }
             };
             feeds.push((input.name.as_str(), value));
@@ -174,7 +175,7 @@ impl StepGraph {
     }
 }
 
-/// Opens the decoder's graph, in `file`, as it is run for captions.
+/// Opens the decoder's graph in `file`, edited as it is run for captions.
 ///
 /// # Errors
 /// When the file cannot be read, or ONNX Runtime refuses it.

@@ -1,9 +1,9 @@
 //! Token embeddings. In: token ids. Out: their embeddings, for prompts that hold an image and for decoders that take
-//! `inputs_embeds`. Some models have a graph for it (`embed_tokens.onnx`), in others the text graph does it (`CoCa`).
+//! `inputs_embeds`. Some models have a graph of its own for that (`embed_tokens.onnx`); in `CoCa` the text graph does it.
 
 use crate::engine::encode::shared_graph::SharedGraph;
 use crate::model::{ModelDirectory, Producer, Role};
-use crate::onnx::{DataType, GraphOptions, Input, OnnxError, Tensor};
+use crate::onnx::{DataType, GraphOptions, OnnxError, SessionInput, Tensor};
 
 /// The graph that embeds tokens.
 #[derive(Debug)]
@@ -39,8 +39,8 @@ impl TokenEmbedder {
     }
 
     /// The embeddings `[rows, tokens, width]` of `tokens`, of which every row has the same number. They stay on the graph's
-    /// device if they have the type `stay`, that of the input which they are for.
-    pub(crate) fn embed(&self, tokens: &[Vec<i64>], stay: Option<DataType>) -> Result<Tensor, OnnxError> {
+    /// device if their type is `device_dtype`, the type of the input that takes them.
+    pub(crate) fn embed(&self, tokens: &[Vec<i64>], device_dtype: Option<DataType>) -> Result<Tensor, OnnxError> {
         let shape = [tokens.len(), tokens.first().map_or(0, Vec::len)];
         let mut feeds = Vec::with_capacity(self.inputs.len());
         for (input, field) in &self.inputs {
@@ -50,12 +50,15 @@ impl TokenEmbedder {
                 "token_type_ids" => vec![0; size],
                 _ => tokens.concat(),
             };
-            feeds.push((input.as_str(), Input::Owned(Tensor::from_i64(&shape, values)?)));
+            feeds.push((input.as_str(), SessionInput::Owned(Tensor::from_i64(&shape, values)?)));
         }
         let mut graph = self.graph.graph();
         let dtype = graph.outputs().iter().find(|port| port.name == self.output).map(|port| port.dtype);
-        let mut outputs =
-            if stay.is_some() && stay == dtype { graph.run_on_device(&feeds, &[])? } else { graph.run(&feeds)? };
+        let mut outputs = if device_dtype.is_some() && device_dtype == dtype {
+            graph.run_on_device(&feeds, &[])?
+        } else {
+            graph.run(&feeds)?
+        };
         outputs.take(&self.output, tokens.len())
     }
 }

@@ -27,11 +27,11 @@ mod tests {
     fn one_value_that_is_not_finite_is_seen_wherever_it_stands() {
         for count in [1, LANES, 2 * LANES + 3] {
             assert!(is_finite(&vec![f32::MAX; count]) && is_finite(&vec![-0.0; count]));
-            for place in 0..count {
+            for index in 0..count {
                 for bad in [f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
                     let mut values = vec![1.0; count];
-                    values[place] = bad;
-                    assert!(!is_finite(&values), "{bad} at {place} of {count}");
+                    values[index] = bad;
+                    assert!(!is_finite(&values), "{bad} at {index} of {count}");
                 }
             }
         }

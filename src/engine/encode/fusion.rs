@@ -5,9 +5,9 @@
 use super::text::TextFeatures;
 use super::vision::{ImageFeatures, stack_states};
 use crate::model::{EmbeddingPort, ModelDirectory, Producer, Role};
-use crate::onnx::{DataType, Dim, GraphOptions, Input, OnnxError, Port, Session, Tensor};
+use crate::onnx::{DataType, Dim, GraphOptions, OnnxError, Port, Session, SessionInput, Tensor};
 
-/// The fusion graph, its inputs and which of its outputs are kept.
+/// The fusion graph, its inputs and which of its outputs are used.
 #[derive(Debug)]
 pub(crate) struct Fusion {
     graph: Session,
@@ -56,7 +56,7 @@ pub(crate) struct FusedRow {
 pub(crate) struct Fused {
     /// An L2-normalised embedding for each image; empty if the model has none.
     pub(crate) embeddings: Vec<Vec<f32>>,
-    /// The probability that image and text match, for each image; empty if the model does not say.
+    /// The probability that image and text match, for each image; empty if the model does not rate that.
     pub(crate) matches: Vec<f32>,
     /// The outputs that the decoder takes.
     pub(crate) states: FusedStates,
@@ -121,7 +121,7 @@ impl Fusion {
                     Tensor::ones(input.dtype, &[batch, length])?
                 }
             };
-            feeds.push((input.name.as_str(), Input::Owned(value)));
+            feeds.push((input.name.as_str(), SessionInput::Owned(value)));
         }
         let mut outputs = self.graph.run(&feeds)?;
         let embeddings = self.embedding.as_ref().map_or(Ok(Vec::new()), |embedding| embedding.read(&outputs, batch))?;
@@ -136,7 +136,7 @@ impl Fusion {
     }
 }
 
-/// The shape of one row of a text output when there is no text: 1 for every axis that no declaration fixes.
+/// The shape of one row of a text output when there is no text: 1 for every dynamic axis.
 fn absent_shape(input: &Port, output: Option<&Port>) -> Vec<usize> {
     let dims = |port: &Port| port.shape.clone().unwrap_or_default();
     let (declared, produced) = (dims(input), output.map(dims).unwrap_or_default());

@@ -1,4 +1,10 @@
-//! Encoders: images and texts to states and embeddings, and their fusion.
+//! Encoders. In: preprocessed pixels and texts. Out: for each image and text its states and its embedding, and for both together fused
+//! states, a fused embedding and how well they match. No caption is generated here.
+//!
+//! - `vision`: pixels to image states and embeddings
+//! - `tokenizer`, `text`: texts to tokens, states and embeddings; `shared_graph`: the text graph, if the decoder uses it, too
+//! - `fusion`: image and text states to fused states
+//! - `embedding`, `finite`: normalises embeddings, and finds NaN and infinity
 
 pub(crate) mod embedding;
 pub(crate) mod finite;

@@ -1,8 +1,8 @@
-//! A graph with two users: the text encoder, and the decoder's token embedder.
+//! A graph that the text encoder and the decoder's token embedder share. In: an opened graph. Out: one user at a time.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::onnx::{Input, OnnxError, Outputs, Session};
+use crate::onnx::{OnnxError, Outputs, Session, SessionInput};
 
 /// A graph that text encoder and token embedder share.
 #[derive(Debug, Clone)]
@@ -13,7 +13,7 @@ impl SharedGraph {
         Self(Arc::new(Mutex::new(graph)))
     }
 
-    pub(crate) fn run(&self, inputs: &[(&str, Input<'_>)]) -> Result<Outputs, OnnxError> {
+    pub(crate) fn run(&self, inputs: &[(&str, SessionInput<'_>)]) -> Result<Outputs, OnnxError> {
         self.graph().run(inputs)
     }
 

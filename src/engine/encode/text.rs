@@ -1,12 +1,12 @@
 //! The text encoder. In: padded tokens. Out: an embedding for each text, and the states that fusion takes. No text is tokenized
 //! here.
 
+use super::shared_graph::SharedGraph;
 use super::tokenizer::TokenBatch;
-use crate::engine::encode::shared_graph::SharedGraph;
 use crate::model::{EmbeddingPort, ModelDirectory, Producer, Role};
-use crate::onnx::{GraphOptions, Input, OnnxError, OnnxErrorKind, Outputs, Tensor};
+use crate::onnx::{GraphOptions, OnnxError, OnnxErrorKind, Outputs, SessionInput, Tensor};
 
-/// The text graph and which of its outputs are kept.
+/// The text graph and the output that holds its embedding.
 #[derive(Debug)]
 pub(crate) struct TextEncoder {
     pub(crate) graph: SharedGraph,
@@ -57,7 +57,7 @@ impl TextEncoder {
         let mut feeds = Vec::with_capacity(self.inputs.len());
         for (input, field) in &self.inputs {
             let ids = tokens.field(field).to_vec();
-            feeds.push((input.as_str(), Input::Owned(Tensor::from_i64(&shape, ids)?)));
+            feeds.push((input.as_str(), SessionInput::Owned(Tensor::from_i64(&shape, ids)?)));
         }
         let outputs = self.graph.run(&feeds)?;
         let embeddings =

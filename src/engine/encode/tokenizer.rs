@@ -1,4 +1,4 @@
-//! The tokenizer. In: `tokenizer.json` and texts. Out: token ids, padded on the right to a common length; and texts again.
+//! The tokenizer. In: `tokenizer.json` and texts. Out: token ids, padded on the right to a common length. Also decodes token ids.
 
 use tokenizers::{PaddingStrategy, Tokenizer, TruncationParams};
 
@@ -99,16 +99,16 @@ impl TextTokenizer {
             token_type_ids: vec![0; size],
         };
         for (row, tokens) in texts.iter().enumerate() {
-            let place = row * length..row * length + tokens.ids.len();
+            let range = row * length..row * length + tokens.ids.len();
             let wide = |ids: &[u32]| ids.iter().map(|&id| i64::from(id)).collect::<Vec<_>>();
-            batch.input_ids[place.clone()].copy_from_slice(&wide(&tokens.ids));
-            batch.token_type_ids[place.clone()].copy_from_slice(&wide(&tokens.types));
-            batch.attention_mask[place].fill(1);
+            batch.input_ids[range.clone()].copy_from_slice(&wide(&tokens.ids));
+            batch.token_type_ids[range.clone()].copy_from_slice(&wide(&tokens.types));
+            batch.attention_mask[range].fill(1);
         }
         batch
     }
 
-    /// All tokens of `text`, with special ones around them if `special`.
+    /// All tokens of `text`, not truncated; with the tokenizer's special tokens if `special`.
     pub(crate) fn encode_whole(&self, text: &str, special: bool) -> Result<Vec<i64>, tokenizers::Error> {
         Ok(self.whole.encode_fast(text, special)?.get_ids().iter().map(|&id| i64::from(id)).collect())
     }
@@ -136,7 +136,7 @@ impl TextTokenizer {
     }
 }
 
-/// `text` without the spaces before punctuation and contractions that tokenization has added (`clean_up_tokenization` in
+/// `text` without the spaces that tokenization adds before punctuation and contractions (`clean_up_tokenization` in
 /// transformers).
 fn clean_up(text: &str) -> String {
     const JOINED: [(&str, &str); 10] = [

@@ -1,5 +1,5 @@
-//! The image encoder. In: preprocessed pixels. Out: for each image its states and its embedding, in host memory, so that they serve
-//! caption and embeddings and can be kept for equal images. No image file is decoded here.
+//! The image encoder. In: preprocessed pixels. Out: for each image its states and its embedding, in host memory, where they can be
+//! used again for equal images. No image file is decoded here.
 
 use std::collections::BTreeMap;
 use std::mem::size_of;
@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::finite::is_finite;
 use crate::model::{EmbeddingPort, ModelDirectory, Producer, Role};
-use crate::onnx::{DataType, Device, GraphOptions, Input, OnnxError, OnnxErrorKind, Session, Tensor};
+use crate::onnx::{DataType, Device, GraphOptions, OnnxError, OnnxErrorKind, Session, SessionInput, Tensor};
 use crate::preprocess::{PixelValues, TileGrid};
 
 /// How many patches are encoded in one run on a CPU, unless one image has more: those of 4 images of 224 x 224 in patches of
@@ -16,8 +16,8 @@ use crate::preprocess::{PixelValues, TileGrid};
 const MOST_PATCHES: usize = 4 * 14 * 14;
 /// The same on a GPU, which small runs would leave idle for most of the time.
 const MOST_PATCHES_ON_DEVICE: usize = 4 * MOST_PATCHES;
-/// The side of a patch where the configuration gives none, or one below [`SMALLEST_SIDE`]: networks that begin with patches of 4 x 4
-/// pixels, such as Swin, merge them in their first layers.
+/// The side of a patch if the configuration has none, or one below [`SMALLEST_SIDE`]: networks that begin with patches of 4 x 4 pixels,
+/// such as Swin, merge them in their first layers.
 const PATCH_SIDE: usize = 16;
 const SMALLEST_SIDE: usize = 8;
 
@@ -29,7 +29,7 @@ pub struct ImageFeatures {
     /// The states that fusion and decoder take, row-major with their shape without the batch axis, e.g. `[tokens, width]`, the
     /// tokens of all tiles one after the other; `None` if neither is run.
     pub hidden: Option<(Vec<f32>, Vec<usize>)>,
-    /// The tiles that the image was cut into, if it was.
+    /// The tiles that the image was split into, if it was.
     pub grid: Option<TileGrid>,
     /// Whether all values are finite; if not, the row fails.
     pub(crate) finite: bool,
@@ -44,7 +44,7 @@ impl ImageFeatures {
     }
 }
 
-/// The vision graph and which of its outputs are kept.
+/// The vision graph and which of its outputs are used.
 #[derive(Debug)]
 pub(crate) struct ImageEncoder {
     graph: Session,
@@ -66,11 +66,11 @@ struct VisionInput {
 }
 
 impl ImageEncoder {
-    /// Opens the vision graph; states are kept only if `keeps_states`.
+    /// Opens the vision graph; states are returned only if `returns_states`.
     pub(crate) fn open(
         directory: &ModelDirectory,
         options: GraphOptions,
-        keeps_states: bool,
+        returns_states: bool,
     ) -> Result<Option<Self>, OnnxError> {
         let Some(file) = directory.graph(Role::Vision) else { return Ok(None) };
         let graph = file.source.open(options)?;
@@ -80,7 +80,7 @@ impl ImageEncoder {
             Some(VisionInput { name: name.clone(), dtype: port.dtype, is_mask, takes_tiles })
         });
         let embedding = directory.embedding(Role::Vision).cloned();
-        let states = directory.bindings().vision_states().filter(|_| keeps_states).map(str::to_owned);
+        let states = directory.bindings().vision_states().filter(|_| returns_states).map(str::to_owned);
         let side = directory.config().patch_size().filter(|side| *side >= SMALLEST_SIDE).unwrap_or(PATCH_SIDE);
         let most_patches = if options.device == Device::Cpu { MOST_PATCHES } else { MOST_PATCHES_ON_DEVICE };
         let most_pixels = most_patches * side * side;
@@ -90,17 +90,17 @@ impl ImageEncoder {
     /// Encodes `images`, those of one size and number of tiles together, but no more pixels at once than `most_pixels`.
     pub(crate) fn encode(&mut self, images: &[&PixelValues]) -> Result<Vec<Arc<ImageFeatures>>, OnnxError> {
         let mut groups: BTreeMap<_, Vec<usize>> = BTreeMap::new();
-        for (place, image) in images.iter().enumerate() {
-            groups.entry((image.tiles(), image.height, image.width)).or_default().push(place);
+        for (index, image) in images.iter().enumerate() {
+            groups.entry((image.tiles(), image.height, image.width)).or_default().push(index);
         }
         let mut features: Vec<_> = images.iter().map(|_| None).collect();
-        for ((tiles, height, width), places) in groups {
+        for ((tiles, height, width), indexes) in groups {
             let (height, width) = (height as usize, width as usize);
             let most = self.most_pixels / (tiles * height * width).max(1);
-            for places in places.chunks(most.max(1)) {
-                let group: Vec<_> = places.iter().map(|&place| images[place]).collect();
-                for (&place, encoded) in places.iter().zip(self.encode_alike(&group, [tiles, height, width])?) {
-                    features[place] = Some(Arc::new(encoded));
+            for indexes in indexes.chunks(most.max(1)) {
+                let group: Vec<_> = indexes.iter().map(|&index| images[index]).collect();
+                for (&index, encoded) in indexes.iter().zip(self.encode_alike(&group, [tiles, height, width])?) {
+                    features[index] = Some(Arc::new(encoded));
                 }
             }
         }
@@ -126,17 +126,19 @@ impl ImageEncoder {
         for input in &self.inputs {
             if input.is_mask {
                 let mask = Tensor::ones(input.dtype, &[batch, tiles, height, width])?;
-                feeds.push((input.name.as_str(), Input::Owned(mask)));
+                feeds.push((input.name.as_str(), SessionInput::Owned(mask)));
                 continue;
             }
             if !input.takes_tiles && tiles > 1 {
-                return Err(refuse(format!("expected an image in one piece, but preprocessing gives {tiles} tiles")));
+                return Err(refuse(format!(
+                    "expected an image that is not split, but preprocessing gives {tiles} tiles"
+                )));
             }
             let shape =
                 if input.takes_tiles { vec![batch, tiles, 3, height, width] } else { vec![batch, 3, height, width] };
             let pixels: Vec<&[f32]> = images.iter().map(|image| image.data.as_slice()).collect();
             let value = Tensor::from_f32(input.dtype, &shape, pixels.concat())?;
-            feeds.push((input.name.as_str(), Input::Owned(value)));
+            feeds.push((input.name.as_str(), SessionInput::Owned(value)));
         }
         let outputs = self.graph.run(&feeds)?;
         let embeddings = self.embedding.as_ref().map(|embedding| embedding.read(&outputs, batch)).transpose()?;

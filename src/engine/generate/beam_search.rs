@@ -21,7 +21,7 @@ struct Beam {
     tokens: Vec<i64>,
     /// The sum of its tokens' processed log-probabilities.
     score: f64,
-    /// The sum of the model's own.
+    /// The sum of its tokens' log-probabilities before processing.
     logprob: f64,
     slot: Slot,
 }
@@ -30,7 +30,7 @@ struct Beam {
 #[derive(Debug)]
 pub(crate) struct BeamSearch {
     settings: BeamSettings,
-    /// Best first, at most `num_beams`; one at the start, where all would be the same.
+    /// Best first, at most `num_beams`; a single one at the start, since all would be equal.
     running: Vec<Beam>,
     /// Finished sequences with their scores after the length penalty, best first, at most `num_beams`.
     finished: Vec<(f64, Sequence)>,
@@ -113,7 +113,7 @@ impl BeamSearch {
                 None if running.len() < settings.num_beams => {
                     running.push(Beam { tokens, score, logprob, slot: from.slot });
                 }
-                // continuations of lower rank only replace finished ones among the next beams
+                // continuations of lower rank only fill up the next beams
                 Some(finish) if rank < settings.num_beams => {
                     let penalised = score / (tokens.len() as f64).powf(settings.length_penalty);
                     self.finished.push((penalised, Sequence { tokens, logprob, finish, finite: true }));

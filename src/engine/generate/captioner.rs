@@ -1,6 +1,6 @@
-//! The caption generator: everything that turns encoded images into captions. In: requests, the states of the fusion graph. Out: for
-//! each request its tokens, or the error of its row. The way of a request: its prompt is tokenized and checked here, waits in the
-//! queue of the scheduler ([`super::scheduler`]), is prefilled ([`super::prefill`]) and then generated token by token.
+//! The caption generator. In: requests, the states of the fusion graph. Out: for each request its tokens, or the error of its row. The
+//! prompt of a request is tokenized and checked here; the request then waits in the queue of the scheduler ([`super::scheduler`]), is
+//! prefilled ([`super::prefill`]), and its caption is generated token by token.
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
@@ -19,7 +19,7 @@ use crate::model::{ModelDirectory, Role};
 use crate::onnx::{GraphOptions, OnnxError};
 use crate::row::error::{ErrorKind, RowError, Stage};
 
-/// The decoder with everything that its prefill needs.
+/// The decoder, and what makes the input of its prefill.
 #[derive(Debug)]
 pub(crate) struct CaptionGenerator {
     decoder: Decoder,
@@ -27,12 +27,12 @@ pub(crate) struct CaptionGenerator {
     limits: PositionLimits,
     /// Whether waiting requests take the slots of finished captions.
     pub(crate) continuous_batching: bool,
-    /// Select tokens while no graph runs.
+    /// The threads that select tokens while no graph runs.
     workers: ThreadPool,
     pub(crate) settings: GenerationSettings,
 }
 
-/// A row with its generated tokens, or why there are none.
+/// A row with its generated tokens, or with the reason why there are none.
 pub(crate) type GeneratedRow = (usize, Result<Sequence, RowError>);
 
 impl CaptionGenerator {

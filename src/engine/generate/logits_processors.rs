@@ -1,5 +1,5 @@
-//! Logits processors and warpers: they change a row's scores before its next token is selected. In: one row's tokens and scores.
-//! Out: the same scores, changed. Names, meanings and order are transformers' (`GenerationMixin._get_logits_processor`).
+//! Logits processors and warpers, which change a row's scores before its next token is selected. In: one row's tokens and scores. Out:
+//! the changed scores. Names, meanings and order are transformers' (`GenerationMixin._get_logits_processor`).
 
 use super::settings::{GenerationSettings, SampleSettings};
 use super::softmax::{Softmax, argmax};
@@ -84,7 +84,7 @@ fn no_repeat_ngram(size: usize, history: &[i64], scores: &mut [f32]) {
 }
 
 /// Bans what would complete a bad word. As in transformers, an end token alone is never one, and a word longer than the
-/// tokens so far is left alone.
+/// tokens so far is ignored.
 fn bad_words(words: &[Vec<i64>], ends: &[i64], history: &[i64], scores: &mut [f32]) {
     for word in words {
         let Some((last, begun)) = word.split_last() else { continue };
@@ -96,7 +96,7 @@ fn bad_words(words: &[Vec<i64>], ends: &[i64], history: &[i64], scores: &mut [f3
     }
 }
 
-/// Keeps the `k` highest scores, and what ties with the last of them.
+/// Keeps the `k` highest scores, and those equal to the lowest of them.
 fn top_k(k: usize, scores: &mut [f32]) {
     if k >= scores.len() {
         return;
@@ -106,7 +106,7 @@ fn top_k(k: usize, scores: &mut [f32]) {
     scores.iter_mut().filter(|score| **score < least).for_each(|score| *score = f32::NEG_INFINITY);
 }
 
-/// Keeps the likeliest tokens that together have probability `p`, at least one.
+/// Keeps the most likely tokens that together have probability `p`, at least one.
 fn top_p(p: f64, scores: &mut [f32]) {
     let softmax = Softmax::of(scores);
     let mut order: Vec<usize> = (0..scores.len()).filter(|&token| scores[token] > f32::NEG_INFINITY).collect();
@@ -121,7 +121,7 @@ fn top_p(p: f64, scores: &mut [f32]) {
     }
 }
 
-/// Keeps the tokens that are at least `p` times as likely as the likeliest.
+/// Keeps the tokens whose probability is at least `p` times the highest.
 fn min_p(p: f64, scores: &mut [f32]) {
     let softmax = Softmax::of(scores);
     let Some(&highest) = scores.get(argmax(scores)) else { return };

@@ -1,4 +1,13 @@
-//! Captions: settings, the choice of tokens, and the scheduling of rows in a batch.
+//! Caption generation. In: rows with encoded images, generation settings. Out: the tokens of each caption, or the error of its row. No
+//! graph is opened or fed here but the encoder of prompts; the rest is `decoder`'s and `encode`'s.
+//!
+//! - `settings`, `resolve`: generation settings, from the job and the model directory
+//! - `captioner`: the entry: tokenizes the prompts of all requests
+//! - `scheduler`: takes requests out of the queue and runs the decoder until all are finished
+//! - `prefill`: makes the input of a prefill
+//! - `sequence`: what scheduler and search share: requests, sequences of tokens, captions
+//! - `sampler` (greedy search, sampling), `beam_search`: select the next tokens
+//! - `logits_processors`, `softmax`, `random`: what they compute with
 
 pub(crate) mod beam_search;
 pub(crate) mod captioner;

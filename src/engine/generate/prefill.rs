@@ -1,6 +1,5 @@
-//! The input of a prefill: what the decoder attends to and the prompts of several requests. In: requests with tokenized prompts,
-//! encoded images, fused states. Out: encoder outputs and, where prompts hold the image, their embeddings with the image
-//! features in them.
+//! Makes the input of a prefill. In: several requests with tokenized prompts, encoded images, fused states. Out: their prompts and the
+//! encoder outputs; if prompts hold the image, their embeddings with the image features in them.
 
 use super::sequence::{GenerationRequest, SequenceRequest};
 use crate::engine::decoder::encoder_outputs::EncoderOutput;
@@ -9,7 +8,7 @@ use crate::engine::encode::fusion::FusedStates;
 use crate::engine::encode::vision::stack_states;
 use crate::engine::prompt::expand::{Prompt, TokenizedPrompt};
 use crate::model::{ModelDirectory, Producer, Role};
-use crate::onnx::{DataType, GraphOptions, Input, OnnxError, OnnxErrorKind, Session, Tensor};
+use crate::onnx::{DataType, GraphOptions, OnnxError, OnnxErrorKind, Session, SessionInput, Tensor};
 
 /// A request with its prompt as tokens.
 #[derive(Debug)]
@@ -37,7 +36,7 @@ pub(crate) struct PrefillBuilder<'a> {
     pub(crate) fused: &'a [FusedStates],
 }
 
-/// The graph that encodes prompts with the image in them, for decoders that attend to the result.
+/// The graph that encodes prompts that hold the image, for decoders that attend to the result.
 #[derive(Debug)]
 pub(crate) struct PromptEncoder {
     graph: Session,
@@ -72,7 +71,7 @@ impl PrefillBuilder<'_> {
         })
     }
 
-    /// What the decoder attends to of images and fused states, in the order of its inputs.
+    /// The image states and fused states that the decoder attends to, in the order of [`Decoder::encoder_outputs`].
     fn encoder_outputs(
         &self,
         requests: &[PromptedRequest<'_>],
@@ -82,7 +81,7 @@ impl PrefillBuilder<'_> {
         let fused: Vec<_> = requests.iter().filter_map(|request| request.request.fused).collect();
         let states = fused.first().and_then(|first| self.fused.get(first.run));
         let fused_rows: Vec<_> = fused.iter().map(|fused| fused.row).collect();
-        let Decoder { encoder_outputs, mover, .. } = decoder;
+        let Decoder { encoder_outputs, row_gather, .. } = decoder;
         let mut values = Vec::with_capacity(encoder_outputs.len());
         for EncoderOutput { dtype, role, output } in encoder_outputs.iter() {
             values.push(match role {
@@ -92,8 +91,8 @@ impl PrefillBuilder<'_> {
                     ));
                 }
                 Role::Fusion => match states.into_iter().flatten().find(|(name, _)| name == output) {
-                    Some((_, states)) if states.dtype() == *dtype => mover.gather(states, &fused_rows)?,
-                    Some((_, states)) => mover.gather(&states.to_float(*dtype)?, &fused_rows)?,
+                    Some((_, states)) if states.dtype() == *dtype => row_gather.gather(states, &fused_rows)?,
+                    Some((_, states)) => row_gather.gather(&states.to_float(*dtype)?, &fused_rows)?,
                     None => return Err(OnnxError::of_run(format!("the fusion graph gave no output {output:?}"))),
                 },
                 _ => stack_states(&images, *dtype)?,
@@ -122,7 +121,7 @@ impl PromptEncoder {
                 Some(embedded) => embedded.into_float(*dtype)?,
                 None => Tensor::ones(*dtype, shape.get(..2).unwrap_or_default())?,
             };
-            feeds.push((name.as_str(), Input::Owned(value)));
+            feeds.push((name.as_str(), SessionInput::Owned(value)));
         }
         let outputs = self.graph.run(&feeds)?;
         let take = |wanted: &EncoderOutput| outputs.get(&wanted.output, rows)?.to_float(wanted.dtype);
@@ -130,12 +129,12 @@ impl PromptEncoder {
     }
 }
 
-/// The embeddings of the prompts of `requests`, `[requests, prompt, width]` f32, with the image features in the places of the
-/// image tokens.
+/// The embeddings of the prompts of `requests`, `[requests, prompt, width]` f32, with the image features instead of the
+/// embeddings of image tokens.
 fn embed(decoder: &Decoder, requests: &[PromptedRequest<'_>]) -> Result<Tensor, OnnxError> {
     let embedder =
         decoder.embedder.as_ref().ok_or_else(|| OnnxError::of_run("no graph embeds the tokens of the prompt"))?;
-    // the embedding of an image token is overwritten, and there may be none
+    // the embedding of an image token is overwritten, and the vocabulary may have no image token
     let known = |id: &i64| if *id == Prompt::NO_TOKEN { 0 } else { *id };
     let tokens: Vec<Vec<i64>> = requests.iter().map(|request| request.prompt.ids.iter().map(known).collect()).collect();
     let embeddings = embedder.embed(&tokens, None)?;

@@ -1,5 +1,5 @@
-//! Sampling that depends on nothing but the job's seed, the row's key and the step, so that a row's caption is the same in every
-//! batch, shard and attempt. In: scores. Out: a token.
+//! Sampling. In: scores. Out: a token, which depends on nothing but the scores, the job's seed, the row's key and the step, so that a
+//! row's caption is the same in every batch, shard and attempt.
 
 /// A number in [0, 1) for `step` of the row with key hash `key`.
 fn uniform(seed: u64, key: u64, step: usize) -> f64 {

@@ -9,11 +9,11 @@ use super::settings::{
 };
 use crate::engine::encode::tokenizer::TextTokenizer;
 use crate::engine::prompt::expand::{Prompt, TokenizedPrompt};
-use crate::engine::prompt::format::{JobPrompt, PromptForm};
+use crate::engine::prompt::format::{JobPrompt, PromptFormat};
 use crate::engine::prompt::position_limits::PositionLimits;
 use crate::model::{ModelDirectory, ModelError, Problem, Role, Sourced};
 
-/// Settings of the files that would change captions and are not built, with the value at which they do nothing.
+/// Settings of the files that would change captions and are not supported, with the value at which they do nothing.
 const REFUSED: [(&str, f64); 12] = [
     ("guidance_scale", 1.0),
     ("num_return_sequences", 1.0),
@@ -84,7 +84,7 @@ impl<'a> Resolver<'a> {
             let empty = found.value.as_array().is_some_and(Vec::is_empty);
             // exact: only the neutral value itself leaves captions as they are
             if !empty && found.value.as_f64().is_none_or(|value| value.total_cmp(&neutral).is_ne()) {
-                let hint = format!("take it out of {} to write captions without it", found.source);
+                let hint = format!("take it out of {} to generate captions without it", found.source);
                 let problem = Problem::new(found.source, format!("{name} = {} is not supported yet", found.value));
                 self.problems.push(problem.with_hint(hint));
             }
@@ -130,7 +130,7 @@ impl<'a> Resolver<'a> {
         }
     }
 
-    /// What the job gives for another strategy than its own would be ignored silently.
+    /// Refuses settings of another strategy than the job's, which would silently have no effect.
     fn refuse_unused(&mut self, overrides: &GenerationOverrides, strategy: StrategyName) {
         let (beam, sample) = (StrategyName::Beam, StrategyName::Sample);
         let given = [
@@ -184,8 +184,8 @@ impl<'a> Resolver<'a> {
         }
     }
 
-    /// transformers counts the prompt, start token included, into `max_length` and `min_length`, but takes a `max_length` of 20,
-    /// its default, as 20 new tokens (`GenerationMixin._prepare_generated_length`).
+    /// `max_new_tokens` and `min_new_tokens`. As in transformers, `max_length` and `min_length` include the prompt and its start token,
+    /// but a `max_length` of 20, the default, means 20 new tokens (`GenerationMixin._prepare_generated_length`).
     fn lengths(&mut self, overrides: &GenerationOverrides, prompt: Option<usize>) -> (usize, usize) {
         let max_new = self.length("max_new_tokens");
         let max_length = self.length("max_length").filter(|&length| length != 20);
@@ -248,7 +248,7 @@ impl<'a> Resolver<'a> {
         self.tokens("eos_token_id")
     }
 
-    /// A token or a list of them out of the files; empty if there is none.
+    /// A setting of the files that is a token or a list of tokens; empty if it is missing.
     fn tokens(&mut self, name: &str) -> Vec<i64> {
         let Some(found) = self.setting(name) else { return Vec::new() };
         token_list(found.value).unwrap_or_else(|| {
@@ -284,7 +284,7 @@ impl<'a> Resolver<'a> {
         })
     }
 
-    /// The decoder's start token; `None` for a decoder that is given the prompt alone.
+    /// The decoder's start token; `None` for a decoder whose prompt has no start token of the decoder.
     fn start(&mut self) -> Option<i64> {
         let alone = self.directory.bindings().prompt_holds_image() && self.directory.graph(Role::Encoder).is_none();
         if alone {
@@ -306,8 +306,8 @@ impl<'a> Resolver<'a> {
     }
 }
 
-/// The job's prompt for a decoder that starts from `start`, and the shortest that any row's can be: with one image feature, and
-/// nothing filled in.
+/// The job's prompt for a decoder that starts from `start`, and the shortest that the prompt of any row can be: with one image
+/// feature, and an empty text for a template.
 fn job_prompt(
     directory: &ModelDirectory,
     overrides: &GenerationOverrides,
@@ -317,17 +317,17 @@ fn job_prompt(
     let Some(tokenizer) = TextTokenizer::load(directory)? else {
         return Err(fail("the decoder needs a tokenizer.json".into()));
     };
-    let form = PromptForm::of(directory, &tokenizer, start)?;
+    let format = PromptFormat::of(directory, &tokenizer, start)?;
     if let Some(template) = overrides.prompt_template() {
-        let empty = form.fill(&tokenizer, "").ok().and_then(|prompt| prompt.tokenize(&tokenizer, 1, None).ok());
-        return Ok((JobPrompt::Template { template: template.to_owned(), form }, empty.unwrap_or_default()));
+        let empty = format.fill(&tokenizer, "").ok().and_then(|prompt| prompt.tokenize(&tokenizer, 1, None).ok());
+        return Ok((JobPrompt::Template { template: template.to_owned(), format }, empty.unwrap_or_default()));
     }
-    let prompt = match (&overrides.prompt, &form) {
-        (Some(prompt), form) => form.fill(&tokenizer, prompt).map_err(fail)?,
-        (None, PromptForm::Plain { start }) => Prompt::Tokens(start.iter().copied().collect()),
-        (None, form) => {
-            let example = match form {
-                PromptForm::Task { .. } => "\"<CAPTION>\", for instance, or \"<DETAILED_CAPTION>\"",
+    let prompt = match (&overrides.prompt, &format) {
+        (Some(prompt), format) => format.fill(&tokenizer, prompt).map_err(fail)?,
+        (None, PromptFormat::Plain { start }) => Prompt::Tokens(start.iter().copied().collect()),
+        (None, format) => {
+            let example = match format {
+                PromptFormat::Task { .. } => "\"<CAPTION>\", for instance, or \"<DETAILED_CAPTION>\"",
                 _ => "\"Describe this image in one sentence.\", for instance",
             };
             let what = "this model answers a prompt, and the job gives none";

@@ -12,7 +12,7 @@ use crate::engine::decoder::run::Logits;
 use crate::engine::encode::finite::is_finite;
 use crate::onnx::OnnxError;
 
-/// A caption whose next token is the likeliest or drawn.
+/// A caption whose next token is the most likely one (greedy search) or a random one (sampling).
 #[derive(Debug)]
 pub(crate) struct Sampler {
     sequence: Sequence,
@@ -63,7 +63,7 @@ impl Sampler {
 /// logits processing; `None` if a logit is not finite. `logits` are one row, with a logit for each token of the vocabulary; `key`
 /// is the hash of the row's key, which sampling depends on; `scores` is a buffer that is used again.
 ///
-/// This is all that greedy search and sampling do for a row and step besides the decoder.
+/// This is everything that greedy search and sampling do for a row in one step, apart from the decoder.
 pub fn select_token(
     logits: &[f32],
     settings: &GenerationSettings,

@@ -1,4 +1,4 @@
-//! The scheduler of caption generation: it takes requests out of a queue, runs the decoder, and hands logits to the search of
+//! The scheduler of caption generation: it takes requests out of a queue, runs the decoder, and passes logits to the search of
 //! every caption ([`super::sampler`] and [`super::beam_search`]) until all are finished. In: tokenized requests. Out: the tokens of each
 //! caption with their log-probability. Finished captions leave the batch; with continuous batching, waiting
 //! requests take their slots.
@@ -17,8 +17,8 @@ use crate::engine::decoder::cache::{DecoderState, Slot};
 use crate::engine::decoder::run::{Decoder, Logits};
 use crate::onnx::OnnxError;
 
-/// New sequences join once a part of 1 / this of the slots is free: each time, the cache of all sequences is copied.
-const JOIN_AT_FREE_PART: usize = 4;
+/// New sequences join once one in this many slots is free: whenever some join, the cache of all sequences is copied.
+const SLOTS_PER_FREE_SLOT: usize = 4;
 
 /// Requests that wait for a slot. Those that can be prefilled together follow each other: prompts of one length, so that none
 /// is padded, and, if the decoder attends to fused states, states of one run of the fusion graph.
@@ -82,21 +82,23 @@ impl Scheduler<'_> {
     pub(crate) fn run(mut self) -> Result<Finished, OnnxError> {
         let mut finished = Vec::new();
         let mut running: Option<RunningBatch> = None;
-        // prefilled, but its encoder outputs have another shape than those of the running batch: waits for the end of that
+        // prefilled, but it cannot join the running batch, because its encoder outputs have another shape
         let mut next: Option<RunningBatch> = None;
         loop {
             running = running.or_else(|| next.take());
-            let refill = self.continuous_batching && self.free(running.as_ref()) * JOIN_AT_FREE_PART >= self.slots;
-            while next.is_none() && (running.is_none() || (refill && self.free(running.as_ref()) > 0)) {
+            let may_join = self.continuous_batching && self.free(running.as_ref()) * SLOTS_PER_FREE_SLOT >= self.slots;
+            while next.is_none() && (running.is_none() || (may_join && self.free(running.as_ref()) > 0)) {
                 let requests = self.queue.next_batch(self.free(running.as_ref()));
                 if requests.is_empty() {
                     break;
                 }
-                let Some(fresh) = self.prefill(&requests, &mut finished)? else { continue };
+                let Some(prefilled) = self.prefill(&requests, &mut finished)? else { continue };
                 match &mut running {
-                    None => running = Some(fresh),
-                    Some(running) if running.state.can_join(&fresh.state) => running.join(fresh, self.decoder)?,
-                    Some(_) => next = Some(fresh),
+                    None => running = Some(prefilled),
+                    Some(running) if running.state.can_join(&prefilled.state) => {
+                        running.join(prefilled, self.decoder)?;
+                    }
+                    Some(_) => next = Some(prefilled),
                 }
             }
             let Some(mut batch) = running.take() else { return Ok(finished) };
@@ -161,7 +163,7 @@ impl RunningBatch {
                 }
             }
         }
-        // captions from the end fill the gaps, so that few rows of tensors are copied
+        // the last captions take the slots of finished ones, so that few rows of tensors are copied
         while let Some(gap) = unfinished.iter().position(Option::is_none) {
             unfinished.swap_remove(gap);
         }
@@ -170,7 +172,7 @@ impl RunningBatch {
             return Ok(None);
         }
         let slots: Vec<_> = self.live_sequences().map(|(slot, _)| slot).collect();
-        self.state.keep(&slots, &mut decoder.mover)?;
+        self.state.keep(&slots, &mut decoder.row_gather)?;
         self.assign_slots(0);
         Ok(Some(self))
     }
@@ -178,12 +180,12 @@ impl RunningBatch {
     /// Appends the captions of `others`.
     fn join(&mut self, mut others: Self, decoder: &mut Decoder) -> Result<(), OnnxError> {
         others.assign_slots(self.state.slots());
-        self.state.join(others.state, &mut decoder.mover)?;
+        self.state.join(others.state, &mut decoder.row_gather)?;
         self.captions.extend(others.captions);
         Ok(())
     }
 
-    /// The slots of all sequences that go on, several for a caption with beams, and the last token of each.
+    /// The slots of all unfinished sequences, several for a caption with beams, and the last token of each.
     fn live_sequences(&self) -> impl Iterator<Item = (Slot, i64)> {
         self.captions.iter().flat_map(|(_, search)| match search {
             SearchState::Sampler(sampler) => sampler.live_sequence().into_iter().collect::<Vec<_>>(),

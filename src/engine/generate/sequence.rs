@@ -1,9 +1,9 @@
-//! The data of caption generation, which scheduler and search share: requests, sequences of tokens, captions. No graph is run
-//! and no token is selected here.
+//! The data that scheduler and search share: requests, sequences of tokens, captions. No graph is run and no token is selected
+//! here.
 //!
 //! Two indexes tell sequences apart: a *row* is an index into the rows that [`Engine::run`](crate::engine::Engine::run) was given, and
-//! stays with a request until its caption is known; a *slot* ([`Slot`](crate::engine::decoder::cache::Slot)) is the place in the decoder's batch,
-//! and changes when sequences leave or join.
+//! stays with a request until its caption is known; a *slot* ([`Slot`](crate::engine::decoder::cache::Slot)) is the index in the
+//! decoder's batch, and changes when sequences leave or join.
 
 use rayon::ThreadPool;
 
@@ -22,7 +22,7 @@ pub struct Caption {
     pub logprob: f32,
     /// The generated tokens, end token included, start token and prompt not.
     pub token_ids: Vec<i64>,
-    /// How many they are.
+    /// How many tokens were generated.
     pub tokens: i32,
     /// Why it ended.
     pub finish: Finish,
@@ -35,7 +35,7 @@ pub struct Caption {
 pub enum Finish {
     /// The end token.
     Eos,
-    /// One of the texts in `stop`, which is the end of the caption.
+    /// One of the texts in `stop`, with which the caption ends.
     Stop,
     /// `max_new_tokens`.
     Length,
@@ -66,13 +66,13 @@ pub(crate) struct GenerationRequest<'a> {
     pub(crate) fused: Option<FusedRow>,
 }
 
-/// A row whose caption is being generated: what the search of its tokens needs to know of it.
+/// A row whose caption is being generated, with what the selection of its tokens depends on.
 #[derive(Debug)]
 pub(crate) struct SequenceRequest {
     pub(crate) row: usize,
     /// As in [`GenerationRequest`].
     pub(crate) key: u64,
-    /// The tokens that the decoder was given before the first generated one.
+    /// The tokens that the decoder processed before the first generated one.
     pub(crate) prompt: Vec<i64>,
 }
 
@@ -88,7 +88,7 @@ pub(crate) struct Sequence {
 }
 
 impl Sequence {
-    /// One without tokens.
+    /// A sequence without tokens.
     pub(crate) fn empty() -> Self {
         Self { tokens: Vec::new(), logprob: 0.0, finish: Finish::Length, finite: true }
     }
@@ -99,12 +99,12 @@ impl Sequence {
 pub(crate) struct DecodeContext<'a> {
     pub(crate) settings: &'a GenerationSettings,
     pub(crate) tokenizer: &'a TextTokenizer,
-    /// Select the tokens of a step, each thread those of some captions.
+    /// The threads that select the tokens of a step, each those of some captions.
     pub(crate) workers: &'a ThreadPool,
 }
 
 impl DecodeContext<'_> {
-    /// Why a caption ends with the last of `tokens`; `None` if it goes on. No shorter one had a reason to end.
+    /// Why a caption ends with the last of `tokens`; `None` if it goes on. It must not have ended before that.
     pub(crate) fn finish(&self, tokens: &[i64]) -> Result<Option<Finish>, OnnxError> {
         if tokens.last().is_some_and(|last| self.settings.eos_token_ids.contains(last)) {
             return Ok(Some(Finish::Eos));

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::engine::prompt::format::JobPrompt;
 
-/// What a job says about generation; `None` leaves it to the model directory.
+/// The generation settings of a job; `None` where the model directory's setting applies.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct GenerationOverrides {
     /// Overrides the files' `num_beams` and `do_sample`.
@@ -15,7 +15,7 @@ pub struct GenerationOverrides {
     pub max_new_tokens: Option<usize>,
     /// The fewest tokens before the end token.
     pub min_new_tokens: Option<usize>,
-    /// How many captions are followed at once in beam search.
+    /// The number of beams.
     pub num_beams: Option<usize>,
     /// A beam's score is its log-probability divided by its length to this power.
     pub length_penalty: Option<f64>,
@@ -23,11 +23,11 @@ pub struct GenerationOverrides {
     pub early_stopping: Option<EarlyStopping>,
     /// Logits are divided by it before sampling.
     pub temperature: Option<f64>,
-    /// Sampling draws from this many of the likeliest tokens; 0: from all.
+    /// Sampling draws from this many of the most likely tokens; 0: from all.
     pub top_k: Option<usize>,
-    /// Sampling draws from the likeliest tokens that together have this probability.
+    /// Sampling draws from the most likely tokens that together have this probability.
     pub top_p: Option<f64>,
-    /// Sampling draws from tokens that are at least this much as likely as the likeliest.
+    /// Sampling draws from tokens whose probability is at least this fraction of the highest.
     pub min_p: Option<f64>,
     /// Scores of tokens that occurred are divided by it, or multiplied if negative.
     pub repetition_penalty: Option<f64>,
@@ -35,14 +35,14 @@ pub struct GenerationOverrides {
     pub no_repeat_ngram_size: Option<usize>,
     /// Texts that end a caption.
     pub stop: Option<Vec<String>>,
-    /// What sampling's draws start from.
+    /// The seed of sampling.
     pub seed: Option<u64>,
-    /// The prompt, or a template that is filled in for every row.
+    /// The prompt, or a template that is rendered for every row.
     pub prompt: Option<String>,
 }
 
 impl GenerationOverrides {
-    /// The prompt, if it is a template (Jinja) that every row fills in for itself.
+    /// The prompt, if it is a template (Jinja) that is rendered with the columns of every row.
     #[must_use]
     pub fn prompt_template(&self) -> Option<&str> {
         self.prompt.as_deref().filter(|prompt| prompt.contains("{{") || prompt.contains("{%"))
@@ -53,11 +53,11 @@ impl GenerationOverrides {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum StrategyName {
-    /// The likeliest token at every step.
+    /// The most likely token at every step.
     Greedy,
-    /// The likeliest of several captions that are followed at once.
+    /// Beam search: the best of several sequences that are extended together.
     Beam,
-    /// Tokens drawn by their probability.
+    /// Tokens drawn at random by their probability.
     Sample,
 }
 
@@ -84,10 +84,10 @@ pub enum EarlyStopping {
     Never,
 }
 
-/// How captions are written.
+/// How captions are generated.
 #[derive(Debug, Clone, PartialEq)]
 pub struct GenerationSettings {
-    /// How the next token is chosen.
+    /// How the next token is selected.
     pub strategy: Strategy,
     /// The most tokens a caption has, end token included.
     pub max_new_tokens: usize,
@@ -95,7 +95,7 @@ pub struct GenerationSettings {
     pub min_new_tokens: usize,
     /// The tokens that end a caption; empty if captions end by length only.
     pub eos_token_ids: Vec<i64>,
-    /// What the decoder is given before the caption; no part of it.
+    /// What the decoder processes before the caption; not a part of it.
     pub prompt: JobPrompt,
     /// Texts that end a caption.
     pub stop: Vec<String>,
@@ -109,13 +109,13 @@ pub struct GenerationSettings {
     pub suppress_tokens: Vec<i64>,
     /// Tokens that are never the first.
     pub begin_suppress_tokens: Vec<i64>,
-    /// The first token, whatever the model says.
+    /// The first token, whatever the logits are.
     pub forced_bos_token_id: Option<i64>,
     /// One of these is the last token of a caption that reaches `max_new_tokens`.
     pub forced_eos_token_ids: Vec<i64>,
 }
 
-/// How the next token is chosen.
+/// How the next token is selected.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Strategy {
     /// The highest score, the lowest id among equals.
@@ -153,7 +153,7 @@ impl GenerationSettings {
     }
 }
 
-/// What is expected of the setting `name`, if `value` is not that. Ranges are the same in jobs and in a model's files.
+/// The range of the setting `name`, if `value` is not in it. Ranges are the same in jobs and in a model's files.
 pub fn out_of_range(name: &str, value: f64) -> Option<&'static str> {
     let whole = value.fract().abs() < f64::EPSILON;
     let (fits, expected) = match name {

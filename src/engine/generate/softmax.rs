@@ -1,7 +1,7 @@
 //! Argmax and log-softmax of a row of scores. In: the scores of one row. Out: a token, or log-probabilities; nothing is
 //! allocated. A vocabulary has tens of thousands of tokens and this runs for every row of every step, so the loops are written to be
-//! compiled into vector instructions, of which the processor's best set is chosen at run time. All sets give the same
-//! bits, since no operation is reordered between lanes.
+//! compiled into vector instructions; the best set that the CPU has is chosen at run time. All sets give the same bits, since no
+//! operation is reordered between lanes.
 
 /// Scores in one block of vector operations.
 const LANES: usize = 32;
@@ -69,7 +69,7 @@ fn sum_of_exponentials(scores: &[f32], highest: f32) -> f64 {
 /// polynomial is that of Cephes' `expf` (Moshier, 1992).
 #[inline(always)]
 fn exponential(x: f32) -> f32 {
-    /// Adding it rounds to an integer, which then stands in the lowest bits.
+    /// Adding it rounds to an integer, which is then in the lowest bits.
     const ROUND: f32 = 12_582_912.0;
     const LN_2_HIGH: f32 = 0.693_359_4;
     const LN_2_LOW: f32 = -2.121_944_4e-4;

@@ -1,5 +1,4 @@
-//! The format that a model was trained to be prompted in. In: the model directory, then the prompt of a job or a row. Out: a
-//! [`Prompt`].
+//! The format of prompts that a model was trained with. In: the model directory, then the prompt of a job or a row. Out: a [`Prompt`].
 
 use std::borrow::Cow;
 
@@ -13,10 +12,10 @@ use crate::model::{ModelDirectory, ModelError, Problem, Role};
 pub enum JobPrompt {
     /// A prompt for every row.
     Template {
-        /// The Jinja template over the manifest's columns, as the job gives it.
+        /// The job's Jinja template over the columns of the manifest.
         template: String,
         /// The format into which a row's prompt is put.
-        form: PromptForm,
+        format: PromptFormat,
     },
     /// The same prompt for all rows.
     Fixed(Prompt),
@@ -24,17 +23,17 @@ pub enum JobPrompt {
 
 /// The format of a model's prompts.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum PromptForm {
-    /// The decoder is given its start token, then the prompt.
+pub enum PromptFormat {
+    /// The decoder's start token, then the prompt.
     Plain {
         /// The start token.
         start: Option<i64>,
     },
-    /// A task, or any other text, after the image features (Florence-2).
+    /// The image features, then the question of a task, or any other text (Florence-2).
     Task {
-        /// Stands before it.
+        /// The text before it.
         before: String,
-        /// Stands after it.
+        /// The text after it.
         after: String,
         /// The decoder's start token.
         start: Option<i64>,
@@ -45,8 +44,8 @@ pub enum PromptForm {
         template: Option<String>,
         /// The id and the text of the image token.
         image: (i64, String),
-        /// Whether tiles are surrounded by tokens of their own.
-        framed: bool,
+        /// Whether there are tokens around the tiles of an image.
+        tile_tokens: bool,
         /// `bos_token` and `eos_token` for the template.
         special: [Option<String>; 2],
         /// The decoder's start token, if the prompt is the input of an encoder.
@@ -54,7 +53,7 @@ pub enum PromptForm {
     },
 }
 
-/// Florence-2's tasks and the questions that its processor replaces them by (`Florence2Processor.task_prompts_without_inputs`).
+/// Florence-2's tasks and the questions by which its processor replaces them (`Florence2Processor.task_prompts_without_inputs`).
 const TASKS: [(&str, &str); 8] = [
     ("<CAPTION>", "What does the image describe?"),
     ("<DETAILED_CAPTION>", "Describe in detail what is shown in the image."),
@@ -79,20 +78,20 @@ impl JobPrompt {
     pub(crate) fn holds_image(&self) -> bool {
         match self {
             Self::Fixed(prompt) => matches!(prompt, Prompt::Image(_)),
-            Self::Template { form, .. } => !matches!(form, PromptForm::Plain { .. }),
+            Self::Template { format, .. } => !matches!(format, PromptFormat::Plain { .. }),
         }
     }
 
-    /// The prompt of a row whose template was filled in with `own`; an error says what is wrong with that.
+    /// The prompt of a row, whose template was rendered as `own`; an error says what is wrong with that.
     pub(crate) fn of_row(&self, own: Option<&str>, tokenizer: &TextTokenizer) -> Result<Cow<'_, Prompt>, String> {
         match self {
             Self::Fixed(prompt) => Ok(Cow::Borrowed(prompt)),
-            Self::Template { form, .. } => form.fill(tokenizer, own.unwrap_or_default()).map(Cow::Owned),
+            Self::Template { format, .. } => format.fill(tokenizer, own.unwrap_or_default()).map(Cow::Owned),
         }
     }
 }
 
-impl PromptForm {
+impl PromptFormat {
     /// The format of the model in `directory`, whose decoder starts from `start`.
     pub(crate) fn of(
         directory: &ModelDirectory,
@@ -116,7 +115,7 @@ impl PromptForm {
             ModelError::one(directory.path(), Problem::new("config.json", what).with_hint(hint))
         };
         let id = config.image_token_id().ok_or_else(|| {
-            let what = "there is no image_token_id, so the image's place in the prompt is not known".to_owned();
+            let what = "there is no image_token_id, so it is not known where in the prompt the image goes".to_owned();
             fail(what, "copy the whole config.json of the model")
         })?;
         let name = tokenizer.token(id).ok_or_else(|| {
@@ -126,7 +125,7 @@ impl PromptForm {
         Ok(Self::Chat {
             template: config.chat_template().map(|template| template.value.clone()),
             image: (id, name),
-            framed: TileTokens::SMOLVLM.is_known(tokenizer),
+            tile_tokens: TileTokens::SMOLVLM.is_known(tokenizer),
             special: ["bos_token", "eos_token"].map(special),
             start,
         })
@@ -143,9 +142,10 @@ impl PromptForm {
             Self::Task { before, after, start } => {
                 let asked = TASKS.iter().find(|(task, _)| *task == prompt).map_or(prompt, |(_, question)| question);
                 let text = format!("{before}{asked}{after}");
-                Ok(Prompt::Image(ImagePrompt::new(text, false, ImageSlot::First, *start)))
+                let image = ImageSlot::First;
+                Ok(Prompt::Image(ImagePrompt { text, adds_special_tokens: false, image, start: *start }))
             }
-            Self::Chat { template, image: (id, name), framed, special: [bos, eos], start } => {
+            Self::Chat { template, image: (id, name), tile_tokens, special: [bos, eos], start } => {
                 let special = |wanted: &str| if wanted == "bos_token" { bos.clone() } else { eos.clone() };
                 let text = match template {
                     Some(template) => chat_template::render(template, prompt, special)
@@ -158,11 +158,11 @@ impl PromptForm {
                         "expected {name} once, where the image goes, and found it {found} times in {text:?}"
                     ));
                 }
-                // as in transformers: no second start token where the chat template writes one
+                // as in transformers: no second start token if the chat template begins with one
                 let adds_special_tokens = bos.as_ref().is_none_or(|bos| !text.starts_with(bos));
-                let place =
-                    ImageSlot::Token { id: *id, name: name.clone(), frame: framed.then_some(TileTokens::SMOLVLM) };
-                Ok(Prompt::Image(ImagePrompt::new(text, adds_special_tokens, place, *start)))
+                let tile_tokens = tile_tokens.then_some(TileTokens::SMOLVLM);
+                let image = ImageSlot::Token { id: *id, name: name.clone(), tile_tokens };
+                Ok(Prompt::Image(ImagePrompt { text, adds_special_tokens, image, start: *start }))
             }
         }
     }

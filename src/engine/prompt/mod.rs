@@ -1,4 +1,9 @@
-//! Prompts: the format that a model expects, and the tokens with the places of an image's features.
+//! Prompts. In: the prompt of a job or a row, the model directory, the number of image features. Out: token ids, and which of them stand
+//! for image features. No graph is run here.
+//!
+//! - `format`, `chat_template`: puts a prompt into the format of the model
+//! - `expand`: tokenizes it, with one token for each image feature
+//! - `position_limits`: whether the model can process that many tokens
 
 pub(crate) mod chat_template;
 pub(crate) mod expand;

@@ -1,6 +1,6 @@
 //! How many tokens a model can process in one sequence. In: the model directory, a tokenized prompt. Out: nothing, or why the prompt
-//! is too long. Only what the model cannot run is refused: transformers warns and then fails when it looks up a
-//! position that the model has no embedding for; computed (rotary) positions go on.
+//! is too long. Only what the model cannot run is refused: positions without an embedding, at which transformers warns and then
+//! fails. Computed (rotary) positions have no limit.
 
 use super::expand::TokenizedPrompt;
 use crate::model::{ModelDirectory, Role, Sourced};
@@ -8,7 +8,7 @@ use crate::model::{ModelDirectory, Role, Sourced};
 /// The numbers of positions of a model, where they are limited.
 #[derive(Debug)]
 pub(crate) struct PositionLimits {
-    /// Of the encoder that a prompt with the image is the input of.
+    /// Of the encoder of prompts that hold the image, if there is one.
     encoder: Option<Sourced<usize>>,
     decoder: Option<Sourced<usize>>,
 }

@@ -1,7 +1,7 @@
-//! Removes copies. In: a graph. Out: an equal graph without the nodes whose output is a copy of their input.
+//! Removes copies. In: a graph. Out: an equivalent graph without the nodes whose output is a copy of their input.
 //!
-//! transformers' caches append to a list that is empty at first, which is exported as a `Concat` of a single tensor. ONNX Runtime
-//! removes an `Identity` but runs this `Concat`, and so copies all keys and values of cross-attention in every step.
+//! The caches of transformers are exported with `Concat` nodes that have a single input. ONNX Runtime removes `Identity` nodes but runs
+//! these, and so would copy all keys and values of cross-attention in every step.
 
 use std::collections::{HashMap, HashSet};
 

@@ -1,5 +1,5 @@
 //! The files that hold weights beside a graph, which ONNX calls external data. In: a graph's file, and the location that a tensor
-//! names. Out: the file there, or a refusal: a model cannot have files read that are not part of it.
+//! names. Out: the file there, or an error. A model cannot name files outside its folder.
 //!
 //! A location is a relative path without `..`, as ONNX's checker and ONNX Runtime demand, and leads to a regular file. Links are
 //! followed as far as ONNX Runtime follows them: to files below the folder where the graph is named, or below the folder where the
@@ -9,7 +9,9 @@ use std::path::{Component, Path, PathBuf};
 
 use crate::onnx::error::{OnnxError, OnnxErrorKind};
 use crate::onnx::port::GraphSource;
-use crate::onnx::proto::{AttributeProto, GraphProto, ModelProto, SparseTensorProto, TensorProto};
+use crate::onnx::proto::{
+    AttributeProto, GraphProto, ModelProto, SparseTensorProto, StringStringEntryProto, TensorProto,
+};
 
 /// `TensorProto.DataLocation.EXTERNAL`
 pub(crate) const EXTERNAL: i32 = 1;
@@ -18,7 +20,7 @@ pub(crate) const EXTERNAL: i32 = 1;
 const SHOWN: usize = 200;
 
 impl GraphSource {
-    /// The file that a tensor of this graph names as `location`, without links.
+    /// The file at `location`, the location of a tensor's external data, with links resolved.
     ///
     /// # Errors
     /// [`OnnxErrorKind::Load`] if the location is no relative path below the graph's folder, or if it leads to no regular file
@@ -40,7 +42,7 @@ impl GraphSource {
             return Err(fail(format!("its weights lie in {}, which is missing", folder.join(&shown).display()))
                 .with_hint("copy every file of the model, also those ending in .onnx_data or .data"));
         };
-        // asked before anything opens it: opening a pipe waits for whoever writes into it
+        // checked before it is opened: opening a named pipe blocks until another process writes to it
         if !file.is_file() {
             return Err(fail(format!("its weights lie in {}; expected a regular file", file.display())));
         }
@@ -59,9 +61,9 @@ impl GraphSource {
     }
 }
 
-/// What `tensor` names as the places of its data: nothing, or one location.
+/// The locations of the external data of `tensor`: none or one.
 pub(crate) fn locations(tensor: &TensorProto) -> impl Iterator<Item = &str> {
-    tensor.external_data.iter().filter(|entry| entry.key() == "location").map(|entry| entry.value())
+    tensor.external_data.iter().filter(|entry| entry.key() == "location").map(StringStringEntryProto::value)
 }
 
 /// What is done to each tensor.

@@ -1,10 +1,10 @@
-//! Subgraphs. In: a graph and the values that are wanted of it. Out: the nodes and weights that compute them, and nothing else.
+//! Extracts subgraphs. In: a graph and the wanted outputs. Out: the nodes and weights that compute them, and nothing else.
 
 use std::collections::{HashMap, HashSet};
 
 use crate::onnx::proto::{GraphProto, NodeProto, TensorProto, ValueInfoProto};
 
-/// The subgraph of `graph` that computes `outputs`, in which the values `given` are inputs instead of being computed.
+/// The subgraph of `graph` that computes `outputs`, with the values `given` as inputs instead of computed values.
 pub(crate) fn extract(graph: &GraphProto, outputs: Vec<ValueInfoProto>, given: Vec<ValueInfoProto>) -> GraphProto {
     let fed: HashSet<&str> = given.iter().map(ValueInfoProto::name).collect();
     let mut needed: HashSet<&str> = outputs.iter().map(ValueInfoProto::name).collect();
@@ -19,7 +19,7 @@ pub(crate) fn extract(graph: &GraphProto, outputs: Vec<ValueInfoProto>, given: V
     nodes.reverse();
     for output in nodes.iter_mut().flat_map(|node| &mut node.output) {
         if fed.contains(output.as_str()) {
-            // another output of this node is wanted; this one must not have the name of an input
+            // the node is needed for another output; this output must not have the name of an input
             output.push_str(" (computed)");
         }
     }
@@ -42,8 +42,8 @@ pub(crate) fn extract(graph: &GraphProto, outputs: Vec<ValueInfoProto>, given: V
     subgraph
 }
 
-/// `graph` whose nodes have inputs replaced: each that is a key of `instead` by the value there. Graphs inside nodes keep their
-/// inputs, which are then still computed.
+/// `graph` with the inputs of its nodes replaced as `instead` maps them. Graphs inside nodes keep their inputs, which are then still
+/// computed.
 pub(crate) fn replace_inputs(mut graph: GraphProto, instead: &HashMap<String, String>) -> GraphProto {
     for input in graph.node.iter_mut().flat_map(|node| &mut node.input) {
         if let Some(other) = instead.get(input.as_str()) {

@@ -1,6 +1,6 @@
-//! Graphs before they are opened. In: a file, and which part of its graph is wanted. Out: its protobuf messages, whose weights are
-//! slices of the mapped file and are not read; and edited messages, encoded as a small model that refers to the weights in their
-//! files. No file is ever changed.
+//! Graph files. In: a file, and which outputs of its graph are wanted. Out: its protobuf messages, whose weights are slices of the
+//! mapped file and are not read; and an edited graph, encoded as a small model that refers to the weights in their files. No file is
+//! ever changed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
@@ -29,10 +29,10 @@ pub(crate) struct OnnxFile {
 }
 
 impl OnnxFile {
-    /// A tensor of fewer bytes is written into an edited graph, where shape inference sees it.
+    /// A tensor of fewer bytes is copied into an edited graph, because shape inference does not read external data.
     const SMALL: usize = 1024;
 
-    /// Maps the file of `source` and extracts the wanted part of its graph.
+    /// Maps the file of `source` into memory and extracts the subgraph of the wanted outputs.
     ///
     /// # Errors
     /// [`OnnxErrorKind::Load`] if the file cannot be read, is no ONNX graph or has no such output.
@@ -45,7 +45,7 @@ impl OnnxFile {
                 Ok(file) if file.len() < 1024 => {
                     error.with_hint("a very small file may be a Git LFS pointer: run `git lfs pull`")
                 }
-                Ok(_) => error.with_hint("is the file cut off? its size tells"),
+                Ok(_) => error.with_hint("is the file complete? compare its size with the original's"),
                 Err(_) => error,
             }
         };
@@ -80,9 +80,9 @@ impl OnnxFile {
         found
     }
 
-    /// Encodes `graph`, which was made from this file's. Large weights of the graph are not copied: the encoded model names their
-    /// place in the file. Weights in other files, also those of graphs inside nodes, are named relative to a new folder, since
-    /// ONNX Runtime does not follow links to them.
+    /// Encodes `graph`, which was made from this file's. Large weights are not copied: they become external data, with this file as
+    /// their location. Locations of other files, also those of graphs inside nodes, are resolved and made relative to the folder of
+    /// the result, since ONNX Runtime does not follow links to them.
     ///
     /// # Errors
     /// [`OnnxErrorKind::Load`] if a file of weights is missing or is not below the graph's folder.
@@ -98,7 +98,7 @@ impl OnnxFile {
             }
             Ok(())
         })?;
-        // the deepest folder that has all of them below it
+        // the deepest folder that contains all of them
         let mut folder = own.parent().unwrap_or(&own).to_path_buf();
         while !files.values().all(|file| file.starts_with(&folder)) && folder.pop() {}
         let relative = |file: &Path| {
@@ -129,7 +129,7 @@ impl OnnxFile {
         Ok(EditedGraph { bytes: model.encode_to_vec(), folder })
     }
 
-    /// Where in the file the data of a large tensor begins, if it is a part of the file.
+    /// The offset in the file of a large tensor's data, if it is in the file.
     fn offset(&self, tensor: &TensorProto) -> Option<usize> {
         let data = tensor.raw_data.as_ref().filter(|data| data.len() >= Self::SMALL)?;
         let offset = (data.as_ptr() as usize).checked_sub(self.mapped.as_ptr() as usize)?;
@@ -152,7 +152,7 @@ fn entry(key: &str, value: String) -> StringStringEntryProto {
 
 /// The file at `path` as memory whose pages are read when they are accessed.
 fn map(path: &Path) -> io::Result<Bytes> {
-    // opening a pipe would wait for whoever writes into it
+    // opening a named pipe would block until another process writes to it
     if !std::fs::metadata(path)?.is_file() {
         return Err(io::Error::other("expected a regular file"));
     }

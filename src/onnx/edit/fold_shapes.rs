@@ -1,11 +1,11 @@
-//! Folds sizes: constant ones are not computed, and equal ones are computed once. In: a graph, and probe inputs of several sizes. Out:
-//! the graph without the nodes that compute them.
+//! Constant folding of sizes: constant ones are not computed, and equal ones are computed once. In: a graph, and probe inputs of
+//! several sizes. Out: the graph without the nodes that compute them.
 //!
-//! In every run, exported graphs compute the width of an attention head, or the square root that scales attention, from the shape of
-//! a tensor whose other axes vary, and the batch size anew in every layer. ONNX Runtime does not fold values that depend on such
-//! a shape. So it neither merges the scaling into the matrix product before it nor finds that the product is the same in all steps.
-//! Here the graph is run on the probe inputs. A value that depends on nothing but sizes is constant if it is the same in every run,
-//! and two such values that equal each other in every run are one.
+//! Exported graphs compute sizes in every run: the width of an attention head and its square root from the shape of a tensor whose
+//! other axes are dynamic, and the batch size again in every layer. ONNX Runtime does not fold what depends on a dynamic shape. So it
+//! does not merge the scaling of attention into the preceding matrix product, and keys that are the same in all steps are scaled in
+//! every step. Here the graph is run on the probe inputs. A value that depends on nothing but sizes is a constant if it is the same in
+//! every probe run; two such values that are equal in every probe run are replaced by one.
 
 use std::collections::{HashMap, HashSet};
 
@@ -13,13 +13,13 @@ use super::extract::{extract, replace_inputs, uses};
 use super::file::OnnxFile;
 use crate::onnx::error::{OnnxError, OnnxErrorKind};
 use crate::onnx::proto::{GraphProto, NodeProto, TensorProto, ValueInfoProto};
-use crate::onnx::runtime::session::{GraphOptions, Input, Outputs, Session};
+use crate::onnx::runtime::session::{GraphOptions, Outputs, Session, SessionInput};
 use crate::onnx::runtime::tensor::Tensor;
 
-/// Probe inputs of a graph by name, for one run. Of several trials, each must give every axis that varies another size.
-pub type Trial = Vec<(String, Tensor)>;
+/// Inputs for one probe run of a graph, by name. In each of several probe runs, every dynamic axis has another size.
+pub type ProbeInputs = Vec<(String, Tensor)>;
 
-/// The most bytes of a constant. Sizes are few numbers.
+/// The most bytes of a constant: sizes are a few numbers.
 const MOST_BYTES: usize = 512;
 
 /// What a value is computed from; each includes those before it.
@@ -35,34 +35,34 @@ enum ComputedFrom {
 /// What probe runs show about the sizes in a graph.
 #[derive(Debug, Default)]
 pub(crate) struct Sizes {
-    /// Those that are the same in every run.
+    /// The sizes that are the same in every run.
     constants: HashMap<String, TensorProto>,
     /// Groups of values that equal each other in every run, in the order in which they are computed.
     equal: Vec<Vec<String>>,
 }
 
 impl Sizes {
-    /// Runs `graph`, which was made from that of `file`, on each of `trials`. If it does not run on them, nothing is folded.
+    /// Runs `graph`, which was made from that of `file`, on each of `probes`. If a run fails, nothing is folded.
     ///
     /// # Errors
     /// When weights cannot be read, or memory ran out.
     pub(crate) fn find(
         file: &OnnxFile,
         graph: &GraphProto,
-        trials: Vec<Trial>,
+        probes: Vec<ProbeInputs>,
         options: GraphOptions,
     ) -> Result<Self, OnnxError> {
         let sizes = sizes(graph);
-        if sizes.is_empty() || trials.len() < 2 {
+        if sizes.is_empty() || probes.len() < 2 {
             return Ok(Self::default());
         }
         let asked =
             file.encode(extract(graph, sizes.iter().map(|name| ValueInfoProto::named(name)).collect(), Vec::new()))?;
         let run_each =
-            |mut opened| trials.into_iter().map(|trial| run(&mut opened, trial)).collect::<Result<Vec<_>, _>>();
-        match Session::open_for_trials(file.path(), &asked, options).and_then(run_each) {
+            |mut opened| probes.into_iter().map(|probe| run(&mut opened, probe)).collect::<Result<Vec<_>, _>>();
+        match Session::open_for_probes(file.path(), &asked, options).and_then(run_each) {
             Ok(ran) => Ok(Self::of(graph, &sizes, &ran)),
-            // with more memory the sizes would be folded, and results must not depend on that
+            // results must not depend on how much memory there is
             Err(error) if error.kind == OnnxErrorKind::OutOfMemory => Err(error),
             Err(error) => {
                 tracing::debug!(graph = %file.path().display(), "sizes are not folded: {error}");
@@ -71,7 +71,7 @@ impl Sizes {
         }
     }
 
-    /// How many values are not computed any more.
+    /// How many values are no longer computed.
     pub(crate) fn count(&self) -> usize {
         self.constants.len() + self.equal.iter().map(|group| group.len() - 1).sum::<usize>()
     }
@@ -81,11 +81,11 @@ impl Sizes {
         let asked: HashSet<&str> = sizes.iter().copied().collect();
         let mut constants: HashMap<String, TensorProto> = HashMap::new();
         let mut groups: Vec<(Vec<TensorProto>, Vec<String>)> = Vec::new();
-        // values whose elements are sizes of axes, picked and joined but not calculated with
+        // values whose elements are sizes of axes, gathered and concatenated but not calculated with
         let mut axes: HashSet<&str> = HashSet::new();
         for node in graph.node.iter().filter(|node| node.output.iter().any(|output| asked.contains(output.as_str()))) {
             let varies = |name: &&&str| asked.contains(**name) && !constants.contains_key(**name);
-            let known = |name: &&str| picks(node) && axes.contains(name);
+            let known = |name: &&str| only_gathers(node) && axes.contains(name);
             if !uses(node).iter().filter(varies).all(known) {
                 continue;
             }
@@ -127,8 +127,8 @@ impl Sizes {
         folded
     }
 
-    /// `graph` with only the first of each group of equal values computed. Done last: the first may depend on inputs that change in
-    /// every step, and the others, which it replaces, may not.
+    /// `graph` in which the first of each group of equal values replaces the others. To be called after `hoist`: the first may
+    /// depend on inputs that change in every step even if the others do not.
     pub(crate) fn merge(&self, graph: GraphProto) -> GraphProto {
         let computed: HashSet<&str> = graph.node.iter().flat_map(|node| &node.output).map(String::as_str).collect();
         let mut earlier = HashMap::new();
@@ -142,10 +142,10 @@ impl Sizes {
     }
 }
 
-fn run(graph: &mut Session, trial: Trial) -> Result<Outputs, OnnxError> {
+fn run(graph: &mut Session, probe: ProbeInputs) -> Result<Outputs, OnnxError> {
     let taken: HashSet<String> = graph.inputs().iter().map(|port| port.name.clone()).collect();
-    let inputs: Trial = trial.into_iter().filter(|(name, _)| taken.contains(name)).collect();
-    graph.run(&inputs.iter().map(|(name, value)| (name.as_str(), Input::Shared(value))).collect::<Vec<_>>())
+    let inputs: ProbeInputs = probe.into_iter().filter(|(name, _)| taken.contains(name)).collect();
+    graph.run(&inputs.iter().map(|(name, value)| (name.as_str(), SessionInput::Shared(value))).collect::<Vec<_>>())
 }
 
 /// The values of `graph` that depend on the sizes of its inputs but not on their elements, in the order in which they are computed.
@@ -171,10 +171,10 @@ fn sizes(graph: &GraphProto) -> Vec<&str> {
     sizes
 }
 
-/// Whether `node` only picks, joins or reshapes elements of its inputs. If its output is the same for different sizes, it is constant.
-/// The output of an operator that compares or calculates may change at sizes that no probe run had.
-fn picks(node: &NodeProto) -> bool {
-    const PICKS: [&str; 10] =
+/// Whether `node` only gathers, concatenates or reshapes elements of its inputs. If its output is the same in all probe runs, it is a
+/// constant. The output of an operator that compares or calculates may differ at sizes that no probe run had.
+fn only_gathers(node: &NodeProto) -> bool {
+    const GATHERS: [&str; 10] =
         ["Shape", "Gather", "Slice", "Split", "Squeeze", "Unsqueeze", "Reshape", "Concat", "Cast", "Identity"];
-    PICKS.contains(&node.op_type())
+    GATHERS.contains(&node.op_type())
 }

@@ -12,18 +12,17 @@ use crate::onnx::proto::{AttributeProto, DimensionProto, GraphProto, NodeProto, 
 /// The declarations of one graph.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct GraphHeader {
-    /// The inputs that must be given, without initializers that are listed among the inputs.
+    /// The inputs, without initializers that are listed among them.
     pub inputs: Vec<Port>,
     /// The outputs.
     pub outputs: Vec<Port>,
     /// The files beside the graph that hold weights, as its tensors name them: relative to its folder, and unchecked.
     /// [`GraphSource::external_file`] says where they are.
     pub external_files: BTreeSet<String>,
-    /// The inputs that the graph uses in `Shape` and `Concat` only, as a cache that it appends to: an input without elements
-    /// changes no result.
+    /// The inputs that are used by `Shape` and `Concat` nodes only. They may be empty: the graph appends to them, as to a cache.
     pub appended: BTreeSet<String>,
-    /// The sizes of axis 0 of the weights out of which the graph takes rows (`Gather`, `Slice`), such as embeddings of tokens and
-    /// of positions. For a weight of shape `[1, size, ...]` it is that of axis 1.
+    /// The numbers of rows of the weights that the graph takes rows of (`Gather`, `Slice`), such as token and position embeddings:
+    /// the size of axis 0, or of axis 1 for a weight of shape `[1, size, ...]`.
     pub table_sizes: BTreeSet<usize>,
 }
 
@@ -57,13 +56,13 @@ impl GraphHeader {
 }
 
 fn appended(graph: &GraphProto) -> BTreeSet<String> {
-    let joins = |node: &&NodeProto| matches!(node.op_type(), "Concat" | "Shape");
-    let (joined, other): (Vec<_>, Vec<_>) = graph.node.iter().partition(joins);
-    let joined: HashSet<&str> = joined.into_iter().flat_map(uses).collect();
+    let appends = |node: &&NodeProto| matches!(node.op_type(), "Concat" | "Shape");
+    let (appended, other): (Vec<_>, Vec<_>) = graph.node.iter().partition(appends);
+    let appended: HashSet<&str> = appended.into_iter().flat_map(uses).collect();
     let mut other: HashSet<&str> = other.into_iter().flat_map(uses).collect();
     other.extend(graph.output.iter().map(ValueInfoProto::name));
     let names = graph.input.iter().map(ValueInfoProto::name);
-    names.filter(|name| joined.contains(name) && !other.contains(name)).map(str::to_owned).collect()
+    names.filter(|name| appended.contains(name) && !other.contains(name)).map(str::to_owned).collect()
 }
 
 fn table_sizes(graph: &GraphProto) -> BTreeSet<usize> {

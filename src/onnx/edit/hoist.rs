@@ -1,8 +1,8 @@
 //! Splits a decoder's graph into one that is run once for each batch and one that is run in each step. In: the graph, and which of its
-//! inputs stay the same over all steps. Out: the two graphs.
+//! inputs are the same in all steps. Out: the two graphs.
 //!
-//! Decoders that optimum exports (GPT-2) compute the keys and values of cross-attention from the encoder's output in every step. This
-//! is loop-invariant code motion (Aho, Lam, Sethi, Ullman, *Compilers*, 9.5.1) and changes no value.
+//! GPT-2 as optimum exports it computes the keys and values of cross-attention from the encoder's output in every step. Moving them out
+//! of the steps is loop-invariant code motion (Aho, Lam, Sethi, Ullman, *Compilers*, 9.5.1) and changes no value.
 
 use std::collections::{HashMap, HashSet};
 
@@ -11,17 +11,17 @@ use super::file::OnnxFile;
 use crate::onnx::error::OnnxError;
 use crate::onnx::port::{DataType, Port};
 use crate::onnx::proto::{GraphProto, TensorProto, ValueInfoProto};
-use crate::onnx::runtime::session::{GraphOptions, Input, Outputs, Session};
+use crate::onnx::runtime::session::{GraphOptions, Outputs, Session, SessionInput};
 use crate::onnx::runtime::tensor::Tensor;
 
 /// The graph that is run once for each batch.
 #[derive(Debug)]
-pub struct Once {
-    /// Computes the values that stay the same, from inputs that do.
-    pub graph: Session,
-    /// The outputs that are inputs of the steps' graph: states, `[batch, ...]` float, and sizes, int64, which are the same for every
-    /// row. The graph may have more outputs.
-    pub values: Vec<String>,
+pub struct HoistedGraph {
+    /// Computes the values that are the same in all steps.
+    pub session: Session,
+    /// Those of its outputs that are inputs of the graph for the steps: states, `[batch, ...]` float, and sizes, int64, which are the
+    /// same for every row.
+    pub outputs: Vec<String>,
 }
 
 /// How often a value changes.
@@ -34,8 +34,8 @@ enum Changes {
     Step,
 }
 
-/// Splits `graph`, which was made from that of `file`, and whose inputs `invariant`, `[batch, ...]`, stay the same over all steps.
-/// Returns the graph that is run once, and the rest; `None` if no matrix product depends on those inputs alone.
+/// Splits `graph`, which was made from that of `file`, and whose inputs `invariant`, `[batch, ...]`, are the same in all steps.
+/// Returns the graph that is run once for each batch, and the rest; `None` if no matrix product depends on those inputs alone.
 ///
 /// # Errors
 /// When ONNX Runtime refuses the first of the two graphs.
@@ -44,19 +44,19 @@ pub(crate) fn hoist(
     graph: &GraphProto,
     invariant: &[&str],
     options: GraphOptions,
-) -> Result<Option<(Once, GraphProto)>, OnnxError> {
+) -> Result<Option<(HoistedGraph, GraphProto)>, OnnxError> {
     let frontier: Vec<_> = frontier(graph, invariant).iter().map(|name| ValueInfoProto::named(name)).collect();
     if frontier.is_empty() {
         return Ok(None);
     }
     let edited = file.encode(extract(graph, frontier, Vec::new()))?;
-    let mut once = Session::open_edited(file.path(), &edited, options)?;
-    let given = reusable(&mut once)?;
+    let mut session = Session::open_edited(file.path(), &edited, options)?;
+    let given = reusable(&mut session)?;
     if given.is_empty() {
         return Ok(None);
     }
-    let values = given.iter().map(|value| value.name().to_owned()).collect();
-    Ok(Some((Once { graph: once, values }, extract(graph, graph.output.clone(), given))))
+    let outputs = given.iter().map(|value| value.name().to_owned()).collect();
+    Ok(Some((HoistedGraph { session, outputs }, extract(graph, graph.output.clone(), given))))
 }
 
 /// The values that depend on `invariant` inputs and weights only, are computed through a matrix product, and are used together with
@@ -86,17 +86,17 @@ fn frontier(graph: &GraphProto, invariant: &[&str]) -> Vec<String> {
         }
     }
     let declared: HashSet<&str> = graph.output.iter().map(ValueInfoProto::name).collect();
-    let kept = |name: &&&String| used.contains(name.as_str()) && !declared.contains(name.as_str());
-    computed.iter().filter(kept).copied().cloned().collect()
+    let moved = |name: &&&String| used.contains(name.as_str()) && !declared.contains(name.as_str());
+    computed.iter().filter(moved).copied().cloned().collect()
 }
 
-/// The outputs of `once` that stay valid when rows leave the batch, as inputs of another graph: floats whose first axis is the batch,
+/// The outputs of `session` that stay valid when rows leave the batch, as inputs of another graph: floats whose first axis is the batch,
 /// and sizes that do not depend on the batch. No file declares the axes of an inner value, so runs with two and with three rows
 /// are compared.
-fn reusable(once: &mut Session) -> Result<Vec<ValueInfoProto>, OnnxError> {
-    let (two, three) = (probe(once, 2)?, probe(once, 3)?);
+fn reusable(session: &mut Session) -> Result<Vec<ValueInfoProto>, OnnxError> {
+    let (two, three) = (probe(session, 2)?, probe(session, 3)?);
     let mut given = Vec::new();
-    for port in once.outputs() {
+    for port in session.outputs() {
         let (two, three) = (two.any(&port.name)?, three.any(&port.name)?);
         let (a, b) = (two.shape(), three.shape());
         let by_row = || (a.first(), b.first()) == (Some(&2), Some(&3)) && a.get(1..) == b.get(1..);
@@ -117,6 +117,6 @@ fn probe(graph: &mut Session, rows: usize) -> Result<Outputs, OnnxError> {
         let shape: Vec<usize> = std::iter::once(rows).chain(inner).collect();
         Tensor::ones(port.dtype, &shape)
     };
-    let feeds = inputs.iter().map(|port| Ok((port.name.as_str(), Input::Owned(ones(port)?))));
+    let feeds = inputs.iter().map(|port| Ok((port.name.as_str(), SessionInput::Owned(ones(port)?))));
     graph.run(&feeds.collect::<Result<Vec<_>, OnnxError>>()?)
 }

@@ -1,4 +1,12 @@
-//! Edits of ONNX graphs, made in memory before a session is opened.
+//! Edits of ONNX graphs, made in memory before a session is opened. In: a graph file, and what is wanted of it. Out: its declarations,
+//! or a session. No edit changes what a graph computes, and no file is changed.
+//!
+//! - `external_data`, `file`: reads a graph file, whose weights stay in the file, and encodes an edited graph
+//! - `header`: what a graph declares
+//! - `extract`: the subgraph that computes some values
+//! - `elide_copies`, `fold_shapes`, `hoist`: the edits; they leave out, fold, and move nodes
+//! - `subgraph`: opens a graph or a subgraph
+//! - `decoder_graph`: opens the graph of a decoder with all edits
 
 pub(crate) mod decoder_graph;
 pub(crate) mod elide_copies;

@@ -1,16 +1,15 @@
-//! Opens graphs as they are named: whole, or the subgraph that computes some outputs from some inputs. In: a [`GraphSource`]. Out: a
-//! [`Session`].
+//! Opens a graph, or the subgraph that computes some of its outputs. In: a [`GraphSource`]. Out: a [`Session`].
 //!
-//! The decoder graph of the first step computes the keys and values of cross-attention from the encoder's output, but takes the
-//! batch size for their shapes from the tokens. Probe runs show that it equals the batch size of the encoder's output, which then
-//! takes its place, so that the subgraph needs no tokens.
+//! The prefill graph computes the keys and values of cross-attention from the encoder's output, but the batch size in their shapes from
+//! the tokens. Probe runs show that it equals the batch size of the encoder's output. That one is used instead, and the subgraph needs
+//! no tokens.
 
 use bytes::Bytes;
 
 use super::elide_copies::elide_copies;
 use super::extract::extract;
 use super::file::OnnxFile;
-use super::fold_shapes::{Sizes, Trial};
+use super::fold_shapes::{ProbeInputs, Sizes};
 use crate::onnx::error::OnnxError;
 use crate::onnx::port::{DataType, GraphSource};
 use crate::onnx::proto::{GraphProto, NodeProto, TensorProto};
@@ -36,13 +35,13 @@ impl GraphSource {
         if file.locations().is_empty() {
             return Session::open(&self.path, options);
         }
-        // for a graph inside a node ONNX Runtime does not follow the links of the Hugging Face cache; here they are resolved
+        // ONNX Runtime does not follow the links of the Hugging Face cache for graphs inside nodes; `encode` resolves them
         Session::open_edited(&self.path, &file.encode(file.graph.clone())?, options)
     }
 }
 
-/// Opens the subgraph of `source` that computes `outputs` from its inputs `from`, `[batch, ...]`; `None` if they depend on other inputs
-/// too. `trials` are inputs of the whole graph.
+/// Opens the subgraph of `source` that computes `outputs` from its inputs `from`, `[batch, ...]`; `None` if they depend on other inputs,
+/// too. `probes` are inputs for probe runs of the whole graph.
 ///
 /// # Errors
 /// When the file cannot be read, or ONNX Runtime refuses the subgraph.
@@ -50,12 +49,12 @@ pub fn open_subgraph(
     source: &GraphSource,
     outputs: &[String],
     from: &[&str],
-    trials: Vec<Trial>,
+    probes: Vec<ProbeInputs>,
     options: GraphOptions,
 ) -> Result<Option<Session>, OnnxError> {
     let Some(first) = from.first() else { return Ok(None) };
     let file = OnnxFile::read(source)?;
-    let sizes = Sizes::find(&file, &with_batch_size(file.graph.clone(), first), trials, options)?;
+    let sizes = Sizes::find(&file, &with_batch_size(file.graph.clone(), first), probes, options)?;
     let graph = sizes.merge(with_batch_size(sizes.fold(&file.graph), first));
     let wanted = graph.output.iter().filter(|output| outputs.iter().any(|name| name == output.name()));
     let (subgraph, _) = elide_copies(extract(&graph, wanted.cloned().collect(), Vec::new()));
@@ -66,8 +65,8 @@ pub fn open_subgraph(
     Session::open_edited(&source.path, &file.encode(subgraph)?, options).map(Some)
 }
 
-/// `graph` with the size of axis 0 of its input `of` computed by the first nodes, so that it replaces every later value that is
-/// always equal to it.
+/// `graph` with nodes at its beginning that compute the size of axis 0 of its input `of`, so that [`Sizes::merge`] replaces the values
+/// that are equal to it.
 fn with_batch_size(mut graph: GraphProto, of: &str) -> GraphProto {
     let [shape, zero, size] = ["shape", "first axis", "batch size"].map(|what| format!("{what} of {of} (nightcap)"));
     let nodes = [

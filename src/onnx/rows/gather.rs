@@ -1,5 +1,5 @@
-//! Gathers rows (axis 0) of tensors: keeps, repeats and concatenates them. In: tensors, and which rows of each. Out: tensors with these
-//! rows. Floats stay in the memory of their device, where the graphs of [`super::graphs`] move them.
+//! Gathers rows (axis 0) of tensors: selects, repeats and concatenates them. In: tensors, and which rows of each. Out: tensors with these
+//! rows. Floats stay in the memory of their device, where the graphs of [`super::graphs`] are run.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -11,8 +11,8 @@ use super::graphs::{RowGraph, STACKED, names};
 use crate::onnx::error::OnnxError;
 use crate::onnx::port::DataType;
 use crate::onnx::runtime::device::Device;
-use crate::onnx::runtime::session::{EditedGraph, GraphOptions, Input, Session};
-use crate::onnx::runtime::tensor::{Element, Tensor, misfit};
+use crate::onnx::runtime::session::{EditedGraph, GraphOptions, Session, SessionInput};
+use crate::onnx::runtime::tensor::{Element, Tensor};
 
 /// Gathers rows of tensors. Its graphs are opened when they are first needed.
 #[derive(Debug)]
@@ -29,14 +29,14 @@ impl RowGather {
             Device::Cuda(number) | Device::TensorRt(number) => (Device::Cuda(number), 1),
             device => (device, options.threads),
         };
-        Self { options: GraphOptions { device, threads, varies: true }, opened: HashMap::new() }
+        Self { options: GraphOptions { device, threads, dynamic_shapes: true }, opened: HashMap::new() }
     }
 
-    /// All of `value`, in the memory of the device if its elements are floats.
+    /// `value`, copied to the memory of the device if its elements are floats.
     ///
     /// # Errors
-    /// As [`Self::stack`].
-    pub fn bring(&mut self, value: Tensor) -> Result<Tensor, OnnxError> {
+    /// As [`Self::concat`].
+    pub fn to_device(&mut self, value: Tensor) -> Result<Tensor, OnnxError> {
         if value.device().is_some() || !self.options.device.has_memory() || !value.dtype().is_float() {
             return Ok(value);
         }
@@ -47,25 +47,25 @@ impl RowGather {
     /// The rows `rows` of `value`, in that order.
     ///
     /// # Errors
-    /// As [`Self::stack`].
+    /// As [`Self::concat`].
     pub fn gather(&mut self, value: &Tensor, rows: &[usize]) -> Result<Tensor, OnnxError> {
-        self.stack(&[(value, rows)], None)
+        self.concat(&[(value, rows)], None)
     }
 
-    /// Replaces `value` by its rows `rows`, in that order. If the last rows only fill the gaps of rows that are left out, and the tensor
-    /// is in the host's memory, then just those rows are copied, in place.
+    /// Replaces `value` by its rows `rows`, in that order. A tensor in the host's memory is changed in place if every row keeps its
+    /// index or comes from behind the new end: only the rows that change their index are copied.
     ///
     /// # Errors
-    /// As [`Self::stack`].
-    pub fn keep(&mut self, value: &mut Tensor, rows: &[usize]) -> Result<(), OnnxError> {
-        let held = value.shape().first().copied().unwrap_or(0);
-        let stays = |(&row, place): (&usize, usize)| row == place || row >= rows.len();
-        if value.device().is_some() || rows.len() > held || !rows.iter().zip(0..).all(stays) {
+    /// As [`Self::concat`].
+    pub fn gather_in_place(&mut self, value: &mut Tensor, rows: &[usize]) -> Result<(), OnnxError> {
+        let count = value.shape().first().copied().unwrap_or(0);
+        let stays = |(&row, to): (&usize, usize)| row == to || row >= rows.len();
+        if value.device().is_some() || rows.len() > count || !rows.iter().zip(0..).all(stays) {
             *value = self.gather(value, rows)?;
             return Ok(());
         }
-        if let Some(row) = rows.iter().find(|row| **row >= held) {
-            return Err(no_row(*row, held));
+        if let Some(row) = rows.iter().find(|row| **row >= count) {
+            return Err(no_row(*row, count));
         }
         match value.dtype() {
             DataType::F16 => fill_gaps::<f16>(value, rows)?,
@@ -81,7 +81,7 @@ impl RowGather {
     ///
     /// # Errors
     /// When a row does not exist, tensors differ in type or in a size that is not aligned, or memory ran out.
-    pub fn stack(
+    pub fn concat(
         &mut self,
         parts: &[(&Tensor, &[usize])],
         aligned: Option<(usize, usize)>,
@@ -89,9 +89,9 @@ impl RowGather {
         let mut shapes: Vec<_> = parts.iter().map(|(value, _)| value.shape()).collect();
         let mut missing = Vec::with_capacity(parts.len());
         for (shape, (_, rows)) in shapes.iter_mut().zip(parts) {
-            let held = shape.first().copied().unwrap_or(0);
-            if let Some(row) = rows.iter().find(|row| **row >= held) {
-                return Err(no_row(*row, held));
+            let count = shape.first().copied().unwrap_or(0);
+            if let Some(row) = rows.iter().find(|row| **row >= count) {
+                return Err(no_row(*row, count));
             }
             let mut pads = vec![0; 2 * shape.len()];
             if let Some((axis, size)) = aligned.filter(|(axis, _)| *axis < shape.len()) {
@@ -103,16 +103,19 @@ impl RowGather {
         }
         let misfits = |(this, that): &(&Vec<usize>, &Vec<usize>)| this.get(1..) != that.get(1..);
         if let Some((this, that)) = shapes.iter().tuple_windows().find(misfits) {
-            return Err(misfit(format!("rows of shapes {this:?} and {that:?} in one tensor")));
+            return Err(OnnxError::of_run(format!("rows of shapes {this:?} and {that:?} in one tensor")));
         }
         let aligns = missing.iter().flatten().any(|size| *size != 0);
         let names: Vec<_> = (0..parts.len()).map(names).collect();
         let mut feeds = Vec::with_capacity(3 * parts.len());
         for (((value, rows), pads), [tensor, rows_of, pads_of]) in parts.iter().zip(missing).zip(&names) {
             let rows = Tensor::from_i64(&[rows.len()], rows.iter().map(|&row| row as i64).collect())?;
-            feeds.extend([(tensor.as_str(), Input::Shared(value)), (rows_of.as_str(), Input::Owned(rows))]);
+            feeds.extend([
+                (tensor.as_str(), SessionInput::Shared(value)),
+                (rows_of.as_str(), SessionInput::Owned(rows)),
+            ]);
             if aligns {
-                feeds.push((pads_of.as_str(), Input::Owned(Tensor::from_i64(&[pads.len()], pads)?)));
+                feeds.push((pads_of.as_str(), SessionInput::Owned(Tensor::from_i64(&[pads.len()], pads)?)));
             }
         }
         let dtype = parts.first().map_or(DataType::F32, |(value, _)| value.dtype());
@@ -131,16 +134,16 @@ impl RowGather {
     }
 }
 
-/// Copies each row of `rows` that is not in its place there.
+/// Copies each row of `rows` that changes its index.
 fn fill_gaps<T: Element>(value: &mut Tensor, rows: &[usize]) -> Result<(), OnnxError> {
     let width: usize = value.shape().iter().skip(1).product();
     let data = value.slice_mut::<T>()?;
-    for (place, &row) in rows.iter().enumerate().filter(|(place, row)| place != *row) {
-        data.copy_within(row * width..(row + 1) * width, place * width);
+    for (to, &row) in rows.iter().enumerate().filter(|(to, row)| to != *row) {
+        data.copy_within(row * width..(row + 1) * width, to * width);
     }
     Ok(())
 }
 
-fn no_row(row: usize, held: usize) -> OnnxError {
-    misfit(format!("row {row} of a tensor with {held} rows"))
+fn no_row(row: usize, count: usize) -> OnnxError {
+    OnnxError::of_run(format!("row {row} of a tensor with {count} rows"))
 }

@@ -24,9 +24,9 @@ pub(crate) struct RowGraph {
     pub(crate) aligns: bool,
 }
 
-/// The names of the inputs for the tensor at `place`: the tensor, its rows, and by how much each axis is padded at either end.
-pub(crate) fn names(place: usize) -> [String; 3] {
-    ["tensor", "rows", "pads"].map(|what| format!("{what} {place}"))
+/// The names of the inputs for the tensor at `index`: the tensor, its rows, and by how much each axis is padded at either end.
+pub(crate) fn names(index: usize) -> [String; 3] {
+    ["tensor", "rows", "pads"].map(|what| format!("{what} {index}"))
 }
 
 impl RowGraph {
@@ -35,14 +35,14 @@ impl RowGraph {
         let any_shape = |name: &str, dtype| ValueInfoProto::tensor(name, dtype, None);
         let mut graph = GraphProto { name: Some("rows".to_owned()), ..GraphProto::default() };
         let mut stacked = Vec::with_capacity(self.parts);
-        for place in 0..self.parts {
-            let [tensor, rows, pads] = names(place);
+        for index in 0..self.parts {
+            let [tensor, rows, pads] = names(index);
             graph.input.extend([any_shape(&tensor, self.dtype), any_shape(&rows, DataType::I64)]);
-            let mut last = format!("picked {place}");
+            let mut last = format!("gathered {index}");
             graph.node.push(NodeProto::of("Gather", vec![tensor, rows], &last));
             if self.aligns {
                 graph.input.push(any_shape(&pads, DataType::I64));
-                let aligned = format!("aligned {place}");
+                let aligned = format!("aligned {index}");
                 graph.node.push(NodeProto::of("Pad", vec![last, pads], &aligned));
                 last = aligned;
             }

@@ -10,19 +10,19 @@ use ort::memory::{AllocationDevice, AllocatorType, MemoryInfo, MemoryType};
 /// Where a graph runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Device {
-    /// The processor.
+    /// The CPU.
     #[default]
     Cpu,
     /// The NVIDIA GPU of this number, through the CUDA execution provider.
     Cuda(i32),
     /// The NVIDIA GPU of this number, through the `TensorRT` execution provider; operators that it lacks run through CUDA's.
     TensorRt(i32),
-    /// The processor, with tensors kept and moved as in a GPU's memory. For tests on machines without a GPU.
+    /// The CPU, with tensors bound and moved as in a GPU's memory. For tests on machines without a GPU.
     StandIn,
 }
 
 impl Device {
-    /// What a device may be called, for messages.
+    /// The names of devices, for messages.
     pub const EXPECTED: &str = "\"cpu\", \"cuda:0\" or \"tensorrt:0\", with any GPU's number";
 
     /// Whether it has a memory of its own, where tensors stay between runs.
@@ -31,7 +31,7 @@ impl Device {
     }
 
     /// The host's memory that the device writes fastest: for a GPU, pinned pages.
-    pub(crate) fn memory_to_read(self) -> ort::Result<MemoryInfo<'static>> {
+    pub(crate) fn host_memory(self) -> ort::Result<MemoryInfo<'static>> {
         match self {
             Self::Cpu | Self::StandIn => self.memory(),
             Self::Cuda(number) | Self::TensorRt(number) => {
@@ -50,7 +50,7 @@ impl Device {
     }
 
     /// The execution providers to ask ONNX Runtime for, the preferred one first. A missing one is an error; by default ONNX Runtime
-    /// would silently use the processor.
+    /// would silently use the CPU.
     pub(crate) fn providers(self) -> Vec<ExecutionProviderDispatch> {
         // by default, CUDA's provider multiplies float32 as TensorFloat-32, with 10 bits of mantissa, and picks the convolution algorithm
         // that is fastest at that moment, so that results differ from run to run

@@ -1,4 +1,4 @@
-//! The one ONNX Runtime environment of the process. In: the candidates of [`super::library`]. Out: a loaded library, or an
+//! The ONNX Runtime environment of the process. In: the candidates of [`super::library`]. Out: a loaded library, or an
 //! error that lists every candidate. A failed load can be tried again; a loaded library stays for the life of the process.
 
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use ort::environment::{Environment, EnvironmentBuilder};
 use ort::logging::LogLevel;
 
-use super::library::{Attempt, LibraryCandidate, LibraryError, candidates};
+use super::library::{LibraryAttempt, LibraryCandidate, LibraryError, candidates};
 use crate::onnx::error::{OnnxError, OnnxErrorKind};
 
 /// The loaded ONNX Runtime.
@@ -48,8 +48,8 @@ pub fn runtime() -> Result<&'static OnnxRuntime, OnnxError> {
 
 fn load(candidates: impl Iterator<Item = LibraryCandidate>) -> Result<OnnxRuntime, OnnxError> {
     let mut attempts = Vec::new();
-    for LibraryCandidate { place, path, files } in candidates {
-        let attempt = |path, found| Attempt { place: place.to_owned(), path, found };
+    for LibraryCandidate { source, path, files } in candidates {
+        let attempt = |path, found| LibraryAttempt { source: source.to_owned(), path, found };
         let files = match files {
             Ok(files) => files,
             Err(found) => {

@@ -1,6 +1,6 @@
 //! Where the ONNX Runtime library may be. In: the environment (`ORT_DYLIB_PATH`, `VIRTUAL_ENV`, `CONDA_PREFIX`, `PATH`) and this
 //! binary's folder. Out: candidates in the order in which they are tried. Nothing is loaded here, and nothing is ever looked for
-//! in the current folder: whoever can write there could have code of theirs run.
+//! in the current folder: others may be able to write there, and a library is code that is run.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -9,22 +9,22 @@ use std::process::{Command, Stdio};
 
 use crate::onnx::error::{OnnxError, OnnxErrorKind};
 
-/// One place where the library was looked for, and what was found there.
+/// A candidate that was not usable.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Attempt {
-    /// Why this place was looked at, e.g. `VIRTUAL_ENV`.
-    pub place: String,
+pub struct LibraryAttempt {
+    /// Where the candidate comes from, e.g. `VIRTUAL_ENV`.
+    pub source: String,
     /// The file or folder.
     pub path: PathBuf,
     /// What was there: nothing, another version, a file that is no library.
     pub found: String,
 }
 
-/// No usable ONNX Runtime library; lists every place looked at.
+/// No usable ONNX Runtime library; lists every candidate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LibraryError {
-    /// The places, in the order they were tried.
-    pub attempts: Vec<Attempt>,
+    /// The candidates, in the order in which they were tried.
+    pub attempts: Vec<LibraryAttempt>,
 }
 
 impl LibraryError {
@@ -37,7 +37,7 @@ impl fmt::Display for LibraryError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("no usable ONNX Runtime library found; looked at:")?;
         for attempt in &self.attempts {
-            write!(f, "\n  {} ({}): {}", attempt.path.display(), attempt.place, attempt.found)?;
+            write!(f, "\n  {} ({}): {}", attempt.path.display(), attempt.source, attempt.found)?;
         }
         Ok(())
     }
@@ -59,8 +59,8 @@ impl From<LibraryError> for OnnxError {
 /// A file or folder where the library may be.
 #[derive(Debug, Clone)]
 pub(crate) struct LibraryCandidate {
-    /// Why it is looked at, e.g. `VIRTUAL_ENV`.
-    pub(crate) place: &'static str,
+    /// Where it comes from, e.g. `VIRTUAL_ENV`.
+    pub(crate) source: &'static str,
     pub(crate) path: PathBuf,
     /// The library files, the highest version first, or why there are none.
     pub(crate) files: Result<Vec<PathBuf>, &'static str>,
@@ -68,12 +68,12 @@ pub(crate) struct LibraryCandidate {
 
 impl LibraryCandidate {
     /// The file `path`, or a name for the system's loader.
-    fn file(place: &'static str, path: PathBuf) -> Self {
-        Self { place, files: Ok(vec![path.clone()]), path }
+    fn file(source: &'static str, path: PathBuf) -> Self {
+        Self { source, files: Ok(vec![path.clone()]), path }
     }
 
     /// The library files of the folder `path`.
-    fn folder(place: &'static str, path: PathBuf) -> Self {
+    fn folder(source: &'static str, path: PathBuf) -> Self {
         let files = if path.is_relative() {
             Err("a relative path, which is not searched; expected an absolute one")
         } else {
@@ -83,19 +83,19 @@ impl LibraryCandidate {
                 "no such folder"
             })
         };
-        Self { place, path, files }
+        Self { source, path, files }
     }
 }
 
-/// The candidates in the order in which they are tried. `ORT_DYLIB_PATH`, where it is set, is the only one: who names a library
-/// wants no other one silently. The iterator is lazy, so that Python is run only if nothing before it has a library.
+/// The candidates in the order in which they are tried. If `ORT_DYLIB_PATH` is set, it is the only one: a library that the user names is
+/// not silently replaced by another. The iterator is lazy, so that Python is run only if no earlier candidate has a library.
 pub(crate) fn candidates() -> Box<dyn Iterator<Item = LibraryCandidate>> {
     if let Some(path) = variable("ORT_DYLIB_PATH") {
-        const PLACE: &str = "ORT_DYLIB_PATH";
+        const SOURCE: &str = "ORT_DYLIB_PATH";
         let folder = Some(&path).filter(|path| path.is_dir()).and_then(|path| std::path::absolute(path).ok());
         let named = match folder {
-            Some(folder) => LibraryCandidate::folder(PLACE, folder),
-            None => LibraryCandidate::file(PLACE, path),
+            Some(folder) => LibraryCandidate::folder(SOURCE, folder),
+            None => LibraryCandidate::file(SOURCE, path),
         };
         return Box::new(std::iter::once(named));
     }
@@ -158,20 +158,21 @@ fn near_binary() -> Vec<LibraryCandidate> {
 
 /// The package of the active virtual environment.
 fn virtual_environment() -> Vec<LibraryCandidate> {
-    const PLACE: &str = "VIRTUAL_ENV";
-    let packages = variable(PLACE).map(|root| packages_in(&root)).unwrap_or_default();
-    packages.into_iter().map(|folder| LibraryCandidate::folder(PLACE, folder)).collect()
+    const SOURCE: &str = "VIRTUAL_ENV";
+    let packages = variable(SOURCE).map(|root| packages_in(&root)).unwrap_or_default();
+    packages.into_iter().map(|folder| LibraryCandidate::folder(SOURCE, folder)).collect()
 }
 
 /// The library that conda installs, and the package that pip installs into conda's environment.
 fn conda_environment() -> Vec<LibraryCandidate> {
-    const PLACE: &str = "CONDA_PREFIX";
-    let Some(root) = variable(PLACE) else { return Vec::new() };
+    const SOURCE: &str = "CONDA_PREFIX";
+    let Some(root) = variable(SOURCE) else { return Vec::new() };
     let folders = std::iter::once(root.join("lib")).chain(packages_in(&root));
-    folders.map(|folder| LibraryCandidate::folder(PLACE, folder)).collect()
+    folders.map(|folder| LibraryCandidate::folder(SOURCE, folder)).collect()
 }
 
-/// The folders of onnxruntime's package below the Python environment at `root`; where none is installed, where it would be.
+/// The folders of the package onnxruntime below the Python environment at `root`. If it is not installed, the folder where it would be,
+/// for the error.
 fn packages_in(root: &Path) -> Vec<PathBuf> {
     let mut packages: Vec<PathBuf> = std::fs::read_dir(root.join("lib"))
         .map(|entries| entries.filter_map(Result::ok).map(|entry| entry.path().join("site-packages")).collect())
@@ -185,9 +186,9 @@ fn packages_in(root: &Path) -> Vec<PathBuf> {
     packages.into_iter().map(|path| path.join("onnxruntime/capi")).collect()
 }
 
-/// The `onnxruntime` folders on the module path of the first `python3` on `PATH`. Relative entries of `PATH`, the empty one
-/// included, lead to the current folder and are left out; for the same reason Python is run in the root folder, since relative
-/// entries of `PYTHONPATH` and the version files of pyenv are looked up where it starts.
+/// The `onnxruntime` folders on the module path of the first `python3` on `PATH`. Nothing is looked up in the current folder: relative
+/// and empty entries of `PATH` are left out, and Python is run in the root folder, since it resolves relative entries of `PYTHONPATH`,
+/// and pyenv its version files, from the folder where it starts.
 fn python_packages() -> Vec<LibraryCandidate> {
     const SCRIPT: &str = "import sys; print('\\n'.join(p for p in sys.path if p.endswith('-packages')))";
     let name = format!("python3{}", std::env::consts::EXE_SUFFIX);
@@ -200,7 +201,7 @@ fn python_packages() -> Vec<LibraryCandidate> {
     };
     let Some(answer) = pythons.filter(|python| python.is_file()).find_map(run) else {
         let files = Err("no python3 in an absolute folder of PATH");
-        return vec![LibraryCandidate { place: "PATH", path: PathBuf::from(name), files }];
+        return vec![LibraryCandidate { source: "PATH", path: PathBuf::from(name), files }];
     };
     String::from_utf8_lossy(&answer.stdout)
         .lines()

@@ -1,5 +1,5 @@
-//! One graph, opened and ready to run. In: a file, or a graph that exists in memory only; then tensors by input name. Out: tensors by
-//! output name. Nothing is known here about what the tensors mean.
+//! An opened graph. In: a file, or an edited graph in memory; then tensors by input name. Out: tensors by output name. What the tensors
+//! mean is not known here.
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
@@ -22,9 +22,9 @@ pub struct GraphOptions {
     pub device: Device,
     /// Threads that one run of this graph uses, the calling one included; 0 leaves it to ONNX Runtime (every core).
     pub threads: usize,
-    /// Whether the sizes of its inputs change from run to run, as those of texts and of a decoder's steps do. ONNX Runtime then plans
-    /// no memory ahead: it would allocate another block for each combination of sizes.
-    pub varies: bool,
+    /// Whether the shapes of its inputs change from run to run, as those of texts and of a decoder's steps do. ONNX Runtime's memory
+    /// pattern is then off: it would allocate another block for each combination of shapes.
+    pub dynamic_shapes: bool,
 }
 
 /// An opened graph: one ONNX Runtime session. Its memory arena is kept between runs.
@@ -32,21 +32,21 @@ pub struct GraphOptions {
 pub struct Session {
     path: PathBuf,
     device: Device,
-    session: OrtSession,
+    inner: OrtSession,
     inputs: Vec<Port>,
     outputs: Vec<Port>,
 }
 
 /// What is fed to one input of a run.
 #[derive(Debug)]
-pub enum Input<'a> {
-    /// A tensor that nothing else needs.
+pub enum SessionInput<'a> {
+    /// A tensor that is not needed after the run.
     Owned(Tensor),
     /// A tensor of another owner.
     Shared(&'a Tensor),
 }
 
-/// A graph that exists in memory only; its weights are in files.
+/// An edited graph in memory; its weights are in files.
 #[derive(Debug)]
 pub(crate) struct EditedGraph {
     /// A `ModelProto`.
@@ -89,15 +89,15 @@ impl Session {
         })
     }
 
-    /// Opens a graph made from the file at `path` for a few runs on small inputs: on the processor, not optimised and without packing
-    /// weights, so that opening is fast and runs are slow.
-    pub(crate) fn open_for_trials(path: &Path, edited: &EditedGraph, options: GraphOptions) -> Result<Self, OnnxError> {
+    /// Opens a graph made from the file at `path` for a few probe runs on small inputs: on the CPU, without graph optimizations and
+    /// prepacked weights, so that opening is fast and runs are slow.
+    pub(crate) fn open_for_probes(path: &Path, edited: &EditedGraph, options: GraphOptions) -> Result<Self, OnnxError> {
         let folder = edited.folder.to_string_lossy();
         Self::commit(path, GraphOptions { device: Device::Cpu, ..options }, |builder| {
             let mut builder = builder
                 .with_optimization_level(GraphOptimizationLevel::Disable)?
                 .with_prepacking(false)?
-                // a graph that does not run on the probe inputs is used as it is; that is no error to report
+                // a graph that fails on the probe inputs is used unedited; nothing of that is logged
                 .with_log_level(LogLevel::Fatal)?
                 .with_config_entry(Self::WEIGHTS, folder.as_ref())?;
             builder.commit_from_memory(&edited.bytes)
@@ -115,7 +115,7 @@ impl Session {
                 .with_optimization_level(GraphOptimizationLevel::All)?
                 .with_intra_threads(options.threads)?
                 .with_inter_threads(1)?
-                .with_memory_pattern(!options.varies)?
+                .with_memory_pattern(!options.dynamic_shapes)?
                 .with_intra_op_spinning(true)?
                 .with_config_entry("session.intra_op.spin_duration_us", Self::SPIN_MICROSECONDS)?
                 .with_config_entry("session.force_spinning_stop", "1")?
@@ -135,7 +135,7 @@ impl Session {
         })?;
         let inputs = session.inputs().iter().map(port).collect();
         let outputs = session.outputs().iter().map(port).collect();
-        Ok(Self { path: path.to_path_buf(), device: options.device, session, inputs, outputs })
+        Ok(Self { path: path.to_path_buf(), device: options.device, inner: session, inputs, outputs })
     }
 
     /// The graph's file.
@@ -157,11 +157,11 @@ impl Session {
     ///
     /// # Errors
     /// [`OnnxErrorKind::Run`] if ONNX Runtime refuses a value or an operator fails, [`OnnxErrorKind::OutOfMemory`].
-    pub fn run(&mut self, inputs: &[(&str, Input<'_>)]) -> Result<Outputs, OnnxError> {
-        let Self { path, session, .. } = self;
+    pub fn run(&mut self, inputs: &[(&str, SessionInput<'_>)]) -> Result<Outputs, OnnxError> {
+        let Self { path, inner, .. } = self;
         let mut run = || {
             let feeds = inputs.iter().map(|(name, input)| Ok((Cow::Borrowed(*name), input.feed()?)));
-            let outputs = session.run(feeds.collect::<ort::Result<Vec<_>>>()?)?;
+            let outputs = inner.run(feeds.collect::<ort::Result<Vec<_>>>()?)?;
             Ok(outputs.into_iter().map(|(name, value)| (name.to_owned(), Tensor::from_ort(value))).collect())
         };
         Outputs::of(path, run())
@@ -172,26 +172,27 @@ impl Session {
     ///
     /// # Errors
     /// As [`run`](Self::run).
-    pub fn run_on_device(&mut self, inputs: &[(&str, Input<'_>)], read: &[&str]) -> Result<Outputs, OnnxError> {
+    pub fn run_on_device(&mut self, inputs: &[(&str, SessionInput<'_>)], read: &[&str]) -> Result<Outputs, OnnxError> {
         if !self.device.has_memory() {
             return self.run(inputs);
         }
-        let Self { path, device, session, outputs, .. } = self;
+        let Self { path, device, inner, outputs, .. } = self;
         let stays = |name: &str| {
             let port = outputs.iter().find(|port| port.name == name);
             !read.contains(&name) && port.is_some_and(|port| port.dtype.is_float())
         };
         let mut run = || {
-            // a binding that is used again would write into the outputs of the run before
-            let mut binding = session.create_binding()?;
+            // a binding that is used again would overwrite the outputs of the previous run
+            let mut binding = inner.create_binding()?;
             for (name, input) in inputs {
                 binding.bind_input(*name, &*input.feed()?)?;
             }
-            let (here, there) = (device.memory_to_read()?, device.memory()?);
+            let (host_memory, device_memory) = (device.host_memory()?, device.memory()?);
             for port in outputs.iter() {
-                binding.bind_output_to_device(&port.name, if stays(&port.name) { &there } else { &here })?;
+                binding
+                    .bind_output_to_device(&port.name, if stays(&port.name) { &device_memory } else { &host_memory })?;
             }
-            let ran = session.run_binding(&binding)?;
+            let ran = inner.run_binding(&binding)?;
             let value = |name: &str, found| {
                 if stays(name) { Tensor::on_device(found, *device) } else { Tensor::from_ort(found) }
             };
@@ -201,7 +202,7 @@ impl Session {
     }
 }
 
-impl Input<'_> {
+impl SessionInput<'_> {
     fn feed(&self) -> ort::Result<SessionInputValue<'_>> {
         match self {
             Self::Owned(value) => value.as_input(),
@@ -221,7 +222,7 @@ impl Outputs {
     /// # Errors
     /// [`OnnxErrorKind::Run`] if there is no such output (any more), or if axis 0 has another size.
     pub fn get(&self, name: &str, batch: usize) -> Result<&Tensor, OnnxError> {
-        self.place(name, batch).map(|place| &self.values[place].1)
+        self.find_rows(name, batch).map(|index| &self.values[index].1)
     }
 
     /// Removes and returns the output called `name`, whose axis 0 must have size `batch`.
@@ -229,7 +230,7 @@ impl Outputs {
     /// # Errors
     /// As [`get`](Self::get).
     pub fn take(&mut self, name: &str, batch: usize) -> Result<Tensor, OnnxError> {
-        self.place(name, batch).map(|place| self.values.swap_remove(place).1)
+        self.find_rows(name, batch).map(|index| self.values.swap_remove(index).1)
     }
 
     /// Removes and returns the output called `name`, whatever its shape.
@@ -237,27 +238,27 @@ impl Outputs {
     /// # Errors
     /// [`OnnxErrorKind::Run`] if there is no such output (any more).
     pub fn remove(&mut self, name: &str) -> Result<Tensor, OnnxError> {
-        self.find(name).map(|place| self.values.swap_remove(place).1)
+        self.find(name).map(|index| self.values.swap_remove(index).1)
     }
 
     /// The output called `name`, whatever its shape.
     pub(crate) fn any(&self, name: &str) -> Result<&Tensor, OnnxError> {
-        self.find(name).map(|place| &self.values[place].1)
+        self.find(name).map(|index| &self.values[index].1)
     }
 
     fn find(&self, name: &str) -> Result<usize, OnnxError> {
-        self.values.iter().position(|(held, _)| held == name).ok_or_else(|| {
+        self.values.iter().position(|(output, _)| output == name).ok_or_else(|| {
             let graph = self.graph.display().to_string();
             OnnxError::new(OnnxErrorKind::Run, graph, format!("gave no output {name:?}"))
         })
     }
 
-    fn place(&self, name: &str, batch: usize) -> Result<usize, OnnxError> {
+    fn find_rows(&self, name: &str, batch: usize) -> Result<usize, OnnxError> {
         let graph = || self.graph.display().to_string();
-        let place = self.find(name)?;
-        let shape = self.values[place].1.shape();
+        let index = self.find(name)?;
+        let shape = self.values[index].1.shape();
         if shape.first() == Some(&batch) {
-            return Ok(place);
+            return Ok(index);
         }
         let what = format!("output {name:?} has shape {shape:?} for a batch of {batch} rows");
         Err(OnnxError::new(OnnxErrorKind::Run, graph(), what)

@@ -27,7 +27,7 @@ pub struct Tensor {
 /// In which memory a tensor is.
 #[derive(Debug, Clone, Copy)]
 enum TensorLocation {
-    /// In the host's memory, as every tensor that is made here. The number is that of the rows in use, if the tensor has more.
+    /// In the host's memory, as every tensor that is made here. If only the first rows are in use, how many.
     Host(Option<usize>),
     /// In the memory of a device, as an output of a run.
     Device(Device),
@@ -120,8 +120,8 @@ impl Tensor {
     pub fn shape(&self) -> Vec<usize> {
         let ValueType::Tensor { shape, .. } = self.tensor.dtype() else { return Vec::new() };
         let mut shape: Vec<usize> = shape.iter().map(|&size| usize::try_from(size).unwrap_or(0)).collect();
-        if let (TensorLocation::Host(Some(rows)), Some(held)) = (self.location, shape.first_mut()) {
-            *held = rows;
+        if let (TensorLocation::Host(Some(rows)), Some(size)) = (self.location, shape.first_mut()) {
+            *size = rows;
         }
         shape
     }
@@ -134,7 +134,7 @@ impl Tensor {
     /// Its elements as float32, row-major; converted if they are float16.
     ///
     /// # Errors
-    /// When its elements are no floats, or in a device's memory.
+    /// When its elements are no floats, or are in a device's memory.
     pub fn to_f32(&self) -> Result<Cow<'_, [f32]>, OnnxError> {
         match self.dtype() {
             DataType::F16 => self.slice::<f16>().map(|data| Cow::Owned(data.to_f32_vec())),
@@ -145,19 +145,19 @@ impl Tensor {
     /// The elements in `range`, row-major, as float32; converted if they are float16.
     ///
     /// # Errors
-    /// When the range ends behind the last element, or elements are no floats, or in a device's memory.
+    /// When the range ends behind the last element, or elements are no floats, or are in a device's memory.
     pub fn range_to_f32(&self, range: Range<usize>) -> Result<Cow<'_, [f32]>, OnnxError> {
         let part = match self.dtype() {
             DataType::F16 => self.slice::<f16>()?.get(range.clone()).map(|part| Cow::Owned(part.to_f32_vec())),
             _ => self.slice::<f32>()?.get(range.clone()).map(Cow::Borrowed),
         };
-        part.ok_or_else(|| misfit(format!("elements {range:?} of a tensor of shape {:?}", self.shape())))
+        part.ok_or_else(|| OnnxError::of_run(format!("elements {range:?} of a tensor of shape {:?}", self.shape())))
     }
 
     /// Its elements, row-major.
     ///
     /// # Errors
-    /// When they are not int64, or in a device's memory.
+    /// When they are not int64, or are in a device's memory.
     pub fn to_i64(&self) -> Result<&[i64], OnnxError> {
         self.slice::<i64>()
     }
@@ -181,7 +181,7 @@ impl Tensor {
         Self::from_f32(dtype, &self.shape(), self.to_f32()?.into_owned())
     }
 
-    /// The same tensor as ONNX's message, without a name; `None` for an element type that nightcap does not read.
+    /// The same tensor as a protobuf message, without a name; `None` for an element type that nightcap does not read.
     pub(crate) fn to_tensor(&self) -> Option<TensorProto> {
         fn bytes<T: Copy, const N: usize>(data: &[T], of: impl Fn(T) -> [u8; N]) -> Bytes {
             data.iter().flat_map(|&element| of(element)).collect()
@@ -235,7 +235,7 @@ impl Tensor {
 
     fn owned<T: Element>(shape: &[usize], data: Vec<T>) -> Result<Self, OnnxError> {
         if shape.iter().product::<usize>() != data.len() {
-            return Err(misfit(format!("{} elements do not fill shape {shape:?}", data.len())));
+            return Err(OnnxError::of_run(format!("{} elements do not fill shape {shape:?}", data.len())));
         }
         runtime()?;
         OrtTensor::from_array((shape, data))
@@ -256,7 +256,7 @@ impl Tensor {
 
     fn slice<T: Element>(&self) -> Result<&[T], OnnxError> {
         if let TensorLocation::Device(device) = self.location {
-            return Err(misfit(format!(
+            return Err(OnnxError::of_run(format!(
                 "a tensor of shape {:?} is in the memory of {device}, not in the host's",
                 self.shape()
             )));
@@ -292,8 +292,4 @@ pub(crate) fn data_type(value: &ValueType) -> DataType {
 
 fn failed(error: &ort::Error) -> OnnxError {
     OnnxError { graph: None, ..OnnxError::from_ort(OnnxErrorKind::Run, "", error) }
-}
-
-pub(crate) fn misfit(what: String) -> OnnxError {
-    OnnxError { kind: OnnxErrorKind::Run, graph: None, what, hint: None }
 }
