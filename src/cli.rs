@@ -75,13 +75,13 @@ pub struct InitArgs {
     /// The model directory. Default: `model` or `sample_data/model` beside the job file, if there is one.
     #[arg(long, value_name = "DIR")]
     pub model: Option<PathBuf>,
-    /// The column that names a row. Default: told by type and name.
+    /// The column that names a row. Default: chosen by type and name.
     #[arg(long, value_name = "COLUMN")]
     pub key: Option<String>,
-    /// The column with the images. Default: told by type and name.
+    /// The column with the images. Default: chosen by type and name.
     #[arg(long, value_name = "COLUMN")]
     pub image: Option<String>,
-    /// The column with a text that comes with the image. Default: told by type and name.
+    /// The column with a text that comes with the image. Default: chosen by type and name.
     #[arg(long, value_name = "COLUMN")]
     pub text: Option<String>,
 }
@@ -95,7 +95,7 @@ pub struct JobArgs {
     /// Set a key of the job file, as in `--set runtime.batch_size=8`.
     #[arg(long, value_name = "SECTION.KEY=VALUE")]
     pub set: Vec<String>,
-    /// Take only the first N rows that are new or changed.
+    /// Take only the first N new or changed rows.
     #[arg(long, value_name = "N")]
     pub limit: Option<u64>,
     /// Also take rows that failed permanently.

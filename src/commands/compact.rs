@@ -40,7 +40,7 @@ pub(super) fn execute(args: &CompactArgs, context: &mut Context<'_>) -> Result<E
     Ok(ExitStatus::Done)
 }
 
-/// The keys in `column` of the Parquet files that `patterns` name, sorted; nulls are no keys.
+/// The keys in `column` of the Parquet files that `patterns` name, sorted; nulls are skipped.
 fn read_keys(patterns: &[String], column: &str) -> Result<KeepKeys, Error> {
     let source = patterns.join(", ");
     let folder =

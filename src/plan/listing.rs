@@ -1,4 +1,4 @@
-//! Lists the folders that a manifest's images lie in: sizes and `ETags` (modification times on disk) without a request for each
+//! Lists the folders of a manifest's images: sizes and `ETags` (modification times on disk) without a request for each
 //! image.
 
 use std::collections::BTreeSet;
@@ -30,15 +30,15 @@ pub(super) struct Listing {
     last: Option<Location>,
 }
 
-/// What was listed.
+/// The objects that were listed.
 #[derive(Debug)]
 pub(super) struct Listed {
-    /// By place, sorted.
+    /// Their versions by the hash of the URI, sorted.
     versions: Vec<(u64, ListedVersion)>,
 }
 
 impl Listing {
-    /// Adds the folder of the image at `location`; false where nothing can be listed.
+    /// Adds the folder of the image at `location`; false if its storage cannot be listed.
     pub(super) fn add(&mut self, location: &Location) -> bool {
         match location {
             Location::Http(_) => return false,
@@ -78,10 +78,10 @@ impl Listing {
         }
     }
 
-    /// Lists, and keeps what is at the places of `wanted` (see [`ContentFingerprint::place`]). Where `roots` are given, nothing is listed that
-    /// lies outside of them.
+    /// Lists the folders, and keeps the objects whose URI hash is in `wanted` (see [`ContentFingerprint::place`]). Nothing is listed
+    /// outside `roots`, unless they are empty.
     ///
-    /// A folder that cannot be listed does not end planning: its images count as missing, and reading them says why.
+    /// A folder that cannot be listed does not end planning: its images count as missing, and fetching them gives the error.
     ///
     /// # Errors
     /// [`PlanError::Listing`] when a store or disk does not answer, or when all folders are refused.
@@ -128,7 +128,7 @@ fn may_hold(folder: &Location, roots: &[Location]) -> bool {
     roots.is_empty() || roots.iter().map(real).any(|root| folder.lies_in(&root) || root.lies_in(&folder))
 }
 
-/// What was found at the places that are wanted.
+/// The wanted objects that were found.
 struct ListedVersions {
     /// Sorted.
     wanted: Arc<Vec<u64>>,
@@ -162,7 +162,7 @@ impl From<object_store::Error> for NotListed {
     }
 }
 
-/// `above`: device and inode of the folders that this one lies in, which show when a link leads back to one of them.
+/// `above`: device and inode of the folders above this one, to detect a link that leads back to one of them.
 fn list_disk(
     folder: &Path,
     below: bool,
@@ -180,7 +180,7 @@ fn list_disk(
         // Links are followed; files that vanish while listing, and dangling links, are missing.
         let Ok(metadata) = std::fs::metadata(&path) else { continue };
         if metadata.is_dir() {
-            // The manifest may name nothing in there, so only an outage counts.
+            // The manifest may name no image below it, so only an outage is an error.
             match if below { list_disk(&path, below, above, found) } else { Ok(()) } {
                 Err(failure) if failure.is_outage => return Err(failure),
                 _ => continue,
@@ -217,7 +217,7 @@ fn list_store(storage: &Storage, folder: &Location, below: bool, found: &mut Lis
             }
             deeper += 1;
             if deeper > MOST_DEEPER {
-                // Large subfolders that are not wanted. This request leaves them out, but holds the folder in memory.
+                // Large subfolders that are not wanted: this request leaves them out, but holds the folder's listing in memory.
                 let direct = store.list_with_delimiter(Some(&prefix)).await?;
                 return Ok(direct.objects.into_iter().filter_map(version).collect());
             }
@@ -229,7 +229,7 @@ fn list_store(storage: &Storage, folder: &Location, below: bool, found: &mut Lis
 }
 
 impl Listed {
-    /// The version that was listed at a place; None: nothing is there.
+    /// The version of a listed object; None: there is no such object.
     pub(super) fn version(&self, place: ContentFingerprint) -> Option<ListedVersion> {
         let found = self.versions.binary_search_by_key(&place.place(), |(place, _)| *place).ok()?;
         Some(self.versions[found].1)

@@ -1,4 +1,4 @@
-//! The job files in `jobs/` and the command line's own words.
+//! The job files in `jobs/`, and the help texts of the command line.
 
 use nightcap::job::Job;
 

@@ -11,6 +11,7 @@
 
 mod aws;
 mod batches;
+mod changed_rows;
 mod check;
 #[allow(unreachable_pub, reason = "a module of a test binary")]
 mod common;
@@ -35,7 +36,6 @@ mod library;
 mod manifest_command;
 mod model_directory;
 mod model_failures;
-mod nights;
 mod outage;
 mod planners;
 mod planning;

@@ -1,4 +1,4 @@
-//! A bad job never starts: exit status 2 and a message that a stranger can act on.
+//! A bad job never starts: exit status 2 and a message that says what to do.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ fn refusal(workplace: &Workplace, arguments: &[&str]) -> String {
 
 #[test]
 fn job_files() {
-    let workplace = Workplace::with_pictures(2, 2);
+    let workplace = Workplace::with_images(2, 2);
     let job = std::fs::read_to_string(workplace.path("job.toml")).unwrap();
     workplace.job(&job.replace("key = ", "kye = "));
     insta::assert_snapshot!(refusal(&workplace, &[]), @r"
@@ -93,7 +93,7 @@ fn job_files() {
 
 #[test]
 fn manifests() {
-    let workplace = Workplace::with_pictures(2, 2);
+    let workplace = Workplace::with_images(2, 2);
     insta::assert_snapshot!(refusal(&workplace, &["--set", "input.image=picture"]), @r"
     exit 2
     error: `input.image` names column `picture`, which FOLDER/manifest.parquet does not have
@@ -159,7 +159,7 @@ fn manifests() {
 
 #[test]
 fn models() {
-    let workplace = Workplace::with_pictures(2, 2);
+    let workplace = Workplace::with_images(2, 2);
     insta::assert_snapshot!(refusal(&workplace, &["--set", "model.path=nowhere"]), @r"
     exit 2
     error: the model directory FOLDER/nowhere cannot run:
@@ -195,7 +195,7 @@ fn models() {
 
 #[test]
 fn outputs() {
-    let workplace = Workplace::with_pictures(2, 2);
+    let workplace = Workplace::with_images(2, 2);
     std::fs::write(workplace.path("file"), "").unwrap();
     insta::assert_snapshot!(refusal(&workplace, &["--set", "output.path=file/out"]), @r"
     exit 2

@@ -128,13 +128,13 @@ fn engine(folder: &TempDir) -> Engine {
 }
 
 /// A `3 x 1 x 4` image.
-fn picture(data: Vec<f32>) -> PixelValues {
+fn pixel_values(data: Vec<f32>) -> PixelValues {
     PixelValues { data, height: 1, width: 4, grid: None }
 }
 
 /// A `3 x 1 x 4` image whose channels are all `pixels`.
 pub(crate) fn encode(engine: &mut Engine, images: &[[f32; 4]]) -> Vec<Arc<ImageFeatures>> {
-    let images: Vec<_> = images.iter().map(|pixels| picture(pixels.repeat(3))).collect();
+    let images: Vec<_> = images.iter().map(|pixels| pixel_values(pixels.repeat(3))).collect();
     engine.encode_images(&images.iter().collect::<Vec<_>>()).unwrap()
 }
 
@@ -420,7 +420,7 @@ fn an_output_with_another_batch_is_refused() {
     ]);
     let folder = directory(&[("vision_model.onnx", graph)]);
     let mut engine = engine(&folder);
-    let image = picture(vec![0.0; 12]);
+    let image = pixel_values(vec![0.0; 12]);
     assert_eq!(engine.encode_images(&[&image]).unwrap()[0].embedding, Some(vec![0.0, 0.0]));
     let error = engine.encode_images(&[&image, &image]).unwrap_err();
     assert_eq!(error.kind, OnnxErrorKind::Run);
@@ -439,7 +439,7 @@ fn the_width_of_embeddings_must_be_known_and_kept() {
     let said = ModelDirectory::open(folder.path(), None).unwrap_err().to_string();
     assert!(said.contains("declares no width") && said.contains("projection_dim in config.json"), "{said}");
     std::fs::write(folder.path().join("config.json"), r#"{"projection_dim": 3}"#).unwrap();
-    let error = engine(&folder).encode_images(&[&picture(vec![0.0; 12])]).unwrap_err();
+    let error = engine(&folder).encode_images(&[&pixel_values(vec![0.0; 12])]).unwrap_err();
     assert!(error.what.contains("expected \"image_embeds\" of shape [1, 3], found [1, 2]"), "{error}");
 }
 
