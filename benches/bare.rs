@@ -1,11 +1,11 @@
 //! How fast the graphs of a model run with nothing around them: `bare MODEL PRECISION BATCH AT_ONCE COUNT`, PRECISION being `fp32`
-//! or a precision that a job file takes. Pictures are random tensors that lie in memory; a batch of them is encoded, `AT_ONCE` in
+//! or a precision that a job file takes. Images are random tensors in memory; a batch of them is encoded, `AT_ONCE` in
 //! a run, and if the model writes captions, 20 tokens are generated for each by taking the highest logit. Prints one line of
-//! JSON with images/s for COUNT pictures, the first batch, for which memory is taken, among them, as in `nightcap run`. What
+//! JSON with images/s for COUNT images. The first batch, which allocates memory, is included, as in `nightcap run`. What
 //! nightcap does beyond that shows in comparison with it.
 //!
 //! For models whose decoder attends to the encoder's states and appends to its caches, such as ViT-GPT2 and BLIP, and for
-//! CLIP's pictures. A first step that is exported as a graph of its own is done by that, whole.
+//! CLIP's images. If the prefill is exported as a graph of its own, that graph runs it.
 
 #![allow(
     clippy::unwrap_used,
@@ -35,7 +35,7 @@ struct Took {
 
 struct Decoder {
     graphs: DecoderGraph,
-    /// Does the first step, if that is another graph.
+    /// Runs the prefill, if that is another graph.
     first: Option<Session>,
     states: Vec<State>,
 }
@@ -44,7 +44,7 @@ struct Decoder {
 struct State {
     input: String,
     output: String,
-    /// Whether it stays what the first step made of it.
+    /// Whether it keeps the value from the prefill.
     kept: bool,
     /// Its heads and the width of a head.
     size: [usize; 2],
@@ -90,7 +90,7 @@ fn main() {
     println!("{said}");
 }
 
-/// What the image processor makes of a picture.
+/// The pixel values of an image.
 fn side(directory: &ModelDirectory) -> usize {
     let size = &directory.preprocessor().unwrap().value["size"];
     size.get("height").or_else(|| size.get("shortest_edge")).and_then(serde_json::Value::as_u64).unwrap_or(224) as usize

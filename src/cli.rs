@@ -95,7 +95,7 @@ pub struct JobArgs {
     /// Set a key of the job file, as in `--set runtime.batch_size=8`.
     #[arg(long, value_name = "SECTION.KEY=VALUE")]
     pub set: Vec<String>,
-    /// Take only the first N new or changed rows.
+    /// Take only the first N rows that are new or changed.
     #[arg(long, value_name = "N")]
     pub limit: Option<u64>,
     /// Also take rows that failed permanently.

@@ -88,7 +88,7 @@ def generate(folder, inputs, image_token):
 
 
 def check(model, processor, folder):
-    """Two prompts about one picture, in one batch padded on the left: greedy tokens of PyTorch and of the graphs."""
+    """Two prompts about one image, in one batch padded on the left: greedy tokens of PyTorch and of the graphs."""
     texts = [processor.apply_chat_template(
         [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": prompt}]}], add_generation_prompt=True)
         for prompt in PROMPTS]

@@ -182,7 +182,7 @@ def encoder_decoder_cache(states):
 
 
 def picture():
-    """A picture of smooth random colours, for the check of the whole path."""
+    """An image of smooth random colours, for the check of the whole path."""
     colours = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)
     return Image.fromarray(colours).resize((640, 480), Image.Resampling.BICUBIC)
 

@@ -128,7 +128,7 @@ def main():
     model, processor = checkpoints.load(checkpoint, ["florence2"], Florence2ForConditionalGeneration, Florence2Processor)
     graphs = common.output(output, model, processor)
 
-    # Two prompts about one picture, in one batch padded on the right.
+    # Two prompts about one image, in one batch padded on the right.
     inputs = processor(images=[common.picture()] * len(PROMPTS), text=PROMPTS, padding=True, return_tensors="pt")
     common.export(VisionEncoder(model), graphs / "vision_encoder.onnx",
                   {"pixel_values": (inputs.pixel_values, {0: "batch_size"})}, {"image_features": {0: "batch_size"}})

@@ -12,7 +12,7 @@ use crate::error::{Error, ExitStatus};
 use crate::job::JobTemplate;
 use crate::manifest::usual_names::{Given, JobColumns};
 use crate::manifest::{ManifestError, read_schema};
-use crate::storage::paths::seen_from;
+use crate::storage::paths::relative_to;
 use crate::storage::{Location, NotALocation, Storage};
 use crate::support::whole_file::{self, Existing};
 
@@ -120,7 +120,7 @@ fn named(argument: &str, here: &Path, folder: &Path) -> Result<String, Error> {
     }
     let path = here.join(argument);
     if path.exists() {
-        return seen_from(folder, &path)
+        return relative_to(folder, &path)
             .map_err(|source| Error::System { action: "find the manifest", source })
             .and_then(|path| {
                 text(if path.as_os_str().is_empty() { Path::new(".") } else { &path }).map(str::to_owned)

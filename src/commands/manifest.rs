@@ -8,7 +8,7 @@ use crate::error::{Error, ExitStatus};
 use crate::manifest::folder::FolderListing;
 use crate::manifest::write::encode;
 use crate::preprocess::has_image_extension;
-use crate::storage::paths::seen_from;
+use crate::storage::paths::relative_to;
 use crate::storage::{Location, Storage};
 use crate::support::whole_file::{self, Existing};
 
@@ -104,7 +104,7 @@ enum Base {
 impl Base {
     /// For a manifest in `manifest_folder` and images in `folder`.
     fn local(manifest_folder: &Path, folder: &Path) -> Result<Self, Error> {
-        let base = seen_from(manifest_folder, folder)
+        let base = relative_to(manifest_folder, folder)
             .map_err(|source| Error::System { action: "find the folder of images", source })?;
         let base = base.into_os_string().into_string().map_err(|base| {
             let hint = "write the manifest into a folder above the images, which it then names by relative paths";

@@ -8,7 +8,7 @@ use crate::row::error::{ErrorKind, RowError, Stage};
 use crate::storage::Location;
 
 /// Refuses a path that is not a regular file (opening a pipe could block for ever), that has a name reserved by the store, or that
-/// lies outside `roots` once links are followed.
+/// is outside `roots` after links are followed.
 pub(super) async fn check_file(path: &Path, roots: &[Location], timeout: Duration) -> Result<(), RowError> {
     let shown = path.display();
     let fail = |kind, message| Err(RowError::new(Stage::Fetch, kind, message));
@@ -32,7 +32,7 @@ pub(super) async fn check_file(path: &Path, roots: &[Location], timeout: Duratio
     };
     match within(timeout, &shown, look).await? {
         (false, _) => fail(ErrorKind::NotFound, format!("{shown} is not a file")),
-        (_, false) => fail(ErrorKind::Forbidden, format!("{shown} lies in none of the folders of `limits.roots`")),
+        (_, false) => fail(ErrorKind::Forbidden, format!("{shown} is in none of the folders of `limits.roots`")),
         _ => Ok(()),
     }
 }

@@ -15,7 +15,7 @@ use tempfile::NamedTempFile;
 use super::source::storage_error;
 use super::{Manifest, ManifestError, ManifestFile};
 
-/// Rows that polars looks at in one go, so that memory stays flat.
+/// Rows that polars evaluates at once, which bounds memory.
 const SLICE_ROWS: u32 = 1 << 20;
 /// The name of the row number while the predicate is evaluated.
 const ROW: &str = "__nightcap_row";
@@ -52,7 +52,7 @@ pub fn select(manifest: &Manifest, predicate: Option<&str>) -> Result<Vec<Roarin
             let slice = select_slice(path, predicate, first, length, &mut selected);
             slice.map_err(|error| refuse(plain(&error)))?;
         }
-        // polars reads what the path names, all else the file that was opened.
+        // polars opens the path again; everything else reads the file that was opened.
         if copy.is_none() && !file.source.is_at(&file.location) {
             return Err(ManifestError::Changed { path: file.location.to_string() });
         }
@@ -62,12 +62,12 @@ pub fn select(manifest: &Manifest, predicate: Option<&str>) -> Result<Vec<Roarin
     manifest.files.iter().map(select_file).collect()
 }
 
-/// What polars says, without its query plan, which follows an empty line.
+/// The message of polars, without the query plan after an empty line.
 fn plain(error: &PolarsError) -> String {
     error.to_string().split("\n\n").next().unwrap_or_default().to_owned()
 }
 
-/// The indexes of the columns that `predicate` looks at; the key's if none, since rows must be counted.
+/// The indexes of the columns that `predicate` reads; that of the key if it reads none, since rows must be counted.
 fn mentioned(manifest: &Manifest, predicate: &str) -> Result<Vec<usize>, PolarsError> {
     let predicate = row_predicate(predicate)?;
     let names = predicate.into_iter().filter_map(|expression| match expression {
@@ -125,7 +125,7 @@ fn select_slice(
     selected: &mut RoaringBitmap,
 ) -> Result<(), PolarsError> {
     let predicate = row_predicate(predicate)?;
-    // A folder named `lang=en` above the manifest must not hide its own column `lang`.
+    // A folder named `lang=en` above the manifest must not replace its column `lang`.
     let hive_options = HiveOptions::new_disabled();
     let options = ScanArgsParquet { glob: false, hive_options, ..ScanArgsParquet::default() };
     let path = path.to_str().ok_or_else(|| PolarsError::ComputeError("the path is not UTF-8".into()))?;
@@ -142,7 +142,7 @@ fn select_slice(
     Ok(())
 }
 
-/// Parses a predicate that looks at one row at a time: what looks at many would change with the slices and files it sees.
+/// Parses a predicate over single rows. One over several rows (an aggregate, say) would depend on how rows are cut into slices.
 fn row_predicate(text: &str) -> Result<Expr, PolarsError> {
     let predicate = polars::sql::sql_expr(text)?;
     let looks_at_many = |expression: &Expr| {

@@ -68,7 +68,7 @@ fn write(stages: &Stages<'_>, finished: &FinishedPart) -> Result<(), Error> {
             if found != expected {
                 return Err(OutputError::ForeignPart { path, found, expected: expected.to_owned() }.into());
             }
-            tracing::warn!(path, "another worker of this run wrote this part first; its rows stand");
+            tracing::warn!(path, "another worker of this run wrote this part first; its rows count");
         }
     }
     failpoint::hit("after_part");

@@ -52,7 +52,7 @@ impl Listing {
             return true;
         }
         self.last = Some(folder.clone());
-        if self.folded && self.folders.iter().any(|listed| folder.lies_in(listed)) {
+        if self.folded && self.folders.iter().any(|listed| folder.starts_with(listed)) {
             return true;
         }
         self.folders.insert(folder);
@@ -72,7 +72,7 @@ impl Listing {
             folders.map(|folder| if depth(&folder) == deepest { folder.folder() } else { folder }).collect();
         // A folder sorts before its subfolders.
         for folder in folders {
-            if !self.folders.iter().any(|above| folder.lies_in(above)) {
+            if !self.folders.iter().any(|above| folder.starts_with(above)) {
                 self.folders.insert(folder);
             }
         }
@@ -125,7 +125,7 @@ fn may_hold(folder: &Location, roots: &[Location]) -> bool {
         other => other.clone(),
     };
     let folder = real(folder);
-    roots.is_empty() || roots.iter().map(real).any(|root| folder.lies_in(&root) || root.lies_in(&folder))
+    roots.is_empty() || roots.iter().map(real).any(|root| folder.starts_with(&root) || root.starts_with(&folder))
 }
 
 /// The wanted objects that were found.

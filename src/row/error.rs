@@ -1,5 +1,5 @@
-//! What goes wrong with one row. A row error never stops a run: it becomes the row's
-//! `error_stage`, `error_kind` and `error_message` columns. What does stop a run is [`crate::error::Error`].
+//! The error of one row. It never stops a run: it becomes the row's `error_stage`, `error_kind` and `error_message` columns. Errors
+//! that stop a run are [`crate::error::Error`].
 
 use std::fmt;
 
@@ -25,15 +25,15 @@ pub enum ErrorKind {
     NullInput,
     /// No such file or object.
     NotFound,
-    /// The storage refused access to this one object, or its URI lies outside `limits.roots`.
+    /// The storage refused access to this one object, or its URI is outside `limits.roots`.
     Forbidden,
     /// More bytes than `limits.max_image_bytes`.
     TooLarge,
     /// More pixels than `limits.max_image_pixels`.
     TooManyPixels,
-    /// The bytes are no image of a supported format.
+    /// The bytes are not an image of a supported format.
     UnsupportedFormat,
-    /// The bytes claim a supported format and cannot be decoded.
+    /// The bytes begin like a supported format but cannot be decoded.
     CorruptImage,
     /// The image's URI cannot be understood.
     InvalidUri,
@@ -55,33 +55,33 @@ pub enum ErrorKind {
     ServerError,
     /// The connection could not be made, or broke off.
     Connection,
-    /// The storage failed in another way that may pass.
+    /// The storage failed transiently in another way.
     Io,
 }
 
 impl ErrorKind {
-    /// The kinds with which the same row may well succeed on another night.
+    /// The transient kinds: the same row may succeed in a later run.
     const TRANSIENT: [Self; 5] = [Self::Timeout, Self::Throttled, Self::ServerError, Self::Connection, Self::Io];
 
-    /// Whether the same row may well succeed on another night.
+    /// Whether it is transient: the same row may succeed in a later run.
     #[must_use]
     pub const fn is_transient(self) -> bool {
         self.is_outage() || matches!(self, Self::Io)
     }
 
-    /// Whether it says that a server did not do its work, whatever it was asked for.
+    /// Whether a server failed, whatever was requested from it.
     #[must_use]
     pub const fn is_outage(self) -> bool {
         matches!(self, Self::Timeout | Self::Throttled | Self::ServerError | Self::Connection)
     }
 
-    /// Whether it is about the storage rather than about one image: many in a row may be an outage.
+    /// Whether the storage rather than one image may be at fault: many in a row may be an outage.
     #[must_use]
     pub const fn is_of_storage(self) -> bool {
         self.is_transient() || matches!(self, Self::NotFound | Self::Forbidden)
     }
 
-    /// Whether `name`, out of an `error_kind` column, is that of a transient kind.
+    /// Whether `name`, from an `error_kind` column, is a transient kind.
     #[must_use]
     pub fn is_transient_name(name: &str) -> bool {
         Self::TRANSIENT.iter().any(|kind| kind.as_str() == name)
@@ -127,14 +127,14 @@ impl Stage {
     }
 }
 
-/// One row's failure: where, of what kind, and in words that say what was expected and what was found.
+/// The failure of one row: its stage, its kind, and a message that says what was expected and what was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RowError {
     /// The step that failed.
     pub stage: Stage,
     /// The documented kind.
     pub kind: ErrorKind,
-    /// Lower-case sentence for people.
+    /// The message, in lower case.
     pub message: String,
 }
 

@@ -6,7 +6,7 @@ use std::process::{Output, Stdio};
 
 use arrow::util::display::array_value_to_string;
 use nightcap::output::store::OutputStore;
-use nightcap::output::upkeep::compact::{Outcome, Request};
+use nightcap::output::upkeep::compact::{CompactOutcome, CompactRequest};
 use parquet::file::reader::{FileReader, SerializedFileReader};
 
 use crate::common::{
@@ -289,7 +289,7 @@ fn a_stop_changes_nothing() {
     let before = view(&workplace, "out");
     let open = || OutputStore::from_argument(&workplace.path("out")).unwrap();
     let stopped = nightcap::output::upkeep::compact::compact(&open(), &Request::default(), &|| true).unwrap();
-    assert!(matches!(stopped, Outcome::Stopped));
+    assert!(matches!(stopped, CompactOutcome::Stopped));
     assert_eq!(workplace.published("out").len(), 3);
     compact_ok(&workplace, "out", &[]);
     assert!(view(&workplace, "out") == before);

@@ -60,7 +60,7 @@ fn every_hop_is_held_to_the_roots() {
         (
             "away",
             format!("{away}/pub/image.png?token=secret"),
-            format!("redirects to {away}, to a place that lies in none"),
+            format!("redirects to {away}, to a URL that is in none"),
         ),
         ("user", format!("http://{}@{}/pub/image.png", inside.authority(), outside.authority()), away.clone()),
         ("schemeless", format!("//{}/pub/image.png", outside.authority()), away.clone()),

@@ -107,12 +107,12 @@ fn manifests() {
     insta::assert_snapshot!(refusal(&workplace, &["--set", "input.where=\"wdith > 3\""]), @r#"
     exit 2
     error: `input.where` = "wdith > 3" cannot be evaluated on FOLDER/manifest.parquet: not found: unable to find column "wdith"; valid columns: ["id", "image", "title"]
-    hint: it is a SQL expression over the manifest's columns that is true or false, as in "width >= 200 AND lang = 'en'"; text stands in single quotes
+    hint: it is a SQL expression over the manifest's columns that is true or false, as in "width >= 200 AND lang = 'en'"; write text in single quotes
     "#);
     insta::assert_snapshot!(refusal(&workplace, &["--set", "input.where=\"id\""]), @r#"
     exit 2
     error: `input.where` = "id" cannot be evaluated on FOLDER/manifest.parquet: expected true or false, found str
-    hint: it is a SQL expression over the manifest's columns that is true or false, as in "width >= 200 AND lang = 'en'"; text stands in single quotes
+    hint: it is a SQL expression over the manifest's columns that is true or false, as in "width >= 200 AND lang = 'en'"; write text in single quotes
     "#);
     insta::assert_snapshot!(refusal(&workplace, &["--set", "output.columns=[\"nope\"]"]), @r"
     exit 2

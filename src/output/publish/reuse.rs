@@ -26,7 +26,7 @@ use crate::output::store::OutputStore;
 use crate::output::{OutputError, part_path, published_path, run_folder};
 use crate::row::signature::Signature;
 
-/// Entries that are fetched in one go.
+/// Entries that are fetched in one request.
 const CHUNK_ENTRIES: u64 = 1 << 17;
 
 /// The rows that a run may copy.
@@ -38,7 +38,7 @@ pub struct Reuse {
     runs: Vec<LocalIndex>,
 }
 
-/// One run's reuse index, on this machine.
+/// A local copy of a run's reuse index.
 #[derive(Debug)]
 struct LocalIndex {
     run: String,
