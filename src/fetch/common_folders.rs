@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn roots_pass_through_a_plan() {
+    fn folders_survive_a_plan() {
         let mut roots = CommonFolders::default();
         for image in
             ["/data/a/1.png", "/data/b/2.png", "s3://x/p/q/1.png", "s3://x/p/r#1 %20/2.png", "https://host/3.png"]
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_asked_outside_of_the_allowed_places() {
+    fn nothing_is_requested_outside_of_the_allowed_locations() {
         let roots = CommonFolders::from_records(&["s3://x/".to_owned(), "/".to_owned()]);
         let allowed = ["s3://x/photos", "https://host/images", "/data"].map(location);
         for (image, asked) in [

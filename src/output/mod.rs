@@ -18,7 +18,7 @@
 //! Every write goes through [`store`]. All are conditional puts, which never overwrite an object, except heartbeats and planning
 //! claims, which are renewed. Who writes what:
 //! - format: [`OutputStore::create`](store::OutputStore::create);
-//! - schema, run_seq, selections, signatures, plans: `plan::claim`; the last four also [`upkeep::compact`], for compactions;
+//! - schema, `run_seq`, selections, signatures, plans: `plan::claim`; the last four also [`upkeep::compact`], for compactions;
 //! - planning claims: `plan::planner`; heartbeats: every process that works on a run;
 //! - parts: the write stage of the pipeline and [`upkeep::compact`];
 //! - indexes and published records: [`publish::finalize`].

@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn rows_take_memory_in_order_and_a_giant_takes_all() {
+    async fn rows_reserve_memory_in_order_and_a_large_one_reserves_all() {
         let budget = Arc::new(MemoryBudget::new(10 * UNIT_BYTES as usize));
         let mut tickets = TicketQueue::new();
         let (first, second, third) = (tickets.ticket(), tickets.ticket(), tickets.ticket());
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn without_turns_who_waits_for_much_is_not_passed_by() {
+    async fn without_tickets_a_large_reservation_is_not_overtaken() {
         let budget = Arc::new(MemoryBudget::new(10 * UNIT_BYTES as usize));
         let first = budget.reserve(6 * UNIT_BYTES).await;
         let wait = |units: u64| {

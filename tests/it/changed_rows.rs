@@ -91,7 +91,7 @@ fn reasons(expected: &[(&str, u64)]) -> BTreeMap<String, u64> {
 }
 
 #[test]
-fn a_week_of_nights() {
+fn runs_over_a_changing_manifest_take_only_what_is_new() {
     let Some(python) = python() else { return };
     let mut collection = Collection::new();
     let run = |collection: &Collection, arguments: &[&str]| {
@@ -282,7 +282,7 @@ fn duplicate_keys_are_refused_or_the_first_row_is_taken() {
 }
 
 #[test]
-fn a_run_that_somebody_works_on_is_left_alone() {
+fn a_run_that_another_process_works_on_is_left_alone() {
     let workplace = Workplace::with_images(12, 3);
     let killed = workplace.command("run", &[]).env("NIGHTCAP_KILL_AT", "after_part:2").output().unwrap();
     assert_eq!(killed.status.code(), None);

@@ -321,7 +321,7 @@ fn two_at_once_lose_nothing() {
 }
 
 #[test]
-fn one_that_slept_until_another_took_over_is_not_published() {
+fn a_compaction_that_was_suspended_until_another_replaced_it_is_not_published() {
     let workplace = three_runs();
     let before = view(&workplace, "out");
     let mut command = nightcap();

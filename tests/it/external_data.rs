@@ -9,7 +9,7 @@ use nightcap::model::ModelDirectory;
 use nightcap::onnx::{DataType, DecoderGraph, GraphOptions, GraphSource, Input, OnnxErrorKind, Session, Tensor};
 use tempfile::TempDir;
 
-use crate::small_graphs::{attribute, bytes, constant, directory, model, node, number, port, text};
+use crate::graph_writer::{attribute, bytes, constant, directory, model, node, number, port, text};
 
 /// Two float32 in the file `location`.
 fn external(name: &str, location: &str) -> Vec<u8> {

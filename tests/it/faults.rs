@@ -27,7 +27,7 @@ const FAULTS: [(Fault, &str); 9] = [
 ];
 
 #[test]
-fn images_are_fetched_in_spite_of_faults_that_pass() {
+fn images_are_fetched_in_spite_of_transient_faults() {
     let (server, workplace) = (Seaweed::shared(), Workplace::with_images(FAULTS.len() as u32, 4));
     let mut settings = on_s3(&workplace, server, "passing");
     settings[1] = "output.path=out".to_owned();

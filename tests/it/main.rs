@@ -27,11 +27,13 @@ mod faults;
 mod fingerprints;
 mod format;
 mod generation;
+mod graph_writer;
 mod init;
 mod inputs;
 mod interruptions;
 mod jobs;
 mod library;
+mod loaded_models;
 #[allow(unreachable_pub, reason = "a module of a test binary")]
 mod manifest_command;
 mod model_directory;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use parquet::file::reader::{FileReader, SerializedFileReader};
 
 use crate::common::{Workplace, repo, strings, write_parquet};
-use crate::small_graphs::{attribute, directory, model, node, number, port, table};
+use crate::graph_writer::{attribute, directory, model, node, number, port, table};
 
 /// A copy of the tiny model whose tokenizer knows the word `zebra`, for which the text graph has no vector.
 fn model_without_zebras(workplace: &Workplace) -> String {
@@ -98,7 +98,7 @@ fn rows_that_the_model_fails_on_are_failed_rows_and_the_others_have_their_result
 }
 
 #[test]
-fn a_batch_of_which_every_row_fails_ends_the_run_and_the_only_row_of_a_night_does_not() {
+fn a_full_batch_of_which_every_row_fails_ends_the_run_and_a_single_row_does_not() {
     let workplace = Workplace::with_images(8, 8);
     let model = model_without_zebras(&workplace);
     write_manifest(&workplace, 8, &[4, 5, 6, 7], photo);
@@ -125,7 +125,7 @@ fn vision_model(limit: i64) -> tempfile::TempDir {
         node("Cast", &["twice"], "index", &attribute("to", 2, &number(3, 7))),
         node("Add", &["index", "limit"], "row", &[]),
         node("Gather", &["vectors", "row"], "image_embeds", &[]),
-        crate::small_graphs::constant("limit", limit),
+        crate::graph_writer::constant("limit", limit),
         table("vectors", &[1, 4], &[1.0, 2.0, 3.0, 4.0]),
         port(11, "pixel_values", 1, &[0, 3, 8, 8]),
         port(12, "image_embeds", 1, &[0, 4]),

@@ -24,7 +24,7 @@ fn disturbed(mut command: Command, third_part: impl Fn() -> bool, trouble: impl 
 const ROWS: u32 = 600;
 
 #[test]
-fn a_folder_of_images_that_goes_away_in_mid_run() {
+fn a_folder_of_images_that_disappears_during_a_run() {
     let workplace = Workplace::with_images(ROWS, 10);
     let (photos, away) = (workplace.path("photos"), workplace.path("away"));
     let part = workplace.path("out/run=night/part-000002.parquet");
@@ -99,7 +99,7 @@ fn a_missing_image_is_a_failed_row_of_a_job_with_where() {
 }
 
 #[test]
-fn outage_after_0_records_what_is_gone() {
+fn outage_after_0_makes_missing_images_failed_rows() {
     let workplace = Workplace::with_images(30, 10);
     std::fs::remove_dir_all(workplace.path("photos")).unwrap();
     assert_eq!(workplace.run(&["--run-id", "night"]).status.code(), Some(75));
@@ -143,7 +143,7 @@ fn an_endpoint_that_dies_in_mid_run() {
 }
 
 #[test]
-fn a_night_whose_only_new_row_names_a_folder_that_never_was() {
+fn a_run_whose_only_new_row_names_a_folder_that_does_not_exist() {
     let workplace = Workplace::with_images(2, 10);
     workplace.run_ok(&[]);
     let images = ["photos/0.png", "photos/1.png", "new/2.png"];

@@ -159,7 +159,7 @@ fn when_the_planner_is_killed_one_of_the_others_plans() {
 }
 
 #[test]
-fn a_planner_that_slept_and_goes_on_does_no_harm() {
+fn a_suspended_planner_that_resumes_changes_nothing() {
     let workplace = workplace();
     let planner = stopped_at(&mut shard(&workplace, 0, &[]), "before_plan:1");
     let run = workplace.path("out/_nightcap/runs/night");
@@ -176,7 +176,7 @@ fn a_planner_that_slept_and_goes_on_does_no_harm() {
 }
 
 #[test]
-fn a_run_discarded_while_its_planner_slept_does_not_come_back() {
+fn a_run_discarded_while_its_planner_was_suspended_stays_discarded() {
     let workplace = workplace();
     let planner = stopped_at(&mut shard(&workplace, 0, &[]), "before_plan:1");
     beat(&workplace, hour_ago());
@@ -189,7 +189,7 @@ fn a_run_discarded_while_its_planner_slept_does_not_come_back() {
 }
 
 #[test]
-fn a_compaction_removes_what_a_dead_planner_left_and_nothing_of_one_alive() {
+fn a_compaction_removes_the_claim_of_a_dead_planner_only() {
     let workplace = workplace();
     workplace.run_ok(&["--run-id", "monday"]);
     let mut planner = stopped_at(&mut shard(&workplace, 0, &[]), "after_planning_claim:1");

@@ -19,7 +19,7 @@ fn manifest_of(workplace: &Workplace, images: &[String]) {
 }
 
 #[test]
-fn places_that_cannot_be_listed_are_failed_rows() {
+fn folders_that_cannot_be_listed_are_failed_rows() {
     let workplace = Workplace::with_images(2, 10);
     let long_name = "x".repeat(300);
     let images = [
@@ -41,7 +41,7 @@ fn places_that_cannot_be_listed_are_failed_rows() {
 }
 
 #[test]
-fn places_outside_the_roots_are_not_listed() {
+fn folders_outside_the_roots_are_not_listed() {
     let workplace = Workplace::with_images(2, 10);
     std::fs::create_dir(workplace.path("private")).unwrap();
     std::fs::write(workplace.path("private/1.png"), png_image(1)).unwrap();

@@ -164,7 +164,7 @@ fn links_on_disk_do_not_leave_the_roots() {
 }
 
 #[test]
-fn a_name_and_password_stay_with_their_origin() {
+fn a_user_name_and_password_stay_with_their_origin() {
     let (first, second) = (website(), website());
     // "me:secret" in base64.
     let authorization = "Basic bWU6c2VjcmV0";
@@ -226,7 +226,7 @@ fn a_bucket_that_redirects() {
 }
 
 #[test]
-fn nobody_outside_the_roots_is_asked_whether_an_outage_is_on() {
+fn no_storage_outside_the_roots_is_requested_in_an_outage() {
     let (inside, outside) = (website(), website());
     let uris: Vec<String> = (0..8)
         .map(|row| match row {

@@ -77,7 +77,7 @@ fn column_types_of_other_writers_are_read() {
 }
 
 #[test]
-fn a_manifest_replaced_in_mid_run_is_not_mixed_in() {
+fn a_manifest_replaced_during_a_run_is_not_read() {
     let workplace = Workplace::with_images(40, 2);
     workplace.run_ok(&["--run-id", "night", "--set", "output.path=expected"]);
     let mut child = quiet(workplace.command("run", &["--run-id", "night"])).spawn().unwrap();

@@ -10,7 +10,7 @@ use crate::storage::{on_s3, run_command};
 const OTHER_JOB: [&str; 2] = ["--set", "generation.max_new_tokens=3"];
 
 #[test]
-fn a_worker_that_slept_while_its_run_was_closed_adds_nothing() {
+fn a_worker_that_was_suspended_while_its_run_was_closed_adds_nothing() {
     let workplace = Workplace::with_images(6, 2);
     let sleeper = stopped_at(&mut workplace.command("run", &["--run-id", "slow"]), "before_part:2");
     age_heartbeats(&workplace, "out", "slow");
@@ -54,7 +54,7 @@ fn a_part_that_arrives_after_discard_is_removed() {
 }
 
 #[test]
-fn a_worker_in_another_container_is_alive_as_long_as_its_heart_beats() {
+fn a_worker_in_another_container_is_alive_as_long_as_it_renews_its_heartbeat() {
     let workplace = Workplace::with_images(6, 2);
     let killed =
         workplace.command("run", &["--run-id", "night"]).env("NIGHTCAP_KILL_AT", "after_part:1").output().unwrap();
@@ -95,7 +95,7 @@ fn a_heartbeat_that_hangs_is_given_up() {
 }
 
 #[test]
-fn quiet_nights_of_a_cluster() {
+fn shards_without_new_rows() {
     let workplace = Workplace::with_images(6, 2);
     let night = |run: &str| {
         for shard in ["0/2", "1/2"] {
