@@ -1,6 +1,6 @@
 """How far the outputs of one version of a model's graphs are from those of another, fed with the same inputs.
 
-The inputs of the first graphs are images and texts, those of the others what the first version says.
+The inputs of the first graphs are images and texts, those of the others are outputs of the first version.
 """
 
 import numpy as np
@@ -54,7 +54,7 @@ def distance(name, found, expected):
 
 
 def samples(model, images):
-    """Input arrays by name: what the image processor makes of images, and tokens cut to one length."""
+    """Input arrays by name: pixel values of the image processor, and tokens cut to one length."""
     known = {}
     if (model / "preprocessor_config.json").exists():
         pictures = [Image.open(path).convert("RGB") for path in sorted(images.iterdir())[:ROWS]] if images else [

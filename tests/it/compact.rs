@@ -288,7 +288,7 @@ fn a_stop_changes_nothing() {
     let workplace = three_runs();
     let before = view(&workplace, "out");
     let open = || OutputStore::from_argument(&workplace.path("out")).unwrap();
-    let stopped = nightcap::output::upkeep::compact::compact(&open(), &Request::default(), &|| true).unwrap();
+    let stopped = nightcap::output::upkeep::compact::compact(&open(), &CompactRequest::default(), &|| true).unwrap();
     assert!(matches!(stopped, CompactOutcome::Stopped));
     assert_eq!(workplace.published("out").len(), 3);
     compact_ok(&workplace, "out", &[]);

@@ -24,7 +24,7 @@ use crate::output::records::published::{Published, published_runs, superseded, u
 use crate::output::records::reasons::Reasons;
 use crate::output::records::run_seq::claim_run_seq;
 use crate::output::store::{OutputStore, Put};
-use crate::output::{OutputError, published_path, run_folder};
+use crate::output::{OutputError, plan_path, published_path, run_folder};
 use crate::row::signature::KeyHash;
 
 /// The options of a compaction.
@@ -99,7 +99,7 @@ pub fn compact(
     let run = free_name(store, request.run.as_deref())?;
     let heartbeat = Heartbeat::start(store, &run)?;
     let plan = make_plan(store, &run, &sources, &winners, request)?;
-    let path = format!("{}/plan.json", run_folder(&run));
+    let path = plan_path(&run);
     if store.put_new(&path, crate::output::json(&plan, &path)?)? == Put::Exists {
         return Err(OutputError::NameTaken { run });
     }
@@ -149,7 +149,7 @@ fn finish_earlier(store: &OutputStore) -> Result<(), OutputError> {
 /// An id that no run has or had: a run with the id of a replaced one would never count.
 fn free_name(store: &OutputStore, asked: Option<&str>) -> Result<String, OutputError> {
     let taken = |run: &str| -> Result<bool, OutputError> {
-        let planned = store.get(&format!("{}/plan.json", run_folder(run)))?.is_some();
+        let planned = store.get(&plan_path(run))?.is_some();
         Ok(planned || store.get(&published_path(run))?.is_some() || superseded(store)?.contains(run))
     };
     if let Some(run) = asked {

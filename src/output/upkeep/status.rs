@@ -11,7 +11,7 @@ use crate::output::part::footer::part_summary;
 use crate::output::records::plan::load_plan;
 use crate::output::records::published::{Published, present_parts};
 use crate::output::store::OutputStore;
-use crate::output::{Counts, OutputError, part_path, published_path, run_folder};
+use crate::output::{Counts, OutputError, part_path, plan_path, published_path};
 
 /// The state of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -129,7 +129,7 @@ impl Reader<'_> {
     }
 
     fn read_run(&mut self, run: &str) -> Result<RunStatus, OutputError> {
-        let path = format!("{}/plan.json", run_folder(run));
+        let path = plan_path(run);
         let superseded = self.superseded.contains(run);
         let plan = match load_plan(self.store, run) {
             Ok(plan) => Some(plan),
