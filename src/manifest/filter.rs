@@ -1,4 +1,4 @@
-//! `input.where`: polars evaluates the predicate into a row mask. The only place that hands manifests to polars.
+//! `input.where`: polars evaluates the predicate into a row mask. The only file that uses polars.
 
 use std::fs::File;
 use std::path::Path;

@@ -35,7 +35,7 @@ pub struct Decision {
 /// Compares the manifest with the published rows of OUTPUT (None: there is no OUTPUT yet).
 ///
 /// # Errors
-/// A refused predicate, duplicate keys, and failures to read the manifest, the places it names, or OUTPUT.
+/// A refused predicate, duplicate keys, and failures to read the manifest or OUTPUT or to list folders of images.
 pub fn decide(
     job: &Job,
     manifest: &Manifest,

@@ -78,7 +78,7 @@ impl Listing {
         }
     }
 
-    /// Lists the folders, and keeps the objects whose URI hash is in `wanted` (see [`ContentFingerprint::place`]). Nothing is listed
+    /// Lists the folders, and keeps the objects whose URI hash is in `wanted` (see [`ContentFingerprint::uri_hash`]). Nothing is listed
     /// outside `roots`, unless they are empty.
     ///
     /// A folder that cannot be listed does not end planning: its images count as missing, and fetching them gives the error.
@@ -112,7 +112,7 @@ impl Listing {
             let why = message.lines().next().unwrap_or_default();
             tracing::warn!(example = %folder, why, "folders that the manifest names cannot be listed; their images count as missing");
         }
-        found.versions.sort_unstable_by_key(|(place, _)| *place);
+        found.versions.sort_unstable_by_key(|(hash, _)| *hash);
         Ok(Listed { versions: found.versions })
     }
 }
@@ -120,7 +120,7 @@ impl Listing {
 /// Whether images in `folder`, or below it, may be read.
 fn may_hold(folder: &Location, roots: &[Location]) -> bool {
     // On disk, links are resolved.
-    let real = |place: &Location| match place {
+    let real = |root: &Location| match root {
         Location::Local(path) => Location::Local(path.canonicalize().unwrap_or_else(|_| path.clone())),
         other => other.clone(),
     };
@@ -186,11 +186,11 @@ fn list_disk(
                 _ => continue,
             }
         }
-        let place = ContentFingerprint::uri(&Location::Local(path).to_string()).place();
-        if found.wanted.binary_search(&place).is_ok() {
+        let hash = ContentFingerprint::uri(&Location::Local(path).to_string()).uri_hash();
+        if found.wanted.binary_search(&hash).is_ok() {
             let modified = metadata.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
             let stamp = modified.unwrap_or_default().as_nanos().to_string();
-            found.versions.push((place, ListedVersion::new(metadata.len(), &stamp)));
+            found.versions.push((hash, ListedVersion::new(metadata.len(), &stamp)));
         }
     }
     above.pop();
@@ -202,10 +202,10 @@ fn list_store(storage: &Storage, folder: &Location, below: bool, found: &mut Lis
     let (folder, wanted) = (folder.clone(), found.wanted.clone());
     let versions = storage.wait(async move {
         let version = |meta: ObjectMeta| {
-            let place = ContentFingerprint::uri(&folder.with_key(meta.location.as_ref()).to_string()).place();
-            wanted.binary_search(&place).ok()?;
+            let hash = ContentFingerprint::uri(&folder.with_key(meta.location.as_ref()).to_string()).uri_hash();
+            wanted.binary_search(&hash).ok()?;
             let stamp = meta.e_tag.unwrap_or_else(|| meta.last_modified.to_rfc3339());
-            Some((place, ListedVersion::new(meta.size, &stamp)))
+            Some((hash, ListedVersion::new(meta.size, &stamp)))
         };
         let (mut versions, mut deeper) = (Vec::new(), 0);
         let mut objects = store.list(Some(&prefix));
@@ -230,8 +230,8 @@ fn list_store(storage: &Storage, folder: &Location, below: bool, found: &mut Lis
 
 impl Listed {
     /// The version of a listed object; None: there is no such object.
-    pub(super) fn version(&self, place: ContentFingerprint) -> Option<ListedVersion> {
-        let found = self.versions.binary_search_by_key(&place.place(), |(place, _)| *place).ok()?;
+    pub(super) fn version(&self, uri: ContentFingerprint) -> Option<ListedVersion> {
+        let found = self.versions.binary_search_by_key(&uri.uri_hash(), |(hash, _)| *hash).ok()?;
         Some(self.versions[found].1)
     }
 }

@@ -65,7 +65,8 @@ impl Scan {
         tracing::debug!(rows = selection.rows(), "scanning the manifest");
         let rows = selection.rows() as usize;
         let (mut keys, mut contents) = (Vec::with_capacity(rows), Vec::with_capacity(rows));
-        let (mut keyless, mut places, mut roots) = (RoaringBitmap::new(), Listing::default(), CommonFolders::default());
+        let (mut keyless, mut folders, mut roots) =
+            (RoaringBitmap::new(), Listing::default(), CommonFolders::default());
         // Paths have to be listed. If the column may hold both, only its values say which rows have a path and which have bytes.
         let projection = if sources.inline || manifest.may_mix_paths_and_bytes() {
             Projection::PlanWithImages
@@ -88,11 +89,12 @@ impl Scan {
                 if let Some(image) = &image {
                     roots.add(image);
                 }
-                contents.push(content(&batch, index, &row, image.as_ref(), &mut places));
+                contents.push(content(&batch, index, &row, image.as_ref(), &mut folders));
             }
         }
         let listable = contents.iter().filter(|row: &&RowContent| row.listable).filter_map(|row| row.fingerprint);
-        let listed = places.read(listable.map(ContentFingerprint::place).collect(), sources.storage, sources.roots)?;
+        let listed =
+            folders.read(listable.map(ContentFingerprint::uri_hash).collect(), sources.storage, sources.roots)?;
         let unlisted = contents.iter().filter(|row| row.unlisted).count() as u64;
         let signature = |row: RowContent| match row.fingerprint {
             None => Signature::unread(row.text),
@@ -125,13 +127,13 @@ impl Scan {
 }
 
 /// The content of `row`; `image` is the location of its image, if it has one.
-fn content(batch: &RowBatch, index: usize, row: &Row, image: Option<&Location>, places: &mut Listing) -> RowContent {
+fn content(batch: &RowBatch, index: usize, row: &Row, image: Option<&Location>, folders: &mut Listing) -> RowContent {
     let text = row.text_hash();
     let plain = |fingerprint| RowContent { text, fingerprint, listable: false, unlisted: false };
     match (batch.signature_columns(index), &row.image) {
         (Some(columns), _) => plain(Some(columns)),
         (None, ImageSource::Uri(uri)) => match image {
-            Some(location) if places.add(location) => {
+            Some(location) if folders.add(location) => {
                 RowContent { listable: true, ..plain(Some(ContentFingerprint::uri(&location.to_string()))) }
             }
             resolved => RowContent { unlisted: resolved.is_some(), ..plain(Some(ContentFingerprint::uri(uri))) },

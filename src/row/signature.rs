@@ -146,7 +146,7 @@ impl ContentFingerprint {
 
     /// The hash of the URI, by which listings are searched; of a [`ContentFingerprint::uri`] only.
     #[must_use]
-    pub const fn place(self) -> u64 {
+    pub const fn uri_hash(self) -> u64 {
         self.0
     }
 

@@ -99,8 +99,8 @@ impl Reuse {
         results: &[RowResult],
     ) -> Result<Copies, OutputError> {
         let mut wanted: BTreeMap<(usize, u32), Vec<(u32, usize)>> = BTreeMap::new();
-        for (at, place) in results.iter().enumerate().filter_map(|(at, row)| Some((at, row.copy?))) {
-            wanted.entry((place.run, place.part)).or_default().push((place.row, at));
+        for (at, source) in results.iter().enumerate().filter_map(|(at, row)| Some((at, row.copy?))) {
+            wanted.entry((source.run, source.part)).or_default().push((source.row, at));
         }
         let mut copies = Copies { batches: Vec::new(), of: vec![None; results.len()], rows: 0 };
         for ((run, part), mut rows) in wanted {

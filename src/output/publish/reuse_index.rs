@@ -127,7 +127,7 @@ mod tests {
         let key = ReuseKey::new("aa", signature(1, 2), &made("m-s"));
         let entry = ReuseEntry { key, part: 70_000, row: 999_999 };
         assert_eq!(ReuseEntry::from_bytes(entry.to_bytes()), entry);
-        assert_eq!(ReuseKey::new("aa", signature(7, 2), &made("m-s")), key, "the place it was seen at does not count");
+        assert_eq!(ReuseKey::new("aa", signature(7, 2), &made("m-s")), key, "the location of the image does not count");
         for other in [
             ReuseKey::new("ab", signature(1, 2), &made("m-s")),
             ReuseKey::new("aa", signature(1, 3), &made("m-s")),

@@ -259,19 +259,19 @@ impl Check<'_> {
             keys.windows(2).filter_map(|pair| if pair[0] == pair[1] { Some(pair[0]) } else { None }).collect();
         drop(keys);
         let Some(example) = twice.first() else { return };
-        let mut places: BTreeMap<String, String> = BTreeMap::new();
+        let mut keys_by_path: BTreeMap<String, String> = BTreeMap::new();
         for part in self.published.part_numbers() {
             let path = part_path(&self.published.run, part);
             if let Ok(Some(key)) = self.find(&path, *example) {
-                places.insert(path, key);
+                keys_by_path.insert(path, key);
             }
         }
-        let Some(key) = places.values().next().cloned() else { return };
+        let Some(key) = keys_by_path.values().next().cloned() else { return };
         let others = match twice.len() {
             1 => String::new(),
             count => format!(", and so do {} more keys", count - 1),
         };
-        let paths: Vec<String> = places.into_keys().collect();
+        let paths: Vec<String> = keys_by_path.into_keys().collect();
         let found = format!("key {key:?} occurs more than once, in {}{others}", paths.join(" and "));
         self.report(&part_folder(&self.published.run), &found);
     }
