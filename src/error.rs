@@ -18,9 +18,10 @@ pub enum ExitStatus {
     Done = 0,
     /// Finished and published, but more rows failed than `[limits]` allow.
     TooManyFailed = 1,
-    /// Nothing was run, because the job, the model or the storage is wrong; `status` uses it for a damaged OUTPUT.
+    /// The job, the model or the storage is wrong, nearly always before anything was run; also a damaged OUTPUT that `status` finds,
+    /// and a fault of nightcap.
     Refused = 2,
-    /// Stopped by a signal or an outage; the same command resumes the run.
+    /// Stopped by a signal or an outage; run again to go on.
     Stopped = 75,
 }
 

@@ -27,7 +27,7 @@ pub struct Decision {
     pub considered: Vec<String>,
     /// Rows whose images are on storage that cannot be listed, so that only a change of the URI is noticed.
     pub unlisted: u64,
-    /// See [`Plan::image_roots`](super::Plan::image_roots). Found from every row that `where` selects, not only from those of the run:
+    /// See [`Plan::image_roots`](crate::output::records::plan::Plan::image_roots). Found from every row that `where` selects, not only from those of the run:
     /// the images of one run may all be in a folder that was removed on purpose.
     pub image_roots: Vec<String>,
 }
@@ -35,7 +35,7 @@ pub struct Decision {
 /// Compares the manifest with the published rows of OUTPUT (None: there is no OUTPUT yet).
 ///
 /// # Errors
-/// A refused predicate, duplicate keys, and failures to read the manifest or OUTPUT or to list folders of images.
+/// A refused predicate, duplicate keys, and failures to read the manifest, the places it names, or OUTPUT.
 pub fn decide(
     job: &Job,
     manifest: &Manifest,

@@ -18,51 +18,70 @@ pub enum Stage {
     Generate,
 }
 
-/// Why a row failed; the `error_kind` column. The set is closed; docs/output.md documents it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum ErrorKind {
+/// Declares the enum, the list of its kinds and their names from one table.
+macro_rules! error_kinds {
+    ($($(#[$doc:meta])* $kind:ident = $name:literal,)*) => {
+        /// Why a row failed; the `error_kind` column. The set is closed; docs/output.md documents it.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum ErrorKind {
+            $($(#[$doc])* $kind,)*
+        }
+
+        impl ErrorKind {
+            /// Every kind.
+            pub const ALL: &[Self] = &[$(Self::$kind,)*];
+
+            /// The name written to the `error_kind` column.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$kind => $name,)*
+                }
+            }
+        }
+    };
+}
+
+error_kinds! {
     /// The row's image (or, in a text-only job, its text) is null.
-    NullInput,
+    NullInput = "null_input",
     /// No such file or object.
-    NotFound,
-    /// The storage refused access to this one object, or its URI is outside `limits.roots`.
-    Forbidden,
+    NotFound = "not_found",
+    /// The storage refused access to this one object, its URI lies outside `limits.roots`, or a redirect may not be followed.
+    Forbidden = "forbidden",
     /// More bytes than `limits.max_image_bytes`.
-    TooLarge,
-    /// More pixels than `limits.max_image_pixels`.
-    TooManyPixels,
-    /// The bytes are not an image of a supported format.
-    UnsupportedFormat,
-    /// The bytes begin like a supported format but cannot be decoded.
-    CorruptImage,
+    TooLarge = "too_large",
+    /// More pixels than `limits.max_image_pixels`, in the file or when it is enlarged for the model.
+    TooManyPixels = "too_many_pixels",
+    /// The bytes are no image of a supported format.
+    UnsupportedFormat = "unsupported_format",
+    /// The bytes claim a supported format and cannot be decoded.
+    CorruptImage = "corrupt_image",
     /// The image's URI cannot be understood.
-    InvalidUri,
+    InvalidUri = "invalid_uri",
     /// The model's tokenizer cannot take the row's text.
-    InvalidText,
+    InvalidText = "invalid_text",
     /// The prompt's template cannot be filled in with the row's columns, or the result cannot be tokenized.
-    InvalidPrompt,
+    InvalidPrompt = "invalid_prompt",
     /// The row's prompt has more tokens than the model has positions.
-    PromptTooLong,
+    PromptTooLong = "prompt_too_long",
     /// A model produced NaN or infinity for this row.
-    NonFiniteOutput,
+    NonFiniteOutput = "non_finite_output",
     /// A graph fails on this row alone, while it works for others.
-    ModelError,
+    ModelError = "model_error",
     /// The storage did not answer in time.
-    Timeout,
+    Timeout = "timeout",
     /// The storage asked for fewer requests (status 429 or 503).
-    Throttled,
+    Throttled = "throttled",
     /// The storage failed (another status from 500).
-    ServerError,
+    ServerError = "server_error",
     /// The connection could not be made, or broke off.
-    Connection,
-    /// The storage failed transiently in another way.
-    Io,
+    Connection = "connection",
+    /// The storage failed in another way that may pass.
+    Io = "io",
 }
 
 impl ErrorKind {
-    /// The transient kinds: the same row may succeed in a later run.
-    const TRANSIENT: [Self; 5] = [Self::Timeout, Self::Throttled, Self::ServerError, Self::Connection, Self::Io];
-
     /// Whether it is transient: the same row may succeed in a later run.
     #[must_use]
     pub const fn is_transient(self) -> bool {
@@ -84,32 +103,7 @@ impl ErrorKind {
     /// Whether `name`, from an `error_kind` column, is a transient kind.
     #[must_use]
     pub fn is_transient_name(name: &str) -> bool {
-        Self::TRANSIENT.iter().any(|kind| kind.as_str() == name)
-    }
-
-    /// The name written to the `error_kind` column.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::NullInput => "null_input",
-            Self::NotFound => "not_found",
-            Self::Forbidden => "forbidden",
-            Self::TooLarge => "too_large",
-            Self::TooManyPixels => "too_many_pixels",
-            Self::UnsupportedFormat => "unsupported_format",
-            Self::CorruptImage => "corrupt_image",
-            Self::InvalidUri => "invalid_uri",
-            Self::InvalidText => "invalid_text",
-            Self::InvalidPrompt => "invalid_prompt",
-            Self::PromptTooLong => "prompt_too_long",
-            Self::NonFiniteOutput => "non_finite_output",
-            Self::ModelError => "model_error",
-            Self::Timeout => "timeout",
-            Self::Throttled => "throttled",
-            Self::ServerError => "server_error",
-            Self::Connection => "connection",
-            Self::Io => "io",
-        }
+        Self::ALL.iter().any(|kind| kind.is_transient() && kind.as_str() == name)
     }
 }
 
