@@ -9,7 +9,7 @@ use arrow::datatypes::{DataType, Float64Type, Int64Type};
 use arrow::error::ArrowError;
 use minijinja::{Environment, Value};
 
-/// A template and the columns that it reads.
+/// A template with the columns that it reads.
 #[derive(Debug)]
 pub struct PromptTemplate {
     environment: Environment<'static>,

@@ -60,7 +60,7 @@ impl BatchRunner {
         self.batches * self.halving.at_once()
     }
 
-    /// How often a batch was halved since the last call of this.
+    /// How often a batch was halved since this was last asked.
     pub(super) const fn take_halved(&mut self) -> u32 {
         self.halving.take_count()
     }

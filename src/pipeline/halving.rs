@@ -10,9 +10,9 @@
 //! model is at fault, whatever the size of the batch, and the job's run ends with an error.
 //!
 //! # A batch of which every row fails alone
-//! If the batch has the full size (the plan's batch size, and at least two rows), the job's run ends with an error: a graph that
-//! fails on every row of this job must not make millions of failed rows. In smaller batches (at the end of a part, after memory ran
-//! out, or with a batch size of one) the trial row decides.
+//! If the batch is full (the plan's batch size, and at least two rows), the run of the job ends: a graph that fails on whatever this
+//! job gives it must not make ten million failed rows. Fewer rows are not enough to tell: the last ones of a part, as many as memory
+//! has room for, or one at a time because the plan says so. For those the trial row decides.
 //!
 //! # Which rows have which results
 //! Which rows are repeated depends on the rows of the batch only, and batches never cross parts. So a part has the same bytes
@@ -28,7 +28,7 @@ use crate::row::error::{ErrorKind, RowError, Stage};
 /// The most characters of an error message in a part.
 const LONGEST_MESSAGE: usize = 300;
 
-/// A model that runs batches of rows.
+/// What batches of rows are run through.
 pub(super) trait Runs<Row> {
     /// The result of one row.
     type Output;
@@ -87,7 +87,7 @@ impl Halving {
         std::mem::replace(&mut self.halved, 0)
     }
 
-    /// Runs `rows`, `batches` batches in a call. A result for each row.
+    /// Runs `rows`, `batches` batches in a call. A result for each of them.
     ///
     /// # Errors
     /// When memory ran out for a single row, the device failed, or the model and not a row is at fault.

@@ -50,7 +50,7 @@ pub(super) fn run(
                 let results = std::mem::take(&mut part).finish(progress)?;
                 meter.add_bytes(results.iter().map(RowResult::bytes).sum());
                 let finished = FinishedPart { part: number, carried, results, halved: runner.take_halved() };
-                // A closed channel means that the write stage has failed; it reports the error.
+                // Closed when writing has failed, which says why itself.
                 if meter.waiting_for_output(|| out.send(finished)).is_err() {
                     return Ok(());
                 }

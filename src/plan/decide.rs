@@ -27,7 +27,8 @@ pub struct Decision {
     pub considered: Vec<String>,
     /// Rows whose images are on storage that cannot be listed, so that only a change of the URI is noticed.
     pub unlisted: u64,
-    /// See [`Plan::image_roots`](crate::output::records::plan::Plan::image_roots). Found from every row that `where` selects, not only from those of the run:
+    /// See [`Plan::image_roots`](crate::output::records::plan::Plan::image_roots). From every row that `where` selects, not only from
+    /// those of the run:
     /// the images of one run may all be in a folder that was removed on purpose.
     pub image_roots: Vec<String>,
 }

@@ -82,7 +82,7 @@ error_kinds! {
 }
 
 impl ErrorKind {
-    /// Whether it is transient: the same row may succeed in a later run.
+    /// Whether the same row may well succeed on another night.
     #[must_use]
     pub const fn is_transient(self) -> bool {
         self.is_outage() || matches!(self, Self::Io)
