@@ -73,7 +73,7 @@ fn templates_that_cannot_be_filled_in_are_refused_and_rows_fail_alone() {
         "{unknown}"
     );
     let broken = said("ku {{ title ");
-    assert!(broken.contains("is no template") && broken.contains("double braces"), "{broken}");
+    assert!(broken.contains("is not a template") && broken.contains("double braces"), "{broken}");
     workplace.run_ok(&["--set", "generation.prompt=\"{{ title + 1 if title == 'di ba' else title }}\""]);
     let rows = workplace.rows("out", None);
     let kinds = rows.text("error_kind");
