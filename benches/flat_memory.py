@@ -19,7 +19,7 @@ REPO = Path(__file__).resolve().parent.parent
 
 
 def bmp(seed: int) -> bytes:
-    """An 8x8 picture whose pixels differ with `seed`."""
+    """An 8x8 image whose pixels differ with `seed`."""
     side = 8
     pixels = bytes((seed * 2654435761 + i * 40503) >> (i % 13) & 0xFF for i in range(side * side * 3))
     header = struct.pack("<2sIHHI", b"BM", 54 + len(pixels), 0, 0, 54)

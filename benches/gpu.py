@@ -2,7 +2,7 @@
 
 `nightcap run` captions PICTURES on the device, 20 greedy tokens each, from JPEG files to Parquet; transformers' `generate` writes as many for
 tensors that lie ready in the host's memory, with random weights of the same shape. Prints a Markdown table of images/s, those of
-nightcap while its model stage was busy, without loading. Then the first 64 pictures are captioned on the processor too, and what the
+nightcap while its model stage was busy, without loading. Then the first 64 images are captioned on the processor too, and what the
 device wrote is compared with that, and with what it writes a second time.
 
 MODEL is made by `python benches/peers/models.py vit-gpt2 MODEL`, and PICTURES by `python benches/peers/pictures.py PICTURES 1024 640 480`.

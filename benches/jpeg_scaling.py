@@ -1,9 +1,9 @@
 """What `input.jpeg_scaling` saves and changes: python benches/jpeg_scaling.py PATH_TO_NIGHTCAP [--model FOLDER] [--rows N]
 
-Jobs with and without it over N JPEGs of 4000 x 3000 pixels, for two kinds of pictures: parts of the sample photographs, enlarged
+Jobs with and without it over N JPEGs of 4000 x 3000 pixels, for two kinds of images: parts of the sample photographs, enlarged
 (smooth, as out of a phone's lens), and mosaics of 36 sample photographs at about their own size (detail down to the last pixel, which is the
 worst case). Prints how close image embeddings are, how many captions change, seconds of the whole run, and how close two different
-pictures are, to compare with.
+images are, to compare with.
 
 Needs polars, Pillow and numpy, and ORT_DYLIB_PATH.
 """

@@ -22,7 +22,7 @@ use nightcap::row::signature::Signature;
 const ROWS: usize = 1000;
 const WIDTH: usize = 512;
 
-/// A generator of numbers that no compressor foresees (xorshift).
+/// A generator of numbers that do not compress (xorshift).
 struct Noise(u64);
 
 impl Noise {

@@ -1,6 +1,6 @@
 """Makes a model of HuggingFaceTB/SmolVLM-256M-Instruct's shape with random weights: python benches/smolvlm_256m.py FOLDER
 
-FOLDER gets `torch/`, which transformers loads, and `onnx/`, made of it by jobs/export/smolvlm.py. Pictures are capped at the
+FOLDER gets `torch/`, which transformers loads, and `onnx/`, made of it by jobs/export/smolvlm.py. Images are capped at the
 side of a tile, so that each is one tile of 64 features; with a longest edge of 2048, one of 640 x 480 would be 13 tiles.
 """
 
@@ -19,7 +19,7 @@ FEATURES = (TILE // PATCH // SCALE)**2
 UNKNOWN, START, PAD, FAKE, GLOBAL, IMAGE, END = 0, 1, 2, 49189, 49152, 49190, 49279
 SPECIALS = {UNKNOWN: "<|endoftext|>", START: "<|im_start|>", PAD: "<|im_end|>", FAKE: "<fake_token_around_image>",
             GLOBAL: "<global-img>", IMAGE: "<image>", END: "<end_of_utterance>"}
-# SmolVLM's own, for a user's message of one picture and a text. The tokenizer knows neither `User:` nor `Assistant:`, so
+# SmolVLM's own, for a user's message of one image and a text. The tokenizer knows neither `User:` nor `Assistant:`, so
 # that each is one unknown token.
 TEMPLATE = (
     "<|im_start|>{% for message in messages %}{{message['role'] | capitalize}}"

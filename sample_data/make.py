@@ -6,7 +6,7 @@ Out: photos/*, manifest.parquet, texts.parquet, README.md.
 
 Run it on Debian 12 from a virtual environment that has pillow 13.0.0 and pyarrow:
     python sample_data/make.py
-Another Pillow or libjpeg version gives the same pictures with other bytes.
+Another Pillow or libjpeg version gives the same images with other bytes.
 """
 
 import csv
@@ -41,7 +41,7 @@ LICENCE_TEXT = {
     "Public domain": "https://creativecommons.org/publicdomain/mark/1.0/",
 }
 
-# Rows that must fail, one for each way in which a picture is commonly broken.
+# Rows that must fail, one for each way in which an image is commonly broken.
 BROKEN = [
     ("missing-file", "photos/missing.jpg"),
     ("not-an-image", "photos/not-an-image.jpg"),
@@ -110,7 +110,7 @@ def qt_resources(data):
 
 
 def read_original(unpacked, package, member):
-    """The bytes of one original. GCompris keeps its pictures in one Qt resource file per activity."""
+    """The bytes of one original. GCompris keeps its images in one Qt resource file per activity."""
     if package != "gcompris-qt-data":
         return (unpacked / member).read_bytes()
     collection = unpacked / "usr/share/gcompris-qt/rcc" / f"{member.split('/')[0]}.rcc"
@@ -119,7 +119,7 @@ def read_original(unpacked, package, member):
 
 
 def save(original, kind, target):
-    """Writes one picture at most LONG_SIDE pixels wide and high, in the format that `kind` names."""
+    """Writes one image at most LONG_SIDE pixels wide and high, in the format that `kind` names."""
     image = Image.open(io.BytesIO(original)).convert("L" if kind == "gray" else "RGB")
     side = 256 if kind == "png" else LONG_SIDE
     image.thumbnail((side, side), Image.Resampling.LANCZOS)

@@ -75,13 +75,13 @@ pub struct InitArgs {
     /// The model directory. Default: `model` or `sample_data/model` beside the job file, if there is one.
     #[arg(long, value_name = "DIR")]
     pub model: Option<PathBuf>,
-    /// The column that names a row. Default: told by type and name.
+    /// The column that names a row. Default: chosen by type and name.
     #[arg(long, value_name = "COLUMN")]
     pub key: Option<String>,
-    /// The column with the images. Default: told by type and name.
+    /// The column with the images. Default: chosen by type and name.
     #[arg(long, value_name = "COLUMN")]
     pub image: Option<String>,
-    /// The column with a text that comes with the image. Default: told by type and name.
+    /// The column with a text that comes with the image. Default: chosen by type and name.
     #[arg(long, value_name = "COLUMN")]
     pub text: Option<String>,
 }

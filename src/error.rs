@@ -1,4 +1,5 @@
-//! How a command ends: its exit status, and what ends it early. The row-level counterpart, which never does, is [`crate::row::error::RowError`].
+//! How a command ends: its exit status, and the errors that end it early. A failed row is not one of them: see
+//! [`crate::row::error::RowError`].
 
 use crate::job::JobFileError;
 use crate::manifest::ManifestError;
@@ -24,7 +25,7 @@ pub enum ExitStatus {
     Stopped = 75,
 }
 
-/// Any error of the library's commands. Each variant's own text says what was expected, what was found and what to do.
+/// Any error that ends a command. Each message says what was expected, what was found and what to do.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -52,22 +53,22 @@ pub enum Error {
     /// The plan.
     #[error(transparent)]
     Plan(Box<PlanError>),
-    /// What the model cannot do but the job asks for.
+    /// The job or an argument asks for something that is not possible.
     #[error("{0}")]
     Unfit(String),
     /// The storage or a device failed while parts were being made.
     #[error("{0}\nhint: the parts already written stay; run the same command again to go on")]
     Interrupted(Box<Self>),
-    /// The place that images come from does not answer.
+    /// The storage that images come from does not answer.
     #[error(
         "{failures} images could not be read (the last: {kind}), and their storage does not answer: {why}\nhint: nothing of the part they are in was written; when the storage is back, run the same command again to go on. If it is as it should be, `limits.outage_after = 0` makes failed rows of them"
     )]
     Outage {
-        /// Images of the part at hand that could not be read.
+        /// Images of the current part that could not be read.
         failures: usize,
-        /// The last one's kind.
+        /// The error kind of the last one.
         kind: &'static str,
-        /// What the look at the root found.
+        /// How the request for their folder failed.
         why: String,
     },
     /// A fault of nightcap or of a library it uses.
@@ -75,10 +76,10 @@ pub enum Error {
         "internal error: {0}\nhint: this is a fault of nightcap; please report it with the log. Parts already written stay"
     )]
     Internal(String),
-    /// A thread or timer that the operating system refused.
+    /// The operating system refused an operation, such as starting a thread.
     #[error("cannot {action}: {source}")]
     System {
-        /// What was tried.
+        /// The operation.
         action: &'static str,
         /// Why.
         source: std::io::Error,
@@ -109,7 +110,7 @@ impl Error {
         }
     }
 
-    /// This error as it reads when some parts may have been made already.
+    /// This error when some parts may have been made already: failures of storage or a device become [`Error::Interrupted`].
     #[must_use]
     pub fn while_making_parts(self) -> Self {
         match self {
@@ -127,7 +128,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_device_that_is_lost_while_parts_are_made_is_a_reason_to_run_again_and_a_graph_that_fails_is_none() {
+    fn a_lost_device_interrupts_a_run_and_a_graph_that_fails_does_not() {
         let status =
             |kind| Error::from(OnnxError::new(kind, "decoder.onnx", "it failed")).while_making_parts().status();
         assert_eq!(status(OnnxErrorKind::Device), ExitStatus::Stopped);

@@ -21,7 +21,7 @@
 //!
 //! # Rooms
 //!
-//! From the top down: a room imports only rooms that stand below it, and no two files import each other. `.ci/rooms` reads this
+//! From the top down: a room imports only rooms below it in this table, and no two files import each other. `.ci/rooms` reads this
 //! table and checks it.
 //!
 //! | room | what it is |

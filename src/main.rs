@@ -1,4 +1,4 @@
-//! The `nightcap` binary: sets up logging and signals, runs one command, turns its outcome into an exit status.
+//! The `nightcap` binary: sets up logging and signals, runs one command, returns its exit status.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -14,7 +14,7 @@ use nightcap::storage::environment::variable;
 use nightcap::support::progress::Terminal;
 use tracing_subscriber::EnvFilter;
 
-/// After a signal, work in hand has this long to wind up before the process ends regardless.
+/// Time that stages have to stop after a signal; then the process ends.
 const GRACE: Duration = Duration::from_secs(3);
 
 fn main() -> ExitCode {
@@ -42,15 +42,15 @@ fn start_log(format: LogFormat, terminal: &Terminal) {
     let writer = terminal.clone();
     let lines =
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(move || writer.clone()).with_target(false);
-    // Fails only if a log was started before, which nothing in this process does.
+    // Fails only if a subscriber is set already, and this is the only place that sets one.
     let _ = match format {
         LogFormat::Json => lines.json().flatten_event(true).try_init(),
         LogFormat::Text => lines.with_ansi(terminal.is_drawn()).compact().try_init(),
     };
 }
 
-/// SIGTERM and SIGINT ask the run to stop; if it has not after [`GRACE`], the process ends: a part is put whole or not at all,
-/// so nothing is lost that a stop would have kept.
+/// SIGTERM and SIGINT request a stop. If the process has not ended after [`GRACE`], it exits. Parts are put whole or not at all,
+/// so that exit loses nothing that a stop would have kept.
 fn watch_signals(stop: Stop) {
     let watch = async move {
         use tokio::signal::unix::{SignalKind, signal};
@@ -64,7 +64,7 @@ fn watch_signals(stop: Stop) {
         }
         stop.request();
         tokio::time::sleep(GRACE).await;
-        // Not `exit`, whose handlers would tear ONNX Runtime down under a running graph.
+        // Not `exit`: its handlers would destroy ONNX Runtime while a graph runs.
         // SAFETY: `_exit` touches no memory of this process; nothing is lost by it, see above.
         #[allow(unsafe_code, reason = "the standard library has no exit without handlers")]
         unsafe {
@@ -84,6 +84,6 @@ fn report(error: &nightcap::error::Error, terminal: &Terminal, json_log: bool) {
         return;
     }
     let mut terminal = terminal.clone();
-    // There is nowhere left to say that stderr is closed.
+    // If stderr is closed, the error cannot be reported.
     let _ = writeln!(terminal, "error: {error}");
 }

@@ -1,12 +1,12 @@
-//! Panics, each a fault of nightcap or of a library: they are logged like everything else, and end a command with an error instead of
-//! the process with a status that schedulers do not know.
+//! Panics are faults of nightcap or of a library. They are logged as errors, and a caught one ends the command with
+//! [`Error::Internal`] and its exit status.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, set_hook};
 
 use crate::error::Error;
 
-/// Has panics of any thread logged, in one line each.
+/// Installs a panic hook that logs panics of any thread, one line each.
 pub fn log() {
     set_hook(Box::new(|panic| {
         let thread = std::thread::current();
@@ -16,12 +16,12 @@ pub fn log() {
     }));
 }
 
-/// What comes of `work`.
+/// Runs `work`.
 ///
 /// # Errors
-/// Those of `work`, and [`Error::Internal`] if it panics; `what` is for that error's message.
+/// Those of `work`, and [`Error::Internal`] if it panics; its message names `what`.
 pub fn caught<T>(what: &str, work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
-    // What `work` was about is dropped, or of no more use than to be.
+    // Unwind safe: after a panic, what `work` borrowed is only dropped.
     catch_unwind(AssertUnwindSafe(work))
         .unwrap_or_else(|panic| Err(Error::Internal(format!("{what} panicked: {}", message(&*panic)))))
 }

@@ -20,7 +20,7 @@ from tuning import TOKENS, fewest_tokens
 
 CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "nightcap/peers"
 QUANTIZE = HERE.parents[1] / "jobs/export/quantize.py"
-# The pictures that nightcap encodes in one run: 784 patches, but one at least.
+# The images that nightcap encodes in one run: 784 patches, but one at least.
 AT_ONCE = {"vit-gpt2": 4, "blip": 1, "clip": 16}
 
 

@@ -1,8 +1,8 @@
-"""Runs fastembed over a folder of pictures: python benches/peers/fastembed_peer.py MODEL PICTURES COUNT [SETTINGS]
+"""Runs fastembed over a folder of images: python benches/peers/fastembed_peer.py MODEL PICTURES COUNT [SETTINGS]
 
 As peer.py, of which this is no part because fastembed's processes would import PyTorch with it. MODEL is the folder clip-image
 of models.py, which fastembed takes for its Qdrant/clip-ViT-B-32-vision. "workers" is its `parallel`: with 0 one process does
-everything, with 2 two processes of one thread do; what one picture takes them, that is their start, is not counted.
+everything, with 2 two processes of one thread do; what one image takes them, that is their start, is not counted.
 """
 
 import json

@@ -1,6 +1,6 @@
-"""The most pictures a second that float32 allows on this machine: python benches/peers/floor.py [--json FILE]
+"""The most images a second that float32 allows on this machine: python benches/peers/floor.py [--json FILE]
 
-Counts what a picture costs in multiplications and additions, and a step of the decoder in bytes of memory, from the shapes of
+Counts what an image costs in multiplications and additions, and a step of the decoder in bytes of memory, from the shapes of
 the models that run.py has made; and measures how fast PyTorch multiplies two matrices of 4096 x 4096 and how fast it adds
 up 1 GiB, both with all cores. The limit is what is left if the encoder and the keys and values of cross-attention run at that
 speed, a step for 32 rows is multiplied at that speed or read at that one, whichever takes longer, and nothing else costs
@@ -40,7 +40,7 @@ def machine():
 
 
 def encoder(config):
-    """Tokens of a picture, and operations of a vision transformer for it."""
+    """Tokens of an image, and operations of a vision transformer for it."""
     side, patch = config["image_size"], config["patch_size"]
     width, inner, layers = config["hidden_size"], config["intermediate_size"], config["num_hidden_layers"]
     patches = (side // patch) ** 2

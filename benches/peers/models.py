@@ -41,7 +41,7 @@ def words(size, specials):
 
 @torch.no_grad()
 def reinitialise(model):
-    """Weights large enough that captions differ between pictures and no two tokens tie within rounding."""
+    """Weights large enough that captions differ between images and no two tokens tie within rounding."""
     generator = torch.Generator().manual_seed(0)
     for name, weight in model.named_parameters():
         if weight.dim() >= 2 and "position" not in name and "wpe" not in name:

@@ -1,6 +1,6 @@
 //! Our side of preprocess.py: `ours STEP CLASS FILE COUNT RESULT` times one step on the JPEG in FILE, COUNT times, prints the median
 //! in seconds and writes what the step makes to RESULT (interleaved RGB, or little-endian f32). STEP is `decode`, `process` (of the
-//! decoded picture) or `both`; `scaled-decode` and `scaled-both` decode as `input.jpeg_scaling` does for the image processor CLASS.
+//! decoded image) or `both`; `scaled-decode` and `scaled-both` decode as `input.jpeg_scaling` does for the image processor CLASS.
 
 #![allow(
     clippy::disallowed_methods,

@@ -1,15 +1,15 @@
-"""Runs one peer over a folder of pictures: python benches/peers/peer.py NAME MODEL PICTURES COUNT [SETTINGS]
+"""Runs one peer over a folder of images: python benches/peers/peer.py NAME MODEL PICTURES COUNT [SETTINGS]
 
 NAME is transformers, transformers-bf16, optimum or clip-retrieval; MODEL a folder made by models.py. SETTINGS is JSON,
 {"batch": 16, "workers": 1}, for optimum with "merged" too: the size of a batch, and how many processes of a DataLoader read,
-decode and process pictures while the model works (0: the model's own process does). Without SETTINGS the fastest are found and
-printed. With SETTINGS prints one line of JSON: seconds for the pictures (files read, decoded, processed, captioned or
+decode and process images while the model works (0: the model's own process does). Without SETTINGS the fastest are found and
+printed. With SETTINGS prints one line of JSON: seconds for the images (files read, decoded, processed, captioned or
 embedded), and the tokens or vectors.
 
 clip-retrieval is what that program does (2.45: clip_inference's reader and mapper), written anew because it wants an older
 NumPy: torchvision's transforms in a DataLoader, float32, vectors stored as float16. Processors of transformers are those on
 Pillow, whose pixels nightcap reproduces; those on torchvision differ by a step of 1/255 here and there and took on one core
-1.9 ms instead of 4.4 for CLIP's picture of 640x480, 4.2 instead of 8.0 for BLIP's, and for ViT's 4.2 instead of 3.1.
+1.9 ms instead of 4.4 for CLIP's image of 640x480, 4.2 instead of 8.0 for BLIP's, and for ViT's 4.2 instead of 3.1.
 """
 
 import json
@@ -84,7 +84,7 @@ def runner(pixels, work):
 
 
 def workers_to_try(name, folder, file):
-    """The numbers of workers to try. Where the model takes many times as long as reading pictures, more are of no use."""
+    """The numbers of workers to try. Where the model takes many times as long as reading images, more are of no use."""
     if name == "optimum":
         return [0]
     embeds, large = "clip" in folder.name, Image.open(file).width > 1000

@@ -1,4 +1,4 @@
-"""Makes pictures: python benches/peers/pictures.py FOLDER COUNT WIDTH HEIGHT
+"""Makes images: python benches/peers/pictures.py FOLDER COUNT WIDTH HEIGHT
 
 Different parts of the sample photographs as COUNT JPEG files of WIDTH x HEIGHT, no two of them equal, and a manifest.parquet
 that lists them.

@@ -5,7 +5,7 @@ numpy in this process and by nightcap in another (ours.rs), both on one core. Th
 the median of many calls, and what is printed is the median of the rounds. What comes out must be equal, byte for byte. At 4000 x 3000
 pixels this is done at full size and with `input.jpeg_scaling`, which is Pillow's `draft`.
 
-Builds with the profile of the tests. Needs Pillow 13 and numpy, as in requirements.txt. The picture is a sample photograph of
+Builds with the profile of the tests. Needs Pillow 13 and numpy, as in requirements.txt. The image is a sample photograph of
 640 x 480 and the same enlarged.
 """
 

@@ -5,14 +5,14 @@
     --only MODEL      one of the models
     --json FILE       the rows as JSON too
     --rounds N        instead of three
-    --all             ViT-GPT2 with large pictures too
-    --limit N         at most N pictures in a measurement, to try things out
+    --all             ViT-GPT2 with large images too
+    --limit N         at most N images in a measurement, to try things out
 
-Models of real size with random weights (models.py) over pictures of two sizes (pictures.py), alternating three times. nightcap
+Models of real size with random weights (models.py) over images of two sizes (pictures.py), alternating three times. nightcap
 runs float32 graphs and those that jobs/export/quantize.py makes of them. The peers are transformers (float32, and bfloat16 where
 the processor has instructions for it), for captions from ONNX optimum, and for vectors clip-retrieval and fastembed; each with
-the settings that were fastest for it on the first pictures (peer.py); nightcap has the batch that is fastest for all of them.
-Captions have 20 tokens, greedy, but those of vit-gpt2-ends 6 to 20, whatever ends them. What is timed is the pictures, from the first file read to the last result, in nightcap's case
+the settings that were fastest for it on the first images (peer.py); nightcap has the batch that is fastest for all of them.
+Captions have 20 tokens, greedy, but those of vit-gpt2-ends 6 to 20, whatever ends them. What is timed is the images, from the first file read to the last result, in nightcap's case
 published; neither imports nor loading of models. The peak is that of the whole process, of peers with the processes that they
 start.
 
@@ -37,7 +37,7 @@ from contestants import (AT_ONCE, CACHE, HERE, bare_loop, graphs_mb, made, night
 # How many, and their size.
 PICTURES = {"640x480": (192, 640, 480), "12 MP": (64, 4000, 3000)}
 TORCH = ["transformers", "transformers-bf16"]
-# Pictures of each size that are taken, and of those the ones on which peers find their settings; and the peers.
+# Images of each size that are taken, and of those the ones on which peers find their settings; and the peers.
 MODELS = {
     "vit-gpt2": ({"640x480": (96, 4), "12 MP": (32, 4)}, [*TORCH, "optimum"]),
     "vit-gpt2-ends": ({"640x480": (96, 4)}, TORCH),
@@ -100,7 +100,7 @@ def main():
                     continue
                 settings[ours] = {"batch": batch}
                 contest[ours] = functools.partial(run, **settings[ours])
-                if given.bare and size == "640x480" and name in AT_ONCE:  # pictures are nothing to it
+                if given.bare and size == "640x480" and name in AT_ONCE:  # images are nothing to it
                     bare = ours.replace("nightcap", "bare loop")
                     settings[bare] = settings[ours]
                     contest[bare] = functools.partial(bare_loop, given.bare.resolve(), model, count, precision, **settings[bare])

@@ -14,7 +14,7 @@ SHORT_SECONDS = 2
 
 
 def fastest(run, files, few, workers):
-    """Pictures a second with the best settings, and these: first the batch size without workers, then the number of workers.
+    """Images a second with the best settings, and these: first the batch size without workers, then the number of workers.
 
     `run(files, batch, workers)` gives seconds and rows. The first `few` files are used, or with workers two batches.
     """
@@ -32,7 +32,7 @@ def fastest(run, files, few, workers):
 
 
 def fastest_of_ours(rate):
-    """The batch size of nightcap: a larger one if `rate(batch)`, pictures a second, is better by so much as it asks for itself."""
+    """The batch size of nightcap: a larger one if `rate(batch)`, images a second, is better by so much as it asks for itself."""
     best, *larger = ((size, max(rate(size) for _ in range(2))) for size in BATCHES_OF_OURS)
     for found in larger:
         best = found if best[1] <= BETTER * found[1] else best

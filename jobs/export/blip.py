@@ -47,7 +47,7 @@ class DecoderWithPast(Decoder):
     """More tokens, a mask over all tokens, and all states -> `logits` and the states of the tokens."""
 
     def forward(self, input_ids, attention_mask, *past):
-        # The image is in the states; only the shape of its tokens is looked at.
+        # The image is in the states; only the shape of its tokens is used.
         image = past[2].new_zeros(()).expand(past[2].shape[0], past[2].shape[2], self.decoder.config.encoder_hidden_size)
         logits, *states = self.step(input_ids, attention_mask, image, past)
         return logits, *(state for place, state in enumerate(states) if place % 4 < 2)
@@ -98,7 +98,7 @@ def generate(folder, pixels, start, end):
 def main():
     checkpoint, output = common.arguments(__doc__)
     model, processor = checkpoints.load(checkpoint, ["blip"], BlipForConditionalGeneration, BlipProcessor)
-    # What BlipForConditionalGeneration.generate starts and ends captions with, whatever generation_config.json says.
+    # BlipForConditionalGeneration.generate uses these start and end tokens, whatever generation_config.json says.
     text = model.config.text_config
     model.generation_config = model.text_decoder.generation_config
     model.generation_config.update(decoder_start_token_id=text.bos_token_id, eos_token_id=text.sep_token_id,

@@ -67,7 +67,7 @@ def export_text(model, language_model, folder):
 
 
 def generate(folder, inputs, image_token):
-    """Greedy tokens [B, STEPS] by the graphs, for what the processor gives as arrays."""
+    """Greedy tokens [B, STEPS] by the graphs, for the inputs of the processor as arrays."""
     vision, embed, decoder = (common.session(folder / f"{name}.onnx")
                               for name in ("vision_encoder", "embed_tokens", "decoder_model_merged"))
     features = common.run(vision, inputs)["image_features"]
@@ -88,7 +88,7 @@ def generate(folder, inputs, image_token):
 
 
 def check(model, processor, folder):
-    """Two prompts about one picture, in one batch padded on the left: greedy tokens of PyTorch and of the graphs."""
+    """Two prompts about one image, in one batch padded on the left: greedy tokens of PyTorch and of the graphs."""
     texts = [processor.apply_chat_template(
         [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": prompt}]}], add_generation_prompt=True)
         for prompt in PROMPTS]

@@ -6,7 +6,7 @@ and configuration with transformers' keys. The graphs have to give open_clip's t
 
 Differences from open_clip that remain: its sampling ends a caption that is too long with an end token in the last place, its
 tokenizer first repairs broken Unicode and HTML entities, and torchvision rounds the place of a centre crop to the even number
-where transformers rounds down, which moves pictures of some sizes by one pixel.
+where transformers rounds down, which moves images of some sizes by one pixel.
 """
 
 import json

@@ -77,7 +77,7 @@ def export(module, path, inputs, outputs):
         # A large graph comes with a file for each of its weights.
         graph = onnx.load(traced)
         results = module(*example.values())
-    # The exporter does not know every width; readers of the graph want to.
+    # The exporter does not infer every width, which readers of the graph need.
     for value, result in zip(graph.graph.output, results if isinstance(results, tuple) else (results,), strict=True):
         for place, length in enumerate(result.shape):
             if place not in outputs[value.name]:
@@ -182,13 +182,13 @@ def encoder_decoder_cache(states):
 
 
 def picture():
-    """A picture of smooth random colours, for the check of the whole path."""
+    """An image of smooth random colours, for the check of all graphs together."""
     colours = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)
     return Image.fromarray(colours).resize((640, 480), Image.Resampling.BICUBIC)
 
 
 def same_values(what, found, expected):
-    """Compares what the graphs say at the end of the whole path with PyTorch."""
+    """Compares the final outputs of all graphs together with PyTorch."""
     print(f"{what} differ from PyTorch by {close(what, found, expected):.1e} at most")
 
 

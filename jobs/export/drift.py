@@ -1,6 +1,6 @@
 """How far the outputs of one version of a model's graphs are from those of another, fed with the same inputs.
 
-The inputs of the first graphs are pictures and texts, those of the others what the first version says.
+The inputs of the first graphs are images and texts, those of the others are outputs of the first version.
 """
 
 import numpy as np
@@ -35,7 +35,7 @@ def report(model, images, pairs):
         # The first row without the others.
         single = common.run(runners[1], {name: value[:1] for name, value in fed.items()})
         for name in expected:
-            # Scores of every picture with every text follow from the embeddings.
+            # Scores of every image with every text follow from the embeddings.
             if not name.startswith(("present", "logits_per_")):
                 print(f"{pair[1].name}: {name}: {distance(name, found[name], expected[name])}; "
                       f"alone and in a batch of {ROWS}: {distance(name, single[name], found[name][:len(single[name])])}")
@@ -54,7 +54,7 @@ def distance(name, found, expected):
 
 
 def samples(model, images):
-    """Input arrays by name: what the image processor makes of pictures, and tokens cut to one length."""
+    """Input arrays by name: pixel values of the image processor, and tokens cut to one length."""
     known = {}
     if (model / "preprocessor_config.json").exists():
         pictures = [Image.open(path).convert("RGB") for path in sorted(images.iterdir())[:ROWS]] if images else [

@@ -44,7 +44,7 @@ class Encoder(torch.nn.Module):
 
 
 class Decoder(torch.nn.Module):
-    """Embeddings of tokens, and what the encoder gives -> `logits` [B, T, vocabulary] and all states."""
+    """Embeddings of tokens, and the encoder output -> `logits` [B, T, vocabulary] and all states."""
 
     def __init__(self, model):
         super().__init__()
@@ -64,7 +64,7 @@ class DecoderWithPast(Decoder):
     """The embedding of one more token, the encoder's mask and all states -> `logits` and the states of the tokens."""
 
     def forward(self, inputs_embeds, encoder_attention_mask, *past):
-        # What the encoder gave is in the states; only its shape is looked at.
+        # The encoder output is in the states; only its shape is used.
         encoded = past[2].new_zeros(()).expand(past[2].shape[0], past[2].shape[2], inputs_embeds.shape[2])
         logits, *states = self.step(inputs_embeds, encoder_attention_mask, encoded, past)
         return logits, *(state for place, state in enumerate(states) if place % 4 < 2)
@@ -95,12 +95,12 @@ def export(model, folder):
             DecoderWithPast(model), later,
             {"inputs_embeds": (torch.randn(batch, 1, width), rows), "encoder_attention_mask": (mask, encoded)} | pasts,
             {"logits": rows} | {name: axes for name, axes in presents.items() if ".decoder." in name})
-        # The states of the encoder come from the first step alone; later steps return empty ones.
+        # Only the prefill returns the states of the encoder; later steps return empty ones.
         merge_decoders(first, later, save_path=folder / "decoder_model_merged.onnx", strict=False)
 
 
 def generate(folder, inputs, image_token, start):
-    """Greedy tokens [B, STEPS] by the graphs, for what the processor gives as arrays."""
+    """Greedy tokens [B, STEPS] by the graphs, for the inputs of the processor as arrays."""
     vision, embed, encoder, decoder = (common.session(folder / f"{name}.onnx") for name in (
         "vision_encoder", "embed_tokens", "encoder_model", "decoder_model_merged"))
     features = common.run(vision, inputs)["image_features"]
@@ -128,7 +128,7 @@ def main():
     model, processor = checkpoints.load(checkpoint, ["florence2"], Florence2ForConditionalGeneration, Florence2Processor)
     graphs = common.output(output, model, processor)
 
-    # Two prompts about one picture, in one batch padded on the right.
+    # Two prompts about one image, in one batch padded on the right.
     inputs = processor(images=[common.picture()] * len(PROMPTS), text=PROMPTS, padding=True, return_tensors="pt")
     common.export(VisionEncoder(model), graphs / "vision_encoder.onnx",
                   {"pixel_values": (inputs.pixel_values, {0: "batch_size"})}, {"image_features": {0: "batch_size"}})

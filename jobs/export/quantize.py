@@ -2,10 +2,10 @@
 
 Writes X_int8.onnx beside every float32 graph X.onnx of MODEL, with ONNX Runtime's dynamic quantisation: the weights of matrix
 products become int8, the activations uint8 while the graph runs. It then says how large the graphs are and how far their
-outputs are from those of float32, for the first pictures of FOLDER (generated ones without it) and a few texts.
+outputs are from those of float32, for the first images of FOLDER (generated ones without it) and a few texts.
 
-The scale of an activation is that of the whole batch. What a quantised graph says about a picture therefore depends, a
-little, on the pictures beside it; the report tells by how much.
+The scale of an activation is that of the whole batch. The outputs of a quantised graph for an image therefore depend
+slightly on the other images of the batch; the report says by how much.
 
 Weights that a graph stores in another form (int8 with scales, float16) are taken as the float32 numbers that ONNX Runtime makes
 of them when it loads the graph; that form is lost.

@@ -31,7 +31,7 @@ class VisionEncoder(torch.nn.Module):
         patches = embeddings.patch_embedding(pixel_values.flatten(0, 1))
         high, wide = patches.shape[2:]
         mask = pixel_attention_mask.flatten(0, 1).unflatten(1, (high, patch)).unflatten(3, (wide, patch)).any(4).any(2)
-        # The places of `SmolVLMVisionEmbeddings`, fractions of the unpadded part of a tile. They lie just under the
+        # The positions of `SmolVLMVisionEmbeddings`, fractions of the unpadded part of a tile. They are just below the
         # bounds of their buckets, so those of a full tile are 0, 0, 1, 2, ...
         bounds = torch.arange(1 / side, 1.0, 1 / side)
         rows, columns = (((torch.arange(length) / real[:, None] * (1 - 1e-6))[:, :, None] >= bounds).sum(-1)

@@ -70,7 +70,7 @@ class Layer(nn.Module):
         y, present = self.attention(x, x, bias, past)
         x = self.attention_norm(x + self.dropout(y))
         if self.cross is not None:
-            # Several captions of one image stand in consecutive rows and share its memory: one row of more queries.
+            # Captions of one image are in consecutive rows and share its memory, so they become one row with more queries.
             queries = x if x.shape[0] == memory.shape[0] else x.reshape(memory.shape[0], -1, WIDTH)
             y = self.cross(queries, memory)[0]
             x = self.cross_norm(x + self.dropout(y if queries is x else y.reshape(x.shape)))
@@ -121,7 +121,7 @@ class TextEncoder(nn.Module):
         self.embed = nn.Linear(WIDTH, PROJECTION)
 
     def frozen_states(self, ids, mask):
-        """What the frozen layers give; the same in every step, so it can be cached."""
+        """The output of the frozen layers, which does not change during training and can be cached."""
         x, bias = self.embedding(ids), mask_bias(mask)
         for layer in self.frozen:
             x, _ = layer(x, bias)
@@ -138,7 +138,7 @@ class TextEncoder(nn.Module):
 
 
 class Fusion(nn.Module):
-    """Image tokens attend to the side text; a learned null token stands first, so a row without text is legal.
+    """Image tokens attend to the side text; a learned null token comes first, so a row without text is valid.
 
     Returns the decoder's memory `[batch, 49, WIDTH]` and fused embeddings `[batch, PROJECTION]`.
     """
@@ -170,7 +170,7 @@ class Decoder(nn.Module):
         self.bias = nn.Parameter(torch.zeros(vocab))
 
     def states(self, ids, memory, past=None):
-        """What `logits` makes words of, `[batch, sequence, WIDTH]`, and the grown past."""
+        """The input of `logits`, `[batch, sequence, WIDTH]`, and the grown past."""
         start = 0 if past is None else past[0][0].shape[2]
         steps = torch.arange(start + ids.shape[1], device=ids.device)
         # Position start + i sees keys 0 ..= start + i.

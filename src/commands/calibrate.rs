@@ -11,9 +11,9 @@ use crate::onnx::{OnnxError, OnnxErrorKind};
 use crate::pipeline::trial_row::TrialRow;
 use crate::preprocess::Preprocessor;
 
-/// The size that small runs use without a measurement, and the first that is measured.
+/// The batch size of small runs, and the first that is measured.
 const DEFAULT_SIZE: usize = 16;
-/// Further sizes; measured until one is not better than the one before.
+/// Further sizes, measured until one is not better than the one before.
 const LARGER_SIZES: [usize; 5] = [32, 64, 128, 256, 512];
 /// A run with fewer batches of the default size uses that size without a measurement.
 const MIN_BATCHES: u64 = 50;

@@ -10,7 +10,7 @@ use crate::manifest::{Manifest, filter};
 use crate::output::records::published::published_runs;
 use crate::output::records::run_id::check_run_id;
 use crate::output::store::OutputStore;
-use crate::output::upkeep::compact::{KeepKeys, Outcome, Request, compact};
+use crate::output::upkeep::compact::{CompactOutcome, CompactRequest, KeepKeys, compact};
 use crate::row::signature::KeyHash;
 use crate::storage::{Location, NotALocation, Storage};
 
@@ -26,13 +26,13 @@ pub(super) fn execute(args: &CompactArgs, context: &mut Context<'_>) -> Result<E
         };
         column.map(|column| read_keys(&args.keep_keys, &column)).transpose()?
     };
-    let request = Request { keep, run: args.run_id.clone() };
+    let request = CompactRequest { keep, run: args.run_id.clone() };
     let stop = context.stop.clone();
     let outcome = compact(&store, &request, &|| stop.requested());
     match outcome.map_err(|error| Error::from(error).while_making_parts())? {
-        Outcome::Compacted(compaction) => print(context, &to_json(&compaction)?)?,
-        Outcome::Nothing(why) => tracing::info!("{why}; there is nothing to do"),
-        Outcome::Stopped => {
+        CompactOutcome::Compacted(compaction) => print(context, &to_json(&compaction)?)?,
+        CompactOutcome::Nothing(why) => tracing::info!("{why}; there is nothing to do"),
+        CompactOutcome::Stopped => {
             tracing::warn!("stopped, and nothing was changed; run the same command again");
             return Ok(ExitStatus::Stopped);
         }
@@ -40,7 +40,7 @@ pub(super) fn execute(args: &CompactArgs, context: &mut Context<'_>) -> Result<E
     Ok(ExitStatus::Done)
 }
 
-/// The keys in `column` of the Parquet files that `patterns` name, sorted; nulls are no keys.
+/// The keys in `column` of the Parquet files that `patterns` name, sorted; nulls are skipped.
 fn read_keys(patterns: &[String], column: &str) -> Result<KeepKeys, Error> {
     let source = patterns.join(", ");
     let folder =

@@ -8,11 +8,11 @@ use crate::output::Counts;
 use crate::pipeline::Stop;
 use crate::support::progress::Terminal;
 
-/// What commands use of the process around them.
+/// The process around a command.
 pub struct Context<'a> {
-    /// Data for the caller.
+    /// Takes data.
     pub stdout: &'a mut dyn Write,
-    /// Bars and log lines for people.
+    /// Shows progress bars and log lines.
     pub terminal: Terminal,
     /// Whether log lines are JSON.
     pub json_log: bool,
@@ -40,7 +40,7 @@ pub(super) fn judge(counts: &Counts, limits: &FailureLimits) -> ExitStatus {
 pub(super) fn print(context: &mut Context<'_>, text: &str) -> Result<(), Error> {
     let written = context.stdout.write_all(text.as_bytes()).and_then(|()| context.stdout.flush());
     match written {
-        // A reader such as `head` closes the pipe when it has enough.
+        // A reader such as `head` closes the pipe early.
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
         other => other.map_err(|source| Error::System { action: "write to stdout", source }),
     }

@@ -22,7 +22,7 @@ pub(super) fn execute(args: &FinalizeArgs, context: &mut Context<'_>) -> Result<
 }
 
 fn publish(store: &OutputStore, run: &str, partial: bool) -> Result<Published, OutputError> {
-    // A run with a heartbeat cannot be discarded meanwhile.
+    // A run with a heartbeat cannot be discarded at the same time.
     let _heartbeat = Heartbeat::start(store, run)?;
     if partial {
         // A process that still works on this run would make parts that are never published.

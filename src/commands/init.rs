@@ -12,13 +12,13 @@ use crate::error::{Error, ExitStatus};
 use crate::job::JobTemplate;
 use crate::manifest::usual_names::{Given, JobColumns};
 use crate::manifest::{ManifestError, read_schema};
-use crate::storage::paths::seen_from;
+use crate::storage::paths::relative_to;
 use crate::storage::{Location, NotALocation, Storage};
 use crate::support::whole_file::{self, Existing};
 
 /// The manifest that is written for a folder of images.
 const MANIFEST: &str = "manifest.parquet";
-/// Where a model directory is looked for, seen from the job file's folder.
+/// Where a model directory is looked for, relative to the folder of the job file.
 const MODELS: [&str; 2] = ["model", "sample_data/model"];
 
 pub(super) fn execute(args: &InitArgs, context: &mut Context<'_>) -> Result<ExitStatus, Error> {
@@ -81,7 +81,7 @@ pub(super) fn execute(args: &InitArgs, context: &mut Context<'_>) -> Result<Exit
     Ok(ExitStatus::Done)
 }
 
-/// Chooses the job's columns, and says on stderr which and why.
+/// Chooses the job's columns, and logs which and why.
 fn choose(args: &InitArgs, manifest: &Location, schema: &SchemaRef) -> Result<JobColumns, Error> {
     let given = Given { key: args.key.as_deref(), image: args.image.as_deref(), text: args.text.as_deref() };
     let columns = JobColumns::choose(schema, &manifest.to_string(), given)?;
@@ -110,7 +110,7 @@ fn text(argument: &Path) -> Result<&str, Error> {
     })
 }
 
-/// How the job file in `folder` names what `argument`, seen from the current folder `here`, names.
+/// `argument`, which is relative to the current folder `here`, as the job file in `folder` has to write it.
 fn named(argument: &str, here: &Path, folder: &Path) -> Result<String, Error> {
     if argument.contains("://") {
         let location = Location::Local(here.to_owned()).resolve(argument);
@@ -120,13 +120,13 @@ fn named(argument: &str, here: &Path, folder: &Path) -> Result<String, Error> {
     }
     let path = here.join(argument);
     if path.exists() {
-        return seen_from(folder, &path)
+        return relative_to(folder, &path)
             .map_err(|source| Error::System { action: "find the manifest", source })
             .and_then(|path| {
                 text(if path.as_os_str().is_empty() { Path::new(".") } else { &path }).map(str::to_owned)
             });
     }
-    // A glob: as written where it means the same.
+    // A glob: as written if it is relative to the same folder.
     if here.canonicalize().is_ok_and(|here| here == folder) {
         Ok(argument.to_owned())
     } else {
@@ -134,7 +134,7 @@ fn named(argument: &str, here: &Path, folder: &Path) -> Result<String, Error> {
     }
 }
 
-/// The model directory as the job names it: the one given, or one that lies where they usually do.
+/// The model directory as the job file has to write it: the given one, or one of [`MODELS`] that exists.
 fn model(given: Option<&Path>, folder: &Path) -> Result<Option<String>, Error> {
     let Some(given) = given else {
         let found = MODELS.into_iter().find(|place| folder.join(place).join("config.json").is_file());

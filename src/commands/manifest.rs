@@ -8,7 +8,7 @@ use crate::error::{Error, ExitStatus};
 use crate::manifest::folder::FolderListing;
 use crate::manifest::write::encode;
 use crate::preprocess::has_image_extension;
-use crate::storage::paths::seen_from;
+use crate::storage::paths::relative_to;
 use crate::storage::{Location, Storage};
 use crate::support::whole_file::{self, Existing};
 
@@ -16,9 +16,10 @@ pub(super) fn execute(args: &ManifestArgs, context: &mut Context<'_>) -> Result<
     make(&args.folder, &args.output, args.skip_unreadable, context)
 }
 
-/// Writes the manifest of `folder` to `file`, and says on stderr what it holds and what was left out.
+/// Writes the manifest of `folder` to `file`, and logs what it holds and what was left out.
 ///
-/// A file that is there already and would not change keeps its modification time, so that an unfinished run goes on.
+/// An existing file whose content would not change is left alone: its modification time stays, so that an unfinished run can be
+/// resumed.
 pub(super) fn make(
     folder: &Path,
     file: &Path,
@@ -64,7 +65,7 @@ pub(super) fn make(
     Ok(ExitStatus::Done)
 }
 
-/// The URI that `argument` is, if it is one.
+/// `argument` as a URI, if it is one.
 fn uri(argument: &Path) -> Result<Option<Location>, Error> {
     let Some(text) = argument.to_str().filter(|text| text.contains("://")) else { return Ok(None) };
     let location = Location::Local(PathBuf::from("/")).resolve(text);
@@ -72,7 +73,7 @@ fn uri(argument: &Path) -> Result<Option<Location>, Error> {
     Ok(Some(location))
 }
 
-/// Refuses what no manifest can be written to; else the folder that the file will lie in.
+/// The folder of `file`, or a refusal if no manifest can be written there.
 fn check(file: &Path) -> Result<PathBuf, Error> {
     let refused = |why: &str| Err(Error::Unfit(format!("-o {}: {why}", file.display())));
     if file.to_str().is_some_and(|text| text.contains("://")) {
@@ -93,7 +94,7 @@ fn check(file: &Path) -> Result<PathBuf, Error> {
     Ok(folder.to_owned())
 }
 
-/// What stands before an image's path below the folder, so that `run` finds the image.
+/// The prefix of image paths in the manifest, so that `run` finds the images.
 enum Base {
     /// Relative to the manifest's folder, or absolute.
     Local(String),
@@ -103,7 +104,7 @@ enum Base {
 impl Base {
     /// For a manifest in `manifest_folder` and images in `folder`.
     fn local(manifest_folder: &Path, folder: &Path) -> Result<Self, Error> {
-        let base = seen_from(manifest_folder, folder)
+        let base = relative_to(manifest_folder, folder)
             .map_err(|source| Error::System { action: "find the folder of images", source })?;
         let base = base.into_os_string().into_string().map_err(|base| {
             let hint = "write the manifest into a folder above the images, which it then names by relative paths";

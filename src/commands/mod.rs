@@ -1,4 +1,8 @@
-//! What each command does: arguments in, data on stdout, an exit status out.
+//! One file for each command. In: parsed arguments and the process around them ([`Context`]). Out: data on stdout, log lines on
+//! stderr, an exit status. Never here: the work itself, which is in the rooms below.
+//!
+//! `run` and `plan` share `prepare`, which opens and checks everything that a job names; `calibrate` chooses the batch size for
+//! `run`.
 
 mod calibrate;
 mod compact;
@@ -17,10 +21,10 @@ pub use self::context::Context;
 use crate::cli::{Cli, Command, ModelCommand};
 use crate::error::{Error, ExitStatus};
 
-/// Carries out the command.
+/// Runs the command.
 ///
 /// # Errors
-/// Whatever ended the command early; [`Error::status`] gives the exit status.
+/// The error that ended the command early; [`Error::status`] gives the exit status.
 pub fn execute(cli: Cli, context: &mut Context<'_>) -> Result<ExitStatus, Error> {
     match cli.command {
         Command::Manifest(args) => manifest::execute(&args, context),

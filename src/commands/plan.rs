@@ -21,14 +21,14 @@ pub(super) fn execute(args: &PlanArgs, context: &mut Context<'_>) -> Result<Exit
     if output.path.local().is_none_or(Path::exists) {
         let opened = OutputStore::open(&output.path, &prepared.storage)?;
         check_schema(&opened, &prepared.schema)?;
-        let Unfinished { goes_on, stale } = unfinished(&opened, &prepared.draft(false))?;
-        if let Some(plan) = &goes_on {
+        let Unfinished { to_continue, to_close } = unfinished(&opened, &prepared.draft(false))?;
+        if let Some(plan) = &to_continue {
             let done = present_parts(&opened, &plan.run)?.len();
             first.push(format!("resumes {}: {done} of {} parts are done", plan.run, plan.parts));
         } else {
-            first.extend(stale.iter().map(|run| format!("closes {run}: publishes its finished parts")));
+            first.extend(to_close.iter().map(|run| format!("closes {run}: publishes its finished parts")));
         }
-        (unfinished_plan, store) = (goes_on, Some(opened));
+        (unfinished_plan, store) = (to_continue, Some(opened));
     }
     let (rows, part_rows, reasons, unlisted) = if let Some(plan) = unfinished_plan {
         (plan.rows, plan.part_rows, plan.reasons, 0)

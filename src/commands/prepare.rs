@@ -126,7 +126,7 @@ fn check_reuse(job: &Job, generation: Option<&GenerationSettings>) -> Result<(),
     Ok(())
 }
 
-/// The model's image preprocessing, which must give every image the same size: a batch is one tensor.
+/// The model's image preprocessing. Every image must get the same size, since a batch is one tensor.
 fn processor(model: &ModelDirectory) -> Result<ImageProcessor, Error> {
     let Some(config) = model.preprocessor() else {
         let path = model.path().display();
@@ -145,7 +145,7 @@ fn processor(model: &ModelDirectory) -> Result<ImageProcessor, Error> {
 }
 
 /// The columns that this job writes: captions from `model`, vectors from `vectors`. Columns that the job asks for must be
-/// possible; without a word in the job, all possible ones are written.
+/// possible; by default all possible ones are written.
 fn columns(job: &Job, model: &ModelDirectory, vectors: &ModelDirectory) -> Result<OutputColumns, Error> {
     let unfit = |what: &str, hint: &str| {
         Err(Error::Unfit(format!("the model in {}: {what}\nhint: {hint}", model.path().display())))
@@ -237,13 +237,13 @@ impl PreparedJob {
         Ok(Models { model: Engine::load(&self.model, options)?, embedding })
     }
 
-    /// What a new plan would hold; `sharded`: shards of the run start together.
+    /// What a new plan takes from this job; `sharded`: shards of the run start together.
     pub(super) fn draft(&self, sharded: bool) -> Draft<'_> {
         Draft {
             identity: self.identity(),
             manifest: &self.manifest,
             sharded,
-            // Who asks for every row wants it computed.
+            // `--full` asks for every row to be computed.
             reuse: self.job.output.reuse_by_content && !self.full,
             key: &self.job.input.key,
             part_rows: self.job.output.part_rows,
@@ -254,11 +254,11 @@ impl PreparedJob {
         }
     }
 
-    /// Everything that two attempts at one run must have in common.
+    /// The settings that must be equal for two attempts to belong to one run.
     fn identity(&self) -> Identity {
         let schema = self.manifest.carried_fields();
         let carried: Vec<&String> = schema.iter().map(arrow::datatypes::Field::name).collect();
-        // As the job says it, so that a difference reads like the job; what it resolves to is in the fingerprints.
+        // As written in the job, so that a difference is shown in terms of the job. The fingerprints cover the resolved settings.
         let mut generation = json!(self.job.generation.overrides);
         if let Some(settings) = generation.as_object_mut() {
             settings.retain(|_, value| !value.is_null());
@@ -279,7 +279,7 @@ impl PreparedJob {
         if let serde_json::Value::Object(identity) = value { identity } else { Identity::new() }
     }
 
-    /// Which rows are in; `store` is OUTPUT, if there is one yet.
+    /// Selects the rows of a new run; `store` is OUTPUT, or None if there is none yet.
     pub(super) fn decide(&self, store: Option<&OutputStore>) -> Result<Decision, PlanError> {
         let fingerprints =
             Fingerprints { caption: self.caption_fingerprint.clone(), embedding: self.embedding_fingerprint.clone() };
@@ -287,7 +287,7 @@ impl PreparedJob {
         decide(&self.job, &self.manifest, &self.storage, store, &request, self.limit)
     }
 
-    /// The encoder of parts of the run that `plan` describes.
+    /// The encoder of the parts of `plan`.
     pub(super) fn encoder(&self, plan: &Plan) -> PartEncoder {
         let stamp = RunStamp {
             run: plan.run.clone(),

@@ -92,7 +92,7 @@ pub(super) fn execute(args: &RunArgs, context: &mut Context<'_>) -> Result<ExitS
     Ok(judge(counts, limits))
 }
 
-/// What there is to do.
+/// What to do after the run was claimed.
 enum ToDo {
     Run(Box<Claimed>),
     Nothing,
@@ -114,7 +114,7 @@ fn claim_run(
         Claim::Plan(new_run) => {
             let decision = prepared.decide(Some(store))?;
             let rows = decision.selection.rows();
-            // The shards of a run, and whoever finalizes it, must agree that it has no rows; alone, there is no need of a run.
+            // Shards and `finalize` need a plan that says that the run has no rows; a single process needs no run then.
             if rows == 0 && !sharded {
                 return Ok(ToDo::Nothing);
             }
@@ -182,7 +182,7 @@ fn report_stages(metrics: &Metrics, context: &Context<'_>) {
             tracing::info!(stage, busy_s, wait_input_s, wait_output_s, bytes, "stage");
         }
     } else {
-        // The run is finished, so a closed stderr is ignored.
+        // The run is finished: a closed stderr is no reason to fail.
         let _ = write!(context.terminal.clone(), "{metrics}");
     }
 }

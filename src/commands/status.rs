@@ -1,4 +1,4 @@
-//! `nightcap status`: lists the runs of an OUTPUT and what is damaged in it.
+//! `nightcap status`: lists the runs of an OUTPUT, and its damage.
 
 use super::context::{Context, print, to_json};
 use crate::cli::StatusArgs;

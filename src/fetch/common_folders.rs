@@ -1,4 +1,4 @@
-//! The folders that a run's images share: what is asked when images cannot be read, to tell an outage from images that are gone.
+//! The folders that a run's images share. They are requested when images cannot be read, to find out whether the storage answers.
 
 use std::collections::BTreeMap;
 
@@ -6,12 +6,12 @@ use crate::storage::Location;
 
 /// The deepest folder that all images of a job share, for each disk and bucket. Found while a run is planned, and kept in its plan.
 ///
-/// Of a web server the root is the server: a job may have images of a million of them.
+/// For a web server it is the server itself: a job may have images on a million of them.
 #[derive(Debug, Clone, Default)]
 pub struct CommonFolders(BTreeMap<String, Location>);
 
 impl CommonFolders {
-    /// Takes one more image into account.
+    /// Adds an image.
     pub fn add(&mut self, image: &Location) {
         if let Location::Http(_) = image {
             return;
@@ -19,8 +19,8 @@ impl CommonFolders {
         let store = image.authority();
         match self.0.get_mut(&store) {
             None => drop(self.0.insert(store, image.folder())),
-            // Quick, because it is so for almost every image.
-            Some(root) if image.lies_in(root) && *image != *root => {}
+            // Almost every image is in the folder already.
+            Some(root) if image.starts_with(root) && *image != *root => {}
             Some(root) => {
                 if let Some(common) = root.common(&image.folder()) {
                     *root = common;
@@ -29,7 +29,7 @@ impl CommonFolders {
         }
     }
 
-    /// As they stand in a plan: paths and URIs. What cannot be written as text is left out.
+    /// As text, for the plan: paths and URIs. A path that is not UTF-8 is left out.
     #[must_use]
     pub fn to_records(&self) -> Vec<String> {
         let read = |record: &str| Location::Local("/".into()).resolve(record).ok();
@@ -37,7 +37,7 @@ impl CommonFolders {
         records.filter(|(record, root)| read(record).as_ref() == Some(*root)).map(|(record, _)| record).collect()
     }
 
-    /// Those that stand in a plan.
+    /// From the text in a plan.
     #[must_use]
     pub fn from_records(records: &[String]) -> Self {
         let roots = records.iter().filter_map(|record| Location::Local("/".into()).resolve(record).ok());
@@ -60,8 +60,8 @@ impl CommonFolders {
         };
         let holding = allowed.iter().find(|place| image.is_within(std::slice::from_ref(place)));
         match holding {
-            Some(place) if !root.lies_in(place) => Some(place.clone()),
-            // On disk, the image may lie there by a link.
+            Some(place) if !root.starts_with(place) => Some(place.clone()),
+            // On disk, a link may lead to the image from there.
             None if !image.is_within(allowed) && image.local().is_none() => None,
             _ => Some(root),
         }
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn roots_pass_through_a_plan() {
+    fn folders_survive_a_plan() {
         let mut roots = CommonFolders::default();
         for image in
             ["/data/a/1.png", "/data/b/2.png", "s3://x/p/q/1.png", "s3://x/p/r#1 %20/2.png", "https://host/3.png"]
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_asked_outside_of_the_allowed_places() {
+    fn nothing_is_requested_outside_of_the_allowed_locations() {
         let roots = CommonFolders::from_records(&["s3://x/".to_owned(), "/".to_owned()]);
         let allowed = ["s3://x/photos", "https://host/images", "/data"].map(location);
         for (image, asked) in [

@@ -1,7 +1,10 @@
-//! Gets image bytes from where a row says they are.
+//! Fetches image bytes.
 //!
-//! In: a path or URI and the folder it is relative to. Out: size first, then bytes, so that the caller can make room in between.
-//! Transient failures are retried; what remains is a [`RowError`]. Never here: decoding.
+//! In: a path or URI and the folder it is relative to. Out: the size, then the bytes, so that the caller can reserve memory in
+//! between. Transient failures are retried; after that a failure is a [`RowError`]. Never here: decoding.
+//!
+//! [`Fetcher`] opens and reads one image; `local` checks files of this machine, `timeout` limits an attempt. When many images fail,
+//! `common_folders` (found while planning) and `probe` find out whether the storage answers at all.
 
 mod common_folders;
 mod local;
@@ -19,7 +22,7 @@ use crate::job::Limits;
 use crate::row::error::{ErrorKind, RowError, Stage};
 use crate::storage::{Failure, Location, NotALocation, SingleAttempts, Storage, pauses};
 
-/// Opens images under the job's limits. All of its requests must come from one runtime.
+/// Fetches images within the job's limits. All of its requests must come from one runtime.
 #[derive(Debug)]
 pub struct Fetcher {
     stores: SingleAttempts,
@@ -29,7 +32,7 @@ pub struct Fetcher {
     retries: u32,
 }
 
-/// An image that exists and is small enough, not read yet.
+/// An image that exists and is not too large, and that was not read yet.
 #[derive(Debug)]
 pub struct ImageObject<'a> {
     /// Bytes it has.
@@ -66,13 +69,13 @@ impl Fetcher {
         Err(RowError::new(Stage::Fetch, ErrorKind::TooLarge, message))
     }
 
-    /// Opens the image at `uri`, seen from the folder `base`.
+    /// Opens the image at `uri`, which may be relative to the folder `base`.
     ///
     /// # Errors
     /// `invalid_uri`, `forbidden`, `not_found`, `too_large`, or after `limits.retries` further attempts `timeout`, `throttled`,
     /// `server_error`, `connection` or `io`.
     pub async fn open(&self, uri: &str, base: &Location) -> Result<ImageObject<'_>, RowError> {
-        // The text is not shown: if it is no location, any part of it may be a credential.
+        // The text is not shown: if it is not a location, any part of it may be a credential.
         let invalid = |error: NotALocation| RowError::new(Stage::Fetch, ErrorKind::InvalidUri, error.to_string());
         let location = base.resolve(uri).map_err(invalid)?;
         if matches!(&location, Location::Object { key, .. } if key.is_empty() || key.ends_with('/')) {
@@ -89,7 +92,7 @@ impl Fetcher {
         Ok(ImageObject { size, location, fetcher: self, result })
     }
 
-    /// One attempt to open it: the headers are here, the body is not.
+    /// One attempt to open it: receives the headers, not the body.
     async fn get(&self, location: &Location) -> Result<GetResult, RowError> {
         if let Some(path) = location.local() {
             return local::open(path, &self.roots, self.timeout).await;
@@ -152,7 +155,7 @@ fn log_retry(location: &Location) -> impl FnMut(&RowError, Duration) {
     move |error, _| tracing::debug!(%location, kind = error.kind.as_str(), "trying again: {}", error.message)
 }
 
-/// A store's error as the row's.
+/// The error of a row whose image the store did not give.
 fn explain(location: &Location, error: &object_store::Error) -> RowError {
     if let Some(path) = location.local() {
         return local::explain(path, error);

@@ -1,4 +1,4 @@
-//! Whether the folders that a run's images share still answer: tells an outage from images that are gone.
+//! Requests the folders that a run's images share, to distinguish an outage from missing images.
 
 use futures::StreamExt;
 use object_store::ObjectStoreExt;
@@ -15,11 +15,11 @@ struct ProbeFailure {
 }
 
 impl Fetcher {
-    /// Asks the shared folders of some images that could not be read. None: they answer, so the images are at fault; else what is
-    /// wrong. Nothing outside `limits.roots` is asked.
+    /// Requests the shared folders of some images that could not be read. None: they answer, so the images are at fault; otherwise
+    /// what is wrong. Nothing outside `limits.roots` is requested.
     ///
     /// Folders and buckets must all answer, except a bucket that does not exist while another one of the job answers: its name is
-    /// misspelt. Of several web servers one is enough: images of the web come from thousands.
+    /// wrong. Of several web servers one is enough, since a job may have images on thousands of them.
     pub async fn outage<'a>(
         &self,
         folders: &CommonFolders,
@@ -86,7 +86,7 @@ impl Fetcher {
     async fn ask(&self, root: &Location) -> Result<(), Failure> {
         let (store, path) = self.stores.open(root).map_err(|error| Failure::of(&error))?;
         if let Location::Http(_) = root {
-            // A web server cannot be listed; one that says "not found" is there.
+            // A web server cannot be listed; if it answers "not found", it is up.
             let Err(error) = store.head(&path).await else { return Ok(()) };
             let failure = Failure::of(&error);
             return if failure.kind.is_outage() { Err(failure) } else { Ok(()) };

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::row::error::{ErrorKind, RowError, Stage};
 
-/// What `work` gives, or the error `timeout` of the image `shown` if it takes longer.
+/// The result of `work`, or the error `timeout` of the image `shown` if it takes longer.
 pub(super) async fn within<T>(
     timeout: Duration,
     shown: &impl Display,

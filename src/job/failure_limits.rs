@@ -1,4 +1,4 @@
-//! How many failed rows are too many.
+//! The limit of failed rows in a run.
 
 use serde::{Deserialize, Serialize};
 

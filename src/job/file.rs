@@ -1,5 +1,5 @@
-//! The job file as written: every key with the type of its value, before defaults and checks. These structs are the one list of
-//! keys; each key and section is optional, whatever a job needs in the end.
+//! The job file as written: every key with the type of its value, before defaults and checks. These structs are the only list of
+//! keys. Every key and section is optional here; [`super::load`] says which are required.
 
 use serde::Deserialize;
 

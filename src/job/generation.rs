@@ -1,4 +1,4 @@
-//! `[generation]`: from what is written to what the engine takes, with the range of every value checked.
+//! `[generation]`. In: the section as written. Out: the settings of the engine, with the range of every value checked.
 
 use super::file::GenerationFile;
 use super::{Generation, JobFileError};

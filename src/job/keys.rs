@@ -1,5 +1,5 @@
-//! Every key that a job file may have. The structs that it is read into are the one table of them; unknown keys are errors that
-//! name the nearest known one. Nothing is ever ignored.
+//! Checks the keys of a job file. The structs that it is read into are the only list of keys. An unknown key is an error that names the
+//! nearest known one; no key is ignored.
 
 use std::sync::LazyLock;
 
@@ -18,7 +18,7 @@ pub(super) type Section = (&'static str, &'static [&'static str]);
 /// The sections of a job file with their keys, in the order of the structs.
 pub(super) static SECTIONS: LazyLock<Vec<Section>> = LazyLock::new(|| {
     let mut sections = Vec::new();
-    // Fails if a key or section were required; a test finds the table empty then.
+    // Fails if a key or section is required; then a test finds the table empty.
     let _ = JobFile::deserialize(Fields { name: None, sections: &mut sections });
     sections
 });
@@ -38,7 +38,7 @@ pub(super) fn check(section: &str, key: Option<&str>) -> Result<(), JobFileError
     }
 }
 
-/// What an unknown key was probably meant to be: a key of another section whose line is missing, or one spelt alike.
+/// A hint for an unknown key: the same key of another section, or a similar key.
 fn hint(key: &str, keys: &[&str]) -> String {
     let elsewhere = SECTIONS.iter().filter(|(_, keys)| keys.contains(&key));
     let elsewhere: Vec<_> = elsewhere.map(|(section, _)| format!("[{section}]")).collect();
@@ -48,7 +48,7 @@ fn hint(key: &str, keys: &[&str]) -> String {
     format!("`{key}` is a key of {}; is that line missing above it?", elsewhere.join(" and "))
 }
 
-/// Stands for an empty job file: a deserializer from which a struct takes nothing but tells the names of its fields.
+/// A deserializer of an empty job file, which records the names of the fields that a struct asks for.
 struct Fields<'a> {
     /// The section, or None for the whole file.
     name: Option<&'static str>,

@@ -1,4 +1,5 @@
-//! From TOML text to a [`Job`]: keys first (so that a misspelt one is named with its line), then types, then ranges.
+//! Reads a job file. In: TOML text. Out: a [`Job`]. Keys are checked first (so that an unknown key is named with its line), then types,
+//! then ranges.
 
 use std::path::Path;
 
@@ -30,7 +31,7 @@ impl Job {
         Self::parse(&text, &path.display().to_string(), &folder, overrides)
     }
 
-    /// Like [`Job::load`] for text in memory; `name` is what errors call it.
+    /// Like [`Job::load`] for text in memory; `name` is its name in messages.
     ///
     /// # Errors
     /// As [`Job::load`].
@@ -97,7 +98,7 @@ fn apply(table: &mut toml::Table, assignment: &str) -> Result<(), JobFileError> 
     let (section, key) = path.trim().split_once('.').ok_or_else(shape)?;
     keys::check(section, Some(key))?;
     let value = value.trim();
-    // What is no TOML value (an unquoted path, say) is meant as a string.
+    // Text that is not a TOML value (an unquoted path, say) is a string.
     let parsed = toml::from_str::<toml::Table>(&format!("value = {value}")).ok().and_then(|mut t| t.remove("value"));
     let parsed = parsed.unwrap_or_else(|| toml::Value::String(value.to_owned()));
     let section = table.entry(section).or_insert_with(|| toml::Value::Table(toml::Table::new()));
@@ -239,7 +240,7 @@ fn in_range(key: &str, found: usize, least: usize, most: usize) -> Result<usize,
     }
 }
 
-/// The location that `text` names; what is wrong with it is said without repeating it, since a URI may hold a credential.
+/// The location `text`. The error does not show the text, since a URI may hold a credential.
 fn location(key: &str, text: &str, folder: &Path) -> Result<Location, JobFileError> {
     Location::Local(folder.to_owned()).resolve(text).map_err(|error| unclear(key, &error))
 }
@@ -257,7 +258,7 @@ mod tests {
         let error = |text: &str| Job::parse(text, "job.toml", Path::new("/"), &[]).unwrap_err().to_string();
         let expected = "`input`: expected a table, as in [input], found";
         assert_eq!(error("\ninput = 3"), format!("job.toml:2: {expected} integer"));
-        // Structs can be read from lists, one field after the other; no key would be checked.
+        // serde also reads structs from lists, without keys that could be checked.
         assert_eq!(error("input = [\"m\", \"id\", \"image\"]"), format!("job.toml:1: {expected} array"));
         assert_eq!(error("[[input]]\nkey = \"id\""), format!("job.toml:1: {expected} array"));
     }

@@ -1,7 +1,10 @@
-//! The job file: what a user wants done, validated once.
+//! The job file, validated once.
 //!
-//! In: a TOML file and `--set` overrides. Out: a [`Job`] whose every value has been checked as far as it can be without
-//! touching the manifest, the model or the output. Never here: any of those.
+//! In: a TOML file and `--set` overrides. Out: a [`Job`] whose values are checked as far as possible without the manifest, the model
+//! and the output. Never here: these three.
+//!
+//! `file` has the keys as structs, `keys` derives the list of known keys from them, `load` reads and checks the sections, `generation`
+//! one of them. `template` renders a new job file.
 
 mod failure_limits;
 mod file;
@@ -22,7 +25,7 @@ use crate::engine::GenerationOverrides;
 use crate::onnx::Device;
 use crate::storage::{Location, StorageSettings};
 
-/// A job file that cannot be carried out. Every variant ends the command with status 2 before anything was run.
+/// A job file that is not valid. Every variant ends the command with status 2 before anything was run.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum JobFileError {
@@ -73,7 +76,7 @@ pub enum JobFileError {
     Missing {
         /// Dotted key.
         key: &'static str,
-        /// What it stands for.
+        /// Its meaning.
         what: &'static str,
     },
     /// A path or URI that cannot be understood.
@@ -140,15 +143,15 @@ pub struct Input {
     pub predicate: Option<String>,
     /// Columns that change when a row's content does; empty: what the storage lists decides.
     pub signature: Vec<String>,
-    /// What to do about rows of one key.
+    /// What to do about rows with the same key.
     pub on_duplicate_key: OnDuplicateKey,
-    /// Whether JPEGs much larger than the model takes them are decoded at a fraction of their size. Said only where it is on,
-    /// so that runs of jobs without it stay the same.
+    /// Whether JPEGs much larger than the model takes them are decoded at a fraction of their size. Serialised only if true,
+    /// so that it does not change the identity of other jobs.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub jpeg_scaling: bool,
 }
 
-/// What to do about manifest rows of one key.
+/// What to do about manifest rows with the same key.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OnDuplicateKey {
@@ -173,7 +176,7 @@ pub struct Model {
 pub struct Generation {
     /// Whether captions are written; None: if the model can.
     pub enabled: Option<bool>,
-    /// What the job says; the rest comes from the model's files.
+    /// The settings in the job; the others come from the model's files.
     pub overrides: GenerationOverrides,
 }
 
@@ -220,7 +223,7 @@ pub struct Output {
 pub struct Runtime {
     /// Where the models run; each device has a worker of its own.
     pub devices: Vec<Device>,
-    /// Rows in a batch; None: as many as are tried out to be fast.
+    /// Rows in a batch; None: measured before the run is planned.
     pub batch_size: Option<usize>,
     /// Most bytes of fetched images and pixel values waiting for the model.
     pub prefetch_bytes: usize,
@@ -231,18 +234,18 @@ pub struct Runtime {
 /// `[limits]`
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// When so many rows failed that the exit status is 1.
+    /// How many failed rows make the exit status 1.
     pub failures: FailureLimits,
     /// Larger files become `too_large` rows.
     pub max_image_bytes: u64,
-    /// Larger pictures become `too_many_pixels` rows.
+    /// Larger images become `too_many_pixels` rows.
     pub max_image_pixels: u64,
     /// One attempt to read an image may take this long; a request for a part five times as long.
     pub fetch_timeout_ms: u64,
-    /// Further attempts after a failure of remote storage that may pass.
+    /// Retries after a transient failure of remote storage.
     pub retries: u32,
-    /// So many storage failures of one kind in a row call for a look at the root; 0: never.
+    /// After this many storage failures of one kind in a row, the folder of the images is requested; 0: never.
     pub outage_after: u64,
-    /// Folders and URI prefixes that images must lie in; empty: anywhere.
+    /// Folders and URI prefixes that images must be in; empty: anywhere.
     pub roots: Vec<Location>,
 }

@@ -1,8 +1,8 @@
 //! A new job file: the keys that a job needs, and every other key in a comment with its default or an example.
 
-/// The text of every job file; `{name}` at the start of a line stands for what [`JobTemplate`] fills in.
+/// The text of a new job file; [`JobTemplate`] replaces `{name}` at the start of a line.
 const TEMPLATE: &str = include_str!("template.toml");
-/// Where comments begin, if the line before is not longer.
+/// The column of comments, unless the value before is longer.
 const COMMENT_COLUMN: usize = 36;
 
 /// What differs between new job files.
@@ -59,7 +59,7 @@ impl JobTemplate {
     }
 }
 
-/// Puts the comment behind a value where the others are.
+/// Moves the comment behind a value to the column of the others.
 fn align(line: &str) -> String {
     match line.rsplit_once("  # ") {
         Some((value, comment)) => format!("{value:<COMMENT_COLUMN$}  # {comment}"),

@@ -2,7 +2,8 @@
 
 use arrow::datatypes::DataType;
 
-/// A manifest that cannot be used. Ends the command with status 2 before anything was run.
+/// A manifest that cannot be used or read. Found before anything is run, it ends the command with status 2; a read that fails while
+/// parts are made interrupts the run.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ManifestError {
@@ -38,7 +39,7 @@ pub enum ManifestError {
         /// Why.
         source: object_store::Error,
     },
-    /// A file that is no Parquet, or a damaged one.
+    /// A file that is not Parquet, or is damaged.
     #[error(
         "the manifest {path} is not readable as Parquet: {source}\nhint: DuckDB converts other formats: COPY (FROM 'FILE.csv') TO 'FILE.parquet'"
     )]
@@ -128,7 +129,7 @@ pub enum ManifestError {
         /// Its rows.
         rows: u64,
     },
-    /// A file that was written to while a run read it.
+    /// A file that is not the one that was opened or planned: it was replaced, or written to while it was read.
     #[error(
         "the manifest {path} was changed while it was read\nhint: replace a manifest by a new file (write, then rename) instead of writing into it; then start a new run"
     )]
@@ -144,9 +145,9 @@ pub enum ManifestError {
         /// The file.
         path: String,
     },
-    /// A prompt that is no template, or reads what the manifest does not have.
+    /// A prompt that is not a valid template, or that reads a column that the manifest does not have.
     #[error(
-        "`generation.prompt` = {template:?} is no template: {why}\nhint: manifest columns stand in double braces, as in \"A photo of {{{{ title }}}}\"; https://jinja.palletsprojects.com/templates says what else can"
+        "`generation.prompt` = {template:?} is not a template: {why}\nhint: write manifest columns in double braces, as in \"A photo of {{{{ title }}}}\"; https://jinja.palletsprojects.com/templates says what else can"
     )]
     Prompt {
         /// As written.
@@ -156,14 +157,14 @@ pub enum ManifestError {
     },
     /// `input.where` cannot be evaluated.
     #[error(
-        "`input.where` = {predicate:?} cannot be evaluated on {path}: {message}\nhint: it is a SQL expression over the manifest's columns that is true or false, as in \"width >= 200 AND lang = 'en'\"; text stands in single quotes"
+        "`input.where` = {predicate:?} cannot be evaluated on {path}: {message}\nhint: it is a SQL expression over the manifest's columns that is true or false, as in \"width >= 200 AND lang = 'en'\"; write text in single quotes"
     )]
     Predicate {
         /// As written.
         predicate: String,
         /// The file it was tried on.
         path: String,
-        /// What polars says.
+        /// The message of polars.
         message: String,
     },
 }

@@ -1,4 +1,4 @@
-//! `input.where`: polars evaluates the predicate into a row mask. The only place that hands manifests to polars.
+//! `input.where`: polars evaluates the predicate into a row mask. The only file that uses polars.
 
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -17,7 +17,7 @@ use tempfile::NamedTempFile;
 use super::source::storage_error;
 use super::{Manifest, ManifestError, ManifestFile};
 
-/// Rows that polars looks at in one go, so that memory stays flat.
+/// Rows that polars evaluates at once, which bounds memory.
 const SLICE_ROWS: u32 = 1 << 20;
 /// Characters of polars' message in an error: it shows some parts of a predicate as Rust does.
 const LONGEST_MESSAGE: usize = 500;
@@ -58,7 +58,7 @@ pub fn select(manifest: &Manifest, predicate: Option<&str>) -> Result<Vec<Roarin
             let rows = caught(|| select_slice(path, predicate, first, length));
             selected |= rows.map_err(|error| refuse(plain(&error)))?;
         }
-        // polars reads what the path names, all else the file that was opened.
+        // polars opens the path again; everything else reads the file that was opened.
         if copy.is_none() && !file.source.is_at(&file.location) {
             return Err(ManifestError::Changed { path: file.location.to_string() });
         }
@@ -68,7 +68,7 @@ pub fn select(manifest: &Manifest, predicate: Option<&str>) -> Result<Vec<Roarin
     manifest.files.iter().map(select_file).collect()
 }
 
-/// What polars says, without its query plan, which follows an empty line.
+/// The message of polars, without the query plan after an empty line.
 fn plain(error: &PolarsError) -> String {
     error.to_string().split("\n\n").next().unwrap_or_default().chars().take(LONGEST_MESSAGE).collect()
 }
@@ -79,7 +79,7 @@ fn caught<T>(work: impl FnOnce() -> Result<T, PolarsError>) -> Result<T, PolarsE
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err(PolarsError::ComputeError(panicked.into())))
 }
 
-/// The indexes of the columns that `predicate` looks at; the key's if none, since rows must be counted.
+/// The indexes of the columns that `predicate` reads; that of the key if it reads none, since rows must be counted.
 fn mentioned(manifest: &Manifest, predicate: &str) -> Result<Vec<usize>, PolarsError> {
     let predicate = row_predicate(predicate)?;
     let names = predicate.into_iter().filter_map(|expression| match expression {
@@ -131,7 +131,7 @@ fn copy_columns(file: &ManifestFile, columns: Vec<usize>) -> Result<NamedTempFil
 
 fn select_slice(path: &Path, predicate: &str, first: u32, length: u32) -> Result<RoaringBitmap, PolarsError> {
     let predicate = row_predicate(predicate)?;
-    // A folder named `lang=en` above the manifest must not hide its own column `lang`.
+    // A folder named `lang=en` above the manifest must not replace its column `lang`.
     let hive_options = HiveOptions::new_disabled();
     let options = ScanArgsParquet { glob: false, hive_options, ..ScanArgsParquet::default() };
     let path = path.to_str().ok_or_else(|| PolarsError::ComputeError("the path is not UTF-8".into()))?;
@@ -147,7 +147,7 @@ fn select_slice(path: &Path, predicate: &str, first: u32, length: u32) -> Result
     Ok(numbers.into_no_null_iter().map(|number| first + number).collect())
 }
 
-/// Parses a predicate that looks at one row at a time: what looks at many would change with the slices and files it sees.
+/// Parses a predicate over single rows. One over several rows (an aggregate, say) would depend on how rows are cut into slices.
 fn row_predicate(text: &str) -> Result<Expr, PolarsError> {
     let predicate = polars::sql::sql_expr(text)?;
     let looks_at_many = |expression: &Expr| {

@@ -1,4 +1,4 @@
-//! The images in a folder, for a manifest that does not exist yet.
+//! Lists the images in a folder, for a new manifest.
 //!
 //! In: a folder of this machine, or a prefix of an object store. Out: every image below it by its path, sorted, and what was left
 //! out and why. Never here: image bytes.
@@ -14,7 +14,7 @@ use walkdir::WalkDir;
 
 use crate::storage::{Location, Storage, explain};
 
-/// Paths that a message shows of those that have something in common.
+/// Paths that a message shows of one kind.
 const EXAMPLES: usize = 5;
 /// Characters of a path that a message shows.
 const LONGEST: usize = 300;
@@ -41,26 +41,26 @@ pub struct FolderListing {
     pub left_out: LeftOut,
 }
 
-/// What was found in a folder and is not listed.
+/// Entries of a folder that are not listed.
 #[derive(Debug, Default)]
 pub struct LeftOut {
     /// Files and folders whose names begin with a dot.
     pub hidden: u64,
-    /// Files that are no images, by the extension of their names in lower case.
+    /// Files without the extension of an image, by their extension in lower case.
     pub other: BTreeMap<String, u64>,
-    /// Images that a link leads to and that are listed under their own name, and links that lead back to a folder above.
+    /// Links to images that are listed under their own path, and links that lead back to a folder above.
     pub linked_again: u64,
-    /// Named like images, but no regular files: pipes, sockets, devices.
+    /// Named like images, but not regular files: pipes, sockets, devices.
     pub irregular: Paths,
     /// Links that lead nowhere.
     pub broken_links: Paths,
-    /// Images whose paths are not UTF-8, which no Parquet string can hold.
+    /// Images whose paths are not UTF-8, and so not Parquet strings.
     pub not_utf8: Paths,
-    /// What this user may not look at.
+    /// Files and folders that this user may not read.
     pub unreadable: Paths,
 }
 
-/// Paths that have something in common: how many there are, and the first few.
+/// Paths of one kind: their number, and the first few.
 #[derive(Debug, Default)]
 pub struct Paths {
     /// How many.
@@ -70,7 +70,7 @@ pub struct Paths {
 }
 
 impl Paths {
-    /// Adds `path`, shown with what is no plain character escaped, and `why`.
+    /// Adds `path`, with control characters escaped, and `why`.
     #[allow(
         clippy::unnecessary_debug_formatting,
         reason = "shows bytes that are not UTF-8, and escapes control characters"
@@ -95,7 +95,7 @@ impl Paths {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FolderError {
-    /// Nothing there, or no folder.
+    /// The path does not exist, or is not a folder.
     #[error("expected a folder of images, found {found}: {path}")]
     NotAFolder {
         /// As given.
@@ -103,7 +103,7 @@ pub enum FolderError {
         /// What is there.
         found: String,
     },
-    /// Folders that this user may not read, so that nobody knows how many images are missing.
+    /// Folders that this user may not read, so that the listing would be incomplete.
     #[error(
         "cannot read {what}\nhint: a manifest without the images in there would be incomplete, so none was written; let this user read the folder, or leave out what cannot be read with --skip-unreadable"
     )]
@@ -138,7 +138,7 @@ pub enum FolderError {
 }
 
 impl LeftOut {
-    /// What does not make the listing incomplete, one line a reason.
+    /// Entries that are left out of a complete listing, one line per reason.
     #[must_use]
     pub fn expected(&self) -> Vec<String> {
         let files: u64 = self.other.values().sum();
@@ -165,7 +165,7 @@ impl LeftOut {
         .collect()
     }
 
-    /// Images that somebody may miss, one line a reason.
+    /// Images that are left out, one line per reason.
     #[must_use]
     pub fn missed(&self) -> Vec<String> {
         [
@@ -311,7 +311,7 @@ impl FolderListing {
     }
 }
 
-/// An image before links to the same file are told apart.
+/// An image, before links to the same file are removed.
 struct FoundImage {
     file: ImageFile,
     /// Whether its path has a link in it.
@@ -326,7 +326,7 @@ impl LeftOut {
         *self.other.entry(extension.unwrap_or_else(|| "without an extension".to_owned())).or_default() += 1;
     }
 
-    /// Takes note of what the walk could not look at.
+    /// Records an entry that the walk could not read.
     fn failed(&mut self, error: &walkdir::Error) {
         let path = error.path().unwrap_or(Path::new("?"));
         if error.depth() > 0 && path.file_name().is_some_and(is_hidden) {
@@ -334,7 +334,7 @@ impl LeftOut {
         } else if error.loop_ancestor().is_some() {
             self.linked_again += 1;
         } else if error.io_error().is_some_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
-            // A file that was removed meanwhile, too.
+            // Also a file that was removed during the walk.
             self.broken_links.add(path, "");
         } else {
             let why = error.io_error().map_or_else(String::new, |error| format!(" ({error})"));

@@ -1,4 +1,4 @@
-//! Which files `input.manifest` names: files as they are, folders for their `*.parquet`, globs expanded and sorted.
+//! Expands `input.manifest`: files as they are, folders as their `*.parquet`, globs sorted by name.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -64,7 +64,7 @@ fn remote(location: &Location, storage: &Arc<Storage>, files: &mut Vec<Location>
                 files.push(location.clone());
                 return Ok(());
             }
-            // A folder, as far as there are folders.
+            // A prefix with objects below it counts as a folder.
             Err(object_store::Error::NotFound { .. }) => {
                 let folder = Pattern::escape(key.trim_end_matches('/'));
                 if folder.is_empty() { "*.parquet".to_owned() } else { format!("{folder}/*.parquet") }

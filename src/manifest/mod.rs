@@ -1,8 +1,11 @@
 //! Manifests: Parquet files with one row for each image.
 //!
 //! In: the job's `[input]` and the files' footers. Out: a [`Manifest`] whose columns are known to exist with usable types,
-//! a snapshot of the files for the plan, and (in [`reader`]) their rows, streamed. Never here: image bytes from elsewhere
-//! than the manifest itself.
+//! a snapshot of the files for the plan, and their rows, streamed. Never here: image bytes from elsewhere than the manifest itself.
+//!
+//! Reading, in the order of the data: `listing` expands paths and globs, `source` opens a file, this file checks the columns, [`filter`]
+//! evaluates `where`, [`reader`] streams batches, [`row`] gives one row, `prompt` renders its prompt. Writing: [`folder`] finds the images
+//! of a folder, [`write`](self::write) makes a manifest of them, [`usual_names`] chooses the columns for a new job file.
 
 mod error;
 pub mod filter;
@@ -32,14 +35,14 @@ use self::source::{FileVersion, Source, storage_error};
 use crate::job::Job;
 use crate::storage::{Location, Storage};
 
-/// What a plan records of a manifest file, to notice that it changed.
+/// The record of a manifest file in a plan, which shows whether the file has changed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileSnapshot {
     /// Absolute path or URI, without credentials.
     pub uri: String,
     /// Size in bytes.
     pub bytes: u64,
-    /// What changes when the file does: the `ETag`, or on disk the last modification in nanoseconds since 1970.
+    /// The version: the `ETag`, or on disk the last modification in nanoseconds since 1970.
     pub version: String,
     /// Rows in it.
     pub rows: u64,
@@ -48,13 +51,13 @@ pub struct FileSnapshot {
 /// One manifest file with its footer.
 #[derive(Debug)]
 pub struct ManifestFile {
-    /// What the plan records.
+    /// The record in the plan.
     pub snapshot: FileSnapshot,
-    /// Where it lies.
+    /// Its location.
     pub location: Location,
     version: FileVersion,
     metadata: ArrowReaderMetadata,
-    /// Kept open, so that rows come from the file that was planned even if it is replaced by another of its name.
+    /// Kept open: rows come from the file that was planned, even if another file replaces it.
     source: Source,
 }
 
@@ -68,7 +71,7 @@ impl ManifestFile {
     }
 }
 
-/// How the image column holds its images.
+/// The form of the image column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ImageColumn {
     /// Paths or URIs, relative to the manifest file's folder.
@@ -90,7 +93,7 @@ pub struct Manifest {
     pub image: Option<(usize, ImageColumn)>,
     /// Index of the text column.
     pub text: Option<usize>,
-    /// What the prompt of each row is made from; None: all have the same, or none.
+    /// The template of the rows' prompts; None: all rows have the same prompt, or none.
     pub prompt: Option<Arc<PromptTemplate>>,
     /// Indexes of the columns that change when a row's content does; empty: the job names none.
     pub signature: Vec<usize>,
@@ -101,7 +104,7 @@ pub struct Manifest {
 }
 
 impl Manifest {
-    /// Opens every file that `patterns` name, for the column `key`, called so by `setting`, alone.
+    /// Opens every file that `patterns` name, for the column `key` only; `setting` is the option that names the column.
     ///
     /// # Errors
     /// As [`Manifest::open`].
@@ -152,7 +155,7 @@ impl Manifest {
         Ok(Self { files, key, image, text, prompt, signature, carried, schema })
     }
 
-    /// Whether some rows may hold a path where others hold image bytes, as far as the files' statistics say.
+    /// Whether, by the statistics of the files, some rows may hold a path and others image bytes.
     #[must_use]
     pub fn may_mix_paths_and_bytes(&self) -> bool {
         let Some((index, ImageColumn::Struct)) = self.image else { return false };

@@ -16,18 +16,18 @@ use super::row::RowBatch;
 use super::source::storage_error;
 use super::{ImageColumn, Manifest, ManifestError, ManifestFile};
 
-/// Bytes of decoded rows that one batch aims at.
+/// The target size of a batch in bytes of decoded rows.
 const BATCH_BYTES: usize = 8 << 20;
 /// Rows in a batch of small rows.
 const BATCH_ROWS: usize = 1024;
-/// Rows in a batch with images inside. The average that [`BATCH_BYTES`] is divided by says little about those: sizes differ
-/// widely, and a dictionary stores an image once that comes out many times.
+/// Rows in a batch with images inside. [`BATCH_BYTES`] divided by the average size does not bound these: sizes differ widely, and a
+/// dictionary stores an image once that many rows have.
 const BATCH_IMAGES: usize = 16;
 
 /// An iterator over the batches of some rows of every manifest file.
 pub struct ManifestReader<'a> {
     manifest: &'a Manifest,
-    /// The rows wanted of each file.
+    /// The wanted rows of each file.
     wanted: Vec<RoaringBitmap>,
     columns: Vec<usize>,
     projection: Projection,
@@ -46,7 +46,7 @@ impl<'a> ManifestReader<'a> {
         if projection == Projection::Rows {
             columns.extend(&manifest.carried);
         }
-        // Signature columns stand for image bytes: who gives them wants planning to read none.
+        // With signature columns, planning reads no image bytes.
         let image = manifest.image.filter(|(_, kind)| match projection {
             Projection::Rows => true,
             Projection::Plan => *kind == ImageColumn::Uri,

@@ -1,4 +1,4 @@
-//! One manifest row for the pipeline: where its image is, its text and its prompt.
+//! Batches of manifest rows, and one row: where its image is, its text and its prompt.
 
 use std::sync::Arc;
 
@@ -20,9 +20,9 @@ use crate::storage::Location;
 pub enum Projection {
     /// Every column that results are made from, and the carried ones.
     Rows,
-    /// What planning compares; of images only their paths, so that images inside the manifest are not read.
+    /// Columns that planning compares; of images only their paths, so that images inside the manifest are not read.
     Plan,
-    /// What planning compares, images inside the manifest included.
+    /// Columns that planning compares, images inside the manifest included.
     PlanWithImages,
 }
 
@@ -33,7 +33,7 @@ pub enum ImageSource {
     Null,
     /// A path or URI as written in the manifest.
     Uri(String),
-    /// In the manifest itself, so many bytes; [`RowBatch::image_bytes`] copies them out when there is room.
+    /// In the manifest itself, with this many bytes; [`RowBatch::image_bytes`] copies them.
     Inline(usize),
     /// In a column that was not read.
     Unread,
@@ -52,7 +52,7 @@ pub struct Row {
     pub text: Option<String>,
     /// The prompt, or why it cannot be rendered; None unless prompts differ from row to row.
     pub prompt: Option<Result<String, String>>,
-    /// The folder of the manifest file, which relative image paths start from.
+    /// The folder of the manifest file, which relative image paths are relative to.
     pub base: Arc<Location>,
 }
 
@@ -68,7 +68,7 @@ pub struct RowBatch {
     base: Arc<Location>,
     /// The carried columns of the same rows, in output order; none while planning.
     pub carried: RecordBatch,
-    /// What the plan says of the same rows; empty while planning.
+    /// The signatures of the same rows in the plan; empty while planning.
     pub signatures: Vec<Signature>,
 }
 
@@ -105,7 +105,7 @@ impl RowBatch {
             Some((index, ImageColumn::Struct)) => {
                 let parts = column(index)?.as_struct();
                 let child = |name: &str| -> Option<ArrayRef> {
-                    // In a null struct the values of its children do not count.
+                    // The children of a null struct may hold values, which do not count.
                     let child = parts.column_by_name(name)?;
                     let hidden = arrow::compute::is_null(parts).ok()?;
                     arrow::compute::nullif(child, &hidden).ok()
@@ -145,7 +145,7 @@ impl RowBatch {
         self.keys.is_empty()
     }
 
-    /// `length` rows of this batch from row `first`, without copying, with what the plan says of them.
+    /// `length` rows of this batch from row `first`, without copying, with their signatures in the plan.
     #[must_use]
     pub fn slice(&self, first: usize, length: usize, signatures: Vec<Signature>) -> Self {
         let image = match &self.image {
@@ -169,7 +169,7 @@ impl RowBatch {
         }
     }
 
-    /// The image bytes in row `index`, copied, so that the batch can be dropped while they travel.
+    /// A copy of the image bytes in row `index`, so that the batch can be dropped before they are used.
     #[must_use]
     pub fn image_bytes(&self, index: usize) -> Option<Bytes> {
         match &self.image {

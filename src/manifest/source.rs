@@ -1,4 +1,4 @@
-//! One manifest file, opened: a local file, or ranges of a remote object, as the Parquet reader wants them.
+//! One open manifest file for the Parquet reader: a local file, or ranges of a remote object.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -16,7 +16,7 @@ use parquet::file::reader::{ChunkReader, Length};
 use super::error::ManifestError;
 use crate::storage::{Location, Storage};
 
-/// The most that one request asks for, and that is kept of a column chunk.
+/// The most bytes of one request, and of a column chunk in memory.
 const WINDOW_BYTES: u64 = 8 << 20;
 
 /// An open manifest file. A remote one is read in the version that was opened.
@@ -26,7 +26,7 @@ pub(super) enum Source {
     Remote(Remote),
 }
 
-/// A remote object. What is read of a column chunk comes in windows, so that memory does not depend on the size of row groups.
+/// A remote object. Column chunks are read in windows, so that memory does not depend on the size of row groups.
 #[derive(Debug, Clone)]
 pub(super) struct Remote {
     object: Arc<RemoteFile>,
@@ -84,7 +84,7 @@ impl Source {
         Ok((Self::Remote(remote), version))
     }
 
-    /// Whether it is still the file that lies at `location`; a remote one names its version in every request.
+    /// Whether `location` still has the same file; every request to remote storage names the version.
     pub(super) fn is_at(&self, location: &Location) -> bool {
         let (Self::Local(file), Some(path)) = (self, location.local()) else { return true };
         let identity = |found: std::io::Result<std::fs::Metadata>| found.ok().map(|found| (found.dev(), found.ino()));
@@ -106,7 +106,7 @@ impl Source {
                 }
                 file.try_clone().map(Self::Local).map_err(io)
             }
-            // Every request names the version itself.
+            // Every request names the version.
             Self::Remote(remote) => Ok(Self::Remote(Remote { chunks, windows: Arc::default(), ..remote.clone() })),
         }
     }
@@ -214,7 +214,7 @@ impl ChunkReader for Source {
     }
 }
 
-/// A file with a place of its own: handles of one file share theirs, and several threads read the same manifest.
+/// A file with a read position of its own: cloned handles share one, and several threads read the same manifest.
 pub(super) struct Positioned {
     file: File,
     at: u64,
@@ -228,7 +228,7 @@ impl Read for Positioned {
     }
 }
 
-/// Reads a source from some place on.
+/// Reads a source from an offset on.
 pub(super) enum SourceRead {
     Local(BufReader<Positioned>),
     Remote { remote: Remote, at: u64, ready: Bytes },

@@ -1,11 +1,10 @@
-//! Which columns of a manifest are the key, the image and the text, told by their types and by the names that such columns
-//! usually have.
+//! Chooses the key, image and text columns of a manifest, by their types and by usual names of such columns.
 
 use arrow::datatypes::{DataType, Field, Schema};
 
 use super::{ManifestError, is_image, is_key, is_string};
 
-/// Names of key columns, the likeliest first; paths and URIs are keys too, if nothing better is there.
+/// Names of key columns, the likeliest first; paths and URIs come last.
 const KEYS: [&str; 20] = [
     "id",
     "key",
@@ -55,13 +54,13 @@ const IMAGES: [&str; 24] = [
     "url",
     "link",
 ];
-/// Names of columns with a text that comes with the image. `caption` is none of them: it is what the job is to write.
+/// Names of columns with a text that comes with the image. Not `caption`, which is a column of the output.
 const TEXTS: [&str; 4] = ["title", "text", "alt_text", "alt"];
 
 /// Columns that a message shows.
 const MOST_SHOWN: usize = 50;
 
-/// Columns that the user names; None: to be found.
+/// Columns that the user names; None: chosen here.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Given<'a> {
     /// `--key`
@@ -96,8 +95,8 @@ impl JobColumns {
     /// Finds the columns in `schema`, that of the manifest at `path`.
     ///
     /// # Errors
-    /// When a column that is `given` does not exist or has a type that cannot serve, or when nothing tells which column has the
-    /// keys or the images.
+    /// When a `given` column does not exist or has the wrong type, or when no column has the type and a usual name of a key or an
+    /// image column.
     pub fn choose(schema: &Schema, path: &str, given: Given<'_>) -> Result<Self, ManifestError> {
         let search = Search { schema, path };
         let text = search.column(given.text, &TEXT, &TEXTS)?;
@@ -110,7 +109,7 @@ impl JobColumns {
     }
 }
 
-/// What a column is wanted for.
+/// The purpose of a column.
 struct Purpose {
     flag: &'static str,
     expected: &'static str,
@@ -131,7 +130,7 @@ struct Search<'a> {
 }
 
 impl Search<'_> {
-    /// The column that the user names, or else the first of `names` that fits.
+    /// The column that the user names, otherwise the first of `names` that fits.
     fn column(&self, given: Option<&str>, purpose: &Purpose, names: &[&str]) -> Result<Option<Choice>, ManifestError> {
         let fields = || self.schema.fields().iter();
         let Some(name) = given else {
@@ -186,7 +185,7 @@ impl Search<'_> {
     }
 }
 
-/// A column's type for people.
+/// The type of a column, for messages.
 fn held(field: &Field) -> String {
     match field.data_type() {
         kind if is_string(kind) => "text".to_owned(),

@@ -1,4 +1,4 @@
-//! A manifest of images that lie in files: Parquet with the columns `id`, `image`, `bytes` and `modified`.
+//! Writes the manifest of a folder of images: Parquet with the columns `id`, `image`, `bytes` and `modified`.
 
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
-//! The record `format.json`: which format the folder has. The first run puts it before anything else, so a folder that holds
-//! runs and no format number was made by a version that knew none.
+//! The record `format.json`: the format number of OUTPUT. The first run puts it before anything else, so a folder with runs but
+//! without a format number was made by a version before format numbers.
 //!
 //! The number is raised whenever a version can no longer read or continue what earlier ones wrote.
 
@@ -10,14 +10,14 @@ use crate::output::{OutputError, json};
 
 /// The format that this version reads and writes.
 pub const FORMAT: u32 = 1;
-/// Where the number is.
+/// The path of the record.
 const PATH: &str = "_nightcap/format.json";
 
 /// The fields that every format has.
 #[derive(Debug, Serialize, Deserialize)]
 struct FormatRecord {
     format: u32,
-    /// For people.
+    /// The version of nightcap, for error messages.
     #[serde(default)]
     made_by: String,
 }
@@ -27,7 +27,7 @@ struct FormatRecord {
 /// # Errors
 /// [`OutputError::Format`], and failures to read.
 pub fn check_format(store: &OutputStore) -> Result<(), OutputError> {
-    // The second look is for a first run that starts between the two others.
+    // Checked twice: a first run may put the record between the other two requests.
     if is_of_this_format(store)? || !holds_runs(store)? || is_of_this_format(store)? {
         return Ok(());
     }
@@ -45,11 +45,11 @@ pub fn claim_format(store: &OutputStore) -> Result<(), OutputError> {
     }
     let ours = FormatRecord { format: FORMAT, made_by: format!("nightcap {}", env!("CARGO_PKG_VERSION")) };
     store.put_new(PATH, json(&ours, PATH)?)?;
-    // Another run may have been faster.
+    // Another run may have put it first.
     is_of_this_format(store).map(drop)
 }
 
-/// False: there is no number.
+/// Refuses another number; false if there is none.
 fn is_of_this_format(store: &OutputStore) -> Result<bool, OutputError> {
     let Some(bytes) = store.get(PATH)? else { return Ok(false) };
     match serde_json::from_slice::<FormatRecord>(&bytes) {

@@ -1,7 +1,7 @@
 //! Heartbeats: which unfinished runs a process is working on right now.
 //!
-//! A process puts a small record every 15 seconds and removes it when it ends. Age is judged by the storage's own clock, so
-//! that clocks which differ between machines, or go backwards, do not matter. The claim of the process that plans a run for
+//! A process puts a small record every 15 seconds and removes it when it ends. Its age is measured by the storage's clock, so
+//! the clocks of the machines do not matter. The claim of the process that plans a run for
 //! others (see `plan::planner`) is such a record too; it stays, and says how planning ended.
 
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
@@ -15,25 +15,25 @@ use super::{OutputError, run_folder};
 
 /// How often a process shows that it is alive.
 const INTERVAL: Duration = Duration::from_secs(15);
-/// A heartbeat older than this is that of a process that has died, or is suspended.
+/// The process of a heartbeat older than this counts as dead: it was killed or is suspended.
 const FRESH: chrono::TimeDelta = chrono::TimeDelta::seconds(60);
 /// The longest that one attempt to put a heartbeat may take; with another attempt, still less than the interval.
 const PUT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Put to ask the storage for the time.
+/// An object that is put to read the clock of the storage.
 const CLOCK: &str = "_nightcap/clock";
-/// What names of heartbeats begin with.
+/// The prefix of heartbeat names.
 const HEARTBEAT: &str = "heartbeat-";
-/// What names of planning claims begin with.
+/// The prefix of planning claim names.
 const PLANNER: &str = "planner-";
 
-/// A process, told apart from every other one of this and other machines.
+/// A process, identified among all processes of all machines.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Worker {
     /// The machine's name.
     pub host: String,
     /// The machine's current boot; None where the operating system does not tell.
     pub boot: Option<String>,
-    /// Within which process numbers mean something: containers of one machine may share everything else.
+    /// The PID namespace: containers of one machine may share everything else.
     pub pid_namespace: Option<String>,
     /// Process number.
     pub pid: u32,
@@ -49,7 +49,7 @@ impl Worker {
         Self { host: host(), boot: boot(), pid_namespace: pid_namespace(), pid, started: started(pid) }
     }
 
-    /// Whether this process has certainly ended: it ran on this machine since its last boot and is no longer there.
+    /// Whether this process has certainly ended: it ran on this machine since its last boot and does not exist any more.
     fn is_gone(&self) -> bool {
         let here = self.host == host()
             && (self.boot.is_some() && self.boot == boot())
@@ -74,10 +74,10 @@ pub enum Ended {
     Failed,
 }
 
-/// What the record of a heartbeat says.
+/// The record of a heartbeat or a planning claim.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Beat {
-    /// Whose it is.
+    /// The process that put it.
     #[serde(flatten)]
     pub worker: Worker,
     /// None: the process is working as long as the record is fresh.
@@ -100,7 +100,7 @@ impl Beat {
         Ok(store.get(path)?.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
     }
 
-    /// Whether the work has certainly ended, as far as can be known without asking the storage for the time.
+    /// Whether the work has certainly ended, as far as the record and the processes of this machine say.
     #[must_use]
     pub fn is_over(&self) -> bool {
         self.ended.is_some() || self.worker.is_gone()
@@ -166,7 +166,7 @@ pub fn refuse_alive(store: &OutputStore, run: &str) -> Result<(), OutputError> {
 
 /// Renews the record of a heartbeat from a thread of its own until it is dropped.
 pub struct Heartbeat {
-    /// What the record says in the end; None: it is removed.
+    /// How the record says that the work ended; None: the record is removed at the end.
     ended: Option<Ended>,
     stop: Option<Sender<Option<Ended>>>,
     thread: Option<JoinHandle<()>>,
@@ -178,7 +178,7 @@ impl Heartbeat {
     /// # Errors
     /// [`OutputError::Store`] when the first one cannot be put.
     pub fn start(store: &OutputStore, run: &str) -> Result<Self, OutputError> {
-        let (store, beat) = (store.impatient(PUT_TIMEOUT)?, Beat::this());
+        let (store, beat) = (store.with_timeout(PUT_TIMEOUT)?, Beat::this());
         let path = beat.worker.path(run);
         store.put_over(&path, super::json(&beat, &path)?)?;
         Ok(Self::renew(store, path, beat, None))
@@ -190,7 +190,7 @@ impl Heartbeat {
     /// # Errors
     /// When OUTPUT cannot be opened another time.
     pub fn of_planner(store: &OutputStore, path: String) -> Result<Self, OutputError> {
-        Ok(Self::renew(store.impatient(PUT_TIMEOUT)?, path, Beat::this(), Some(Ended::Failed)))
+        Ok(Self::renew(store.with_timeout(PUT_TIMEOUT)?, path, Beat::this(), Some(Ended::Failed)))
     }
 
     /// Ends it, and says how the work ended.
@@ -213,7 +213,7 @@ impl Heartbeat {
                     Err(RecvTimeoutError::Disconnected) => break None,
                 }
             };
-            // A record that cannot be removed or changed grows old by itself.
+            // A record that cannot be removed or changed counts as dead after a minute.
             let _ = match ended {
                 None => store.delete(&path),
                 ended => put(&Beat { ended, ..beat }),

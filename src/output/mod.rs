@@ -1,4 +1,4 @@
-//! OUTPUT: the folder that holds every run's parts and records.
+//! OUTPUT: the folder that holds every run's parts and records, local or in a bucket.
 //!
 //! ```text
 //! run=<run id>/part-<number>.parquet          parts, put once and whole
@@ -8,16 +8,26 @@
 //! _nightcap/runs/<run id>/plan.json           what the run will do
 //! _nightcap/runs/<run id>/selection-<hash>    row masks of the manifest files
 //! _nightcap/runs/<run id>/signatures-<hash>   content signatures of the selected rows
-//! _nightcap/runs/<run id>/planner-<number>    a process plans, or has planned, the run for its shards
+//! _nightcap/runs/<run id>/planner-<number>    claim of the process that plans, or has planned, the run for its shards
 //! _nightcap/runs/<run id>/heartbeat-<worker>  a process is working on the run
 //! _nightcap/runs/<run id>/index-<hash>        keys, signatures and outcomes, for later planning
 //! _nightcap/runs/<run id>/reuse-index-<hash>  which row has the results for an image and a text
 //! _nightcap/published/<run id>.json           written last, by finalize
 //! ```
 //!
-//! Every write goes through [`store`], and every one but heartbeats is a conditional put: what exists is never overwritten.
-//! Parts are put by the pipeline's write stage and by `compact`, plans by `plan::claim`, indexes and published records by
-//! `finalize`. `discard` and `compact` remove runs; the write stage removes a part that it put into a run that was closed.
+//! Every write goes through [`store`]. All are conditional puts, which never overwrite an object, except heartbeats and planning
+//! claims, which are renewed. Who writes what:
+//! - format: [`OutputStore::create`](store::OutputStore::create);
+//! - schema, `run_seq`, selections, signatures, plans: `plan::claim`; the last four also [`upkeep::compact`], for compactions;
+//! - planning claims: `plan::planner`; heartbeats: every process that works on a run;
+//! - parts: the write stage of the pipeline and [`upkeep::compact`];
+//! - indexes and published records: [`publish::finalize`].
+//!
+//! [`upkeep::discard`] and [`upkeep::compact`] remove runs; the write stage removes a part that it has put into a run that was
+//! closed in the meantime.
+//!
+//! [`store`] and `open` reach OUTPUT, [`format`](self::format) refuses other format numbers, [`heartbeat`] says which process works on a
+//! run. The rooms, from the bottom up: [`records`], [`part`], [`publish`], [`upkeep`].
 
 pub mod format;
 pub mod heartbeat;
@@ -33,7 +43,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-/// What keeps OUTPUT from being read or written.
+/// Why OUTPUT cannot be read, written or changed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OutputError {
@@ -78,14 +88,14 @@ pub enum OutputError {
     /// A read, write or listing failed.
     #[error("cannot {action} {path} in the output folder: {}", crate::storage::explain(.source))]
     Store {
-        /// What was tried.
+        /// The operation.
         action: &'static str,
         /// Path within OUTPUT.
         path: String,
         /// Why.
         source: object_store::Error,
     },
-    /// A record that is not what this version writes.
+    /// A record that this version cannot read.
     #[error(
         "{path} in the output folder is not readable: {message}\nhint: it was damaged, or written by another version of nightcap"
     )]
@@ -173,13 +183,13 @@ pub enum OutputError {
         /// Process number.
         pid: u32,
     },
-    /// A new run's name that is in use.
+    /// The id of a new run is in use, or was.
     #[error("there is or was a run {run} in this OUTPUT\nhint: use another --run-id, or leave it out")]
     NameTaken {
         /// The run id.
         run: String,
     },
-    /// Only all parts of a compaction hold what the runs that it supersedes held.
+    /// A compaction cannot be published with some of its parts: its sources are removed afterwards.
     #[error(
         "run {run} is a compaction, which is published whole or not at all\nhint: run `nightcap compact` again; it starts again and loses nothing"
     )]
@@ -187,7 +197,7 @@ pub enum OutputError {
         /// The run id.
         run: String,
     },
-    /// Nothing of the run can be published.
+    /// The run has no finished part to publish.
     #[error(
         "run {run} has no finished part, so nothing was published\nhint: run the job again to go on with it, or `nightcap discard OUTPUT --run-id {run}` to remove it"
     )]
@@ -195,12 +205,12 @@ pub enum OutputError {
         /// The run id.
         run: String,
     },
-    /// Runs that cannot become one.
+    /// The published runs cannot be compacted.
     #[error(
         "OUTPUT cannot be compacted: {found}; nothing was changed\nhint: `nightcap status OUTPUT --check` looks at every part; with --keep-keys, --key names the manifest's key column"
     )]
     CannotCompact {
-        /// What is in the way.
+        /// Why.
         found: String,
     },
     /// Parts that are not there yet.
@@ -245,7 +255,7 @@ pub enum OutputError {
         /// The run id.
         run: String,
     },
-    /// A run from which an unfinished one copies rows is no longer there.
+    /// A run was removed from which an unfinished one copies rows.
     #[error(
         "run {run} copies rows of run {from}, which is no longer in OUTPUT\nhint: `nightcap finalize OUTPUT --run-id {run} --partial` publishes its finished parts; without any, `nightcap discard`. The next run makes the other rows"
     )]
@@ -283,7 +293,7 @@ pub enum OutputError {
         /// Why.
         source: parquet::errors::ParquetError,
     },
-    /// A carried column whose name the output needs for itself.
+    /// A carried column that has the name of another column of the output.
     #[error(
         "the manifest's column `{column}` has the name of another column of the output (upper and lower case count as the same)\nhint: leave it out with `output.columns`, or rename it in the manifest"
     )]

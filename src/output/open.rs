@@ -18,7 +18,7 @@ impl OutputStore {
         if let Some(path) = location.local() {
             let folder = |source| OutputError::Folder { path: path.to_owned(), source };
             std::fs::create_dir_all(path).map_err(folder)?;
-            // Better found out now that the folder takes no file than after the first part was computed.
+            // Fails now if the folder is not writable, and not after the first part was computed.
             tempfile::tempfile_in(path).map_err(folder)?;
         }
         Self::open(location, storage)

@@ -19,9 +19,9 @@ use crate::support::failpoint;
 /// What a conditional put found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Put {
-    /// The object is there now, whole.
+    /// The object was created, whole.
     Created,
-    /// It was there already and was left alone.
+    /// An object was there already and was not changed.
     Exists,
 }
 
@@ -29,7 +29,7 @@ pub enum Put {
 #[derive(Debug)]
 pub struct OutputStore {
     store: Arc<dyn ObjectStore>,
-    /// The same, trying once: whether a conditional put was repeated decides what "exists" means.
+    /// The same store without retries: after a retry, "exists" may mean that the first attempt has succeeded.
     puts: Arc<dyn ObjectStore>,
     runtime: tokio::runtime::Runtime,
     /// Drives the connections.
@@ -38,8 +38,7 @@ pub struct OutputStore {
 }
 
 impl OutputStore {
-    /// Opens an OUTPUT without a look at its format. A bucket's folders do not exist or not: there, one without objects is an
-    /// empty OUTPUT.
+    /// Opens an OUTPUT without checking its format. In a bucket, a prefix without objects is an empty OUTPUT.
     ///
     /// # Errors
     /// [`OutputError::Folder`] when it cannot be read, [`OutputError::Unreachable`] when it cannot be listed.
@@ -72,7 +71,7 @@ impl OutputStore {
     ///
     /// # Errors
     /// [`OutputError::Folder`] and [`OutputError::Unreachable`].
-    pub(super) fn impatient(&self, timeout: Duration) -> Result<Self, OutputError> {
+    pub(super) fn with_timeout(&self, timeout: Duration) -> Result<Self, OutputError> {
         Self::connect(&self.location, &Arc::new(self.storage.for_short_requests(timeout)))
     }
 
@@ -82,7 +81,7 @@ impl OutputStore {
         &self.location
     }
 
-    /// Puts `bytes` at `path` unless something is there: in one step, never half.
+    /// Puts `bytes` at `path` unless there is an object: atomically.
     ///
     /// # Errors
     /// [`OutputError::Store`] for anything but "exists".
@@ -102,7 +101,7 @@ impl OutputStore {
         let result = self.runtime.block_on(put);
         let outcome = match result {
             Ok(_) => Ok(Put::Created),
-            // The first answer may have been lost, and the repeated put have found what the first one put.
+            // The response of the first attempt may have been lost: then the retry finds the object that the first one put.
             Err(object_store::Error::AlreadyExists { .. }) if repeated && self.get(path)?.as_ref() == Some(&bytes) => {
                 Ok(Put::Created)
             }
@@ -113,7 +112,7 @@ impl OutputStore {
         outcome
     }
 
-    /// Puts `bytes` at `path`, over what may be there: for heartbeats and the storage's clock, never for results.
+    /// Puts `bytes` at `path`, also over an object: for heartbeats and for reading the clock of the storage, never for results.
     ///
     /// # Errors
     /// [`OutputError::Store`].
@@ -135,7 +134,7 @@ impl OutputStore {
         }
     }
 
-    /// Removes what only a local disk has and no listing shows: the staging files `NAME#1` of puts that were killed, and
+    /// Removes what no listing shows, on a local disk only: the staging files `NAME#1` of puts that were killed, and
     /// `folder` itself once it is empty.
     ///
     /// # Errors
@@ -159,7 +158,7 @@ impl OutputStore {
                 }
             }
         }
-        // One that is not empty holds what is not ours, and stays.
+        // A folder that is not empty holds files of others, and stays.
         let _ = std::fs::remove_dir(&path);
         Ok(())
     }
@@ -216,7 +215,7 @@ impl OutputStore {
         };
         let tail = async {
             match get(GetRange::Suffix(length)).await {
-                // Azure knows only where a range begins.
+                // Azure does not support suffix ranges.
                 Err(object_store::Error::NotSupported { .. }) => {
                     let size = self.store.head(&location).await?.size;
                     get(GetRange::Offset(size.saturating_sub(length))).await

@@ -1,5 +1,5 @@
 //! Runs the rows of a part through a job's models. In: images that are not encoded yet, then rows with encoded images. Out: a result
-//! for each, in order. What is done when a run fails as a whole is in [`super::halving`].
+//! for each, in order. [`super::halving`] says what happens when a batch fails as a whole.
 
 use std::sync::Arc;
 
@@ -13,10 +13,10 @@ use crate::preprocess::{Preprocessed, Preprocessor};
 use crate::row::error::{RowError, Stage};
 use crate::support::failpoint;
 
-/// How many batches of rows a decoder is given in a call whose slots are refilled: only the last ones leave slots empty.
+/// Batches of rows in one call with continuous batching: slots stay empty only at the end of a call.
 const BATCHES_TO_REFILL: usize = 4;
 
-/// The models, with how many rows go through them at once.
+/// The models and their batch size.
 pub(super) struct BatchRunner {
     models: JobModels,
     halving: Halving,
@@ -31,17 +31,17 @@ struct InSuccession {
     rows: usize,
 }
 
-/// The models, with what the trial row is made from.
+/// The models, and what the trial row is made from.
 struct JobModels {
     models: Models,
     preprocessor: Option<Arc<Preprocessor>>,
     has_text: bool,
 }
 
-/// Runs of the image encoders.
+/// Runs the image encoders.
 struct ImageRuns<'a>(&'a mut JobModels);
 
-/// Runs of all that comes after them.
+/// Runs the graphs after them.
 struct RowRuns<'a>(&'a mut JobModels);
 
 impl BatchRunner {
@@ -58,18 +58,18 @@ impl BatchRunner {
         }
     }
 
-    /// Whether a caption depends on its row's key, so that rows equal otherwise get captions of their own.
+    /// Whether captions depend on the row's key, so that rows with equal content may have different captions.
     pub(super) fn draws_by_key(&self) -> bool {
         self.models.models.draws_by_key()
     }
 
-    /// How many images are worth encoding at once.
-    pub(super) const fn images_at_once(&self) -> usize {
+    /// Images in a batch.
+    pub(super) const fn image_batch_size(&self) -> usize {
         self.halving.at_once()
     }
 
-    /// How many rows are worth running in one call.
-    pub(super) const fn rows_in_a_call(&self) -> usize {
+    /// Rows in one call of [`BatchRunner::run`].
+    pub(super) const fn rows_per_call(&self) -> usize {
         self.batches * self.halving.at_once()
     }
 
@@ -134,13 +134,13 @@ impl Runs<ModelsInput> for RowRuns<'_> {
     }
 }
 
-/// The stage that the graph at `path` is run in: decoders are called so in every layout of a model directory.
+/// The stage of the graph at `path`. In every layout of a model directory, exactly the decoders have `decoder` in their names.
 fn stage_of(path: Option<&str>) -> Stage {
     let name = path.map(|path| path.rsplit('/').next().unwrap_or(path));
     if name.is_some_and(|name| name.contains("decoder")) { Stage::Generate } else { Stage::Encode }
 }
 
-/// Fails if a test says that memory runs out for `rows` rows at once.
+/// Fails if a test has set a limit that `rows` rows exceed.
 fn fits_in_memory(rows: usize) -> Result<(), OnnxError> {
     if failpoint::runs_out_of_memory(rows) {
         let what = "out of memory, by a switch for tests";

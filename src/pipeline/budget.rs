@@ -1,20 +1,20 @@
-//! Memory that rows take before they use it.
+//! Memory budgets: rows reserve memory before they use it.
 //!
 //! The ingest stage has two budgets, each of `runtime.prefetch_bytes`:
-//! - for rows that are fetched or wait to join a batch: their encoded bytes and pixel values. Rows take it in manifest order, by
-//!   their [`Turn`]. If a later row could take the last memory while an earlier one waits for it, the later one would never be
-//!   handed on (rows leave in order) and nothing would move again;
-//! - for decoding: what a worker needs while it decodes and resizes one image. It is taken in any order: who has it needs nothing
-//!   else to finish and to give it back.
+//! - for rows that are fetched or wait to join a batch: their encoded bytes and pixel values. Rows reserve it in manifest order, by
+//!   their [`Ticket`]. Otherwise a later row could reserve the last memory while an earlier one waits for it: a deadlock, since rows
+//!   leave the stage in order;
+//! - for decoding: what a worker needs while it decodes and resizes one image. It is reserved in any order, since a worker that has
+//!   it waits for nothing else.
 //!
-//! One image larger than a whole budget takes all of it, so that every image passes.
+//! An image larger than a whole budget reserves all of it, so that no image is refused.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
-/// Bytes that one permit of the semaphore stands for.
+/// Bytes for each permit of the semaphore.
 const UNIT_BYTES: u64 = 1024;
 
 /// Bytes of memory that may be in use at the same time.
@@ -31,67 +31,67 @@ impl MemoryBudget {
     /// A budget of `bytes`.
     pub(super) fn new(bytes: usize) -> Self {
         let units = u32::try_from(bytes as u64 / UNIT_BYTES).unwrap_or(u32::MAX).max(1);
-        // A semaphore has fewer permits than a usize has values, and more than a u32 has on 64 bits.
+        // `acquire_many_owned` takes a u32, and a semaphore has a maximum of its own.
         let units = units.min(u32::try_from(Semaphore::MAX_PERMITS).unwrap_or(u32::MAX));
         Self { semaphore: Arc::new(Semaphore::new(units as usize)), units }
     }
 
-    /// Waits until `bytes` are free and takes them; of more than the whole budget, all of it. Who came first is served first.
+    /// Waits until `bytes` are free and reserves them, or all of the budget if it is smaller. Requests are served in order.
     pub(super) async fn reserve(&self, bytes: u64) -> Reservation {
         let units = u32::try_from(bytes.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX).min(self.units);
         Reservation(self.semaphore.clone().acquire_many_owned(units).await.ok())
     }
 }
 
-/// Gives rows their turns, in manifest order.
-pub(super) struct TurnQueue {
-    ended: Arc<watch::Sender<EndedTurns>>,
+/// Issues tickets, in manifest order.
+pub(super) struct TicketQueue {
+    released: Arc<watch::Sender<ReleasedTickets>>,
     next: u64,
 }
 
-/// One row's turn to take memory. It ends when this is dropped; the next row's comes when those of all rows before have ended.
-pub(super) struct Turn {
-    ended: Arc<watch::Sender<EndedTurns>>,
+/// The right of one row to reserve memory, once all tickets before it are released. Dropping a ticket releases it.
+pub(super) struct Ticket {
+    released: Arc<watch::Sender<ReleasedTickets>>,
     number: u64,
 }
 
-/// Which turns have ended.
+/// The tickets that were released.
 #[derive(Default)]
-struct EndedTurns {
-    /// All before this one.
+struct ReleasedTickets {
+    /// All below this number.
     before: u64,
-    /// And these behind it.
+    /// These above it.
     behind: BTreeSet<u64>,
 }
 
-impl TurnQueue {
+impl TicketQueue {
     pub(super) fn new() -> Self {
-        Self { ended: Arc::new(watch::Sender::default()), next: 0 }
+        Self { released: Arc::new(watch::Sender::default()), next: 0 }
     }
 
-    /// The next row's turn.
-    pub(super) fn turn(&mut self) -> Turn {
+    /// The ticket of the next row.
+    pub(super) fn ticket(&mut self) -> Ticket {
         let number = self.next;
         self.next += 1;
-        Turn { ended: self.ended.clone(), number }
+        Ticket { released: self.released.clone(), number }
     }
 }
 
-impl Turn {
-    /// Waits for this turn and then for `bytes` of `budget`, and ends the turn.
+impl Ticket {
+    /// Waits until all tickets before this one are released, then for `bytes` of `budget`, and releases this one.
     pub(super) async fn reserve(self, budget: &MemoryBudget, bytes: u64) -> Reservation {
-        // Fails only without a sender, and this turn has one.
-        let _ = self.ended.subscribe().wait_for(|ended| ended.before == self.number).await;
+        // Fails only without a sender, and this ticket holds one.
+        let _ = self.released.subscribe().wait_for(|released| released.before == self.number).await;
         budget.reserve(bytes).await
     }
 }
 
-impl Drop for Turn {
+impl Drop for Ticket {
     fn drop(&mut self) {
-        self.ended.send_modify(|ended| {
-            ended.behind.insert(self.number);
-            while ended.behind.remove(&ended.before) {
-                ended.before += 1;
+        self.released.send_modify(|released| {
+            released.behind.insert(self.number);
+            while released.behind.remove(&released.before) {
+                released.before += 1;
             }
         });
     }
@@ -108,10 +108,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn rows_take_memory_in_order_and_a_giant_takes_all() {
+    async fn rows_reserve_memory_in_order_and_a_large_one_reserves_all() {
         let budget = Arc::new(MemoryBudget::new(10 * UNIT_BYTES as usize));
-        let mut turns = TurnQueue::new();
-        let (first, second, third) = (turns.turn(), turns.turn(), turns.turn());
+        let mut tickets = TicketQueue::new();
+        let (first, second, third) = (tickets.ticket(), tickets.ticket(), tickets.ticket());
         let waiting = tokio::spawn({
             let budget = budget.clone();
             async move { second.reserve(&budget, 100 * UNIT_BYTES).await }
@@ -136,8 +136,8 @@ mod tests {
     #[tokio::test]
     async fn a_row_that_takes_no_memory_does_not_let_later_rows_overtake() {
         let budget = Arc::new(MemoryBudget::new(10 * UNIT_BYTES as usize));
-        let mut turns = TurnQueue::new();
-        let (first, failed, third) = (turns.turn(), turns.turn(), turns.turn());
+        let mut tickets = TicketQueue::new();
+        let (first, failed, third) = (tickets.ticket(), tickets.ticket(), tickets.ticket());
         drop(failed);
         let waiting = tokio::spawn({
             let budget = budget.clone();
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn without_turns_who_waits_for_much_is_not_passed_by() {
+    async fn without_tickets_a_large_reservation_is_not_overtaken() {
         let budget = Arc::new(MemoryBudget::new(10 * UNIT_BYTES as usize));
         let first = budget.reserve(6 * UNIT_BYTES).await;
         let wait = |units: u64| {

@@ -1,5 +1,4 @@
-//! What the image encoders gave for the images of a part, by content. Equal images are encoded once, as long as the states that are
-//! kept for them fit.
+//! The encoder states of a part's images, by content hash. Equal images are encoded once, as long as the kept states fit.
 
 use std::collections::{HashMap, HashSet};
 
@@ -9,16 +8,16 @@ use crate::error::Error;
 use crate::preprocess::Preprocessed;
 use crate::row::error::RowError;
 
-/// Bytes of encoder states that are kept for an equal image to come.
+/// Bytes of encoder states that are kept for equal images later in the part.
 const KEPT_BYTES: usize = 128 << 20;
 
 /// The encoded images of one part.
 #[derive(Default)]
 pub(super) struct EncodedImages {
-    /// Until the part is complete.
+    /// Kept until the part is complete.
     kept: HashMap<blake3::Hash, EncodedImage>,
     kept_bytes: usize,
-    /// Until the rows that are ready have run.
+    /// Kept until the rows that are ready have run.
     waiting: HashMap<blake3::Hash, EncodedImage>,
     waiting_bytes: usize,
     /// Images that a model fails on.
@@ -27,7 +26,7 @@ pub(super) struct EncodedImages {
 }
 
 impl EncodedImages {
-    /// Encodes those of `images` that have not been, in their order.
+    /// Encodes those of `images` that are not encoded yet, in order.
     ///
     /// # Errors
     /// As [`BatchRunner::encode`].
@@ -63,7 +62,7 @@ impl EncodedImages {
         self.waiting.insert(hash, image);
     }
 
-    /// What was given for the image with `hash`.
+    /// The encoded image with `hash`, or why the model failed on it.
     ///
     /// # Errors
     /// [`Error::Internal`] if it was not encoded.
@@ -73,7 +72,7 @@ impl EncodedImages {
         encoded.or_else(failed).ok_or_else(|| Error::Internal(format!("image {} was not encoded", hash.to_hex())))
     }
 
-    /// Bytes of the states that rows wait with.
+    /// Bytes of the states of waiting rows.
     pub(super) const fn waiting_bytes(&self) -> usize {
         self.waiting_bytes
     }
@@ -83,7 +82,7 @@ impl EncodedImages {
         self.encoded
     }
 
-    /// Says that no row waits any more.
+    /// Releases the states of waiting rows; no row waits any more.
     pub(super) fn release_waiting(&mut self) {
         self.waiting.clear();
         self.waiting_bytes = 0;

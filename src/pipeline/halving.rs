@@ -1,13 +1,13 @@
-//! What is done when a run of a batch fails as a whole.
+//! What happens when a batch fails as a whole.
 //!
-//! - **Memory ran out**: the run is repeated with half the rows at once, and no later batch has more. For one row it is an error.
+//! - **Memory ran out**: the batch is repeated in halves, and no later batch is larger than them. For one row it is an error.
 //! - **The device failed**: an error at once.
-//! - **Anything else** may be the fault of one row. The run is repeated on each half of its rows, down to single rows. Later batches
-//!   are whole again.
+//! - **Anything else** may be the fault of one row. Each half of its rows is run again, down to single rows. Later batches have
+//!   the full size again.
 //!
 //! # A row that fails alone
-//! It becomes a failed row (`model_error`) if the model works without it: right after the row, the model must compute the trial row
-//! ([`super::trial_row`]). If it does not, the model is at fault, whatever the size of the batch, and the run of the job ends.
+//! It becomes a failed row (`model_error`) if the model computes the trial row ([`super::trial_row`]) right after it. Otherwise the
+//! model is at fault, whatever the size of the batch, and the job's run ends with an error.
 //!
 //! # A batch of which every row fails alone
 //! If the batch is full (the plan's batch size), the run of the job ends: a graph that fails on whatever this job gives it must not
@@ -16,8 +16,9 @@
 //! run, and [`ENOUGH_SINGLE_ROWS`] where the plan says one at a time.
 //!
 //! # Which rows have which results
-//! What is repeated depends on the rows of the batch only, and batches never cross parts. So a part has the same bytes however often
-//! the run was interrupted, unless memory ran out. A part's footer says how often a batch of it was halved for either reason.
+//! Which rows are repeated depends on the rows of the batch only, and batches never cross parts. So a part has the same bytes
+//! however often the run was interrupted, unless memory ran out. The part's footer says how often a batch was halved, for either
+//! reason.
 
 use std::ops::AddAssign;
 
@@ -25,7 +26,7 @@ use crate::error::Error;
 use crate::onnx::{OnnxError, OnnxErrorKind};
 use crate::row::error::{ErrorKind, RowError, Stage};
 
-/// Characters of an error's message in a part.
+/// The most characters of an error message in a part.
 const LONGEST_MESSAGE: usize = 300;
 
 /// So many rows of a part that fail one after the other say that the model is at fault, where the plan's batch size is one row.
@@ -33,10 +34,10 @@ const ENOUGH_SINGLE_ROWS: usize = 32;
 
 /// What batches of rows are run through.
 pub(super) trait Runs<Row> {
-    /// What comes out for one row.
+    /// The result of one row.
     type Output;
 
-    /// Runs `rows`, at most `at_once` of them at once. A result for each row, or why there are none.
+    /// Runs `rows`, at most `at_once` at a time. A result for each row, or the error of the whole run.
     fn run(&mut self, rows: &[Row], at_once: usize) -> Result<Vec<Result<Self::Output, RowError>>, OnnxError>;
 
     /// Runs the trial row.
@@ -46,24 +47,24 @@ pub(super) trait Runs<Row> {
     fn stage(&self, error: &OnnxError) -> Stage;
 }
 
-/// How many rows are run at once, and how often that was too much.
+/// The batch size, and how often a batch was halved.
 #[derive(Debug)]
 pub(super) struct Halving {
-    /// Rows of a full batch, as planned.
+    /// The plan's batch size.
     planned: usize,
-    /// Fewer after memory ran out.
+    /// The current batch size: smaller after memory ran out.
     at_once: usize,
     halved: u32,
-    /// Whether the log says already that runs were repeated.
+    /// Whether it was logged already that a batch was repeated.
     warned: bool,
 }
 
-/// How a batch went.
+/// The failures of a batch.
 #[derive(Debug, Default)]
 struct Failures {
     /// Rows that failed alone.
     rows: usize,
-    /// Why the last one did.
+    /// The error of the last one.
     last: Option<OnnxError>,
 }
 
@@ -75,17 +76,17 @@ impl AddAssign for Failures {
 }
 
 impl Halving {
-    /// At most `at_once` rows at once.
+    /// Starts with a batch size of `at_once`.
     pub(super) const fn new(at_once: usize) -> Self {
         Self { planned: at_once, at_once, halved: 0, warned: false }
     }
 
-    /// Rows that are run at once now.
+    /// The current batch size.
     pub(super) const fn at_once(&self) -> usize {
         self.at_once
     }
 
-    /// How often a batch was halved since this was last asked.
+    /// How often a batch was halved since the last call of this.
     pub(super) const fn take_count(&mut self) -> u32 {
         std::mem::replace(&mut self.halved, 0)
     }
@@ -119,7 +120,7 @@ impl Halving {
         Ok(results)
     }
 
-    /// Runs the rows of one call, or of a part of one.
+    /// Runs the rows of one call, or some of them.
     fn run_call<Row, M: Runs<Row>>(
         &mut self,
         model: &mut M,
@@ -129,7 +130,7 @@ impl Halving {
     ) -> Result<Failures, Error> {
         let (mut failures, mut done) = (Failures::default(), 0);
         while done < rows.len() {
-            // Fewer than before if memory ran out meanwhile.
+            // Memory may have run out since: then the batch size is smaller.
             let next = &rows[done..rows.len().min(done + batches * self.at_once)];
             let at_once = next.len().min(self.at_once);
             match model.run(next, self.at_once) {
@@ -189,7 +190,7 @@ fn failed_alone<Row, M: Runs<Row>>(model: &mut M, error: &OnnxError) -> Result<R
         }
         Err(other) => return Err(other.into()),
     }
-    // The name alone: where the model lies differs from machine to machine, the bytes of a part do not.
+    // The name alone: the folder of the model differs between machines, and the bytes of a part must not.
     let graph = error.graph.as_deref().map(|path| path.rsplit('/').next().unwrap_or(path));
     let message = format!("{} fails on this row: {}", graph.unwrap_or("the model"), error.what);
     let message = message.chars().take(LONGEST_MESSAGE).collect::<String>();
@@ -243,7 +244,7 @@ mod tests {
         }
     }
 
-    /// What comes of the rows `0..rows`; None for a row that failed.
+    /// The results of the rows `0..rows`; None for a row that failed.
     fn run(model: &mut Doubler, rows: u32, at_once: usize, batches: usize) -> Result<Vec<Option<u32>>, Error> {
         let rows: Vec<u32> = (0..rows).collect();
         let results = Halving::new(at_once).run(model, &rows, batches, &mut 0)?;

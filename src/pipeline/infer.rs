@@ -1,8 +1,8 @@
-//! The infer stage: rows become results, in batches that never cross parts. This file says when rows go through the models; which
-//! rows, and what becomes of them, is in [`super::open_part`].
+//! The infer stage. In: rows with pixel values. Out: finished parts with a result for each row. Batches never cross parts. This file
+//! decides when rows go through the models; [`super::open_part`] knows which rows wait and which results are there.
 //!
-//! A batch of images is encoded as soon as it is there, and its rows are run. Where slots of captions that are finished can be
-//! refilled, rows wait, with their images encoded, until there are several batches of them.
+//! A batch of images is encoded as soon as it is complete, and its rows are run. With continuous batching, rows wait, with their
+//! images encoded, until there are several batches of them.
 
 use std::sync::mpsc::SyncSender;
 
@@ -16,7 +16,7 @@ use crate::engine::Models;
 use crate::error::Error;
 use crate::output::part::result::RowResult;
 
-/// Bytes of encoder states with which rows wait for more batches than one.
+/// Rows wait for further batches as long as their encoder states have at most this many bytes.
 const MOST_WAITING_BYTES: usize = 128 << 20;
 
 pub(super) fn run(
@@ -35,9 +35,9 @@ pub(super) fn run(
         match item {
             IngestItem::Row(row) => {
                 part.add(*row, runner.draws_by_key(), progress);
-                if part.arrived() >= runner.images_at_once() {
+                if part.arrived() >= runner.image_batch_size() {
                     meter.busy(|| part.encode(&mut runner, progress))?;
-                    if part.ready() >= runner.rows_in_a_call() || part.images().waiting_bytes() > MOST_WAITING_BYTES {
+                    if part.ready() >= runner.rows_per_call() || part.images().waiting_bytes() > MOST_WAITING_BYTES {
                         meter.busy(|| part.run(&mut runner, progress))?;
                     }
                 }

@@ -1,7 +1,7 @@
 //! The ingest stage: rows in, rows with pixel values (or their error) out, in manifest order.
 //!
-//! Fetching is concurrent on one async thread, decoding and resizing parallel on [`super::workers`]. What happens to one row is
-//! in [`super::row`]; what bounds memory is in [`super::budget`].
+//! Fetching is concurrent on one async thread, decoding and resizing parallel on the threads of [`super::workers`]. [`super::row`]
+//! handles one row, [`super::budget`] bounds memory, [`super::outage`] stops the run when storage does not answer.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use futures::StreamExt;
 use futures::stream;
 use tokio::sync::mpsc::{Receiver, Sender};
 
-use super::budget::{MemoryBudget, Turn, TurnQueue};
+use super::budget::{MemoryBudget, Ticket, TicketQueue};
 use super::outage::{FailedImage, OutageWatch};
 use super::read::ReadItem;
 use super::row::{IngestItem, ingest_row};
@@ -32,9 +32,9 @@ pub(super) fn run(stages: &Stages<'_>, input: Receiver<ReadItem>, out: &Sender<I
     let budget = MemoryBudget::new(memory_bytes);
     let outcome = runtime.block_on(async {
         let mut watch = OutageWatch::new(stages);
-        let mut turns = TurnQueue::new();
+        let mut tickets = TicketQueue::new();
         let items = stream::unfold(input, |mut input| async { input.recv().await.map(|item| (item, input)) });
-        let units = items.flat_map(|item| stream::iter(units(item, &mut turns)));
+        let units = items.flat_map(|item| stream::iter(units(item, &mut tickets)));
         let mut rows =
             std::pin::pin!(units.map(|unit| ingest(stages, &workers, &budget, unit)).buffered(CONCURRENT_ROWS));
         let flow = async {
@@ -47,7 +47,7 @@ pub(super) fn run(stages: &Stages<'_>, input: Receiver<ReadItem>, out: &Sender<I
             }
             Ok(())
         };
-        // Neither a stop nor the end of the next stage, which says why itself, waits for images that are being fetched.
+        // A stop and the end of the next stage, which reports its own error, do not wait for images that are being fetched.
         tokio::select! {
             biased;
             outcome = flow => outcome,
@@ -60,22 +60,22 @@ pub(super) fn run(stages: &Stages<'_>, input: Receiver<ReadItem>, out: &Sender<I
     outcome
 }
 
-/// What passes through the stage in order.
+/// One item of the stage, in manifest order.
 enum Unit {
-    Row { batch: Arc<RowBatch>, index: usize, turn: Turn },
+    Row { batch: Arc<RowBatch>, index: usize, ticket: Ticket },
     PartEnd { part: u64, carried: Vec<RecordBatch> },
 }
 
-fn units(item: ReadItem, turns: &mut TurnQueue) -> Vec<Unit> {
+fn units(item: ReadItem, tickets: &mut TicketQueue) -> Vec<Unit> {
     match item {
         ReadItem::Rows(batch) => {
-            (0..batch.len()).map(|index| Unit::Row { batch: batch.clone(), index, turn: turns.turn() }).collect()
+            (0..batch.len()).map(|index| Unit::Row { batch: batch.clone(), index, ticket: tickets.ticket() }).collect()
         }
         ReadItem::PartEnd { part, carried } => vec![Unit::PartEnd { part, carried }],
     }
 }
 
-/// What becomes of a unit, and of a row where its image was looked for.
+/// Handles a unit. For a row whose image could not be fetched, also says where it was looked for.
 async fn ingest(
     stages: &Stages<'_>,
     workers: &Workers,
@@ -84,14 +84,14 @@ async fn ingest(
 ) -> Result<(IngestItem, Option<FailedImage>), Error> {
     match unit {
         Unit::PartEnd { part, carried } => Ok((IngestItem::PartEnd { part, carried }, None)),
-        Unit::Row { batch, index, turn } => {
-            let row = ingest_row(stages, workers, &batch, index, (turn, budget)).await?;
+        Unit::Row { batch, index, ticket } => {
+            let row = ingest_row(stages, workers, &batch, index, (ticket, budget)).await?;
             let failed = matches!(&row.image, Err(error) if error.stage == Stage::Fetch);
-            let sought = failed.then(|| batch.row(index)).and_then(|row| match row.image {
+            let failed_image = failed.then(|| batch.row(index)).and_then(|row| match row.image {
                 ImageSource::Uri(uri) => Some(FailedImage { uri, base: row.base }),
                 _ => None,
             });
-            Ok((IngestItem::Row(Box::new(row)), sought))
+            Ok((IngestItem::Row(Box::new(row)), failed_image))
         }
     }
 }

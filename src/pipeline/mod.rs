@@ -1,18 +1,23 @@
-//! The pipeline: makes the parts of a plan. This file starts the stages and connects them; what they share is in [`stages`].
+//! The pipeline makes the parts of a plan. In: the plan, the opened manifest, the loaded models. Out: parts in OUTPUT. Never here:
+//! which rows a run has, and whether it is complete.
+//!
+//! This file starts the stages and connects them. What they share is in [`stages`]; each stage has a file of its own, and the files
+//! in brackets are its own.
 //!
 //! ```text
 //!             manifest, plan
 //!                   |
-//!   lane 0          v                                             one lane a device, each makes its own parts
+//!   lane 0          v                                             one lane per device, each makes its own parts
 //!   +---------------------------------------------------------------------------------------------------------+
 //!   | read    thread: manifest rows, cut where parts end                                                      |
 //!   |   |     channel: 1 batch of rows (about 8 MiB)                                                          |
 //!   |   v                                                                                                     |
 //!   | ingest  thread with an async runtime: fetches, in which nothing blocks; rayon decodes and resizes;      |
-//!   |   |     rows leave in manifest order (row, budget, outage)                                              |
-//!   |   |     channel: rows, as many as `runtime.prefetch_bytes` has room for                                 |
+//!   |   |     rows leave in manifest order (row, workers, budget, outage)                                     |
+//!   |   |     channel: rows, as many as fit in `runtime.prefetch_bytes`                                       |
 //!   |   v                                                                                                     |
-//!   | infer   thread: open_part collects the rows of a part, batch_runner runs them through the models        |
+//!   | infer   thread: encodes images, runs rows, collects the results of a part                               |
+//!   |   |     (open_part, encoded_images, batch_runner, halving, trial_row)                                   |
 //!   |   |     channel: 1 finished part                                                                        |
 //!   |   v                                                                                                     |
 //!   | write   thread: encodes the part and puts it into OUTPUT                                                |
@@ -22,12 +27,12 @@
 //!   OUTPUT/run=.../part-000000.parquet
 //! ```
 //!
-//! Every hand-off is bounded: rows in memory by `runtime.prefetch_bytes`, what decoding takes beside them by as much again, parts by
-//! one between infer and write.
+//! Memory is bounded: fetched rows by `runtime.prefetch_bytes`, decoding by as much again, and finished parts by one between infer
+//! and write.
 //!
 //! # When a stage fails
 //! A stage that fails, or panics, stops all stages of all lanes: they end at the next row, without an error of their own, and
-//! finished parts are still written. The first failure is what [`run`] returns.
+//! finished parts are still written. [`run`] returns the first failure.
 
 mod batch_runner;
 mod budget;
@@ -79,7 +84,7 @@ pub fn run(stages: &Stages<'_>, models: Vec<Models>, parts: &BTreeSet<u64>) -> R
 struct Lane<'a> {
     stages: &'a Stages<'a>,
     number: usize,
-    /// Takes what went wrong, in the order of time.
+    /// Takes failures, in the order of time.
     failed: Sender<Error>,
 }
 
@@ -124,7 +129,7 @@ impl<'a> Lane<'a> {
             let what = what.lines().next().unwrap_or_default();
             tracing::error!(lane = self.number, device, stage, "stopping the work on all devices: {what}");
         }
-        // Nobody takes it only if `run` is gone, and with it this thread.
+        // Fails only if `run` has returned, which waits for this thread.
         let _ = self.failed.send(error);
         self.stages.stop.request();
     }

@@ -1,7 +1,7 @@
-//! The part that rows are arriving for. In: rows in manifest order. Out: a result for each, in the same order.
+//! The part whose rows arrive now. In: rows in manifest order. Out: a result for each, in the same order.
 //!
-//! Rows equal in image and text are computed once per part, and equal images are encoded once per part (as long as the kept
-//! states fit, see [`EncodedImages`]), so that equal rows have equal results, whatever stands beside them.
+//! Rows equal in image, text and prompt are computed once per part, and equal images are encoded once per part (as long as the
+//! kept states fit, see [`EncodedImages`]). So equal rows of a part have equal results, whatever batch they are in.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -18,24 +18,24 @@ use crate::row::error::RowError;
 use crate::row::signature::Signature;
 use crate::support::progress::Progress;
 
-/// The number of a row in its part, in manifest order. The only index of a row in this stage: whatever waits carries it along.
+/// The number of a row in its part, in manifest order. The only index of a row in this stage: rows that wait keep it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct PartRow(usize);
 
-/// What makes two rows of a part the same to the model: image, text, prompt and, where captions are drawn by it, key.
+/// What results depend on within a part: image, text, prompt and, if captions are sampled by it, the key.
 type ContentKey = (Option<blake3::Hash>, Option<String>, Option<String>, Option<u64>);
 
-/// Rows of one part on their way through the model.
+/// Rows of one part that go through the model.
 #[derive(Default)]
 pub(super) struct OpenPart {
     rows: Vec<RowFacts>,
-    /// Of the same rows.
+    /// For the same rows.
     progress: Vec<RowProgress>,
     /// The first row of each content.
     first: HashMap<ContentKey, PartRow>,
-    /// Rows whose image is not encoded yet, and those between them that have none.
+    /// Rows whose image is not encoded yet, and rows without an image between them.
     arrived: Vec<PendingRow>,
-    /// Rows that can be run, before those of `arrived`.
+    /// Rows that can be run; all come before those of `arrived`.
     ready: Vec<(PartRow, ModelsInput)>,
     images: EncodedImages,
 }
@@ -52,7 +52,7 @@ struct RowFacts {
 enum RowProgress {
     /// In `arrived` or `ready`.
     Pending,
-    /// Its result is that of an earlier row, with the same content.
+    /// It has the result of an earlier row with the same content.
     SameAs(PartRow),
     Done(Result<RowOutput, RowError>),
 }
@@ -61,16 +61,17 @@ enum RowProgress {
 struct PendingRow {
     row: PartRow,
     image: Option<(blake3::Hash, Preprocessed)>,
-    /// All but the image.
+    /// The input without the image.
     input: ModelsInput,
 }
 
 impl OpenPart {
     /// Takes the next row; `by_key`: whether captions depend on the key.
     pub(super) fn add(&mut self, row: IngestedRow, by_key: bool, progress: &Progress) {
-        let IngestedRow { key, text, prompt, image, copy, image_size, content_hash, content_signature, room } = row;
-        // Given back here, not after the batch: a batch must be able to fill up however small the budget is.
-        drop(room);
+        let IngestedRow { key, text, prompt, image, copy, image_size, content_hash, content_signature, reservation } =
+            row;
+        // Released here, not after the batch: a batch must be able to fill up however small the budget is.
+        drop(reservation);
         let row = PartRow(self.rows.len());
         let state = match image {
             Err(error) => {
@@ -161,7 +162,7 @@ impl OpenPart {
             let outcome = match state {
                 RowProgress::Done(result) => result,
                 RowProgress::SameAs(first) => {
-                    // The first row of a content stands before its copies, so it is among the results.
+                    // The first row with this content comes before the others, so its result is there.
                     let outcome = results[first.0].outcome.clone();
                     progress.row(outcome.is_err());
                     outcome

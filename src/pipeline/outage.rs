@@ -1,8 +1,8 @@
-//! Tells an outage from images that are gone, by looking at rows in manifest order.
+//! Distinguishes an outage from missing images. In: rows in manifest order. Out: [`Error::Outage`], or nothing.
 //!
-//! Before a part with storage failures is complete, the roots of the images that failed are asked; and earlier, when
-//! `limits.outage_after` failures of one kind stand in a row. If they answer, the images are at fault and their rows failed; if not,
-//! the run stops before that part is complete.
+//! After `limits.outage_after` consecutive failures of one kind, and at the end of a part with failures, the folders that the failed
+//! images share are requested (see [`CommonFolders`]). If the storage answers, the images are at fault and their rows are failed
+//! rows; if not, the run stops before that part is complete.
 
 use std::sync::Arc;
 
@@ -13,23 +13,23 @@ use crate::fetch::CommonFolders;
 use crate::row::error::{ErrorKind, Stage};
 use crate::storage::Location;
 
-/// Where a row's image was looked for.
+/// Where an image was looked for that could not be fetched.
 pub(super) struct FailedImage {
     pub(super) uri: String,
     pub(super) base: Arc<Location>,
 }
 
-/// Follows the rows of a run.
+/// Counts the storage failures of a run.
 pub(super) struct OutageWatch<'a> {
     stages: &'a Stages<'a>,
-    /// The storage failures of the part at hand, since the root last answered.
+    /// The storage failures of the current part since the storage last answered.
     failures: Vec<FailedImage>,
-    /// How many of them are the last rows.
+    /// How many of them are consecutive and of the same kind, at the end.
     streak: usize,
     kind: ErrorKind,
-    /// As the plan has them: nothing is read here, in async code, that may block.
+    /// From the plan: finding them here could block the async runtime.
     roots: CommonFolders,
-    /// Whether this run's log says already that some images cannot be read.
+    /// Whether it was logged already that some images cannot be read.
     warned: bool,
 }
 
@@ -39,7 +39,7 @@ impl<'a> OutageWatch<'a> {
         Self { stages, failures: Vec::new(), streak: 0, kind: ErrorKind::Io, roots, warned: false }
     }
 
-    /// Takes the next row, or the end of a part, into account; `image`: where a failed row's image was looked for.
+    /// Counts the next row, or handles the end of a part; `image`: where the image of a failed row was looked for.
     ///
     /// # Errors
     /// [`Error::Outage`].
@@ -49,7 +49,7 @@ impl<'a> OutageWatch<'a> {
             return Ok(());
         }
         let IngestItem::Row(row) = item else {
-            // Single web servers are down every night; that is no outage.
+            // Among many web servers some are always down; that is no outage.
             let of_web = |image: &FailedImage| matches!(image.base.resolve(&image.uri), Ok(Location::Http(_)));
             self.failures.retain(|image| !of_web(image));
             return self.ask(0).await;
@@ -61,9 +61,9 @@ impl<'a> OutageWatch<'a> {
                 self.kind = kind;
                 self.failures.push(image);
             }
-            // The storage gave this image, or said something about it.
+            // The storage answered for this image.
             _ if row.content_hash.is_some() || failure.is_some() => self.streak = 0,
-            // The row has no image in any storage.
+            // The row has no image in a storage.
             _ => {}
         }
         if (self.streak as u64) < limit {
@@ -72,7 +72,7 @@ impl<'a> OutageWatch<'a> {
         self.ask(self.failures.len().saturating_sub(self.streak)).await
     }
 
-    /// Asks the roots of the failures from number `first` on.
+    /// Requests the shared folders of the failures from number `first` on.
     async fn ask(&mut self, first: usize) -> Result<(), Error> {
         if self.failures.is_empty() {
             return Ok(());

@@ -1,4 +1,4 @@
-//! The read stage: manifest rows of the parts to make, cut where parts end.
+//! The read stage. In: the plan and the parts to make. Out: their manifest rows, in batches that end where parts end.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::manifest::row::RowBatch;
 use crate::output::{OutputError, run_folder};
 use crate::row::signature::Signature;
 
-/// What the read stage hands on.
+/// Output of the read stage.
 pub(super) enum ReadItem {
     /// Consecutive rows of the current part.
     Rows(Arc<RowBatch>),
@@ -44,7 +44,7 @@ pub(super) fn run(stages: &Stages<'_>, parts: &BTreeSet<u64>, out: &Sender<ReadI
             missing -= length as u64;
             meter.add_bytes(rows.carried.get_array_memory_size() / batch.len().max(1) * length);
             carried.push(rows.carried.clone());
-            // A closed channel means that a later stage has failed, and says why itself.
+            // A closed channel means that a later stage has failed; that stage reports the error.
             if meter.waiting_for_output(|| out.blocking_send(ReadItem::Rows(rows))).is_err() {
                 return Ok(());
             }

@@ -1,14 +1,14 @@
 //! One row through the ingest stage: its image's bytes, then its pixel values, and its signature.
 //!
-//! A row takes memory for its bytes and pixel values when its size is known and holds it until it joins a batch. What decoding
-//! takes beside that is counted from the image's header, and held only while it is decoded.
+//! A row reserves memory for its bytes and pixel values as soon as its size is known, and holds it until it joins a batch. The
+//! memory of decoding is counted from the image's header and held only while the image is decoded.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use arrow::record_batch::RecordBatch;
 use bytes::Bytes;
 
-use super::budget::{MemoryBudget, Reservation, Turn};
+use super::budget::{MemoryBudget, Reservation, Ticket};
 use super::stages::Stages;
 use super::workers::Workers;
 use crate::error::Error;
@@ -19,7 +19,7 @@ use crate::row::error::{ErrorKind, RowError, Stage};
 use crate::row::signature::{ContentFingerprint, KeyHash, Signature};
 use crate::storage::Location;
 
-/// What the ingest stage hands on.
+/// Output of the ingest stage.
 pub(super) enum IngestItem {
     /// One row.
     Row(Box<IngestedRow>),
@@ -27,35 +27,35 @@ pub(super) enum IngestItem {
     PartEnd { part: u64, carried: Vec<RecordBatch> },
 }
 
-/// A row ready for the model, or failed on the way.
+/// A row that is ready for the model, or that failed.
 pub(super) struct IngestedRow {
     /// A hash of the row's key.
     pub(super) key: u64,
-    /// The accompanying text, if it says anything.
+    /// The accompanying text; None if it is blank.
     pub(super) text: Option<String>,
-    /// What its caption goes on from, where that differs from row to row.
+    /// The prompt, if it differs from row to row.
     pub(super) prompt: Option<String>,
     /// The pixels; None in a text-only job and in a copy.
     pub(super) image: Result<Option<Preprocessed>, RowError>,
-    /// Where the results are, if they are to be copied.
+    /// The published row whose results are to be copied, if there is one.
     pub(super) copy: Option<CopySource>,
-    /// Width and height of the full image after rotation, once decoded.
+    /// Width and height in pixels of the full image after EXIF rotation; None if it was not decoded.
     pub(super) image_size: Option<(u32, u32)>,
-    /// BLAKE3 of the image bytes, once fetched.
+    /// BLAKE3 of the image bytes; None if they were not fetched.
     pub(super) content_hash: Option<blake3::Hash>,
-    /// See the output column.
+    /// The `content_signature` column.
     pub(super) content_signature: Signature,
-    /// The memory of its bytes and pixel values.
-    pub(super) room: Option<Reservation>,
+    /// The memory of its bytes and pixel values; None if it has none.
+    pub(super) reservation: Option<Reservation>,
 }
 
 /// An image's encoded bytes.
 struct Fetched {
     bytes: Bytes,
-    room: Reservation,
+    reservation: Reservation,
 }
 
-/// What a worker makes of encoded bytes.
+/// The result of decoding and preprocessing encoded bytes.
 struct PreparedImage {
     hash: blake3::Hash,
     size: Option<(u32, u32)>,
@@ -63,7 +63,7 @@ struct PreparedImage {
     copy: std::io::Result<Option<CopySource>>,
 }
 
-/// Row `index` of `batch`, as far as it comes without the model.
+/// Row `index` of `batch`, with everything that the model needs.
 ///
 /// # Errors
 /// When earlier results cannot be looked up.
@@ -72,11 +72,11 @@ pub(super) async fn ingest_row(
     workers: &Workers,
     batch: &RowBatch,
     index: usize,
-    memory: (Turn, &MemoryBudget),
+    memory: (Ticket, &MemoryBudget),
 ) -> Result<IngestedRow, Error> {
     let row = batch.row(index);
     let planned = batch.signatures[index];
-    // Planning leaves images inside the manifest unread when it has nothing to compare them with.
+    // Planning does not read images inside the manifest when no run is published to compare them with.
     let signature = |hash: Option<blake3::Hash>| {
         planned.or_read(|| match &row.image {
             ImageSource::Inline(_) => hash.or_else(|| batch.image_hash(index)).as_ref().map(ContentFingerprint::bytes),
@@ -95,7 +95,7 @@ pub(super) async fn ingest_row(
             copy: None,
             image_size: None,
             content_hash: None,
-            room: None,
+            reservation: None,
         })
     };
     let fetched = match (&row.image, &row.key) {
@@ -110,7 +110,7 @@ pub(super) async fn ingest_row(
         (ImageSource::Inline(size), _) => fetch_inline(stages, batch, index, *size, memory).await,
         (ImageSource::Uri(uri), _) => fetch_uri(stages, uri, &row.base, memory).await,
     };
-    let Fetched { bytes, room } = match fetched {
+    let Fetched { bytes, reservation } = match fetched {
         Ok(fetched) => fetched,
         Err(error) => return unread(Err(error)),
     };
@@ -125,7 +125,7 @@ pub(super) async fn ingest_row(
         copy: prepared.copy.map_err(|source| Error::System { action: "look up earlier results", source })?,
         image_size: prepared.size,
         content_hash: Some(prepared.hash),
-        room: Some(room),
+        reservation: Some(reservation),
     })
 }
 
@@ -138,37 +138,37 @@ async fn fetch_inline(
     batch: &RowBatch,
     index: usize,
     size: usize,
-    memory: (Turn, &MemoryBudget),
+    memory: (Ticket, &MemoryBudget),
 ) -> Result<Fetched, RowError> {
     stages.fetcher.check_size(size as u64)?;
-    let room = reserve(stages, memory, size as u64).await;
+    let reservation = reserve(stages, memory, size as u64).await;
     let bytes = stages.metrics.fetch.busy(|| batch.image_bytes(index)).unwrap_or_default();
-    Ok(Fetched { bytes, room })
+    Ok(Fetched { bytes, reservation })
 }
 
 async fn fetch_uri(
     stages: &Stages<'_>,
     uri: &str,
     base: &Location,
-    memory: (Turn, &MemoryBudget),
+    memory: (Ticket, &MemoryBudget),
 ) -> Result<Fetched, RowError> {
     let meter = &stages.metrics.fetch;
     let object = meter.busy_async(stages.fetcher.open(uri, base)).await?;
-    let room = reserve(stages, memory, object.size).await;
+    let reservation = reserve(stages, memory, object.size).await;
     let bytes = meter.busy_async(object.body()).await?;
-    Ok(Fetched { bytes, room })
+    Ok(Fetched { bytes, reservation })
 }
 
-/// Memory for a row's encoded bytes and its pixel values.
-async fn reserve(stages: &Stages<'_>, (turn, budget): (Turn, &MemoryBudget), encoded_bytes: u64) -> Reservation {
+/// Reserves memory for a row's encoded bytes and its pixel values.
+async fn reserve(stages: &Stages<'_>, (ticket, budget): (Ticket, &MemoryBudget), encoded_bytes: u64) -> Reservation {
     let values = stages.processor.as_ref().map_or(0, |processor| processor.most_values());
     let pixel_bytes = (values * size_of::<f32>()) as u64;
-    let reservation = turn.reserve(budget, encoded_bytes.saturating_add(pixel_bytes));
+    let reservation = ticket.reserve(budget, encoded_bytes.saturating_add(pixel_bytes));
     stages.metrics.fetch.waiting_for_output_async(reservation).await
 }
 
 async fn prepare(stages: &Stages<'_>, workers: &Workers, bytes: Bytes, signature: Signature) -> PreparedImage {
-    let Some(processor) = stages.processor.clone() else { return unasked(&bytes) };
+    let Some(processor) = stages.processor.clone() else { return not_wanted(&bytes) };
     let (metrics, reuse) = (stages.metrics.clone(), stages.reuse.clone());
     let limits = DecodeLimits { max_image_pixels: stages.job.limits.max_image_pixels };
     let memory_bytes = processor.memory_needed(&bytes, limits);
@@ -186,15 +186,15 @@ async fn prepare(stages: &Stages<'_>, workers: &Workers, bytes: Bytes, signature
     workers.run(memory_bytes, work).await.unwrap_or_else(|| crashed(&[]))
 }
 
-/// What becomes of an image on which a decoding library panicked: one failed row, not a run that dies there every night.
+/// An image on which a decoding library panicked: a failed row, since a run that ended here would end here every time.
 fn crashed(bytes: &[u8]) -> PreparedImage {
     let message = "the decoder crashed on this image; please report it, with the image if you may".to_owned();
     let error = RowError::new(Stage::Preprocess, ErrorKind::CorruptImage, message);
     PreparedImage { hash: blake3::hash(bytes), size: None, pixels: Err(error), copy: Ok(None) }
 }
 
-/// An image for a model that takes none.
-fn unasked(bytes: &[u8]) -> PreparedImage {
+/// An image in a job whose model takes none.
+fn not_wanted(bytes: &[u8]) -> PreparedImage {
     let error = RowError::new(Stage::Preprocess, ErrorKind::UnsupportedFormat, "the model takes no images".to_owned());
     PreparedImage { hash: blake3::hash(bytes), size: None, pixels: Err(error), copy: Ok(None) }
 }

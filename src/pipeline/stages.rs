@@ -1,4 +1,4 @@
-//! What the stages of a run share, and what goes from one to the next.
+//! What the stages of a run share: the opened job, the stop, and finished parts.
 
 use std::sync::Arc;
 
@@ -18,37 +18,37 @@ use crate::preprocess::Preprocessor;
 use crate::support::metrics::Metrics;
 use crate::support::progress::Progress;
 
-/// Set from outside (by a signal), or by a stage that failed, to stop a run at the next row.
+/// A request to stop at the next row, made by a signal or by a stage that failed.
 #[derive(Debug, Clone, Default)]
 pub struct Stop {
     requested: Arc<watch::Sender<bool>>,
-    /// The stop that this one is part of.
+    /// The stop that this one is nested in.
     outer: Option<Arc<watch::Sender<bool>>>,
 }
 
 impl Stop {
-    /// Asks the run to stop; parts that are not complete are given up.
+    /// Requests a stop; parts that are not complete are given up.
     pub fn request(&self) {
         self.requested.send_replace(true);
     }
 
-    /// Whether a stop was asked for.
+    /// Whether a stop was requested.
     #[must_use]
     pub fn requested(&self) -> bool {
         self.both().any(|stop| *stop.borrow())
     }
 
-    /// Waits until a stop is asked for.
+    /// Waits until a stop is requested.
     pub(super) async fn wait(&self) {
         let requested = |stop: &Arc<watch::Sender<bool>>| {
             let mut stop = stop.subscribe();
-            // An error would say that the sender is gone, which `self` holds.
+            // Fails only without a sender, and `self` holds it.
             Box::pin(async move { stop.wait_for(|requested| *requested).await.is_ok() })
         };
         futures::future::select_all(self.both().map(requested)).await;
     }
 
-    /// A stop that is requested when this one is, and can be requested without it.
+    /// A stop that follows this one, and that can be requested on its own.
     pub(super) fn nested(&self) -> Self {
         Self { requested: Arc::default(), outer: Some(self.requested.clone()) }
     }
@@ -58,7 +58,7 @@ impl Stop {
     }
 }
 
-/// What a run works with.
+/// Everything that the stages of a run share.
 #[derive(Clone)]
 pub struct Stages<'a> {
     /// The validated job.
@@ -67,9 +67,9 @@ pub struct Stages<'a> {
     pub manifest: &'a Manifest,
     /// The run's plan.
     pub plan: &'a Plan,
-    /// The rows that are in.
+    /// The selected rows.
     pub selection: &'a Selection,
-    /// Gets images.
+    /// Fetches images.
     pub fetcher: &'a Fetcher,
     /// Turns images into pixel values; None in a text-only job.
     pub processor: Option<Arc<Preprocessor>>,
@@ -77,24 +77,24 @@ pub struct Stages<'a> {
     pub encoder: &'a PartEncoder,
     /// Earlier results that may be copied; None: every row is computed.
     pub reuse: Option<Arc<Reuse>>,
-    /// Takes parts.
+    /// OUTPUT.
     pub store: &'a OutputStore,
-    /// How many devices work side by side, each with a pipeline of its own; what the job sets is shared among them.
+    /// Number of lanes, one for each device. Threads and memory of the job are divided among them.
     pub lanes: usize,
     /// Counters of every stage.
     pub metrics: Arc<Metrics>,
-    /// Rows done.
+    /// Counts finished rows.
     pub progress: &'a Progress,
-    /// The way to stop.
+    /// Stops the run.
     pub stop: &'a Stop,
 }
 
-/// A part whose every row has its result, on its way to the writer.
+/// A part with a result for every row, for the write stage.
 pub(super) struct FinishedPart {
     pub(super) part: u64,
     pub(super) carried: Vec<RecordBatch>,
     pub(super) results: Vec<RowResult>,
-    /// How often a batch was halved, because memory ran out or a row made its run fail.
+    /// How often a batch of the part was halved, because memory ran out or a row made it fail.
     pub(super) halved: u32,
 }
 

@@ -1,11 +1,11 @@
-//! The trial row: one that every working model can compute. It is used to try out batch sizes, and to tell a model that fails on
-//! everything from rows that it fails on.
+//! The trial row: one that every working model can compute. It is used to measure batch sizes, and to find out whether a model or
+//! a row is at fault when a graph fails.
 
 use crate::engine::{EncodedImage, Models, ModelsInput};
 use crate::onnx::OnnxError;
 use crate::preprocess::{Preprocessed, Preprocessor, RgbImage};
 
-/// An image and a text that are not from the job.
+/// An image and a text that do not come from the job.
 pub(crate) struct TrialRow {
     image: Option<Preprocessed>,
     text: Option<String>,
@@ -14,14 +14,14 @@ pub(crate) struct TrialRow {
 impl TrialRow {
     /// A row with an image if there is a `preprocessor`, and with a text if rows of the job have one.
     pub(crate) fn new(preprocessor: Option<&Preprocessor>, has_text: bool) -> Self {
-        // A gradient: an image like any other to every graph there is.
+        // A gradient, which no graph treats specially.
         let pixels = (0..480_u32).flat_map(|row| (0..640_u32).flat_map(move |column| [row, column, row + column]));
         let image = RgbImage { width: 640, height: 480, pixels: pixels.map(|value| (value / 5) as u8).collect() };
         let image = preprocessor.map(|preprocessor| preprocessor.process(&image));
         Self { image, text: has_text.then(|| "a picture of something".to_owned()) }
     }
 
-    /// Runs `rows` rows like this one at once.
+    /// Runs a batch of `rows` copies of this row.
     ///
     /// # Errors
     /// When a graph fails.

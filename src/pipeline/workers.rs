@@ -1,4 +1,4 @@
-//! The threads that decode and resize images, and the memory that they may use at the same time.
+//! The threads that decode and resize images, with a budget for the memory that they use at the same time.
 
 use tokio::sync::oneshot;
 
@@ -12,7 +12,7 @@ pub(super) struct Workers {
 }
 
 impl Workers {
-    /// So many threads, which may use `memory_bytes` together.
+    /// Starts `threads` threads, which may use `memory_bytes` together.
     ///
     /// # Errors
     /// [`Error::System`] if the threads cannot be started.
@@ -37,7 +37,7 @@ impl Workers {
         self.threads.spawn(move || {
             let result = work();
             drop(reservation);
-            // Nobody waits for the answer when the run was stopped.
+            // If the run was stopped, nothing waits for the answer.
             let _ = done.send(result);
         });
         outcome.await.ok()

@@ -1,4 +1,4 @@
-//! The write stage: finished parts become Parquet objects in OUTPUT, each by one conditional put.
+//! The write stage. In: finished parts. Out: one Parquet object in OUTPUT for each, by one conditional put.
 
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
@@ -20,18 +20,18 @@ pub(super) fn run(stages: &Stages<'_>, input: &Receiver<FinishedPart>) -> Result
     Ok(())
 }
 
-/// Larger parts are slow to put, and lost as a whole when that fails.
+/// Larger parts are slow to put, and a put that fails starts again from the first byte.
 const LARGEST: usize = 256 << 20;
 
-/// Whether `part` would count.
+/// Checks that the run is still open, so that `part` would count.
 fn check_open(stages: &Stages<'_>, part: u64) -> Result<(), Error> {
     let run = &stages.plan.run;
-    // What is put into a published run would be read as part of it.
+    // Readers would take a part that is put into a published run for one of its parts.
     let published = stages.store.record::<Published>(&published_path(run))?;
     if published.is_some_and(|published| !published.part_numbers().contains(&part)) {
         return Err(OutputError::Closed { run: run.clone() }.into());
     }
-    // A folder that was removed would come back with this part alone in it.
+    // A put would create a removed folder again, with this part alone in it.
     if stages.store.modified(&plan_path(run))?.is_none() {
         return Err(OutputError::Gone { run: run.clone() }.into());
     }
@@ -56,7 +56,7 @@ fn write(stages: &Stages<'_>, finished: &FinishedPart) -> Result<(), Error> {
     failpoint::hit("before_part");
     match stages.store.put_new(&path, bytes)? {
         Put::Created => {
-            // This process may have slept, or its put have hung, for so long that it was taken for dead meanwhile.
+            // If this process was suspended, or its put hung, another process may have closed or removed the run.
             if let Err(error) = check_open(stages, finished.part) {
                 stages.store.delete(&path)?;
                 return Err(error);
@@ -68,7 +68,7 @@ fn write(stages: &Stages<'_>, finished: &FinishedPart) -> Result<(), Error> {
             if found != expected {
                 return Err(OutputError::ForeignPart { path, found, expected: expected.to_owned() }.into());
             }
-            tracing::warn!(path, "another worker of this run wrote this part first; its rows stand");
+            tracing::warn!(path, "another worker of this run wrote this part first; its rows count");
         }
     }
     failpoint::hit("after_part");

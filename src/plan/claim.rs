@@ -100,14 +100,14 @@ pub fn claim(
         }
         return claim_named(store, draft, run, stop);
     }
-    let Unfinished { goes_on, stale } = unfinished(store, draft)?;
-    for run in stale.iter().chain(goes_on.as_ref().map(|plan| &plan.run)) {
+    let Unfinished { to_continue, to_close } = unfinished(store, draft)?;
+    for run in to_close.iter().chain(to_continue.as_ref().map(|plan| &plan.run)) {
         refuse_alive(store, run)?;
     }
-    if let Some(plan) = goes_on {
+    if let Some(plan) = to_continue {
         return Ok(Claim::Run(Box::new(resume(store, draft, plan)?)));
     }
-    for run in &stale {
+    for run in &to_close {
         close(store, run)?;
     }
     Ok(Claim::Plan(NewRun { run: crate::support::clock::run_id(), named: false, planning: None }))
@@ -153,9 +153,9 @@ fn close(store: &OutputStore, run: &str) -> Result<(), PlanError> {
 /// The unfinished runs of an OUTPUT, as one job sees them.
 pub struct Unfinished {
     /// The newest one of the same job and manifest files, which the job continues.
-    pub goes_on: Option<Plan>,
+    pub to_continue: Option<Plan>,
     /// The ids of the others, which the job closes.
-    pub stale: Vec<String>,
+    pub to_close: Vec<String>,
 }
 
 /// Looks at every run that has a plan and is not published. Compactions are left to the next compaction.
@@ -163,7 +163,7 @@ pub struct Unfinished {
 /// # Errors
 /// When a record of OUTPUT cannot be read.
 pub fn unfinished(store: &OutputStore, draft: &Draft<'_>) -> Result<Unfinished, PlanError> {
-    let mut found = Unfinished { goes_on: None, stale: Vec::new() };
+    let mut found = Unfinished { to_continue: None, to_close: Vec::new() };
     let superseded = superseded(store)?;
     let counting: BTreeSet<String> = published_runs(store)?.into_iter().map(|run| run.run).collect();
     for run in store.folders("_nightcap/runs")? {
@@ -184,9 +184,9 @@ pub fn unfinished(store: &OutputStore, draft: &Draft<'_>) -> Result<Unfinished, 
             && plan.identity == draft.identity
             && changed_file(&plan, draft.manifest).is_none()
             && plan.reuses.iter().all(|run| counting.contains(run));
-        let newer = found.goes_on.as_ref().is_none_or(|best| best.run_seq < plan.run_seq);
-        let stale = if same && newer { found.goes_on.replace(plan).map(|plan| plan.run) } else { Some(run) };
-        found.stale.extend(stale);
+        let newer = found.to_continue.as_ref().is_none_or(|best| best.run_seq < plan.run_seq);
+        let to_close = if same && newer { found.to_continue.replace(plan).map(|plan| plan.run) } else { Some(run) };
+        found.to_close.extend(to_close);
     }
     Ok(found)
 }

@@ -15,12 +15,12 @@ use crate::row::signature::Signature;
 use crate::storage::Storage;
 use crate::support::failpoint;
 
-/// Which rows are in, and why.
+/// The rows that a new run takes, and why.
 #[derive(Debug)]
 pub struct Decision {
     /// The rows.
     pub selection: Selection,
-    /// Of the same rows, in order.
+    /// Their signatures, in order.
     pub signatures: Vec<Signature>,
     /// Rows by reason, before the limit.
     pub reasons: Reasons,
@@ -28,12 +28,12 @@ pub struct Decision {
     pub considered: Vec<String>,
     /// Rows whose images are on storage that cannot be listed, so that only a change of the URI is noticed.
     pub unlisted: u64,
-    /// See [`Plan::image_roots`](crate::output::records::plan::Plan::image_roots); of every row that `where` lets through, not only of
-    /// those that are in: what one night takes may lie in a folder that is rightly gone.
+    /// See [`Plan::image_roots`](crate::output::records::plan::Plan::image_roots). From every row that `where` selects, not only from
+    /// those of the run: the images of one run may all be in a folder that was removed on purpose.
     pub image_roots: Vec<String>,
 }
 
-/// Compares the manifest with what OUTPUT (None: there is none yet) has published.
+/// Compares the manifest with the published rows of OUTPUT (None: there is no OUTPUT yet).
 ///
 /// # Errors
 /// [`OutputError::Key`], a refused predicate, duplicate keys, and failures to read the manifest, the places it names, or OUTPUT.

@@ -13,7 +13,7 @@ use crate::output::records::reasons::Reason;
 use crate::output::store::OutputStore;
 use crate::output::{OutputError, run_folder};
 
-/// What the rows of a new run would be made with, and which rows were asked for besides those that are new.
+/// The fingerprints of a new run, and which unchanged rows it takes all the same.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunRequest {
     /// The fingerprints that the run's rows will have.
@@ -24,7 +24,7 @@ pub struct RunRequest {
     pub full: bool,
 }
 
-/// The reason for every scanned row, by ordinal, duplicates aside.
+/// The reason for every scanned row, by ordinal; not for duplicates.
 ///
 /// # Errors
 /// When an index cannot be read.
@@ -64,7 +64,7 @@ pub(super) fn compare(
 }
 
 impl RunRequest {
-    /// Why rows made with `then` have to be made again; None: they do not.
+    /// Why rows made with `then` have to be computed again; None: they do not.
     fn outdates(&self, then: &Fingerprints) -> Option<Reason> {
         let now = &self.fingerprints;
         if then == now {

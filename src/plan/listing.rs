@@ -1,4 +1,4 @@
-//! Lists the folders that a manifest's images lie in: sizes and `ETags` (modification times on disk) without a request for each
+//! Lists the folders of a manifest's images: sizes and `ETags` (modification times on disk) without a request for each
 //! image.
 
 use std::collections::BTreeSet;
@@ -30,15 +30,15 @@ pub(super) struct Listing {
     last: Option<Location>,
 }
 
-/// What was listed.
+/// The objects that were listed.
 #[derive(Debug)]
 pub(super) struct Listed {
-    /// By place, sorted.
+    /// Their versions by the hash of the URI, sorted.
     versions: Vec<(u64, ListedVersion)>,
 }
 
 impl Listing {
-    /// Adds the folder of the image at `location`; false where nothing can be listed.
+    /// Adds the folder of the image at `location`; false if its storage cannot be listed.
     pub(super) fn add(&mut self, location: &Location) -> bool {
         match location {
             Location::Http(_) => return false,
@@ -52,7 +52,7 @@ impl Listing {
             return true;
         }
         self.last = Some(folder.clone());
-        if self.folded && self.folders.iter().any(|listed| folder.lies_in(listed)) {
+        if self.folded && self.folders.iter().any(|listed| folder.starts_with(listed)) {
             return true;
         }
         self.folders.insert(folder);
@@ -72,16 +72,16 @@ impl Listing {
             folders.map(|folder| if depth(&folder) == deepest { folder.folder() } else { folder }).collect();
         // A folder sorts before its subfolders.
         for folder in folders {
-            if !self.folders.iter().any(|above| folder.lies_in(above)) {
+            if !self.folders.iter().any(|above| folder.starts_with(above)) {
                 self.folders.insert(folder);
             }
         }
     }
 
-    /// Lists, and keeps what is at the places of `wanted` (see [`ContentFingerprint::place`]). Where `roots` are given, nothing is listed that
-    /// lies outside of them.
+    /// Lists the folders, and keeps the objects whose URI hash is in `wanted` (see [`ContentFingerprint::uri_hash`]). Nothing is listed
+    /// outside `roots`, unless they are empty.
     ///
-    /// A folder that cannot be listed does not end planning: its images count as missing, and reading them says why.
+    /// A folder that cannot be listed does not end planning: its images count as missing, and fetching them gives the error.
     ///
     /// # Errors
     /// [`PlanError::Listing`] when a store or disk does not answer, or when all folders are refused.
@@ -112,7 +112,7 @@ impl Listing {
             let why = message.lines().next().unwrap_or_default();
             tracing::warn!(example = %folder, why, "folders that the manifest names cannot be listed; their images count as missing");
         }
-        found.versions.sort_unstable_by_key(|(place, _)| *place);
+        found.versions.sort_unstable_by_key(|(hash, _)| *hash);
         Ok(Listed { versions: found.versions })
     }
 }
@@ -120,15 +120,15 @@ impl Listing {
 /// Whether images in `folder`, or below it, may be read.
 fn may_hold(folder: &Location, roots: &[Location]) -> bool {
     // On disk, links are resolved.
-    let real = |place: &Location| match place {
+    let real = |root: &Location| match root {
         Location::Local(path) => Location::Local(path.canonicalize().unwrap_or_else(|_| path.clone())),
         other => other.clone(),
     };
     let folder = real(folder);
-    roots.is_empty() || roots.iter().map(real).any(|root| folder.lies_in(&root) || root.lies_in(&folder))
+    roots.is_empty() || roots.iter().map(real).any(|root| folder.starts_with(&root) || root.starts_with(&folder))
 }
 
-/// What was found at the places that are wanted.
+/// The wanted objects that were found.
 struct ListedVersions {
     /// Sorted.
     wanted: Arc<Vec<u64>>,
@@ -162,7 +162,7 @@ impl From<object_store::Error> for NotListed {
     }
 }
 
-/// `above`: device and inode of the folders that this one lies in, which show when a link leads back to one of them.
+/// `above`: device and inode of the folders above this one, to detect a link that leads back to one of them.
 fn list_disk(
     folder: &Path,
     below: bool,
@@ -180,17 +180,17 @@ fn list_disk(
         // Links are followed; files that vanish while listing, and dangling links, are missing.
         let Ok(metadata) = std::fs::metadata(&path) else { continue };
         if metadata.is_dir() {
-            // The manifest may name nothing in there, so only an outage counts.
+            // The manifest may name no image below it, so only an outage is an error.
             match if below { list_disk(&path, below, above, found) } else { Ok(()) } {
                 Err(failure) if failure.is_outage => return Err(failure),
                 _ => continue,
             }
         }
-        let place = ContentFingerprint::uri(&Location::Local(path).to_string()).place();
-        if found.wanted.binary_search(&place).is_ok() {
+        let hash = ContentFingerprint::uri(&Location::Local(path).to_string()).uri_hash();
+        if found.wanted.binary_search(&hash).is_ok() {
             let modified = metadata.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
             let stamp = modified.unwrap_or_default().as_nanos().to_string();
-            found.versions.push((place, ListedVersion::new(metadata.len(), &stamp)));
+            found.versions.push((hash, ListedVersion::new(metadata.len(), &stamp)));
         }
     }
     above.pop();
@@ -202,10 +202,10 @@ fn list_store(storage: &Storage, folder: &Location, below: bool, found: &mut Lis
     let (folder, wanted) = (folder.clone(), found.wanted.clone());
     let versions = storage.wait(async move {
         let version = |meta: ObjectMeta| {
-            let place = ContentFingerprint::uri(&folder.with_key(meta.location.as_ref()).to_string()).place();
-            wanted.binary_search(&place).ok()?;
+            let hash = ContentFingerprint::uri(&folder.with_key(meta.location.as_ref()).to_string()).uri_hash();
+            wanted.binary_search(&hash).ok()?;
             let stamp = meta.e_tag.unwrap_or_else(|| meta.last_modified.to_rfc3339());
-            Some((place, ListedVersion::new(meta.size, &stamp)))
+            Some((hash, ListedVersion::new(meta.size, &stamp)))
         };
         let (mut versions, mut deeper) = (Vec::new(), 0);
         let mut objects = store.list(Some(&prefix));
@@ -217,7 +217,7 @@ fn list_store(storage: &Storage, folder: &Location, below: bool, found: &mut Lis
             }
             deeper += 1;
             if deeper > MOST_DEEPER {
-                // Large subfolders that are not wanted. This request leaves them out, but holds the folder in memory.
+                // Large subfolders that are not wanted: this request leaves them out, but holds the folder's listing in memory.
                 let direct = store.list_with_delimiter(Some(&prefix)).await?;
                 return Ok(direct.objects.into_iter().filter_map(version).collect());
             }
@@ -229,9 +229,9 @@ fn list_store(storage: &Storage, folder: &Location, below: bool, found: &mut Lis
 }
 
 impl Listed {
-    /// The version that was listed at a place; None: nothing is there.
-    pub(super) fn version(&self, place: ContentFingerprint) -> Option<ListedVersion> {
-        let found = self.versions.binary_search_by_key(&place.place(), |(place, _)| *place).ok()?;
+    /// The version of a listed object; None: there is no such object.
+    pub(super) fn version(&self, uri: ContentFingerprint) -> Option<ListedVersion> {
+        let found = self.versions.binary_search_by_key(&uri.uri_hash(), |(hash, _)| *hash).ok()?;
         Some(self.versions[found].1)
     }
 }

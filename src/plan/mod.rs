@@ -4,8 +4,10 @@
 //! [`Plan`](crate::output::records::plan::Plan) and the selected rows. Never here: image bytes from elsewhere than the manifest,
 //! models.
 //!
-//! `scan` reads keys and signatures, `listing` lists sizes and versions of images, [`delta`] compares with the published runs,
-//! [`decide`] selects the rows, [`planner`] lets one of many shards plan, [`claim`] finds the run to continue or puts a new plan.
+//! In the order of the data: [`claim`] finds the run to continue, or asks for a new plan; with shards, [`planner`] lets one process
+//! plan while the others wait. [`decide`] then selects the rows: `scan` reads keys and signatures, `listing` lists sizes and versions
+//! of images, [`delta`] compares both with the published runs. [`claim`] puts the plan, and [`shard`] says which of its parts a
+//! process makes.
 
 pub mod claim;
 pub mod decide;
@@ -89,12 +91,12 @@ pub enum PlanError {
     },
 }
 
-/// Which rows of each manifest file are in, by row number.
+/// The selected rows of each manifest file, by row number.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Selection(pub Vec<RoaringBitmap>);
 
 impl Selection {
-    /// Of these rows, those at `ordinals`, counted over all files in order.
+    /// Those of these rows whose ordinals, counted over all files in order, are in `ordinals`.
     #[must_use]
     pub fn at(&self, ordinals: &RoaringBitmap) -> Self {
         let mut first = 0;
@@ -173,7 +175,7 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
-        /// Parts taken together are the selection, in order and without overlap, however rows lie in files.
+        /// Parts taken together are the selection, in order and without overlap, however rows are spread over files.
         #[test]
         fn parts_partition_the_selection(
             files in prop::collection::vec(prop::collection::btree_set(0u32..500, 0..60), 1..4),

@@ -19,7 +19,7 @@ use crate::output::store::{OutputStore, Put};
 use crate::output::{OutputError, json, run_folder};
 use crate::support::failpoint;
 
-/// The first pause between two looks for the plan; each later one is twice as long.
+/// The first pause between two requests for the plan; each later one is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// The longest pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(4);
@@ -30,11 +30,11 @@ const FRESHNESS: Duration = Duration::from_secs(15);
 /// After this time another process plans too, in case the planner hangs.
 const LONGEST_WAIT: Duration = Duration::from_hours(1);
 
-/// Who plans a run.
+/// Which process plans a run.
 pub(super) enum Planner {
     /// This process.
     This(PlanningClaim),
-    /// Another one, which has: this is its plan.
+    /// Another one has planned it: this is its plan.
     Other(Box<Plan>),
     /// Another one; a stop was requested while this one waited.
     Stopped,
@@ -87,7 +87,7 @@ pub(super) fn claim_planning(store: &OutputStore, run: &str, stop: &dyn Fn() -> 
                 if store.put_new(&path, json(&beat, &path)?)? == Put::Created {
                     let heartbeat = Heartbeat::of_planner(store, path.clone())?;
                     let claim = PlanningClaim { claim: Some((path, heartbeat)) };
-                    // The claim before this one may have ended with a plan since the look above.
+                    // The planner before may have put its plan since the check above.
                     if let Some(plan) = planned(store, run)? {
                         claim.planned();
                         return Ok(Planner::Other(Box::new(plan)));
@@ -125,7 +125,7 @@ struct Waiting {
     asked: Instant,
 }
 
-/// What a look at the newest claim calls for.
+/// What to do, given the newest claim.
 #[derive(Debug, PartialEq, Eq)]
 enum Next {
     /// No process plans: put the next claim.
@@ -189,7 +189,7 @@ mod tests {
             Some(Waiting { number: 1, since: ago(since)?, asked: ago(asked)? })
         };
         let second = Duration::from_secs(1);
-        // A machine that was started just now has no instants so long ago.
+        // On a machine that has just booted, `Instant` cannot go back so far.
         let expected =
             [(second, second, Next::Wait), (60 * second, 20 * second, Next::Ask), (3700 * second, second, Next::Claim)];
         for (since, asked, expected) in expected {

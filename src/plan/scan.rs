@@ -15,12 +15,12 @@ use crate::storage::{Location, Storage};
 /// Duplicate keys that an error shows.
 const EXAMPLES: usize = 3;
 
-/// What planning reads besides the manifest.
+/// The storage that a scan reads besides the manifest.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Sources<'a> {
     /// Lists the images' folders.
     pub(super) storage: &'a Storage,
-    /// The places that images may lie in; empty: anywhere.
+    /// The folders and URI prefixes that images must be in; empty: anywhere.
     pub(super) roots: &'a [Location],
     /// Whether images inside the manifest are hashed.
     pub(super) inline: bool,
@@ -36,28 +36,28 @@ pub(super) struct Scan {
     pub(super) by_key: Vec<u32>,
     /// Rows whose images are on storage that cannot be listed, so that only a change of the URI is noticed.
     pub(super) unlisted: u64,
-    /// What the places of the images have in common.
+    /// The folders that all images share.
     pub(super) roots: CommonFolders,
     /// Ordinals of rows whose key is null.
     keyless: RoaringBitmap,
 }
 
-/// What is known of one row before places are listed.
+/// One row before storage is listed.
 struct RowContent {
     text: TextHash,
-    /// None: an image inside the manifest, not read.
+    /// None: an image inside the manifest that was not read.
     fingerprint: Option<ContentFingerprint>,
-    /// Whether `fingerprint` is a place that can be listed.
+    /// Whether `fingerprint` is a URI on storage that can be listed.
     listable: bool,
-    /// Whether `fingerprint` is a place that cannot.
+    /// Whether `fingerprint` is a URI on storage that cannot.
     unlisted: bool,
 }
 
 impl Scan {
-    /// Reads the columns that matter of every row of `selection`, and lists the places that they name.
+    /// Reads key, image, text and signature columns of every row of `selection`, and lists the folders of the images.
     ///
     /// # Errors
-    /// When the manifest or the places it names cannot be read.
+    /// When the manifest cannot be read or the folders cannot be listed.
     pub(super) fn read(manifest: &Manifest, selection: &Selection, sources: Sources<'_>) -> Result<Self, PlanError> {
         if u32::try_from(selection.rows()).is_err() {
             return Err(PlanError::TooManyRows { rows: selection.rows() });
@@ -65,8 +65,9 @@ impl Scan {
         tracing::debug!(rows = selection.rows(), "scanning the manifest");
         let rows = selection.rows() as usize;
         let (mut keys, mut contents) = (Vec::with_capacity(rows), Vec::with_capacity(rows));
-        let (mut keyless, mut places, mut roots) = (RoaringBitmap::new(), Listing::default(), CommonFolders::default());
-        // Paths must be listed, and only reading shows which rows have a path and which have bytes.
+        let (mut keyless, mut folders, mut roots) =
+            (RoaringBitmap::new(), Listing::default(), CommonFolders::default());
+        // Paths have to be listed. If the column may hold both, only its values say which rows have a path and which have bytes.
         let projection = if sources.inline || manifest.may_mix_paths_and_bytes() {
             Projection::PlanWithImages
         } else {
@@ -79,7 +80,7 @@ impl Scan {
                 if row.key.is_none() {
                     keyless.insert(keys.len() as u32);
                 }
-                // A row without a key is hashed by its signature, below.
+                // A row without a key gets a hash of its signature, below.
                 keys.push(row.key.as_deref().map_or(KeyHash(0), KeyHash::new));
                 let image = match &row.image {
                     ImageSource::Uri(uri) => row.base.resolve(uri).ok(),
@@ -88,11 +89,12 @@ impl Scan {
                 if let Some(image) = &image {
                     roots.add(image);
                 }
-                contents.push(content(&batch, index, &row, image.as_ref(), &mut places));
+                contents.push(content(&batch, index, &row, image.as_ref(), &mut folders));
             }
         }
         let listable = contents.iter().filter(|row: &&RowContent| row.listable).filter_map(|row| row.fingerprint);
-        let listed = places.read(listable.map(ContentFingerprint::place).collect(), sources.storage, sources.roots)?;
+        let listed =
+            folders.read(listable.map(ContentFingerprint::uri_hash).collect(), sources.storage, sources.roots)?;
         let unlisted = contents.iter().filter(|row| row.unlisted).count() as u64;
         let signature = |row: RowContent| match row.fingerprint {
             None => Signature::unread(row.text),
@@ -124,14 +126,14 @@ impl Scan {
     }
 }
 
-/// What `row` says; `image` is where its image lies, if that is a place.
-fn content(batch: &RowBatch, index: usize, row: &Row, image: Option<&Location>, places: &mut Listing) -> RowContent {
+/// The content of `row`; `image` is the location of its image, if it has one.
+fn content(batch: &RowBatch, index: usize, row: &Row, image: Option<&Location>, folders: &mut Listing) -> RowContent {
     let text = row.text_hash();
     let plain = |fingerprint| RowContent { text, fingerprint, listable: false, unlisted: false };
     match (batch.signature_columns(index), &row.image) {
         (Some(columns), _) => plain(Some(columns)),
         (None, ImageSource::Uri(uri)) => match image {
-            Some(location) if places.add(location) => {
+            Some(location) if folders.add(location) => {
                 RowContent { listable: true, ..plain(Some(ContentFingerprint::uri(&location.to_string()))) }
             }
             resolved => RowContent { unlisted: resolved.is_some(), ..plain(Some(ContentFingerprint::uri(uri))) },

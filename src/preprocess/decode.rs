@@ -1,8 +1,8 @@
-//! Encoded image bytes in, an upright RGB image out. The format is told by the bytes, never by a name; the pixel count is read
-//! from the header and checked before memory is taken for pixels, and [`memory_needed`] tells how much that will be.
+//! Encoded image bytes in, an upright RGB image out. The format is recognised by the bytes, never by a name. The pixel
+//! count is read from the header and checked before memory is allocated for pixels; [`memory_needed`] says how much that will be.
 //!
-//! No time limit is set: a decoder cannot be interrupted. What bounds it is its work: at most so many pixels, for JPEG at most so
-//! many scans of them, and otherwise a time that grows with the encoded bytes.
+//! There is no time limit, since a decoder cannot be interrupted. Its work is bounded by the number of pixels, for JPEG by the number
+//! of scans, and otherwise by the number of encoded bytes.
 
 use super::image::RgbImage;
 use super::limits::{DecodeLimits, Decoded, fail};
@@ -11,7 +11,7 @@ use super::scale::JpegScale;
 use super::{bmp, gif, jpeg, png, tiff, webp};
 use crate::row::error::{ErrorKind, RowError};
 
-/// Decodes JPEG, PNG, GIF (first frame), WebP (first frame), BMP or TIFF (first page), turns it upright as its EXIF (or
+/// Decodes JPEG, PNG, GIF (first frame), WebP (first frame), BMP or TIFF (first page), rotates it upright as its EXIF (or
 /// XMP) says and converts it to RGB as Pillow's `convert("RGB")` does: alpha is dropped, CMYK and palettes are resolved,
 /// 16-bit gray is clipped at 255, 16-bit colour keeps its high byte.
 ///
@@ -70,7 +70,7 @@ enum Format {
 }
 
 impl Format {
-    /// That of an image with these first bytes.
+    /// The format of an image with these first bytes.
     const fn of(bytes: &[u8]) -> Option<Self> {
         Some(match bytes {
             [0xff, 0xd8, 0xff, ..] => Self::Jpeg,
@@ -108,7 +108,7 @@ fn unsupported(bytes: &[u8]) -> RowError {
         ErrorKind::UnsupportedFormat,
         format!(
             "expected JPEG, PNG, GIF, WebP, BMP or TIFF, found{name} {} bytes that begin with {found} (\"{text}\")\n\
-             hint: the format is told by content, not by the file's name; convert the image",
+             hint: the format is recognised by content, not by the file's name; convert the image",
             bytes.len()
         ),
     )

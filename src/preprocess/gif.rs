@@ -55,7 +55,7 @@ pub(super) fn memory(bytes: &[u8], limits: DecodeLimits) -> Option<DecodeMemory>
     Some(DecodeMemory::within(limits, (width, height), decoding, Orientation::NoTransforms))
 }
 
-/// Where the place of the first frame stands, behind the header, the global palette and all extensions before it.
+/// The offset of the first frame's position, after the header, the global palette and all extensions before it.
 fn first_frame(bytes: &[u8]) -> Option<usize> {
     let flags = *bytes.get(10)?;
     let mut at = 13 + if flags & 0x80 != 0 { 6 << (flags & 7) } else { 0 };

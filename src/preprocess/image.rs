@@ -1,4 +1,4 @@
-//! What preprocessing hands on: decoded images and the tensors made of them. Data only.
+//! The results of preprocessing: decoded images and tensors. Data only.
 
 /// An upright 8-bit RGB image.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,7 +12,7 @@ pub struct RgbImage {
     pub pixels: Vec<u8>,
 }
 
-/// What a vision model takes, for one image.
+/// The input of a vision model for one image.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PixelValues {
     /// `[3, height, width]` f32 RGB, rescaled and normalised; `[tiles, 3, height, width]` of an image that is split into tiles.
@@ -26,7 +26,7 @@ pub struct PixelValues {
 }
 
 impl PixelValues {
-    /// How many tiles stand for the image.
+    /// The number of tiles.
     pub fn tiles(&self) -> usize {
         self.grid.map_or(1, TileGrid::tiles)
     }

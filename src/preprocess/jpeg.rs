@@ -74,7 +74,8 @@ pub(super) fn decode(
 
     let orientation = orientation::find(Some(&exif), xmp);
     let (width, height) = (header.width as u32, header.height as u32);
-    let (full_width, full_height) = if orientation::turns(orientation) { (height, width) } else { (width, height) };
+    let (full_width, full_height) =
+        if orientation::swaps_sides(orientation) { (height, width) } else { (width, height) };
     // The coefficients of lossless JPEGs are no frequencies that could be left out.
     let scale = if header.is_lossless { JpegScale::Full } else { scale(full_width, full_height) };
     let factor = ScalingFactor::new(1, scale.divisor() as usize);
@@ -131,10 +132,10 @@ pub(super) fn memory(
                 if limits.check("JPEG", u64::from(frame.width), u64::from(frame.height)).is_err() {
                     return Some(DecodeMemory::REFUSED);
                 }
-                let turned = orientation::turns(orientation);
+                let swapped = orientation::swaps_sides(orientation);
                 let divisor = match scale {
                     _ if frame.lossless => 1,
-                    scale if turned => scale(frame.height, frame.width).divisor(),
+                    scale if swapped => scale(frame.height, frame.width).divisor(),
                     scale => scale(frame.width, frame.height).divisor(),
                 };
                 let (width, height) = (frame.width.div_ceil(divisor), frame.height.div_ceil(divisor));

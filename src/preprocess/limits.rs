@@ -1,4 +1,4 @@
-//! What one image may cost, and how an image that is refused is reported. No format is known here.
+//! The limits of one image, and the errors of refused images. Never here: any format.
 
 use super::image::RgbImage;
 use crate::row::error::{ErrorKind, RowError, Stage};
@@ -6,7 +6,7 @@ use crate::row::error::{ErrorKind, RowError, Stage};
 /// Bytes a decoder may take beyond its pixels: tables, rows.
 const SCRATCH_BYTES: u64 = 64 << 20;
 
-/// What one image may cost.
+/// The limits of one image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DecodeLimits {
     /// Most pixels (width times height, as the header states them).
@@ -55,12 +55,12 @@ impl From<RgbImage> for Decoded {
     }
 }
 
-/// A failure of this stage.
+/// An error of the preprocessing stage.
 pub(super) fn fail(kind: ErrorKind, message: impl Into<String>) -> RowError {
     RowError::new(Stage::Preprocess, kind, message)
 }
 
-/// Bytes that claim to be `format` and are not.
+/// The error of bytes that begin like `format` but cannot be decoded.
 pub(super) fn corrupt(format: &str, found: impl std::fmt::Display) -> RowError {
     fail(ErrorKind::CorruptImage, format!("expected a complete {format} image, but decoding failed: {found}"))
 }

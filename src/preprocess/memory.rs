@@ -1,8 +1,8 @@
-//! The memory that decoding an image takes, told from its header before anything is decoded.
+//! The memory that decoding an image takes, computed from its header.
 //!
-//! In: what a format's own header reader found. Out: [`DecodeMemory`]. The formula of each format stands beside its decoder and
-//! is an upper bound of what that decoder allocates, its output and the conversion to RGB included. The encoded bytes are the
-//! caller's, and are not in it.
+//! In: the size and the decoder's memory, from the header. Out: [`DecodeMemory`]. The formula of each format is in the file of its
+//! decoder. It is an upper bound of what the decoder allocates, with its output and the conversion to RGB, without the encoded bytes,
+//! which belong to the caller.
 
 use image::metadata::Orientation;
 
@@ -21,19 +21,19 @@ pub struct DecodeMemory {
 }
 
 impl DecodeMemory {
-    /// That of bytes that are refused before memory is taken for pixels.
+    /// For bytes that are refused before memory is allocated for pixels.
     pub(super) const REFUSED: Self = Self { width: 0, height: 0, bytes: 0 };
 
-    /// That of an image of `width` x `height` pixels as it is stored, whose decoder holds at most `decoding` bytes at once. The
-    /// image is turned upright in a second buffer.
+    /// For an image of `width` x `height` pixels as it is stored, whose decoder holds at most `decoding` bytes at once. The
+    /// image is rotated into a second buffer.
     pub(super) fn new((width, height): (u32, u32), decoding: u64, orientation: Orientation) -> Self {
         let rgb = rgb_bytes(width, height);
         let upright = if orientation == Orientation::NoTransforms { rgb } else { rgb.saturating_mul(2) };
-        let (width, height) = if orientation::turns(orientation) { (height, width) } else { (width, height) };
+        let (width, height) = if orientation::swaps_sides(orientation) { (height, width) } else { (width, height) };
         Self { width, height, bytes: decoding.max(upright) }
     }
 
-    /// The same, of an image that may have more pixels than `limits` allow.
+    /// The same for an image that may have more pixels than `limits` allow.
     pub(super) fn within(limits: DecodeLimits, size: (u32, u32), decoding: u64, orientation: Orientation) -> Self {
         match limits.check("", u64::from(size.0), u64::from(size.1)) {
             Ok(()) => Self::new(size, decoding, orientation),
@@ -41,7 +41,7 @@ impl DecodeMemory {
         }
     }
 
-    /// That of a header which cannot be read here: as much as any image within `limits`.
+    /// For a header that cannot be read here: as much as any image within `limits`.
     pub(super) const fn unknown(limits: DecodeLimits) -> Self {
         Self { width: 0, height: 0, bytes: limits.max_bytes() }
     }

@@ -1,18 +1,22 @@
 //! Encoded image bytes in, normalised `pixel_values` out, bit for bit what Pillow 13 and the slow (Pillow-backed) image
 //! processors of transformers 4.57.6 give for `ImageOps.exif_transpose(Image.open(..)).convert("RGB")`.
 //!
-//! Two steps: [`decode()`] turns bytes into upright 8-bit RGB, [`ImageProcessor::process`] resizes, crops, rescales and
-//! normalises. No file is opened here, nothing is cached, and no input makes it panic.
+//! Two steps: [`decode()`] makes an upright 8-bit RGB image of the bytes, [`ImageProcessor::process`] resizes, crops, rescales and
+//! normalises it. Never here: files, caches, panics on any input.
 //!
-//! Where a job asks for it, [`decode_scaled()`] takes the place of the first: a JPEG much larger than what it will be resized to
-//! is decoded at a fraction of its size, bit for bit as after Pillow's `draft`. That is faster and changes pixels.
+//! Decoding: `decode` recognises the format and `formats` their extensions; one file per format; `limits` and `memory` bound the cost;
+//! `samples` and `orientation` make upright RGB. Processing: `config`, `keys` and `defaults` read `preprocessor_config.json`; `resample`,
+//! `tiles` and `normalize` do the work; `models` applies it for one or two models, `scale` for JPEGs decoded at a fraction.
+//!
+//! Where a job asks for it, [`decode_scaled()`] replaces the first: a JPEG much larger than the size that it will be resized to is
+//! decoded at a fraction of its size, bit for bit as after Pillow's `draft`. That is faster and changes pixels.
 //!
 //! The order of the two resizing passes is that of Pillow 13; older versions always run the horizontal one first, so that
 //! some values of tall images differ by about one level from theirs.
 //!
 //! Known differences from Pillow, all in rare files:
-//! - An EXIF orientation counts only as a single SHORT, as the standard wants it. EXIF kept by `ImageMagick` in a PNG text
-//!   chunk ("Raw profile type exif") and compressed XMP are not looked at.
+//! - An EXIF orientation counts only as a single SHORT, as in the standard. EXIF kept by `ImageMagick` in a PNG text
+//!   chunk ("Raw profile type exif") and compressed XMP are ignored.
 //! - Which *damaged* PNG, GIF, WebP, BMP and TIFF files still decode depends on the decoder; whole files decode alike.
 //! - TIFF: palette, float, 12-bit, Lab and premultiplied-alpha variants are refused or not un-premultiplied.
 //! - Images one or three pixels high are read as height x width x RGB, always; transformers guesses the layout from the shape.

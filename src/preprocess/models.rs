@@ -11,7 +11,7 @@ use crate::row::error::{ErrorKind, RowError};
 /// Pixels that every image may become, however few `limits.max_image_pixels` allows in the file.
 const SMALL_PIXELS: u64 = 1 << 24;
 
-/// What happens to every image before the job's models.
+/// The preprocessing of the job's models.
 #[derive(Debug, Clone)]
 pub struct Preprocessor {
     /// For `[model]`.
@@ -22,7 +22,7 @@ pub struct Preprocessor {
     pub jpeg_scaling: bool,
 }
 
-/// One image as the job's models take it.
+/// One image, preprocessed for the job's models.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Preprocessed {
     /// For `[model]`.

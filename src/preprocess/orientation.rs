@@ -1,4 +1,4 @@
-//! EXIF orientation: metadata in, an upright image out, as Pillow's `ImageOps.exif_transpose` turns it.
+//! EXIF orientation: metadata in, an upright image out, as by Pillow's `ImageOps.exif_transpose`.
 
 use image::metadata::Orientation;
 
@@ -24,14 +24,14 @@ fn from_xmp(xmp: &[u8]) -> Option<Orientation> {
 }
 
 /// Whether rows become columns.
-pub(super) fn turns(orientation: Orientation) -> bool {
+pub(super) fn swaps_sides(orientation: Orientation) -> bool {
     matches!(
         orientation,
         Orientation::Rotate90 | Orientation::Rotate270 | Orientation::Rotate90FlipH | Orientation::Rotate270FlipH
     )
 }
 
-/// Turns and mirrors `image` upright.
+/// Rotates and mirrors `image` upright.
 pub(super) fn apply(image: RgbImage, orientation: Orientation) -> RgbImage {
     let (w, h) = (image.width as isize, image.height as isize);
     // Output pixel (x, y) is input pixel `base + x * dx + y * dy`.
@@ -45,7 +45,8 @@ pub(super) fn apply(image: RgbImage, orientation: Orientation) -> RgbImage {
         Orientation::Rotate270FlipH => (w * h - 1, -w, -1),
         Orientation::Rotate270 => (w - 1, w, -1),
     };
-    let (width, height) = if turns(orientation) { (image.height, image.width) } else { (image.width, image.height) };
+    let (width, height) =
+        if swaps_sides(orientation) { (image.height, image.width) } else { (image.width, image.height) };
     let source = image.pixels.as_chunks::<3>().0;
     let mut pixels = vec![0u8; image.pixels.len()];
     let row = width as usize;

@@ -76,7 +76,7 @@ fn chunk(bytes: &[u8]) -> Option<(&[u8], &[u8], usize)> {
     let (length, after) = bytes.split_first_chunk::<4>()?;
     let (kind, after) = after.split_at_checked(4)?;
     let (data, after) = after.split_at_checked(u32::from_be_bytes(*length) as usize)?;
-    after.get(4..)?; // the checksum is the decoder's business
+    after.get(4..)?; // the decoder checks the checksum
     Some((kind, data, data.len() + 12))
 }
 
@@ -118,10 +118,10 @@ impl<'a> WithoutMetadata<'a> {
         Self { current, rest }
     }
 
-    /// Goes on to the next chunk that is read.
+    /// Moves to the next chunk that is kept.
     fn advance(&mut self) {
         while self.current.is_empty() && !self.rest.is_empty() {
-            // A chunk that is cut off is the decoder's business too.
+            // The decoder also reports a chunk that is cut off.
             let end = match chunk(self.rest) {
                 None | Some((b"IDAT", ..)) => self.rest.len(),
                 Some((kind, _, length)) => {

@@ -94,7 +94,7 @@ pub(super) struct Window {
     pub(super) height: usize,
 }
 
-/// The pixels (`[window.height, window.width, 3]` u8) that lie in `window` of `image` resized to `width` x `height`.
+/// The pixels (`[window.height, window.width, 3]` u8) in `window` of `image` resized to `width` x `height`.
 pub(super) fn resize(image: &RgbImage, (width, height): (usize, usize), filter: Filter, window: Window) -> Vec<u8> {
     let (from_width, from_height) = (image.width as usize, image.height as usize);
     let columns = window.left..window.left + window.width;

@@ -1,5 +1,5 @@
-//! What goes wrong with one row. A row error never stops a run: it becomes the row's
-//! `error_stage`, `error_kind` and `error_message` columns. What does stop a run is [`crate::error::Error`].
+//! The error of one row. It never stops a run: it becomes the row's `error_stage`, `error_kind` and `error_message` columns. Errors
+//! that stop a run are [`crate::error::Error`].
 
 use std::fmt;
 
@@ -88,19 +88,19 @@ impl ErrorKind {
         self.is_outage() || matches!(self, Self::Io)
     }
 
-    /// Whether it says that a server did not do its work, whatever it was asked for.
+    /// Whether a server failed, whatever was requested from it.
     #[must_use]
     pub const fn is_outage(self) -> bool {
         matches!(self, Self::Timeout | Self::Throttled | Self::ServerError | Self::Connection)
     }
 
-    /// Whether it is about the storage rather than about one image: many in a row may be an outage.
+    /// Whether the storage rather than one image may be at fault: many in a row may be an outage.
     #[must_use]
     pub const fn is_of_storage(self) -> bool {
         self.is_transient() || matches!(self, Self::NotFound | Self::Forbidden)
     }
 
-    /// Whether `name`, out of an `error_kind` column, is that of a transient kind.
+    /// Whether `name`, from an `error_kind` column, is a transient kind.
     #[must_use]
     pub fn is_transient_name(name: &str) -> bool {
         Self::ALL.iter().any(|kind| kind.is_transient() && kind.as_str() == name)
@@ -121,14 +121,14 @@ impl Stage {
     }
 }
 
-/// One row's failure: where, of what kind, and in words that say what was expected and what was found.
+/// The failure of one row: its stage, its kind, and a message that says what was expected and what was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RowError {
     /// The step that failed.
     pub stage: Stage,
     /// The documented kind.
     pub kind: ErrorKind,
-    /// Lower-case sentence for people.
+    /// The message, in lower case.
     pub message: String,
 }
 

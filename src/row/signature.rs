@@ -1,22 +1,21 @@
-//! Identifies rows and their content from run to run: the hash of a row's key, and its content signature.
-//!
-//! Both are short BLAKE3 hashes, because planning holds one of each for every row of the manifest.
+//! Identifies rows and their content across runs: the hash of a row's key, and its content signature. Both are short BLAKE3 hashes,
+//! because planning holds one of each for every row of the manifest.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// A row's key as an index holds it: 128 bits of BLAKE3.
+/// The hash of a row's key: 128 bits of BLAKE3.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct KeyHash(pub u128);
 
 impl KeyHash {
-    /// Of a key; integers in decimal.
+    /// The hash of a key; integers in decimal.
     #[must_use]
     pub fn new(key: &str) -> Self {
         Self(u128::from_be_bytes(first_bytes(hash(b"key", &[key.as_bytes()]))))
     }
 
-    /// Of a row without a key, which is identified by its content alone.
+    /// The hash of a row without a key, which is identified by its content alone.
     #[must_use]
     pub fn keyless(signature: Signature) -> Self {
         Self(u128::from_be_bytes(first_bytes(hash(b"keyless", &[&signature.content.to_be_bytes()]))))
@@ -29,40 +28,40 @@ impl KeyHash {
 /// ever compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Signature {
-    /// Of the text and of what the image looked like.
+    /// Hash of the text and of the image's fingerprint.
     pub content: u64,
-    /// Of the text alone: says which of the two changed, and whether rows of one image have the same text.
+    /// Hash of the text alone: says which of the two changed, and whether rows of one image have the same text.
     pub text: u64,
 }
 
 impl Signature {
-    /// In place of the hash of content that was not read.
+    /// The value of `content` as long as the image was not read.
     const UNREAD: u64 = 0;
 
-    /// Bytes of [`Signature::to_bytes`].
+    /// Length of [`Signature::to_bytes`].
     pub const BYTES: usize = 16;
 
-    /// Of a row's accompanying text and of its image's content, as far as it is known.
+    /// The signature of a row with this text and image.
     #[must_use]
     pub fn new(text: TextHash, image: ContentFingerprint) -> Self {
         let values: [&[u8]; 2] = [&text.0.to_be_bytes(), &image.0.to_be_bytes()];
         Self { content: u64::from_be_bytes(first_bytes(hash(b"content", &values))), text: text.0 }
     }
 
-    /// Of a row whose image lies in the manifest and was not read yet.
+    /// The signature of a row whose image is inside the manifest and was not read yet.
     #[must_use]
     pub const fn unread(text: TextHash) -> Self {
         Self { content: Self::UNREAD, text: text.0 }
     }
 
-    /// This one or, if the image was not read when it was made, that of the same text and of what is seen now.
+    /// This signature, completed by the image's `fingerprint` if the image was not read when it was made.
     #[must_use]
     pub fn or_read(self, fingerprint: impl FnOnce() -> Option<ContentFingerprint>) -> Self {
         let fingerprint = (self.content == Self::UNREAD).then(fingerprint).flatten();
         fingerprint.map_or(self, |fingerprint| Self::new(TextHash(self.text), fingerprint))
     }
 
-    /// As a run's records hold it, big-endian.
+    /// The bytes in the records of a run, big-endian.
     #[must_use]
     pub fn to_bytes(self) -> [u8; Self::BYTES] {
         let mut bytes = [0; Self::BYTES];
@@ -101,7 +100,7 @@ impl FromStr for Signature {
 pub struct TextHash(u64);
 
 impl TextHash {
-    /// Of a text and a prompt; no text counts as an empty one, and no prompt is that of a job whose rows all have the same.
+    /// Hashes a text and a prompt. None as text counts as an empty one; the prompt is None if all rows of the job have the same.
     #[must_use]
     pub fn new(text: Option<&str>, prompt: Option<&str>) -> Self {
         let text = text.unwrap_or_default().as_bytes();
@@ -113,8 +112,8 @@ impl TextHash {
     }
 }
 
-/// What tells one content of a row's image from another without decoding it: a hash of its place and version, of its bytes, or
-/// of the job's signature columns.
+/// Identifies the content of a row's image without decoding it: a hash of its URI and version, of its bytes, or of the job's
+/// signature columns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ContentFingerprint(u64);
 
@@ -122,7 +121,7 @@ impl ContentFingerprint {
     /// The row names no image.
     pub const NOTHING: Self = Self(0);
 
-    /// Values of the job's signature columns; None is a null.
+    /// Of the values of the job's signature columns; None is a null.
     pub fn columns<'a>(values: impl IntoIterator<Item = Option<&'a str>>) -> Self {
         let mut hasher = start(b"columns");
         for value in values {
@@ -132,26 +131,26 @@ impl ContentFingerprint {
         Self(u64::from_be_bytes(first_bytes(hasher.finalize())))
     }
 
-    /// A place, by its URI; all there is where nothing can be listed.
+    /// Of the URI alone, for storage that cannot be listed.
     #[must_use]
     pub fn uri(uri: &str) -> Self {
         Self(u64::from_be_bytes(first_bytes(hash(b"uri", &[uri.as_bytes()]))))
     }
 
-    /// This place, as a listing showed it.
+    /// Of this URI and the version that was listed; None: there is no such object.
     #[must_use]
     pub fn listed(self, version: Option<ListedVersion>) -> Self {
         let ListedVersion(version) = version.unwrap_or(ListedVersion(0));
         Self(u64::from_be_bytes(first_bytes(hash(b"listed", &[&self.0.to_be_bytes(), &version.to_be_bytes()]))))
     }
 
-    /// What listings are looked up by, of a [`ContentFingerprint::uri`].
+    /// The hash of the URI, by which listings are searched; of a [`ContentFingerprint::uri`] only.
     #[must_use]
-    pub const fn place(self) -> u64 {
+    pub const fn uri_hash(self) -> u64 {
         self.0
     }
 
-    /// Bytes inside the manifest.
+    /// Of image bytes inside the manifest.
     #[must_use]
     pub fn bytes(content: &blake3::Hash) -> Self {
         Self(u64::from_be_bytes(first_bytes(hash(b"bytes", &[content.as_bytes()]))))
@@ -163,7 +162,7 @@ impl ContentFingerprint {
 pub struct ListedVersion(pub u64);
 
 impl ListedVersion {
-    /// Of an object of `size` bytes; `stamp` is its `ETag`, or when it was modified.
+    /// The version of an object of `size` bytes; `stamp` is its `ETag` or modification time.
     #[must_use]
     pub fn new(size: u64, stamp: &str) -> Self {
         Self(u64::from_be_bytes(first_bytes(hash(b"version", &[&size.to_be_bytes(), stamp.as_bytes()]))))
@@ -176,7 +175,7 @@ fn start(what: &[u8]) -> blake3::Hasher {
     hasher
 }
 
-/// With its length, so that no two sequences of values run into the same bytes.
+/// Hashes `value` with its length, so that different sequences of values never hash the same bytes.
 fn feed(hasher: &mut blake3::Hasher, value: &[u8]) {
     hasher.update(&(value.len() as u64).to_be_bytes()).update(value);
 }

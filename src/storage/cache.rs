@@ -11,8 +11,8 @@ use super::error::{generic, other};
 use super::{Location, Storage};
 
 impl Storage {
-    /// A local folder with the objects below `location`, fetched unless an earlier job has: its name depends on their names,
-    /// sizes and `ETags`. A local `location` is returned as it is.
+    /// A local folder with the objects below `location`, fetched unless an earlier job has fetched them: its name is a hash of their
+    /// names, sizes and `ETags`. A local `location` is returned as it is.
     ///
     /// # Errors
     /// When there is no object below it, when one cannot be fetched, or when the cache cannot be written.
@@ -102,7 +102,7 @@ fn publish(staging: TempDir, folder: &Path) -> std::io::Result<()> {
     match std::fs::rename(staging.path(), folder) {
         Err(_) if folder.is_dir() => Ok(()),
         Ok(()) => {
-            // It has been renamed: there is nothing left to remove.
+            // It was renamed, so there is nothing to remove.
             let _ = staging.keep();
             Ok(())
         }

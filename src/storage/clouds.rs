@@ -1,4 +1,5 @@
-//! How `[storage]`, the environment and the AWS profiles become object stores.
+//! Object stores of buckets. In: `[storage]`, the environment, AWS profiles. Out: a store for S3, Google Cloud Storage or Azure.
+//! Never here: requests.
 
 use std::sync::{Arc, OnceLock};
 
@@ -17,14 +18,14 @@ use super::error::{generic, other};
 use super::location::Cloud;
 use super::settings::StorageSettings;
 
-/// The region where nothing says one, as `object_store` has it.
+/// The default region, which is that of `object_store`.
 const DEFAULT_REGION: &str = "us-east-1";
 
 /// Makes the stores of one job; clones share credentials.
 #[derive(Debug, Clone)]
 pub(super) struct Clouds {
     settings: StorageSettings,
-    /// Made when a store needs them.
+    /// Created when a store needs them.
     aws: Arc<OnceLock<Arc<ProviderChain>>>,
 }
 
@@ -33,10 +34,10 @@ impl Clouds {
         Self { settings: settings.clone(), aws: Arc::default() }
     }
 
-    /// The store that holds `bucket`. Nothing is asked for over the network.
+    /// The store of `bucket`. No request is made.
     ///
     /// # Errors
-    /// When the settings, the environment or the profiles make no store.
+    /// When the settings, the environment or the profiles are incomplete or wrong.
     pub(super) fn bucket(&self, cloud: Cloud, bucket: &str, connector: Connector) -> Result<Arc<dyn ObjectStore>> {
         match cloud {
             Cloud::S3 => self.s3(bucket, connector),
@@ -51,7 +52,7 @@ impl Clouds {
         let mut builder = AmazonS3Builder::from_env();
         let profiles = profiles(settings.profile.as_deref())?;
         for (key, name) in [(Region, "region"), (Endpoint, "endpoint_url")] {
-            // A profile chosen by the job goes before the environment.
+            // A profile that the job names takes precedence over the environment.
             let is_wanted = settings.profile.is_some() || builder.get_config_value(&key).is_none();
             if let Some(value) = profiles.get(name).filter(|_| is_wanted) {
                 builder = builder.with_config(key, value);
@@ -80,8 +81,8 @@ impl Clouds {
         Ok(Arc::new(builder.with_client_options(options).with_http_connector(connector).build().map_err(unbuilt)?))
     }
 
-    /// Keys that the job names, else those of the environment, else the provider chain; a profile chosen by the job goes
-    /// before the environment.
+    /// Keys that the job names, else those of the environment, else the provider chain; a profile that the job names takes
+    /// precedence over the environment.
     fn with_aws_credentials(&self, builder: AmazonS3Builder) -> Result<AmazonS3Builder> {
         use AmazonS3ConfigKey::{AccessKeyId, Region, SecretAccessKey, Token};
         let settings = &self.settings;
@@ -102,7 +103,7 @@ impl Clouds {
         let needed = |name: &Option<String>, key, usual: &str| {
             value(name, key)?.ok_or_else(|| other(&format!("some of the S3 keys are given, but {usual} is not set")))
         };
-        // A token belongs to its keys.
+        // A session token is valid for its own keys only.
         let is_of_environment = settings.access_key_id_env.is_none() && settings.secret_access_key_env.is_none();
         let credential = AwsCredential {
             key_id: needed(names[0], AccessKeyId, "AWS_ACCESS_KEY_ID")?,

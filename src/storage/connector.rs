@@ -1,9 +1,9 @@
-//! HTTP as object stores use it, with two things added: redirects are followed by rules of our own, and an answer that says
-//! "not now" becomes an error of a public type.
+//! HTTP as object stores use it, with two additions: redirects are followed by the rules of [`super::redirect`], and a refused
+//! request becomes an error of a public type.
 //!
-//! `object_store` leaves redirects to its HTTP client, which asks nobody where they lead, and keeps the status of a failed
-//! request in a private type. A [`Refusal`] or a [`RefusedRedirect`] in the chain of causes can be found again, and
-//! `object_store` retries a [`Refusal`] like the answer that it stands for.
+//! The HTTP client of `object_store` follows every redirect, and the status of a failed request is in a private type there. A
+//! [`Refusal`] or a [`RefusedRedirect`] can be found in the chain of causes, and `object_store` retries a [`Refusal`] like a response
+//! with its status.
 
 use std::fmt;
 use std::pin::Pin;
@@ -25,7 +25,7 @@ use super::location::Location;
 use super::redirect::{self, MAX_REDIRECTS, RefusedRedirect};
 use super::settings::RequestPolicy;
 
-/// An answer without the object: its HTTP status, and the store's own word for it.
+/// A response without the object: its HTTP status, and the error code of the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Refusal {
     /// As in `503`.
@@ -55,7 +55,7 @@ pub(super) struct Connector {
     pub(super) runtime: Option<Handle>,
 }
 
-/// A metadata service is near or not there: its connect timeout.
+/// The connect timeout of a metadata service, which is on the same network if it exists.
 const METADATA_CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl Connector {
@@ -63,7 +63,7 @@ impl Connector {
     fn client(&self, options: &ClientOptions) -> Result<reqwest::Client> {
         let value = |key| options.get_config_value(&key);
         let timeouts = self.policy.client();
-        // `object_store` shortens it where it asks a metadata service.
+        // `object_store` sets a shorter one for a metadata service.
         let is_ours =
             value(ClientConfigKey::ConnectTimeout) == timeouts.get_config_value(&ClientConfigKey::ConnectTimeout);
         let connect_timeout = if is_ours { self.policy.connect_timeout() } else { METADATA_CONNECT_TIMEOUT };
@@ -73,7 +73,7 @@ impl Connector {
             .connect_timeout(connect_timeout)
             .https_only(value(ClientConfigKey::AllowHttp).as_deref() != Some("true"))
             .redirect(Policy::none())
-            // As `object_store` has it: HTTP/2 is slower for large objects, and a decompressed body is longer than announced.
+            // As in `object_store`: HTTP/2 is slower for large objects, and a decompressed body is longer than its `Content-Length`.
             .http1_only()
             .no_gzip()
             .no_brotli()
@@ -93,7 +93,7 @@ impl HttpConnector for Connector {
     }
 }
 
-/// One client for all that connect.
+/// One client for all connections.
 #[derive(Debug, Clone)]
 pub(super) struct Shared(pub(super) HttpClient);
 
@@ -103,7 +103,7 @@ impl HttpConnector for Shared {
     }
 }
 
-/// What stands in the query of a request that lists: of S3 and Google Cloud Storage, and of Azure.
+/// Query parameters of requests that list: S3 and Google Cloud Storage, and Azure.
 const LISTINGS: [&str; 2] = ["list-type=", "comp=list"];
 
 #[derive(Debug, Clone)]
@@ -113,7 +113,7 @@ struct Service {
 }
 
 impl Service {
-    /// The answer at the end of all redirects.
+    /// The response after all redirects.
     async fn follow(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
         let (mut parts, body) = request.into_parts();
         let (mut url, credentials) = self.split(&parts.method, &parts.uri)?;
@@ -160,12 +160,12 @@ impl HttpService for Service {
         Self: 'future,
     {
         Box::pin(async move {
-            // Of listings, object_store tells no status apart.
+            // `object_store` does not distinguish statuses of listings.
             let is_listing =
                 request.uri().query().is_some_and(|query| LISTINGS.iter().any(|mark| query.contains(mark)));
             let response = self.follow(request).await?;
             let status = response.status().as_u16();
-            // What object_store tells apart itself stays as it is.
+            // Statuses that `object_store` distinguishes itself are left to it.
             if status < 300 || status == 304 || (!is_listing && matches!(status, 401 | 403 | 404 | 409 | 412)) {
                 return Ok(response);
             }

@@ -1,4 +1,4 @@
-//! AWS credentials where no keys are given: profiles (keys, `role_arn`, SSO, `credential_process`), web identity, containers
+//! AWS credentials of jobs without keys: profiles (keys, `role_arn`, SSO, `credential_process`), web identity, containers
 //! and EC2, by the official SDK.
 //!
 //! In: the profile's name and the region. Out: credentials, kept until shortly before they expire. Never here: requests to S3,
@@ -34,11 +34,11 @@ use crate::row::error::ErrorKind;
 
 /// The longest search for credentials.
 const MAX_SEARCH: Duration = Duration::from_secs(30);
-/// Credentials are renewed so long before they expire, or at half of their life if that is later.
+/// Credentials are renewed this long before they expire, or after half of their lifetime if that is later.
 const RENEW_BEFORE: Duration = Duration::from_mins(5);
-/// A search that failed is not repeated sooner.
+/// The least time between a search that failed and the next one.
 const SEARCH_AGAIN: Duration = Duration::from_secs(10);
-/// The longest detail of an error that is shown, in characters.
+/// The most characters of an error's detail in a message.
 const MAX_DETAIL: usize = 200;
 
 /// Why there are no credentials.
@@ -56,8 +56,8 @@ impl fmt::Display for NoCredentials {
 
 impl StdError for NoCredentials {}
 
-/// The credentials of one profile, or of whatever the SDK's chain finds. One search serves all that wait for it, and goes on when
-/// they give up.
+/// The credentials of one profile, or of whatever the SDK's chain finds. One search serves all requests that wait for it, and
+/// continues when they are cancelled.
 pub(super) struct ProviderChain {
     profile: Option<String>,
     region: String,
@@ -107,7 +107,7 @@ impl FoundCredentials {
         }
     }
 
-    /// What to use after a search found `self`, where `earlier` was in use: credentials that are still valid, rather than none.
+    /// What to use after the search that gave `self`: if it failed, `earlier` credentials that are still valid.
     fn or_valid(self, earlier: Option<Self>) -> Self {
         let is_valid =
             |found: &Self| found.outcome.is_ok() && found.expires.is_none_or(|time| SystemTime::now() < time);
@@ -131,7 +131,7 @@ impl ProviderChain {
         Self { profile: profile.map(str::to_owned), region: region.to_owned(), latest: Mutex::new(None) }
     }
 
-    /// The search at hand, or the last one while what it found is fresh, or a new one. Must be called in a runtime.
+    /// The search in progress, or the last one while its credentials are fresh, or a new one. Must be called in a runtime.
     fn search(&self) -> Shared<BoxFuture<'static, FoundCredentials>> {
         let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
         let earlier = match &*latest {
@@ -141,7 +141,7 @@ impl ProviderChain {
         };
         let (profile, region) = (self.profile.clone(), self.region.clone());
         let search = tokio::task::spawn_blocking(move || {
-            // The SDK's log shows request headers, and what a `credential_process` says.
+            // The SDK logs request headers and the output of a `credential_process`.
             let found = tracing::subscriber::with_default(NoSubscriber::default(), || find(profile, region));
             FoundCredentials::new(found).or_valid(earlier)
         });
@@ -201,7 +201,7 @@ const PROMISES: [&str; 7] = [
     "sso_account_id",
 ];
 
-/// Asks one source after the other; the first that is configured decides.
+/// Tries one source after the other; the first that is configured decides.
 async fn chain(profile: Option<String>, region: String) -> Result<Credentials, NoCredentials> {
     let config = ProviderConfig::without_region().with_region(Some(Region::new(region)));
     let name = profile.or_else(|| variable("AWS_PROFILE")).unwrap_or_else(|| "default".to_owned());
@@ -257,22 +257,22 @@ impl NoCredentials {
             CredentialsError::InvalidConfiguration(_) | CredentialsError::CredentialsNotLoaded(_) => {
                 ErrorKind::Forbidden
             }
-            // A service or program may well answer another time.
+            // A service or program may answer later.
             _ => ErrorKind::Io,
         };
         let causes = std::iter::successors(error.source(), |&cause| cause.source()).map(ToString::to_string);
         let detail = causes.collect::<Vec<_>>().join(": ");
-        // What a `credential_process` says may hold a secret.
+        // The output of a `credential_process` may hold a secret.
         let detail = detail.split(" Stderr:").next().unwrap_or_default();
         let detail: String = detail.chars().take(MAX_DETAIL).collect();
         Self { kind, what: format!("{source} gives no AWS credentials: {detail}") }
     }
 }
 
-/// What `~/.aws/config` and `~/.aws/credentials` say, with `name`, `AWS_PROFILE` or `default` selected.
+/// The profiles of `~/.aws/config` and `~/.aws/credentials`, with `name`, `AWS_PROFILE` or `default` selected.
 ///
 /// # Errors
-/// When one of them cannot be understood; a file that is not there is empty.
+/// When one of the files cannot be parsed; a missing file counts as empty.
 pub(super) fn profiles(name: Option<&str>) -> Result<ProfileSet, ProfileFileLoadError> {
     // It reads two small files and never waits.
     futures::executor::block_on(load(name))

@@ -1,10 +1,10 @@
-//! Errors of our own in the type that object stores have.
+//! Errors of this room as `object_store` errors.
 
 use std::error::Error as StdError;
 
 use object_store::Error;
 
-/// An object store's error that none of its own kinds fits.
+/// An `object_store` error of its generic kind.
 pub(super) fn generic(source: Box<dyn StdError + Send + Sync>) -> Error {
     Error::Generic { store: "nightcap", source }
 }

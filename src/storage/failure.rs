@@ -17,7 +17,7 @@ use crate::row::error::ErrorKind;
 pub struct Failure {
     /// The documented kind.
     pub kind: ErrorKind,
-    /// What was found, for people; callers add the object's name.
+    /// The message; callers add the name of the object.
     pub what: String,
 }
 
@@ -74,7 +74,7 @@ impl Failure {
             404 | 410 => ErrorKind::NotFound,
             _ => ErrorKind::Io,
         };
-        // S3 answers so where a bucket is in another region, and does not say in which.
+        // S3 answers this for a bucket in another region, without naming the region.
         let region = if (300..400).contains(&refusal.status) { ", as for a bucket of another region" } else { "" };
         Self { kind, what: format!("the server answers with {refusal}{region}") }
     }
@@ -86,7 +86,7 @@ impl fmt::Display for Failure {
     }
 }
 
-/// The message of [`Failure::of`], with a hint where there is something to do; for errors that end a command.
+/// The message of [`Failure::of`], with a hint if there is one; for errors that end a command.
 pub(crate) fn explain(error: &Error) -> String {
     let failure = Failure::of(error);
     let hint = match failure.kind {

@@ -11,7 +11,7 @@ use super::paths::{self, NotLocal};
 /// The kinds of object store that have buckets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Cloud {
-    /// Amazon S3 and whatever speaks its protocol.
+    /// Amazon S3 and compatible services.
     S3,
     /// Google Cloud Storage.
     Gs,
@@ -33,7 +33,7 @@ impl Cloud {
     }
 }
 
-/// Where a file, an object or a folder of them lies. [`fmt::Display`] never shows a credential.
+/// The location of a file, an object or a folder. [`fmt::Display`] never shows a credential.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Location {
     /// A path of this machine.
@@ -51,7 +51,7 @@ pub enum Location {
     Http(Url),
 }
 
-/// Why a text is no location.
+/// Why a text is not a location.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NotALocation {
     /// A scheme that is not supported.
@@ -63,10 +63,10 @@ pub enum NotALocation {
 }
 
 impl Location {
-    /// The location that `text` names, seen from the folder `self`; `.` and `..` are resolved by name.
+    /// The location `text`, relative to the folder `self`; `.` and `..` are resolved by name.
     ///
     /// # Errors
-    /// [`NotALocation`], whose text repeats nothing of `text` but its scheme: a URI may hold a credential.
+    /// [`NotALocation`], whose message shows nothing of `text` but the scheme, since a URI may hold a credential.
     pub fn resolve(&self, text: &str) -> Result<Self, NotALocation> {
         let scheme = text.split_once("://").map(|(scheme, rest)| (scheme.to_ascii_lowercase(), rest));
         match scheme {
@@ -76,8 +76,7 @@ impl Location {
         }
     }
 
-    /// The pattern of locations that `text` is, seen from the folder `folder` of this machine: only what the user wrote is read as
-    /// a glob, not the folder.
+    /// The glob pattern `text`, relative to the local folder `folder`. The name of the folder is not part of the glob.
     ///
     /// # Errors
     /// As [`Location::resolve`].
@@ -94,7 +93,7 @@ impl Location {
         }
     }
 
-    /// The location that the relative or absolute path `text` names, seen from the folder `self`.
+    /// The location of the path `text`, which may be relative to the folder `self`.
     fn below(&self, text: &str) -> Result<Self, NotALocation> {
         match self {
             Self::Local(folder) => local(folder, text),
@@ -130,7 +129,7 @@ impl Location {
         }
     }
 
-    /// The folder that it lies in; the root of a store is its own folder.
+    /// The folder that it is in; the root of a store is its own folder.
     #[must_use]
     pub fn folder(&self) -> Self {
         match self {
@@ -180,9 +179,9 @@ impl Location {
         }
     }
 
-    /// Whether it is `root` or lies below it, by name.
+    /// Whether it is `root` or below it, by name.
     #[must_use]
-    pub fn lies_in(&self, root: &Self) -> bool {
+    pub fn starts_with(&self, root: &Self) -> bool {
         let below = |key: &str, folder: &str| {
             let folder = folder.trim_end_matches('/');
             let rest = key.strip_prefix(folder);
@@ -198,21 +197,21 @@ impl Location {
         }
     }
 
-    /// Whether it lies in one of `roots`, or `roots` is empty. A URL whose path climbs when a server decodes it lies in none.
+    /// Whether it is in one of `roots`, or `roots` is empty. A URL with a `..` that only servers resolve is in none.
     #[must_use]
     pub fn is_within(&self, roots: &[Self]) -> bool {
         let climbs = matches!(self, Self::Http(url) if climbs(url.path()));
-        roots.is_empty() || (!climbs && roots.iter().any(|root| self.lies_in(root)))
+        roots.is_empty() || (!climbs && roots.iter().any(|root| self.starts_with(root)))
     }
 
-    /// The deepest folder that holds both, if they are of one store.
+    /// The deepest folder that both are in, if they are in one store.
     #[must_use]
     pub fn common(&self, other: &Self) -> Option<Self> {
         if self.authority() != other.authority() {
             return None;
         }
         let mut folder = self.clone();
-        while !other.lies_in(&folder) {
+        while !other.starts_with(&folder) {
             let above = folder.folder();
             if above == folder {
                 return None;
@@ -223,7 +222,7 @@ impl Location {
     }
 }
 
-/// Whether a segment of the path is `..` in a spelling that URLs do not resolve and some servers do: with an encoded separator, a
+/// Whether a segment of the path is a `..` that URL parsers leave alone and some servers resolve: with an encoded separator, a
 /// backslash, a parameter (`..;a=b`), or encoded more than once.
 fn climbs(path: &str) -> bool {
     let mut path = path.as_bytes().to_vec();
@@ -301,7 +300,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn texts_seen_from_folders() {
+    fn texts_relative_to_folders() {
         let seen = |folder: &str, text: &str| {
             let folder = Location::Local("/".into()).resolve(folder).unwrap();
             folder.resolve(text).map(|location| location.to_string())
@@ -324,18 +323,18 @@ mod tests {
     }
 
     #[test]
-    fn folders_and_what_lies_in_them() {
+    fn folders_and_the_locations_in_them() {
         let location = |text: &str| Location::Local("/".into()).resolve(text).unwrap();
         for (inside, root) in
             [("/a/b", "/a"), ("s3://b/x/y", "s3://b/x"), ("s3://b/x", "s3://b"), ("http://h/a/b", "http://h/a")]
         {
-            assert!(location(inside).lies_in(&location(root)), "{inside}");
+            assert!(location(inside).starts_with(&location(root)), "{inside}");
             assert_eq!(location(inside).common(&location(root)), Some(location(root)));
         }
         for (outside, root) in
             [("/ab", "/a"), ("s3://b/xy", "s3://b/x"), ("gs://b/x", "s3://b/x"), ("http://g/a", "http://h")]
         {
-            assert!(!location(outside).lies_in(&location(root)), "{outside}");
+            assert!(!location(outside).starts_with(&location(root)), "{outside}");
         }
         assert_eq!(location("s3://b/x/1/a").common(&location("s3://b/x/2/a")), Some(location("s3://b/x")));
         assert_eq!(location("s3://b/x").folder().folder(), location("s3://b"));

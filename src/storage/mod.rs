@@ -1,7 +1,11 @@
 //! Storage by URI: local paths, `s3://`, `gs://`, `az://`, `http(s)://`.
 //!
 //! In: `[storage]` of the job and the environment. Out: an object store and a path in it for any [`Location`]. Never here:
-//! what is read or written. No credential leaves this module: neither a [`Location`] nor a [`Failure`] shows one.
+//! what is read or written. No message shows a credential: neither that of a [`Location`] nor that of a [`Failure`].
+//!
+//! [`Location`] is what users write (`paths` for local ones), `settings`, `environment` and `credentials` say how it is reached, `clouds`
+//! makes the stores of buckets, `connector` and `redirect` their HTTP client, `failure` says what their errors mean. `cache` keeps local
+//! copies of remote model directories.
 
 mod cache;
 mod clouds;
@@ -50,8 +54,8 @@ pub(crate) const fn pauses(retries: u32) -> ExponentialBuilder {
     pauses.with_max_delay(Duration::from_secs(5)).with_max_times(retries as usize)
 }
 
-/// Opens locations; keeps one object store for each bucket or server. Requests may come from any thread or runtime: a thread of
-/// its own drives the connections.
+/// Opens locations, and keeps one object store for each bucket or server. Requests may come from any thread or runtime, since a
+/// thread of its own drives the connections.
 #[derive(Debug)]
 pub struct Storage {
     clouds: Clouds,
@@ -113,7 +117,7 @@ impl Storage {
             Location::Local(_) => None,
             _ => Some(self.runtime().map_err(|error| generic(error.into()))?),
         };
-        // What the job names, and OUTPUT, need not lie in the roots of images.
+        // `limits.roots` is about images, not about the files that the job names.
         stores.open(&self.clouds, location, &Connector { policy, roots: Arc::default(), runtime })
     }
 
@@ -131,7 +135,7 @@ impl Storage {
     /// Blocks until `work` is done. Must not be called from a runtime's thread.
     ///
     /// # Errors
-    /// Those of `work`, and when there is no thread for it.
+    /// Those of `work`; also when the thread that drives connections could not be started.
     pub(crate) fn wait<T: Send + 'static>(&self, work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
         let runtime = self.runtime().map_err(|error| generic(error.into()))?;
         let (done, outcome) = std::sync::mpsc::sync_channel(1);
@@ -151,7 +155,7 @@ impl Storage {
         let handle = runtime.handle().clone();
         let (running, end) = oneshot::channel();
         std::thread::Builder::new().name("storage".to_owned()).spawn(move || {
-            // The sender is only ever dropped, which ends this.
+            // Nothing is sent: the thread ends when the sender is dropped.
             let _ = runtime.block_on(end);
             runtime.shutdown_background();
         })?;

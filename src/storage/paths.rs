@@ -5,16 +5,16 @@ use std::path::{Component, Path, PathBuf};
 
 use url::Url;
 
-/// Why a text names no local path.
+/// Why a text is not a local path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum NotLocal {
     /// A URI of this scheme.
     Scheme(String),
-    /// A `file:` URI that names no file of this machine, or nothing at all.
+    /// A `file:` URI without a path on this machine, or an empty text.
     Invalid,
 }
 
-/// The path that `text` names, seen from `folder`, with `.` and `..` resolved by name: links stay as they are.
+/// The path `text`, relative to `folder`; `.` and `..` are resolved by name, without following links.
 pub(crate) fn local(folder: &Path, text: &str) -> Result<PathBuf, NotLocal> {
     let scheme = text.split_once("://").map(|(scheme, _)| scheme.to_ascii_lowercase());
     match scheme.as_deref() {
@@ -45,12 +45,12 @@ fn clean(path: &Path) -> PathBuf {
     clean
 }
 
-/// How a file in the folder `base` names `path`: relative where `path` lies below `base` (empty where they are the same), else
+/// `path` as a file in the folder `base` has to write it: relative if `path` is below `base` (empty if they are the same), otherwise
 /// absolute. Links are resolved on the way to `path`, but not `path` itself, so that a link may later lead elsewhere.
 ///
 /// # Errors
 /// When `base` or the folder of `path` cannot be found.
-pub(crate) fn seen_from(base: &Path, path: &Path) -> io::Result<PathBuf> {
+pub(crate) fn relative_to(base: &Path, path: &Path) -> io::Result<PathBuf> {
     let absolute = std::path::absolute(path)?;
     let real = match (absolute.parent(), absolute.file_name()) {
         (Some(folder), Some(name)) => std::fs::canonicalize(folder)?.join(name),
@@ -70,7 +70,7 @@ mod tests {
         std::fs::create_dir_all(folder.join("data/photos")).unwrap();
         std::os::unix::fs::symlink("data", folder.join("link")).unwrap();
         std::os::unix::fs::symlink("/tmp", folder.join("data/elsewhere")).unwrap();
-        let seen = |base: &str, path: &str| seen_from(&folder.join(base), &folder.join(path)).unwrap();
+        let seen = |base: &str, path: &str| relative_to(&folder.join(base), &folder.join(path)).unwrap();
         assert_eq!(seen("", "data/photos"), PathBuf::from("data/photos"));
         assert_eq!(seen("data/photos", "data/photos/"), PathBuf::new());
         assert_eq!(seen("data/photos/..", "link/photos"), PathBuf::from("photos"));

@@ -1,4 +1,4 @@
-//! HTTP redirects: where a response sends a request on, and whether it may go there.
+//! HTTP redirects: the next URL, and whether it may be requested.
 //!
 //! In: one response. Out: the next URL, or a refusal. Never here: requests.
 
@@ -24,8 +24,8 @@ const MAX_SHOWN: usize = 100;
 /// A redirect that is not followed. Messages show origins only: a path or query may hold a credential.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum RefusedRedirect {
-    /// It leads out of the roots.
-    #[error("the server redirects to {to}, to a place that lies in none of `limits.roots`")]
+    /// It leads out of `limits.roots`.
+    #[error("the server redirects to {to}, to a URL that is in none of `limits.roots`")]
     Outside {
         /// The origin that was asked for.
         to: String,
@@ -44,7 +44,7 @@ pub(super) enum RefusedRedirect {
         /// The origin that was asked for.
         to: String,
     },
-    /// Of a request that writes.
+    /// It answers a request that writes.
     #[error("the server redirects a {method} request to {to}; only requests that read follow redirects")]
     Write {
         /// The request's method.

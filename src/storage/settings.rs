@@ -1,4 +1,4 @@
-//! `[storage]`, and how long requests may take. Secrets come from the environment only.
+//! `[storage]`, and the retries and timeouts of requests. Secrets come from the environment only.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ pub struct StorageSettings {
     pub path_style: Option<bool>,
     /// Requests without credentials, for public data.
     pub anonymous: Option<bool>,
-    /// The profile of `~/.aws`, instead of `AWS_PROFILE`: what it says goes before the environment.
+    /// The profile of `~/.aws`, instead of `AWS_PROFILE`; it takes precedence over the environment.
     pub profile: Option<String>,
     /// The variable that holds the S3 access key id, instead of `AWS_ACCESS_KEY_ID`.
     pub access_key_id_env: Option<String>,

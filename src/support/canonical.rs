@@ -46,7 +46,7 @@ impl Canonical {
         self.entry(Kind::Flag, name, &[u8::from(value)]);
     }
 
-    /// What `fill` adds, under one name.
+    /// A group of the entries that `fill` adds.
     pub(crate) fn group(&mut self, name: &str, fill: impl FnOnce(&mut Self)) {
         let mut group = Self::default();
         fill(&mut group);

@@ -1,11 +1,11 @@
-//! Named places at which a test can have the process killed, as by the out-of-memory killer, or stopped, as by a machine that
-//! is suspended, or a thread panic; and a model that runs out of memory.
+//! Failpoints: named places at which a test can kill the process, suspend it, or make a thread panic; and a limit above which a model
+//! runs out of memory.
 //!
 //! Builds with debug assertions read `NIGHTCAP_KILL_AT=name:count` and `NIGHTCAP_STOP_AT=name:count`, and send themselves
 //! SIGKILL or SIGSTOP at the `count`th time that place is reached; with `NIGHTCAP_PANIC_AT=name:count` the thread panics. With
-//! `NIGHTCAP_OUT_OF_MEMORY_ABOVE=rows` larger batches fail for want of memory. Release builds contain none of this.
+//! `NIGHTCAP_OUT_OF_MEMORY_ABOVE=rows` larger batches run out of memory. Release builds contain none of this.
 
-/// Marks the place `name`.
+/// Marks the failpoint `name`.
 #[cfg(debug_assertions)]
 pub(crate) fn hit(name: &str) {
     use std::sync::OnceLock;
@@ -40,11 +40,11 @@ pub(crate) fn hit(name: &str) {
     }
 }
 
-/// Marks the place `name`.
+/// Marks the failpoint `name`.
 #[cfg(not(debug_assertions))]
 pub(crate) const fn hit(_name: &str) {}
 
-/// Whether a batch of `rows` rows is to fail for want of memory.
+/// Whether a batch of `rows` rows has to run out of memory.
 #[cfg(debug_assertions)]
 pub(crate) fn runs_out_of_memory(rows: usize) -> bool {
     use std::sync::OnceLock;
@@ -55,7 +55,7 @@ pub(crate) fn runs_out_of_memory(rows: usize) -> bool {
     most.is_some_and(|most| rows > most)
 }
 
-/// Whether a batch of `rows` rows is to fail for want of memory.
+/// Whether a batch of `rows` rows has to run out of memory.
 #[cfg(not(debug_assertions))]
 pub(crate) const fn runs_out_of_memory(_rows: usize) -> bool {
     false

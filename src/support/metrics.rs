@@ -1,4 +1,4 @@
-//! How busy each stage is, so that people see what to tune.
+//! How long each stage worked and waited, which shows what to tune.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -45,7 +45,7 @@ impl Meter {
         outcome
     }
 
-    /// Counts bytes that the stage handed on.
+    /// Counts bytes of the stage's output.
     pub fn add_bytes(&self, bytes: usize) {
         self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     }
@@ -67,9 +67,9 @@ fn add(counter: &AtomicU64, elapsed: Duration) {
 pub struct Metrics {
     /// Manifest rows read.
     pub manifest: Meter,
-    /// Image bytes read; its time adds up over concurrent reads.
+    /// Image bytes read; its time is the sum over concurrent reads.
     pub fetch: Meter,
-    /// Pixels prepared; its time adds up over threads.
+    /// Pixels prepared; its time is the sum over threads.
     pub preprocess: Meter,
     /// Encoders, fusion and decoder.
     pub model: Meter,
@@ -83,13 +83,13 @@ pub struct Metrics {
 pub struct StageTimes {
     /// Its name.
     pub stage: &'static str,
-    /// Working; adds up over concurrent work.
+    /// Working; the sum over concurrent work.
     pub busy_s: f64,
     /// Waiting for the stage before.
     pub wait_input_s: f64,
     /// Waiting for the stage after.
     pub wait_output_s: f64,
-    /// Bytes handed on.
+    /// Bytes of output.
     pub bytes: u64,
 }
 

@@ -1,4 +1,7 @@
-//! Small things that every room may use and that know none of them.
+//! Small helpers that every room may use and that use none of them.
+//!
+//! For people: [`progress`], [`metrics`] (how busy stages are), `nearest` (hints for misspelt names). For data: `clock`, `canonical` (the
+//! encoding that fingerprints hash), `whole_file` (atomic writes of local files). For tests: `failpoint`.
 
 pub(crate) mod canonical;
 pub(crate) mod clock;

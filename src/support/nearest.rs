@@ -1,10 +1,10 @@
-//! Hints for misspelt names: the known name that is most like the one found.
+//! Hints for misspelt names: the known name that is most similar.
 
-/// Similarity, 0 to 1, from which a known name is taken for what was meant.
+/// The least similarity, 0 to 1, with which a known name is suggested.
 const ALIKE: f64 = 0.75;
 
-/// Text for a `hint:` about `word`, which is none of `known`: "did you mean X?" if a known name is like it, otherwise all known
-/// names. `show` puts a name into the quotes or brackets in which it is written.
+/// Text for a `hint:` about `word`, which is not in `known`: "did you mean X?" if a known name is similar, otherwise all known
+/// names. `show` adds the quotes or brackets around a name.
 pub(crate) fn did_you_mean<S: AsRef<str>>(word: &str, known: &[S], show: impl Fn(&str) -> String) -> String {
     let names = || known.iter().map(AsRef::as_ref);
     match names().map(|name| (likeness(word, name), name)).max_by(|a, b| a.0.total_cmp(&b.0)) {
@@ -13,7 +13,7 @@ pub(crate) fn did_you_mean<S: AsRef<str>>(word: &str, known: &[S], show: impl Fn
     }
 }
 
-/// Jaro-Winkler similarity, which counts little of short names; so names one edit or transposition apart are as good as equal.
+/// Jaro-Winkler similarity. It is low for short names, so names that are one edit or transposition apart count as equal.
 fn likeness(a: &str, b: &str) -> f64 {
     if strsim::osa_distance(a, b) <= 1 { 1.0 } else { strsim::jaro_winkler(a, b) }
 }

@@ -1,4 +1,4 @@
-//! Progress for people: a bar on a terminal, a log line now and then otherwise. Always on stderr.
+//! Progress on stderr: a bar on a terminal, otherwise a log line from time to time.
 
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
@@ -18,7 +18,7 @@ pub struct Terminal {
 }
 
 impl Terminal {
-    /// Draws bars if stderr is a terminal and `plain` is not asked for.
+    /// Draws bars if stderr is a terminal, unless `plain`.
     #[must_use]
     pub fn new(plain: bool) -> Self {
         let drawn = io::stderr().is_terminal() && !plain;
@@ -35,7 +35,7 @@ impl Terminal {
 
 impl Write for Terminal {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        // A reader of stderr that went away is no reason to stop a night's work.
+        // A closed stderr does not stop a run.
         let _ = self.bars.suspend(|| io::stderr().lock().write_all(bytes));
         Ok(bytes.len())
     }
@@ -65,7 +65,7 @@ impl Progress {
         let bar = terminal.drawn.then(|| {
             let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
             let style = style.with_key("rate", |state: &ProgressState, out: &mut dyn fmt::Write| {
-                // Writing into the bar's own buffer cannot fail.
+                // Writing to a string cannot fail.
                 let _ = write!(out, "{:.1} rows/s", state.per_sec());
             });
             terminal.bars.add(ProgressBar::new(total).with_style(style).with_message("0 failed"))

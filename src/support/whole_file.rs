@@ -1,4 +1,4 @@
-//! Files of this machine that are written whole or not at all: into a temporary file beside them, then renamed.
+//! Atomic writes of local files: into a temporary file in the same folder, which is then renamed.
 
 use std::fs::Permissions;
 use std::io::{self, Write};
@@ -7,19 +7,19 @@ use std::path::Path;
 
 use tempfile::Builder;
 
-/// What happens to a file that has the name already.
+/// What to do about an existing file of the name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Existing {
-    /// The new file takes its place.
+    /// Replace it.
     Replace,
-    /// It stays, and writing fails with [`io::ErrorKind::AlreadyExists`].
+    /// Keep it, and fail with [`io::ErrorKind::AlreadyExists`].
     Keep,
 }
 
 /// Writes `bytes` as the file `path`, with the permissions that the user's umask gives.
 ///
 /// # Errors
-/// Those of the file system; nothing is left behind then.
+/// Those of the file system; then no file is left behind.
 pub(crate) fn write(path: &Path, bytes: &[u8], existing: Existing) -> io::Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut builder = Builder::new();

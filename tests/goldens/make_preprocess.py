@@ -104,18 +104,18 @@ SCALED = {
 
 
 def upright(path, halved=None):
-    """The picture, drafted towards twice the size that `halved` of the full upright picture's size gives."""
+    """The image, drafted towards twice the size that `halved` of the full upright image's size gives."""
     image = Image.open(io.BytesIO(path.read_bytes()))
     turned = ImageOps.exif_transpose(image).size != image.size
     if halved and (size := halved(image.size[::-1] if turned else image.size)):
-        # Read again: turning has loaded the picture.
+        # Read again: turning has loaded the image.
         image = Image.open(io.BytesIO(path.read_bytes()))
         image.draft("RGB", tuple(2 * side for side in (size[::-1] if turned else size)))
     return ImageOps.exif_transpose(image).convert("RGB")
 
 
 def resized(config, run):
-    """What gives the width and height to which `run` first resizes a picture of a width and height, or None."""
+    """What gives the width and height to which `run` first resizes an image of a width and height, or None."""
     def of(size):
         if not run.do_resize:
             return None
@@ -170,7 +170,7 @@ for setting, config in {**EVERY, **SOME}.items():
     files = list(images if setting in EVERY else SOME_FILES) + list(photos if setting in ("vit", "clip", "blip") else [])
     results = {}
     for name in files:
-        # Said outright: transformers guesses the layout, wrongly for pictures 1 or 3 pixels high.
+        # Said outright: transformers guesses the layout, wrongly for images 1 or 3 pixels high.
         values = run((images | photos)[name], return_tensors="np", input_data_format="channels_last")["pixel_values"][0]
         results[name] = golden(values)
     tensors[setting] = {"config": config, "files": results}

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use crate::common::{Workplace, picture, strings, write_parquet};
+use crate::common::{Workplace, png_image, strings, write_parquet};
 use crate::seaweed::{ACCESS_KEY, SECRET, Seaweed};
 use crate::storage::text;
 use crate::web::WebServer;
@@ -22,7 +22,7 @@ fn command(workplace: &Workplace, config: &str, arguments: &[&str]) -> Command {
 
 /// A job with one image in the bucket `night`.
 fn one_image(key: &str) -> Workplace {
-    let workplace = Workplace::with_pictures(1, 10);
+    let workplace = Workplace::with_images(1, 10);
     let columns = vec![
         ("id", strings([Some("a")])),
         ("image", strings([Some(format!("s3://night/{key}"))])),
@@ -35,7 +35,7 @@ fn one_image(key: &str) -> Workplace {
 /// An S3 service with one image at `s3://night/image.png` that takes any signature, and shows who signed.
 fn bucket() -> WebServer {
     let server = WebServer::start();
-    server.answer("/night/image.png", 200, &[], &picture(1));
+    server.answer("/night/image.png", 200, &[], &png_image(1));
     server
 }
 
@@ -58,7 +58,7 @@ fn signed_with(workplace: &Workplace, mut command: Command, bucket: &WebServer, 
 #[test]
 fn a_credential_process_is_asked_once() {
     let server = Seaweed::shared();
-    server.put("process/image.png", &picture(4)).unwrap();
+    server.put("process/image.png", &png_image(4)).unwrap();
     let workplace = one_image("process/image.png");
     let program = workplace.path("give credentials.sh");
     let script = format!(
@@ -165,7 +165,7 @@ fn a_metadata_service_is_asked_only_when_it_must_be() {
     };
     // Not by a job without buckets, nor where there are keys, nor for public data.
     let (workplace, mut local) = job(&[], &[]);
-    std::fs::write(workplace.path("image.png"), picture(1)).unwrap();
+    std::fs::write(workplace.path("image.png"), png_image(1)).unwrap();
     let columns =
         vec![("id", strings([Some("a")])), ("image", strings([Some("image.png")])), ("title", strings([None::<&str>]))];
     write_parquet(&workplace.path("manifest.parquet"), columns, 10);
@@ -271,7 +271,7 @@ fn a_profile_that_leads_to_no_keys_is_not_passed_over() {
 
 #[test]
 fn a_program_that_gives_expired_credentials_is_not_asked_with_every_request() {
-    let workplace = Workplace::with_pictures(20, 20);
+    let workplace = Workplace::with_images(20, 20);
     let program = workplace.path("expired.sh");
     let script = format!(
         "#!/bin/sh\necho asked >> '{}'\n\
@@ -302,7 +302,7 @@ fn a_program_that_gives_expired_credentials_is_not_asked_with_every_request() {
 
 #[test]
 fn a_model_directory_with_the_marks_that_consoles_make_for_folders() {
-    let (workplace, bucket) = (Workplace::with_pictures(1, 10), WebServer::start());
+    let (workplace, bucket) = (Workplace::with_images(1, 10), WebServer::start());
     let model = crate::common::repo("tests/fixtures/tiny_model");
     let mut listed = String::new();
     let mut list = |key: &str, size: usize| {

@@ -1,4 +1,4 @@
-//! How many rows go through the model at once: tried out before the plan, halved when memory runs out.
+//! Batch sizes: measured before the plan is made, and halved when memory runs out.
 
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use serde_json::Value;
@@ -15,7 +15,7 @@ fn halved(workplace: &Workplace, part: &str) -> Option<String> {
 
 #[test]
 fn a_batch_is_halved_when_memory_runs_out_and_the_run_goes_on() {
-    let workplace = Workplace::with_pictures(9, 5);
+    let workplace = Workplace::with_images(9, 5);
     workplace.run_ok(&["--run-id", "night", "--set", "output.path=whole"]);
     let arguments = ["--run-id", "night", "--set", "output.path=halved"];
     let output = workplace.command("run", &arguments).env("NIGHTCAP_OUT_OF_MEMORY_ABOVE", "1").output().unwrap();
@@ -40,7 +40,7 @@ fn a_batch_is_halved_when_memory_runs_out_and_the_run_goes_on() {
 
 #[test]
 fn memory_that_runs_out_while_slots_are_refilled_changes_no_caption() {
-    let workplace = Workplace::with_pictures(9, 9);
+    let workplace = Workplace::with_images(9, 9);
     let model = repo("tests/fixtures/models/llava");
     let job = std::fs::read_to_string(workplace.path("job.toml")).unwrap();
     let (settings, text) = ("generation.prompt=Describe the picture.", "text = \"title\"\n");
@@ -62,7 +62,7 @@ fn memory_that_runs_out_while_slots_are_refilled_changes_no_caption() {
 
 #[test]
 fn memory_that_runs_out_over_texts_halves_their_batch() {
-    let workplace = Workplace::with_pictures(9, 9);
+    let workplace = Workplace::with_images(9, 9);
     let job = std::fs::read_to_string(workplace.path("job.toml")).unwrap();
     workplace.job(&job.replace("image = \"image\"\n", ""));
     let output =
@@ -74,7 +74,7 @@ fn memory_that_runs_out_over_texts_halves_their_batch() {
 
 #[test]
 fn an_automatic_batch_size_is_tried_out_before_the_plan_and_kept_in_it() {
-    let workplace = Workplace::with_pictures(1, 100);
+    let workplace = Workplace::with_images(1, 100);
     let ids = strings((0..1000).map(|row| Some(format!("row-{row}"))));
     let texts = strings((0..1000).map(|row| Some(format!("a dog number {row}"))));
     write_parquet(&workplace.path("manifest.parquet"), vec![("id", ids), ("title", texts)], 1000);
@@ -97,7 +97,7 @@ fn an_automatic_batch_size_is_tried_out_before_the_plan_and_kept_in_it() {
 
 #[test]
 fn two_devices_make_the_parts_of_one() {
-    let workplace = Workplace::with_pictures(23, 3);
+    let workplace = Workplace::with_images(23, 3);
     workplace.run_ok(&["--run-id", "night", "--set", "output.path=one"]);
     workplace.run_ok(&["--run-id", "night", "--set", "output.path=two", "--set", "runtime.devices=[\"cpu\", \"cpu\"]"]);
     let (one, two) = (workplace.parts("one", "night"), workplace.parts("two", "night"));
@@ -109,7 +109,7 @@ fn two_devices_make_the_parts_of_one() {
 
 #[test]
 fn a_device_that_onnx_runtime_does_not_have_is_refused_before_anything_is_written() {
-    let workplace = Workplace::with_pictures(1, 1);
+    let workplace = Workplace::with_images(1, 1);
     for device in ["cuda:0", "tensorrt:1"] {
         let output = workplace.run(&["--set", &format!("runtime.devices=[\"{device}\"]")]);
         let said = String::from_utf8_lossy(&output.stderr).into_owned();

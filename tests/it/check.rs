@@ -1,4 +1,4 @@
-//! `status --check` finds what is wrong with an OUTPUT, all of it at once.
+//! `status --check` finds everything that is wrong with an OUTPUT in one run.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use crate::common::{Workplace, nightcap, read_parquet};
 
 /// One run of twelve rows in three parts.
 fn one_run() -> Workplace {
-    let workplace = Workplace::with_pictures(12, 4);
+    let workplace = Workplace::with_images(12, 4);
     workplace.run_ok(&["--run-id", "night"]);
     workplace
 }
@@ -152,13 +152,13 @@ fn no_flipped_byte_ends_the_check() {
         found += u32::from(code == Some(2));
         std::fs::write(&part, &whole).unwrap();
     }
-    // The rest is the low bits of numbers, or bytes that no reader looks at.
+    // The other bytes are low bits of numbers, or are not read by any reader.
     assert!(found > 30, "{found} of {steps}");
 }
 
 #[test]
 fn plain_status_survives_a_part_that_cannot_be_read() {
-    let workplace = Workplace::with_pictures(12, 4);
+    let workplace = Workplace::with_images(12, 4);
     let killed =
         workplace.command("run", &["--run-id", "night"]).env("NIGHTCAP_KILL_AT", "after_part:2").output().unwrap();
     assert_eq!(killed.status.code(), None);

@@ -98,8 +98,8 @@ pub fn age_heartbeats(workplace: &Workplace, output: &str, run: &str) {
     }
 }
 
-/// A small picture that differs with `seed`, as PNG bytes.
-pub fn picture(seed: u32) -> Vec<u8> {
+/// A small image that differs with `seed`, as PNG bytes.
+pub fn png_image(seed: u32) -> Vec<u8> {
     let pixel = |x: u32, y: u32| {
         let wave = |a: u32, b: u32| ((x * a + y * b + seed * 37) % 256) as u8;
         image::Rgb([wave(3 + seed % 7, 5), wave(11, 2 + seed % 5), wave(1 + seed % 3, 7 + seed % 11)])
@@ -146,12 +146,12 @@ impl Workplace {
         Self { folder: tempfile::tempdir().unwrap() }
     }
 
-    /// `rows` pictures in files, every third row with a title, in parts of `part_rows`.
-    pub fn with_pictures(rows: u32, part_rows: u32) -> Self {
+    /// `rows` images in files, every third row with a title, in parts of `part_rows`.
+    pub fn with_images(rows: u32, part_rows: u32) -> Self {
         let workplace = Self::new();
         std::fs::create_dir(workplace.path("photos")).unwrap();
         for row in 0..rows {
-            std::fs::write(workplace.path(&format!("photos/{row}.png")), picture(row)).unwrap();
+            std::fs::write(workplace.path(&format!("photos/{row}.png")), png_image(row)).unwrap();
         }
         let all = 0..rows;
         let columns = vec![

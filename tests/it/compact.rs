@@ -1,4 +1,4 @@
-//! Compaction over several nights: the view of the newest rows is the same before, after, and after any kill in between.
+//! Compaction of several runs: the view of the newest rows is the same before, after, and after any kill in between.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -6,11 +6,11 @@ use std::process::{Output, Stdio};
 
 use arrow::util::display::array_value_to_string;
 use nightcap::output::store::OutputStore;
-use nightcap::output::upkeep::compact::{Outcome, Request};
+use nightcap::output::upkeep::compact::{CompactOutcome, CompactRequest};
 use parquet::file::reader::{FileReader, SerializedFileReader};
 
 use crate::common::{
-    Workplace, age_heartbeats, go_on, nightcap, picture, read_parquet, stopped_at, strings, write_parquet,
+    Workplace, age_heartbeats, go_on, nightcap, png_image, read_parquet, stopped_at, strings, write_parquet,
 };
 
 /// Where a process can be killed between two changes of OUTPUT.
@@ -31,32 +31,32 @@ fn photo(workplace: &Workplace, row: u32, content: &[u8]) {
     std::fs::write(path, content).unwrap();
 }
 
-/// A file that cannot be opened tonight and may be on another night.
+/// A file that cannot be opened now: a transient failure.
 fn loop_of_links(workplace: &Workplace, row: u32) {
     let path = workplace.path(&format!("photos/{row}.png"));
     let _ = std::fs::remove_file(&path);
     std::os::unix::fs::symlink(&path, &path).unwrap();
 }
 
-/// Three nights in parts of four rows: rows that stay, change, break for good, are mended, and fail in ways that may pass.
-fn nights() -> Workplace {
-    let workplace = Workplace::with_pictures(12, 4);
+/// Three runs in parts of four rows: rows that stay, change, fail permanently, are repaired, and fail transiently.
+fn three_runs() -> Workplace {
+    let workplace = Workplace::with_images(12, 4);
     let lenient = ["--set", "limits.max_failed_fraction=1.0"];
-    photo(&workplace, 3, b"not a picture");
+    photo(&workplace, 3, b"not an image");
     loop_of_links(&workplace, 5);
     loop_of_links(&workplace, 6);
     write_manifest(&workplace, 0..12);
     workplace.run_ok(&[&["--run-id", "monday"], &lenient[..]].concat());
 
-    photo(&workplace, 0, &picture(100));
-    photo(&workplace, 5, &picture(5));
+    photo(&workplace, 0, &png_image(100));
+    photo(&workplace, 5, &png_image(5));
     photo(&workplace, 7, b"broken since");
-    (12..15).for_each(|row| photo(&workplace, row, &picture(row)));
+    (12..15).for_each(|row| photo(&workplace, row, &png_image(row)));
     write_manifest(&workplace, 0..15);
     workplace.run_ok(&[&["--run-id", "tuesday"], &lenient[..]].concat());
 
-    photo(&workplace, 3, &picture(3));
-    photo(&workplace, 12, &picture(112));
+    photo(&workplace, 3, &png_image(3));
+    photo(&workplace, 12, &png_image(112));
     loop_of_links(&workplace, 8);
     workplace.run_ok(&[&["--run-id", "wednesday"], &lenient[..]].concat());
     assert_eq!(workplace.published("out"), ["monday", "tuesday", "wednesday"]);
@@ -138,14 +138,14 @@ fn form(path: &Path) -> (Vec<String>, Vec<String>) {
 
 #[test]
 fn the_newest_rows_are_the_same_before_and_after() {
-    let workplace = nights();
+    let workplace = three_runs();
     let before = view(&workplace, "out");
     assert_eq!(before.len(), 15);
     let original = workplace.path("out/run=monday/part-000000.parquet");
     let (schema, original_form) = (read_parquet(&original).schema(), form(&original));
 
     let record = compact_ok(&workplace, "out", &["--run-id", "all"]);
-    // Two of the failed rows may pass; that they are the newest of their keys counts, also where an older one is ok.
+    // Two of the failed rows are transient; being the newest of their keys, they are kept even where an older row is ok.
     assert_eq!((&record["rows"], &record["ok"], &record["failed"]), (&15.into(), &12.into(), &3.into()));
     assert_eq!((&record["deleted"], &record["parts"]), (&0.into(), &4.into()));
     assert_eq!(record["supersedes"], serde_json::json!(["monday", "tuesday", "wednesday"]));
@@ -160,7 +160,7 @@ fn the_newest_rows_are_the_same_before_and_after() {
     assert_eq!(form(&part), original_form);
     let seqs: Vec<String> = view(&workplace, "out").into_values().map(|row| row.last().unwrap().clone()).collect();
     let of = |rows: &[usize]| rows.iter().map(|row| seqs[*row].clone()).collect::<Vec<_>>();
-    assert_eq!(of(&[1, 0, 3]), ["1", "2", "3"], "each row keeps the run_seq of the night that made it");
+    assert_eq!(of(&[1, 0, 3]), ["1", "2", "3"], "each row keeps the run_seq of the run that computed it");
 
     let again = compact(&workplace, "out", &[]);
     assert!(again.status.success() && again.stdout.is_empty());
@@ -173,7 +173,7 @@ fn the_newest_rows_are_the_same_before_and_after() {
     let message = String::from_utf8(old_name.stderr).unwrap();
     assert!(old_name.status.code() == Some(2) && message.contains("there is or was a run tuesday"), "{message}");
 
-    // The next night takes what may have passed, and nothing else.
+    // The next run retries the transient failures, and takes nothing else.
     workplace.run_ok(&["--run-id", "thursday", "--set", "limits.max_failed_fraction=1.0"]);
     let ids: BTreeSet<_> = workplace.rows("out", Some("thursday")).text("id").into_iter().flatten().collect();
     assert_eq!(ids, ["row-0006", "row-0008"].map(str::to_owned).into());
@@ -189,7 +189,7 @@ fn the_newest_rows_are_the_same_before_and_after() {
 
 #[test]
 fn keys_that_are_not_kept_are_deleted() {
-    let workplace = nights();
+    let workplace = three_runs();
     let before = view(&workplace, "out");
     let refused = |arguments: &[&str], expected: &str| {
         let ended = compact(&workplace, "out", arguments);
@@ -211,7 +211,7 @@ fn keys_that_are_not_kept_are_deleted() {
     }
     let kept = workplace.path("kept/*.parquet");
     let record = compact_ok(&workplace, "out", &["--keep-keys", kept.to_str().unwrap(), "--run-id", "kept"]);
-    assert_eq!((&record["rows"], &record["deleted"]), (&12.into(), &5.into()), "1 once, 7 and 12 on two nights");
+    assert_eq!((&record["rows"], &record["deleted"]), (&12.into(), &5.into()), "1 once, 7 and 12 in two runs");
     let mut expected = before;
     for gone in ["row-0001", "row-0007", "row-0012"] {
         assert!(expected.remove(gone).is_some());
@@ -222,7 +222,7 @@ fn keys_that_are_not_kept_are_deleted() {
 
 #[test]
 fn killed_at_every_change_and_run_again() {
-    let workplace = nights();
+    let workplace = three_runs();
     let before = view(&workplace, "out");
     let mut kills = 0;
     for point in POINTS {
@@ -254,7 +254,7 @@ fn killed_at_every_change_and_run_again() {
 
 #[test]
 fn a_compaction_is_published_whole_or_not_at_all() {
-    let workplace = nights();
+    let workplace = three_runs();
     let killed = nightcap()
         .arg("compact")
         .arg(workplace.path("out"))
@@ -267,14 +267,14 @@ fn a_compaction_is_published_whole_or_not_at_all() {
         nightcap().arg("finalize").arg(workplace.path("out")).args(["--run-id", "half", "--partial"]).output().unwrap();
     let message = String::from_utf8(partial.stderr).unwrap();
     assert!(partial.status.code() == Some(2) && message.contains("is a compaction"), "{message}");
-    // Somebody else is at work on it.
+    // Another process is working on it.
     let heartbeat = workplace.path("out/_nightcap/runs/half/heartbeat-elsewhere-7");
     std::fs::write(&heartbeat, r#"{"host": "elsewhere", "boot": null, "pid": 7, "started": null}"#).unwrap();
     let refused = compact(&workplace, "out", &[]);
     let message = String::from_utf8(refused.stderr).unwrap();
     assert!(refused.status.code() == Some(75) && message.contains("process 7 on elsewhere"), "{message}");
-    // A night goes on beside it.
-    photo(&workplace, 1, &picture(200));
+    // A run continues at the same time.
+    photo(&workplace, 1, &png_image(200));
     workplace.run_ok(&["--set", "limits.max_failed_fraction=1.0"]);
     std::fs::remove_file(&heartbeat).unwrap();
     let before = view(&workplace, "out");
@@ -285,11 +285,11 @@ fn a_compaction_is_published_whole_or_not_at_all() {
 
 #[test]
 fn a_stop_changes_nothing() {
-    let workplace = nights();
+    let workplace = three_runs();
     let before = view(&workplace, "out");
     let open = || OutputStore::from_argument(&workplace.path("out")).unwrap();
-    let stopped = nightcap::output::upkeep::compact::compact(&open(), &Request::default(), &|| true).unwrap();
-    assert!(matches!(stopped, Outcome::Stopped));
+    let stopped = nightcap::output::upkeep::compact::compact(&open(), &CompactRequest::default(), &|| true).unwrap();
+    assert!(matches!(stopped, CompactOutcome::Stopped));
     assert_eq!(workplace.published("out").len(), 3);
     compact_ok(&workplace, "out", &[]);
     assert!(view(&workplace, "out") == before);
@@ -298,7 +298,7 @@ fn a_stop_changes_nothing() {
 
 #[test]
 fn two_at_once_lose_nothing() {
-    let workplace = nights();
+    let workplace = three_runs();
     let before = view(&workplace, "out");
     for _ in 0..5 {
         copy_output(&workplace, "twice");
@@ -321,8 +321,8 @@ fn two_at_once_lose_nothing() {
 }
 
 #[test]
-fn one_that_slept_until_another_took_over_is_not_published() {
-    let workplace = nights();
+fn a_compaction_that_was_suspended_until_another_replaced_it_is_not_published() {
+    let workplace = three_runs();
     let before = view(&workplace, "out");
     let mut command = nightcap();
     command.arg("compact").arg(workplace.path("out")).args(["--run-id", "slow"]);
@@ -339,9 +339,9 @@ fn one_that_slept_until_another_took_over_is_not_published() {
 
 #[test]
 fn a_plan_made_meanwhile_does_not_lose_what_is_published() {
-    let workplace = nights();
-    // What may pass is no longer there to be retried.
-    (0..15).for_each(|row| photo(&workplace, row, &picture(row)));
+    let workplace = three_runs();
+    // No transient failures are left to retry.
+    (0..15).for_each(|row| photo(&workplace, row, &png_image(row)));
     workplace.run_ok(&["--run-id", "mended"]);
     let points =
         ["after_published_listing:1", "after_published_listing:2", "after_published_listing:3", "before_compare:1"];

@@ -1,4 +1,5 @@
-//! What decoding one image costs: its memory is counted before it is taken, and small files that ask for much are refused.
+//! The memory and time of decoding an image: memory is reserved before it is used, and small files that would take much of it are
+//! refused.
 
 use image::codecs::png::{CompressionType, FilterType, PngEncoder};
 use image::{ExtendedColorType, ImageEncoder, ImageFormat};
@@ -67,7 +68,7 @@ fn jpeg(width: usize, height: usize, progressive: bool) -> Vec<u8> {
     compressor.compress_to_vec(image).unwrap()
 }
 
-/// With EXIF that says: turn by 90 degrees.
+/// The same with an EXIF orientation of 90 degrees.
 fn turned(jpeg: &[u8]) -> Vec<u8> {
     let exif = b"\xff\xe1\0\x22Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0";
     [&jpeg[..2], exif, &jpeg[2..]].concat()
@@ -82,7 +83,7 @@ fn gif(side: u16) -> Vec<u8> {
     bytes
 }
 
-/// A classic TIFF file of one strip or tile, `data`; tags with one value each, and where the data stands (273 or 324).
+/// A classic TIFF file of one strip or tile, `data`; tags with one value each, and the tag for the offset of the data (273 or 324).
 fn tiff(tags: &[(u16, u32)], place: u16, data: &[u8]) -> Vec<u8> {
     let mut tags: Vec<(u16, u32)> = tags.to_vec();
     let end = 8 + 2 + 12 * (tags.len() + 2) + 4;
@@ -102,7 +103,7 @@ fn tiff(tags: &[(u16, u32)], place: u16, data: &[u8]) -> Vec<u8> {
 
 /// Runs a job over these images with 16 MiB of `runtime.prefetch_bytes`. All rows must be ok; the most memory it had, in bytes.
 fn peak_of_run(images: &[&[u8]], threads: usize) -> u64 {
-    let workplace = Workplace::with_pictures(0, 100);
+    let workplace = Workplace::with_images(0, 100);
     let names: Vec<String> = (0..images.len()).map(|row| format!("photos/{row}")).collect();
     for (name, bytes) in names.iter().zip(images) {
         std::fs::write(workplace.path(name), bytes).unwrap();

@@ -1,4 +1,4 @@
-//! Discard, and publishing what is finished of a run that will not go on.
+//! `discard`, and `finalize --partial` of a run that will not be continued.
 
 use std::process::Output;
 
@@ -8,7 +8,7 @@ const HEARTBEAT: &str = r#"{"host": "elsewhere", "boot": null, "pid": 7, "starte
 
 /// An unfinished run of which `parts` of five parts were made.
 fn unfinished(parts: u32) -> Workplace {
-    let workplace = Workplace::with_pictures(10, 2);
+    let workplace = Workplace::with_images(10, 2);
     let point = if parts == 0 { "before_part:1".to_owned() } else { format!("after_part:{parts}") };
     let killed = workplace.command("run", &["--run-id", "night"]).env("NIGHTCAP_KILL_AT", point).output().unwrap();
     assert_eq!(killed.status.code(), None);
@@ -82,7 +82,7 @@ fn killed_at_every_step_the_next_discard_finishes_and_runs_are_not_misled() {
             .status()
             .unwrap();
         assert!(copied.success());
-        // Without another discard a run comes out whole.
+        // Without another discard, the run is complete.
         workplace.run_ok(&["--run-id", "night", "--set", "output.path=later"]);
         assert_eq!(workplace.rows("later", Some("night")).len(), 10);
         let check = nightcap().arg("status").arg(workplace.path("later")).arg("--check").output().unwrap();
@@ -105,7 +105,7 @@ fn finished_parts_are_published() {
     let (code, said) = status(&workplace, &["--check"]);
     assert_eq!((code, &said["runs"][0]["state"]), (Some(0), &"partial".into()), "{said}");
     refused(&on(&workplace, "discard", &[]), 2, "run night is published");
-    // The other rows are the next run's.
+    // The next run takes the other rows.
     workplace.run_ok(&["--run-id", "next"]);
     assert_eq!(workplace.rows("out", Some("next")).len(), 6);
 }

@@ -7,7 +7,7 @@ use crate::common::{Workplace, nightcap, strings, write_parquet};
 
 /// Rows whose carried text makes parts of more than 100 KB.
 fn large_parts() -> Workplace {
-    let workplace = Workplace::with_pictures(9, 3);
+    let workplace = Workplace::with_images(9, 3);
     let text = |row: u32| {
         let mut state = u64::from(row) + 1;
         let letter = || {
@@ -70,7 +70,7 @@ fn a_disk_that_is_full_stops_the_run_and_leaves_no_half_part() {
     assert!(workplace.parts("out", "night") == expected);
 }
 
-/// The command without the power of root to write where permissions forbid it.
+/// The command without the privilege of root to ignore file permissions.
 pub(crate) fn without_privileges(run: &Command) -> Command {
     let owner = Command::new("id").arg("-u").output().unwrap().stdout;
     if owner != b"0\n" {
@@ -90,7 +90,7 @@ fn permit(folder: &std::path::Path, mode: u32) {
 
 #[test]
 fn a_folder_that_may_only_be_read() {
-    let workplace = Workplace::with_pictures(6, 2);
+    let workplace = Workplace::with_images(6, 2);
     let run = workplace.command("run", &["--run-id", "night"]);
     // From the start: refused before anything is computed.
     std::fs::create_dir(workplace.path("out")).unwrap();
@@ -101,7 +101,7 @@ fn a_folder_that_may_only_be_read() {
     assert!(text(&refused).contains("Permission denied") && text(&refused).contains("hint:"), "{}", text(&refused));
     assert_eq!(files(&workplace.path("out")), [""; 0]);
     permit(&workplace.path("out"), 0o755);
-    // From the second part on: the run stops, and goes on when it may.
+    // From the second part on: the run stops, and is resumed when the folder is writable.
     let killed =
         workplace.command("run", &["--run-id", "night"]).env("NIGHTCAP_KILL_AT", "after_part:1").output().unwrap();
     assert_eq!(killed.status.code(), None);
@@ -118,7 +118,7 @@ fn a_folder_that_may_only_be_read() {
 
 #[test]
 fn an_output_that_is_a_file() {
-    let workplace = Workplace::with_pictures(2, 2);
+    let workplace = Workplace::with_images(2, 2);
     for place in ["manifest.parquet", "manifest.parquet/out"] {
         let refused = workplace.run(&["--set", &format!("output.path={place}")]);
         assert_eq!(refused.status.code(), Some(2), "{}", text(&refused));
@@ -128,8 +128,8 @@ fn an_output_that_is_a_file() {
 
 #[test]
 fn clocks_that_go_backwards_change_nothing() {
-    let workplace = Workplace::with_pictures(6, 3);
-    // A run that says of itself that it is of another century, by its name and its records.
+    let workplace = Workplace::with_images(6, 3);
+    // A run whose name and records have a date in another century.
     workplace.run_ok(&["--run-id", "r29990101t000000z"]);
     for record in ["published/r29990101t000000z.json", "runs/r29990101t000000z/plan.json"] {
         let path = workplace.path("out/_nightcap").join(record);
@@ -137,7 +137,7 @@ fn clocks_that_go_backwards_change_nothing() {
         let year = text.split("_at\": \"").nth(1).unwrap()[..4].to_owned();
         std::fs::write(&path, text.replace(&format!("_at\": \"{year}"), "_at\": \"2999")).unwrap();
     }
-    std::fs::write(workplace.path("photos/1.png"), crate::common::picture(50)).unwrap();
+    std::fs::write(workplace.path("photos/1.png"), crate::common::png_image(50)).unwrap();
     workplace.run_ok(&[]);
     let published = workplace.published("out");
     assert_eq!((published.len(), &published[0][..]), (2, "r29990101t000000z"), "run_seq does not follow the clock");
@@ -150,8 +150,8 @@ fn clocks_that_go_backwards_change_nothing() {
     let seqs = rows.column("run_seq").to_data().buffers()[0].typed_data::<i64>().to_vec();
     assert_eq!(seqs.iter().filter(|seq| **seq == 2).count(), 1, "{seqs:?}");
 
-    // A heartbeat of tomorrow is nobody's who is at work now.
-    std::fs::write(workplace.path("photos/2.png"), crate::common::picture(51)).unwrap();
+    // A heartbeat with a time in the future does not count as alive.
+    std::fs::write(workplace.path("photos/2.png"), crate::common::png_image(51)).unwrap();
     let killed =
         workplace.command("run", &["--run-id", "late"]).env("NIGHTCAP_KILL_AT", "before_part:1").output().unwrap();
     assert_eq!(killed.status.code(), None);

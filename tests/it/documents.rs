@@ -1,4 +1,4 @@
-//! README.md and docs/: what they say to type is typed here, and their links lead somewhere.
+//! README.md and docs/: their code blocks are run, and their links are checked.
 //!
 //! The language of a code block says what is done with it, in the order of its page, in a folder that looks like a checkout in
 //! which both jobs were run (`sample_data`, `jobs`, `out/sample`, `out/texts`), with some images in `photos`:
@@ -27,7 +27,7 @@ use crate::readers::python;
 struct Block {
     /// `docs/job.md:12`.
     origin: String,
-    /// What stands behind the fence.
+    /// The info string behind the fence.
     language: String,
     text: String,
 }
@@ -85,7 +85,7 @@ pub(crate) fn views(language: &str) -> String {
     found.next().unwrap().text
 }
 
-/// What a reader of the page has in front of them.
+/// The folder in which a page's blocks are run.
 struct Checkout(TempDir);
 
 impl Checkout {

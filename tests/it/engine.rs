@@ -39,11 +39,11 @@ pub(crate) fn pixels(seed: u64) -> PixelValues {
             }
         }
     }
-    picture(pixels, SIDE as u32)
+    pixel_values(pixels, SIDE as u32)
 }
 
-/// `data` as a picture of `side` x `side`.
-pub(crate) fn picture(data: Vec<f32>, side: u32) -> PixelValues {
+/// `data` as the pixel values of an image of `side` x `side`.
+pub(crate) fn pixel_values(data: Vec<f32>, side: u32) -> PixelValues {
     PixelValues { data, height: side, width: side, grid: None }
 }
 
@@ -271,7 +271,7 @@ fn what_is_not_asked_for_is_not_computed() {
 #[test]
 fn a_batch_of_more_patches_than_are_encoded_at_once_is_the_same() {
     let directory = ModelDirectory::open(&crate::common::repo("tests/fixtures/models/clip"), None).unwrap();
-    // 49 pictures of 16 patches are encoded in one run
+    // 49 images of 16 patches are encoded in one run
     assert_eq!(directory.config().patch_size(), Some(8));
     let mut engine = Engine::load(&directory, EngineOptions { threads: 1, ..EngineOptions::default() }).unwrap();
     let images: Vec<_> = (0..60).map(pixels).collect();
@@ -287,10 +287,10 @@ fn a_batch_of_more_patches_than_are_encoded_at_once_is_the_same() {
 #[test]
 fn images_of_another_size_are_refused() {
     let mut engine = engine(&GenerationOverrides::default());
-    let error = engine.encode_images(&[&picture(vec![0.0; 12], 32)]).unwrap_err();
+    let error = engine.encode_images(&[&pixel_values(vec![0.0; 12], 32)]).unwrap_err();
     assert!(error.what.contains("expected 1 x 3 x 32 x 32 = 3072 pixel values, found 12"), "{error}");
-    assert!(engine.encode_images(&[&picture(vec![0.0; 48], 4)]).is_err(), "the graph itself takes 32 x 32 only");
-    let tiles = PixelValues { grid: Some(TileGrid { rows: 1, columns: 2 }), ..picture(vec![0.0; 9216], 32) };
+    assert!(engine.encode_images(&[&pixel_values(vec![0.0; 48], 4)]).is_err(), "the graph itself takes 32 x 32 only");
+    let tiles = PixelValues { grid: Some(TileGrid { rows: 1, columns: 2 }), ..pixel_values(vec![0.0; 9216], 32) };
     let error = engine.encode_images(&[&tiles]).unwrap_err();
     assert!(error.what.contains("expected an image in one piece, but preprocessing gives 3 tiles"), "{error}");
     assert!(engine.encode_images(&[]).unwrap().is_empty());

@@ -9,7 +9,7 @@ use nightcap::model::ModelDirectory;
 use nightcap::onnx::{DataType, DecoderGraph, GraphOptions, GraphSource, OnnxErrorKind, Session, SessionInput, Tensor};
 use tempfile::TempDir;
 
-use crate::small_graphs::{attribute, bytes, constant, directory, model, node, number, port, text};
+use crate::graph_writer::{attribute, bytes, constant, directory, model, node, number, port, text};
 
 /// Two float32 in the file `location`.
 fn external(name: &str, location: &str) -> Vec<u8> {
@@ -87,7 +87,7 @@ fn sum(mut graph: Session) -> Vec<f32> {
     graph.run(&[("x", SessionInput::Owned(x))]).unwrap().remove("y").unwrap().to_f32().unwrap().into_owned()
 }
 
-/// A folder as the cache of Hugging Face's hub lays it out: `snapshot/graph.onnx` and its weights are links into `blobs`.
+/// A folder as the Hugging Face Hub cache lays it out: `snapshot/graph.onnx` and its weights are links into `blobs`.
 fn cache(graph: &[u8]) -> TempDir {
     let cache = tempfile::tempdir().unwrap();
     for (name, blob, content) in [("graph.onnx", "0a", graph), ("graph.onnx_data", "1b", &weights())] {

@@ -20,7 +20,7 @@ const VECTOR: f64 = 2e-5;
 /// How far an encoder state may be from `PyTorch`'s.
 const STATE: f64 = 1e-4;
 const BATCHES: [usize; 3] = [1, 3, 8];
-/// Those whose decoders are told positions and a mask, so that rows join while others are half way.
+/// Families whose decoders take position ids and an attention mask, so that rows can join a running batch.
 const REFILLED: [&str; 2] = ["llava", "smolvlm"];
 
 fn goldens(family: &str) -> Value {

@@ -1,4 +1,5 @@
-//! Storage that fails in part: what passes is tried again, what remains is a row of a named kind, nothing is lost.
+//! Storage that fails now and then: transient failures are retried, other failures become rows with an error kind, and no row is
+//! lost.
 
 use crate::common::{Workplace, strings, write_parquet};
 use crate::proxy::{Fault, Proxy};
@@ -26,8 +27,8 @@ const FAULTS: [(Fault, &str); 9] = [
 ];
 
 #[test]
-fn images_are_fetched_in_spite_of_faults_that_pass() {
-    let (server, workplace) = (Seaweed::shared(), Workplace::with_pictures(FAULTS.len() as u32, 4));
+fn images_are_fetched_in_spite_of_transient_faults() {
+    let (server, workplace) = (Seaweed::shared(), Workplace::with_images(FAULTS.len() as u32, 4));
     let mut settings = on_s3(&workplace, server, "passing");
     settings[1] = "output.path=out".to_owned();
     let proxy = Proxy::before(server.port());
@@ -43,7 +44,7 @@ fn images_are_fetched_in_spite_of_faults_that_pass() {
 
 #[test]
 fn images_fail_by_name_when_faults_stay() {
-    let (server, workplace) = (Seaweed::shared(), Workplace::with_pictures(FAULTS.len() as u32 + 3, 100));
+    let (server, workplace) = (Seaweed::shared(), Workplace::with_images(FAULTS.len() as u32 + 3, 100));
     let mut settings = on_s3(&workplace, server, "staying");
     settings[1] = "output.path=out".to_owned();
     let proxy = Proxy::before(server.port());
@@ -66,7 +67,7 @@ fn images_fail_by_name_when_faults_stay() {
 
 #[test]
 fn http_images_are_fetched_like_any_other() {
-    let (server, workplace) = (Seaweed::shared(), Workplace::with_pictures(3, 3));
+    let (server, workplace) = (Seaweed::shared(), Workplace::with_images(3, 3));
     on_s3(&workplace, server, "web");
     // The filer is a plain web server.
     let proxy = Proxy::before(server.filer_port());
@@ -89,7 +90,7 @@ fn http_images_are_fetched_like_any_other() {
 
 #[test]
 fn an_output_survives_lost_answers_and_a_busy_server() {
-    let (server, workplace) = (Seaweed::shared(), Workplace::with_pictures(9, 3));
+    let (server, workplace) = (Seaweed::shared(), Workplace::with_images(9, 3));
     let mut settings = on_s3(&workplace, server, "output");
     settings[1] = "output.path=s3://night/output/undisturbed".to_owned();
     let direct = Proxy::before(server.port());

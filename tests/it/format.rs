@@ -40,7 +40,7 @@ fn tree(workplace: &Workplace) -> Vec<String> {
 #[test]
 fn a_run_gives_a_folder_its_format_before_anything_else() {
     for arguments in [&["--run-id", "night"][..], &["--run-id", "night", "--shard", "0/1"], &[]] {
-        let workplace = Workplace::with_pictures(2, 2);
+        let workplace = Workplace::with_images(2, 2);
         let killed = workplace.command("run", arguments).env("NIGHTCAP_KILL_AT", "after_put:1").output().unwrap();
         assert_eq!(killed.status.code(), None);
         let record: serde_json::Value =
@@ -55,7 +55,7 @@ fn a_run_gives_a_folder_its_format_before_anything_else() {
 
 #[test]
 fn a_folder_of_another_format_is_refused_by_every_command() {
-    let workplace = Workplace::with_pictures(2, 2);
+    let workplace = Workplace::with_images(2, 2);
     workplace.run_ok(&["--run-id", "night"]);
     let ours = std::fs::read(workplace.path(FORMAT)).unwrap();
     let others = [
@@ -89,7 +89,7 @@ fn a_folder_of_another_format_is_refused_by_every_command() {
 
 #[test]
 fn an_empty_folder_has_no_format_yet() {
-    let workplace = Workplace::with_pictures(2, 2);
+    let workplace = Workplace::with_images(2, 2);
     std::fs::create_dir_all(workplace.path("out/notes")).unwrap();
     let status = nightcap().arg("status").arg(workplace.path("out")).output().unwrap();
     assert_eq!(String::from_utf8_lossy(&status.stdout), "no runs\n");

@@ -230,7 +230,7 @@ fn draws_depend_on_seed_and_key_and_not_on_the_batch() {
 
 #[test]
 fn a_run_draws_for_every_key_whatever_the_batch_size() {
-    let workplace = Workplace::with_pictures(1, 10);
+    let workplace = Workplace::with_images(1, 10);
     let ids = (0..8).map(|row| Some(format!("key-{row}")));
     let image = (0..8).map(|_| Some("photos/0.png"));
     write_parquet(

@@ -10,7 +10,7 @@ use nightcap::engine::GenerationSettings;
 use nightcap::job::Job;
 use nightcap::model::ModelDirectory;
 
-use crate::common::{Workplace, nightcap, picture, read_parquet, repo, strings, write_parquet};
+use crate::common::{Workplace, nightcap, png_image, read_parquet, repo, strings, write_parquet};
 use crate::manifest_command::{manifest, said};
 
 fn init(workplace: &Workplace, arguments: &[&str]) -> Command {
@@ -24,7 +24,7 @@ fn with_photos() -> Workplace {
     let workplace = Workplace::new();
     std::fs::create_dir(workplace.path("photos")).unwrap();
     for row in 0..3 {
-        std::fs::write(workplace.path(&format!("photos/{row}.png")), picture(row)).unwrap();
+        std::fs::write(workplace.path(&format!("photos/{row}.png")), png_image(row)).unwrap();
     }
     std::os::unix::fs::symlink(repo("tests/fixtures/tiny_model"), workplace.path("model")).unwrap();
     workplace
@@ -180,7 +180,7 @@ fn paths_are_those_of_the_job_files_folder() {
 #[test]
 fn the_struct_of_hugging_face() {
     let workplace = with_photos();
-    let bytes: ArrayRef = Arc::new(BinaryArray::from_iter_values((0..3).map(picture)));
+    let bytes: ArrayRef = Arc::new(BinaryArray::from_iter_values((0..3).map(png_image)));
     let path = strings([None::<&str>; 3]);
     let field = |name: &str, kind| Arc::new(Field::new(name, kind, true));
     let image: ArrayRef = Arc::new(StructArray::from(vec![

@@ -1,10 +1,10 @@
-//! Bad rows: each becomes the right pixels or an error row, and the others are not touched.
+//! Damaged or unusual images: each becomes the right pixels or an error row, and the other rows are not affected.
 
-use crate::common::{Workplace, nightcap, picture, repo, strings, write_parquet};
+use crate::common::{Workplace, nightcap, png_image, repo, strings, write_parquet};
 
 #[test]
 fn broken_and_unusual_images_become_pixels_or_error_rows() {
-    let workplace = Workplace::with_pictures(2, 100);
+    let workplace = Workplace::with_images(2, 100);
     let fixtures = repo("tests/fixtures/images");
     let mut uris: Vec<Option<String>> = std::fs::read_dir(&fixtures)
         .unwrap()
@@ -13,8 +13,8 @@ fn broken_and_unusual_images_become_pixels_or_error_rows() {
     uris.sort();
     let listed = uris.len();
     let strange_name = "photos/ein schönes Bild, 100% #1 [a]?.png";
-    std::fs::write(workplace.path(strange_name), picture(99)).unwrap();
-    std::fs::write(workplace.path("photos/a tab\t, a line\nbreak.png"), picture(98)).unwrap();
+    std::fs::write(workplace.path(strange_name), png_image(99)).unwrap();
+    std::fs::write(workplace.path("photos/a tab\t, a line\nbreak.png"), png_image(98)).unwrap();
     let pipe = std::process::Command::new("mkfifo").arg(workplace.path("photos/pipe.png")).status().unwrap();
     assert!(pipe.success());
     let odd = [
@@ -76,7 +76,7 @@ fn broken_and_unusual_images_become_pixels_or_error_rows() {
     : fetch invalid_uri
     key.jpg: fetch invalid_uri
     ");
-    // The well-formed neighbours are what they are without the broken ones.
+    // Intact rows have the results that they have without the damaged ones.
     let last = rows.len() - 1;
     assert_eq!(status[last].as_deref(), Some("ok"));
     assert_eq!(status[listed + 7].as_deref(), Some("ok"), "a strange file name: {:?}", message[listed + 7]);
@@ -87,7 +87,7 @@ fn broken_and_unusual_images_become_pixels_or_error_rows() {
 
 #[test]
 fn limits_turn_large_images_into_error_rows() {
-    let workplace = Workplace::with_pictures(3, 10);
+    let workplace = Workplace::with_images(3, 10);
     let check = |setting: &str, output: &str, expected: &str| {
         let output_setting = format!("output.path={output}");
         let run = workplace.run(&["--set", setting, "--set", &output_setting, "--set", "limits.min_failed_rows=100"]);
@@ -111,9 +111,9 @@ fn limits_turn_large_images_into_error_rows() {
 
 #[test]
 fn too_many_failed_rows_exit_1_but_are_published() {
-    let workplace = Workplace::with_pictures(12, 5);
+    let workplace = Workplace::with_images(12, 5);
     for row in 0..11 {
-        std::fs::write(workplace.path(&format!("photos/{row}.png")), b"not a picture").unwrap();
+        std::fs::write(workplace.path(&format!("photos/{row}.png")), b"not an image").unwrap();
     }
     let run = workplace.run(&[]);
     assert_eq!(run.status.code(), Some(1));
@@ -131,7 +131,7 @@ fn too_many_failed_rows_exit_1_but_are_published() {
 
 #[test]
 fn credentials_in_what_is_no_location_are_not_repeated() {
-    let workplace = Workplace::with_pictures(1, 10);
+    let workplace = Workplace::with_images(1, 10);
     let images = [
         "photos/0.png",
         "ftp://me:secret@host/x.jpg",
@@ -154,6 +154,6 @@ fn credentials_in_what_is_no_location_are_not_repeated() {
     let rows = workplace.rows("out", None);
     assert_eq!(rows.text("error_kind").iter().flatten().filter(|kind| *kind == "invalid_uri").count(), 4);
     let messages = rows.text("error_message");
-    // A relative path is a path, and is named.
+    // A relative path holds no credential, so the message names it.
     assert!(messages[..5].iter().flatten().all(|message| !message.contains("secret")), "{messages:?}");
 }

@@ -1,4 +1,4 @@
-//! Killed anywhere, run again: the parts are those of an undisturbed run, byte for byte.
+//! Runs that are killed at any point and resumed: the parts equal those of an uninterrupted run, byte for byte.
 
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ const PARTS: usize = 22;
 
 /// 66 rows in 22 parts, and the parts of an undisturbed run.
 fn undisturbed() -> (Workplace, Vec<(String, Vec<u8>)>) {
-    let workplace = Workplace::with_pictures(66, 3);
+    let workplace = Workplace::with_images(66, 3);
     workplace.run_ok(&["--run-id", "night", "--set", "output.path=undisturbed"]);
     let parts = workplace.parts("undisturbed", "night");
     assert_eq!(parts.len(), PARTS);
@@ -80,7 +80,7 @@ fn killed_at_random_moments_until_it_completes() {
 
 #[test]
 fn without_a_run_id_the_unfinished_run_goes_on() {
-    let workplace = Workplace::with_pictures(12, 3);
+    let workplace = Workplace::with_images(12, 3);
     let killed = workplace.command("run", &[]).env("NIGHTCAP_KILL_AT", "after_part:2").output().unwrap();
     assert_eq!(killed.status.code(), None);
     let status = nightcap().arg("status").arg(workplace.path("out")).arg("--json").output().unwrap();

@@ -1,4 +1,4 @@
-//! The job files in `jobs/` and the command line's own words.
+//! The job files in `jobs/`, and the help texts of the command line.
 
 use nightcap::job::Job;
 
@@ -157,13 +157,13 @@ fn help_of_the_first_commands() {
               The model directory. Default: `model` or `sample_data/model` beside the job file, if there is one
 
           --key <COLUMN>
-              The column that names a row. Default: told by type and name
+              The column that names a row. Default: chosen by type and name
 
           --image <COLUMN>
-              The column with the images. Default: told by type and name
+              The column with the images. Default: chosen by type and name
 
           --text <COLUMN>
-              The column with a text that comes with the image. Default: told by type and name
+              The column with a text that comes with the image. Default: chosen by type and name
 
           --log-format <LOG_FORMAT>
               Form of the log lines on stderr

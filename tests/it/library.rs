@@ -1,4 +1,4 @@
-//! How ONNX Runtime is found, and what is said when it is not. Each run is a process of its own, which loads one library.
+//! How ONNX Runtime is found, and the messages when it is not. Each run is a process of its own, which loads one library.
 
 use std::path::Path;
 
@@ -22,7 +22,7 @@ fn run(workplace: &Workplace, variables: &[(&str, &Path)]) -> String {
 
 #[test]
 fn every_model_says_so_when_there_is_no_library() {
-    let workplace = Workplace::with_pictures(1, 1);
+    let workplace = Workplace::with_images(1, 1);
     let library = workplace.path("libonnxruntime.so");
     for model in std::fs::read_dir(repo("tests/fixtures/models")).unwrap() {
         let model = model.unwrap();
@@ -39,7 +39,7 @@ fn every_model_says_so_when_there_is_no_library() {
 
 #[test]
 fn a_wrong_library_path_is_named_and_nothing_else_is_tried() {
-    let workplace = Workplace::with_pictures(1, 1);
+    let workplace = Workplace::with_images(1, 1);
     let library = workplace.path("libonnxruntime.so");
     insta::assert_snapshot!(run(&workplace, &[("ORT_DYLIB_PATH", &library)]), @r"
     error: no usable ONNX Runtime library found; looked at:
@@ -53,7 +53,7 @@ fn a_wrong_library_path_is_named_and_nothing_else_is_tried() {
 
 #[test]
 fn without_any_library_every_place_is_listed() {
-    let workplace = Workplace::with_pictures(1, 1);
+    let workplace = Workplace::with_images(1, 1);
     let package = workplace.path("venv/lib/python3.12/site-packages/onnxruntime/capi");
     std::fs::create_dir_all(&package).unwrap();
     std::fs::write(package.join("libonnxruntime.so.1.9.0"), "no library").unwrap();
@@ -105,7 +105,7 @@ fn python(bin: &Path, root: &Path) {
 
 #[test]
 fn the_library_of_the_active_environment_is_found_and_named() {
-    let workplace = Workplace::with_pictures(1, 1);
+    let workplace = Workplace::with_images(1, 1);
     let [venv, conda, system, bin] = ["venv", "conda", "system", "bin"].map(|name| workplace.path(name));
     if [&venv, &conda, &system].iter().any(|root| install(root, true).is_none()) {
         return;
@@ -137,7 +137,7 @@ fn the_library_of_the_active_environment_is_found_and_named() {
 
 #[test]
 fn the_loader_names_the_file_it_found() {
-    let workplace = Workplace::with_pictures(1, 1);
+    let workplace = Workplace::with_images(1, 1);
     let folder = workplace.path("loader");
     std::fs::create_dir(&folder).unwrap();
     std::fs::copy(nightcap::onnx::runtime().unwrap().library(), folder.join("libonnxruntime.so.1")).unwrap();
@@ -149,7 +149,7 @@ fn the_loader_names_the_file_it_found() {
 
 #[test]
 fn nothing_of_the_current_folder_is_loaded_or_run() {
-    let workplace = Workplace::with_pictures(1, 1);
+    let workplace = Workplace::with_images(1, 1);
     // a library that can be loaded, in every place that a relative path leads to
     for root in [".venv", "venv", "site"] {
         if install(&workplace.path(root), true).is_none() {

@@ -11,6 +11,7 @@
 
 mod aws;
 mod batches;
+mod changed_rows;
 mod check;
 #[allow(unreachable_pub, reason = "a module of a test binary")]
 mod common;
@@ -26,16 +27,17 @@ mod faults;
 mod fingerprints;
 mod format;
 mod generation;
+mod graph_writer;
 mod init;
 mod inputs;
 mod interruptions;
 mod jobs;
 mod library;
+mod loaded_models;
 #[allow(unreachable_pub, reason = "a module of a test binary")]
 mod manifest_command;
 mod model_directory;
 mod model_failures;
-mod nights;
 mod outage;
 mod planners;
 mod planning;

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 use arrow::array::AsArray;
 use arrow::datatypes::{DataType, Int64Type, TimeUnit, TimestampMicrosecondType};
 
-use crate::common::{Workplace, nightcap, picture, read_parquet, repo};
+use crate::common::{Workplace, nightcap, png_image, read_parquet, repo};
 use crate::disk::without_privileges;
 use crate::seaweed::{Seaweed, with_s3};
 
@@ -34,11 +34,11 @@ pub fn said(workplace: &Workplace, output: &Output) -> String {
     format!("exit {}\n{}", output.status.code().unwrap(), lines.collect::<Vec<_>>().join("\n"))
 }
 
-/// Puts a picture at `name` below the folder `photos`, with the folders above it.
+/// Puts an image at `name` below the folder `photos`, with the folders above it.
 fn put(workplace: &Workplace, name: impl AsRef<Path>, seed: u32) {
     let path = workplace.path("photos").join(name);
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-    std::fs::write(path, picture(seed)).unwrap();
+    std::fs::write(path, png_image(seed)).unwrap();
 }
 
 /// A column of strings of a manifest.
@@ -103,7 +103,7 @@ fn any_name_is_found_again_by_run() {
     assert_eq!(column(&workplace.path("manifest.parquet"), "id"), sorted);
     let at = sorted.iter().position(|name| *name == "Z.JPG").unwrap();
     assert_eq!(rows.column(3).as_primitive::<TimestampMicrosecondType>().value(at), 1_234_567_890_123_456);
-    assert_eq!(rows.column(2).as_primitive::<Int64Type>().value(at), picture(0).len() as i64);
+    assert_eq!(rows.column(2).as_primitive::<Int64Type>().value(at), png_image(0).len() as i64);
 
     job(&workplace);
     workplace.run_ok(&[]);
@@ -132,7 +132,7 @@ fn what_is_left_out_is_said() {
     symlink("sub", photos.join("again")).unwrap();
     symlink("..", photos.join("sub/up")).unwrap();
     symlink("nowhere", photos.join("gone.png")).unwrap();
-    std::fs::write(workplace.path("elsewhere.png"), picture(9)).unwrap();
+    std::fs::write(workplace.path("elsewhere.png"), png_image(9)).unwrap();
     symlink("../elsewhere.png", photos.join("once.png")).unwrap();
     symlink("../elsewhere.png", photos.join("twice.png")).unwrap();
     std::fs::hard_link(photos.join("a.png"), photos.join("second-name.png")).unwrap();
@@ -233,7 +233,7 @@ fn refusals_write_nothing() {
     error: FOLDER: expected a local path or a file://, s3://, gs://, az://, http:// or https:// URI, found ftp://
     ");
     assert_eq!(std::fs::read(workplace.path("old.parquet")).unwrap(), b"old");
-    assert_eq!(std::fs::read(workplace.path("photos/a.png")).unwrap(), picture(1));
+    assert_eq!(std::fs::read(workplace.path("photos/a.png")).unwrap(), png_image(1));
 }
 
 #[test]
@@ -271,7 +271,7 @@ fn images_are_named_as_the_manifest_sees_them() {
     for folder in ["lists", "disk"] {
         std::fs::create_dir(workplace.path(folder)).unwrap();
     }
-    std::fs::write(workplace.path("disk/b.png"), picture(2)).unwrap();
+    std::fs::write(workplace.path("disk/b.png"), png_image(2)).unwrap();
     symlink("disk", workplace.path("linked")).unwrap();
     let folder = workplace.folder.path().canonicalize().unwrap();
     let images = |arguments: &[&str], file: &str| {
@@ -292,7 +292,7 @@ fn images_are_named_as_the_manifest_sees_them() {
 fn a_prefix_on_s3() {
     let (workplace, server) = (Workplace::new(), Seaweed::shared());
     for (seed, key) in ["b/2.png", "b/10.PNG", "a.png", ".hidden/c.png", "notes.txt"].iter().enumerate() {
-        server.put(&format!("listed/{key}"), &picture(seed as u32)).unwrap();
+        server.put(&format!("listed/{key}"), &png_image(seed as u32)).unwrap();
     }
     server.put("listed-beside.png", b"not below").unwrap();
     let mut command = manifest(&workplace, &["s3://night/listed/", "-o", "manifest.parquet"]);

@@ -1,4 +1,4 @@
-//! Graphs that fail: on some rows, on all, on one of two devices; and nightcap itself, which panics.
+//! Graphs that fail on some rows, on all rows, or on one of two devices; and a panic in nightcap itself.
 
 use std::net::TcpListener;
 use std::path::Path;
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use parquet::file::reader::{FileReader, SerializedFileReader};
 
 use crate::common::{Workplace, repo, strings, write_parquet};
-use crate::small_graphs::{attribute, directory, model, node, number, port, table};
+use crate::graph_writer::{attribute, directory, model, node, number, port, table};
 
 /// A copy of the tiny model whose tokenizer knows the word `zebra`, for which the text graph has no vector.
 fn model_without_zebras(workplace: &Workplace) -> String {
@@ -53,7 +53,7 @@ fn halved(path: &Path) -> Option<String> {
 
 #[test]
 fn rows_that_the_model_fails_on_are_failed_rows_and_the_others_have_their_results() {
-    let workplace = Workplace::with_pictures(13, 6);
+    let workplace = Workplace::with_images(13, 6);
     let model = model_without_zebras(&workplace);
     let run = |output: &str, kill: Option<&str>| {
         let mut command = workplace.command("run", &["--run-id", "night", "--set", &model]);
@@ -98,8 +98,8 @@ fn rows_that_the_model_fails_on_are_failed_rows_and_the_others_have_their_result
 }
 
 #[test]
-fn a_batch_of_which_every_row_fails_ends_the_run_and_the_only_row_of_a_night_does_not() {
-    let workplace = Workplace::with_pictures(8, 8);
+fn a_full_batch_of_which_every_row_fails_ends_the_run_and_a_single_row_does_not() {
+    let workplace = Workplace::with_images(8, 8);
     let model = model_without_zebras(&workplace);
     write_manifest(&workplace, 8, &[4, 5, 6, 7], photo);
     let output = workplace.run(&["--run-id", "night", "--set", &model]);
@@ -125,7 +125,7 @@ fn vision_model(limit: i64) -> tempfile::TempDir {
         node("Cast", &["twice"], "index", &attribute("to", 2, &number(3, 7))),
         node("Add", &["index", "limit"], "row", &[]),
         node("Gather", &["vectors", "row"], "image_embeds", &[]),
-        crate::small_graphs::constant("limit", limit),
+        crate::graph_writer::constant("limit", limit),
         table("vectors", &[1, 4], &[1.0, 2.0, 3.0, 4.0]),
         port(11, "pixel_values", 1, &[0, 3, 8, 8]),
         port(12, "image_embeds", 1, &[0, 4]),
@@ -139,7 +139,7 @@ fn vision_model(limit: i64) -> tempfile::TempDir {
 
 /// A workplace for images only, two of which are white, with one of them in a second row.
 fn with_white_images() -> Workplace {
-    let workplace = Workplace::with_pictures(9, 100);
+    let workplace = Workplace::with_images(9, 100);
     for (name, side) in [("2", 8), ("6", 9)] {
         let white = image::RgbImage::from_pixel(side, side, image::Rgb([255; 3]));
         white.save(workplace.path(&format!("photos/{name}.png"))).unwrap();
@@ -183,9 +183,9 @@ fn a_broken_graph_makes_no_failed_row() {
 
 #[test]
 fn one_device_that_fails_stops_the_others_at_once() {
-    let workplace = Workplace::with_pictures(8, 4);
+    let workplace = Workplace::with_images(8, 4);
     let model = model_without_zebras(&workplace);
-    // The first device's first image never comes; it would be waited for longer than this test.
+    // The first image of the first device never arrives, and its timeout is longer than this test.
     let server = TcpListener::bind("127.0.0.1:0").unwrap();
     let silent = format!("http://{}/never.png", server.local_addr().unwrap());
     write_manifest(&workplace, 8, &[4, 5, 6, 7], |row| if row == 0 { silent.clone() } else { photo(row) });
@@ -209,8 +209,8 @@ fn one_device_that_fails_stops_the_others_at_once() {
 
 #[test]
 fn a_panic_of_any_thread_ends_the_command_with_a_status_that_schedulers_know() {
-    let workplace = Workplace::with_pictures(4, 2);
-    // Of the thread that plans, and of the one that writes.
+    let workplace = Workplace::with_images(4, 2);
+    // In the thread that plans, and in the one that writes.
     for (point, thread) in [("before_compare:1", "the command"), ("before_part:2", "write")] {
         let mut command = nightcap_json(&workplace);
         let output = command.env("NIGHTCAP_PANIC_AT", point).output().unwrap();

@@ -1,4 +1,5 @@
-//! An outage is not thousands of bad rows: the run stops with 75, writes nothing of the part it was in, and goes on later.
+//! An outage does not become thousands of failed rows: the run stops with exit status 75, writes nothing of the current part, and
+//! can be resumed.
 
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -23,11 +24,11 @@ fn disturbed(mut command: Command, third_part: impl Fn() -> bool, trouble: impl 
 const ROWS: u32 = 600;
 
 #[test]
-fn a_folder_of_images_that_goes_away_in_mid_run() {
-    let workplace = Workplace::with_pictures(ROWS, 10);
+fn a_folder_of_images_that_disappears_during_a_run() {
+    let workplace = Workplace::with_images(ROWS, 10);
     let (photos, away) = (workplace.path("photos"), workplace.path("away"));
     let part = workplace.path("out/run=night/part-000002.parquet");
-    // With room for few images ahead, so that those of the last part are not read before the third is there.
+    // Memory for few images ahead, so that those of the last part are not read before the third part is written.
     let command = workplace.command("run", &["--run-id", "night", "--set", "runtime.prefetch_bytes=1048576"]);
     let (status, log) = disturbed(command, || part.exists(), || std::fs::rename(&photos, &away).unwrap());
     assert_eq!(status, Some(75), "{log}");
@@ -35,7 +36,7 @@ fn a_folder_of_images_that_goes_away_in_mid_run() {
     assert!(workplace.published("out").is_empty());
     let done = workplace.parts("out", "night").len();
     assert!((3..60).contains(&done), "{done} parts");
-    // Still away: nothing is added. The folder of an unmounted disk is there and empty.
+    // Still missing: no part is added. The mount point of an unmounted disk is an empty folder.
     std::fs::create_dir(&photos).unwrap();
     let still = workplace.run(&["--run-id", "night"]);
     assert_eq!(still.status.code(), Some(75), "{}", String::from_utf8_lossy(&still.stderr));
@@ -50,11 +51,11 @@ fn a_folder_of_images_that_goes_away_in_mid_run() {
 
 #[test]
 fn a_thousand_deleted_images_are_a_thousand_failed_rows() {
-    let workplace = Workplace::with_pictures(2, 64);
+    let workplace = Workplace::with_images(2, 64);
     let images = (0..1002).map(|row| match row {
         0 => Some("photos/0.png".to_owned()),
         1001 => Some("photos/1.png".to_owned()),
-        // The whole folder is gone; the root of all images is not.
+        // The whole folder is gone; the folder that all images share is not.
         row => Some(format!("photos/deleted/{row}.png")),
     });
     let ids = strings((0..1002).map(|row| Some(row.to_string())));
@@ -77,7 +78,7 @@ fn images_of(images: impl Iterator<Item = Option<String>>) -> arrow::array::Arra
 
 #[test]
 fn a_missing_image_is_a_failed_row_of_a_job_with_where() {
-    let workplace = Workplace::with_pictures(30, 5);
+    let workplace = Workplace::with_images(30, 5);
     std::fs::remove_file(workplace.path("photos/7.png")).unwrap();
     let mut job = std::fs::read_to_string(workplace.path("job.toml")).unwrap();
     job = job.replace("[input]\n", "[input]\nwhere = \"id <> 'row-0003'\"\n");
@@ -98,8 +99,8 @@ fn a_missing_image_is_a_failed_row_of_a_job_with_where() {
 }
 
 #[test]
-fn outage_after_0_records_what_is_gone() {
-    let workplace = Workplace::with_pictures(30, 10);
+fn outage_after_0_makes_missing_images_failed_rows() {
+    let workplace = Workplace::with_images(30, 10);
     std::fs::remove_dir_all(workplace.path("photos")).unwrap();
     assert_eq!(workplace.run(&["--run-id", "night"]).status.code(), Some(75));
     assert!(workplace.parts("out", "night").is_empty());
@@ -109,7 +110,7 @@ fn outage_after_0_records_what_is_gone() {
 
 #[test]
 fn an_endpoint_that_dies_in_mid_run() {
-    let (server, workplace) = (Seaweed::start(), Workplace::with_pictures(ROWS, 10));
+    let (server, workplace) = (Seaweed::start(), Workplace::with_images(ROWS, 10));
     let mut settings = on_s3(&workplace, &server, "dying");
     settings[0] = "input.manifest=remote.parquet".to_owned();
     settings[1] = "output.path=out".to_owned();
@@ -142,8 +143,8 @@ fn an_endpoint_that_dies_in_mid_run() {
 }
 
 #[test]
-fn a_night_whose_only_new_row_names_a_folder_that_never_was() {
-    let workplace = Workplace::with_pictures(2, 10);
+fn a_run_whose_only_new_row_names_a_folder_that_does_not_exist() {
+    let workplace = Workplace::with_images(2, 10);
     workplace.run_ok(&[]);
     let images = ["photos/0.png", "photos/1.png", "new/2.png"];
     let columns = vec![
@@ -166,7 +167,7 @@ fn a_night_whose_only_new_row_names_a_folder_that_never_was() {
 
 #[test]
 fn one_misspelt_bucket_is_one_failed_row() {
-    let (server, workplace) = (Seaweed::shared(), Workplace::with_pictures(2, 10));
+    let (server, workplace) = (Seaweed::shared(), Workplace::with_images(2, 10));
     on_s3(&workplace, server, "misspelt");
     let settings = ["output.path=out".to_owned()];
     let write = |images: &[&str]| {

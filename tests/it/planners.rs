@@ -9,7 +9,7 @@ use crate::seaweed::Seaweed;
 use crate::storage::{on_s3, run_command};
 
 const SHARDS: usize = 8;
-/// What the log says where a manifest is scanned, a batch size chosen, a plan waited for.
+/// The log lines for a manifest that is scanned, a batch size that is chosen, a plan that is waited for.
 const SCANS: &str = "scanning the manifest";
 const CHOICES: &str = "choosing the batch size";
 const WAITS: &str = "waiting for process";
@@ -24,7 +24,7 @@ fn shard(workplace: &Workplace, number: usize, settings: &[&str]) -> Command {
 }
 
 fn workplace() -> Workplace {
-    let workplace = Workplace::with_pictures(24, 2);
+    let workplace = Workplace::with_images(24, 2);
     let job = std::fs::read_to_string(workplace.path("job.toml")).unwrap();
     workplace.job(&job.replace("batch_size = 4\n", ""));
     workplace
@@ -47,7 +47,7 @@ impl Shard {
         std::fs::read_to_string(&self.log).unwrap()
     }
 
-    /// Returns once it waits for the plan of another process; until then `beat` takes the place of that one's heart.
+    /// Returns once it waits for the plan of another process; until then `beat` renews that process's claim.
     fn wait_until_it_waits(&mut self, beat: &dyn Fn()) {
         let started = Instant::now();
         while !self.log().contains(WAITS) {
@@ -70,7 +70,7 @@ impl Shard {
     }
 }
 
-/// Lets the claim of the planner look as if its heart had last beaten at `time`.
+/// Makes the claim of the planner look as if it was last renewed at `time`.
 fn beat(workplace: &Workplace, time: SystemTime) {
     let claim = workplace.path("out/_nightcap/runs/night/planner-000001");
     std::fs::File::open(claim).unwrap().set_modified(time).unwrap();
@@ -126,7 +126,7 @@ fn seven_shards_wait_for_the_one_that_plans() {
     let workplace = workplace();
     let planner = stopped_at(&mut shard(&workplace, 0, &[]), "before_plan:1");
     let shards = waiting(&workplace, &[]);
-    // Nobody discards a run that is being planned.
+    // A run that is being planned cannot be discarded.
     let discard = nightcap().arg("discard").arg(workplace.path("out")).args(["--run-id", "night"]).output().unwrap();
     let said = String::from_utf8(discard.stderr).unwrap();
     assert!(discard.status.code() == Some(75) && said.contains("is at work on run night"), "{said}");
@@ -159,7 +159,7 @@ fn when_the_planner_is_killed_one_of_the_others_plans() {
 }
 
 #[test]
-fn a_planner_that_slept_and_goes_on_does_no_harm() {
+fn a_suspended_planner_that_resumes_changes_nothing() {
     let workplace = workplace();
     let planner = stopped_at(&mut shard(&workplace, 0, &[]), "before_plan:1");
     let run = workplace.path("out/_nightcap/runs/night");
@@ -176,7 +176,7 @@ fn a_planner_that_slept_and_goes_on_does_no_harm() {
 }
 
 #[test]
-fn a_run_discarded_while_its_planner_slept_does_not_come_back() {
+fn a_run_discarded_while_its_planner_was_suspended_stays_discarded() {
     let workplace = workplace();
     let planner = stopped_at(&mut shard(&workplace, 0, &[]), "before_plan:1");
     beat(&workplace, hour_ago());
@@ -189,7 +189,7 @@ fn a_run_discarded_while_its_planner_slept_does_not_come_back() {
 }
 
 #[test]
-fn a_compaction_removes_what_a_dead_planner_left_and_nothing_of_one_alive() {
+fn a_compaction_removes_the_claim_of_a_dead_planner_only() {
     let workplace = workplace();
     workplace.run_ok(&["--run-id", "monday"]);
     let mut planner = stopped_at(&mut shard(&workplace, 0, &[]), "after_planning_claim:1");
@@ -239,7 +239,7 @@ fn when_planning_fails_every_shard_says_why() {
     for (status, log) in shards.into_iter().map(Shard::end) {
         assert!(status == Some(2) && log.contains(why), "{log}");
     }
-    // With the job mended the run has its name still.
+    // With a corrected job, the run can still use its name.
     let mended = ["input.on_duplicate_key=first"];
     let start = |number| Shard::start(&workplace, number, &mut shard(&workplace, number, &mended));
     let logs: Vec<String> = (0..SHARDS).map(start).collect::<Vec<_>>().into_iter().map(Shard::succeed).collect();

@@ -1,4 +1,4 @@
-//! Planning copes with what it finds: rows that name impossible places, links that lead back, a manifest that is replaced.
+//! Planning with rows that name impossible paths, links that lead back to a folder above, or a manifest that is replaced.
 
 use std::process::Stdio;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use arrow::array::{Array, ArrayRef, BinaryArray, StringArray, StructArray};
 use arrow::datatypes::{DataType, Field};
 
-use crate::common::{Workplace, go_on, picture, stopped_at, strings, write_parquet};
+use crate::common::{Workplace, go_on, png_image, stopped_at, strings, write_parquet};
 
 fn manifest_of(workplace: &Workplace, images: &[String]) {
     let columns = vec![
@@ -19,8 +19,8 @@ fn manifest_of(workplace: &Workplace, images: &[String]) {
 }
 
 #[test]
-fn places_that_cannot_be_listed_are_failed_rows() {
-    let workplace = Workplace::with_pictures(2, 10);
+fn folders_that_cannot_be_listed_are_failed_rows() {
+    let workplace = Workplace::with_images(2, 10);
     let long_name = "x".repeat(300);
     let images = [
         "photos/0.png".to_owned(),
@@ -41,19 +41,19 @@ fn places_that_cannot_be_listed_are_failed_rows() {
 }
 
 #[test]
-fn places_outside_the_roots_are_not_listed() {
-    let workplace = Workplace::with_pictures(2, 10);
+fn folders_outside_the_roots_are_not_listed() {
+    let workplace = Workplace::with_images(2, 10);
     std::fs::create_dir(workplace.path("private")).unwrap();
-    std::fs::write(workplace.path("private/1.png"), picture(1)).unwrap();
+    std::fs::write(workplace.path("private/1.png"), png_image(1)).unwrap();
     std::os::unix::fs::symlink(workplace.path("photos"), workplace.path("link")).unwrap();
     manifest_of(&workplace, &["photos/0.png", "private/1.png", "link/1.png"].map(str::to_owned));
     let arguments = ["--set", "limits.roots=[\"photos\"]", "--set", "limits.min_failed_rows=100"];
     workplace.run_ok(&arguments);
     let kinds = workplace.rows("out", None).text("error_kind");
     assert_eq!(kinds, [None, Some("forbidden".to_owned()), None]);
-    // What the roots forbid was not looked at, so nobody sees it change; a link into them is seen through.
-    std::fs::write(workplace.path("private/1.png"), picture(7)).unwrap();
-    std::fs::write(workplace.path("photos/1.png"), picture(8)).unwrap();
+    // Files outside the roots are not listed, so their changes are not noticed; a link into the roots is followed.
+    std::fs::write(workplace.path("private/1.png"), png_image(7)).unwrap();
+    std::fs::write(workplace.path("photos/1.png"), png_image(8)).unwrap();
     workplace.run_ok(&arguments);
     let published = workplace.published("out");
     assert_eq!(workplace.rows("out", Some(&published[1])).text("id"), [Some("2".to_owned())]);
@@ -61,11 +61,11 @@ fn places_outside_the_roots_are_not_listed() {
 
 #[test]
 fn links_that_lead_back_end() {
-    let workplace = Workplace::with_pictures(0, 10);
+    let workplace = Workplace::with_images(0, 10);
     let folders = 300;
     for folder in 0..folders {
         std::fs::create_dir(workplace.path(&format!("photos/{folder}"))).unwrap();
-        std::fs::write(workplace.path(&format!("photos/{folder}/a.png")), picture(folder)).unwrap();
+        std::fs::write(workplace.path(&format!("photos/{folder}/a.png")), png_image(folder)).unwrap();
     }
     for link in ["again", "once-more"] {
         std::os::unix::fs::symlink(workplace.path("photos"), workplace.path(&format!("photos/{link}"))).unwrap();
@@ -97,7 +97,7 @@ fn structs(bytes: Vec<Option<Vec<u8>>>, paths: Vec<Option<&str>>) -> ArrayRef {
 
 #[test]
 fn images_that_are_bytes_or_paths_or_missing_are_known_again() {
-    let workplace = Workplace::with_pictures(3, 10);
+    let workplace = Workplace::with_images(3, 10);
     let lenient = ["--set", "limits.max_failed_fraction=1.0"];
     let write = |images: ArrayRef| {
         let ids = strings((0..images.len()).map(|row| Some(row.to_string())));
@@ -106,18 +106,18 @@ fn images_that_are_bytes_or_paths_or_missing_are_known_again() {
         write_parquet(&workplace.path("manifest.parquet"), columns, 100);
     };
     let paths = vec![Some("photos/0.png"), Some("a name"), None, Some("photos/missing.png"), Some("photos/1.png")];
-    write(structs(vec![None, Some(picture(9)), None, None, None], paths));
+    write(structs(vec![None, Some(png_image(9)), None, None, None], paths));
     workplace.run_ok(&lenient);
     workplace.run_ok(&lenient);
     assert_eq!(workplace.published("out").len(), 1, "nothing is new");
-    // Also a change between the first night and the second.
-    std::fs::write(workplace.path("photos/1.png"), picture(70)).unwrap();
+    // Also a change between the first run and the second.
+    std::fs::write(workplace.path("photos/1.png"), png_image(70)).unwrap();
     workplace.run_ok(&lenient);
     let published = workplace.published("out");
     assert_eq!(workplace.rows("out", Some(&published[1])).text("id"), [Some("4".to_owned())]);
 
     // Bytes without paths, one of them null.
-    let bytes = [Some(picture(1)), None, Some(picture(2))];
+    let bytes = [Some(png_image(1)), None, Some(png_image(2))];
     write(Arc::new(bytes.iter().map(Option::as_deref).collect::<BinaryArray>()));
     let elsewhere = [&lenient[..], &["--set", "output.path=bytes"]].concat();
     workplace.run_ok(&elsewhere);
@@ -127,7 +127,7 @@ fn images_that_are_bytes_or_paths_or_missing_are_known_again() {
 
 #[test]
 fn a_manifest_replaced_while_where_is_evaluated_is_noticed() {
-    let workplace = Workplace::with_pictures(6, 10);
+    let workplace = Workplace::with_images(6, 10);
     let mut command = workplace.command("run", &["--set", "input.where=\"id > 'row-0002'\""]);
     let child = stopped_at(&mut command, "after_manifest_open:1");
     let other = vec![
@@ -146,7 +146,7 @@ fn a_manifest_replaced_while_where_is_evaluated_is_noticed() {
 
 #[test]
 fn plan_says_what_cannot_be_listed() {
-    let workplace = Workplace::with_pictures(1, 10);
+    let workplace = Workplace::with_images(1, 10);
     let images = ["photos/0.png", "http://127.0.0.1:9/a.png", "https://127.0.0.1:9/b.png"];
     manifest_of(&workplace, &images.map(str::to_owned));
     let plan = workplace.command("plan", &[]).output().unwrap();

@@ -334,7 +334,7 @@ proptest! {
         let values = ImageProcessor::from_config(&config).unwrap().process(&image);
         prop_assert_eq!((values.height, values.width), crop);
         prop_assert_eq!(values.data.len(), (3 * crop.0 * crop.1) as usize);
-        // A flat picture stays flat under every filter; what it does not cover is black.
+        // An image of one colour keeps it under every filter; the padding of a crop is black.
         let covered = crop.0.min(to_height) * crop.1.min(to_width);
         let own = values.data.iter().filter(|found| **found == f32::from(value)).count();
         prop_assert!(own >= 3 * covered as usize, "{} of {} pixels", own, covered);

@@ -15,7 +15,7 @@ fn manifest(path: &Path, titles: [Option<&str>; 4]) {
 }
 
 fn workplace(titles: [Option<&str>; 4]) -> Workplace {
-    let workplace = Workplace::with_pictures(2, 10);
+    let workplace = Workplace::with_images(2, 10);
     manifest(&workplace.path("manifest.parquet"), titles);
     workplace.job(&format!(
         "[input]\nmanifest = \"manifest.parquet\"\nkey = \"id\"\nimage = \"image\"\n\
@@ -40,7 +40,7 @@ fn a_template_is_filled_in_for_every_row() {
     for (row, prompt) in ["ku baba", "ku di ba", "ku ", "ku baba"].into_iter().enumerate() {
         assert_eq!(captions(&workplace, &format!("fixed-{row}"), prompt)[row], filled[row], "{prompt}");
     }
-    assert_ne!(filled[1], filled[3], "one picture, two prompts");
+    assert_ne!(filled[1], filled[3], "one image, two prompts");
     let conditional = captions(&workplace, "conditional", "ku {% if title %}{{ title | upper | lower }}{% endif %}");
     assert_eq!(conditional, filled);
 }
@@ -73,7 +73,7 @@ fn templates_that_cannot_be_filled_in_are_refused_and_rows_fail_alone() {
         "{unknown}"
     );
     let broken = said("ku {{ title ");
-    assert!(broken.contains("is no template") && broken.contains("double braces"), "{broken}");
+    assert!(broken.contains("is not a template") && broken.contains("double braces"), "{broken}");
     workplace.run_ok(&["--set", "generation.prompt=\"{{ title + 1 if title == 'di ba' else title }}\""]);
     let rows = workplace.rows("out", None);
     let kinds = rows.text("error_kind");
@@ -82,7 +82,7 @@ fn templates_that_cannot_be_filled_in_are_refused_and_rows_fail_alone() {
 
 /// A workplace of `model` with a row for each of `titles`.
 fn of_model(model: &Path, titles: &[String], settings: &str) -> Workplace {
-    let workplace = Workplace::with_pictures(1, 100);
+    let workplace = Workplace::with_images(1, 100);
     let columns = vec![
         ("id", strings((0..titles.len()).map(|row| Some(format!("row-{row}"))))),
         ("image", strings(titles.iter().map(|_| Some("photos/0.png")))),

@@ -1,11 +1,11 @@
-//! A TCP proxy before a real HTTP server that spoils a bounded number of answers.
+//! A TCP proxy in front of a real HTTP server that injects a bounded number of faults.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// How an answer is spoilt.
+/// How a response is damaged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     /// Nothing for so many milliseconds, then the whole answer.
@@ -57,7 +57,7 @@ impl Proxy {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// Spoils the next `times` requests with this method whose path has `path_part` in it.
+    /// Injects the fault into the next `times` requests with this method whose path has `path_part` in it.
     pub fn spoil(&self, method: &'static str, path_part: &str, fault: Fault, times: usize) {
         self.rules.lock().unwrap().push(Rule { method, path_part: path_part.to_owned(), fault, left: times });
     }

@@ -23,8 +23,8 @@ pub(crate) fn python() -> Option<String> {
 #[test]
 fn duckdb_and_polars_read_what_was_written() {
     let Some(python) = python() else { return };
-    let workplace = Workplace::with_pictures(20, 6);
-    std::fs::write(workplace.path("photos/7.png"), b"not a picture").unwrap();
+    let workplace = Workplace::with_images(20, 6);
+    std::fs::write(workplace.path("photos/7.png"), b"not an image").unwrap();
     std::fs::write(workplace.path("photos/8.png"), b"").unwrap();
     workplace.run_ok(&[]);
     let script = repo("tests/readers/check_output.py");

@@ -1,8 +1,8 @@
-//! Nothing outside `limits.roots` is read, whatever a server answers or a URI is spelt like; credentials stay with their origin.
+//! Nothing outside `limits.roots` is read, whatever a server answers and however a URI is spelt; credentials stay with their origin.
 
 use std::process::Command;
 
-use crate::common::{Workplace, picture, strings, write_parquet};
+use crate::common::{Workplace, png_image, strings, write_parquet};
 use crate::storage::text;
 use crate::web::WebServer;
 
@@ -37,10 +37,10 @@ fn outcomes(workplace: &Workplace, mut command: Command) -> Vec<(String, String)
     text("error_kind").zip(text("error_message")).collect()
 }
 
-/// A web server with a picture at `/pub/image.png` and one beside the folder.
+/// A web server with an image at `/pub/image.png` and one beside the folder.
 fn website() -> WebServer {
     let server = WebServer::start();
-    server.answer("/pub/image.png", 200, &[], &picture(1)).answer("/private.png", 200, &[], &picture(2));
+    server.answer("/pub/image.png", 200, &[], &png_image(1)).answer("/private.png", 200, &[], &png_image(2));
     server
 }
 
@@ -60,7 +60,7 @@ fn every_hop_is_held_to_the_roots() {
         (
             "away",
             format!("{away}/pub/image.png?token=secret"),
-            format!("redirects to {away}, to a place that lies in none"),
+            format!("redirects to {away}, to a URL that is in none"),
         ),
         ("user", format!("http://{}@{}/pub/image.png", inside.authority(), outside.authority()), away.clone()),
         ("schemeless", format!("//{}/pub/image.png", outside.authority()), away.clone()),
@@ -77,7 +77,7 @@ fn every_hop_is_held_to_the_roots() {
     let paths = kept.iter().cloned().chain(["/pub/chain".to_owned()]);
     let paths = paths.chain(refused.iter().map(|(name, ..)| format!("/pub/{name}")));
     let uris: Vec<String> = paths.map(|path| format!("{home}{path}")).collect();
-    let workplace = Workplace::with_pictures(1, 1000);
+    let workplace = Workplace::with_images(1, 1000);
     let rows = outcomes(&workplace, command(&workplace, &uris, Some(&format!("\"{home}/pub\""))));
     for (kind, message) in &rows[..6] {
         assert_eq!((kind.as_str(), message.as_str()), ("", ""));
@@ -119,7 +119,7 @@ fn spellings_of_uris_do_not_leave_the_roots() {
     ];
     // `http:\\` has no `://`, so it is a local path like any other.
     let uris: Vec<String> = inside.iter().chain(&outside).cloned().collect();
-    let workplace = Workplace::with_pictures(1, 1000);
+    let workplace = Workplace::with_images(1, 1000);
     let rows = outcomes(&workplace, command(&workplace, &uris, Some(&format!("\"http://{host}/pub/\""))));
     assert_eq!([&rows[0].0, &rows[1].0, &rows[2].0].map(String::as_str), ["", "", "not_found"]);
     for ((kind, message), uri) in rows[3..].iter().zip(&outside) {
@@ -129,18 +129,18 @@ fn spellings_of_uris_do_not_leave_the_roots() {
     assert!(other.requests().is_empty(), "{:?}", other.requests());
 }
 
-/// An image that lies somewhere on this disk.
+/// An image elsewhere on this disk.
 fn repo_file() -> String {
     crate::common::repo("tests/fixtures/images/photo.jpg").to_str().unwrap().to_owned()
 }
 
 #[test]
 fn links_on_disk_do_not_leave_the_roots() {
-    let workplace = Workplace::with_pictures(2, 1000);
+    let workplace = Workplace::with_images(2, 1000);
     for folder in ["elsewhere", "photos/deep"] {
         std::fs::create_dir(workplace.path(folder)).unwrap();
     }
-    std::fs::write(workplace.path("elsewhere/0.png"), picture(7)).unwrap();
+    std::fs::write(workplace.path("elsewhere/0.png"), png_image(7)).unwrap();
     let link = |to: &str, from: &str| std::os::unix::fs::symlink(workplace.path(to), workplace.path(from)).unwrap();
     link("elsewhere/0.png", "photos/file.png");
     link("elsewhere", "photos/folder");
@@ -164,7 +164,7 @@ fn links_on_disk_do_not_leave_the_roots() {
 }
 
 #[test]
-fn a_name_and_password_stay_with_their_origin() {
+fn a_user_name_and_password_stay_with_their_origin() {
     let (first, second) = (website(), website());
     // "me:secret" in base64.
     let authorization = "Basic bWU6c2VjcmV0";
@@ -172,7 +172,7 @@ fn a_name_and_password_stay_with_their_origin() {
     first.redirect("/away", 307, &format!("{}/pub/image.png?a=b", second.origin()));
     first.redirect("/given", 302, &format!("http://you:password@{}/pub/image.png?given", second.authority()));
     let uris = ["/here", "/away", "/given"].map(|path| format!("http://me:secret@{}{path}", first.authority()));
-    let workplace = Workplace::with_pictures(1, 1000);
+    let workplace = Workplace::with_images(1, 1000);
     let rows = outcomes(&workplace, command(&workplace, &uris, None));
     assert!(rows.iter().all(|(kind, _)| kind.is_empty()), "{rows:?}");
     assert_eq!(first.targets(), ["/away", "/given", "/here", "/pub/image.png"]);
@@ -194,14 +194,14 @@ fn a_bucket_that_redirects() {
     // As S3 answers where the bucket is in another region.
     let moved = b"<Error><Code>PermanentRedirect</Code></Error>";
     endpoint.answer("/night/region.png", 301, &[], moved);
-    node.answer("/node/image.png", 200, &[], &picture(3));
+    node.answer("/node/image.png", 200, &[], &png_image(3));
     let uris = ["image", "region"].map(|name| format!("s3://night/{name}.png"));
     let s3 = |command: &mut Command| {
         command.args(["--set", &format!("storage.endpoint={}", endpoint.origin()), "--set", "limits.outage_after=0"]);
         command.env("AWS_ACCESS_KEY_ID", "key").env("AWS_SECRET_ACCESS_KEY", "secret");
         command.env("AWS_SESSION_TOKEN", "secret-token");
     };
-    let workplace = Workplace::with_pictures(1, 1000);
+    let workplace = Workplace::with_images(1, 1000);
     let mut free = command(&workplace, &uris, None);
     s3(&mut free);
     let rows = outcomes(&workplace, free);
@@ -217,7 +217,7 @@ fn a_bucket_that_redirects() {
         assert_eq!(seen[0].header(name), None, "{name}");
     }
     // The same with roots: the bucket is one, the node is none.
-    let held = Workplace::with_pictures(1, 1000);
+    let held = Workplace::with_images(1, 1000);
     let mut command = command(&held, &uris[..1], Some("\"s3://night/\""));
     s3(&mut command);
     let rows = outcomes(&held, command);
@@ -226,7 +226,7 @@ fn a_bucket_that_redirects() {
 }
 
 #[test]
-fn nobody_outside_the_roots_is_asked_whether_an_outage_is_on() {
+fn no_storage_outside_the_roots_is_requested_in_an_outage() {
     let (inside, outside) = (website(), website());
     let uris: Vec<String> = (0..8)
         .map(|row| match row {
@@ -234,7 +234,7 @@ fn nobody_outside_the_roots_is_asked_whether_an_outage_is_on() {
             row => format!("{}/pub/{row}.png", outside.origin()),
         })
         .collect();
-    let workplace = Workplace::with_pictures(1, 1000);
+    let workplace = Workplace::with_images(1, 1000);
     let mut command = command(&workplace, &uris, Some(&format!("\"{}/pub\"", inside.origin())));
     command.args(["--set", "limits.outage_after=3"]);
     let rows = outcomes(&workplace, command);

@@ -1,4 +1,4 @@
-//! A bad job never starts: exit status 2 and a message that a stranger can act on.
+//! A bad job never starts: exit status 2 and a message that says what to do.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ fn refusal(workplace: &Workplace, arguments: &[&str]) -> String {
 
 #[test]
 fn job_files() {
-    let workplace = Workplace::with_pictures(2, 2);
+    let workplace = Workplace::with_images(2, 2);
     let job = std::fs::read_to_string(workplace.path("job.toml")).unwrap();
     workplace.job(&job.replace("key = ", "kye = "));
     insta::assert_snapshot!(refusal(&workplace, &[]), @r"
@@ -99,7 +99,7 @@ fn job_files() {
 
 #[test]
 fn manifests() {
-    let workplace = Workplace::with_pictures(2, 2);
+    let workplace = Workplace::with_images(2, 2);
     insta::assert_snapshot!(refusal(&workplace, &["--set", "input.image=picture"]), @r"
     exit 2
     error: `input.image` names column `picture`, which FOLDER/manifest.parquet does not have
@@ -113,12 +113,12 @@ fn manifests() {
     insta::assert_snapshot!(refusal(&workplace, &["--set", "input.where=\"wdith > 3\""]), @r#"
     exit 2
     error: `input.where` = "wdith > 3" cannot be evaluated on FOLDER/manifest.parquet: not found: unable to find column "wdith"; valid columns: ["id", "image", "title"]
-    hint: it is a SQL expression over the manifest's columns that is true or false, as in "width >= 200 AND lang = 'en'"; text stands in single quotes
+    hint: it is a SQL expression over the manifest's columns that is true or false, as in "width >= 200 AND lang = 'en'"; write text in single quotes
     "#);
     insta::assert_snapshot!(refusal(&workplace, &["--set", "input.where=\"id\""]), @r#"
     exit 2
     error: `input.where` = "id" cannot be evaluated on FOLDER/manifest.parquet: expected true or false, found str
-    hint: it is a SQL expression over the manifest's columns that is true or false, as in "width >= 200 AND lang = 'en'"; text stands in single quotes
+    hint: it is a SQL expression over the manifest's columns that is true or false, as in "width >= 200 AND lang = 'en'"; write text in single quotes
     "#);
     insta::assert_snapshot!(refusal(&workplace, &["--set", "output.columns=[\"nope\"]"]), @r"
     exit 2
@@ -170,7 +170,7 @@ fn manifests() {
 
 #[test]
 fn models() {
-    let workplace = Workplace::with_pictures(2, 2);
+    let workplace = Workplace::with_images(2, 2);
     insta::assert_snapshot!(refusal(&workplace, &["--set", "model.path=nowhere"]), @r"
     exit 2
     error: the model directory FOLDER/nowhere cannot run:
@@ -212,7 +212,7 @@ fn models() {
 
 #[test]
 fn outputs() {
-    let workplace = Workplace::with_pictures(2, 2);
+    let workplace = Workplace::with_images(2, 2);
     for command in [&["status"][..], &["finalize", "--run-id", "r1"], &["discard", "--run-id", "r1"], &["compact"]] {
         let output = nightcap().args(command).arg("nowhere").current_dir(workplace.folder.path()).output().unwrap();
         assert_eq!(output.status.code(), Some(2), "{command:?}");

@@ -9,13 +9,13 @@ use parquet::arrow::ArrowWriter;
 use parquet::file::properties::WriterProperties;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 
-use crate::common::{Rows, Workplace, nightcap, picture, read_parquet, strings, write_parquet};
+use crate::common::{Rows, Workplace, nightcap, png_image, read_parquet, strings, write_parquet};
 use crate::seaweed::Seaweed;
 use crate::storage::{on_s3, run_command};
 
 const REUSE: [&str; 2] = ["--set", "output.reuse_by_content=true"];
 
-/// One row of a manifest: key, picture file, title.
+/// One row of a manifest: key, image file, title.
 type Row<'a> = (&'a str, &'a str, Option<&'a str>);
 
 fn write_manifest(workplace: &Workplace, rows: &[Row<'_>]) {
@@ -31,7 +31,7 @@ fn photo(workplace: &Workplace, name: &str, content: &[u8]) {
     std::fs::write(workplace.path(&format!("photos/{name}.png")), content).unwrap();
 }
 
-/// Puts other captions into a part, as no model would write them: whoever shows them has copied them.
+/// Puts captions into a part that no model would write: a row that has one of them was copied.
 fn mark(part: &Path, mark: &str) {
     let rows = read_parquet(part);
     let footer = SerializedFileReader::new(std::fs::File::open(part).unwrap()).unwrap();
@@ -51,10 +51,10 @@ fn mark(part: &Path, mark: &str) {
     writer.close().unwrap();
 }
 
-/// A published run of eight rows in two parts with marked captions; row 5 is no picture.
+/// A published run of eight rows in two parts with marked captions; row 5 is not an image.
 fn monday() -> Workplace {
-    let workplace = Workplace::with_pictures(8, 4);
-    photo(&workplace, "5", b"not a picture");
+    let workplace = Workplace::with_images(8, 4);
+    photo(&workplace, "5", b"not an image");
     workplace.run_ok(&["--run-id", "monday", "--set", "limits.max_failed_fraction=1.0"]);
     for part in 0..2 {
         mark(&workplace.path(&format!("out/run=monday/part-{part:06}.parquet")), &format!("monday {part}"));
@@ -65,9 +65,9 @@ fn monday() -> Workplace {
 /// The collection moved: other keys, other files, another order; and some rows that Monday did not have.
 fn move_collection(workplace: &Workplace) {
     for (name, seed) in [("a", 7), ("b", 0), ("c", 2), ("d", 1), ("new", 50)] {
-        photo(workplace, name, &picture(seed));
+        photo(workplace, name, &png_image(seed));
     }
-    photo(workplace, "broken", b"not a picture");
+    photo(workplace, "broken", b"not an image");
     let rows: [Row<'_>; 7] = [
         ("moved-7", "a", None),
         ("moved-0", "b", Some("a dog on the beach 0")),
@@ -99,7 +99,7 @@ fn known_contents_are_copied_and_the_rest_is_computed() {
     assert_eq!((&found[5][..], &found[6][..]), ("monday 0 2", "monday 0 2"));
     assert!(found[2..5].iter().all(|caption| !caption.starts_with("monday")), "{found:?}");
     assert_eq!(rows.text("status")[3].as_deref(), Some("failed"));
-    // Everything that the model or the image gave is the earlier row's; all that tells whose row it is, is its own.
+    // Columns that the model or the image gave are those of the earlier row; columns that identify the row are its own.
     let results = [
         "caption_logprob",
         "caption_tokens",
@@ -126,7 +126,7 @@ fn known_contents_are_copied_and_the_rest_is_computed() {
     assert_eq!(rows.text("id"), ids.map(|id| Some(id.to_owned())));
     assert_eq!(rows.column("run_seq").to_data().buffers()[0].typed_data::<i64>(), [2; 7]);
 
-    // Nothing is new on the next night; then what was computed on Tuesday can be copied as well, and newer rows go first.
+    // The next run finds nothing new. After it, the results of Tuesday can be copied as well, and newer rows take precedence.
     workplace.run_ok(&REUSE);
     assert_eq!(workplace.published("out").len(), 2);
     for part in 0..3 {
@@ -185,7 +185,7 @@ fn killed_anywhere_the_same_rows_are_copied() {
         copy(&output);
         let killed = run(&output).env("NIGHTCAP_KILL_AT", point).output().unwrap();
         assert_eq!(killed.status.code(), None, "{point}: {}", String::from_utf8_lossy(&killed.stderr));
-        // Meanwhile another run publishes the same contents; the plan does not know of it.
+        // In the meantime another run publishes the same contents; the plan does not name it.
         let place = format!("output.path={output}");
         let beside = ["--run-id", "beside", "--set", &place, "--set", "limits.max_failed_fraction=1.0"];
         assert!(workplace.run(&beside).status.success());
@@ -233,7 +233,7 @@ fn a_damaged_reuse_index_is_noticed() {
     let name = record.split('"').find(|text| text.starts_with("reuse-index-")).unwrap();
     let path = workplace.path(&format!("out/_nightcap/runs/monday/{name}"));
     let whole = std::fs::read(&path).unwrap();
-    // The row of the first entry: its contents are then said to be in another row.
+    // The row number of the first entry: it then names another row.
     let mut damaged = whole.clone();
     for entry in damaged[8..].chunks_mut(24) {
         entry[23] ^= 1;
@@ -255,7 +255,7 @@ fn a_damaged_reuse_index_is_noticed() {
 
 #[test]
 fn copies_on_s3() {
-    let (server, workplace) = (Seaweed::shared(), Workplace::with_pictures(6, 2));
+    let (server, workplace) = (Seaweed::shared(), Workplace::with_images(6, 2));
     let settings = on_s3(&workplace, server, "reuse");
     let run = |arguments: &[&str]| {
         let outcome = run_command(&workplace, &server.endpoint(), &settings, arguments).output().unwrap();

@@ -1,4 +1,4 @@
-//! Runs under strain: little room, hanging or failing inputs, a manifest that changes, a reader of stderr that goes away.
+//! Runs with little memory, inputs that hang or fail, a manifest that changes, or a closed stderr.
 
 use std::sync::Arc;
 
@@ -9,8 +9,8 @@ use crate::common::{Workplace, nightcap, peak_memory, strings, write_parquet};
 
 #[test]
 fn a_small_budget_and_failing_rows_do_not_stop_the_flow() {
-    let workplace = Workplace::with_pictures(6, 1000);
-    // Two thirds are missing; the others need more than half of the budget each, so that rows wait for room all the time.
+    let workplace = Workplace::with_images(6, 1000);
+    // Two thirds are missing; the others need more than half of the budget each, so that rows wait for memory all the time.
     std::fs::write(workplace.path("photos/large.bmp"), large_bmp()).unwrap();
     let images = (0..300).map(|row| match row % 6 {
         0 => Some("photos/large.bmp".to_owned()),
@@ -28,7 +28,7 @@ fn a_small_budget_and_failing_rows_do_not_stop_the_flow() {
     assert_eq!(rows.text("status").iter().filter(|status| status.as_deref() == Some("ok")).count(), 100);
 }
 
-/// The command with its stderr away.
+/// The command with stderr discarded.
 fn quiet(mut command: std::process::Command) -> std::process::Command {
     command.stderr(std::process::Stdio::null());
     command
@@ -44,7 +44,7 @@ fn large_bmp() -> Vec<u8> {
 #[test]
 fn memory_is_bounded_for_a_dictionary_of_large_images() {
     // One image of 700 KB that comes out 400 times, stored once: 280 MB if a batch held them all.
-    let workplace = Workplace::with_pictures(1, 1000);
+    let workplace = Workplace::with_images(1, 1000);
     let images: ArrayRef = Arc::new(BinaryArray::from_iter_values((0..400).map(|_| large_bmp())));
     let ids = strings((0..400).map(|row| Some(row.to_string())));
     write_parquet(&workplace.path("manifest.parquet"), vec![("id", ids), ("image", images)], 1000);
@@ -60,7 +60,7 @@ fn memory_is_bounded_for_a_dictionary_of_large_images() {
 
 #[test]
 fn column_types_of_other_writers_are_read() {
-    let workplace = Workplace::with_pictures(4, 4);
+    let workplace = Workplace::with_images(4, 4);
     workplace.run_ok(&["--run-id", "plain", "--set", "output.path=plain"]);
     let ids = (0..4).map(|row| format!("row-{row:04}"));
     let images = (0..4).map(|row| format!("photos/{row}.png"));
@@ -77,8 +77,8 @@ fn column_types_of_other_writers_are_read() {
 }
 
 #[test]
-fn a_manifest_replaced_in_mid_run_is_not_mixed_in() {
-    let workplace = Workplace::with_pictures(40, 2);
+fn a_manifest_replaced_during_a_run_is_not_read() {
+    let workplace = Workplace::with_images(40, 2);
     workplace.run_ok(&["--run-id", "night", "--set", "output.path=expected"]);
     let mut child = quiet(workplace.command("run", &["--run-id", "night"])).spawn().unwrap();
     while !workplace.path("out/run=night").exists() && child.try_wait().unwrap().is_none() {
@@ -93,7 +93,7 @@ fn a_manifest_replaced_in_mid_run_is_not_mixed_in() {
 
 #[test]
 fn a_closed_stderr_does_not_stop_a_run() {
-    let workplace = Workplace::with_pictures(8, 2);
+    let workplace = Workplace::with_images(8, 2);
     let mut command = workplace.command("run", &[]);
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
@@ -103,7 +103,7 @@ fn a_closed_stderr_does_not_stop_a_run() {
 
 #[test]
 fn where_looks_at_the_manifests_columns_and_at_one_row_at_a_time() {
-    let workplace = Workplace::with_pictures(6, 4);
+    let workplace = Workplace::with_images(6, 4);
     std::fs::create_dir(workplace.path("title=folder")).unwrap();
     std::fs::copy(workplace.path("manifest.parquet"), workplace.path("title=folder/manifest.parquet")).unwrap();
     std::os::unix::fs::symlink(workplace.path("photos"), workplace.path("title=folder/photos")).unwrap();
@@ -119,7 +119,7 @@ fn where_looks_at_the_manifests_columns_and_at_one_row_at_a_time() {
 
 #[test]
 fn where_takes_lists() {
-    let workplace = Workplace::with_pictures(6, 10);
+    let workplace = Workplace::with_images(6, 10);
     for (number, (condition, rows)) in [
         ("id IN ('row-0001', 'row-0004', 'nobody')", 2),
         ("id NOT IN ('row-0001', 'row-0004')", 4),
@@ -141,7 +141,7 @@ fn where_takes_lists() {
 
 #[test]
 fn what_polars_panics_on_or_warns_of_is_said_like_all_else() {
-    let workplace = Workplace::with_pictures(2, 10);
+    let workplace = Workplace::with_images(2, 10);
     let run = |condition: &str| {
         let mut command = nightcap();
         command.args(["--log-format", "json", "run"]).arg(workplace.path("job.toml"));
@@ -164,7 +164,7 @@ fn what_polars_panics_on_or_warns_of_is_said_like_all_else() {
 
 #[test]
 fn the_times_of_a_manifest_that_nightcap_wrote_are_signatures() {
-    let workplace = Workplace::with_pictures(3, 10);
+    let workplace = Workplace::with_images(3, 10);
     let photos = workplace.path("photos");
     let made = nightcap().arg("manifest").arg(&photos).arg("-o").arg(workplace.path("made.parquet")).output().unwrap();
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, Int64Array, StringArray, StructArray};
 use arrow::datatypes::{DataType, Field, Float32Type};
 
-use crate::common::{Workplace, largest_difference, nightcap, picture, repo, strings, write_parquet};
+use crate::common::{Workplace, largest_difference, nightcap, png_image, repo, strings, write_parquet};
 
 #[test]
 fn every_row_comes_out_once_in_manifest_order_with_the_documented_schema() {
-    let workplace = Workplace::with_pictures(25, 10);
+    let workplace = Workplace::with_images(25, 10);
     workplace.run_ok(&["--run-id", "first"]);
     let rows = workplace.rows("out", Some("first"));
     let expected: Vec<_> = (0..25).map(|row| Some(format!("row-{row:04}"))).collect();
@@ -60,7 +60,7 @@ fn every_row_comes_out_once_in_manifest_order_with_the_documented_schema() {
 
 #[test]
 fn published_records_add_up_and_full_takes_every_row_again() {
-    let workplace = Workplace::with_pictures(7, 3);
+    let workplace = Workplace::with_images(7, 3);
     workplace.run_ok(&[]);
     workplace.run_ok(&["--full"]);
     let runs = workplace.published("out");
@@ -82,7 +82,7 @@ fn published_records_add_up_and_full_takes_every_row_again() {
 
 #[test]
 fn batch_sizes_give_the_same_captions_and_vectors() {
-    let workplace = Workplace::with_pictures(33, 40);
+    let workplace = Workplace::with_images(33, 40);
     for size in ["1", "7", "32"] {
         workplace.run_ok(&["--run-id", &format!("b{size}"), "--full", "--set", &format!("runtime.batch_size={size}")]);
     }
@@ -100,7 +100,7 @@ fn batch_sizes_give_the_same_captions_and_vectors() {
 
 #[test]
 fn shards_make_the_parts_of_one_run_byte_for_byte() {
-    let workplace = Workplace::with_pictures(23, 3);
+    let workplace = Workplace::with_images(23, 3);
     workplace.run_ok(&["--run-id", "whole", "--set", "output.path=whole"]);
     let expected = workplace.parts("whole", "whole");
     assert_eq!(expected.len(), 8);
@@ -127,7 +127,7 @@ fn shards_make_the_parts_of_one_run_byte_for_byte() {
 
 #[test]
 fn one_seven_and_sixty_four_shards_make_the_same_parts() {
-    let workplace = Workplace::with_pictures(70, 1);
+    let workplace = Workplace::with_images(70, 1);
     let parts = |shards: u32| {
         let output = format!("shards-{shards}");
         let setting = format!("output.path={output}");
@@ -143,7 +143,7 @@ fn one_seven_and_sixty_four_shards_make_the_same_parts() {
 
 #[test]
 fn where_limit_and_columns_choose_rows_and_columns() {
-    let workplace = Workplace::with_pictures(30, 4);
+    let workplace = Workplace::with_images(30, 4);
     let filter = "input.where=\"title IS NOT NULL AND id >= 'row-0006'\"";
     workplace.run_ok(&["--set", filter, "--limit", "5", "--set", "output.columns=[\"title\"]"]);
     let rows = workplace.rows("out", None);
@@ -155,15 +155,15 @@ fn where_limit_and_columns_choose_rows_and_columns() {
 
 #[test]
 fn images_may_be_paths_bytes_or_structs_over_several_files_with_the_same_results() {
-    let workplace = Workplace::with_pictures(10, 4);
+    let workplace = Workplace::with_images(10, 4);
     workplace.run_ok(&["--run-id", "paths", "--set", "output.path=paths"]);
     let ids = |rows: std::ops::Range<u32>| strings(rows.map(|row| Some(format!("row-{row:04}"))));
     let titles = |rows: std::ops::Range<u32>| {
         strings(rows.map(|row| (row % 3 == 0).then(|| format!("a dog on the beach {row}"))))
     };
     for (file, range) in [("a.parquet", 0..6), ("b.parquet", 6..10)] {
-        let pictures: Vec<Vec<u8>> = range.clone().map(picture).collect();
-        let bytes: ArrayRef = Arc::new(BinaryArray::from_iter_values(pictures.iter()));
+        let images: Vec<Vec<u8>> = range.clone().map(png_image).collect();
+        let bytes: ArrayRef = Arc::new(BinaryArray::from_iter_values(images.iter()));
         std::fs::create_dir_all(workplace.path("bytes")).unwrap();
         let columns = vec![("id", ids(range.clone())), ("image", bytes.clone()), ("title", titles(range.clone()))];
         write_parquet(&workplace.path(&format!("bytes/{file}")), columns, 2);
@@ -194,7 +194,7 @@ fn images_may_be_paths_bytes_or_structs_over_several_files_with_the_same_results
 
 #[test]
 fn equal_images_have_equal_results_and_keys_may_be_integers() {
-    let workplace = Workplace::with_pictures(3, 100);
+    let workplace = Workplace::with_images(3, 100);
     let keys: ArrayRef = Arc::new(Int64Array::from_iter_values(0..40));
     let images = strings((0..40).map(|row| Some(format!("photos/{}.png", row % 3))));
     let titles = strings((0..40).map(|row| (row % 2 == 0).then_some("two children play")));
@@ -215,7 +215,7 @@ fn equal_images_have_equal_results_and_keys_may_be_integers() {
 
 #[test]
 fn a_job_without_images_embeds_texts_in_the_same_space() {
-    let workplace = Workplace::with_pictures(9, 4);
+    let workplace = Workplace::with_images(9, 4);
     workplace.run_ok(&["--set", "output.path=images"]);
     let images = workplace.rows("images", None);
     let job = std::fs::read_to_string(workplace.path("job.toml")).unwrap().replace("image = \"image\"\n", "");
@@ -236,7 +236,7 @@ fn a_job_without_images_embeds_texts_in_the_same_space() {
 
 #[test]
 fn half_precision_vectors_are_the_rounded_ones() {
-    let workplace = Workplace::with_pictures(4, 4);
+    let workplace = Workplace::with_images(4, 4);
     workplace.run_ok(&["--set", "output.path=f32"]);
     workplace.run_ok(&["--set", "output.path=f16", "--set", "embedding.dtype=f16"]);
     let (full, half) = (workplace.rows("f32", None), workplace.rows("f16", None));
@@ -250,7 +250,7 @@ fn half_precision_vectors_are_the_rounded_ones() {
 
 #[test]
 fn an_empty_selection_makes_no_run() {
-    let workplace = Workplace::with_pictures(3, 3);
+    let workplace = Workplace::with_images(3, 3);
     for nothing in [&["--set", "input.where=\"id = 'nobody'\""][..], &["--limit", "0"]] {
         workplace.run_ok(nothing);
     }
@@ -259,7 +259,7 @@ fn an_empty_selection_makes_no_run() {
 
 #[test]
 fn one_model_writes_captions_and_another_the_vectors() {
-    let workplace = Workplace::with_pictures(7, 3);
+    let workplace = Workplace::with_images(7, 3);
     let captioner = format!("model.path={}", repo("tests/fixtures/models/vit_gpt2").display());
     let embedder = format!("embedding.model={}", repo("tests/fixtures/tiny_model").display());
     workplace.run_ok(&["--set", "output.path=vectors", "--set", "generation.enabled=false"]);

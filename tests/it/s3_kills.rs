@@ -1,14 +1,14 @@
-//! Killed anywhere on S3, run again: the same objects. Two workers on one shard, and compactions, too.
+//! Runs on S3 that are killed at any point and resumed: the same objects. The same for two workers on one shard, and compactions.
 
 use std::process::Stdio;
 
-use crate::common::{Workplace, nightcap, picture};
+use crate::common::{Workplace, nightcap, png_image};
 use crate::seaweed::{Seaweed, with_s3};
 use crate::storage::{on_s3, run, run_command, text};
 
 #[test]
 fn killed_on_s3_at_every_fail_point_and_resumed() {
-    let (server, workplace) = (Seaweed::shared(), Workplace::with_pictures(9, 3));
+    let (server, workplace) = (Seaweed::shared(), Workplace::with_images(9, 3));
     let mut settings = on_s3(&workplace, server, "killed");
     settings[1] = "output.path=s3://night/killed/undisturbed".to_owned();
     assert_eq!(run(&workplace, server, &settings, &["--run-id", "night"]).status.code(), Some(0));
@@ -35,7 +35,7 @@ fn killed_on_s3_at_every_fail_point_and_resumed() {
 
 #[test]
 fn killed_on_s3_at_random_moments() {
-    let (server, workplace) = (Seaweed::shared(), Workplace::with_pictures(40, 2));
+    let (server, workplace) = (Seaweed::shared(), Workplace::with_images(40, 2));
     let mut settings = on_s3(&workplace, server, "random");
     settings[1] = "output.path=s3://night/random/undisturbed".to_owned();
     let started = std::time::Instant::now();
@@ -65,7 +65,7 @@ fn killed_on_s3_at_random_moments() {
 
 #[test]
 fn two_processes_on_one_shard_on_s3() {
-    let (server, workplace) = (Seaweed::shared(), Workplace::with_pictures(24, 2));
+    let (server, workplace) = (Seaweed::shared(), Workplace::with_images(24, 2));
     let settings = on_s3(&workplace, server, "twice");
     let start = |shard: &str| {
         let mut command =
@@ -87,14 +87,14 @@ fn two_processes_on_one_shard_on_s3() {
 
 #[test]
 fn a_compaction_killed_on_s3_and_run_again() {
-    let (server, workplace) = (Seaweed::shared(), Workplace::with_pictures(4, 2));
+    let (server, workplace) = (Seaweed::shared(), Workplace::with_images(4, 2));
     let settings = on_s3(&workplace, server, "compacted");
     assert!(run(&workplace, server, &settings, &["--run-id", "monday"]).status.success());
-    server.put("compacted/photos/1.png", &picture(90)).unwrap();
+    server.put("compacted/photos/1.png", &png_image(90)).unwrap();
     assert!(run(&workplace, server, &settings, &["--run-id", "tuesday"]).status.success());
-    let nights = server.objects("compacted/out");
+    let published = server.objects("compacted/out");
     let restore = |output: &str| {
-        for (key, bytes) in &nights {
+        for (key, bytes) in &published {
             server.put(&format!("compacted/{output}/{key}"), bytes).unwrap();
         }
     };
@@ -121,7 +121,7 @@ fn a_compaction_killed_on_s3_and_run_again() {
             }
             assert_eq!(ended.status.code(), None, "{place}: {}", text(&ended.stderr));
             kills += 1;
-            // What was killed before it was published starts afresh.
+            // A compaction that was killed before it was published starts again.
             let again = on("compact", &output, &[], None);
             assert!(again.status.success(), "{place}: {}", text(&again.stderr));
             let published = server.objects(&format!("compacted/{output}/_nightcap/published"));

@@ -123,9 +123,9 @@ fn limits_and_damage_are_judged_as_at_full_size() {
     }
 }
 
-/// A job over two photographs, of which one is turned and one is small; its model takes pictures of 32 x 32.
+/// A job over two photographs, of which one is rotated by EXIF and one is small; its model takes images of 32 x 32.
 fn photographs() -> Workplace {
-    let workplace = Workplace::with_pictures(0, 10);
+    let workplace = Workplace::with_images(0, 10);
     let photo = read("photo.jpg");
     for (name, bytes) in [("large", &photo), ("turned", &turned(&photo, 6)), ("small", &read("orientation_6.jpg"))] {
         std::fs::write(workplace.path(&format!("photos/{name}.jpg")), bytes).unwrap();
@@ -164,8 +164,8 @@ fn a_job_scales_pixels_says_full_sizes_and_has_other_fingerprints() {
         ["image_width", "image_height"].map(|name| scaled.column(name).as_primitive::<Int32Type>().values().to_vec());
     assert_eq!(sizes, [[420, 300, 37], [300, 420, 53]]);
     let (before, after) = (full.vectors("image_embedding"), scaled.vectors("image_embedding"));
-    assert!(before[0] != after[0] && before[1] != after[1], "large pictures differ");
-    assert_eq!(before[2], after[2], "a small picture is the same");
+    assert!(before[0] != after[0] && before[1] != after[1], "large images differ");
+    assert_eq!(before[2], after[2], "a small image is the same");
     for column in ["caption_fingerprint", "embedding_fingerprint"] {
         let ((model, settings), (same_model, others)) = (fingerprint(&full, column), fingerprint(&scaled, column));
         assert!(model == same_model && settings != others, "{column}");
@@ -174,7 +174,7 @@ fn a_job_scales_pixels_says_full_sizes_and_has_other_fingerprints() {
     for column in ["caption_fingerprint", "embedding_fingerprint", "image_embedding"] {
         assert_eq!(full.column(column), off.column(column), "{column}");
     }
-    // Texts are found among pictures that were embedded with the same setting.
+    // A text row has the embedding fingerprint of the images whose vectors it can be compared with.
     let job = std::fs::read_to_string(workplace.path("job.toml")).unwrap();
     workplace.job(&job.replace("image = \"image\"\n", ""));
     let texts = run("texts", &SCALING);

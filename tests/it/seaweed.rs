@@ -1,4 +1,4 @@
-//! A real S3 server for the tests: `SeaweedFS` in one process on loopback ports, started once, gone with the test process.
+//! A real S3 server for the tests: `SeaweedFS` in one process on loopback ports, started once, ended with the test process.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};

@@ -1,5 +1,5 @@
-//! Graphs of one or two nodes, written here byte by byte, for what the tiny model never does: NaN logits, ties, outputs
-//! with a wrong batch, weights in other files. Field numbers: <https://github.com/onnx/onnx/blob/main/onnx/onnx.proto>.
+//! Graphs of one or two nodes for cases that the tiny model does not have: NaN logits, ties, outputs with a wrong batch, weights in
+//! other files.
 
 use std::sync::Arc;
 
@@ -15,70 +15,7 @@ use nightcap::row::error::{ErrorKind, Stage};
 use tempfile::TempDir;
 
 use crate::common::BATCH;
-
-fn varint(mut number: u64) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    while number >= 0x80 {
-        bytes.push(number as u8 | 0x80);
-        number >>= 7;
-    }
-    bytes.push(number as u8);
-    bytes
-}
-
-pub(crate) fn number(field: u64, value: u64) -> Vec<u8> {
-    [varint(field << 3), varint(value)].concat()
-}
-
-pub(crate) fn bytes(field: u64, content: &[u8]) -> Vec<u8> {
-    [varint(field << 3 | 2), varint(content.len() as u64), content.to_vec()].concat()
-}
-
-pub(crate) fn text(field: u64, content: &str) -> Vec<u8> {
-    bytes(field, content.as_bytes())
-}
-
-/// A declared input or output; an axis of 0 stands for a dynamic one. `kind`: 1 float32, 7 int64.
-pub(crate) fn port(field: u64, name: &str, kind: u64, axes: &[u64]) -> Vec<u8> {
-    port_with(field, name, kind, axes, |_| "any".to_owned())
-}
-
-/// A port each of whose dynamic axes has a name of its own: ONNX Runtime takes those of one name to be of one size.
-fn port_of_any_size(field: u64, name: &str, kind: u64, axes: &[u64]) -> Vec<u8> {
-    port_with(field, name, kind, axes, |axis| format!("{name} {axis}"))
-}
-
-fn port_with(field: u64, name: &str, kind: u64, axes: &[u64], call: impl Fn(usize) -> String) -> Vec<u8> {
-    let axis = |(axis, &size): (usize, &u64)| bytes(1, &if size == 0 { text(2, &call(axis)) } else { number(1, size) });
-    let shape: Vec<u8> = axes.iter().enumerate().flat_map(axis).collect();
-    let tensor = [number(1, kind), bytes(2, &shape)].concat();
-    bytes(field, &[text(1, name), bytes(2, &bytes(1, &tensor))].concat())
-}
-
-pub(crate) fn node(operator: &str, inputs: &[&str], output: &str, attribute: &[u8]) -> Vec<u8> {
-    let inputs: Vec<u8> = inputs.iter().flat_map(|input| text(1, input)).collect();
-    bytes(1, &[inputs, text(2, output), text(4, operator), attribute.to_vec()].concat())
-}
-
-/// An int64 `[1]` that is part of the graph.
-pub(crate) fn constant(name: &str, value: i64) -> Vec<u8> {
-    bytes(5, &[number(1, 1), number(2, 7), text(8, name), bytes(9, &value.to_le_bytes())].concat())
-}
-
-/// A float32 tensor that is part of the graph.
-pub(crate) fn table(name: &str, shape: &[u64], values: &[f32]) -> Vec<u8> {
-    let shape: Vec<u8> = shape.iter().flat_map(|&size| number(1, size)).collect();
-    let values: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-    bytes(5, &[shape, number(2, 1), text(8, name), bytes(9, &values)].concat())
-}
-
-pub(crate) fn attribute(name: &str, kind: u64, value: &[u8]) -> Vec<u8> {
-    bytes(5, &[text(1, name), number(20, kind), value.to_vec()].concat())
-}
-
-pub(crate) fn model(graph: &[Vec<u8>]) -> Vec<u8> {
-    [number(1, 8), bytes(8, &number(2, 13)), bytes(7, &[graph.concat(), text(2, "graph")].concat())].concat()
-}
+use crate::graph_writer::{attribute, bytes, constant, directory, model, node, number, port, port_of_any_size, text};
 
 /// Vision gives the mean over the channels of a `1 x 4` image as one state of width 4, called `state`.
 fn vision(state: &str) -> Vec<u8> {
@@ -104,24 +41,6 @@ fn captioner(vision_state: &str, decoder_state: &str) -> TempDir {
     directory(&[("vision_model.onnx", vision(vision_state)), ("decoder_with_past_model.onnx", decoder(decoder_state))])
 }
 
-pub(crate) fn directory(graphs: &[(&str, Vec<u8>)]) -> TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    let tokenizer = r#"{"version": "1.0", "added_tokens": [{"id": 0, "content": "</s>", "special": true, "single_word": false,
-        "lstrip": false, "rstrip": false, "normalized": false}], "pre_tokenizer": {"type": "WhitespaceSplit"},
-        "model": {"type": "WordLevel", "vocab": {"</s>": 0, "one": 1, "two": 2, "three": 3}, "unk_token": "one"}}"#;
-    for (name, content) in [
-        ("tokenizer.json", tokenizer),
-        ("preprocessor_config.json", "{}"),
-        ("generation_config.json", r#"{"decoder_start_token_id": 0, "eos_token_id": 0, "max_new_tokens": 3}"#),
-    ] {
-        std::fs::write(folder.path().join(name), content).unwrap();
-    }
-    for (name, content) in graphs {
-        std::fs::write(folder.path().join(name), content).unwrap();
-    }
-    folder
-}
-
 fn engine(folder: &TempDir) -> Engine {
     let directory = ModelDirectory::open(folder.path(), None).unwrap();
     let resolve = || GenerationSettings::resolve(&directory, &GenerationOverrides::default()).unwrap();
@@ -130,13 +49,13 @@ fn engine(folder: &TempDir) -> Engine {
 }
 
 /// A `3 x 1 x 4` image.
-fn picture(data: Vec<f32>) -> PixelValues {
+fn pixel_values(data: Vec<f32>) -> PixelValues {
     PixelValues { data, height: 1, width: 4, grid: None }
 }
 
 /// A `3 x 1 x 4` image whose channels are all `pixels`.
 pub(crate) fn encode(engine: &mut Engine, images: &[[f32; 4]]) -> Vec<Arc<ImageFeatures>> {
-    let images: Vec<_> = images.iter().map(|pixels| picture(pixels.repeat(3))).collect();
+    let images: Vec<_> = images.iter().map(|pixels| pixel_values(pixels.repeat(3))).collect();
     engine.encode_images(&images.iter().collect::<Vec<_>>()).unwrap()
 }
 
@@ -221,7 +140,7 @@ fn a_recurrent_state_is_replaced_in_every_step() {
 }
 
 #[test]
-fn rows_join_a_recurrent_decoder_while_others_are_half_way() {
+fn rows_join_a_running_batch_of_a_recurrent_decoder() {
     let folder = directory(&[
         ("vision_model.onnx", vision("last_hidden_state")),
         ("decoder_with_past_model.onnx", recurrent(&[0, 1, 4])),
@@ -242,9 +161,9 @@ fn rows_join_a_recurrent_decoder_while_others_are_half_way() {
     }
 }
 
-/// Logits are the mean of a cache that the tokens are appended to, over the row's own tokens or over all there are, and the row's
-/// position or the length of the batch.
-fn told(reads_mask: bool, reads_positions: bool) -> Vec<u8> {
+/// A decoder that appends the tokens to a cache. Its logits are the mean of the cache (of the row's own tokens if `reads_mask`) plus
+/// the row's position if `reads_positions`, otherwise the length of the batch.
+fn cached_decoder(reads_mask: bool, reads_positions: bool) -> Vec<u8> {
     let cast = attribute("to", 2, &number(3, 1));
     let axis = |axis: u64| attribute("axis", 2, &number(3, axis));
     let mean = if reads_mask {
@@ -312,7 +231,7 @@ fn rows_join_a_cache_only_if_mask_and_positions_are_read() {
     for (reads_mask, reads_positions) in [(true, true), (false, true), (true, false)] {
         let folder = directory(&[
             ("vision_model.onnx", vision.clone()),
-            ("decoder_with_past_model.onnx", told(reads_mask, reads_positions)),
+            ("decoder_with_past_model.onnx", cached_decoder(reads_mask, reads_positions)),
         ]);
         let joins = engine(&folder).supports_continuous_batching();
         assert_eq!(joins, reads_mask && reads_positions, "mask {reads_mask}, positions {reads_positions}");
@@ -422,7 +341,7 @@ fn an_output_with_another_batch_is_refused() {
     ]);
     let folder = directory(&[("vision_model.onnx", graph)]);
     let mut engine = engine(&folder);
-    let image = picture(vec![0.0; 12]);
+    let image = pixel_values(vec![0.0; 12]);
     assert_eq!(engine.encode_images(&[&image]).unwrap()[0].embedding, Some(vec![0.0, 0.0]));
     let error = engine.encode_images(&[&image, &image]).unwrap_err();
     assert_eq!(error.kind, OnnxErrorKind::Run);
@@ -441,7 +360,7 @@ fn the_width_of_embeddings_must_be_known_and_kept() {
     let said = ModelDirectory::open(folder.path(), None).unwrap_err().to_string();
     assert!(said.contains("declares no width") && said.contains("projection_dim in config.json"), "{said}");
     std::fs::write(folder.path().join("config.json"), r#"{"projection_dim": 3}"#).unwrap();
-    let error = engine(&folder).encode_images(&[&picture(vec![0.0; 12])]).unwrap_err();
+    let error = engine(&folder).encode_images(&[&pixel_values(vec![0.0; 12])]).unwrap_err();
     assert!(error.what.contains("expected \"image_embeds\" of shape [1, 3], found [1, 2]"), "{error}");
 }
 

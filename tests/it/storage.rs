@@ -1,15 +1,15 @@
-//! The same behaviour over local disk and S3: whole runs, resumes, two processes; and what is only of remote storage.
+//! The same behaviour over local disk and S3: whole runs, resumes, two processes; and cases that only remote storage has.
 
 use std::process::{Command, Output};
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BinaryArray};
 
-use crate::common::{Workplace, nightcap, picture, read_parquet, repo, strings, write_parquet};
+use crate::common::{Workplace, nightcap, png_image, read_parquet, repo, strings, write_parquet};
 use crate::proxy::{Fault, Proxy};
 use crate::seaweed::{SECRET, Seaweed, with_s3};
 
-/// Puts the files of `workplace` (manifest and pictures) below `prefix`, and gives the settings that read and write there.
+/// Puts the files of `workplace` (manifest and images) below `prefix`, and gives the settings that read and write there.
 pub fn on_s3(workplace: &Workplace, server: &Seaweed, prefix: &str) -> Vec<String> {
     server
         .put(&format!("{prefix}/manifest.parquet"), &std::fs::read(workplace.path("manifest.parquet")).unwrap())
@@ -56,7 +56,7 @@ fn captions(parts: &[(String, Vec<u8>)]) -> Vec<Option<String>> {
 
 #[test]
 fn a_whole_run_on_s3_is_the_local_one() {
-    let (server, workplace) = (Seaweed::shared(), Workplace::with_pictures(20, 6));
+    let (server, workplace) = (Seaweed::shared(), Workplace::with_images(20, 6));
     workplace.run_ok(&["--run-id", "night", "--set", "output.path=local"]);
     let settings = on_s3(&workplace, server, "whole");
     let outcome = run(&workplace, server, &settings, &["--run-id", "night"]);
@@ -84,7 +84,7 @@ fn a_whole_run_on_s3_is_the_local_one() {
 
 #[test]
 fn manifests_on_s3_by_folder_glob_and_predicate() {
-    let (server, workplace) = (Seaweed::shared(), Workplace::with_pictures(12, 100));
+    let (server, workplace) = (Seaweed::shared(), Workplace::with_images(12, 100));
     let mut settings = on_s3(&workplace, server, "globs");
     for half in 0..2 {
         let rows = half * 6..half * 6 + 6;
@@ -117,7 +117,7 @@ fn manifests_on_s3_by_folder_glob_and_predicate() {
 
 #[test]
 fn a_manifest_on_s3_that_changes_while_it_is_read_is_noticed() {
-    let (server, workplace) = (Seaweed::shared(), Workplace::with_pictures(30, 2));
+    let (server, workplace) = (Seaweed::shared(), Workplace::with_images(30, 2));
     let settings = on_s3(&workplace, server, "changing");
     let killed = run_command(&workplace, &server.endpoint(), &settings, &["--run-id", "night"])
         .env("NIGHTCAP_KILL_AT", "after_part:2")
@@ -138,7 +138,7 @@ fn a_manifest_on_s3_that_changes_while_it_is_read_is_noticed() {
 
 #[test]
 fn credentials_are_never_shown() {
-    let (server, workplace) = (Seaweed::shared(), Workplace::with_pictures(6, 3));
+    let (server, workplace) = (Seaweed::shared(), Workplace::with_images(6, 3));
     let settings = on_s3(&workplace, server, "secrets");
     let refused = run(&workplace, server, &settings, &["--set", "storage.secret_access_key=abc"]);
     assert_eq!(refused.status.code(), Some(2));
@@ -186,7 +186,7 @@ fn credentials_are_never_shown() {
 
 #[test]
 fn a_profile_gives_credentials_and_endpoint() {
-    let (server, workplace) = (Seaweed::shared(), Workplace::with_pictures(2, 2));
+    let (server, workplace) = (Seaweed::shared(), Workplace::with_images(2, 2));
     let settings = on_s3(&workplace, server, "profile");
     std::fs::write(
         workplace.path("credentials"),
@@ -206,7 +206,7 @@ fn a_profile_gives_credentials_and_endpoint() {
 
 #[test]
 fn a_model_on_s3_is_fetched_once() {
-    let (server, workplace) = (Seaweed::shared(), Workplace::with_pictures(3, 3));
+    let (server, workplace) = (Seaweed::shared(), Workplace::with_images(3, 3));
     for entry in std::fs::read_dir(repo("tests/fixtures/tiny_model")).unwrap() {
         let entry = entry.unwrap();
         let key = format!("model/{}", entry.file_name().to_str().unwrap());
@@ -233,7 +233,7 @@ fn a_model_on_s3_is_fetched_once() {
 
 #[test]
 fn row_groups_larger_than_a_request_are_read_in_windows() {
-    let (server, workplace) = (Seaweed::shared(), Workplace::with_pictures(1, 100));
+    let (server, workplace) = (Seaweed::shared(), Workplace::with_images(1, 100));
     let settings = on_s3(&workplace, server, "windows");
     let bitmap = |row: u8| {
         let mut bytes = std::io::Cursor::new(Vec::new());
@@ -260,7 +260,7 @@ fn row_groups_larger_than_a_request_are_read_in_windows() {
 
 #[test]
 fn a_manifest_on_a_web_server() {
-    let (server, workplace) = (Seaweed::shared(), Workplace::with_pictures(4, 2));
+    let (server, workplace) = (Seaweed::shared(), Workplace::with_images(4, 2));
     on_s3(&workplace, server, "website");
     let manifest = format!("http://127.0.0.1:{}/buckets/night/website/manifest.parquet", server.filer_port());
     let settings = [format!("input.manifest={manifest}"), "input.where=\"id <> 'row-0001'\"".to_owned()];
@@ -272,10 +272,10 @@ fn a_manifest_on_a_web_server() {
 
 #[test]
 fn roots_hold_for_uris() {
-    let (server, workplace) = (Seaweed::shared(), Workplace::with_pictures(2, 2));
+    let (server, workplace) = (Seaweed::shared(), Workplace::with_images(2, 2));
     let settings = on_s3(&workplace, server, "roots");
-    server.put("elsewhere/0.png", &picture(0)).unwrap();
-    server.put("rootsier/0.png", &picture(0)).unwrap();
+    server.put("elsewhere/0.png", &png_image(0)).unwrap();
+    server.put("rootsier/0.png", &png_image(0)).unwrap();
     let uris = [
         ("s3://night/roots/photos/0.png", None),
         ("S3://night/roots/photos/0.png", None),
@@ -285,7 +285,7 @@ fn roots_hold_for_uris() {
         ("s3://night//elsewhere/0.png", Some("forbidden")),
         ("s3://night/roots/photos/../../elsewhere/0.png", Some("invalid_uri")),
         ("s3://night/roots//../elsewhere/0.png", Some("invalid_uri")),
-        // In a key, these are letters like any other.
+        // In a key, these are ordinary characters.
         ("s3://night/roots/%2e%2e/elsewhere/0.png", Some("not_found")),
         ("s3://night/roots/..%2felsewhere/0.png", Some("not_found")),
     ];

@@ -12,7 +12,7 @@ use nightcap::onnx::{
 };
 
 use crate::common::{BATCH, nightcap, repo};
-use crate::small_graphs::{directory, model, node, port};
+use crate::graph_writer::{directory, model, node, port};
 
 const OPTIONS: GraphOptions = GraphOptions { device: Device::Cpu, threads: 1, dynamic_shapes: false };
 const STATES: &str = "encoder_hidden_states";
@@ -176,7 +176,7 @@ fn of_the_prefill_only_the_static_cache_is_computed() {
 /// Three outputs that depend on the shape of the input only, whose width is always 4: the width plus the width, the lesser of
 /// the length and 6, and the length times the batch, which are taken from the shape of something else.
 fn sizes() -> Vec<u8> {
-    use crate::small_graphs::{attribute, constant, number};
+    use crate::graph_writer::{attribute, constant, number};
     let axis = |place| attribute("axis", 2, &number(3, place));
     model(&[
         constant("two", 2),
@@ -225,7 +225,7 @@ fn sizes_are_folded_only_where_no_other_size_can_change_them() {
 
 #[test]
 fn copies_are_not_made() {
-    use crate::small_graphs::{attribute, number};
+    use crate::graph_writer::{attribute, number};
     let copy = |from, to| node("Concat", &[from], to, &attribute("axis", 2, &number(3, 0)));
     let graph = model(&[
         copy("x", "first"),
@@ -286,7 +286,7 @@ fn prepare_says_what_is_done_to_each_graph() {
 
 /// Image embeddings are means over the channels, text embeddings the tokens; both meet in one more output.
 fn joint() -> Vec<u8> {
-    use crate::small_graphs::{attribute, number};
+    use crate::graph_writer::{attribute, number};
     let axes = attribute("axes", 7, &[number(8, 1), number(8, 2)].concat());
     let axes = [axes, attribute("keepdims", 2, &number(3, 0))].concat();
     model(&[

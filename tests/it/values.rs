@@ -4,7 +4,7 @@ use nightcap::onnx::{DataType, Device, GraphOptions, GraphSource, RowGather, Ses
 use proptest::prelude::*;
 
 use crate::common::devices;
-use crate::small_graphs::{directory, model, node, port};
+use crate::graph_writer::{directory, model, node, port};
 
 /// The element at `place` of a row and its half; all elements are different, and not zero.
 fn element(length: usize, row: usize, half: usize, place: usize) -> f32 {

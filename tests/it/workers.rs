@@ -1,4 +1,5 @@
-//! Several workers, one of whom sleeps, dies, or cannot be seen: no row is published twice, no live run is closed.
+//! Several workers, one of which is suspended, dies or runs in another PID namespace: no row is published twice, and no run that
+//! a process works on is closed.
 
 use crate::common::{Workplace, age_heartbeats, go_on, nightcap, stopped_at};
 use crate::proxy::{Fault, Proxy};
@@ -9,8 +10,8 @@ use crate::storage::{on_s3, run_command};
 const OTHER_JOB: [&str; 2] = ["--set", "generation.max_new_tokens=3"];
 
 #[test]
-fn a_worker_that_slept_while_its_run_was_closed_adds_nothing() {
-    let workplace = Workplace::with_pictures(6, 2);
+fn a_worker_that_was_suspended_while_its_run_was_closed_adds_nothing() {
+    let workplace = Workplace::with_images(6, 2);
     let sleeper = stopped_at(&mut workplace.command("run", &["--run-id", "slow"]), "before_part:2");
     age_heartbeats(&workplace, "out", "slow");
     workplace.run_ok(&OTHER_JOB);
@@ -22,7 +23,7 @@ fn a_worker_that_slept_while_its_run_was_closed_adds_nothing() {
     let check = nightcap().arg("status").arg(workplace.path("out")).arg("--check").output().unwrap();
     assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stdout));
 
-    // Nor does anybody take a run that was closed half-way for one that is done.
+    // A run that was closed with some of its parts does not count as complete.
     for shard in [&[][..], &["--shard", "1/2"]] {
         let again = workplace.run(&[&["--run-id", "slow"], shard].concat());
         let message = String::from_utf8(again.stderr).unwrap();
@@ -43,7 +44,7 @@ fn a_worker_that_slept_while_its_run_was_closed_adds_nothing() {
 
 #[test]
 fn a_part_that_arrives_after_discard_is_removed() {
-    let workplace = Workplace::with_pictures(6, 2);
+    let workplace = Workplace::with_images(6, 2);
     let sleeper = stopped_at(&mut workplace.command("run", &["--run-id", "slow"]), "before_part:2");
     age_heartbeats(&workplace, "out", "slow");
     let discard = nightcap().arg("discard").arg(workplace.path("out")).args(["--run-id", "slow"]).status();
@@ -53,8 +54,8 @@ fn a_part_that_arrives_after_discard_is_removed() {
 }
 
 #[test]
-fn a_worker_in_another_container_is_alive_as_long_as_its_heart_beats() {
-    let workplace = Workplace::with_pictures(6, 2);
+fn a_worker_in_another_container_is_alive_as_long_as_it_renews_its_heartbeat() {
+    let workplace = Workplace::with_images(6, 2);
     let killed =
         workplace.command("run", &["--run-id", "night"]).env("NIGHTCAP_KILL_AT", "after_part:1").output().unwrap();
     assert_eq!(killed.status.code(), None);
@@ -76,17 +77,17 @@ fn a_worker_in_another_container_is_alive_as_long_as_its_heart_beats() {
     let refused = workplace.run(&OTHER_JOB);
     let message = String::from_utf8(refused.stderr).unwrap();
     assert!(refused.status.code() == Some(75) && message.contains("process 4000000"), "{message}");
-    // In this namespace, it would be seen.
+    // In this namespace, it would be in /proc.
     beat(&namespace);
     workplace.run_ok(&OTHER_JOB);
 }
 
 #[test]
 fn a_heartbeat_that_hangs_is_given_up() {
-    let (server, workplace) = (Seaweed::shared(), Workplace::with_pictures(2, 2));
+    let (server, workplace) = (Seaweed::shared(), Workplace::with_images(2, 2));
     let settings = on_s3(&workplace, server, "hanging");
     let proxy = Proxy::before(server.port());
-    // Ten minutes, for which no worker may look dead.
+    // For ten minutes a worker must not count as dead.
     proxy.spoil("PUT", "/heartbeat-", Fault::SlowFirstByte(600_000), 1);
     let outcome = run_command(&workplace, &proxy.endpoint(), &settings, &["--run-id", "night"]).output().unwrap();
     assert!(outcome.status.success(), "{}", String::from_utf8_lossy(&outcome.stderr));
@@ -94,8 +95,8 @@ fn a_heartbeat_that_hangs_is_given_up() {
 }
 
 #[test]
-fn quiet_nights_of_a_cluster() {
-    let workplace = Workplace::with_pictures(6, 2);
+fn shards_without_new_rows() {
+    let workplace = Workplace::with_images(6, 2);
     let night = |run: &str| {
         for shard in ["0/2", "1/2"] {
             workplace.run_ok(&["--run-id", run, "--shard", shard]);
@@ -117,12 +118,12 @@ fn quiet_nights_of_a_cluster() {
     assert!(String::from_utf8(typo.stderr).unwrap().contains("there is no run teusday"));
     assert!(!workplace.path("out/_nightcap/runs/teusday").exists());
 
-    // Without --shard there is nobody to agree with, and no run.
+    // Without --shard no other process has to agree, and no run is made.
     workplace.run_ok(&["--run-id", "wednesday"]);
     assert_eq!(workplace.published("out"), ["monday", "tuesday"]);
-    // A quiet night that nobody finalized is in nobody's way.
+    // A run without rows that was not finalized does not stop the next one.
     workplace.run_ok(&["--run-id", "thursday", "--shard", "0/2"]);
-    std::fs::write(workplace.path("photos/1.png"), crate::common::picture(77)).unwrap();
+    std::fs::write(workplace.path("photos/1.png"), crate::common::png_image(77)).unwrap();
     workplace.run_ok(&["--run-id", "friday"]);
     assert_eq!(workplace.rows("out", Some("friday")).len(), 1);
     let compacted = nightcap().arg("compact").arg(workplace.path("out")).args(["--run-id", "all"]).output().unwrap();

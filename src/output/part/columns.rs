@@ -1,5 +1,4 @@
-//! The columns that follow the carried ones in every part: one table says of each when it is there, its type, and how it is
-//! filled.
+//! The columns of a part besides the carried ones: one table with the condition, the type and the values of each.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -18,11 +17,11 @@ use crate::job::VectorType;
 use crate::output::OutputError;
 use crate::row::error::RowError;
 
-/// Which of the optional columns this job and model can fill.
+/// Which of the optional columns a job writes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[allow(clippy::struct_excessive_bools, reason = "each is one column, there or not")]
 pub struct OutputColumns {
-    /// `caption` and what belongs to it.
+    /// `caption` and the columns about it.
     pub caption: bool,
     /// `caption_similarity`.
     pub caption_similarity: bool,
@@ -43,7 +42,7 @@ pub struct OutputColumns {
 }
 
 impl OutputColumns {
-    /// Whether anything is written that embeddings decide: vectors, or scores made from them.
+    /// Whether vectors, or scores computed from them, are written.
     #[must_use]
     pub fn has_embedding_columns(&self) -> bool {
         let widths = [self.image_embedding, self.text_embedding, self.fused_embedding];
@@ -62,7 +61,7 @@ impl OutputColumns {
     }
 }
 
-/// What is the same in every row and footer of a run.
+/// Values that are the same in every row and footer of a run.
 #[derive(Debug, Clone)]
 pub struct RunStamp {
     /// The run id.
@@ -77,20 +76,20 @@ pub struct RunStamp {
     pub embedding_fingerprint: Option<String>,
 }
 
-/// One column: there or not, its type and its values.
+/// One column: its condition, type and values.
 pub(crate) struct Column {
     /// Its name.
     pub(crate) name: &'static str,
-    /// Its type where the job and model fill it; None: it is left out.
+    /// Its type for a job; None: the job does not write it.
     kind: fn(&OutputColumns) -> Option<DataType>,
     /// Whether it may be null.
     nullable: bool,
-    /// Whether a row that is a copy takes the value over from the row that it copies.
+    /// Whether a copied row takes the value from the row that it copies.
     pub(crate) copied: bool,
     values: ColumnValues,
 }
 
-/// How a column is filled.
+/// How the values of a column are made.
 enum ColumnValues {
     /// The values of some rows.
     Plain(fn(&Rows<'_>) -> ArrayRef),
@@ -98,11 +97,11 @@ enum ColumnValues {
     Vectors(fn(&RowOutput) -> Option<&Vec<f32>>),
 }
 
-/// What columns are filled with.
+/// The rows that columns are made from.
 pub(crate) struct Rows<'a> {
     /// One result a row.
     pub(crate) results: &'a [RowResult],
-    /// What is the same in every row.
+    /// Values that are the same in every row.
     pub(crate) stamp: &'a RunStamp,
 }
 
@@ -207,7 +206,7 @@ static COLUMNS: [Column; 21] = [
     ),
 ];
 
-/// A column in which every row speaks for itself, copies included.
+/// A column whose value always comes from the row itself, also in a copied row.
 const fn own(
     name: &'static str,
     kind: fn(&OutputColumns) -> Option<DataType>,
@@ -217,7 +216,7 @@ const fn own(
     Column { name, kind, nullable, copied: false, values: ColumnValues::Plain(values) }
 }
 
-/// A column that copies take over; null where a row has no such result.
+/// A column whose value a copied row takes from its source; null in a row without such a result.
 const fn copied(
     name: &'static str,
     kind: fn(&OutputColumns) -> Option<DataType>,
@@ -226,7 +225,7 @@ const fn copied(
     Column { name, kind, nullable: true, copied: true, values: ColumnValues::Plain(values) }
 }
 
-/// A column of vectors, which copies take over; null where a row has none.
+/// A column of vectors, which a copied row takes from its source; null in a row without one.
 const fn embedding(
     name: &'static str,
     kind: fn(&OutputColumns) -> Option<DataType>,
@@ -235,7 +234,7 @@ const fn embedding(
     Column { name, kind, nullable: true, copied: true, values: ColumnValues::Vectors(vector) }
 }
 
-/// The columns that a job and model fill, in order, each with its field.
+/// The columns that a job writes, in order, each with its field.
 pub(crate) fn columns(wanted: &OutputColumns) -> impl Iterator<Item = (&'static Column, Field)> {
     COLUMNS.iter().filter_map(move |column| {
         let kind = (column.kind)(wanted)?;
@@ -249,7 +248,7 @@ pub(crate) fn columns(wanted: &OutputColumns) -> impl Iterator<Item = (&'static 
 /// [`OutputError::Collision`] when a carried column has the name of one that is written here, or `run`.
 pub fn part_schema(carried: Vec<Field>, columns: &OutputColumns) -> Result<SchemaRef, OutputError> {
     let ours: Vec<Field> = self::columns(columns).map(|(_, field)| field).collect();
-    // Hive-style readers put the folder's `run` into a column of that name; SQL does not tell upper from lower case.
+    // Readers with Hive partitioning add the folder's `run` as a column. SQL compares names without case.
     let mut taken: HashSet<String> = ours.iter().map(|field| field.name().clone()).collect();
     taken.insert("run".to_owned());
     if let Some(field) = carried.iter().find(|field| !taken.insert(field.name().to_lowercase())) {

@@ -1,4 +1,4 @@
-//! Rows of published runs that rows of a part are copies of.
+//! Published rows whose results are copied into a part.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use arrow::datatypes::{Schema, SchemaRef};
 use arrow::error::ArrowError;
 use arrow::record_batch::RecordBatch;
 
-/// The published row whose results a row takes over.
+/// The published row whose results are copied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct CopySource {
     /// Number of the run among those that the plan allows to copy from, newest first.
@@ -19,7 +19,7 @@ pub struct CopySource {
     pub(in crate::output) row: u32,
 }
 
-/// Rows of earlier runs, for the rows of a part.
+/// The copied columns of published rows, for the rows of a part.
 #[derive(Debug)]
 pub struct Copies {
     pub(in crate::output) batches: Vec<RecordBatch>,
@@ -33,7 +33,7 @@ impl Copies {
     /// `computed`, the column `name` of the part, with the copied rows in it.
     pub(in crate::output) fn over(&self, name: &str, computed: ArrayRef) -> Result<ArrayRef, ArrowError> {
         let Some(first) = self.batches.first() else { return Ok(computed) };
-        // The reader adds entries to a schema that are each part's own.
+        // The reader adds metadata of each part to its schema.
         let field = first.schema().field_with_name(name)?.clone();
         let schema: SchemaRef = Arc::new(Schema::new(vec![field]));
         let column = |batch: &RecordBatch| {

@@ -1,4 +1,4 @@
-//! The footer of a part: what can be known of it without reading its rows.
+//! The footer of a part, read without its rows: for which plan it was made, its counts and its columns.
 
 use bytes::Bytes;
 use parquet::errors::ParquetError;
@@ -7,7 +7,7 @@ use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 use crate::output::store::OutputStore;
 use crate::output::{Counts, OutputError};
 
-/// What a part's footer says of it.
+/// The summary of a part, from its footer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PartSummary {
     /// Digest of the plan it was made for.
@@ -23,7 +23,7 @@ pub struct PartSummary {
 /// Reads the footer of the part at `path`.
 ///
 /// # Errors
-/// [`OutputError::Store`], or [`OutputError::WrongPart`] when it is no part of ours.
+/// [`OutputError::Store`], or [`OutputError::WrongPart`] when it is not a part that nightcap wrote.
 pub fn part_summary(store: &OutputStore, path: &str) -> Result<PartSummary, OutputError> {
     let wrong = |found: String| wrong_part(path, &found);
     let metadata = footer(store, path)?.map_err(|error| wrong(error.to_string()))?;

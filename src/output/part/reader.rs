@@ -1,4 +1,4 @@
-//! Reads some columns of a part: its footer and the bytes of just those columns, wherever OUTPUT is.
+//! Reads some columns of a part: its footer and the bytes of those columns only, also from a bucket.
 
 use std::io::Read;
 
@@ -48,7 +48,7 @@ pub fn read_part(
         .map_err(wrong)
 }
 
-/// Column chunks of a file by the byte at which they start; nothing else of it is here.
+/// The column chunks of a part that were fetched, by their first byte in the file.
 struct FetchedChunks {
     chunks: Vec<(u64, Bytes)>,
 }

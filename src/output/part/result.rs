@@ -1,22 +1,22 @@
-//! What one row comes to: the hand-off from the pipeline to the part writer.
+//! The result of one row, which the pipeline hands to the part writer.
 
 use super::copies::CopySource;
 use crate::engine::RowOutput;
 use crate::row::error::RowError;
 use crate::row::signature::Signature;
 
-/// Everything that is written about one row besides its carried columns.
+/// The values of one row besides its carried columns.
 #[derive(Debug, Clone)]
 pub struct RowResult {
-    /// Caption and vectors, or why there are none; nothing in a copy.
+    /// Caption and vectors, or the error; empty in a copied row.
     pub outcome: Result<RowOutput, RowError>,
-    /// Where caption, vectors and image size are, if they are to be copied.
+    /// The published row whose caption, vectors and image size are copied, if there is one.
     pub copy: Option<CopySource>,
     /// Width and height in pixels after EXIF rotation; None when the image was not decoded.
     pub image_size: Option<(u32, u32)>,
     /// BLAKE3 of the image bytes; None when they were not fetched.
     pub content_hash: Option<blake3::Hash>,
-    /// What the row's content looked like from outside, to tell the next night whether it changed.
+    /// The signature by which the next run sees whether the content changed.
     pub content_signature: Signature,
 }
 

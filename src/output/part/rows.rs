@@ -1,4 +1,4 @@
-//! The rows of a part as far as indexes, checks and compactions look at them: key, content, fingerprints, outcome.
+//! The columns of a part that indexes, checks and compactions read: key, content, fingerprints, status.
 
 use arrow::array::{Array, AsArray, Int64Array, StringArray};
 use arrow::compute::cast;
@@ -10,18 +10,18 @@ use crate::output::Counts;
 use crate::row::error::ErrorKind;
 use crate::row::signature::{KeyHash, Signature};
 
-/// The outcome of a row.
+/// The status of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RowState {
     /// With results.
     Ok,
-    /// Failed in a way that another attempt does not change.
+    /// Failed permanently.
     Permanent,
-    /// Failed in a way that may pass.
+    /// Failed transiently.
     Transient,
 }
 
-/// What captions and vectors were made with; a fingerprint is None where the run made none.
+/// What captions and vectors were made with; None if the run made none.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Fingerprints {
     /// The `caption_fingerprint` column.
@@ -30,7 +30,7 @@ pub struct Fingerprints {
     pub embedding: Option<String>,
 }
 
-/// The columns of a part that say whose its rows are and how they came out.
+/// The columns of a batch of rows that identify rows and say how they ended.
 pub struct PartRows {
     key: StringArray,
     signature: StringArray,
@@ -61,7 +61,7 @@ impl PartRows {
     /// Finds the columns in a batch of a part.
     ///
     /// # Errors
-    /// Which column is missing or of another type, in words.
+    /// A message that says which column is missing or has another type.
     pub fn new(batch: &RecordBatch, key: &str) -> Result<Self, String> {
         let optional = |name: &str| -> Result<Option<StringArray>, String> {
             let Some(column) = batch.column_by_name(name) else { return Ok(None) };
@@ -97,25 +97,25 @@ impl PartRows {
     /// The `content_signature` of row `index`.
     ///
     /// # Errors
-    /// When it is none, in words.
+    /// A message, when it is malformed.
     pub fn signature(&self, index: usize) -> Result<Signature, String> {
         let text = self.signature.value(index);
         text.parse().map_err(|_| format!("expected 32 hex digits in `content_signature`, found {text:?}"))
     }
 
-    /// Whose row `index` is.
+    /// The hash of the key of row `index`, or of its content if it has no key.
     #[must_use]
     pub fn key(&self, index: usize, signature: Signature) -> KeyHash {
         if self.key.is_valid(index) { KeyHash::new(self.key.value(index)) } else { KeyHash::keyless(signature) }
     }
 
-    /// Whether row `index` has no key; such rows may be equal to each other.
+    /// Whether row `index` has no key; several such rows may have the same hash.
     #[must_use]
     pub fn is_keyless(&self, index: usize) -> bool {
         self.key.is_null(index)
     }
 
-    /// The rows by outcome.
+    /// The rows by status.
     #[must_use]
     pub fn count(&self) -> Counts {
         let mut counts = Counts { rows: self.len() as u64, ..Counts::default() };
@@ -136,7 +136,7 @@ impl PartRows {
         if self.key.is_valid(index) { self.key.value(index) } else { "null" }
     }
 
-    /// How row `index` came out.
+    /// The status of row `index`.
     #[must_use]
     pub fn state(&self, index: usize) -> RowState {
         if self.status.value(index) == "ok" {

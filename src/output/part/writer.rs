@@ -1,7 +1,5 @@
-//! Parts: results as Parquet bytes, with the schema that every part of OUTPUT shares.
-//!
-//! In: the carried manifest columns and one [`RowResult`] a row. Out: the bytes of one Parquet file that depend on nothing
-//! else. Never here: storage.
+//! Encodes a part. In: the carried manifest columns and one [`RowResult`] for each row. Out: the bytes of one Parquet file, which
+//! depend on nothing else. Never here: storage.
 
 use std::sync::Arc;
 
@@ -20,7 +18,7 @@ use super::copies::Copies;
 use super::result::RowResult;
 use crate::output::{Counts, OutputError};
 
-/// Turns results into parts of one run.
+/// Encodes the parts of one run.
 #[derive(Debug)]
 pub struct PartEncoder {
     columns: OutputColumns,
@@ -41,7 +39,7 @@ impl PartEncoder {
         &self.stamp.plan_digest
     }
 
-    /// The columns that a row has in common with one it is a copy of, besides those by which that one was found.
+    /// The columns that a copied row takes from its source.
     #[must_use]
     pub fn copied_columns(&self) -> Vec<&'static str> {
         columns(&self.columns).filter(|(column, _)| column.copied).map(|(column, _)| column.name).collect()
@@ -87,7 +85,7 @@ impl PartEncoder {
     }
 }
 
-/// What a part's footer says of it.
+/// The metadata in the footer of a part.
 pub(crate) struct PartFooter<'a> {
     pub(crate) run: &'a str,
     pub(crate) plan_digest: &'a str,
@@ -122,7 +120,7 @@ fn properties(schema: &Schema, footer: &PartFooter<'_>) -> WriterProperties {
         .set_key_value_metadata(Some(entries));
     for field in schema.fields() {
         if let DataType::FixedSizeList(element, _) = field.data_type() {
-            // Vectors are noise to a compressor and to a dictionary: both only cost the readers time.
+            // Neither compression nor a dictionary makes vectors smaller; both cost readers time.
             let path = ColumnPath::new(vec![field.name().clone(), "list".to_owned(), element.name().clone()]);
             properties = properties
                 .set_column_compression(path.clone(), Compression::UNCOMPRESSED)
@@ -132,7 +130,7 @@ fn properties(schema: &Schema, footer: &PartFooter<'_>) -> WriterProperties {
     properties.build()
 }
 
-/// Results by outcome.
+/// Counts results by status.
 #[must_use]
 pub fn count(results: &[RowResult]) -> Counts {
     let mut counts = Counts { rows: results.len() as u64, ..Counts::default() };

@@ -13,7 +13,7 @@ use crate::output::store::{OutputStore, Put};
 use crate::output::{Counts, OutputError, part_path, plan_path, published_path, run_folder};
 use crate::support::failpoint;
 
-/// Publishes `run` after checking that every part is there with the right rows and schema. Publishing twice is harmless.
+/// Publishes `run` after checking that every part is there with the right rows and schema. A run that is published already stays as it is.
 ///
 /// # Errors
 /// [`OutputError::Incomplete`] with the first missing part, [`OutputError::WrongPart`], [`OutputError::Closed`] when it was
@@ -110,12 +110,12 @@ fn publish(
     let path = published_path(run);
     match store.put_new(&path, crate::output::json(&published, &path)?)? {
         Put::Created => Ok(published),
-        // Another process has published it first; its record counts.
+        // Another process has published it first: its record counts.
         Put::Exists => store.record(&path)?.ok_or_else(|| OutputError::NoSuchRun { run: run.to_owned() }),
     }
 }
 
-/// Whether a part's footer says what `plan` does.
+/// Checks that the footer of a part agrees with `plan`.
 ///
 /// # Errors
 /// [`OutputError::ForeignPart`] or [`OutputError::WrongPart`].

@@ -1,4 +1,4 @@
-//! The index of a published run: for every row its key, content signature, fingerprints, outcome and `run_seq`, sorted by
+//! The index of a published run: for every row its key, content signature, fingerprints, status and `run_seq`, sorted by
 //! key, so that planning can merge it with the manifest without opening a part.
 //!
 //! One object: the magic, the length of a JSON header (u32), the header, then [`ENTRY_BYTES`] for each row. Numbers are
@@ -16,19 +16,19 @@ use crate::row::signature::{KeyHash, Signature};
 const MAGIC: &[u8; 8] = b"ncindex1";
 /// Bytes of one entry.
 pub const ENTRY_BYTES: usize = 16 + Signature::BYTES + 4 + 8;
-/// Entries that a reader fetches in one go.
+/// Entries that a reader fetches in one request.
 const CHUNK_ENTRIES: u64 = 1 << 16;
 
 /// One row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct IndexEntry {
-    /// Whose row it is.
+    /// The hash of the key.
     pub key: KeyHash,
-    /// Its content.
+    /// The content signature.
     pub signature: Signature,
     /// Index into the header's [`Fingerprints`].
     pub fingerprints: u32,
-    /// Its outcome.
+    /// The status.
     pub state: RowState,
     /// The run that computed it.
     pub run_seq: i64,
@@ -48,7 +48,7 @@ pub struct IndexBuilder {
 }
 
 impl IndexBuilder {
-    /// One with room for `rows` rows.
+    /// An empty builder with capacity for `rows` rows.
     #[must_use]
     pub fn with_capacity(rows: u64) -> Self {
         let room_for_header = 64;
@@ -58,7 +58,7 @@ impl IndexBuilder {
     /// Adds the rows of a part; `key` is the name of the key column.
     ///
     /// # Errors
-    /// What is wrong with the batch, in words.
+    /// A message that says what is wrong with the batch.
     pub fn add(&mut self, rows: &PartRows) -> Result<(), String> {
         for index in 0..rows.len() {
             let fingerprints = rows.fingerprints(index);
@@ -138,7 +138,7 @@ impl IndexEntry {
 pub struct IndexReader<'a> {
     store: &'a OutputStore,
     path: String,
-    /// What the entries' `fingerprints` point into.
+    /// The fingerprints that entries refer to by index.
     pub fingerprints: Vec<Fingerprints>,
     /// Rows in it.
     pub rows: u64,
@@ -151,7 +151,7 @@ impl<'a> IndexReader<'a> {
     /// Opens the index `name` in a run's folder of records.
     ///
     /// # Errors
-    /// [`OutputError::Store`], or [`OutputError::Record`] when it is no index of this version.
+    /// [`OutputError::Store`], or [`OutputError::Record`] when it is not an index of this version.
     pub fn open(store: &'a OutputStore, folder: &str, name: &str) -> Result<Self, OutputError> {
         let path = format!("{folder}/{name}");
         let damaged = |message: &str| OutputError::Record { path: path.clone(), message: message.to_owned() };

@@ -26,7 +26,7 @@ use crate::output::store::OutputStore;
 use crate::output::{OutputError, part_path, published_path, run_folder};
 use crate::row::signature::Signature;
 
-/// Entries that are fetched in one go.
+/// Entries that are fetched in one request.
 const CHUNK_ENTRIES: u64 = 1 << 17;
 
 /// The rows that a run may copy.
@@ -38,7 +38,7 @@ pub struct Reuse {
     runs: Vec<LocalIndex>,
 }
 
-/// One run's reuse index, on this machine.
+/// A local copy of a run's reuse index.
 #[derive(Debug)]
 struct LocalIndex {
     run: String,
@@ -99,8 +99,8 @@ impl Reuse {
         results: &[RowResult],
     ) -> Result<Copies, OutputError> {
         let mut wanted: BTreeMap<(usize, u32), Vec<(u32, usize)>> = BTreeMap::new();
-        for (at, place) in results.iter().enumerate().filter_map(|(at, row)| Some((at, row.copy?))) {
-            wanted.entry((place.run, place.part)).or_default().push((place.row, at));
+        for (at, source) in results.iter().enumerate().filter_map(|(at, row)| Some((at, row.copy?))) {
+            wanted.entry((source.run, source.part)).or_default().push((source.row, at));
         }
         let mut copies = Copies { batches: Vec::new(), of: vec![None; results.len()], rows: 0 };
         for ((run, part), mut rows) in wanted {

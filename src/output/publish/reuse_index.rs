@@ -8,7 +8,7 @@ use crate::output::part::rows::{Fingerprints, PartRows, RowState};
 use crate::output::store::OutputStore;
 use crate::row::signature::Signature;
 
-/// What a reuse index begins with.
+/// The magic bytes of a reuse index.
 pub(crate) const MAGIC: &[u8; 8] = b"ncreuse1";
 /// Bytes of one entry.
 pub(crate) const ENTRY_BYTES: usize = KEY_BYTES + 4 + 4;
@@ -65,7 +65,7 @@ pub(crate) struct ReuseIndexBuilder {
 }
 
 impl ReuseIndexBuilder {
-    /// One with room for `rows` rows.
+    /// An empty builder with capacity for `rows` rows.
     pub(crate) fn with_capacity(rows: u64) -> Self {
         let room_for_magic = 1;
         Self { entries: Vec::with_capacity(rows as usize + room_for_magic) }
@@ -74,7 +74,7 @@ impl ReuseIndexBuilder {
     /// Adds rows of part `part`, the first of which is its row `first`.
     ///
     /// # Errors
-    /// What is wrong with the rows, in words.
+    /// A message that says what is wrong with the rows.
     pub(crate) fn add(&mut self, part: u64, first: u64, rows: &PartRows) -> Result<(), String> {
         for index in (0..rows.len()).filter(|index| rows.state(*index) == RowState::Ok) {
             let Some(image) = rows.content_hash(index) else { continue };
@@ -86,9 +86,9 @@ impl ReuseIndexBuilder {
         Ok(())
     }
 
-    /// The object's bytes: of equal keys the first row; None without any.
+    /// The bytes of the object, with the first row of each key; None if it has no entry.
     pub(crate) fn into_bytes(mut self) -> Option<Vec<u8>> {
-        // Big-endian numbers sort as their bytes do: by key, then by place.
+        // Big-endian numbers sort as their bytes do: by key, then by part and row.
         self.entries.sort_unstable();
         self.entries.dedup_by(|next, first| next[..KEY_BYTES] == first[..KEY_BYTES]);
         let mut bytes = self.entries.into_flattened();
@@ -127,7 +127,7 @@ mod tests {
         let key = ReuseKey::new("aa", signature(1, 2), &made("m-s"));
         let entry = ReuseEntry { key, part: 70_000, row: 999_999 };
         assert_eq!(ReuseEntry::from_bytes(entry.to_bytes()), entry);
-        assert_eq!(ReuseKey::new("aa", signature(7, 2), &made("m-s")), key, "the place it was seen at does not count");
+        assert_eq!(ReuseKey::new("aa", signature(7, 2), &made("m-s")), key, "the location of the image does not count");
         for other in [
             ReuseKey::new("ab", signature(1, 2), &made("m-s")),
             ReuseKey::new("aa", signature(1, 3), &made("m-s")),

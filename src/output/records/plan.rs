@@ -15,17 +15,17 @@ pub struct PlannedFile {
     pub uri: String,
     /// Size in bytes when the plan was made.
     pub bytes: u64,
-    /// What changes when the file does: the `ETag`, or on disk the last modification in nanoseconds since 1970.
+    /// The version: the `ETag`, or on disk the last modification in nanoseconds since 1970.
     pub version: String,
     /// Rows in it.
     pub rows: u64,
-    /// Rows that are in.
+    /// Selected rows.
     pub selected: u64,
     /// Name of the row mask among the run's records: a Roaring bitmap of row numbers.
     pub selection: String,
 }
 
-/// What results depend on besides the rows: two attempts belong to one run only if this is equal.
+/// Everything that results depend on besides the rows. Two attempts belong to one run only if it is equal.
 pub type Identity = serde_json::Map<String, serde_json::Value>;
 
 /// A run's plan, the record `plan.json`.
@@ -33,7 +33,7 @@ pub type Identity = serde_json::Map<String, serde_json::Value>;
 pub struct Plan {
     /// The run id.
     pub run: String,
-    /// Grows with every run of an OUTPUT.
+    /// The number of the run, which grows with every run of an OUTPUT.
     pub run_seq: i64,
     /// The version of nightcap that made the plan.
     pub version: String,
@@ -48,7 +48,7 @@ pub struct Plan {
     /// The published runs whose results may be copied, oldest first; empty unless `output.reuse_by_content` asks for it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub reuses: Vec<String>,
-    /// Why rows are in.
+    /// The selected rows by reason.
     pub reasons: Reasons,
     /// Name of the record with the rows' signatures, [`Signature::BYTES`] each, in order.
     pub signatures: String,
@@ -57,7 +57,7 @@ pub struct Plan {
     pub supersedes: Vec<String>,
     /// The manifest files in order.
     pub manifest: Vec<PlannedFile>,
-    /// The deepest folder that all images of the job on one disk or in one bucket share, for each; as text.
+    /// For each disk and bucket the deepest folder that all images of the job on it share, as text.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub image_roots: Vec<String>,
     /// Selected rows of all files.
@@ -77,7 +77,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Where the signatures of part `part` stand in their record: first byte and length.
+    /// The bytes of the signatures of part `part` in their record: first byte and length.
     #[must_use]
     pub fn signature_range(&self, part: u64) -> (u64, u64) {
         let bytes = Signature::BYTES as u64;
@@ -94,7 +94,7 @@ impl Plan {
     #[must_use]
     pub fn digest(&self) -> String {
         let timeless = Self { created_at: String::new(), failures: FailureLimits::default(), ..self.clone() };
-        // A plan is plain data, which always serialises.
+        // A plan is plain data: serialising it cannot fail.
         let bytes = serde_json::to_vec(&timeless).unwrap_or_default();
         blake3::hash(&bytes).to_hex()[..32].to_owned()
     }

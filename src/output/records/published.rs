@@ -1,5 +1,5 @@
-//! The records `published/<run id>.json`, which finalize puts last, and what follows from them: which runs count, which are
-//! unfinished, which a compaction has replaced.
+//! The records `published/<run id>.json`, which `finalize` puts last. They say which runs count, which are unfinished, and which a
+//! compaction has replaced.
 
 use std::collections::BTreeSet;
 

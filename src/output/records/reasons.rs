@@ -1,8 +1,8 @@
-//! Why the rows of a run are in, counted in its plan.
+//! The reasons for which rows are selected or left out, counted in the plan.
 
 use serde::{Deserialize, Serialize};
 
-/// How many rows are in for which reason, and how many are left out.
+/// The numbers of rows by the reason for which they are selected or left out.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reasons {
     /// No published row has the key.
@@ -25,7 +25,7 @@ pub struct Reasons {
     pub duplicate: u64,
 }
 
-/// Why a row is in, or not: one for each count of [`Reasons`].
+/// Why a row is selected or left out: one for each count of [`Reasons`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the counts of the same names are documented")]
 pub enum Reason {
@@ -41,7 +41,7 @@ pub enum Reason {
 }
 
 impl Reason {
-    /// Whether the row is in.
+    /// Whether the row is selected.
     #[must_use]
     pub const fn is_in(self) -> bool {
         !matches!(self, Self::Unchanged | Self::Duplicate)
@@ -69,7 +69,7 @@ impl Reasons {
         counts
     }
 
-    /// The counts that are not zero, with what they are called.
+    /// The names and values of the counts that are not zero.
     pub fn named(&self) -> impl Iterator<Item = (&'static str, u64)> {
         [
             ("new", self.new),

@@ -1,8 +1,8 @@
-//! What a run may be called.
+//! The names that a run may have.
 
 use crate::output::OutputError;
 
-/// Checks that `run` is a name that no reader takes for a number or a date.
+/// Checks that no reader with Hive partitioning takes `run` for a number or a date.
 ///
 /// # Errors
 /// [`OutputError::RunId`].

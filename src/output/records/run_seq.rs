@@ -1,4 +1,4 @@
-//! The records `seq/<number>.json`: each run has a number of its own, claimed by a conditional put.
+//! The records `seq/<number>.json`: each run claims a number of its own by a conditional put.
 
 use serde::{Deserialize, Serialize};
 
@@ -28,7 +28,7 @@ pub fn claim_run_seq(store: &OutputStore, run: &str) -> Result<i64, OutputError>
         if store.put_new(&path, json(&SeqClaim { run: run.to_owned() }, &path)?)? == Put::Created {
             return Ok(next);
         }
-        // Another worker of this run may have been faster.
+        // Another process of this run may have claimed it first.
         if store.record::<SeqClaim>(&path)?.is_some_and(|claim| claim.run == run) {
             return Ok(next);
         }

@@ -7,7 +7,7 @@ use arrow::datatypes::{FieldRef, Schema};
 use crate::output::store::OutputStore;
 use crate::output::{OutputError, json};
 
-/// One OUTPUT has one schema, which its first plan fixed: compares `schema` with it, if there is one yet.
+/// Compares `schema` with that of OUTPUT, which the first plan has fixed, if there is one yet.
 ///
 /// # Errors
 /// [`OutputError::Schema`] with what differs.

@@ -1,7 +1,6 @@
 //! Check: every part of a published run read to its last row, and compared with the plan, the published record and the index.
 //!
-//! What is found does not end the check: each finding is one line of the report. Memory: 40 bytes a row of one run, and one
-//! part.
+//! A finding does not end the check: each is one line of the report. Memory: 40 bytes for each row of one run, and one part.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
@@ -25,10 +24,10 @@ use crate::output::store::OutputStore;
 use crate::output::{Counts, OutputError, part_folder, part_path, published_path, run_folder};
 use crate::row::signature::{KeyHash, Signature};
 
-/// How far the length of a vector may be from 1: rounding of f16 stays well within, a flipped exponent does not.
+/// How far the length of a vector may be from 1: more than f16 rounding, less than a flipped bit of an exponent.
 const LENGTH_TOLERANCE: f32 = 0.01;
 
-/// Something that is not as it should be.
+/// Something that is wrong in an OUTPUT.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
     /// Path within OUTPUT.
@@ -40,7 +39,7 @@ pub struct Finding {
 }
 
 impl Finding {
-    /// Of the object at `path`; of an error's text only what went wrong is taken, since its hint is meant for another moment.
+    /// A finding about the object at `path`. The hint of an error is left out, since it is meant for another command.
     pub(crate) fn new(path: &str, found: &dyn Display, hint: impl Into<String>) -> Self {
         let found = found.to_string();
         let found = found.split("\nhint: ").next().unwrap_or_default();
@@ -129,7 +128,7 @@ impl Check<'_> {
         self.findings.push(Finding::new(path, found, self.hint.clone()));
     }
 
-    /// No file but the parts that count.
+    /// Checks that there is no file besides the parts that count.
     fn files(&mut self) -> Result<(), OutputError> {
         let folder = part_folder(&self.published.run);
         let expected: BTreeSet<String> =
@@ -144,7 +143,7 @@ impl Check<'_> {
         Ok(())
     }
 
-    /// Reads every column of every row.
+    /// Checks every column of every row.
     fn part(&self, part: u64, path: &str, reuse_index: &mut ReuseIndexBuilder) -> Result<RowTotals, String> {
         let message = |error: OutputError| error.to_string();
         let summary = part_summary(self.store, path).map_err(message)?;
@@ -177,7 +176,7 @@ impl Check<'_> {
         Ok(totals)
     }
 
-    /// The published record counts what the parts hold.
+    /// Checks that the published record counts what the parts hold.
     fn sums(&mut self) {
         let path = published_path(&self.published.run);
         if self.totals.counts != self.published.counts {
@@ -197,7 +196,7 @@ impl Check<'_> {
         }
     }
 
-    /// The index holds the rows of the parts, in the order of their keys.
+    /// Checks that the index holds the rows of the parts, in the order of their keys.
     fn index(&mut self) {
         let folder = run_folder(&self.published.run);
         let path = format!("{folder}/{}", self.published.index);
@@ -210,7 +209,7 @@ impl Check<'_> {
         self.report(&path, &found);
     }
 
-    /// The reuse index names the rows of the parts.
+    /// Checks that the reuse index names the rows of the parts.
     fn reuse_index(&mut self, expected: ReuseIndexBuilder) -> Result<(), OutputError> {
         let expected = expected.into_bytes().map(|bytes| reuse_index_name(&bytes));
         let Some(name) = &self.published.reuse_index else {
@@ -252,7 +251,7 @@ impl Check<'_> {
         Ok((rows, sum))
     }
 
-    /// No key occurs twice in a run. Which ones and where is looked up only when there are some.
+    /// Checks that no key occurs twice in a run. Only if one does, the parts are read again to find it.
     fn duplicates(&mut self) {
         let mut keys = std::mem::take(&mut self.totals.keys);
         keys.sort_unstable();
@@ -260,19 +259,19 @@ impl Check<'_> {
             keys.windows(2).filter_map(|pair| if pair[0] == pair[1] { Some(pair[0]) } else { None }).collect();
         drop(keys);
         let Some(example) = twice.first() else { return };
-        let mut places: BTreeMap<String, String> = BTreeMap::new();
+        let mut keys_by_path: BTreeMap<String, String> = BTreeMap::new();
         for part in self.published.part_numbers() {
             let path = part_path(&self.published.run, part);
             if let Ok(Some(key)) = self.find(&path, *example) {
-                places.insert(path, key);
+                keys_by_path.insert(path, key);
             }
         }
-        let Some(key) = places.values().next().cloned() else { return };
+        let Some(key) = keys_by_path.values().next().cloned() else { return };
         let others = match twice.len() {
             1 => String::new(),
             count => format!(", and so do {} more keys", count - 1),
         };
-        let paths: Vec<String> = places.into_keys().collect();
+        let paths: Vec<String> = keys_by_path.into_keys().collect();
         let found = format!("key {key:?} occurs more than once, in {}{others}", paths.join(" and "));
         self.report(&part_folder(&self.published.run), &found);
     }
@@ -296,7 +295,7 @@ fn show(counts: &Counts) -> String {
     format!("{} rows, {} ok, {} failed {:?}", counts.rows, counts.ok, counts.failed, counts.failures)
 }
 
-/// All that an index says of a row, in one number.
+/// A digest of an index entry.
 fn digest(key: KeyHash, signature: Signature, state: RowState, run_seq: i64, made: &Fingerprints) -> u128 {
     let mut hasher = blake3::Hasher::new();
     hasher.update(&key.0.to_be_bytes()).update(&signature.to_bytes()).update(&run_seq.to_be_bytes());
@@ -309,7 +308,7 @@ fn digest(key: KeyHash, signature: Signature, state: RowState, run_seq: i64, mad
     u128::from_be_bytes(bytes)
 }
 
-/// Vectors are written without compression, so that flipped bits decode well; but then they are not of length 1.
+/// Checks that vectors have length 1. They are not compressed, so that a flipped bit does not make decoding fail.
 fn check_vectors(batch: &RecordBatch) -> Result<(), String> {
     for name in ["image_embedding", "text_embedding", "fused_embedding"] {
         let Some(list) = batch.column_by_name(name).and_then(|column| column.as_fixed_size_list_opt()) else {

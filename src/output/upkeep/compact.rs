@@ -1,11 +1,11 @@
-//! Compact: the newest row of every key, rewritten into one run that supersedes all others.
+//! Compact: rewrites the newest row of every key into one run that replaces all others.
 //!
 //! ```text
-//! clean up after earlier ones -> choose rows -> plan -> parts -> finalize -> remove what is superseded
+//! remove leftovers of earlier ones -> choose rows -> plan -> parts -> finalize -> remove the replaced runs
 //! ```
 //!
-//! Until finalize has published the new run, OUTPUT is unchanged; from then on the superseded runs do not count, whether they
-//! have been removed yet or not. After a kill at any moment the next compaction does the rest.
+//! Until finalize has published the new run, OUTPUT is unchanged; from then on the replaced runs do not count, also
+//! before they are removed. If the process is killed, the next compaction does the rest.
 
 use std::collections::BTreeSet;
 
@@ -24,12 +24,12 @@ use crate::output::records::published::{Published, published_runs, superseded, u
 use crate::output::records::reasons::Reasons;
 use crate::output::records::run_seq::claim_run_seq;
 use crate::output::store::{OutputStore, Put};
-use crate::output::{OutputError, published_path, run_folder};
+use crate::output::{OutputError, plan_path, published_path, run_folder};
 use crate::row::signature::KeyHash;
 
-/// What is asked of a compaction.
+/// The options of a compaction.
 #[derive(Debug, Default)]
-pub struct Request {
+pub struct CompactRequest {
     /// Only these keys stay, if given.
     pub keep: Option<KeepKeys>,
     /// Name of the new run.
@@ -39,7 +39,7 @@ pub struct Request {
 /// The keys that may stay.
 #[derive(Debug)]
 pub struct KeepKeys {
-    /// Where they were read.
+    /// The files that they were read from, for messages.
     pub source: String,
     /// Sorted.
     pub keys: Vec<KeyHash>,
@@ -47,7 +47,7 @@ pub struct KeepKeys {
 
 /// How a compaction ended.
 #[derive(Debug)]
-pub enum Outcome {
+pub enum CompactOutcome {
     /// The rows are in a new run.
     Compacted(Box<Compaction>),
     /// There was nothing to do, and why.
@@ -56,7 +56,7 @@ pub enum Outcome {
     Stopped,
 }
 
-/// What became of the rows.
+/// The report of a compaction.
 #[derive(Debug, Clone, Serialize)]
 pub struct Compaction {
     /// The new run.
@@ -68,15 +68,19 @@ pub struct Compaction {
     pub deleted: u64,
 }
 
-/// Compacts OUTPUT, unless `stop` says that there is no time.
+/// Compacts OUTPUT; `stop` says whether a stop was requested.
 ///
 /// # Errors
 /// [`OutputError::Alive`] when another compaction is at work, [`OutputError::CannotCompact`] when the runs do not fit
 /// together or no row would stay, and any failure to read or write.
-pub fn compact(store: &OutputStore, request: &Request, stop: &dyn Fn() -> bool) -> Result<Outcome, OutputError> {
+pub fn compact(
+    store: &OutputStore,
+    request: &CompactRequest,
+    stop: &dyn Fn() -> bool,
+) -> Result<CompactOutcome, OutputError> {
     finish_earlier(store)?;
     let sources = published_runs(store)?;
-    let Some(newest) = sources.last() else { return Ok(Outcome::Nothing("no run is published")) };
+    let Some(newest) = sources.last() else { return Ok(CompactOutcome::Nothing("no run is published")) };
     if let Some(other) = sources.iter().find(|run| run.key != newest.key) {
         let found = format!("run {} has the key `{}`, run {} `{}`", other.run, other.key, newest.run, newest.key);
         return Err(OutputError::CannotCompact { found });
@@ -87,22 +91,22 @@ pub fn compact(store: &OutputStore, request: &Request, stop: &dyn Fn() -> bool) 
         return Err(OutputError::CannotCompact { found });
     }
     if winners.kept == 0 {
-        return Ok(Outcome::Nothing("no run has a row"));
+        return Ok(CompactOutcome::Nothing("no run has a row"));
     }
     if sources.len() == 1 && winners.keep_all() {
-        return Ok(Outcome::Nothing("there is one run, and every row of it stays"));
+        return Ok(CompactOutcome::Nothing("there is one run, and every row of it stays"));
     }
     let run = free_name(store, request.run.as_deref())?;
     let heartbeat = Heartbeat::start(store, &run)?;
     let plan = make_plan(store, &run, &sources, &winners, request)?;
-    let path = format!("{}/plan.json", run_folder(&run));
+    let path = plan_path(&run);
     if store.put_new(&path, crate::output::json(&plan, &path)?)? == Put::Exists {
         return Err(OutputError::NameTaken { run });
     }
     let made = refuse_rivals(store, &plan).and_then(|()| rewrite(store, &plan, &sources, &winners, stop));
     match made {
         Ok(true) => {}
-        Ok(false) => return Ok(Outcome::Stopped),
+        Ok(false) => return Ok(CompactOutcome::Stopped),
         Err(error) => {
             // If the unfinished run cannot be removed now, the next compaction removes it.
             if let Err(error) = remove_unpublished(store, &run) {
@@ -119,7 +123,7 @@ pub fn compact(store: &OutputStore, request: &Request, stop: &dyn Fn() -> bool) 
         remove_superseded(store, run)?;
     }
     drop(heartbeat);
-    Ok(Outcome::Compacted(Box::new(Compaction { published, replaced, deleted })))
+    Ok(CompactOutcome::Compacted(Box::new(Compaction { published, replaced, deleted })))
 }
 
 /// Removes what earlier compactions superseded, and compactions that were not published.
@@ -142,10 +146,10 @@ fn finish_earlier(store: &OutputStore) -> Result<(), OutputError> {
     Ok(())
 }
 
-/// A name that no run has or had: a superseded one would never count.
+/// An id that no run has or had: a run with the id of a replaced one would never count.
 fn free_name(store: &OutputStore, asked: Option<&str>) -> Result<String, OutputError> {
     let taken = |run: &str| -> Result<bool, OutputError> {
-        let planned = store.get(&format!("{}/plan.json", run_folder(run)))?.is_some();
+        let planned = store.get(&plan_path(run))?.is_some();
         Ok(planned || store.get(&published_path(run))?.is_some() || superseded(store)?.contains(run))
     };
     if let Some(run) = asked {
@@ -165,7 +169,7 @@ fn make_plan(
     run: &str,
     sources: &[Published],
     winners: &Winners,
-    request: &Request,
+    request: &CompactRequest,
 ) -> Result<Plan, OutputError> {
     let mut part_rows = 1;
     for source in sources {

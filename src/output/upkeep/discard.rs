@@ -1,4 +1,4 @@
-//! Discard: removes a run in an order that leaves a valid OUTPUT at whatever moment the process is killed.
+//! Discard: removes a run, in an order that leaves a valid OUTPUT if the process is killed at any moment.
 
 use crate::output::heartbeat::refuse_alive;
 use crate::output::records::published::superseded;
@@ -24,7 +24,7 @@ pub fn discard(store: &OutputStore, run: &str) -> Result<u64, OutputError> {
     }
     refuse_alive(store, run)?;
     if is_superseded {
-        // It may still have the record that published it.
+        // Its published record may still be there.
         store.delete(&published_path(run))?;
     }
     remove_unpublished(store, run)

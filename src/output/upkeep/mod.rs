@@ -1,4 +1,7 @@
-//! Upkeep of an OUTPUT: compaction, removal, status and the check of every part.
+//! Upkeep of an OUTPUT. In: its records and parts. Out: a report, or an OUTPUT with fewer runs. Never here: new results.
+//!
+//! [`compact`] makes one run of all: `winners` finds the newest row of every key in the indexes, `rewrite` copies these rows into new
+//! parts, [`discard`] removes the runs that were replaced, or an unpublished run. [`status`] reports runs, [`check`] reads every part.
 
 pub mod check;
 pub mod compact;

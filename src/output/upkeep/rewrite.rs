@@ -1,4 +1,4 @@
-//! Rewrite: the rows that stay, copied from the parts of several runs into those of one, a part at a time.
+//! Rewrite: copies the rows that stay from the parts of several runs into the parts of a new one, one part at a time.
 
 use std::sync::Arc;
 
@@ -68,7 +68,7 @@ struct PartWriter<'a> {
     store: &'a OutputStore,
     plan: &'a Plan,
     digest: String,
-    /// That of the first part read.
+    /// The schema of the first part that was read.
     schema: Option<SchemaRef>,
     waiting: Vec<RecordBatch>,
     /// Rows of `waiting`.
@@ -84,7 +84,7 @@ impl<'a> PartWriter<'a> {
         Self { store, plan, digest: plan.digest(), schema: None, waiting: Vec::new(), rows: 0, part: 0, written: 0 }
     }
 
-    /// The one schema, without the footer's entries, which the reader adds and which are each part's own.
+    /// The schema without the metadata of each part, which the reader adds.
     fn expect_schema(&mut self, path: &str, found: &Schema) -> Result<SchemaRef, OutputError> {
         let found = Arc::new(Schema::new(found.fields().clone()));
         let expected = self.schema.get_or_insert_with(|| found.clone());

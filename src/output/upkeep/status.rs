@@ -1,4 +1,4 @@
-//! `nightcap status`: the runs of an OUTPUT, from their records and part footers; what cannot be read is a finding.
+//! `nightcap status`: the runs of an OUTPUT, from their records and part footers; records that cannot be read are findings.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -11,9 +11,9 @@ use crate::output::part::footer::part_summary;
 use crate::output::records::plan::load_plan;
 use crate::output::records::published::{Published, present_parts};
 use crate::output::store::OutputStore;
-use crate::output::{Counts, OutputError, part_path, published_path, run_folder};
+use crate::output::{Counts, OutputError, part_path, plan_path, published_path};
 
-/// How far a run is.
+/// The state of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
@@ -21,7 +21,7 @@ pub enum State {
     Published,
     /// Published with the parts that were finished when it was closed.
     Partial,
-    /// Its rows are in a newer run, which `compact` made; what is left of it goes with the next `compact`.
+    /// Its rows are in a newer run, which `compact` made; the next `compact` removes what is left of it.
     Superseded,
     /// Some parts are missing, or finalize has not run.
     Unfinished,
@@ -51,7 +51,7 @@ pub struct RunStatus {
     pub run: String,
     /// As in the parts; None without a plan.
     pub run_seq: Option<i64>,
-    /// How far it is.
+    /// Its state.
     pub state: State,
     /// The process that is working on it; None also when that cannot be known.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -72,7 +72,7 @@ pub struct RunStatus {
 pub struct OutputStatus {
     /// The runs.
     pub runs: Vec<RunStatus>,
-    /// What is damaged or does not belong there.
+    /// Damaged records and parts, and files that do not belong there.
     pub findings: Vec<Finding>,
 }
 
@@ -129,7 +129,7 @@ impl Reader<'_> {
     }
 
     fn read_run(&mut self, run: &str) -> Result<RunStatus, OutputError> {
-        let path = format!("{}/plan.json", run_folder(run));
+        let path = plan_path(run);
         let superseded = self.superseded.contains(run);
         let plan = match load_plan(self.store, run) {
             Ok(plan) => Some(plan),

@@ -1,4 +1,4 @@
-//! Which row of each key a compaction keeps: all indexes merged in key order, one entry a key remembered.
+//! Which row of each key a compaction keeps: merges all indexes in key order and remembers one entry for each key.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashSet};
@@ -10,7 +10,7 @@ use crate::output::store::OutputStore;
 use crate::output::{OutputError, run_folder};
 use crate::row::signature::KeyHash;
 
-/// The row that stays for one key; 32 bytes.
+/// The row that stays for one key; 32 bytes in memory.
 #[derive(Debug, Clone, Copy)]
 struct Winner {
     key: KeyHash,
@@ -25,7 +25,7 @@ pub(crate) struct Winners {
     rows: Vec<Winner>,
     /// Rows that stay.
     pub(crate) kept: u64,
-    /// Rows of which there is a newer one.
+    /// Rows whose key has a newer row.
     pub(crate) replaced: u64,
     /// Rows whose key is not among those to keep.
     pub(crate) deleted: u64,
@@ -51,7 +51,7 @@ impl Winners {
             let newest = rows.iter().max_by_key(|(source, row)| (row.run_seq, *source));
             let Some((source, best)) = newest.copied() else { continue };
             let winner = Winner { key, run_seq: best.run_seq, source: source as u32 };
-            // More than one only for rows without a key, whose content is equal.
+            // Several only for rows without a key that have the same content.
             let kept = rows.iter().filter(|(source, row)| winner.is(*source as u32, row.run_seq)).count() as u64;
             winners.kept += kept;
             winners.replaced += rows.len() as u64 - kept;

@@ -67,7 +67,7 @@ def word_pieces(specials):
 
 
 def reinitialise(model, seed):
-    """Fixed weights of unit gain, which let no two pictures look alike; norms stay as they are."""
+    """Fixed weights of unit gain, which let no two images look alike; norms stay as they are."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, weight in model.named_parameters():

@@ -1,4 +1,4 @@
-"""What the golden files of models with one graph for pictures and texts (CLIP, SigLIP) have in common."""
+"""What the golden files of models with one graph for images and texts (CLIP, SigLIP) have in common."""
 
 import pathlib
 import shutil
@@ -56,7 +56,7 @@ def run(folder, name, given):
 
 
 def check(folder, given, images, texts, logits):
-    """The graphs of a directory on the whole batch, against PyTorch one picture and one text at a time."""
+    """The graphs of a directory on the whole batch, against PyTorch one image and one text at a time."""
     if (folder / "model.onnx").exists():
         found = run(folder, "model.onnx", given)
         np.testing.assert_allclose(found["logits_per_image"], logits, atol=1e-4)

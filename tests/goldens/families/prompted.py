@@ -1,6 +1,6 @@
 """What the golden files of models have in common whose prompt is always given (LLaVA, SmolVLM, Florence-2).
 
-The processor makes one input of a picture and its prompt. What `generate` adds to it is the caption.
+The processor makes one input of an image and its prompt. What `generate` adds to it is the caption.
 """
 
 import math
@@ -25,7 +25,7 @@ CASES = {
 
 
 def chat(processor, picture, prompt):
-    """The processor's input for one picture and the user's message about it."""
+    """The processor's input for one image and the user's message about it."""
     text = processor.apply_chat_template(
         [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": prompt}]}], add_generation_prompt=True)
     return processor(images=[picture], text=text, return_tensors="pt")
@@ -45,7 +45,7 @@ def margin(made):
 
 
 def row(model, fast, given, prefix, settings, logits):
-    """The row of a case for one picture, and its margin. The first `prefix` tokens of the sequence are no caption's."""
+    """The row of a case for one image, and its margin. The first `prefix` tokens of the sequence are no caption's."""
     made = model.generate(**given, do_sample=False, output_scores=True, return_dict_in_generate=True, **settings)
     tokens = made.sequences[0, prefix:]
     logprobs = logits(model, given, made.sequences)[prefix - 1:-1].double().log_softmax(-1)
@@ -56,7 +56,7 @@ def row(model, fast, given, prefix, settings, logits):
 
 @torch.no_grad()
 def cases(model, fast, settings, inputs, prefix, logits, report=common.report):
-    """The cases of a golden file. `inputs(prompt)` are those of all pictures, `prefix(given)` the length of one's prefix."""
+    """The cases of a golden file. `inputs(prompt)` are those of all images, `prefix(given)` the length of one's prefix."""
     made = []
     for name, named in settings.items():
         plain = {key: value for key, value in named.items() if key != "prompt"}

@@ -78,7 +78,7 @@ def main():
     pixels = [each.pixel_values[0] for each in given]
     states = [smolvlm.get_image_features(each.pixel_values) for each in given]
     tiles = [len(picture) for picture in pixels]
-    # The tiles that every photograph has, and the last one, which is the whole picture.
+    # The tiles that every photograph has, and the last one, which is the whole image.
     common.write("smolvlm", {
         "tiles": tiles,
         "pixels": common.probes([picture[:min(tiles)] for picture in pixels]),

@@ -1,15 +1,16 @@
-//! Night after night: only what is new is computed, and the documented views show the newest row of every key.
+//! Runs over a manifest that changes: only new and changed rows are computed, and the documented views show the newest row of
+//! every key.
 
 use std::collections::BTreeMap;
 use std::process::Command;
 
-use crate::common::{Workplace, picture, repo, strings, write_parquet};
+use crate::common::{Workplace, png_image, repo, strings, write_parquet};
 use crate::documents::views;
 use crate::readers::python;
 
 const PART_ROWS: u32 = 50;
 
-/// A collection that changes from night to night: key, picture file and title of each row.
+/// A collection that changes between runs: key, image file and title of each row.
 struct Collection {
     workplace: Workplace,
     rows: BTreeMap<u32, Option<String>>,
@@ -17,7 +18,7 @@ struct Collection {
 
 impl Collection {
     fn new() -> Self {
-        let workplace = Workplace::with_pictures(0, PART_ROWS);
+        let workplace = Workplace::with_images(0, PART_ROWS);
         Self { workplace, rows: BTreeMap::new() }
     }
 
@@ -25,10 +26,10 @@ impl Collection {
         self.workplace.path(&format!("photos/{row}.png"))
     }
 
-    /// Adds rows with pictures.
+    /// Adds rows with images.
     fn add(&mut self, rows: std::ops::Range<u32>) {
         for row in rows {
-            std::fs::write(self.photo(row), picture(row)).unwrap();
+            std::fs::write(self.photo(row), png_image(row)).unwrap();
             self.rows.insert(row, (row % 3 == 0).then(|| format!("title {row}")));
         }
     }
@@ -90,91 +91,91 @@ fn reasons(expected: &[(&str, u64)]) -> BTreeMap<String, u64> {
 }
 
 #[test]
-fn a_week_of_nights() {
+fn runs_over_a_changing_manifest_take_only_what_is_new() {
     let Some(python) = python() else { return };
-    let mut nights = Collection::new();
-    let run = |nights: &Collection, arguments: &[&str]| {
-        nights.write();
-        let output = nights.workplace.run(arguments);
+    let mut collection = Collection::new();
+    let run = |collection: &Collection, arguments: &[&str]| {
+        collection.write();
+        let output = collection.workplace.run(arguments);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stderr).unwrap()
     };
 
-    // Monday: 1000 rows, 10 of which are no pictures, and 5 of which lie behind a loop of links, which may pass.
-    nights.add(0..1000);
+    // Monday: 1000 rows, of which 10 are not images (permanent failures) and 5 are loops of links (transient failures).
+    collection.add(0..1000);
     for row in 100..110 {
-        std::fs::write(nights.photo(row), b"not a picture").unwrap();
+        std::fs::write(collection.photo(row), b"not an image").unwrap();
     }
     for row in 200..205 {
-        std::fs::remove_file(nights.photo(row)).unwrap();
-        std::os::unix::fs::symlink(nights.photo(row), nights.photo(row)).unwrap();
+        std::fs::remove_file(collection.photo(row)).unwrap();
+        std::os::unix::fs::symlink(collection.photo(row), collection.photo(row)).unwrap();
     }
-    run(&nights, &["--run-id", "monday"]);
-    assert_eq!(nights.reasons(), reasons(&[("new", 1000)]));
-    let monday = nights.workplace.rows("out", Some("monday"));
+    run(&collection, &["--run-id", "monday"]);
+    assert_eq!(collection.reasons(), reasons(&[("new", 1000)]));
+    let monday = collection.workplace.rows("out", Some("monday"));
     let kinds = monday.text("error_kind");
     let count = |kind: &str| kinds.iter().flatten().filter(|found| *found == kind).count();
     assert_eq!((count("unsupported_format"), count("io")), (10, 5));
 
-    // The same evening again: only what may pass is tried, and it still fails.
-    run(&nights, &[]);
-    assert_eq!(nights.reasons(), reasons(&[("retried", 5), ("unchanged", 995)]));
+    // Run again at once: only the transient failures are retried, and they fail again.
+    run(&collection, &[]);
+    assert_eq!(collection.reasons(), reasons(&[("retried", 5), ("unchanged", 995)]));
 
-    // Tuesday: 100 new, 20 other pictures at the same place, one other text, one row gone, and the loops are mended.
-    nights.add(1000..1100);
+    // Tuesday: 100 new rows, 20 images overwritten, one text changed, one row removed, and the loops of links replaced by images.
+    collection.add(1000..1100);
     for row in 300..320 {
-        std::fs::write(nights.photo(row), picture(row + 5000)).unwrap();
+        std::fs::write(collection.photo(row), png_image(row + 5000)).unwrap();
     }
-    nights.rows.insert(400, Some("another title".to_owned()));
-    nights.rows.remove(&500);
+    collection.rows.insert(400, Some("another title".to_owned()));
+    collection.rows.remove(&500);
     for row in 200..205 {
-        std::fs::remove_file(nights.photo(row)).unwrap();
-        std::fs::write(nights.photo(row), picture(row)).unwrap();
+        std::fs::remove_file(collection.photo(row)).unwrap();
+        std::fs::write(collection.photo(row), png_image(row)).unwrap();
     }
-    run(&nights, &[]);
+    run(&collection, &[]);
     let expected = [("new", 100), ("content_changed", 25), ("text_changed", 1), ("unchanged", 973)];
-    assert_eq!(nights.reasons(), reasons(&expected));
-    for view in nights.views(&python) {
+    assert_eq!(collection.reasons(), reasons(&expected));
+    for view in collection.views(&python) {
         let failed: Vec<_> = view.values().filter(|(status, _)| status == "failed").collect();
         assert!(view.len() == 1100 && failed.len() == 10 || view.len() == 1090 && failed.is_empty());
         assert_eq!(view["row-0500"].1, 1, "a row that left the manifest stays until compaction");
         assert_eq!((view["row-0300"].1, view["row-0400"].1, view["row-0001"].1), (3, 3, 1));
     }
-    // A picture that breaks is shown as failed, and the last good row of it stays to be found.
-    std::fs::write(nights.photo(301), b"broken").unwrap();
-    run(&nights, &[]);
-    let views = nights.views(&python);
+    // An image that is damaged later: its newest row is failed, and its last good row can still be queried.
+    std::fs::write(collection.photo(301), b"broken").unwrap();
+    run(&collection, &[]);
+    let views = collection.views(&python);
     assert_eq!(views[0], views[1], "DuckDB and Polars agree");
     assert_eq!(views[2], views[3], "DuckDB and Polars agree");
     assert_eq!((&views[0]["row-0301"].0[..], &views[2]["row-0301"].0[..]), ("failed", "ok"));
 
     // Nothing new: no run.
-    let before = nights.workplace.published("out").len();
-    assert!(run(&nights, &[]).contains("nothing is new"));
-    assert_eq!(nights.workplace.published("out").len(), before);
+    let before = collection.workplace.published("out").len();
+    assert!(run(&collection, &[]).contains("nothing is new"));
+    assert_eq!(collection.workplace.published("out").len(), before);
 
-    // Wednesday: killed after two parts; the next evening the manifest is another.
-    nights.add(1100..1300);
-    nights.write();
-    let killed = nights.workplace.command("run", &[]).env("NIGHTCAP_KILL_AT", "after_part:2").output().unwrap();
+    // Wednesday: killed after two parts; the manifest has changed before the next run.
+    collection.add(1100..1300);
+    collection.write();
+    let killed = collection.workplace.command("run", &[]).env("NIGHTCAP_KILL_AT", "after_part:2").output().unwrap();
     assert_eq!(killed.status.code(), None);
-    nights.add(1300..1310);
-    let said = run(&nights, &[]);
+    collection.add(1300..1310);
+    let said = run(&collection, &[]);
     assert!(said.contains("was closed"), "{said}");
-    assert_eq!(nights.reasons(), reasons(&[("new", 110), ("unchanged", 1199)]));
-    for view in nights.views(&python) {
-        // Ten pictures were never good; the one that broke had been.
+    assert_eq!(collection.reasons(), reasons(&[("new", 110), ("unchanged", 1199)]));
+    for view in collection.views(&python) {
+        // Ten files were never images; the one that was damaged later had been.
         assert!(view.len() == 1310 || view.len() == 1300, "{}", view.len());
     }
 
-    // Permanently failed rows are tried again when that is asked for; --full takes all.
-    run(&nights, &["--retry-failed", "--set", "limits.max_failed_fraction=1.0"]);
-    assert_eq!(nights.reasons(), reasons(&[("retried", 11), ("unchanged", 1298)]));
+    // `--retry-failed` takes permanently failed rows again, `--full` takes every row.
+    run(&collection, &["--retry-failed", "--set", "limits.max_failed_fraction=1.0"]);
+    assert_eq!(collection.reasons(), reasons(&[("retried", 11), ("unchanged", 1298)]));
 
     // Other settings, another model of the same width, and one of another width.
-    run(&nights, &["--set", "generation.max_new_tokens=3"]);
-    assert_eq!(nights.reasons(), reasons(&[("settings_changed", 1309)]));
-    let model = nights.workplace.path("model");
+    run(&collection, &["--set", "generation.max_new_tokens=3"]);
+    assert_eq!(collection.reasons(), reasons(&[("settings_changed", 1309)]));
+    let model = collection.workplace.path("model");
     std::fs::create_dir(&model).unwrap();
     for file in std::fs::read_dir(repo("tests/fixtures/tiny_model")).unwrap() {
         let file = file.unwrap();
@@ -183,34 +184,37 @@ fn a_week_of_nights() {
     let config = std::fs::read_to_string(model.join("config.json")).unwrap();
     std::fs::write(model.join("config.json"), config + "\n").unwrap();
     let arguments = ["--set", "generation.max_new_tokens=3", "--set", "model.path=model", "--limit", "60"];
-    run(&nights, &arguments);
-    assert_eq!(nights.reasons(), reasons(&[("model_changed", 1309)]));
-    assert_eq!(nights.workplace.rows("out", nights.workplace.published("out").last().map(String::as_str)).len(), 60);
+    run(&collection, &arguments);
+    assert_eq!(collection.reasons(), reasons(&[("model_changed", 1309)]));
+    assert_eq!(
+        collection.workplace.rows("out", collection.workplace.published("out").last().map(String::as_str)).len(),
+        60
+    );
     let other = format!("model.path={}", repo("sample_data/model").display());
-    let refused = nights.workplace.run(&["--set", &other]);
+    let refused = collection.workplace.run(&["--set", &other]);
     assert_eq!(refused.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&refused.stderr).contains("differ from those already in OUTPUT"));
 }
 
 #[test]
 fn two_jobs_share_an_output() {
-    let mut nights = Collection::new();
-    nights.add(0..40);
-    nights.write();
+    let mut collection = Collection::new();
+    collection.add(0..40);
+    collection.write();
     let low = ["--set", "input.where=id < 'row-0020'"];
     let high = ["--set", "input.where=id >= 'row-0020'"];
     for (arguments, new) in [(low, 20), (high, 20)] {
-        nights.workplace.run_ok(&arguments);
-        assert_eq!(nights.reasons(), reasons(&[("new", new)]));
+        collection.workplace.run_ok(&arguments);
+        assert_eq!(collection.reasons(), reasons(&[("new", new)]));
     }
-    nights.workplace.run_ok(&low);
-    nights.workplace.run_ok(&[]);
-    assert_eq!(nights.workplace.published("out").len(), 2, "both nights were nothing new");
+    collection.workplace.run_ok(&low);
+    collection.workplace.run_ok(&[]);
+    assert_eq!(collection.workplace.published("out").len(), 2, "both runs found nothing new");
 }
 
 #[test]
 fn signature_columns_replace_the_listing() {
-    let workplace = Workplace::with_pictures(6, 3);
+    let workplace = Workplace::with_images(6, 3);
     let write = |etag: &str| {
         let rows = 0..6;
         let columns = vec![
@@ -224,7 +228,7 @@ fn signature_columns_replace_the_listing() {
     let arguments = ["--set", "input.signature=[\"etag\"]"];
     write("e4");
     workplace.run_ok(&arguments);
-    std::fs::write(workplace.path("photos/2.png"), picture(77)).unwrap();
+    std::fs::write(workplace.path("photos/2.png"), png_image(77)).unwrap();
     workplace.run_ok(&arguments);
     assert_eq!(workplace.published("out").len(), 1, "the etag of the changed file is the same");
     write("other");
@@ -235,9 +239,9 @@ fn signature_columns_replace_the_listing() {
 
 #[test]
 fn images_inside_the_manifest_are_known_by_their_bytes() {
-    let workplace = Workplace::with_pictures(0, 3);
+    let workplace = Workplace::with_images(0, 3);
     let write = |seeds: &[u32]| {
-        let images: arrow::array::BinaryArray = seeds.iter().map(|seed| Some(picture(*seed))).collect();
+        let images: arrow::array::BinaryArray = seeds.iter().map(|seed| Some(png_image(*seed))).collect();
         let ids = (0..seeds.len()).map(|row| (row != 3).then(|| format!("row-{row}")));
         let titles = seeds.iter().map(|_| None::<&str>);
         let columns = vec![
@@ -259,7 +263,7 @@ fn images_inside_the_manifest_are_known_by_their_bytes() {
 
 #[test]
 fn duplicate_keys_are_refused_or_the_first_row_is_taken() {
-    let workplace = Workplace::with_pictures(4, 3);
+    let workplace = Workplace::with_images(4, 3);
     let columns = vec![
         ("id", strings([Some("a"), Some("b"), Some("a"), Some("c")])),
         ("image", strings((0..4).map(|row| Some(format!("photos/{row}.png"))))),
@@ -278,8 +282,8 @@ fn duplicate_keys_are_refused_or_the_first_row_is_taken() {
 }
 
 #[test]
-fn a_run_that_somebody_works_on_is_left_alone() {
-    let workplace = Workplace::with_pictures(12, 3);
+fn a_run_that_another_process_works_on_is_left_alone() {
+    let workplace = Workplace::with_images(12, 3);
     let killed = workplace.command("run", &[]).env("NIGHTCAP_KILL_AT", "after_part:2").output().unwrap();
     assert_eq!(killed.status.code(), None);
     let runs = workplace.path("out/_nightcap/runs");
@@ -292,11 +296,11 @@ fn a_run_that_somebody_works_on_is_left_alone() {
     assert_eq!(second.status.code(), Some(75));
     let message = String::from_utf8(second.stderr).unwrap();
     assert!(message.contains("process 1 on elsewhere is at work on run"), "{message}");
-    // Who only wants to know is told, and writes nothing.
+    // `plan` says so and writes nothing.
     let planned = workplace.command("plan", &[]).output().unwrap();
     let said = String::from_utf8(planned.stdout).unwrap();
     assert!(planned.status.success() && said.contains("2 of 4 parts are done"), "{said}");
-    // An hour old, it is a dead worker's, whatever this machine's clock says.
+    // A heartbeat that is an hour old by the clock of the storage is that of a process that has ended.
     let old = std::time::SystemTime::now() - std::time::Duration::from_hours(1);
     std::fs::File::open(&heartbeat).unwrap().set_modified(old).unwrap();
     workplace.run_ok(&[]);
