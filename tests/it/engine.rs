@@ -292,7 +292,7 @@ fn images_of_another_size_are_refused() {
     assert!(engine.encode_images(&[&pixel_values(vec![0.0; 48], 4)]).is_err(), "the graph itself takes 32 x 32 only");
     let tiles = PixelValues { grid: Some(TileGrid { rows: 1, columns: 2 }), ..pixel_values(vec![0.0; 9216], 32) };
     let error = engine.encode_images(&[&tiles]).unwrap_err();
-    assert!(error.what.contains("expected an image in one piece, but preprocessing gives 3 tiles"), "{error}");
+    assert!(error.what.contains("expected an image that is not split, but preprocessing gives 3 tiles"), "{error}");
     assert!(engine.encode_images(&[]).unwrap().is_empty());
     assert!(engine.run(&[], BATCH).unwrap().is_empty());
 }

@@ -41,15 +41,15 @@ fn fingerprints_of_the_fixtures_stay_as_they_are() {
     ];
     let fixtures = models.map(|model| (model, fixture(model)));
     let tiny = [("tiny_model", repo("tests/fixtures/tiny_model")), ("sample", repo("sample_data/model"))];
-    let mut table = Vec::new();
+    let mut lines = Vec::new();
     for (model, path) in tiny.into_iter().chain(fixtures) {
         let directory = ModelDirectory::open(&path, None).unwrap();
         let overrides = GenerationOverrides { prompt: prompt(model), ..GenerationOverrides::default() };
         let caption = if directory.can_caption() { caption(&directory, &overrides) } else { "-".to_owned() };
         let embedding = embedding_fingerprint(&directory, false, false).unwrap();
-        table.push(format!("{model:10} {caption:33} {embedding}\n"));
+        lines.push(format!("{model:10} {caption:33} {embedding}"));
     }
-    insta::assert_snapshot!(table.concat(), @"
+    insta::assert_snapshot!(lines.join("\n"), @"
     tiny_model 0e5429d7544c9dc3-77a37aa5794d5baf e86999897b0d2ca6-3c957c50cf103f87
     sample     cd465a21337f9eed-97738e7b1196a58a c31992f8d3399659-3c957c50cf103f87
     blip       bfe68f2b3a71eb3b-4f81148cb1bdb02a 840b8b484fe12c95-4e9fb85d0b5a5fad
@@ -98,9 +98,8 @@ fn every_setting_counts() {
         let equal = made[..place].iter().find(|(_, other)| other == fingerprint);
         assert!(equal.is_none(), "{name} has the fingerprint of {equal:?}");
     }
-    let table = made.iter().map(|(name, fingerprint)| format!("{name:20} {fingerprint}\n"));
-    let table = table.collect::<Vec<_>>().concat();
-    insta::assert_snapshot!(table, @"
+    let lines: Vec<_> = made.iter().map(|(name, fingerprint)| format!("{name:20} {fingerprint}")).collect();
+    insta::assert_snapshot!(lines.join("\n"), @"
     none                 0e5429d7544c9dc3-77a37aa5794d5baf
     max_new_tokens       0e5429d7544c9dc3-e89e2e4133140fd7
     min_new_tokens       0e5429d7544c9dc3-ff648041c90019e5
