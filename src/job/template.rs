@@ -49,10 +49,11 @@ impl JobTemplate {
             ("{model}", model),
         ];
         let line = |line: &str| {
-            let filled = filled.iter().find_map(|(name, text)| Some(format!("{text}{}", line.strip_prefix(name)?)));
-            let line = filled.unwrap_or_else(|| line.to_owned());
-            let example = if line.starts_with('#') { "(example) " } else { "" };
-            align(&line.replacen("  # {example}", &format!("  # {example}"), 1)) + "\n"
+            let filled = filled.iter().find_map(|(name, text)| Some((text.as_str(), line.strip_prefix(name)?)));
+            // Only the template's own words are replaced, not those of a name.
+            let (text, rest) = filled.unwrap_or(("", line));
+            let example = if text.starts_with('#') { "(example) " } else { "" };
+            align(&format!("{text}{}", rest.replacen("{example}", example, 1))) + "\n"
         };
         TEMPLATE.lines().map(line).collect()
     }
@@ -140,7 +141,7 @@ mod tests {
 
     #[test]
     fn what_is_left_out_and_what_needs_quotes() {
-        let (manifest, key) = ("a \"b\"  # c\\d\n.parquet".to_owned(), "ключ".to_owned());
+        let (manifest, key) = ("a \"b\"  # c\\d\n.parquet".to_owned(), "ключ  # {example}{key}".to_owned());
         let template = JobTemplate { manifest: manifest.clone(), key: key.clone(), ..JobTemplate::default() };
         let text = template.render();
         let table: toml::Table = text.parse().unwrap_or_else(|error| panic!("{error}\n{text}"));
