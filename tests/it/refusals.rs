@@ -119,6 +119,11 @@ fn manifests() {
     error: `output.columns` names column `nope`, which FOLDER/manifest.parquet does not have
     hint: its columns are id, image, title
     ");
+    assert!(std::process::Command::new("mkfifo").arg(workplace.path("pipe.parquet")).status().unwrap().success());
+    insta::assert_snapshot!(refusal(&workplace, &["--set", "input.manifest=pipe.parquet"]), @r"
+    exit 2
+    error: cannot read the manifest FOLDER/pipe.parquet: expected a regular file
+    ");
     let numbers: ArrayRef = Arc::new(Float64Array::from(vec![1.0, 2.0]));
     let columns = || vec![("id", strings([Some("a"), Some("b")])), ("image", numbers.clone())];
     write_parquet(&workplace.path("numbers.parquet"), columns(), 10);
