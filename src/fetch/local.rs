@@ -3,13 +3,18 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use object_store::path::Path as ObjectPath;
+use object_store::{Attributes, Extensions, GetResult, GetResultPayload, ObjectMeta};
+
 use super::timeout::within;
 use crate::row::error::{ErrorKind, RowError, Stage};
 use crate::storage::Location;
 
+/// Opens a file, by the operating system alone: `object_store` refuses names with control characters.
+///
 /// Refuses a path that is not a regular file (opening a pipe could block for ever), that has a name reserved by the store, or that
 /// lies outside `roots` once links are followed.
-pub(super) async fn check_file(path: &Path, roots: &[Location], timeout: Duration) -> Result<(), RowError> {
+pub(super) async fn open(path: &Path, roots: &[Location], timeout: Duration) -> Result<GetResult, RowError> {
     let shown = path.display();
     let fail = |kind, message| Err(RowError::new(Stage::Fetch, kind, message));
     // `object_store` reserves such names for files that are being written.
@@ -18,23 +23,39 @@ pub(super) async fn check_file(path: &Path, roots: &[Location], timeout: Duratio
         let message = format!("{shown}: file names that end in # and digits are not supported");
         return fail(ErrorKind::InvalidUri, message);
     }
-    let (looked_at, anywhere) = (path.to_owned(), roots.is_empty());
+    let (named, anywhere) = (path.to_owned(), roots.is_empty());
     let roots: Vec<PathBuf> = roots.iter().filter_map(Location::local).map(Path::to_owned).collect();
-    let look = tokio::task::spawn_blocking(move || {
-        let is_file = std::fs::metadata(&looked_at)?.is_file();
-        let real = if anywhere { looked_at } else { std::fs::canonicalize(&looked_at)? };
+    let open = tokio::task::spawn_blocking(move || {
+        let is_file = std::fs::metadata(&named)?.is_file();
+        let real = if anywhere { named } else { std::fs::canonicalize(&named)? };
         let within = |root: &PathBuf| std::fs::canonicalize(root).is_ok_and(|root| real.starts_with(root));
-        Ok((is_file, anywhere || roots.iter().any(within)))
+        let is_within = anywhere || roots.iter().any(within);
+        let opened = if is_file && is_within { Some(opened(real)?) } else { None };
+        Ok((is_file, opened))
     });
-    let look = async {
-        let outcome = look.await.unwrap_or_else(|error| Err(std::io::Error::other(error)));
+    let open = async {
+        let outcome = open.await.unwrap_or_else(|error| Err(std::io::Error::other(error)));
         outcome.map_err(|error| explain_io(path, &error))
     };
-    match within(timeout, &shown, look).await? {
-        (false, _) => fail(ErrorKind::NotFound, format!("{shown} is not a file")),
-        (_, false) => fail(ErrorKind::Forbidden, format!("{shown} lies in none of the folders of `limits.roots`")),
-        _ => Ok(()),
+    match within(timeout, &shown, open).await? {
+        (_, Some(opened)) => Ok(opened),
+        (false, None) => fail(ErrorKind::NotFound, format!("{shown} is not a file")),
+        (true, None) => fail(ErrorKind::Forbidden, format!("{shown} lies in none of the folders of `limits.roots`")),
     }
+}
+
+fn opened(path: PathBuf) -> std::io::Result<GetResult> {
+    let file = std::fs::File::open(&path)?;
+    let stat = file.metadata()?;
+    let meta = ObjectMeta {
+        location: ObjectPath::default(),
+        last_modified: stat.modified()?.into(),
+        size: stat.len(),
+        e_tag: None,
+        version: None,
+    };
+    let (range, attributes, extensions) = (0..stat.len(), Attributes::default(), Extensions::default());
+    Ok(GetResult { payload: GetResultPayload::File(file, path), meta, range, attributes, extensions })
 }
 
 /// A local store's error; the operating system's is one of its causes.

@@ -92,8 +92,9 @@ impl Fetcher {
     /// One attempt to open it: the headers are here, the body is not.
     async fn get(&self, location: &Location) -> Result<GetResult, RowError> {
         if let Some(path) = location.local() {
-            local::check_file(path, &self.roots, self.timeout).await?;
-        } else if !location.is_within(&self.roots) {
+            return local::open(path, &self.roots, self.timeout).await;
+        }
+        if !location.is_within(&self.roots) {
             let message = format!("{location} lies in none of the places of `limits.roots`");
             return Err(RowError::new(Stage::Fetch, ErrorKind::Forbidden, message));
         }

@@ -14,6 +14,7 @@ fn broken_and_unusual_images_become_pixels_or_error_rows() {
     let listed = uris.len();
     let strange_name = "photos/ein schönes Bild, 100% #1 [a]?.png";
     std::fs::write(workplace.path(strange_name), picture(99)).unwrap();
+    std::fs::write(workplace.path("photos/a tab\t, a line\nbreak.png"), picture(98)).unwrap();
     let pipe = std::process::Command::new("mkfifo").arg(workplace.path("photos/pipe.png")).status().unwrap();
     assert!(pipe.success());
     let odd = [
@@ -25,6 +26,7 @@ fn broken_and_unusual_images_become_pixels_or_error_rows() {
         Some(""),
         Some("ftp://server/key.jpg"),
         Some(strange_name),
+        Some("photos/a tab\t, a line\nbreak.png"),
     ];
     uris.extend(odd.iter().map(|uri| uri.map(str::to_owned)));
     uris.push(Some(format!("file://{}", workplace.path("photos/1.png").display())));
