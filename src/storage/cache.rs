@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use futures::{StreamExt, TryStreamExt};
-use object_store::{ObjectMeta, Result};
+use object_store::{Error, ObjectMeta, Result};
 use tempfile::{Builder, NamedTempFile, TempDir};
 
 use super::environment::variable;
@@ -40,8 +40,8 @@ impl Storage {
             hasher.update(format!("\n{} {} {tag}", object.location, object.size).as_bytes());
         }
         let io = |error: std::io::Error| generic(error.into());
-        let models =
-            models_folder().ok_or_else(|| other("neither XDG_CACHE_HOME nor HOME is set, so there is no cache"))?;
+        let models = models_folder()
+            .ok_or_else(|| other("neither XDG_CACHE_HOME nor HOME is an absolute path, so there is no cache"))?;
         let folder = models.join(&hasher.finalize().to_hex()[..32]);
         if folder.is_dir() {
             return Ok(folder);
@@ -52,8 +52,12 @@ impl Storage {
         for object in objects {
             let name = object.location.prefix_match(&prefix);
             let name = name.map(|parts| parts.map(|part| part.as_ref().to_owned()).collect::<Vec<_>>().join("/"));
-            let name = name.filter(|name| !name.is_empty()).ok_or_else(|| other("found an object without a name"))?;
-            self.fetch_file(location, &object, &staging.path().join(name))?;
+            // Consoles mark a folder by an empty object, `folder/`: it is listed without the slash, and no object has that name.
+            let Some(name) = name.filter(|name| !name.is_empty()) else { continue };
+            match self.fetch_file(location, &object, &staging.path().join(name)) {
+                Err(Error::NotFound { .. }) if object.size == 0 => {}
+                fetched => fetched?,
+            }
         }
         publish(staging, &folder).map_err(io)?;
         Ok(folder)
@@ -85,10 +89,11 @@ impl Storage {
     }
 }
 
-/// `${XDG_CACHE_HOME:-~/.cache}/nightcap/models`.
+/// `${XDG_CACHE_HOME:-~/.cache}/nightcap/models`. A relative path does not count, as the XDG specification says: whoever can write
+/// to the current folder could put models there.
 fn models_folder() -> Option<PathBuf> {
-    let caches = variable("XDG_CACHE_HOME").map(PathBuf::from);
-    let caches = caches.or_else(|| Some(PathBuf::from(variable("HOME")?).join(".cache")))?;
+    let absolute = |name| variable(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let caches = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")))?;
     Some(caches.join("nightcap/models"))
 }
 

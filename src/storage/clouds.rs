@@ -3,14 +3,15 @@
 use std::sync::{Arc, OnceLock};
 
 use aws_config::profile::ProfileSet;
+use http::header::HeaderValue;
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, AwsCredential};
 use object_store::azure::MicrosoftAzureBuilder;
 use object_store::client::StaticCredentialProvider;
 use object_store::gcp::GoogleCloudStorageBuilder;
-use object_store::{ObjectStore, Result};
+use object_store::{Error, ObjectStore, Result};
 
 use super::connector::Connector;
-use super::credentials::{self, ProviderChain};
+use super::credentials::{self, NoCredentials, ProviderChain};
 use super::environment::variable;
 use super::error::{generic, other};
 use super::location::Cloud;
@@ -62,6 +63,9 @@ impl Clouds {
         if let Some(endpoint) = &settings.endpoint {
             builder = builder.with_config(S3Endpoint, endpoint);
         }
+        if builder.get_config_value(&Region).is_some_and(|region| HeaderValue::from_str(&region).is_err()) {
+            return Err(other("the S3 region holds a character that no HTTP header can, such as a line break"));
+        }
         builder = self.with_aws_credentials(builder)?;
         let endpoint = builder.get_config_value(&S3Endpoint).or_else(|| builder.get_config_value(&Endpoint));
         let insecure = endpoint.is_some_and(|endpoint| endpoint.starts_with("http://"));
@@ -73,7 +77,7 @@ impl Clouds {
         }
         let options = connector.policy.client().with_allow_http(insecure);
         let builder = builder.with_bucket_name(bucket).with_retry(connector.policy.retry());
-        Ok(Arc::new(builder.with_client_options(options).with_http_connector(connector).build()?))
+        Ok(Arc::new(builder.with_client_options(options).with_http_connector(connector).build().map_err(unbuilt)?))
     }
 
     /// Keys that the job names, else those of the environment, else the provider chain; a profile chosen by the job goes
@@ -83,11 +87,8 @@ impl Clouds {
         let settings = &self.settings;
         let of_environment = |key| builder.get_config_value(&key).filter(|value| !value.is_empty());
         let names = [&settings.access_key_id_env, &settings.secret_access_key_env, &settings.session_token_env];
-        if let [None, None, None] = names {
-            let has_keys = [AccessKeyId, SecretAccessKey].into_iter().any(|key| of_environment(key).is_some());
-            if has_keys && settings.profile.is_none() {
-                return Ok(builder);
-            }
+        let has_keys = || [AccessKeyId, SecretAccessKey].into_iter().any(|key| of_environment(key).is_some());
+        if names == [&None; 3] && (settings.profile.is_some() || !has_keys()) {
             let region = of_environment(Region);
             let chain = || {
                 let region = region.as_deref().unwrap_or(DEFAULT_REGION);
@@ -99,8 +100,7 @@ impl Clouds {
             name.as_deref().map_or_else(|| Ok(of_environment(key)), |name| referred(name).map(Some))
         };
         let needed = |name: &Option<String>, key, usual: &str| {
-            value(name, key)?
-                .ok_or_else(|| other(&format!("`[storage]` names some of the S3 keys, but {usual} is not set")))
+            value(name, key)?.ok_or_else(|| other(&format!("some of the S3 keys are given, but {usual} is not set")))
         };
         // A token belongs to its keys.
         let is_of_environment = settings.access_key_id_env.is_none() && settings.secret_access_key_env.is_none();
@@ -109,6 +109,7 @@ impl Clouds {
             secret_key: needed(names[1], SecretAccessKey, "AWS_SECRET_ACCESS_KEY")?,
             token: if is_of_environment || names[2].is_some() { value(names[2], Token)? } else { None },
         };
+        let credential = credentials::sendable(credential).map_err(|error| generic(error.into()))?;
         Ok(builder.with_credentials(Arc::new(StaticCredentialProvider::new(credential))))
     }
 
@@ -122,7 +123,7 @@ impl Clouds {
         }
         let (retry, options) = (connector.policy.retry(), connector.policy.client());
         let builder = builder.with_bucket_name(bucket).with_retry(retry).with_client_options(options);
-        Ok(Arc::new(builder.with_http_connector(connector).build()?))
+        Ok(Arc::new(builder.with_http_connector(connector).build().map_err(unbuilt)?))
     }
 
     fn az(&self, container: &str, connector: Connector) -> Result<Arc<dyn ObjectStore>> {
@@ -135,13 +136,13 @@ impl Clouds {
         }
         let (retry, options) = (connector.policy.retry(), connector.policy.client());
         let builder = builder.with_container_name(container).with_retry(retry).with_client_options(options);
-        Ok(Arc::new(builder.with_http_connector(connector).build()?))
+        Ok(Arc::new(builder.with_http_connector(connector).build().map_err(unbuilt)?))
     }
 }
 
 /// The profiles of `~/.aws/config` and `~/.aws/credentials`, of which `name`, `AWS_PROFILE` or `default` is selected.
 fn profiles(name: Option<&str>) -> Result<ProfileSet> {
-    let profiles = credentials::profiles(name).map_err(|error| generic(error.into()))?;
+    let profiles = credentials::profiles(name).map_err(|error| generic(NoCredentials::of_files(&error).into()))?;
     if let Some(name) = name.filter(|name| profiles.get_profile(name).is_none()) {
         let mut found: Vec<&str> = profiles.profiles().collect();
         found.sort_unstable();
@@ -158,4 +159,13 @@ fn profiles(name: Option<&str>) -> Result<ProfileSet> {
 fn referred(name: &str) -> Result<String> {
     variable(name)
         .ok_or_else(|| other(&format!("`[storage]` refers to the environment variable {name}, which is not set")))
+}
+
+/// Why settings make no store, in a type whose text is shown. A URL in it may hold a credential, so that it is left out.
+fn unbuilt(error: Error) -> Error {
+    const MAX_DETAIL: usize = 200;
+    let Error::Generic { store, source } = error else { return error };
+    let detail = Some(source.to_string()).filter(|detail| !detail.contains("://"));
+    let detail: String = detail.iter().flat_map(|detail| ": ".chars().chain(detail.chars())).take(MAX_DETAIL).collect();
+    other(&format!("`[storage]` and the environment make no {store} store{detail}"))
 }

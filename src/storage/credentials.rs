@@ -22,6 +22,7 @@ use aws_credential_types::provider::ProvideCredentials;
 use aws_credential_types::provider::error::CredentialsError;
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
+use http::header::HeaderValue;
 use object_store::aws::AwsCredential;
 use object_store::{CredentialProvider, Result};
 use tokio::task::JoinError;
@@ -82,6 +83,10 @@ impl FoundCredentials {
     fn new(outcome: Result<Credentials, NoCredentials>) -> Self {
         let now = SystemTime::now();
         match outcome {
+            // A search for each request would be no help, and a program started for each of them a burden.
+            Ok(found) if found.expiry().is_some_and(|expires| expires <= now) => {
+                Self::new(Err(NoCredentials::io("what was found has expired")))
+            }
             Ok(found) => {
                 let expires = found.expiry();
                 let renew_at = expires.map(|expires| {
@@ -93,7 +98,10 @@ impl FoundCredentials {
                     secret_key: found.secret_access_key().to_owned(),
                     token: found.session_token().map(str::to_owned),
                 };
-                Self { outcome: Ok(Arc::new(credential)), renew_at, expires }
+                match sendable(credential) {
+                    Ok(credential) => Self { outcome: Ok(Arc::new(credential)), renew_at, expires },
+                    Err(error) => Self::new(Err(error)),
+                }
             }
             Err(error) => Self { outcome: Err(error), renew_at: Some(now + SEARCH_AGAIN), expires: None },
         }
@@ -168,11 +176,39 @@ fn find(profile: Option<String>, region: String) -> Result<Credentials, NoCreden
     })
 }
 
+/// `credential`, unless no HTTP header can hold it: `object_store` would panic.
+pub(super) fn sendable(credential: AwsCredential) -> Result<AwsCredential, NoCredentials> {
+    let parts = [("access key id", Some(&credential.key_id)), ("session token", credential.token.as_ref())];
+    let cannot_be_sent = |value: &String| HeaderValue::from_str(value).is_err();
+    let found = parts.into_iter().find(|(_, value)| value.is_some_and(cannot_be_sent)).map(|(name, _)| name);
+    match found {
+        None => Ok(credential),
+        Some(name) => {
+            let what = format!("the AWS {name} holds a character that no HTTP header can, such as a line break");
+            Err(NoCredentials { kind: ErrorKind::Forbidden, what })
+        }
+    }
+}
+
+/// Keys of a profile that promise credentials.
+const PROMISES: [&str; 7] = [
+    "aws_access_key_id",
+    "aws_secret_access_key",
+    "role_arn",
+    "source_profile",
+    "credential_process",
+    "sso_session",
+    "sso_account_id",
+];
+
 /// Asks one source after the other; the first that is configured decides.
 async fn chain(profile: Option<String>, region: String) -> Result<Credentials, NoCredentials> {
     let config = ProviderConfig::without_region().with_region(Some(Region::new(region)));
     let name = profile.or_else(|| variable("AWS_PROFILE")).unwrap_or_else(|| "default".to_owned());
     let profile = format!("the profile `{name}` of ~/.aws");
+    let files = load(Some(&name)).await.map_err(|error| NoCredentials::of_files(&error))?;
+    let promises =
+        files.get_profile(&name).is_some_and(|profile| PROMISES.iter().any(|key| profile.get(key).is_some()));
     let profiles = ProfileFileCredentialsProvider::builder().configure(&config).profile_name(name);
     let sources: [(&str, Box<dyn ProvideCredentials>); 5] = [
         (&profile, Box::new(profiles.build())),
@@ -188,6 +224,10 @@ async fn chain(profile: Option<String>, region: String) -> Result<Credentials, N
     for (name, source) in sources {
         match source.provide_credentials().await {
             Ok(credentials) => return Ok(credentials),
+            // Such as a `source_profile` that is not there: another source would be another identity.
+            Err(error @ CredentialsError::CredentialsNotLoaded(_)) if promises && name == profile => {
+                return Err(NoCredentials::of(name, &error));
+            }
             Err(CredentialsError::CredentialsNotLoaded(_)) => looked_at.push(name),
             Err(error) => return Err(NoCredentials::of(name, &error)),
         }
@@ -201,11 +241,22 @@ impl NoCredentials {
         Self { kind: ErrorKind::Io, what: format!("cannot look for AWS credentials: {detail}") }
     }
 
+    /// Files in `~/.aws` that cannot be understood.
+    pub(super) fn of_files(error: &ProfileFileLoadError) -> Self {
+        let causes = std::iter::successors(Some(error as &dyn StdError), |&cause| cause.source());
+        let detail: String =
+            causes.map(ToString::to_string).collect::<Vec<_>>().join(": ").chars().take(MAX_DETAIL).collect();
+        let what = format!("cannot use ~/.aws/config and ~/.aws/credentials: {detail}");
+        Self { kind: ErrorKind::Forbidden, what }
+    }
+
     /// The failure of a source that is configured.
     fn of(source: &str, error: &CredentialsError) -> Self {
         let kind = match error {
             CredentialsError::ProviderTimedOut(_) => ErrorKind::Timeout,
-            CredentialsError::InvalidConfiguration(_) => ErrorKind::Forbidden,
+            CredentialsError::InvalidConfiguration(_) | CredentialsError::CredentialsNotLoaded(_) => {
+                ErrorKind::Forbidden
+            }
             // A service or program may well answer another time.
             _ => ErrorKind::Io,
         };
@@ -223,13 +274,17 @@ impl NoCredentials {
 /// # Errors
 /// When one of them cannot be understood; a file that is not there is empty.
 pub(super) fn profiles(name: Option<&str>) -> Result<ProfileSet, ProfileFileLoadError> {
+    // It reads two small files and never waits.
+    futures::executor::block_on(load(name))
+}
+
+async fn load(name: Option<&str>) -> Result<ProfileSet, ProfileFileLoadError> {
     // The SDK's types for the file system, the environment and the files' names have no public path.
     fn real<T: Default>() -> T {
         T::default()
     }
     let name = name.map(|name| name.to_owned().into());
-    // It reads two small files and never waits.
-    futures::executor::block_on(aws_config::profile::load(&real(), &real(), &real(), name))
+    aws_config::profile::load(&real(), &real(), &real(), name).await
 }
 
 #[cfg(test)]
@@ -256,7 +311,8 @@ mod tests {
         let short = found(Some(Duration::from_mins(2)));
         let left = short.renew_at.unwrap().duration_since(now).unwrap();
         assert!(short.is_fresh() && left > Duration::from_secs(55) && left < Duration::from_secs(65), "{left:?}");
-        assert!(!found(Some(Duration::ZERO)).is_fresh());
+        let expired = found(Some(Duration::ZERO));
+        assert!(expired.outcome.is_err() && expired.is_fresh(), "it is not asked for again with each request");
         let again = failed().renew_at.unwrap().duration_since(now).unwrap();
         assert!(failed().is_fresh() && again >= SEARCH_AGAIN && again < 2 * SEARCH_AGAIN, "{again:?}");
     }

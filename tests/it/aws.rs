@@ -220,3 +220,116 @@ fn what_was_looked_at_is_said() {
         "{log}"
     );
 }
+
+/// What is said where no request can be made with the credentials that there are.
+fn refused(config: &str, environment: &[(&str, &str)]) -> String {
+    let workplace = one_image("image.png");
+    let mut command = command(&workplace, config, &["--set", "storage.endpoint=http://127.0.0.1:9"]);
+    let outcome = command.envs(environment.iter().copied()).output().unwrap();
+    let log = text(&outcome.stderr);
+    assert!(matches!(outcome.status.code(), Some(2 | 75)) && !log.contains("panicked"), "{log}");
+    assert!(!log.contains("the-secret") && !log.contains("is not understood"), "{log}");
+    log
+}
+
+#[test]
+fn keys_that_no_header_can_hold_are_refused() {
+    let key = ("AWS_ACCESS_KEY_ID", "the-secret\n");
+    let secret = ("AWS_SECRET_ACCESS_KEY", "the-secret");
+    assert!(refused("", &[key, secret]).contains("the AWS access key id holds a character"));
+    let token = ("AWS_SESSION_TOKEN", "the-secret\nx: y");
+    assert!(refused("", &[("AWS_ACCESS_KEY_ID", "key"), secret, token]).contains("the AWS session token holds"));
+    let program = r#"printf '{"Version": 1, "AccessKeyId": "a\\nb", "SecretAccessKey": "the-secret"}'"#;
+    let config = format!("[default]\ncredential_process = {program}\n");
+    assert!(refused(&config, &[]).contains("the AWS access key id holds a character"));
+    let region = ("AWS_REGION", "us\neast");
+    assert!(refused("", &[("AWS_ACCESS_KEY_ID", "key"), secret, region]).contains("the S3 region holds a character"));
+}
+
+#[test]
+fn settings_that_are_incomplete_are_named() {
+    let said = refused("", &[("AWS_ACCESS_KEY_ID", "key")]);
+    assert!(said.contains("some of the S3 keys are given, but AWS_SECRET_ACCESS_KEY is not set"), "{said}");
+    let said = refused("[default\naws_secret_access_key = the-secret\n", &[]);
+    assert!(said.contains("cannot use ~/.aws/config and ~/.aws/credentials") && said.contains("line 1"), "{said}");
+}
+
+#[test]
+fn a_profile_that_leads_to_no_keys_is_not_passed_over() {
+    // The keys of a container would be another identity.
+    let metadata = WebServer::start();
+    let keys = br#"{"AccessKeyId": "key", "SecretAccessKey": "the-secret", "Token": "t", "Expiration": "2100-01-01T00:00:00Z"}"#;
+    metadata.answer("/keys", 200, &[], keys);
+    let uri = format!("{}/keys", metadata.origin());
+    let said = refused(
+        "[default]\nrole_arn = arn:aws:iam::1:role/night\nsource_profile = nowhere\n",
+        &[("AWS_CONTAINER_CREDENTIALS_FULL_URI", &uri)],
+    );
+    assert!(said.contains("the profile `default` of ~/.aws gives no AWS credentials"), "{said}");
+    assert!(metadata.requests().is_empty(), "{:?}", metadata.requests());
+}
+
+#[test]
+fn a_program_that_gives_expired_credentials_is_not_asked_with_every_request() {
+    let workplace = Workplace::with_pictures(20, 20);
+    let program = workplace.path("expired.sh");
+    let script = format!(
+        "#!/bin/sh\necho asked >> '{}'\n\
+         echo '{{\"Version\": 1, \"AccessKeyId\": \"key\", \"SecretAccessKey\": \"the-secret\", \"SessionToken\": \"t\", \
+         \"Expiration\": \"2001-01-01T00:00:00Z\"}}'\n",
+        workplace.path("asked").display()
+    );
+    std::fs::write(&program, script).unwrap();
+    let columns = vec![
+        ("id", strings((0..20).map(|row| Some(row.to_string())))),
+        ("image", strings((0..20).map(|row| Some(format!("s3://night/{row}.png"))))),
+        ("title", strings((0..20).map(|_| None::<&str>))),
+    ];
+    write_parquet(&workplace.path("manifest.parquet"), columns, 20);
+    let config = format!("[default]\ncredential_process = sh '{}'\n", program.display());
+    let bucket = bucket();
+    let endpoint = format!("storage.endpoint={}", bucket.origin());
+    let settings = ["input.signature=[\"id\"]", "limits.retries=0", "limits.outage_after=0", &endpoint];
+    let arguments: Vec<&str> = settings.iter().flat_map(|setting| ["--set", setting]).collect();
+    let outcome = command(&workplace, &config, &arguments).output().unwrap();
+    let log = text(&outcome.stderr);
+    assert_eq!(outcome.status.code(), Some(1), "{log}");
+    let messages = workplace.rows("out", None).text("error_message");
+    assert!(messages.iter().flatten().all(|message| message.contains("has expired")), "{messages:?}");
+    assert_eq!(std::fs::read_to_string(workplace.path("asked")).unwrap(), "asked\n");
+    assert!(bucket.requests().is_empty(), "{:?}", bucket.requests());
+}
+
+#[test]
+fn a_model_directory_with_the_marks_that_consoles_make_for_folders() {
+    let (workplace, bucket) = (Workplace::with_pictures(1, 10), WebServer::start());
+    let model = crate::common::repo("tests/fixtures/tiny_model");
+    let mut listed = String::new();
+    let mut list = |key: &str, size: usize| {
+        listed += &format!(
+            "<Contents><Key>{key}</Key><LastModified>2024-01-01T00:00:00.000Z</LastModified><ETag>\"e\"</ETag>\
+             <Size>{size}</Size></Contents>"
+        );
+    };
+    for (mark, size) in [("model/", 0), ("model/onnx/", 0)] {
+        list(mark, size);
+    }
+    let date = ("Last-Modified", "Wed, 21 Oct 2015 07:28:00 GMT");
+    for entry in std::fs::read_dir(model).unwrap() {
+        let entry = entry.unwrap();
+        let (name, content) = (entry.file_name().into_string().unwrap(), std::fs::read(entry.path()).unwrap());
+        list(&format!("model/{name}"), content.len());
+        bucket.answer(&format!("/night/model/{name}"), 200, &[date, ("ETag", "\"e\"")], &content);
+    }
+    let listing = format!("<ListBucketResult><IsTruncated>false</IsTruncated>{listed}</ListBucketResult>");
+    bucket.answer("/night", 200, &[], listing.as_bytes());
+    let endpoint = format!("storage.endpoint={}", bucket.origin());
+    let settings = ["--set", "model.path=s3://night/model", "--set", &endpoint];
+    let mut relative = command(&workplace, "", &settings);
+    relative.env("AWS_ACCESS_KEY_ID", "key").env("AWS_SECRET_ACCESS_KEY", "the-secret");
+    // A relative cache would take models from whatever folder is the current one.
+    let outcome = relative.env("XDG_CACHE_HOME", "cache").current_dir(workplace.path("photos")).output().unwrap();
+    assert_eq!(outcome.status.code(), Some(0), "{}", text(&outcome.stderr));
+    assert_eq!(workplace.rows("out", None).text("status"), [Some("ok".to_owned())]);
+    assert!(!workplace.path("photos/cache").exists() && workplace.path(".cache/nightcap/models").is_dir());
+}
