@@ -70,7 +70,7 @@ fn three_commands_from_images_to_captions() {
     path = "model"                        # a model directory; `nightcap model inspect DIR` says what it can do
     # precision = "fp16"                  # (example) take NAME_fp16.onnx instead of NAME.onnx
 
-    # Names and meanings are transformers'. A default counts where the model's generation_config.json says nothing.
+    # Names and meanings are those of transformers. A default applies if the model's generation_config.json says nothing.
     "#);
     run(&workplace);
 }
