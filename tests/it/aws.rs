@@ -1,5 +1,6 @@
 //! AWS credentials by every way that works without Amazon: real programs, files and HTTP.
 
+use std::fmt::Write as _;
 use std::process::Command;
 
 use crate::common::{Workplace, png_image, strings, write_parquet};
@@ -306,10 +307,12 @@ fn a_model_directory_with_the_marks_that_consoles_make_for_folders() {
     let model = crate::common::repo("tests/fixtures/tiny_model");
     let mut listed = String::new();
     let mut list = |key: &str, size: usize| {
-        listed += &format!(
+        write!(
+            listed,
             "<Contents><Key>{key}</Key><LastModified>2024-01-01T00:00:00.000Z</LastModified><ETag>\"e\"</ETag>\
              <Size>{size}</Size></Contents>"
-        );
+        )
+        .unwrap();
     };
     for (mark, size) in [("model/", 0), ("model/onnx/", 0)] {
         list(mark, size);
