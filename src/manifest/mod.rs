@@ -5,7 +5,7 @@
 //!
 //! Reading, in the order of the data: `listing` expands paths and globs, `source` opens a file, this file checks the columns, [`filter`]
 //! evaluates `where`, [`reader`] streams batches, [`row`] gives one row, `prompt` renders its prompt. Writing: [`folder`] finds the images
-//! of a folder, [`write`](self::write) makes a manifest of them, [`usual_names`] chooses the columns for a new job file.
+//! of a folder, [`mod@write`] makes a manifest of them, [`usual_names`] chooses the columns for a new job file.
 
 mod error;
 pub mod filter;

@@ -26,7 +26,7 @@
 //! [`upkeep::discard`] and [`upkeep::compact`] remove runs; the write stage removes a part that it has put into a run that was
 //! closed in the meantime.
 //!
-//! [`store`] and `open` reach OUTPUT, [`format`](self::format) refuses other format numbers, [`heartbeat`] says which process works on a
+//! [`store`] and `open` reach OUTPUT, [`mod@format`] refuses other format numbers, [`heartbeat`] says which process works on a
 //! run. The rooms, from the bottom up: [`records`], [`part`], [`publish`], [`upkeep`].
 
 pub mod format;
