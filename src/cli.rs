@@ -42,7 +42,7 @@ pub enum Command {
     Finalize(FinalizeArgs),
     /// Remove an unpublished run.
     Discard(DiscardArgs),
-    /// Rewrite the newest row of every key into one run and remove the runs it replaces.
+    /// Rewrite the newest row of every key into one run that replaces the others, which are removed after a while.
     Compact(CompactArgs),
     /// Explain a model directory, or what loading it does.
     #[command(subcommand)]
@@ -112,7 +112,7 @@ pub struct RunArgs {
     /// The job.
     #[command(flatten)]
     pub job: JobArgs,
-    /// Name of the run to start or resume. Default: resume this job's unfinished run, or start one named like `r20261123t041500z`.
+    /// Name of the run to start or resume. Default: resume this job's unfinished run, or start one named like `r20261123t041500z-k3f9`.
     #[arg(long, value_name = "ID")]
     pub run_id: Option<String>,
     /// Make only every Nth part, starting with part I (0 to N-1); `/N` takes I from `JOB_COMPLETION_INDEX` or `AWS_BATCH_JOB_ARRAY_INDEX`.
@@ -179,7 +179,10 @@ pub struct CompactArgs {
     /// The manifest's key column. Default: the name of the runs' key column.
     #[arg(long, value_name = "COLUMN", requires = "keep_keys")]
     pub key: Option<String>,
-    /// Name of the new run. Default: one like `r20261123t041500z`.
+    /// How long the replaced runs stay for queries that have begun; a later `compact` removes them. 0 removes them at once.
+    #[arg(long, value_name = "SECONDS", default_value_t = 3600)]
+    pub grace: u64,
+    /// Name of the new run. Default: one like `r20261123t041500z-k3f9`.
     #[arg(long, value_name = "ID")]
     pub run_id: Option<String>,
 }

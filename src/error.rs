@@ -59,6 +59,9 @@ pub enum Error {
     /// The storage or a device failed while parts were being made.
     #[error("{0}\nhint: the parts already written stay; run the same command again to go on")]
     Interrupted(Box<Self>),
+    /// Another process ended the run while this one worked on it; the next start makes a new run.
+    #[error("{0}\nhint: run the same command again; it starts a new run")]
+    RunEnded(OutputError),
     /// The storage that images come from does not answer.
     #[error(
         "{failures} images could not be read (the last: {kind}), and their storage does not answer: {why}\nhint: nothing of the part they are in was written; when the storage is back, run the same command again to go on. If it is as it should be, `limits.outage_after = 0` makes failed rows of them"
@@ -102,11 +105,24 @@ impl Error {
     pub const fn status(&self) -> ExitStatus {
         match self {
             Self::Interrupted(_)
+            | Self::RunEnded(_)
             | Self::Outage { .. }
-            | Self::Output(OutputError::Alive { .. } | OutputError::Closed { .. } | OutputError::Gone { .. }) => {
-                ExitStatus::Stopped
-            }
+            | Self::Output(
+                OutputError::Alive { .. }
+                | OutputError::Gone { .. }
+                | OutputError::Incomplete { .. }
+                | OutputError::Overtaken { .. },
+            ) => ExitStatus::Stopped,
             _ => ExitStatus::Refused,
+        }
+    }
+
+    /// This error of a run whose id the user did not choose: if another process has ended the run, the next start makes a new one.
+    #[must_use]
+    pub fn of_unnamed_run(self) -> Self {
+        match self {
+            Self::Output(ended @ (OutputError::Closed { .. } | OutputError::Discarded { .. })) => Self::RunEnded(ended),
+            other => other,
         }
     }
 

@@ -1,6 +1,7 @@
-//! `nightcap compact`: rewrites the newest row of every key into one run and removes the older runs.
+//! `nightcap compact`: rewrites the newest row of every key into one run that replaces the older ones.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::context::{Context, print, to_json};
 use crate::cli::CompactArgs;
@@ -26,10 +27,12 @@ pub(super) fn execute(args: &CompactArgs, context: &mut Context<'_>) -> Result<E
         };
         column.map(|column| read_keys(&args.keep_keys, &column)).transpose()?
     };
-    let request = CompactRequest { keep, run: args.run_id.clone() };
+    let request = CompactRequest { keep, run: args.run_id.clone(), grace: Duration::from_secs(args.grace) };
     let stop = context.stop.clone();
     let outcome = compact(&store, &request, &|| stop.requested());
-    match outcome.map_err(|error| Error::from(error).while_making_parts())? {
+    let ended = |error| Error::from(error).while_making_parts();
+    let unnamed = args.run_id.is_none();
+    match outcome.map_err(|error| if unnamed { ended(error).of_unnamed_run() } else { ended(error) })? {
         CompactOutcome::Compacted(compaction) => print(context, &to_json(&compaction)?)?,
         CompactOutcome::Nothing(why) => tracing::info!("{why}; there is nothing to do"),
         CompactOutcome::Stopped => {

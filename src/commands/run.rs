@@ -26,6 +26,10 @@ use crate::support::metrics::{Metrics, StageTimes};
 use crate::support::progress::Progress;
 
 pub(super) fn execute(args: &RunArgs, context: &mut Context<'_>) -> Result<ExitStatus, Error> {
+    run(args, context).map_err(|error| if args.run_id.is_none() { error.of_unnamed_run() } else { error })
+}
+
+fn run(args: &RunArgs, context: &mut Context<'_>) -> Result<ExitStatus, Error> {
     args.run_id.as_deref().map(check_run_id).transpose()?;
     let shard = Shard::resolve(args.shard.as_deref(), context.variable)?;
     if shard.is_some() && args.run_id.is_none() {
@@ -51,7 +55,7 @@ pub(super) fn execute(args: &RunArgs, context: &mut Context<'_>) -> Result<ExitS
     if let Some(published) = store.record::<Published>(&published_path(run))? {
         let published = published.whole()?;
         tracing::info!(run, "this run is published already; there is nothing to do");
-        return Ok(judge(&published.counts, limits));
+        return Ok(if shard.is_some() { ExitStatus::Done } else { judge(&published.counts, limits) });
     }
     let interrupted = |error: OutputError| Error::from(error).while_making_parts();
     let _heartbeat = Heartbeat::start(&store, run).map_err(interrupted)?;

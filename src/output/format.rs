@@ -9,7 +9,7 @@ use crate::output::store::OutputStore;
 use crate::output::{OutputError, json};
 
 /// The format that this version reads and writes.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 /// The path of the record.
 const PATH: &str = "_nightcap/format.json";
 

@@ -135,6 +135,16 @@ pub fn is_fresh(store: &OutputStore, path: &str) -> Result<bool, OutputError> {
     Ok(now.zip(beat).is_some_and(|(now, beat)| (now - beat).abs() < FRESH))
 }
 
+/// How long ago the record at `path` was put, by the storage's clock; None when it is gone.
+///
+/// # Errors
+/// [`OutputError::Store`].
+pub fn age(store: &OutputStore, path: &str) -> Result<Option<Duration>, OutputError> {
+    store.put_over(CLOCK, "")?;
+    let (now, put) = (store.modified(CLOCK)?, store.modified(path)?);
+    Ok(now.zip(put).map(|(now, put)| (now - put).to_std().unwrap_or_default()))
+}
+
 /// Another process that is working on `run`, if there is one.
 ///
 /// # Errors

@@ -5,26 +5,28 @@
 //! _nightcap/format.json                       the format of this folder, put first
 //! _nightcap/schema.json                       the one schema of every part
 //! _nightcap/seq/<number>.json                 claims of run_seq
+//! _nightcap/compactions/<number>.json         claims of compactions, of which one at a time is at work
 //! _nightcap/runs/<run id>/plan.json           what the run will do
 //! _nightcap/runs/<run id>/selection-<hash>    row masks of the manifest files
 //! _nightcap/runs/<run id>/signatures-<hash>   content signatures of the selected rows
 //! _nightcap/runs/<run id>/planner-<number>    claim of the process that plans, or has planned, the run for its shards
 //! _nightcap/runs/<run id>/heartbeat-<worker>  a process is working on the run
+//! _nightcap/runs/<run id>/putting-<part>-...  a process is about to put that part
 //! _nightcap/runs/<run id>/index-<hash>        keys, signatures and outcomes, for later planning
 //! _nightcap/runs/<run id>/reuse-index-<hash>  which row has the results for an image and a text
+//! _nightcap/outcomes/<run id>.json            how the run ends, decided once
 //! _nightcap/published/<run id>.json           written last, by finalize
 //! ```
 //!
-//! Every write goes through [`store`]. All are conditional puts, which never overwrite an object, except heartbeats and planning
-//! claims, which are renewed. Who writes what:
+//! Every write goes through [`store`]. All are conditional puts, which never overwrite an object, except heartbeats, planning
+//! claims and intents. Who writes what:
 //! - format: [`OutputStore::create`](store::OutputStore::create);
 //! - schema, `run_seq`, selections, signatures, plans: `plan::claim`; the last four also [`upkeep::compact`], for compactions;
 //! - planning claims: `plan::planner`; heartbeats: every process that works on a run;
-//! - parts: the write stage of the pipeline and [`upkeep::compact`];
-//! - indexes and published records: [`publish::finalize`].
+//! - parts and their intents: [`part::commit`]; fillers of closed runs: `publish::fill`;
+//! - indexes, outcomes and published records: [`publish::finalize`]; the outcome of a discarded run: [`upkeep::discard`].
 //!
-//! [`upkeep::discard`] and [`upkeep::compact`] remove runs; the write stage removes a part that it has put into a run that was
-//! closed in the meantime.
+//! Only `upkeep::sweep` removes runs, and only those that never count again: discarded ones, and those that a compaction has replaced.
 //!
 //! [`store`] and `open` reach OUTPUT, [`mod@format`] refuses other format numbers, [`heartbeat`] says which process works on a
 //! run. The rooms, from the bottom up: [`records`], [`part`], [`publish`], [`upkeep`].
@@ -165,7 +167,7 @@ pub enum OutputError {
     },
     /// A published run was to be discarded.
     #[error(
-        "run {run} is published, and only unpublished runs are discarded\nhint: `nightcap compact OUTPUT` removes the rows that newer ones replace, with --keep-keys those gone from the manifest"
+        "run {run} is published, and only unpublished runs are discarded\nhint: `nightcap compact OUTPUT` replaces the runs by their newest rows; with --keep-keys it leaves out those that are gone from the manifest"
     )]
     IsPublished {
         /// The run id.
@@ -215,7 +217,7 @@ pub enum OutputError {
     },
     /// Parts that are not there yet.
     #[error(
-        "run {run} has {present} of {expected} parts; the first missing one is {first}\nhint: run the job again with --run-id {run} to make the missing parts, then finalize"
+        "run {run} has {present} of {expected} parts; the first missing one is {first}\nhint: run the job again with --run-id {run} to make the missing parts, then finalize; or publish those that are there with --partial"
     )]
     Incomplete {
         /// The run id.
@@ -241,15 +243,29 @@ pub enum OutputError {
     },
     /// A run that was published before all of its parts were made.
     #[error(
-        "run {run} was closed: it is published with the parts that were finished\nhint: run the job again, without --run-id or with another; the other rows go into a new run"
+        "run {run} was closed: it is published with the parts that were finished\nhint: a new run takes its other rows; the name {run} is not used again"
     )]
     Closed {
         /// The run id.
         run: String,
     },
-    /// A run that was removed while this process worked on it.
+    /// A run that was discarded.
+    #[error("run {run} was discarded\nhint: a new run takes its rows; the name {run} is not used again")]
+    Discarded {
+        /// The run id.
+        run: String,
+    },
+    /// A process that was suspended, and another one went on with its run in the meantime.
     #[error(
-        "run {run} is no longer in OUTPUT: the folder was removed, or the run discarded\nhint: run the job again; it starts a new run"
+        "another process went on with run {run} while this one was suspended or slow\nhint: nothing is lost; run the same command again"
+    )]
+    Overtaken {
+        /// The run id.
+        run: String,
+    },
+    /// The folder of a run was removed while this process worked on it.
+    #[error(
+        "the records of run {run} are no longer in OUTPUT: somebody has removed the folder\nhint: run the job again; it starts a new run"
     )]
     Gone {
         /// The run id.
@@ -263,16 +279,6 @@ pub enum OutputError {
         /// The unfinished run.
         run: String,
         /// The run that is gone.
-        from: String,
-    },
-    /// A compaction would remove rows that an unfinished run has yet to copy.
-    #[error(
-        "the unfinished run {run} copies rows of run {from}, which a compaction would remove; nothing was changed\nhint: run its job again to finish it, or `nightcap finalize OUTPUT --run-id {run} --partial`, or `nightcap discard`; then compact"
-    )]
-    SourceInUse {
-        /// The unfinished run.
-        run: String,
-        /// The run it copies from.
         from: String,
     },
     /// The folder for temporary files cannot be written, or is full.

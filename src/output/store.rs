@@ -1,5 +1,7 @@
 //! Reads and conditional writes under OUTPUT, through `object_store`.
 
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -79,6 +81,16 @@ impl OutputStore {
     #[must_use]
     pub fn location(&self) -> &Location {
         &self.location
+    }
+
+    /// A random word of `digits` letters and digits, for names that no other process may choose.
+    #[must_use]
+    pub fn random(&self, digits: usize) -> String {
+        let digit = |_| {
+            let digit = RandomState::new().hash_one(()) % 36;
+            char::from_digit(digit as u32, 36).unwrap_or('0')
+        };
+        (0..digits).map(digit).collect()
     }
 
     /// Puts `bytes` at `path` unless there is an object: atomically.

@@ -1,8 +1,6 @@
 //! Finds the run to continue, or makes a new one. Records are put conditionally: one process succeeds, the others use what it
 //! put.
 
-use std::collections::BTreeSet;
-
 use arrow::datatypes::Schema;
 use itertools::Itertools;
 use roaring::RoaringBitmap;
@@ -14,14 +12,16 @@ use crate::job::FailureLimits;
 use crate::manifest::{FileSnapshot, Manifest};
 use crate::output::format::claim_format;
 use crate::output::heartbeat::refuse_alive;
-use crate::output::publish::finalize::finalize_partial;
+use crate::output::publish::finalize::{complete, complete_decided, finalize_partial};
+use crate::output::records::outcome::{decided_runs, outcome};
 use crate::output::records::plan::{Identity, Plan, PlannedFile, load_plan};
-use crate::output::records::published::{published_runs, superseded};
+use crate::output::records::published::{published_names, superseded};
+use crate::output::records::run_id::new_run_id;
 use crate::output::records::run_seq::claim_run_seq;
 use crate::output::records::schema::{check_schema, claim_schema};
 use crate::output::store::{OutputStore, Put};
 use crate::output::upkeep::discard::discard;
-use crate::output::{OutputError, json, plan_path, published_path, run_folder};
+use crate::output::{OutputError, json, plan_path, run_folder};
 use crate::support::failpoint;
 
 /// What a new plan takes from the job; the rest depends on OUTPUT.
@@ -79,12 +79,14 @@ pub struct NewRun {
 
 /// The run named `run`, or without a name the newest unfinished run of this very job, or a new one to plan.
 ///
-/// Without a name, unfinished runs that this job cannot continue are closed first: their finished parts are published.
+/// Without a name, unfinished runs that this job cannot continue are closed first: their finished parts are published. A run whose
+/// end is decided gets its published record, if the process that decided has died before it put that.
 /// `stop` says whether to stop waiting for another process that plans the run.
 ///
 /// # Errors
-/// [`PlanError`] when the named run is of another job or its manifest has changed; [`OutputError::Alive`] when a
-/// process is working on an unfinished run; [`OutputError::Schema`]
+/// [`PlanError`] when the named run is of another job or its manifest has changed; [`OutputError::Closed`],
+/// [`OutputError::Discarded`] and [`OutputError::NameTaken`] when it has ended otherwise than whole; [`OutputError::Alive`] when
+/// a process is working on an unfinished run; [`OutputError::Schema`]
 /// when this job's parts would have other columns than OUTPUT has, and failures to read or write.
 pub fn claim(
     store: &OutputStore,
@@ -94,12 +96,10 @@ pub fn claim(
 ) -> Result<Claim, PlanError> {
     check_schema(store, draft.schema)?;
     if let Some(run) = run {
-        if superseded(store)?.contains(run) {
-            // Its rows would never count: a compaction has replaced the run of this name.
-            return Err(OutputError::NameTaken { run: run.to_owned() }.into());
-        }
+        refuse_ended(store, run)?;
         return claim_named(store, draft, run, stop);
     }
+    complete_decided(store)?;
     let Unfinished { to_continue, to_close } = unfinished(store, draft)?;
     for run in to_close.iter().chain(to_continue.as_ref().map(|plan| &plan.run)) {
         refuse_alive(store, run)?;
@@ -110,7 +110,18 @@ pub fn claim(
     for run in &to_close {
         close(store, run)?;
     }
-    Ok(Claim::Plan(NewRun { run: crate::support::clock::run_id(), named: false, planning: None }))
+    Ok(Claim::Plan(NewRun { run: new_run_id(store), named: false, planning: None }))
+}
+
+/// Refuses the name of a run that was closed, discarded, or replaced by a compaction. A run that is published whole may be asked for
+/// again.
+fn refuse_ended(store: &OutputStore, run: &str) -> Result<(), OutputError> {
+    let Some(outcome) = outcome(store, run)? else { return Ok(()) };
+    complete(store, run, outcome)?.whole()?;
+    if superseded(store)?.contains(run) {
+        return Err(OutputError::NameTaken { run: run.to_owned() });
+    }
+    Ok(())
 }
 
 fn claim_named(store: &OutputStore, draft: &Draft<'_>, run: &str, stop: &dyn Fn() -> bool) -> Result<Claim, PlanError> {
@@ -133,18 +144,28 @@ fn claim_named(store: &OutputStore, draft: &Draft<'_>, run: &str, stop: &dyn Fn(
 
 /// Publishes the finished parts of an unfinished run and leaves its other rows to the next one. A run without finished parts
 /// is discarded.
-fn close(store: &OutputStore, run: &str) -> Result<(), PlanError> {
+fn close(store: &OutputStore, run: &str) -> Result<(), OutputError> {
     failpoint::hit("before_close");
-    if let Some(closed) = finalize_partial(store, run)? {
-        let rows = closed.counts.rows;
-        tracing::warn!(
-            run,
-            rows,
-            "an unfinished run of another job or manifest was closed: its finished parts are published"
-        );
-    } else {
-        discard(store, run)?;
-        tracing::warn!(run, "an unfinished run of another job or manifest had no finished part and was discarded");
+    let closed = match finalize_partial(store, run) {
+        Ok(None) => discard(store, run).map(|_| None),
+        Err(OutputError::Discarded { .. }) => Ok(None),
+        closed => closed,
+    };
+    match closed {
+        Ok(Some(closed)) => {
+            let rows = closed.counts.rows;
+            tracing::warn!(
+                run,
+                rows,
+                "an unfinished run of another job or manifest was closed: its finished parts are published"
+            );
+        }
+        Ok(None) => {
+            tracing::warn!(run, "an unfinished run of another job or manifest had no finished part and was discarded")
+        }
+        // Another process has ended it in the meantime, and a compaction may have replaced it.
+        Err(OutputError::IsPublished { .. } | OutputError::NameTaken { .. } | OutputError::NoSuchRun { .. }) => {}
+        Err(error) => return Err(error),
     }
     failpoint::hit("after_close");
     Ok(())
@@ -158,21 +179,18 @@ pub struct Unfinished {
     pub to_close: Vec<String>,
 }
 
-/// Looks at every run that has a plan and is not published. Compactions are left to the next compaction.
+/// Looks at every run that has a plan and whose end is open. Compactions are left to the next compaction.
 ///
 /// # Errors
 /// When a record of OUTPUT cannot be read.
 pub fn unfinished(store: &OutputStore, draft: &Draft<'_>) -> Result<Unfinished, PlanError> {
     let mut found = Unfinished { to_continue: None, to_close: Vec::new() };
-    let superseded = superseded(store)?;
-    let counting: BTreeSet<String> = published_runs(store)?.into_iter().map(|run| run.run).collect();
-    for run in store.folders("_nightcap/runs")? {
-        if superseded.contains(&run) || store.get(&published_path(&run))?.is_some() {
-            continue;
-        }
+    let decided = decided_runs(store)?;
+    let published = published_names(store)?;
+    for run in store.folders("_nightcap/runs")?.into_iter().filter(|run| !decided.contains(run)) {
         let plan = match load_plan(store, &run) {
             Ok(plan) => plan,
-            // Killed before its plan was put, or while it was discarded: there is nothing to continue.
+            // Killed before its plan was put, or being planned: there is nothing to continue.
             Err(OutputError::NoSuchRun { .. }) => continue,
             Err(error) => return Err(error.into()),
         };
@@ -183,7 +201,7 @@ pub fn unfinished(store: &OutputStore, draft: &Draft<'_>) -> Result<Unfinished, 
         let same = plan.rows > 0
             && plan.identity == draft.identity
             && changed_file(&plan, draft.manifest).is_none()
-            && plan.reuses.iter().all(|run| counting.contains(run));
+            && plan.reuses.iter().all(|run| published.contains(run));
         let newer = found.to_continue.as_ref().is_none_or(|best| best.run_seq < plan.run_seq);
         let to_close = if same && newer { found.to_continue.replace(plan).map(|plan| plan.run) } else { Some(run) };
         found.to_close.extend(to_close);
@@ -225,7 +243,7 @@ impl NewRun {
     /// Puts the plan, or finds the plan of this name that another process has put first.
     ///
     /// # Errors
-    /// As [`claim`]; [`OutputError::Gone`] when the run was discarded in the meantime.
+    /// As [`claim`]; [`OutputError::Discarded`] when the run was discarded in the meantime.
     pub fn put(
         self,
         store: &OutputStore,
@@ -236,25 +254,19 @@ impl NewRun {
         let Self { mut run, named, planning } = self;
         claim_format(store)?;
         claim_schema(store, draft.schema)?;
-        let mut attempt = 1;
         loop {
             let plan = write_records(store, draft, &decision, batch_size, &run)?;
             let path = plan_path(&run);
             let bytes = json(&plan, &path)?;
             failpoint::hit("before_plan");
-            if let Some(planning) = &planning
-                && !planning.exists(store)?
-            {
-                return Err(OutputError::Gone { run }.into());
-            }
             let put = store.put_new(&path, bytes)?;
+            refuse_ended(store, &run)?;
             let claimed = match put {
                 Put::Created => Claimed { plan, selection: decision.selection, resumed: false },
                 Put::Exists if named => resume(store, draft, load_plan(store, &run)?)?,
                 Put::Exists => {
-                    // Another job has put a plan under this second's default id.
-                    attempt += 1;
-                    run = format!("{}-{attempt}", crate::support::clock::run_id());
+                    // Another job has chosen the same default id.
+                    run = new_run_id(store);
                     continue;
                 }
             };

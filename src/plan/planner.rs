@@ -47,12 +47,6 @@ pub struct PlanningClaim {
 }
 
 impl PlanningClaim {
-    /// Whether the claim is still there. It is gone when the run was discarded, and with it the records that the plan names.
-    pub(super) fn exists(&self, store: &OutputStore) -> Result<bool, OutputError> {
-        let gone = |(path, _): &(String, Heartbeat)| Ok::<_, OutputError>(store.modified(path)?.is_none());
-        Ok(!self.claim.as_ref().map(gone).transpose()?.unwrap_or(false))
-    }
-
     /// Says that there is a plan.
     pub(super) fn planned(self) {
         if let Some((_, heartbeat)) = self.claim {

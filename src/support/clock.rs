@@ -7,7 +7,7 @@ pub(crate) fn now() -> String {
     Utc::now().format("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
-/// The default run id: `r20261123t041500z`. It starts with a letter, so that no reader takes it for a number or a date.
-pub(crate) fn run_id() -> String {
+/// The time in a default run id: `r20261123t041500z`. It starts with a letter, so that no reader takes it for a number or a date.
+pub(crate) fn run_time() -> String {
     Utc::now().format("r%Y%m%dt%H%M%Sz").to_string()
 }

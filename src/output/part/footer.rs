@@ -7,6 +7,9 @@ use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 use crate::output::store::OutputStore;
 use crate::output::{Counts, OutputError};
 
+/// The entry in the footer of a filler, without the prefix.
+pub(crate) const FILLER: &str = "filler";
+
 /// The summary of a part, from its footer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PartSummary {
@@ -14,6 +17,8 @@ pub struct PartSummary {
     pub plan_digest: String,
     /// Rows by outcome.
     pub counts: Counts,
+    /// Whether it only takes the name of a part that a closed run does not have.
+    pub is_filler: bool,
     /// Rows that the Parquet footer itself counts.
     pub rows: u64,
     /// Names and Parquet types of its columns.
@@ -34,12 +39,14 @@ pub fn part_summary(store: &OutputStore, path: &str) -> Result<PartSummary, Outp
             entries.filter(|entry| entry.key == format!("nightcap.{key}")).find_map(|entry| entry.value.clone());
         found.ok_or_else(|| wrong(format!("no `nightcap.{key}` in its footer")))
     };
+    let is_filler = value(FILLER).is_ok();
     let counts = serde_json::from_str(&value("counts")?).map_err(|error| wrong(error.to_string()))?;
     let columns = file.schema_descr().columns();
     let columns = columns.iter().map(|column| format!("{} {}", column.path(), column.physical_type()));
     Ok(PartSummary {
         plan_digest: value("plan")?,
         counts,
+        is_filler,
         rows: u64::try_from(file.num_rows()).unwrap_or(0),
         columns: columns.collect::<Vec<_>>().join(", "),
     })

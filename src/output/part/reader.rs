@@ -1,7 +1,9 @@
 //! Reads some columns of a part: its footer and the bytes of those columns only, also from a bucket.
 
 use std::io::Read;
+use std::sync::Arc;
 
+use arrow::datatypes::{Schema, SchemaRef};
 use bytes::{Buf, Bytes};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
@@ -46,6 +48,17 @@ pub fn read_part(
         .with_batch_size(BATCH_ROWS)
         .build()
         .map_err(wrong)
+}
+
+/// The schema of the part at `path`, without the metadata that readers add to it.
+///
+/// # Errors
+/// As [`read_part`].
+pub fn part_schema(store: &OutputStore, path: &str) -> Result<SchemaRef, OutputError> {
+    let wrong = |error: ParquetError| wrong_part(path, &error);
+    let metadata = footer(store, path)?.map_err(wrong)?;
+    let metadata = ArrowReaderMetadata::try_new(metadata.into(), ArrowReaderOptions::new()).map_err(wrong)?;
+    Ok(Arc::new(Schema::new(metadata.schema().fields().clone())))
 }
 
 /// The column chunks of a part that were fetched, by their first byte in the file.

@@ -15,6 +15,7 @@ use parquet::schema::types::ColumnPath;
 
 use super::columns::{OutputColumns, Rows, RunStamp, columns};
 use super::copies::Copies;
+use super::footer::FILLER;
 use super::result::RowResult;
 use crate::output::{Counts, OutputError};
 
@@ -59,7 +60,7 @@ impl PartEncoder {
         halved: u32,
     ) -> Result<Vec<u8>, OutputError> {
         let (run, plan_digest) = (&self.stamp.run, &self.stamp.plan_digest);
-        let footer = PartFooter { run, plan_digest, part, counts: &count(results), halved };
+        let footer = PartFooter { run, plan_digest, part, counts: &count(results), halved, is_filler: false };
         let bytes = self.batch(carried, results, copies).and_then(|batch| encode_batch(&batch, &footer));
         bytes.map_err(|source| OutputError::Encode { part, source })
     }
@@ -94,6 +95,8 @@ pub(crate) struct PartFooter<'a> {
     /// How often a batch was halved, because memory ran out or a run failed; its rows may differ in the last bits from those of whole
     /// batches.
     pub(crate) halved: u32,
+    /// Whether the part only takes the name of a part that a closed run does not have; it has no rows.
+    pub(crate) is_filler: bool,
 }
 
 /// The Parquet bytes of a part that holds the rows of `batch`.
@@ -111,6 +114,9 @@ fn properties(schema: &Schema, footer: &PartFooter<'_>) -> WriterProperties {
         value("part", footer.part.to_string()),
         value("counts", serde_json::to_string(footer.counts).unwrap_or_default()),
     ];
+    if footer.is_filler {
+        entries.push(value(FILLER, true.to_string()));
+    }
     if footer.halved > 0 {
         entries.push(value("halved_batches", footer.halved.to_string()));
     }

@@ -1,4 +1,10 @@
-//! Finalize: checks that every part is there and holds what the plan says, then publishes the run, once.
+//! Finalize: checks that every part is there and holds what the plan says, decides that the run is published, and puts its record.
+//!
+//! ```text
+//! parts, indexes -> outcome (the decision) -> published record
+//! ```
+//!
+//! Whoever finds a decision without its record puts the record: what a run that is decided holds does not change any more.
 
 use std::collections::BTreeSet;
 
@@ -7,64 +13,140 @@ use super::reuse_index::ReuseIndexBuilder;
 use crate::output::part::footer::{PartSummary, part_summary, wrong_part};
 use crate::output::part::reader::read_part;
 use crate::output::part::rows::PartRows;
+use crate::output::records::outcome::{Outcome, decide_outcome, decided_runs, outcome};
 use crate::output::records::plan::{Plan, load_plan};
-use crate::output::records::published::{Published, present_parts};
+use crate::output::records::published::{Published, present_parts, published_names};
 use crate::output::store::{OutputStore, Put};
-use crate::output::{Counts, OutputError, part_path, plan_path, published_path, run_folder};
+use crate::output::{Counts, OutputError, part_path, published_path, run_folder};
 use crate::support::failpoint;
 
 /// Publishes `run` after checking that every part is there with the right rows and schema. A run that is published already stays as it is.
 ///
 /// # Errors
 /// [`OutputError::Incomplete`] with the first missing part, [`OutputError::WrongPart`], [`OutputError::Closed`] when it was
-/// published with some of its parts, and any failure to read or write.
+/// published with some of its parts, [`OutputError::Discarded`], and any failure to read or write.
 pub fn finalize(store: &OutputStore, run: &str) -> Result<Published, OutputError> {
-    if let Some(published) = store.record::<Published>(&published_path(run))? {
-        return published.whole();
+    if let Some(outcome) = outcome(store, run)? {
+        return complete(store, run, outcome)?.whole();
     }
     let plan = load_plan(store, run)?;
     let present = present_parts(store, run)?;
     if let Some(missing) = (0..plan.parts).find(|part| !present.contains(part)) {
         return Err(OutputError::Incomplete {
             run: run.to_owned(),
-            present: present.iter().filter(|part| **part < plan.parts).count() as u64,
+            present: present.range(..plan.parts).count() as u64,
             expected: plan.parts,
             first: part_path(run, missing),
         });
     }
-    publish(store, &plan, &present, None)?.whole()
+    let record = make_record(store, &plan, &present)?;
+    failpoint::hit("before_outcome");
+    match decide_outcome(store, run, Outcome::Published)? {
+        Outcome::Published => put_record(store, record),
+        other => complete(store, run, other),
+    }?
+    .whole()
 }
 
 /// Publishes the finished parts of `run`, whose other rows are left to later runs; None when there is none.
 ///
 /// # Errors
-/// [`OutputError::PartialCompaction`], [`OutputError::WrongPart`], and any failure to read or write.
+/// [`OutputError::PartialCompaction`], [`OutputError::WrongPart`], [`OutputError::Discarded`], and any failure to read or write.
 pub fn finalize_partial(store: &OutputStore, run: &str) -> Result<Option<Published>, OutputError> {
-    if let Some(published) = store.record(&published_path(run))? {
-        return Ok(Some(published));
+    if let Some(outcome) = outcome(store, run)? {
+        return complete(store, run, outcome).map(Some);
     }
     let plan = load_plan(store, run)?;
     if !plan.supersedes.is_empty() {
         return Err(OutputError::PartialCompaction { run: run.to_owned() });
     }
-    let present: BTreeSet<u64> = present_parts(store, run)?.range(..plan.parts).copied().collect();
-    if present.is_empty() && plan.parts > 0 {
+    let present = present_parts(store, run)?;
+    let finished = present.range(..plan.parts).count() as u64;
+    if finished == plan.parts {
+        return finalize(store, run).map(Some);
+    }
+    if finished == 0 {
         return Ok(None);
     }
-    let partial = (present.len() as u64 != plan.parts).then(|| present.clone());
-    publish(store, &plan, &present, partial).map(Some)
+    // A part that cannot be published is found before the decision, while the run can still be continued.
+    for &part in present.range(..plan.parts) {
+        let path = part_path(run, part);
+        check_part(&plan, part, &path, &part_summary(store, &path)?)?;
+    }
+    failpoint::hit("before_outcome");
+    let decided = decide_outcome(store, run, Outcome::Partial)?;
+    complete(store, run, decided).map(Some)
 }
 
-fn publish(
-    store: &OutputStore,
-    plan: &Plan,
-    parts: &BTreeSet<u64>,
-    partial: Option<BTreeSet<u64>>,
-) -> Result<Published, OutputError> {
+/// The published record of `run`, whose end is decided: the process that decided may have died before it put the record.
+///
+/// # Errors
+/// [`OutputError::Discarded`], [`OutputError::NameTaken`] when a compaction has replaced the run, [`OutputError::WrongPart`], and
+/// any failure to read or write.
+pub fn complete(store: &OutputStore, run: &str, outcome: Outcome) -> Result<Published, OutputError> {
+    if outcome == Outcome::Discarded {
+        return Err(OutputError::Discarded { run: run.to_owned() });
+    }
+    if let Some(published) = store.record(&published_path(run))? {
+        return Ok(published);
+    }
+    let plan = load_plan(store, run).map_err(|error| match error {
+        OutputError::NoSuchRun { run } => OutputError::NameTaken { run },
+        other => other,
+    })?;
+    let parts = match outcome {
+        Outcome::Partial => super::fill::fill(store, &plan)?,
+        _ => (0..plan.parts).collect(),
+    };
+    put_record(store, make_record(store, &plan, &parts)?)
+}
+
+/// Puts the published records that are missing: those of runs whose end was decided by a process that died before it put them.
+///
+/// A run whose parts were damaged since is left as it is: it does not count, and later runs make its rows again.
+///
+/// # Errors
+/// [`OutputError::Store`], and [`OutputError::Record`] for an unreadable outcome.
+pub fn complete_decided(store: &OutputStore) -> Result<(), OutputError> {
+    let (decided, published) = (decided_runs(store)?, published_names(store)?);
+    let runs = store.folders("_nightcap/runs")?;
+    for run in runs.iter().filter(|run| decided.contains(*run) && !published.contains(*run)) {
+        let Some(outcome) = outcome(store, run)? else { continue };
+        match complete(store, run, outcome) {
+            Ok(record) => tracing::info!(run, rows = record.counts.rows, "published: its outcome was decided earlier"),
+            // What is left of a run that was removed.
+            Err(OutputError::Discarded { .. } | OutputError::NameTaken { .. }) => {}
+            Err(OutputError::Store { source, action, path })
+                if !matches!(source, object_store::Error::NotFound { .. }) =>
+            {
+                return Err(OutputError::Store { action, path, source });
+            }
+            Err(error) => {
+                tracing::warn!(run, %error, "this run was to be published, but cannot be; its rows do not count")
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Puts the published record of a run that is decided. If another process has put it first, that one counts.
+fn put_record(store: &OutputStore, record: Published) -> Result<Published, OutputError> {
+    failpoint::hit("before_publish");
+    let path = published_path(&record.run);
+    match store.put_new(&path, crate::output::json(&record, &path)?)? {
+        Put::Created => Ok(record),
+        // Gone when a compaction has replaced the run since.
+        Put::Exists => store.record(&path)?.ok_or(OutputError::NameTaken { run: record.run }),
+    }
+}
+
+/// Checks `parts`, puts the indexes of their rows, and makes the record that publishes them.
+fn make_record(store: &OutputStore, plan: &Plan, parts: &BTreeSet<u64>) -> Result<Published, OutputError> {
     let run = plan.run.as_str();
     let mut counts = Counts::default();
     let mut columns: Option<String> = None;
-    let rows = plan.rows.min(parts.len() as u64 * plan.part_rows);
+    let count = parts.range(..plan.parts).count() as u64;
+    let rows = plan.rows.min(count * plan.part_rows);
     let (mut index, mut reuse_index) = (IndexBuilder::with_capacity(rows), ReuseIndexBuilder::with_capacity(rows));
     for &part in parts.range(..plan.parts) {
         let path = part_path(run, part);
@@ -88,12 +170,12 @@ fn publish(
     failpoint::hit("before_index");
     let index = index.put(store, &run_folder(run))?;
     let reuse_index = reuse_index.put(store, &run_folder(run))?;
-    let published = Published {
+    Ok(Published {
         run: run.to_owned(),
         run_seq: plan.run_seq,
         counts,
-        parts: parts.range(..plan.parts).count() as u64,
-        partial,
+        parts: count,
+        partial: (count != plan.parts).then(|| parts.range(..plan.parts).copied().collect()),
         supersedes: plan.supersedes.clone(),
         key: plan.key.clone(),
         index,
@@ -101,18 +183,7 @@ fn publish(
         published_at: crate::support::clock::now(),
         caption_fingerprint: plan.caption_fingerprint.clone(),
         embedding_fingerprint: plan.embedding_fingerprint.clone(),
-    };
-    failpoint::hit("before_publish");
-    // If this process was suspended, another may have removed the run.
-    if store.modified(&plan_path(run))?.is_none() {
-        return Err(OutputError::Gone { run: run.to_owned() });
-    }
-    let path = published_path(run);
-    match store.put_new(&path, crate::output::json(&published, &path)?)? {
-        Put::Created => Ok(published),
-        // Another process has published it first: its record counts.
-        Put::Exists => store.record(&path)?.ok_or_else(|| OutputError::NoSuchRun { run: run.to_owned() }),
-    }
+    })
 }
 
 /// Checks that the footer of a part agrees with `plan`.

@@ -14,14 +14,13 @@ use arrow::error::ArrowError;
 use arrow::record_batch::RecordBatch;
 
 use super::reuse_index::{ENTRY_BYTES, MAGIC, ReuseEntry, ReuseKey};
-use crate::output::heartbeat::refuse_alive;
 use crate::output::part::copies::{Copies, CopySource};
 use crate::output::part::footer::wrong_part;
 use crate::output::part::reader::read_part;
 use crate::output::part::result::RowResult;
 use crate::output::part::rows::Fingerprints;
 use crate::output::records::plan::Plan;
-use crate::output::records::published::{Published, unpublished_compactions};
+use crate::output::records::published::Published;
 use crate::output::store::OutputStore;
 use crate::output::{OutputError, part_path, published_path, run_folder};
 use crate::row::signature::Signature;
@@ -50,17 +49,10 @@ impl Reuse {
     /// Fetches the reuse indexes of the runs that `plan` may copy from; None when it copies nothing.
     ///
     /// # Errors
-    /// [`OutputError::SourceGone`] when one of them is no longer there, [`OutputError::Alive`] when a compaction is about to
-    /// remove it, and failures to read OUTPUT or to write to the folder for temporary files.
+    /// [`OutputError::SourceGone`] when one of them is no longer there, and failures to read OUTPUT or to write to the folder for temporary files.
     pub fn open(store: &OutputStore, plan: &Plan) -> Result<Option<Self>, OutputError> {
         if plan.reuses.is_empty() {
             return Ok(None);
-        }
-        // Of a run and a compaction that start together, at least one sees the plan of the other.
-        for compaction in unpublished_compactions(store)? {
-            if compaction.supersedes.iter().any(|run| plan.reuses.contains(run)) {
-                refuse_alive(store, &compaction.run)?;
-            }
         }
         let mut runs = Vec::new();
         for run in plan.reuses.iter().rev() {

@@ -2,10 +2,14 @@
 //! what a run does, and the content of parts.
 //!
 //! In the order of a run: [`run_id`] checks its name, [`schema`] fixes the columns of OUTPUT, [`run_seq`] claims its number, [`plan`] is what
-//! it will do and [`reasons`] why, [`published`] says that it counts.
+//! it will do and [`reasons`] why, [`put_intent`] announces a part, [`outcome`] decides how it ends, [`published`] says that it counts.
+//! [`compaction`] lets one compaction at a time be at work.
 
+pub mod compaction;
+pub mod outcome;
 pub mod plan;
 pub mod published;
+pub mod put_intent;
 pub mod reasons;
 pub mod run_id;
 pub mod run_seq;

@@ -52,7 +52,7 @@ pub struct Plan {
     pub reasons: Reasons,
     /// Name of the record with the rows' signatures, [`Signature::BYTES`] each, in order.
     pub signatures: String,
-    /// The runs that this one replaces when it is published; empty unless it is a compaction.
+    /// See [`Published::supersedes`](super::published::Published::supersedes); empty unless the run is a compaction.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub supersedes: Vec<String>,
     /// The manifest files in order.

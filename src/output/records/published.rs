@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
+use super::outcome::decided_runs;
 use super::plan::{Plan, load_plan};
 use crate::output::store::OutputStore;
 use crate::output::{Counts, OutputError, part_folder, published_path};
@@ -30,7 +31,8 @@ pub struct Published {
     /// The numbers of the parts that count, if the run was closed before all were made; its other rows are left to later runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub partial: Option<BTreeSet<u64>>,
-    /// The runs that this compaction replaces, and which no longer count.
+    /// The runs that this compaction replaces, and those that the compactions among them have replaced. They never count again, even
+    /// if a process that was suspended puts their record another time.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub supersedes: Vec<String>,
     /// The key column.
@@ -86,6 +88,15 @@ pub fn superseded(store: &OutputStore) -> Result<BTreeSet<String>, OutputError> 
     Ok(all_published(store)?.into_iter().flat_map(|run| run.supersedes).collect())
 }
 
+/// The ids of all runs with a published record.
+///
+/// # Errors
+/// [`OutputError::Store`].
+pub fn published_names(store: &OutputStore) -> Result<BTreeSet<String>, OutputError> {
+    let names = store.files(PUBLISHED)?;
+    Ok(names.iter().filter_map(|name| name.strip_suffix(".json")).map(str::to_owned).collect())
+}
+
 /// Every run with a record that publishes it, superseded ones included, oldest first.
 ///
 /// # Errors
@@ -115,18 +126,11 @@ pub fn present_parts(store: &OutputStore, run: &str) -> Result<BTreeSet<u64>, Ou
     Ok(store.files(&part_folder(run))?.iter().filter_map(number).collect())
 }
 
-/// The plans of compactions that are not published.
-pub(in crate::output) fn unpublished_compactions(store: &OutputStore) -> Result<Vec<Plan>, OutputError> {
-    let mut plans = unpublished(store)?;
-    plans.retain(|plan| !plan.supersedes.is_empty());
-    Ok(plans)
-}
-
-/// The plans of runs that are not published.
+/// The plans of runs whose end is open.
 pub(in crate::output) fn unpublished(store: &OutputStore) -> Result<Vec<Plan>, OutputError> {
-    let published: BTreeSet<String> = all_published(store)?.into_iter().map(|run| run.run).collect();
+    let decided = decided_runs(store)?;
     let mut found = Vec::new();
-    for run in store.folders("_nightcap/runs")?.into_iter().filter(|run| !published.contains(run)) {
+    for run in store.folders("_nightcap/runs")?.into_iter().filter(|run| !decided.contains(run)) {
         match load_plan(store, &run) {
             Ok(plan) => found.push(plan),
             Err(OutputError::NoSuchRun { .. }) => {}

@@ -1,6 +1,24 @@
 //! The names that a run may have.
 
 use crate::output::OutputError;
+use crate::output::store::OutputStore;
+
+/// The letters and digits that tell default ids of the same second apart.
+const RANDOM_DIGITS: usize = 4;
+
+/// The default id of a new run, the time and a random word: `r20261123t041500z-k3f9`.
+#[must_use]
+pub fn new_run_id(store: &OutputStore) -> String {
+    format!("{}-{}", crate::support::clock::run_time(), store.random(RANDOM_DIGITS))
+}
+
+/// Whether `run` is such a default id. No process goes on with a run of this name that has no plan yet.
+#[must_use]
+pub fn is_default_run_id(run: &str) -> bool {
+    let Some((time, random)) = run.split_once('-') else { return false };
+    let shape: String = time.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
+    shape == "r00000000t000000z" && random.len() == RANDOM_DIGITS
+}
 
 /// Checks that no reader with Hive partitioning takes `run` for a number or a date.
 ///

@@ -17,6 +17,7 @@ use crate::output::part::rows::{Fingerprints, PartRows, RowState};
 use crate::output::publish::finalize::check_part;
 use crate::output::publish::index::IndexReader;
 use crate::output::publish::reuse_index::{ReuseIndexBuilder, reuse_index_name};
+use crate::output::records::outcome::{outcome, outcome_path};
 use crate::output::records::plan::{Plan, load_plan};
 use crate::output::records::published::Published;
 use crate::output::records::schema::check_schema;
@@ -66,8 +67,9 @@ pub(crate) fn check_run(
         findings,
         hint: if published.supersedes.is_empty() {
             format!(
-                "put it back from a backup; or remove {}, then `nightcap discard OUTPUT --run-id {}`: the next run makes its rows again",
+                "put it back from a backup; or remove {} and {}, then `nightcap discard OUTPUT --run-id {}`: the next run makes its rows again",
                 published_path(&published.run),
+                outcome_path(&published.run),
                 published.run
             )
         } else {
@@ -76,6 +78,9 @@ pub(crate) fn check_run(
         totals: RowTotals::default(),
     };
     let mut reuse_index = ReuseIndexBuilder::with_capacity(0);
+    if outcome(store, &published.run)?.is_none() {
+        check.report(&outcome_path(&published.run), &"it is missing");
+    }
     check.files()?;
     let mut complete = true;
     for part in published.part_numbers() {
@@ -135,7 +140,8 @@ impl Check<'_> {
             self.published.part_numbers().into_iter().map(|part| part_path(&self.published.run, part)).collect();
         for name in self.store.files(&folder)? {
             let path = format!("{folder}/{name}");
-            if !expected.contains(&path) {
+            let is_filler = || part_summary(self.store, &path).is_ok_and(|part| part.is_filler && part.rows == 0);
+            if !expected.contains(&path) && !(self.published.partial.is_some() && is_filler()) {
                 let hint = "move it away: readers of this folder take its rows for the run's";
                 self.findings.push(Finding::new(&path, &"it is none of the parts that were published", hint));
             }

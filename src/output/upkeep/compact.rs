@@ -1,31 +1,38 @@
 //! Compact: rewrites the newest row of every key into one run that replaces all others.
 //!
 //! ```text
-//! remove leftovers of earlier ones -> choose rows -> plan -> parts -> finalize -> remove the replaced runs
+//! end the compaction before -> choose rows -> claim -> plan -> parts -> finalize -> remove the replaced runs, after a while
 //! ```
 //!
-//! Until finalize has published the new run, OUTPUT is unchanged; from then on the replaced runs do not count, also
-//! before they are removed. If the process is killed, the next compaction does the rest.
+//! Until finalize has decided that the new run is published, OUTPUT is unchanged; from then on the replaced runs do not count. One
+//! compaction is at work at a time ([`compaction`](crate::output::records::compaction)). If it is killed, the next one with the same name goes on
+//! with it, and any other one discards it.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
+use itertools::Itertools;
 use serde::Serialize;
 use serde_json::json;
 
-use super::discard::{remove_superseded, remove_unpublished};
 use super::rewrite::rewrite;
+use super::sweep::{remove_run, sweep};
 use super::winners::Winners;
 use crate::job::FailureLimits;
-use crate::output::heartbeat::{Heartbeat, alive, is_heartbeat, refuse_alive};
+use crate::output::heartbeat::{Heartbeat, refuse_alive};
 use crate::output::part::rows::Fingerprints;
-use crate::output::publish::finalize::finalize;
+use crate::output::publish::finalize::{complete_decided, finalize};
+use crate::output::records::compaction::{CompactionClaim, claim_compaction, newest_compaction};
+use crate::output::records::outcome::{Outcome, decide_outcome, outcome};
 use crate::output::records::plan::{Identity, Plan, load_plan};
-use crate::output::records::published::{Published, published_runs, superseded, unpublished, unpublished_compactions};
+use crate::output::records::published::{Published, published_runs};
 use crate::output::records::reasons::Reasons;
+use crate::output::records::run_id::new_run_id;
 use crate::output::records::run_seq::claim_run_seq;
 use crate::output::store::{OutputStore, Put};
-use crate::output::{OutputError, plan_path, published_path, run_folder};
+use crate::output::{OutputError, plan_path};
 use crate::row::signature::KeyHash;
+use crate::support::failpoint;
 
 /// The options of a compaction.
 #[derive(Debug, Default)]
@@ -34,6 +41,8 @@ pub struct CompactRequest {
     pub keep: Option<KeepKeys>,
     /// Name of the new run.
     pub run: Option<String>,
+    /// How long the runs stay that were replaced, for queries that have begun.
+    pub grace: Duration,
 }
 
 /// The keys that may stay.
@@ -78,8 +87,30 @@ pub fn compact(
     request: &CompactRequest,
     stop: &dyn Fn() -> bool,
 ) -> Result<CompactOutcome, OutputError> {
-    finish_earlier(store)?;
-    let sources = published_runs(store)?;
+    let earlier = newest_compaction(store)?;
+    let asked = request.run.as_deref();
+    let resumed = match &earlier {
+        Some(claim) if outcome(store, &claim.run)?.is_none() => {
+            refuse_at_work(store, claim)?;
+            let resumed = asked == Some(claim.run.as_str());
+            if !resumed && decide_outcome(store, &claim.run, Outcome::Discarded)? == Outcome::Discarded {
+                tracing::info!(run = claim.run, "removing a compaction that was not finished");
+            }
+            resumed
+        }
+        _ => false,
+    };
+    complete_decided(store)?;
+    sweep(store, request.grace)?;
+    let plan = asked.filter(|_| resumed).map(|run| planned(store, run)).transpose()?.flatten();
+    let mut sources = published_runs(store)?;
+    if let Some(plan) = &plan {
+        sources.retain(|run| plan.supersedes.contains(&run.run));
+    }
+    if let Some(plan) = plan.as_ref().filter(|plan| plan.identity != identity(&sources, request)) {
+        // It was asked for with other keys.
+        return Err(OutputError::NameTaken { run: plan.run.clone() });
+    }
     let Some(newest) = sources.last() else { return Ok(CompactOutcome::Nothing("no run is published")) };
     if let Some(other) = sources.iter().find(|run| run.key != newest.key) {
         let found = format!("run {} has the key `{}`, run {} `{}`", other.run, other.key, newest.run, newest.key);
@@ -96,22 +127,26 @@ pub fn compact(
     if sources.len() == 1 && winners.keep_all() {
         return Ok(CompactOutcome::Nothing("there is one run, and every row of it stays"));
     }
-    let run = free_name(store, request.run.as_deref())?;
-    let heartbeat = Heartbeat::start(store, &run)?;
-    let plan = make_plan(store, &run, &sources, &winners, request)?;
-    let path = plan_path(&run);
-    if store.put_new(&path, crate::output::json(&plan, &path)?)? == Put::Exists {
-        return Err(OutputError::NameTaken { run });
+    let run = match asked {
+        Some(run) if !resumed => refuse_taken(store, run)?,
+        Some(run) => run.to_owned(),
+        None => new_run_id(store),
+    };
+    failpoint::hit("before_claim");
+    if !resumed && !claim_compaction(store, earlier.as_ref(), &run)? {
+        return Err(OutputError::Overtaken { run });
     }
-    let made = refuse_rivals(store, &plan).and_then(|()| rewrite(store, &plan, &sources, &winners, stop));
+    let _heartbeat = Heartbeat::start(store, &run)?;
+    let made = match plan {
+        Some(plan) => Ok(plan),
+        None => put_plan(store, &run, &sources, &winners, request),
+    };
+    let made = made.and_then(|plan| rewrite(store, &plan, &sources, &winners, stop));
     match made {
         Ok(true) => {}
         Ok(false) => return Ok(CompactOutcome::Stopped),
         Err(error) => {
-            // If the unfinished run cannot be removed now, the next compaction removes it.
-            if let Err(error) = remove_unpublished(store, &run) {
-                tracing::warn!(run, %error, "the unfinished compaction could not be removed");
-            }
+            give_up(store, request, &run, &error);
             return Err(error);
         }
     }
@@ -119,49 +154,74 @@ pub fn compact(
     // Finalize needs the memory for the index.
     drop(winners);
     let published = finalize(store, &run)?;
-    for run in &published.supersedes {
-        remove_superseded(store, run)?;
-    }
-    drop(heartbeat);
+    sweep(store, request.grace)?;
     Ok(CompactOutcome::Compacted(Box::new(Compaction { published, replaced, deleted })))
 }
 
-/// Removes what earlier compactions superseded, and compactions that were not published.
-fn finish_earlier(store: &OutputStore) -> Result<(), OutputError> {
-    for run in superseded(store)? {
-        remove_superseded(store, &run)?;
+/// Refuses to end a compaction that may be at work.
+fn refuse_at_work(store: &OutputStore, claim: &CompactionClaim) -> Result<(), OutputError> {
+    refuse_alive(store, &claim.run)?;
+    match claim.has_just_begun(store)? {
+        Some(worker) => Err(OutputError::Alive { run: claim.run.clone(), host: worker.host, pid: worker.pid }),
+        None => Ok(()),
     }
-    for plan in unpublished_compactions(store)? {
-        refuse_alive(store, &plan.run)?;
-        tracing::info!(run = plan.run, "removing a compaction that was not finished");
-        remove_unpublished(store, &plan.run)?;
-    }
-    for run in store.folders("_nightcap/runs")? {
-        // A compaction or a planner that was killed before it had put anything but its heartbeat.
-        let names = store.files(&run_folder(&run))?;
-        if names.iter().all(|name| is_heartbeat(name)) && alive(store, &run)?.is_none() {
-            remove_unpublished(store, &run)?;
-        }
-    }
-    Ok(())
 }
 
-/// An id that no run has or had: a run with the id of a replaced one would never count.
-fn free_name(store: &OutputStore, asked: Option<&str>) -> Result<String, OutputError> {
-    let taken = |run: &str| -> Result<bool, OutputError> {
-        let planned = store.get(&plan_path(run))?.is_some();
-        Ok(planned || store.get(&published_path(run))?.is_some() || superseded(store)?.contains(run))
+/// Refuses the name of a run that there is or was.
+fn refuse_taken(store: &OutputStore, run: &str) -> Result<String, OutputError> {
+    if planned(store, run)?.is_some() || outcome(store, run)?.is_some() {
+        return Err(OutputError::NameTaken { run: run.to_owned() });
+    }
+    Ok(run.to_owned())
+}
+
+fn planned(store: &OutputStore, run: &str) -> Result<Option<Plan>, OutputError> {
+    store.record(&plan_path(run))
+}
+
+/// Discards a compaction that failed, so that its parts take no space. After an outage, the next one with the same name goes on.
+fn give_up(store: &OutputStore, request: &CompactRequest, run: &str, error: &OutputError) {
+    if request.run.is_some() && matches!(error, OutputError::Store { .. } | OutputError::Overtaken { .. }) {
+        return;
+    }
+    let removed = match decide_outcome(store, run, Outcome::Discarded) {
+        Ok(Outcome::Discarded) => remove_run(store, run).map(drop),
+        // Another process has finished it.
+        Ok(_) => Ok(()),
+        Err(error) => Err(error),
     };
-    if let Some(run) = asked {
-        return if taken(run)? { Err(OutputError::NameTaken { run: run.to_owned() }) } else { Ok(run.to_owned()) };
+    if let Err(error) = removed {
+        tracing::warn!(run, %error, "the unfinished compaction could not be removed; the next one removes it");
     }
-    let first = crate::support::clock::run_id();
-    let (mut run, mut attempt) = (first.clone(), 1);
-    while taken(&run)? {
-        attempt += 1;
-        run = format!("{first}-{attempt}");
+}
+
+/// Plans the run, unless another process that was asked for the same run has planned it.
+fn put_plan(
+    store: &OutputStore,
+    run: &str,
+    sources: &[Published],
+    winners: &Winners,
+    request: &CompactRequest,
+) -> Result<Plan, OutputError> {
+    let plan = make_plan(store, run, sources, winners, request)?;
+    let path = plan_path(run);
+    if store.put_new(&path, crate::output::json(&plan, &path)?)? == Put::Exists {
+        return Err(OutputError::Overtaken { run: run.to_owned() });
     }
-    Ok(run)
+    Ok(plan)
+}
+
+/// What the rows of a compaction depend on.
+fn identity(sources: &[Published], request: &CompactRequest) -> Identity {
+    let names: Vec<&String> = sources.iter().map(|run| &run.run).collect();
+    let keep = request.keep.as_ref().map(|keep| {
+        let mut hasher = blake3::Hasher::new();
+        for key in &keep.keys {
+            hasher.update(&key.0.to_be_bytes());
+        }
+        json!({ "source": keep.source, "keys": hasher.finalize().to_hex()[..32] })
+    });
+    Identity::from_iter([("compact".to_owned(), json!({ "runs": names, "keep_keys": keep }))])
 }
 
 fn make_plan(
@@ -176,8 +236,8 @@ fn make_plan(
         part_rows = part_rows.max(load_plan(store, &source.run)?.part_rows);
     }
     let names: Vec<String> = sources.iter().map(|run| run.run.clone()).collect();
-    let keep = request.keep.as_ref().map(|keep| &keep.source);
-    let identity = Identity::from_iter([("compact".to_owned(), json!({ "runs": names, "keep_keys": keep }))]);
+    let replaced = sources.iter().flat_map(|run| run.supersedes.iter());
+    let supersedes: Vec<String> = replaced.chain(&names).unique().cloned().collect();
     let common = |pick: fn(&Fingerprints) -> &Option<String>| {
         let different: BTreeSet<_> = winners.fingerprints.iter().map(pick).collect();
         if different.len() == 1 { different.into_iter().next().cloned().flatten() } else { None }
@@ -187,13 +247,13 @@ fn make_plan(
         run_seq: claim_run_seq(store, run)?,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         created_at: crate::support::clock::now(),
-        identity,
+        identity: identity(sources, request),
         key: sources.last().map(|run| run.key.clone()).unwrap_or_default(),
         considered: Vec::new(),
         reuses: Vec::new(),
         reasons: Reasons::default(),
         signatures: String::new(),
-        supersedes: names,
+        supersedes,
         manifest: Vec::new(),
         image_roots: Vec::new(),
         rows: winners.kept,
@@ -204,24 +264,4 @@ fn make_plan(
         caption_fingerprint: common(|made| &made.caption),
         embedding_fingerprint: common(|made| &made.embedding),
     })
-}
-
-/// Of two compactions that start together at least one finds the other's plan here; of two that overlap the later one finds
-/// that its sources are gone. The same holds for a compaction and a run that copies rows of its sources.
-fn refuse_rivals(store: &OutputStore, plan: &Plan) -> Result<(), OutputError> {
-    for rival in unpublished(store)?.iter().filter(|rival| rival.run != plan.run) {
-        if !rival.supersedes.is_empty() {
-            refuse_alive(store, &rival.run)?;
-        }
-        if let Some(from) = rival.reuses.iter().find(|run| plan.supersedes.contains(run)) {
-            return Err(OutputError::SourceInUse { run: rival.run.clone(), from: from.clone() });
-        }
-    }
-    let counting: BTreeSet<String> = published_runs(store)?.into_iter().map(|run| run.run).collect();
-    match plan.supersedes.iter().find(|run| !counting.contains(*run)) {
-        Some(run) => Err(OutputError::CannotCompact {
-            found: format!("another compaction has replaced run {run} in the meantime"),
-        }),
-        None => Ok(()),
-    }
 }

@@ -8,13 +8,14 @@ use arrow::datatypes::{Schema, SchemaRef};
 use arrow::record_batch::{RecordBatch, RecordBatchReader};
 
 use super::winners::Winners;
-use crate::output::part::footer::{part_summary, wrong_part};
+use crate::output::part::commit::commit_part;
+use crate::output::part::footer::wrong_part;
 use crate::output::part::reader::read_part;
 use crate::output::part::rows::PartRows;
 use crate::output::part::writer::{PartFooter, encode_batch};
 use crate::output::records::plan::Plan;
 use crate::output::records::published::Published;
-use crate::output::store::{OutputStore, Put};
+use crate::output::store::OutputStore;
 use crate::output::{OutputError, part_path};
 
 /// Puts the parts of `plan`, rows in the order of `sources`, their parts, and rows therein; false when stopped before the
@@ -117,12 +118,16 @@ impl<'a> PartWriter<'a> {
         let (batch, rest) =
             (waiting.slice(0, rows as usize), waiting.slice(rows as usize, (self.rows - rows) as usize));
         let counts = PartRows::new(&batch, &self.plan.key).map_err(|found| wrong_part(&path, &found))?.count();
-        let footer = PartFooter { run: &self.plan.run, plan_digest: &self.digest, part, counts: &counts, halved: 0 };
+        let footer = PartFooter {
+            run: &self.plan.run,
+            plan_digest: &self.digest,
+            part,
+            counts: &counts,
+            halved: 0,
+            is_filler: false,
+        };
         let bytes = encode_batch(&batch, &footer).map_err(encode)?;
-        if self.store.put_new(&path, bytes)? == Put::Exists {
-            let found = part_summary(self.store, &path)?.plan_digest;
-            return Err(OutputError::ForeignPart { path, found, expected: self.digest.clone() });
-        }
+        commit_part(self.store, self.plan, part, bytes)?;
         self.waiting = vec![rest];
         self.rows -= rows;
         self.written += rows;

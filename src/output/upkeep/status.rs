@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::check::{Finding, check_run};
 use crate::output::heartbeat::{Worker, alive};
 use crate::output::part::footer::part_summary;
+use crate::output::records::outcome::{Outcome, outcome, outcome_path};
 use crate::output::records::plan::load_plan;
 use crate::output::records::published::{Published, present_parts};
 use crate::output::store::OutputStore;
@@ -21,11 +22,15 @@ pub enum State {
     Published,
     /// Published with the parts that were finished when it was closed.
     Partial,
-    /// Its rows are in a newer run, which `compact` made; the next `compact` removes what is left of it.
+    /// Its rows are in a newer run, which `compact` made; a later `compact` removes it.
     Superseded,
+    /// It does not count; the next `compact` removes what is left of it.
+    Discarded,
+    /// It is decided that it is published, but its published record is not there yet. The next run or `finalize` puts it.
+    Closing,
     /// Some parts are missing, or finalize has not run.
     Unfinished,
-    /// A compaction that was not published, which the next `compact` removes.
+    /// A compaction that is not published, which the next `compact` finishes or removes.
     Compacting,
     /// It has no plan: it is being planned, or the process that planned it was killed.
     Unplanned,
@@ -37,6 +42,8 @@ impl State {
             Self::Published => "published",
             Self::Partial => "partial",
             Self::Superseded => "superseded",
+            Self::Discarded => "discarded",
+            Self::Closing => "closing",
             Self::Unfinished => "unfinished",
             Self::Compacting => "compacting",
             Self::Unplanned => "unplanned",
@@ -86,8 +93,9 @@ impl OutputStatus {
         let mut reader =
             Reader { store, published: BTreeMap::new(), superseded: BTreeSet::new(), findings: Vec::new() };
         reader.read_published()?;
-        let names: BTreeSet<String> =
-            store.folders("_nightcap/runs")?.into_iter().chain(reader.published.keys().cloned()).collect();
+        let mut names: BTreeSet<String> = store.folders("_nightcap/runs")?.into_iter().collect();
+        names.extend(reader.published.keys().cloned());
+        names.extend(store.folders("")?.iter().filter_map(|name| name.strip_prefix("run=")).map(str::to_owned));
         let mut runs = names.iter().map(|run| reader.read_run(run)).collect::<Result<Vec<_>, _>>()?;
         // A run without a number has no plan; it is listed last.
         runs.sort_by_key(|run| run.run_seq.unwrap_or(i64::MAX));
@@ -168,6 +176,15 @@ impl Reader<'_> {
         }
         if superseded {
             return Ok(RunStatus { state: State::Superseded, ..blank });
+        }
+        let decided = outcome(self.store, run).unwrap_or_else(|error| {
+            self.findings.push(Finding::new(&outcome_path(run), &error, "put it back from a backup"));
+            None
+        });
+        if let Some(outcome) = decided {
+            let state = if outcome == Outcome::Discarded { State::Discarded } else { State::Closing };
+            let parts_present = present_parts(self.store, run)?.len() as u64;
+            return Ok(RunStatus { state, parts_present, ..blank });
         }
         // Asking OUTPUT for the time needs write access.
         let alive = alive(self.store, run).unwrap_or_else(|error| {

@@ -1,0 +1,47 @@
+//! Commits a part: one conditional put, of a run whose end is open.
+
+use super::footer::part_summary;
+use crate::output::records::outcome::{Outcome, outcome};
+use crate::output::records::plan::Plan;
+use crate::output::records::put_intent::PutIntent;
+use crate::output::store::{OutputStore, Put};
+use crate::output::{OutputError, part_path, plan_path};
+use crate::support::failpoint;
+
+/// Puts `bytes` as `part` of the run of `plan`. If another worker of the run has put that part first, its rows count.
+///
+/// # Errors
+/// [`OutputError::Closed`], [`OutputError::Discarded`] or [`OutputError::Gone`] when the part would not count,
+/// [`OutputError::ForeignPart`] when the part that is there belongs to another plan, and failures to read or write.
+pub fn commit_part(store: &OutputStore, plan: &Plan, part: u64, bytes: Vec<u8>) -> Result<Put, OutputError> {
+    let (run, path) = (plan.run.as_str(), part_path(&plan.run, part));
+    let intent = PutIntent::announce(store, run, part)?;
+    refuse_ended(store, run)?;
+    failpoint::hit("before_part");
+    let put = store.put_new(&path, bytes)?;
+    intent.answered(store)?;
+    if put == Put::Exists {
+        let (found, expected) = (part_summary(store, &path)?, plan.digest());
+        if found.plan_digest != expected {
+            return Err(OutputError::ForeignPart { path, found: found.plan_digest, expected });
+        }
+        if found.is_filler {
+            return Err(OutputError::Closed { run: run.to_owned() });
+        }
+        tracing::warn!(path, "another worker of this run wrote this part first; its rows count");
+    }
+    failpoint::hit("after_part");
+    Ok(put)
+}
+
+/// Refuses to put a part of `run` that would not count.
+fn refuse_ended(store: &OutputStore, run: &str) -> Result<(), OutputError> {
+    match outcome(store, run)? {
+        Some(Outcome::Partial) => Err(OutputError::Closed { run: run.to_owned() }),
+        Some(Outcome::Discarded) => Err(OutputError::Discarded { run: run.to_owned() }),
+        // A put would create a removed folder again, with this part alone in it.
+        _ if store.modified(&plan_path(run))?.is_none() => Err(OutputError::Gone { run: run.to_owned() }),
+        // Of a published run all parts are there: the put finds this one.
+        None | Some(Outcome::Published) => Ok(()),
+    }
+}

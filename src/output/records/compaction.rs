@@ -1,0 +1,67 @@
+//! The records `compactions/<number>.json`: which compaction is at work. One at a time: a compaction begins by claiming the next
+//! number, after the outcome of the compaction before it is decided.
+//!
+//! A compaction that died, or is suspended, holds up the next one for at most a minute: then the next one decides that it is
+//! discarded. If it goes on after all, it cannot publish any more. So no two compactions replace the same run.
+
+use serde::{Deserialize, Serialize};
+
+use crate::output::heartbeat::{Beat, Worker, is_fresh};
+use crate::output::store::{OutputStore, Put};
+use crate::output::{OutputError, json};
+
+/// The folder of the records.
+const COMPACTIONS: &str = "_nightcap/compactions";
+
+/// The claim of a compaction.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct CompactionClaim {
+    /// The id of the run that it makes.
+    pub run: String,
+    /// The process that began it.
+    #[serde(flatten)]
+    beat: Beat,
+    /// Its number.
+    #[serde(skip)]
+    number: u64,
+}
+
+/// The newest compaction, if there was one.
+///
+/// # Errors
+/// [`OutputError::Store`] and [`OutputError::Record`].
+pub fn newest_compaction(store: &OutputStore) -> Result<Option<CompactionClaim>, OutputError> {
+    let names = store.files(COMPACTIONS)?;
+    let Some(number) = names.iter().filter_map(|name| name.strip_suffix(".json")?.parse::<u64>().ok()).max() else {
+        return Ok(None);
+    };
+    let claim: Option<CompactionClaim> = store.record(&claim_path(number))?;
+    Ok(claim.map(|claim| CompactionClaim { number, ..claim }))
+}
+
+/// Claims the number after `newest` for the compaction `run`; false if another one has claimed it.
+///
+/// # Errors
+/// [`OutputError::Store`].
+pub fn claim_compaction(store: &OutputStore, newest: Option<&CompactionClaim>, run: &str) -> Result<bool, OutputError> {
+    let number = newest.map_or(0, |claim| claim.number).saturating_add(1);
+    let (path, beat) = (claim_path(number), Beat::this());
+    let claim = CompactionClaim { run: run.to_owned(), beat, number };
+    Ok(store.put_new(&path, json(&claim, &path)?)? == Put::Created)
+}
+
+impl CompactionClaim {
+    /// The process that has just begun this compaction, if it may be at work. Later its heartbeat says that.
+    ///
+    /// # Errors
+    /// [`OutputError::Store`].
+    pub fn has_just_begun(&self, store: &OutputStore) -> Result<Option<Worker>, OutputError> {
+        let begun =
+            !self.beat.is_over() && self.beat.worker != Worker::this() && is_fresh(store, &claim_path(self.number))?;
+        Ok(begun.then(|| self.beat.worker.clone()))
+    }
+}
+
+fn claim_path(number: u64) -> String {
+    format!("{COMPACTIONS}/{number:012}.json")
+}

@@ -1,0 +1,95 @@
+//! Sweep: removes runs that never count again: those that were discarded, and those that a compaction has replaced. The outcome of
+//! the run, or the published record of the compaction, is the proof; neither is ever taken back, so a sweep that was suspended
+//! removes nothing else when it goes on.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::output::heartbeat::age;
+use crate::output::records::outcome::{Outcome, decide_outcome, decided_runs, outcome};
+use crate::output::records::published::{all_published, unpublished};
+use crate::output::records::run_id::is_default_run_id;
+use crate::output::store::OutputStore;
+use crate::output::{OutputError, part_folder, plan_path, published_path, run_folder};
+
+/// The last records before the plan are put within this time.
+const PLANNING: Duration = Duration::from_hours(1);
+
+/// Removes what is left of discarded runs, and the runs that were replaced at least `grace` ago: until then, a query that has begun
+/// may read their parts. Runs from which an unfinished run copies rows stay. Runs of a process that was killed while it planned
+/// them, and that no other process continues, are discarded.
+///
+/// # Errors
+/// Failures to read or remove.
+pub(crate) fn sweep(store: &OutputStore, grace: Duration) -> Result<(), OutputError> {
+    // By name of the replaced run, the compactions that say so.
+    let mut replaced: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let mut names: BTreeSet<String> = store.folders("_nightcap/runs")?.into_iter().collect();
+    names.extend(store.folders("")?.iter().filter_map(|name| name.strip_prefix("run=")).map(str::to_owned));
+    for run in all_published(store)? {
+        for name in run.supersedes {
+            replaced.entry(name).or_default().push(run.run.clone());
+        }
+        names.insert(run.run);
+    }
+    let in_use: BTreeSet<String> = unpublished(store)?.into_iter().flat_map(|plan| plan.reuses).collect();
+    let decided = decided_runs(store)?;
+    let mut ages: BTreeMap<String, Duration> = BTreeMap::new();
+    for run in &names {
+        if let Some(by) = replaced.get(run) {
+            let mut oldest = Duration::ZERO;
+            for compaction in by {
+                let age = match ages.get(compaction) {
+                    Some(age) => *age,
+                    None => age(store, &published_path(compaction))?.unwrap_or_default(),
+                };
+                ages.insert(compaction.clone(), age);
+                oldest = oldest.max(age);
+            }
+            if oldest >= grace && !in_use.contains(run) {
+                remove_run(store, run)?;
+            }
+        } else if decided.contains(run) && outcome(store, run)? == Some(Outcome::Discarded) {
+            remove_run(store, run)?;
+        } else if !decided.contains(run)
+            && is_abandoned(store, run)?
+            && decide_outcome(store, run, Outcome::Discarded)? == Outcome::Discarded
+        {
+            remove_run(store, run)?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether the process that planned `run` was killed before it put the plan, and no other process may go on with it.
+fn is_abandoned(store: &OutputStore, run: &str) -> Result<bool, OutputError> {
+    if !is_default_run_id(run) || store.modified(&plan_path(run))?.is_some() {
+        return Ok(false);
+    }
+    for name in store.files(&run_folder(run))? {
+        if age(store, &format!("{}/{name}", run_folder(run)))?.is_some_and(|age| age < PLANNING) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Removes a run that never counts again, and returns how many files of it were parts. The published record goes last: it names the
+/// run to the next sweep if this one is killed.
+pub(super) fn remove_run(store: &OutputStore, run: &str) -> Result<u64, OutputError> {
+    // Without its plan, no process takes it for a run that waits for its published record.
+    store.delete(&plan_path(run))?;
+    let parts = remove_files(store, &part_folder(run))?;
+    remove_files(store, &run_folder(run))?;
+    store.delete(&published_path(run))?;
+    Ok(parts)
+}
+
+fn remove_files(store: &OutputStore, folder: &str) -> Result<u64, OutputError> {
+    let names = store.files(folder)?;
+    for name in &names {
+        store.delete(&format!("{folder}/{name}"))?;
+    }
+    store.sweep(folder)?;
+    Ok(names.len() as u64)
+}
