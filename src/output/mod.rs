@@ -20,23 +20,25 @@
 //! - format: [`OutputStore::create`](store::OutputStore::create);
 //! - schema, `run_seq`, selections, signatures, plans: `plan::claim`; the last four also [`upkeep::compact`], for compactions;
 //! - planning claims: `plan::planner`; heartbeats: every process that works on a run;
-//! - parts: the write stage of the pipeline and [`upkeep::compact`];
+//! - parts: the write stage of the pipeline, through [`part::commit`], and [`upkeep::compact`];
 //! - indexes and published records: [`publish::finalize`].
 //!
-//! [`upkeep::discard`] and [`upkeep::compact`] remove runs; the write stage removes a part that it has put into a run that was
+//! [`upkeep::discard`] and [`upkeep::compact`] remove runs; [`part::commit`] removes a part that it has put into a run that was
 //! closed in the meantime.
 //!
-//! [`store`] and `open` reach OUTPUT, [`mod@format`] refuses other format numbers, [`heartbeat`] says which process works on a
-//! run. The rooms, from the bottom up: [`records`], [`part`], [`publish`], [`upkeep`].
+//! [`store`] and `open` reach OUTPUT, [`process`] is what they take from the process around them, [`mod@format`] refuses other format
+//! numbers, [`heartbeat`] says which process, a [`worker`], works on a run. The rooms, from the bottom up: [`records`], [`part`], [`publish`], [`upkeep`].
 
 pub mod format;
 pub mod heartbeat;
 mod open;
 pub mod part;
+pub mod process;
 pub mod publish;
 pub mod records;
 pub mod store;
 pub mod upkeep;
+pub mod worker;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -110,7 +110,7 @@ pub fn claim(
     for run in &to_close {
         close(store, run)?;
     }
-    Ok(Claim::Plan(NewRun { run: crate::support::clock::run_id(), named: false, planning: None }))
+    Ok(Claim::Plan(NewRun { run: crate::support::clock::run_id(store.process().now()), named: false, planning: None }))
 }
 
 fn claim_named(store: &OutputStore, draft: &Draft<'_>, run: &str, stop: &dyn Fn() -> bool) -> Result<Claim, PlanError> {
@@ -254,7 +254,7 @@ impl NewRun {
                 Put::Exists => {
                     // Another job has put a plan under this second's default id.
                     attempt += 1;
-                    run = format!("{}-{attempt}", crate::support::clock::run_id());
+                    run = format!("{}-{attempt}", crate::support::clock::run_id(store.process().now()));
                     continue;
                 }
             };
@@ -296,7 +296,7 @@ fn write_records(
         run: run.to_owned(),
         run_seq,
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        created_at: crate::support::clock::now(),
+        created_at: crate::support::clock::timestamp(store.process().now()),
         identity: draft.identity.clone(),
         key: draft.key.to_owned(),
         considered: decision.considered.clone(),

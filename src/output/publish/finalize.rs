@@ -98,7 +98,7 @@ fn publish(
         key: plan.key.clone(),
         index,
         reuse_index,
-        published_at: crate::support::clock::now(),
+        published_at: crate::support::clock::timestamp(store.process().now()),
         caption_fingerprint: plan.caption_fingerprint.clone(),
         embedding_fingerprint: plan.embedding_fingerprint.clone(),
     };

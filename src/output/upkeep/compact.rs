@@ -155,7 +155,7 @@ fn free_name(store: &OutputStore, asked: Option<&str>) -> Result<String, OutputE
     if let Some(run) = asked {
         return if taken(run)? { Err(OutputError::NameTaken { run: run.to_owned() }) } else { Ok(run.to_owned()) };
     }
-    let first = crate::support::clock::run_id();
+    let first = crate::support::clock::run_id(store.process().now());
     let (mut run, mut attempt) = (first.clone(), 1);
     while taken(&run)? {
         attempt += 1;
@@ -186,7 +186,7 @@ fn make_plan(
         run: run.to_owned(),
         run_seq: claim_run_seq(store, run)?,
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        created_at: crate::support::clock::now(),
+        created_at: crate::support::clock::timestamp(store.process().now()),
         identity,
         key: sources.last().map(|run| run.key.clone()).unwrap_or_default(),
         considered: Vec::new(),
