@@ -4,13 +4,14 @@
 //! the clocks of the machines do not matter. The claim of the process that plans a run for
 //! others (see `plan::planner`) is such a record too; it stays, and says how planning ended.
 
-use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
-use std::thread::JoinHandle;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::process::Repeating;
 use super::store::OutputStore;
+use super::worker::Worker;
 use super::{OutputError, run_folder};
 
 /// How often a process shows that it is alive.
@@ -25,44 +26,6 @@ const CLOCK: &str = "_nightcap/clock";
 const HEARTBEAT: &str = "heartbeat-";
 /// The prefix of planning claim names.
 const PLANNER: &str = "planner-";
-
-/// A process, identified among all processes of all machines.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Worker {
-    /// The machine's name.
-    pub host: String,
-    /// The machine's current boot; None where the operating system does not tell.
-    pub boot: Option<String>,
-    /// The PID namespace: containers of one machine may share everything else.
-    pub pid_namespace: Option<String>,
-    /// Process number.
-    pub pid: u32,
-    /// When it started, in the kernel's clock ticks since boot.
-    pub started: Option<u64>,
-}
-
-impl Worker {
-    /// This process.
-    #[must_use]
-    pub fn this() -> Self {
-        let pid = std::process::id();
-        Self { host: host(), boot: boot(), pid_namespace: pid_namespace(), pid, started: started(pid) }
-    }
-
-    /// Whether this process has certainly ended: it ran on this machine since its last boot and does not exist any more.
-    fn is_gone(&self) -> bool {
-        let here = self.host == host()
-            && (self.boot.is_some() && self.boot == boot())
-            && (self.pid_namespace.is_some() && self.pid_namespace == pid_namespace());
-        here && self.started.is_some() && started(self.pid) != self.started
-    }
-
-    fn path(&self, run: &str) -> String {
-        let name: String = self.host.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
-        let started = self.started.unwrap_or(0);
-        format!("{}/{HEARTBEAT}{name}-{}-{started}", run_folder(run), self.pid)
-    }
-}
 
 /// How the work behind a heartbeat ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -86,10 +49,10 @@ pub struct Beat {
 }
 
 impl Beat {
-    /// That of this process.
+    /// That of the process that uses `store`.
     #[must_use]
-    pub fn this() -> Self {
-        Self { worker: Worker::this(), ended: None }
+    pub fn this(store: &OutputStore) -> Self {
+        Self { worker: store.process().worker(), ended: None }
     }
 
     /// Reads the record at `path`; None when it is gone, or damaged: then it is no heartbeat.
@@ -102,9 +65,16 @@ impl Beat {
 
     /// Whether the work has certainly ended, as far as the record and the processes of this machine say.
     #[must_use]
-    pub fn is_over(&self) -> bool {
-        self.ended.is_some() || self.worker.is_gone()
+    pub fn is_over(&self, store: &OutputStore) -> bool {
+        self.ended.is_some() || store.process().is_gone(&self.worker)
     }
+}
+
+/// The path of the heartbeat of `worker` on `run`.
+fn heartbeat_path(worker: &Worker, run: &str) -> String {
+    let name: String = worker.host.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
+    let started = worker.started.unwrap_or(0);
+    format!("{}/{HEARTBEAT}{name}-{}-{started}", run_folder(run), worker.pid)
 }
 
 /// The path of the `number`th planning claim of `run`.
@@ -150,10 +120,10 @@ pub fn age(store: &OutputStore, path: &str) -> Result<Option<Duration>, OutputEr
 /// # Errors
 /// [`OutputError::Store`].
 pub fn alive(store: &OutputStore, run: &str) -> Result<Option<Worker>, OutputError> {
-    let this = Worker::this();
+    let this = store.process().worker();
     for name in store.files(&run_folder(run))?.iter().filter(|name| is_heartbeat(name)) {
         let path = format!("{}/{name}", run_folder(run));
-        let Some(beat) = Beat::read(store, &path)?.filter(|beat| !beat.is_over() && beat.worker != this) else {
+        let Some(beat) = Beat::read(store, &path)?.filter(|beat| !beat.is_over(store) && beat.worker != this) else {
             continue;
         };
         if is_fresh(store, &path)? {
@@ -174,12 +144,14 @@ pub fn refuse_alive(store: &OutputStore, run: &str) -> Result<(), OutputError> {
     }
 }
 
-/// Renews the record of a heartbeat from a thread of its own until it is dropped.
+/// Renews the record of a heartbeat until it is dropped.
 pub struct Heartbeat {
+    store: Arc<OutputStore>,
+    path: String,
+    beat: Beat,
     /// How the record says that the work ended; None: the record is removed at the end.
     ended: Option<Ended>,
-    stop: Option<Sender<Option<Ended>>>,
-    thread: Option<JoinHandle<()>>,
+    renewal: Option<Box<dyn Repeating>>,
 }
 
 impl Heartbeat {
@@ -188,8 +160,8 @@ impl Heartbeat {
     /// # Errors
     /// [`OutputError::Store`] when the first one cannot be put.
     pub fn start(store: &OutputStore, run: &str) -> Result<Self, OutputError> {
-        let (store, beat) = (store.with_timeout(PUT_TIMEOUT)?, Beat::this());
-        let path = beat.worker.path(run);
+        let beat = Beat::this(store);
+        let (store, path) = (store.with_timeout(PUT_TIMEOUT)?, heartbeat_path(&beat.worker, run));
         store.put_over(&path, super::json(&beat, &path)?)?;
         Ok(Self::renew(store, path, beat, None))
     }
@@ -200,7 +172,7 @@ impl Heartbeat {
     /// # Errors
     /// When OUTPUT cannot be opened another time.
     pub fn of_planner(store: &OutputStore, path: String) -> Result<Self, OutputError> {
-        Ok(Self::renew(store.with_timeout(PUT_TIMEOUT)?, path, Beat::this(), Some(Ended::Failed)))
+        Ok(Self::renew(store.with_timeout(PUT_TIMEOUT)?, path, Beat::this(store), Some(Ended::Failed)))
     }
 
     /// Ends it, and says how the work ended.
@@ -209,57 +181,32 @@ impl Heartbeat {
     }
 
     fn renew(store: OutputStore, path: String, beat: Beat, ended: Option<Ended>) -> Self {
-        let (stop, stopped) = channel();
-        let beats = move || {
-            let put = |beat: &Beat| super::json(beat, &path).and_then(|record| store.put_over(&path, record));
-            let ended = loop {
-                match stopped.recv_timeout(INTERVAL) {
-                    Err(RecvTimeoutError::Timeout) => {
-                        if let Err(error) = put(&beat) {
-                            tracing::warn!(%error, "the heartbeat of this run could not be written");
-                        }
-                    }
-                    Ok(ended) => break ended,
-                    Err(RecvTimeoutError::Disconnected) => break None,
+        let store = Arc::new(store);
+        let put = {
+            let (store, path, beat) = (store.clone(), path.clone(), beat.clone());
+            move || {
+                if let Err(error) = put(&store, &path, &beat) {
+                    tracing::warn!(%error, "the heartbeat of this run could not be written");
                 }
-            };
-            // A record that cannot be removed or changed counts as dead after a minute.
-            let _ = match ended {
-                None => store.delete(&path),
-                ended => put(&Beat { ended, ..beat }),
-            };
+            }
         };
-        let thread = std::thread::Builder::new().name("heartbeat".to_owned()).spawn(beats);
-        let thread = thread.inspect_err(|error| tracing::warn!(%error, "no thread for the heartbeat")).ok();
-        Self { ended, stop: Some(stop), thread }
+        let renewal = Some(store.process().repeat(INTERVAL, Box::new(put)));
+        Self { store, path, beat, ended, renewal }
     }
 }
 
 impl Drop for Heartbeat {
     fn drop(&mut self) {
-        // Fails if the thread could not be started.
-        let _ = self.stop.take().map(|stop| stop.send(self.ended));
-        // The thread reports its own failures.
-        let _ = self.thread.take().map(JoinHandle::join);
+        // From here on it is not renewed.
+        self.renewal = None;
+        // A record that cannot be removed or changed counts as dead after a minute.
+        let _ = match self.ended {
+            None => self.store.delete(&self.path),
+            ended => put(&self.store, &self.path, &Beat { ended, ..self.beat.clone() }),
+        };
     }
 }
 
-fn host() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/hostname")
-        .map_or_else(|_| "unknown".to_owned(), |name| name.trim().to_owned())
-}
-
-fn boot() -> Option<String> {
-    Some(std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?.trim().to_owned())
-}
-
-fn pid_namespace() -> Option<String> {
-    Some(std::fs::read_link("/proc/self/ns/pid").ok()?.display().to_string())
-}
-
-/// The start time of a process, the 22nd field of its `stat`; the second one, a name in brackets, may hold anything.
-fn started(pid: u32) -> Option<u64> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let (_, after_name) = stat.rsplit_once(')')?;
-    after_name.split_whitespace().nth(19)?.parse().ok()
+fn put(store: &OutputStore, path: &str, beat: &Beat) -> Result<(), OutputError> {
+    store.put_over(path, super::json(beat, path)?)
 }

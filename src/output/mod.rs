@@ -28,17 +28,19 @@
 //!
 //! Only `upkeep::sweep` removes runs, and only those that never count again: discarded ones, and those that a compaction has replaced.
 //!
-//! [`store`] and `open` reach OUTPUT, [`mod@format`] refuses other format numbers, [`heartbeat`] says which process works on a
-//! run. The rooms, from the bottom up: [`records`], [`part`], [`publish`], [`upkeep`].
+//! [`store`] and `open` reach OUTPUT, [`process`] is what they take from the process around them, [`mod@format`] refuses other format
+//! numbers, [`heartbeat`] says which process, a [`worker`], works on a run. The rooms, from the bottom up: [`records`], [`part`], [`publish`], [`upkeep`].
 
 pub mod format;
 pub mod heartbeat;
 mod open;
 pub mod part;
+pub mod process;
 pub mod publish;
 pub mod records;
 pub mod store;
 pub mod upkeep;
+pub mod worker;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

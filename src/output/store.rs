@@ -1,7 +1,5 @@
 //! Reads and conditional writes under OUTPUT, through `object_store`.
 
-use std::collections::hash_map::RandomState;
-use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +13,7 @@ use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutMode, P
 use serde::de::DeserializeOwned;
 
 use super::OutputError;
+use super::process::{OperatingSystem, Process};
 use crate::storage::{Failure, Location, Storage, pauses};
 use crate::support::failpoint;
 
@@ -34,9 +33,18 @@ pub struct OutputStore {
     /// The same store without retries: after a retry, "exists" may mean that the first attempt has succeeded.
     puts: Arc<dyn ObjectStore>,
     runtime: tokio::runtime::Runtime,
-    /// Drives the connections.
-    storage: Arc<Storage>,
+    connection: Connection,
     location: Location,
+    process: Arc<dyn Process>,
+}
+
+/// How the object store was reached.
+#[derive(Debug)]
+enum Connection {
+    /// Through this storage, which drives the connections.
+    Storage(Arc<Storage>),
+    /// The caller made it. Puts that meet an outage are repeated so many times.
+    Given(u32),
 }
 
 impl OutputStore {
@@ -45,8 +53,7 @@ impl OutputStore {
     /// # Errors
     /// [`OutputError::Folder`] when it cannot be read, [`OutputError::Unreachable`] when it cannot be listed.
     pub(super) fn connect(location: &Location, storage: &Arc<Storage>) -> Result<Self, OutputError> {
-        let system = |source| OutputError::Folder { path: location.to_string().into(), source };
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(system)?;
+        let runtime = runtime(location)?;
         let (store, puts): (Arc<dyn ObjectStore>, Arc<dyn ObjectStore>) = match location {
             Location::Local(path) => {
                 let folder = |source| OutputError::Folder { path: path.clone(), source };
@@ -66,7 +73,23 @@ impl OutputStore {
                 (Arc::new(store), Arc::new(PrefixStore::new(puts, prefix)))
             }
         };
-        Ok(Self { store, puts, runtime, storage: storage.clone(), location: location.clone() })
+        let (connection, process) = (Connection::Storage(storage.clone()), Arc::new(OperatingSystem::this()));
+        Ok(Self { store, puts, runtime, connection, location: location.clone(), process })
+    }
+
+    /// The OUTPUT in any object store, used by `process`. `location` stands for it in messages, and must not be a local path. The
+    /// store must not repeat a put on its own; a put that meets an outage is repeated here up to `retries` times.
+    ///
+    /// # Errors
+    /// [`OutputError::Folder`] when the operating system refuses what blocking calls need.
+    pub fn over(
+        store: Arc<dyn ObjectStore>,
+        location: Location,
+        process: Arc<dyn Process>,
+        retries: u32,
+    ) -> Result<Self, OutputError> {
+        let runtime = runtime(&location)?;
+        Ok(Self { puts: store.clone(), store, runtime, connection: Connection::Given(retries), location, process })
     }
 
     /// The same OUTPUT, but requests are given up after `timeout`.
@@ -74,7 +97,20 @@ impl OutputStore {
     /// # Errors
     /// [`OutputError::Folder`] and [`OutputError::Unreachable`].
     pub(super) fn with_timeout(&self, timeout: Duration) -> Result<Self, OutputError> {
-        Self::connect(&self.location, &Arc::new(self.storage.for_short_requests(timeout)))
+        let process = self.process.clone();
+        match &self.connection {
+            Connection::Storage(storage) => {
+                let storage = Arc::new(storage.for_short_requests(timeout));
+                Ok(Self { process, ..Self::connect(&self.location, &storage)? })
+            }
+            Connection::Given(_) => Self::over(self.store.clone(), self.location.clone(), process, 0),
+        }
+    }
+
+    /// The process that uses it.
+    #[must_use]
+    pub fn process(&self) -> &dyn Process {
+        &*self.process
     }
 
     /// Where it is.
@@ -86,10 +122,7 @@ impl OutputStore {
     /// A random word of `digits` letters and digits, for names that no other process may choose.
     #[must_use]
     pub fn random(&self, digits: usize) -> String {
-        let digit = |_| {
-            let digit = RandomState::new().hash_one(()) % 36;
-            char::from_digit(digit as u32, 36).unwrap_or('0')
-        };
+        let digit = |_| char::from_digit((self.process.random() % 36) as u32, 36).unwrap_or('0');
         (0..digits).map(digit).collect()
     }
 
@@ -103,8 +136,18 @@ impl OutputStore {
         let location = ObjectPath::from(path);
         let bytes: Bytes = bytes.into();
         let mut repeated = false;
+        let retries = match &self.connection {
+            Connection::Storage(storage) => storage.retries(),
+            Connection::Given(retries) => *retries,
+        };
+        let process = self.process.clone();
         let put = (|| self.puts.put_opts(&location, bytes.clone().into(), options.clone()))
-            .retry(pauses(self.storage.retries()))
+            .retry(pauses(retries))
+            // Nothing else runs on this runtime.
+            .sleep(move |pause| {
+                process.sleep(pause);
+                std::future::ready(())
+            })
             .when(|error| Failure::of(error).kind.is_outage())
             .notify(|error, _| {
                 tracing::debug!("putting again: {}", Failure::of(error));
@@ -276,6 +319,11 @@ impl OutputStore {
         names.sort_unstable();
         Ok(names)
     }
+}
+
+fn runtime(location: &Location) -> Result<tokio::runtime::Runtime, OutputError> {
+    let failed = |source| OutputError::Folder { path: location.to_string().into(), source };
+    tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(failed)
 }
 
 fn store_error(action: &'static str, path: &str, source: object_store::Error) -> OutputError {

@@ -35,7 +35,7 @@ fn write(stages: &Stages<'_>, finished: &FinishedPart) -> Result<(), Error> {
             "a part is put in one piece, which is meant for up to 256 MB; lower output.part_rows"
         );
     }
-    if commit_part(stages.store, stages.plan, finished.part, bytes)? == Put::Created {
+    if commit_part(stages.store, &stages.plan.run, encoder.plan_digest(), finished.part, bytes)? == Put::Created {
         tracing::debug!(path, bytes = size, "part written");
     }
     stages.metrics.add_copied_rows(copies.map_or(0, |copies| copies.rows));

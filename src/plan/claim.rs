@@ -308,7 +308,7 @@ fn write_records(
         run: run.to_owned(),
         run_seq,
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        created_at: crate::support::clock::now(),
+        created_at: crate::support::clock::timestamp(store.process().now()),
         identity: draft.identity.clone(),
         key: draft.key.to_owned(),
         considered: decision.considered.clone(),

@@ -9,7 +9,7 @@
 //! A planner that is resumed after it was replaced does no harm: the plan is a conditional put too, and every process uses the
 //! plan that was put first.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::PlanError;
 use crate::output::format::claim_format;
@@ -70,14 +70,14 @@ pub(super) fn claim_planning(store: &OutputStore, run: &str, stop: &dyn Fn() -> 
         let newest = newest_claim(store, run)?;
         let (number, beat) = newest.unwrap_or((0, None));
         waiting = waiting.filter(|waiting| waiting.number == number);
-        let mut next = next(beat.as_ref(), waiting.as_ref());
+        let mut next = next(store.process().elapsed(), store, beat.as_ref(), waiting.as_ref());
         let asked = next == Next::Ask;
         if asked {
             next = if is_fresh(store, &planner_path(run, number))? { Next::Wait } else { Next::Claim };
         }
         match next {
             Next::Claim => {
-                let (path, beat) = (planner_path(run, number + 1), Beat::this());
+                let (path, beat) = (planner_path(run, number + 1), Beat::this(store));
                 if store.put_new(&path, json(&beat, &path)?)? == Put::Created {
                     let heartbeat = Heartbeat::of_planner(store, path.clone())?;
                     let claim = PlanningClaim { claim: Some((path, heartbeat)) };
@@ -96,12 +96,12 @@ pub(super) fn claim_planning(store: &OutputStore, run: &str, stop: &dyn Fn() -> 
                     let (pid, host) =
                         beat.as_ref().map_or((0, "?"), |beat| (beat.worker.pid, beat.worker.host.as_str()));
                     tracing::info!(run, "waiting for process {pid} on {host}, which plans this run");
-                    Waiting { number, since: Instant::now(), asked: Instant::now() }
+                    Waiting { number, since: store.process().elapsed(), asked: store.process().elapsed() }
                 });
                 if asked {
-                    waiting.asked = Instant::now();
+                    waiting.asked = store.process().elapsed();
                 }
-                if !sleep(pause, stop) {
+                if !sleep(store, pause, stop) {
                     return Ok(Planner::Stopped);
                 }
                 pause = (pause * 2).min(LONGEST_PAUSE);
@@ -114,12 +114,13 @@ pub(super) fn claim_planning(store: &OutputStore, run: &str, stop: &dyn Fn() -> 
 struct Waiting {
     /// The number of the claim.
     number: u32,
-    since: Instant,
+    /// Since when, by the clock of this process.
+    since: Duration,
     /// When the storage was last asked whether the claim is fresh.
-    asked: Instant,
+    asked: Duration,
 }
 
-/// What to do, given the newest claim.
+/// What to do.
 #[derive(Debug, PartialEq, Eq)]
 enum Next {
     /// No process plans: put the next claim.
@@ -132,14 +133,16 @@ enum Next {
     Wait,
 }
 
-fn next(newest: Option<&Beat>, waiting: Option<&Waiting>) -> Next {
+/// What to do at `now`, given the newest claim.
+fn next(now: Duration, store: &OutputStore, newest: Option<&Beat>, waiting: Option<&Waiting>) -> Next {
+    let since = |moment: Duration| now.saturating_sub(moment);
     match (newest, waiting) {
         (None, _) => Next::Claim,
         (Some(beat), Some(_)) if beat.ended == Some(Ended::Failed) => Next::PlanAlone,
-        (Some(beat), _) if beat.is_over() => Next::Claim,
+        (Some(beat), _) if beat.is_over(store) => Next::Claim,
         (Some(_), None) => Next::Ask,
-        (Some(_), Some(waiting)) if waiting.since.elapsed() > LONGEST_WAIT => Next::Claim,
-        (Some(_), Some(waiting)) if waiting.asked.elapsed() > FRESHNESS => Next::Ask,
+        (Some(_), Some(waiting)) if since(waiting.since) > LONGEST_WAIT => Next::Claim,
+        (Some(_), Some(waiting)) if since(waiting.asked) > FRESHNESS => Next::Ask,
         (Some(_), Some(_)) => Next::Wait,
     }
 }
@@ -160,40 +163,49 @@ fn newest_claim(store: &OutputStore, run: &str) -> Result<Option<(u32, Option<Be
 }
 
 /// Sleeps; false when a stop was requested.
-fn sleep(pause: Duration, stop: &dyn Fn() -> bool) -> bool {
-    let begun = Instant::now();
+fn sleep(store: &OutputStore, pause: Duration, stop: &dyn Fn() -> bool) -> bool {
+    let end = store.process().elapsed() + pause;
     while !stop() {
-        let Some(left) = pause.checked_sub(begun.elapsed()) else { return true };
-        std::thread::sleep(left.min(SIGNAL));
+        let Some(left) = end.checked_sub(store.process().elapsed()).filter(|left| !left.is_zero()) else { return true };
+        store.process().sleep(left.min(SIGNAL));
     }
     false
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::storage::{Location, Storage};
 
     #[test]
     fn a_claim_counts_until_its_planner_has_ended_or_takes_too_long() {
-        let mut beat = Beat::this();
+        let folder = tempfile::tempdir().unwrap();
+        let location = Location::Local(folder.path().to_owned());
+        let store = OutputStore::open(&location, &Arc::new(Storage::from_environment())).unwrap();
+        let next = |beat: Option<&Beat>, waiting: Option<&Waiting>| {
+            // Long after the start of this process.
+            super::next(Duration::from_hours(10), &store, beat, waiting)
+        };
+        let mut beat = Beat::this(&store);
         assert_eq!(next(None, None), Next::Claim);
         assert_eq!(next(Some(&beat), None), Next::Ask, "its age is not known yet");
         let waiting = |since: Duration, asked: Duration| {
-            let ago = |time: Duration| Instant::now().checked_sub(time);
-            Some(Waiting { number: 1, since: ago(since)?, asked: ago(asked)? })
+            let ago = |time: Duration| Duration::from_hours(10) - time;
+            Waiting { number: 1, since: ago(since), asked: ago(asked) }
         };
         let second = Duration::from_secs(1);
-        // On a machine that has just booted, `Instant` cannot go back so far.
         let expected =
             [(second, second, Next::Wait), (60 * second, 20 * second, Next::Ask), (3700 * second, second, Next::Claim)];
         for (since, asked, expected) in expected {
-            let Some(waiting) = waiting(since, asked) else { continue };
-            assert_eq!(next(Some(&beat), Some(&waiting)), expected, "{since:?}");
+            assert_eq!(next(Some(&beat), Some(&waiting(since, asked))), expected, "{since:?}");
         }
         beat.ended = Some(Ended::Failed);
+        let just_now = waiting(Duration::ZERO, Duration::ZERO);
         assert_eq!(next(Some(&beat), None), Next::Claim, "an earlier attempt failed");
-        assert_eq!(next(Some(&beat), waiting(Duration::ZERO, Duration::ZERO).as_ref()), Next::PlanAlone);
+        assert_eq!(next(Some(&beat), Some(&just_now)), Next::PlanAlone);
         beat.ended = Some(Ended::Done);
-        assert_eq!(next(Some(&beat), waiting(Duration::ZERO, Duration::ZERO).as_ref()), Next::Claim);
+        assert_eq!(next(Some(&beat), Some(&just_now)), Next::Claim);
     }
 }

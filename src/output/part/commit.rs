@@ -2,28 +2,35 @@
 
 use super::footer::part_summary;
 use crate::output::records::outcome::{Outcome, outcome};
-use crate::output::records::plan::Plan;
 use crate::output::records::put_intent::PutIntent;
 use crate::output::store::{OutputStore, Put};
 use crate::output::{OutputError, part_path, plan_path};
 use crate::support::failpoint;
 
-/// Puts `bytes` as `part` of the run of `plan`. If another worker of the run has put that part first, its rows count.
+/// Puts `bytes` as `part` of `run`, made for the plan of `plan_digest`. [`Put::Exists`]: another worker of the run has put that part
+/// first, and its rows count.
 ///
 /// # Errors
 /// [`OutputError::Closed`], [`OutputError::Discarded`] or [`OutputError::Gone`] when the part would not count,
 /// [`OutputError::ForeignPart`] when the part that is there belongs to another plan, and failures to read or write.
-pub fn commit_part(store: &OutputStore, plan: &Plan, part: u64, bytes: Vec<u8>) -> Result<Put, OutputError> {
-    let (run, path) = (plan.run.as_str(), part_path(&plan.run, part));
+pub fn commit_part(
+    store: &OutputStore,
+    run: &str,
+    plan_digest: &str,
+    part: u64,
+    bytes: Vec<u8>,
+) -> Result<Put, OutputError> {
+    let path = part_path(run, part);
     let intent = PutIntent::announce(store, run, part)?;
     refuse_ended(store, run)?;
     failpoint::hit("before_part");
     let put = store.put_new(&path, bytes)?;
     intent.answered(store)?;
     if put == Put::Exists {
-        let (found, expected) = (part_summary(store, &path)?, plan.digest());
-        if found.plan_digest != expected {
-            return Err(OutputError::ForeignPart { path, found: found.plan_digest, expected });
+        let found = part_summary(store, &path)?;
+        if found.plan_digest != plan_digest {
+            let (found, expected) = (found.plan_digest, plan_digest.to_owned());
+            return Err(OutputError::ForeignPart { path, found, expected });
         }
         if found.is_filler {
             return Err(OutputError::Closed { run: run.to_owned() });

@@ -180,7 +180,7 @@ fn make_record(store: &OutputStore, plan: &Plan, parts: &BTreeSet<u64>) -> Resul
         key: plan.key.clone(),
         index,
         reuse_index,
-        published_at: crate::support::clock::now(),
+        published_at: crate::support::clock::timestamp(store.process().now()),
         caption_fingerprint: plan.caption_fingerprint.clone(),
         embedding_fingerprint: plan.embedding_fingerprint.clone(),
     })

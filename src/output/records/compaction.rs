@@ -6,8 +6,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::output::heartbeat::{Beat, Worker, is_fresh};
+use crate::output::heartbeat::{Beat, is_fresh};
 use crate::output::store::{OutputStore, Put};
+use crate::output::worker::Worker;
 use crate::output::{OutputError, json};
 
 /// The folder of the records.
@@ -45,7 +46,7 @@ pub fn newest_compaction(store: &OutputStore) -> Result<Option<CompactionClaim>,
 /// [`OutputError::Store`].
 pub fn claim_compaction(store: &OutputStore, newest: Option<&CompactionClaim>, run: &str) -> Result<bool, OutputError> {
     let number = newest.map_or(0, |claim| claim.number).saturating_add(1);
-    let (path, beat) = (claim_path(number), Beat::this());
+    let (path, beat) = (claim_path(number), Beat::this(store));
     let claim = CompactionClaim { run: run.to_owned(), beat, number };
     Ok(store.put_new(&path, json(&claim, &path)?)? == Put::Created)
 }
@@ -57,7 +58,7 @@ impl CompactionClaim {
     /// [`OutputError::Store`].
     pub fn has_just_begun(&self, store: &OutputStore) -> Result<Option<Worker>, OutputError> {
         let begun =
-            !self.beat.is_over() && self.beat.worker != Worker::this() && is_fresh(store, &claim_path(self.number))?;
+            !self.beat.is_over(store) && self.beat.worker != store.process().worker() && is_fresh(store, &claim_path(self.number))?;
         Ok(begun.then(|| self.beat.worker.clone()))
     }
 }

@@ -9,7 +9,7 @@ const RANDOM_DIGITS: usize = 4;
 /// The default id of a new run, the time and a random word: `r20261123t041500z-k3f9`.
 #[must_use]
 pub fn new_run_id(store: &OutputStore) -> String {
-    format!("{}-{}", crate::support::clock::run_time(), store.random(RANDOM_DIGITS))
+    format!("{}-{}", crate::support::clock::run_time(store.process().now()), store.random(RANDOM_DIGITS))
 }
 
 /// Whether `run` is such a default id. No process goes on with a run of this name that has no plan yet.

@@ -246,7 +246,7 @@ fn make_plan(
         run: run.to_owned(),
         run_seq: claim_run_seq(store, run)?,
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        created_at: crate::support::clock::now(),
+        created_at: crate::support::clock::timestamp(store.process().now()),
         identity: identity(sources, request),
         key: sources.last().map(|run| run.key.clone()).unwrap_or_default(),
         considered: Vec::new(),

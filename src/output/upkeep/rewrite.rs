@@ -127,7 +127,7 @@ impl<'a> PartWriter<'a> {
             is_filler: false,
         };
         let bytes = encode_batch(&batch, &footer).map_err(encode)?;
-        commit_part(self.store, self.plan, part, bytes)?;
+        commit_part(self.store, &self.plan.run, &self.digest, part, bytes)?;
         self.waiting = vec![rest];
         self.rows -= rows;
         self.written += rows;

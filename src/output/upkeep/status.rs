@@ -6,12 +6,13 @@ use std::fmt;
 use serde::Serialize;
 
 use super::check::{Finding, check_run};
-use crate::output::heartbeat::{Worker, alive};
+use crate::output::heartbeat::alive;
 use crate::output::part::footer::part_summary;
 use crate::output::records::outcome::{Outcome, outcome, outcome_path};
 use crate::output::records::plan::load_plan;
 use crate::output::records::published::{Published, present_parts};
 use crate::output::store::OutputStore;
+use crate::output::worker::Worker;
 use crate::output::{Counts, OutputError, part_path, plan_path, published_path};
 
 /// The state of a run.
