@@ -82,7 +82,9 @@ fn the_advice_repairs() {
     let workplace = one_run();
     std::fs::write(workplace.path("out/run=night/part-000001.parquet"), b"PAR1 no longer PAR1").unwrap();
     assert_eq!(check(&workplace, &["--check"]).0, Some(2));
-    std::fs::remove_file(workplace.path("out/_nightcap/published/night.json")).unwrap();
+    for record in ["published", "outcomes"] {
+        std::fs::remove_file(workplace.path(&format!("out/_nightcap/{record}/night.json"))).unwrap();
+    }
     let discarded = nightcap().arg("discard").arg(workplace.path("out")).args(["--run-id", "night"]).output().unwrap();
     assert!(discarded.status.success());
     workplace.run_ok(&["--run-id", "again"]);

@@ -38,7 +38,10 @@ fn an_unfinished_run_disappears_with_what_killed_puts_left() {
     let discarded = on(&workplace, "discard", &[]);
     assert!(discarded.status.success(), "{}", String::from_utf8_lossy(&discarded.stderr));
     assert!(!workplace.path("out/run=night").exists() && !workplace.path("out/_nightcap/runs/night").exists());
-    refused(&on(&workplace, "discard", &[]), 2, "there is no run night");
+    assert!(on(&workplace, "discard", &[]).status.success(), "once more is no harm");
+    refused(&workplace.run(&["--run-id", "night"]), 2, "run night was discarded");
+    let typo = nightcap().arg("discard").arg(workplace.path("out")).args(["--run-id", "nihgt"]).output().unwrap();
+    refused(&typo, 2, "there is no run nihgt");
     let elsewhere =
         nightcap().arg("discard").arg(workplace.path("out")).args(["--run-id", "../photos"]).output().unwrap();
     refused(&elsewhere, 2, "expected a lower-case letter");
@@ -61,6 +64,10 @@ fn published_and_living_runs_are_left_alone() {
     assert!(workplace.parts("out", "night").starts_with(&parts) && workplace.published("out") == ["night"]);
 }
 
+fn decided(workplace: &Workplace, output: &str) -> bool {
+    workplace.path(&format!("{output}/_nightcap/outcomes/night.json")).exists()
+}
+
 #[test]
 fn killed_at_every_step_the_next_discard_finishes_and_runs_are_not_misled() {
     for count in 1.. {
@@ -68,11 +75,12 @@ fn killed_at_every_step_the_next_discard_finishes_and_runs_are_not_misled() {
         let kill = || {
             let mut command = nightcap();
             command.arg("discard").arg(workplace.path("out")).args(["--run-id", "night"]);
-            command.env("NIGHTCAP_KILL_AT", format!("before_delete:{count}")).output().unwrap()
+            let point = if count == 1 { "before_put:1".to_owned() } else { format!("before_delete:{}", count - 1) };
+            command.env("NIGHTCAP_KILL_AT", point).output().unwrap()
         };
         let killed = kill();
         if killed.status.success() {
-            assert!(count > 5, "published record, two parts, the plan and other records are removed one by one");
+            assert!(count > 5, "two parts, the plan and other records are removed one by one");
             break;
         }
         assert_eq!(killed.status.code(), None);
@@ -82,9 +90,18 @@ fn killed_at_every_step_the_next_discard_finishes_and_runs_are_not_misled() {
             .status()
             .unwrap();
         assert!(copied.success());
-        // Without another discard, the run is complete.
-        workplace.run_ok(&["--run-id", "night", "--set", "output.path=later"]);
-        assert_eq!(workplace.rows("later", Some("night")).len(), 10);
+        // Without another discard: the run goes on if it was killed before the decision, else another run makes the rows.
+        let discarded = decided(&workplace, "later");
+        let named = workplace.run(&["--run-id", "night", "--set", "output.path=later"]);
+        if discarded {
+            refused(&named, 2, "run night was discarded");
+            workplace.run_ok(&["--run-id", "next", "--set", "output.path=later"]);
+            let compacted = nightcap().arg("compact").arg(workplace.path("later")).status().unwrap();
+            assert!(compacted.success() && !workplace.path("later/_nightcap/runs/night").exists());
+        } else {
+            assert!(named.status.success(), "{}", String::from_utf8_lossy(&named.stderr));
+        }
+        assert_eq!(workplace.rows("later", None).len(), 10);
         let check = nightcap().arg("status").arg(workplace.path("later")).arg("--check").output().unwrap();
         assert!(check.status.success(), "{count}: {}", String::from_utf8_lossy(&check.stdout));
         // With one, nothing is left.
@@ -97,7 +114,7 @@ fn killed_at_every_step_the_next_discard_finishes_and_runs_are_not_misled() {
 #[test]
 fn finished_parts_are_published() {
     let workplace = unfinished(2);
-    refused(&on(&workplace, "finalize", &[]), 2, "2 of 5 parts");
+    refused(&on(&workplace, "finalize", &[]), 75, "2 of 5 parts");
     let published = on(&workplace, "finalize", &["--partial"]);
     assert!(published.status.success(), "{}", String::from_utf8_lossy(&published.stderr));
     let record: serde_json::Value = serde_json::from_slice(&published.stdout).unwrap();

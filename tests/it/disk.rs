@@ -144,7 +144,12 @@ fn clocks_that_go_backwards_change_nothing() {
     assert_eq!(workplace.rows("out", Some(&published[1])).text("id"), [Some("row-0001".to_owned())]);
     workplace.run_ok(&[]);
     assert_eq!(workplace.published("out").len(), 2, "the newer row is the one of the later run: nothing is new");
-    let compacted = nightcap().arg("compact").arg(workplace.path("out")).args(["--run-id", "all"]).output().unwrap();
+    let compacted = nightcap()
+        .arg("compact")
+        .arg(workplace.path("out"))
+        .args(["--grace", "0", "--run-id", "all"])
+        .output()
+        .unwrap();
     assert!(compacted.status.success(), "{}", text(&compacted));
     let rows = workplace.rows("out", Some("all"));
     let seqs = rows.column("run_seq").to_data().buffers()[0].typed_data::<i64>().to_vec();

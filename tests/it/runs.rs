@@ -111,7 +111,7 @@ fn shards_make_the_parts_of_one_run_byte_for_byte() {
     let finalize =
         || nightcap().arg("finalize").arg(workplace.path("out")).args(["--run-id", "whole"]).output().unwrap();
     let early = finalize();
-    assert_eq!(early.status.code(), Some(2));
+    assert_eq!(early.status.code(), Some(75));
     let message = String::from_utf8(early.stderr).unwrap();
     assert!(message.contains("5 of 8 parts") && message.contains("run=whole/part-000001.parquet"), "{message}");
     let last = workplace

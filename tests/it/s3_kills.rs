@@ -106,7 +106,7 @@ fn a_compaction_killed_on_s3_and_run_again() {
     };
     let expected = {
         restore("undisturbed");
-        assert!(on("compact", "undisturbed", &["--run-id", "all"], None).status.success());
+        assert!(on("compact", "undisturbed", &["--grace", "0", "--run-id", "all"], None).status.success());
         server.objects("compacted/undisturbed/run=all")
     };
     assert_eq!(expected.len(), 2);
@@ -115,14 +115,14 @@ fn a_compaction_killed_on_s3_and_run_again() {
         for count in 1.. {
             let (place, output) = (format!("{point}:{count}"), format!("{point}-{count}"));
             restore(&output);
-            let ended = on("compact", &output, &["--run-id", "all"], Some(&place));
+            let ended = on("compact", &output, &["--grace", "0", "--run-id", "all"], Some(&place));
             if ended.status.success() {
                 break;
             }
             assert_eq!(ended.status.code(), None, "{place}: {}", text(&ended.stderr));
             kills += 1;
             // A compaction that was killed before it was published starts again.
-            let again = on("compact", &output, &[], None);
+            let again = on("compact", &output, &["--grace", "0"], None);
             assert!(again.status.success(), "{place}: {}", text(&again.stderr));
             let published = server.objects(&format!("compacted/{output}/_nightcap/published"));
             assert_eq!(published.len(), 1, "{place}");

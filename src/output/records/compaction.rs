@@ -6,10 +6,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::output::heartbeat::{Beat, is_fresh};
+use crate::output::heartbeat::{Beat, is_fresh, is_heartbeat};
 use crate::output::store::{OutputStore, Put};
 use crate::output::worker::Worker;
-use crate::output::{OutputError, json};
+use crate::output::{OutputError, json, run_folder};
 
 /// The folder of the records.
 const COMPACTIONS: &str = "_nightcap/compactions";
@@ -52,13 +52,17 @@ pub fn claim_compaction(store: &OutputStore, newest: Option<&CompactionClaim>, r
 }
 
 impl CompactionClaim {
-    /// The process that has just begun this compaction, if it may be at work. Later its heartbeat says that.
+    /// The process that has just begun this compaction, if it may be at work. As soon as it has a heartbeat, that says so.
     ///
     /// # Errors
     /// [`OutputError::Store`].
     pub fn has_just_begun(&self, store: &OutputStore) -> Result<Option<Worker>, OutputError> {
-        let begun =
-            !self.beat.is_over(store) && self.beat.worker != store.process().worker() && is_fresh(store, &claim_path(self.number))?;
+        if store.files(&run_folder(&self.run))?.iter().any(|name| is_heartbeat(name)) {
+            return Ok(None);
+        }
+        let begun = !self.beat.is_over(store)
+            && self.beat.worker != store.process().worker()
+            && is_fresh(store, &claim_path(self.number))?;
         Ok(begun.then(|| self.beat.worker.clone()))
     }
 }

@@ -58,7 +58,11 @@ pub fn outcome(store: &OutputStore, run: &str) -> Result<Option<Outcome>, Output
 /// [`OutputError::Store`] and [`OutputError::Record`].
 pub fn decide_outcome(store: &OutputStore, run: &str, wanted: Outcome) -> Result<Outcome, OutputError> {
     let path = outcome_path(run);
-    let record = OutcomeRecord { outcome: wanted, token: store.random(16), decided_at: crate::support::clock::timestamp(store.process().now()) };
+    let record = OutcomeRecord {
+        outcome: wanted,
+        token: store.random(16),
+        decided_at: crate::support::clock::timestamp(store.process().now()),
+    };
     match store.put_new(&path, json(&record, &path)?)? {
         Put::Created => Ok(wanted),
         Put::Exists => outcome(store, run)?

@@ -144,7 +144,13 @@ pub fn compact(
     let made = made.and_then(|plan| rewrite(store, &plan, &sources, &winners, stop));
     match made {
         Ok(true) => {}
-        Ok(false) => return Ok(CompactOutcome::Stopped),
+        Ok(false) => {
+            // Nobody goes on with it; the next compaction removes its parts.
+            if request.run.is_none() {
+                decide_outcome(store, &run, Outcome::Discarded)?;
+            }
+            return Ok(CompactOutcome::Stopped);
+        }
         Err(error) => {
             give_up(store, request, &run, &error);
             return Err(error);
