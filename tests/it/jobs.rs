@@ -46,7 +46,7 @@ fn help_says_what_there_is() {
       status    List the runs of an OUTPUT: parts, counts, failures by kind
       finalize  Check that all parts of a run exist, then publish it
       discard   Remove an unpublished run
-      compact   Rewrite the newest row of every key into one run and remove the runs it replaces
+      compact   Rewrite the newest row of every key into one run that replaces the others, which are removed after a while
       model     Explain a model directory, or what loading it does
       help      Print this message or the help of the given subcommand(s)
 

@@ -24,7 +24,8 @@ pub fn commit_part(
     let intent = PutIntent::announce(store, run, part)?;
     refuse_ended(store, run)?;
     failpoint::hit("before_part");
-    let put = store.put_new(&path, bytes)?;
+    // On a local disk a put fails when the folder of its run is removed at the same time.
+    let put = store.put_new(&path, bytes).or_else(|error| refuse_ended(store, run).and(Err(error)))?;
     intent.answered(store)?;
     if put == Put::Exists {
         let found = part_summary(store, &path)?;

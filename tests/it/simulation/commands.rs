@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use nightcap::output::OutputError;
 use nightcap::output::format::check_format;
@@ -121,7 +122,7 @@ pub fn execute(command: Command, store: &OutputStore) -> Result<Ending, PlanErro
             Ok(Ending::Discarded(id.to_owned()))
         }
         Command::Compact { id } => {
-            let request = CompactRequest { keep: None, run: id.map(str::to_owned) };
+            let request = CompactRequest { keep: None, run: id.map(str::to_owned), grace: Duration::from_hours(1) };
             match compact(store, &request, &|| false)? {
                 CompactOutcome::Compacted(compaction) => Ok(published(compaction.published)),
                 CompactOutcome::Nothing(_) | CompactOutcome::Stopped => Ok(Ending::Nothing),

@@ -224,7 +224,7 @@ impl Ledger {
 }
 
 /// Whether this version decides by records in `_nightcap/outcomes` how runs end.
-const OUTCOMES: bool = false;
+const OUTCOMES: bool = true;
 
 fn superseded(record: &Value) -> Vec<String> {
     let runs = record["supersedes"].as_array().into_iter().flatten();
