@@ -12,6 +12,7 @@
 //! _nightcap/runs/<run id>/heartbeat-<worker>  a process is working on the run
 //! _nightcap/runs/<run id>/index-<hash>        keys, signatures and outcomes, for later planning
 //! _nightcap/runs/<run id>/reuse-index-<hash>  which row has the results for an image and a text
+//! _nightcap/runs/<run id>/part-hashes-<hash>  by which changed bytes of a part are found
 //! _nightcap/published/<run id>.json           written last, by finalize
 //! ```
 //!
@@ -21,7 +22,7 @@
 //! - schema, `run_seq`, selections, signatures, plans: `plan::claim`; the last four also [`upkeep::compact`], for compactions;
 //! - planning claims: `plan::planner`; heartbeats: every process that works on a run;
 //! - parts: the write stage of the pipeline and [`upkeep::compact`];
-//! - indexes and published records: [`publish::finalize`].
+//! - indexes, part hashes and published records: [`publish::finalize`].
 //!
 //! [`upkeep::discard`] and [`upkeep::compact`] remove runs; the write stage removes a part that it has put into a run that was
 //! closed in the meantime.
@@ -156,6 +157,16 @@ pub enum OutputError {
         found: String,
         /// What to do.
         hint: &'static str,
+    },
+    /// Storage on which two processes could overwrite each other.
+    #[error(
+        "the storage of the output folder {location} cannot put an object only if its name is free: {found}\nhint: OUTPUT needs a disk with hard links (ext4, XFS, btrfs, NFS, Lustre; not FAT or exFAT, and give a bucket by its URI, not by a mount), or a server that refuses a taken name: for s3:// one that knows `If-None-Match: *` (Amazon S3, MinIO, Ceph, Cloudflare R2, SeaweedFS), gs:// or az://"
+    )]
+    NoCondition {
+        /// The folder.
+        location: String,
+        /// What it answered.
+        found: String,
     },
     /// No run of that name.
     #[error("there is no run {run} in this OUTPUT\nhint: `nightcap status OUTPUT` lists the runs")]

@@ -13,7 +13,7 @@ use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutMode, P
 use serde::de::DeserializeOwned;
 
 use super::OutputError;
-use crate::storage::{Failure, Location, Storage, pauses};
+use crate::storage::{Failure, Location, Storage, lacks_condition, pauses};
 use crate::support::failpoint;
 
 /// What a conditional put found.
@@ -93,7 +93,7 @@ impl OutputStore {
         let mut repeated = false;
         let put = (|| self.puts.put_opts(&location, bytes.clone().into(), options.clone()))
             .retry(pauses(self.storage.retries()))
-            .when(|error| Failure::of(error).kind.is_outage())
+            .when(|error| Failure::of(error).kind.is_outage() && !lacks_condition(error))
             .notify(|error, _| {
                 tracing::debug!("putting again: {}", Failure::of(error));
                 repeated = true;

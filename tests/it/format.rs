@@ -45,7 +45,7 @@ fn a_run_gives_a_folder_its_format_before_anything_else() {
         assert_eq!(killed.status.code(), None);
         let record: serde_json::Value =
             serde_json::from_slice(&std::fs::read(workplace.path(FORMAT)).unwrap()).unwrap();
-        assert_eq!(record["format"], 1);
+        assert_eq!(record["format"], 2);
         assert_eq!(record["made_by"], format!("nightcap {}", env!("CARGO_PKG_VERSION")));
         let entries = std::fs::read_dir(workplace.path("out/_nightcap")).unwrap().count();
         assert_eq!(entries, 1, "nothing stands beside it yet");
@@ -60,13 +60,13 @@ fn a_folder_of_another_format_is_refused_by_every_command() {
     let ours = std::fs::read(workplace.path(FORMAT)).unwrap();
     let others = [
         (
-            r#"{"format": 2, "made_by": "nightcap 9.1.0", "more": []}"#,
-            "expected format 1, found format 2, made by nightcap 9.1.0",
+            r#"{"format": 3, "made_by": "nightcap 9.1.0", "more": []}"#,
+            "expected format 2, found format 3, made by nightcap 9.1.0",
         ),
-        (r#"{"format": 0}"#, "expected format 1, found format 0"),
-        (r#"{"format": 1"#, "expected format 1, found a damaged _nightcap/format.json"),
-        ("{}", "expected format 1, found a damaged _nightcap/format.json"),
-        ("", "expected format 1, found a damaged _nightcap/format.json"),
+        (r#"{"format": 0}"#, "expected format 2, found format 0"),
+        (r#"{"format": 2"#, "expected format 2, found a damaged _nightcap/format.json"),
+        ("{}", "expected format 2, found a damaged _nightcap/format.json"),
+        ("", "expected format 2, found a damaged _nightcap/format.json"),
     ];
     for (other, expected) in others {
         std::fs::write(workplace.path(FORMAT), other).unwrap();
@@ -78,7 +78,7 @@ fn a_folder_of_another_format_is_refused_by_every_command() {
     }
     std::fs::remove_file(workplace.path(FORMAT)).unwrap();
     for mut command in commands(&workplace) {
-        refused(&command.output().unwrap(), "expected format 1, found runs without a format number");
+        refused(&command.output().unwrap(), "expected format 2, found runs without a format number");
     }
     std::fs::write(workplace.path(FORMAT), ours).unwrap();
     for mut command in commands(&workplace).into_iter().take(4) {

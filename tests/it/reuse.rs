@@ -180,7 +180,7 @@ fn killed_anywhere_the_same_rows_are_copied() {
     assert!(run("undisturbed").output().unwrap().status.success());
     let expected = workplace.parts("undisturbed", "night");
     assert_eq!(expected.len(), 4);
-    for (number, point) in ["after_put:5", "after_part:1", "before_part:3", "before_index:1"].iter().enumerate() {
+    for (number, point) in ["after_put:6", "after_part:1", "before_part:3", "before_index:1"].iter().enumerate() {
         let output = format!("killed-{number}");
         copy(&output);
         let killed = run(&output).env("NIGHTCAP_KILL_AT", point).output().unwrap();

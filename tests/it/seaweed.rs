@@ -54,11 +54,21 @@ impl Seaweed {
 
     /// One that a test may kill.
     pub fn start() -> Self {
+        Self::start_for(true)
+    }
+
+    /// One that lets everybody in, whatever is signed: a proxy before it may change requests.
+    pub fn start_open() -> Self {
+        Self::start_for(false)
+    }
+
+    fn start_for(only_known: bool) -> Self {
         let folder = tempfile::tempdir().unwrap().keep();
         let identity = format!(
             r#"{{"identities":[{{"name":"test","credentials":[{{"accessKey":"{ACCESS_KEY}","secretKey":"{SECRET}"}}],
             "actions":["Admin","Read","Write","List","Tagging"]}}]}}"#
         );
+        let identity = if only_known { identity } else { "{}".to_owned() };
         std::fs::write(folder.join("s3.json"), identity).unwrap();
         std::fs::create_dir(folder.join("data")).unwrap();
         let [s3, filer, master, volume, s3_grpc, filer_grpc, master_grpc, volume_grpc] = free_ports();

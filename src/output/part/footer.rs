@@ -1,11 +1,14 @@
-//! The footer of a part, read without its rows: for which plan it was made, its counts and its columns.
+//! The footer of a part, read without its rows: for which plan it was made, its counts, its columns and their hashes.
 
-use bytes::Bytes;
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 
+use super::hashes::{Chunk, PartHash, chunks, hash};
 use crate::output::store::OutputStore;
 use crate::output::{Counts, OutputError};
+
+/// Bytes at the end of a part that are read first: nearly always more than its footer has.
+const FIRST_READ: u64 = 64 << 10;
 
 /// The summary of a part, from its footer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,6 +21,15 @@ pub struct PartSummary {
     pub rows: u64,
     /// Names and Parquet types of its columns.
     pub columns: String,
+    /// What identifies its bytes.
+    pub hash: PartHash,
+}
+
+/// The footer of a part.
+pub(in crate::output) struct Footer {
+    pub(super) metadata: ParquetMetaData,
+    pub(super) chunks: Vec<Chunk>,
+    hash: PartHash,
 }
 
 /// Reads the footer of the part at `path`.
@@ -25,42 +37,75 @@ pub struct PartSummary {
 /// # Errors
 /// [`OutputError::Store`], or [`OutputError::WrongPart`] when it is not a part that nightcap wrote.
 pub fn part_summary(store: &OutputStore, path: &str) -> Result<PartSummary, OutputError> {
-    let wrong = |found: String| wrong_part(path, &found);
-    let metadata = footer(store, path)?.map_err(|error| wrong(error.to_string()))?;
-    let file = metadata.file_metadata();
-    let value = |key: &str| {
-        let entries = file.key_value_metadata().into_iter().flatten();
-        let found =
-            entries.filter(|entry| entry.key == format!("nightcap.{key}")).find_map(|entry| entry.value.clone());
-        found.ok_or_else(|| wrong(format!("no `nightcap.{key}` in its footer")))
-    };
-    let counts = serde_json::from_str(&value("counts")?).map_err(|error| wrong(error.to_string()))?;
-    let columns = file.schema_descr().columns();
-    let columns = columns.iter().map(|column| format!("{} {}", column.path(), column.physical_type()));
-    Ok(PartSummary {
-        plan_digest: value("plan")?,
-        counts,
-        rows: u64::try_from(file.num_rows()).unwrap_or(0),
-        columns: columns.collect::<Vec<_>>().join(", "),
-    })
+    read_footer(store, path, None)?.summary(path)
 }
 
-/// The Parquet footer of the object at `path`, by one short read and, for a long footer, a second.
-pub(in crate::output) fn footer(
+/// Reads the footer of the part at `path`, by one short read and, for a long footer, a second. `published` is what identifies the
+/// part according to the records of its run: nothing of another part is parsed.
+///
+/// # Errors
+/// [`OutputError::Store`], or [`OutputError::WrongPart`] when it is not a part that nightcap wrote, or another one.
+pub(in crate::output) fn read_footer(
     store: &OutputStore,
     path: &str,
-) -> Result<Result<ParquetMetaData, ParquetError>, OutputError> {
-    let mut length = 64 << 10;
+    published: Option<&PartHash>,
+) -> Result<Footer, OutputError> {
+    let wrong = |found: String| wrong_part(path, &found);
+    let mut length = published.map_or(FIRST_READ, |published| published.footer_bytes.max(1));
     loop {
-        let (tail, size): (Bytes, u64) = store.tail(path, length)?;
+        let (tail, size) = store.tail(path, length)?;
+        if let Some(PartHash { bytes, footer_hash, .. }) = published {
+            if size != *bytes {
+                return Err(wrong(format!("{size} bytes, where {bytes} were published")));
+            }
+            if hash(&tail) != *footer_hash {
+                return Err(wrong("other bytes in its footer than were published".to_owned()));
+            }
+        }
         let mut reader = ParquetMetaDataReader::new();
         match reader.try_parse_sized(&tail, size) {
-            Ok(()) => return Ok(reader.finish()),
             Err(ParquetError::NeedMoreData(needed)) if (needed as u64) > length && length < size => {
                 length = needed as u64;
+                continue;
             }
-            Err(error) => return Ok(Err(error)),
+            parsed => parsed.map_err(|error| wrong(error.to_string()))?,
         }
+        let metadata = reader.finish().map_err(|error| wrong(error.to_string()))?;
+        let (chunks, end) = chunks(&metadata, size).map_err(wrong)?;
+        let footer_bytes = size - end;
+        if let Some(unread) = (tail.len() as u64).checked_sub(footer_bytes) {
+            let footer_hash = hash(&tail[unread as usize..]);
+            return Ok(Footer { metadata, chunks, hash: PartHash { bytes: size, footer_bytes, footer_hash } });
+        }
+        // The indexes of pages lie between the columns and the footer proper.
+        length = footer_bytes;
+    }
+}
+
+impl Footer {
+    /// The summary of the part, which is at `path`.
+    ///
+    /// # Errors
+    /// [`OutputError::WrongPart`] when it is not a part that nightcap wrote.
+    pub(in crate::output) fn summary(&self, path: &str) -> Result<PartSummary, OutputError> {
+        let wrong = |found: String| wrong_part(path, &found);
+        let file = self.metadata.file_metadata();
+        let value = |key: &str| {
+            let entries = file.key_value_metadata().into_iter().flatten();
+            let found =
+                entries.filter(|entry| entry.key == format!("nightcap.{key}")).find_map(|entry| entry.value.clone());
+            found.ok_or_else(|| wrong(format!("no `nightcap.{key}` in its footer")))
+        };
+        let counts = serde_json::from_str(&value("counts")?).map_err(|error| wrong(error.to_string()))?;
+        let columns = file.schema_descr().columns();
+        let columns = columns.iter().map(|column| format!("{} {}", column.path(), column.physical_type()));
+        Ok(PartSummary {
+            plan_digest: value("plan")?,
+            counts,
+            rows: u64::try_from(file.num_rows()).unwrap_or(0),
+            columns: columns.collect::<Vec<_>>().join(", "),
+            hash: self.hash.clone(),
+        })
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::index::IndexBuilder;
+use super::part_hashes::PartHashes;
 use super::reuse_index::ReuseIndexBuilder;
 use crate::output::part::footer::{PartSummary, part_summary, wrong_part};
 use crate::output::part::reader::read_part;
@@ -66,6 +67,7 @@ fn publish(
     let mut columns: Option<String> = None;
     let rows = plan.rows.min(parts.len() as u64 * plan.part_rows);
     let (mut index, mut reuse_index) = (IndexBuilder::with_capacity(rows), ReuseIndexBuilder::with_capacity(rows));
+    let mut part_hashes = PartHashes::default();
     for &part in parts.range(..plan.parts) {
         let path = part_path(run, part);
         let summary = part_summary(store, &path)?;
@@ -76,6 +78,7 @@ fn publish(
             return Err(OutputError::WrongPart { path, expected, found: summary.columns });
         }
         counts.add(&summary.counts);
+        part_hashes.add(part, summary.hash);
         let mut first = 0;
         for batch in read_part(store, &path, Some(&PartRows::columns(&plan.key)))? {
             let batch = batch.map_err(|error| wrong_part(&path, &error))?;
@@ -98,6 +101,7 @@ fn publish(
         key: plan.key.clone(),
         index,
         reuse_index,
+        part_hashes: part_hashes.put(store, &run_folder(run))?,
         published_at: crate::support::clock::now(),
         caption_fingerprint: plan.caption_fingerprint.clone(),
         embedding_fingerprint: plan.embedding_fingerprint.clone(),

@@ -2,10 +2,11 @@
 //! not changed.
 //!
 //! [`finalize`] checks the parts, builds the [`index`] (keys and signatures, which planning compares with the manifest) and the reuse
-//! index (`reuse_index`: results by content), and puts the published record last. [`reuse`] looks up results of published runs for a
+//! index (`reuse_index`: results by content), keeps the [`part_hashes`], and puts the published record last. [`reuse`] looks up results of published runs for a
 //! run that copies them.
 
 pub mod finalize;
 pub mod index;
+pub mod part_hashes;
 pub mod reuse;
 pub(crate) mod reuse_index;
