@@ -123,12 +123,10 @@ fn a_key_in_two_parts_of_a_run_is_named() {
     assert!(published.status.success(), "{}", String::from_utf8_lossy(&published.stderr));
     assert_finds(
         &workplace,
-        &[
-            (
-                "run=night",
-                "key \"row-0000\" occurs more than once, in run=night/part-000000.parquet and run=night/part-000001.parquet",
-            ),
-        ],
+        &[(
+            "run=night",
+            "key \"row-0000\" occurs more than once, in run=night/part-000000.parquet and run=night/part-000001.parquet",
+        )],
     );
 }
 
@@ -156,7 +154,11 @@ fn records_that_disagree_are_named() {
             ("run=night/part-000002.parquet", "has run_seq 1"),
         ],
     );
-    std::fs::write(&published, record.replace("\"ok\": 12", "\"ok\": 11").replace("\"key\": \"id\"", "\"key\": \"image\"")).unwrap();
+    std::fs::write(
+        &published,
+        record.replace("\"ok\": 12", "\"ok\": 11").replace("\"key\": \"id\"", "\"key\": \"image\""),
+    )
+    .unwrap();
     std::fs::remove_file(&hashes).unwrap();
     assert_finds(
         &workplace,
@@ -215,7 +217,9 @@ fn every_flipped_bit_of_a_part_is_found() {
     }
     assert!(missed.is_empty(), "{} flips were missed: {missed:?}", missed.len());
     // Bytes that are cut off or added.
-    for bytes in [&whole[..whole.len() - 1], &[&whole[..], b"x"].concat(), &[&whole[..inside], &whole[..]].concat(), b""] {
+    for bytes in
+        [&whole[..whole.len() - 1], &[&whole[..], b"x"].concat(), &[&whole[..inside], &whole[..]].concat(), b""]
+    {
         std::fs::write(&part, bytes).unwrap();
         let found = OutputStatus::read(&store, true).unwrap().findings;
         assert!(found.len() == 1 && found[0].path == name, "{found:?}");

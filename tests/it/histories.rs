@@ -57,7 +57,8 @@ fn publish(store: &OutputStore, number: u64, rows: &BTreeMap<u32, End>, part_row
     let run_seq = claim_run_seq(store, &run).unwrap();
     let count = rows.len() as u64;
     let reasons = ["new", "content_changed", "text_changed", "model_changed", "settings_changed", "retried", "full"];
-    let reasons: BTreeMap<_, u64> = reasons.into_iter().chain(["unchanged", "duplicate"]).map(|name| (name, 0)).collect();
+    let reasons: BTreeMap<_, u64> =
+        reasons.into_iter().chain(["unchanged", "duplicate"]).map(|name| (name, 0)).collect();
     let plan: Plan = serde_json::from_value(json!({
         "run": run, "run_seq": run_seq, "version": "0", "created_at": "", "identity": {}, "key": "id", "considered": [],
         "reasons": reasons, "signatures": "", "manifest": [], "rows": count, "part_rows": part_rows,
@@ -121,9 +122,11 @@ fn rows(store: &OutputStore) -> Vec<Row> {
         for part in run.part_numbers() {
             for batch in read_part(store, &part_path(&run.run, part), None).unwrap() {
                 let batch = batch.unwrap();
-                let text = |name: &str, row| batch.column_by_name(name).unwrap().as_string::<i32>().value(row).to_owned();
+                let text =
+                    |name: &str, row| batch.column_by_name(name).unwrap().as_string::<i32>().value(row).to_owned();
                 let run_seq = batch.column_by_name("run_seq").unwrap().as_primitive::<Int64Type>();
-                let row = |row| (text("id", row), run_seq.value(row), text("content_signature", row), text("status", row));
+                let row =
+                    |row| (text("id", row), run_seq.value(row), text("content_signature", row), text("status", row));
                 found.extend((0..batch.num_rows()).map(row));
             }
         }

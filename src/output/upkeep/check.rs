@@ -155,7 +155,8 @@ impl Check<'_> {
     /// Checks every byte, and every column of every row.
     fn part(&self, part: u64, path: &str, reuse_index: &mut ReuseIndexBuilder) -> Result<RowTotals, String> {
         let message = |error: OutputError| error.to_string();
-        let published = self.hashes.as_ref().map(|hashes| hashes.of(self.published, part)).transpose().map_err(message)?;
+        let published =
+            self.hashes.as_ref().map(|hashes| hashes.of(self.published, part)).transpose().map_err(message)?;
         let footer = read_footer(self.store, path, published).map_err(message)?;
         let summary = footer.summary(path).map_err(message)?;
         if let Some(plan) = &self.plan {

@@ -49,7 +49,8 @@ impl Winners {
                 winners.deleted += rows.len() as u64;
                 continue;
             }
-            let winner = |&(source, row): &(usize, IndexEntry)| Winner { key, run_seq: row.run_seq, source: source as u32 };
+            let winner =
+                |&(source, row): &(usize, IndexEntry)| Winner { key, run_seq: row.run_seq, source: source as u32 };
             let newest = rows.iter().map(winner).max();
             let last_good = rows.iter().filter(|(_, row)| row.state == RowState::Ok).map(winner).max();
             let stay = [last_good.filter(|good| Some(*good) != newest), newest];
