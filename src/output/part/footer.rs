@@ -117,3 +117,47 @@ pub(in crate::output) fn wrong_part(path: &str, found: &dyn std::fmt::Display) -
         found: found.to_string(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{ArrayRef, StringArray};
+    use arrow::record_batch::RecordBatch;
+
+    use super::*;
+    use crate::output::part::writer::{PartFooter, encode_batch};
+
+    /// From footers that the first read holds, over those whose page indexes begin before it, to those that are longer themselves.
+    #[test]
+    fn footers_of_every_length_are_read_and_recognised() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = OutputStore::from_argument(folder.path()).unwrap();
+        let (mut covered, mut indexes_before, mut longer) = (0, 0, 0);
+        for width in (0..=400).step_by(20) {
+            let column = |number| (format!("c{number}"), Arc::new(StringArray::from(vec!["value"; 3])) as ArrayRef);
+            let batch = RecordBatch::try_from_iter((0..=width).map(column)).unwrap();
+            let counts = Counts { rows: 3, ok: 3, ..Counts::default() };
+            let footer = PartFooter { run: "night", plan_digest: "p", part: 0, counts: &counts, halved: 0 };
+            let bytes = encode_batch(&batch, &footer).unwrap();
+            let path = format!("part-{width}");
+            store.put_new(&path, bytes.clone()).unwrap();
+            let found = part_summary(&store, &path).unwrap();
+            let PartHash { bytes: size, footer_bytes, footer_hash } = &found.hash;
+            assert_eq!((*size, found.counts), (bytes.len() as u64, counts.clone()));
+            assert_eq!(hash(&bytes[(size - footer_bytes) as usize..]), *footer_hash);
+            assert_eq!(read_footer(&store, &path, Some(&found.hash)).unwrap().hash, found.hash);
+            let proper = u64::from(u32::from_le_bytes(*bytes[..bytes.len() - 4].last_chunk().unwrap())) + 8;
+            match () {
+                () if *footer_bytes <= FIRST_READ => covered += 1,
+                () if proper <= FIRST_READ => indexes_before += 1,
+                () => longer += 1,
+            }
+            let other = PartHash { bytes: size + 1, ..found.hash.clone() };
+            assert!(read_footer(&store, &path, Some(&other)).is_err());
+            let other = PartHash { footer_bytes: footer_bytes - 1, ..found.hash.clone() };
+            assert!(read_footer(&store, &path, Some(&other)).is_err());
+        }
+        assert!(covered > 0 && indexes_before > 0 && longer > 0, "{covered} {indexes_before} {longer}");
+    }
+}
