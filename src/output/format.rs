@@ -2,11 +2,15 @@
 //! without a format number was made by a version before format numbers.
 //!
 //! The number is raised whenever a version can no longer read or continue what earlier ones wrote.
+//!
+//! Putting the record also tells whether the storage refuses a name that is taken, on which every promise about parts and records
+//! rests.
 
 use serde::{Deserialize, Serialize};
 
-use crate::output::store::OutputStore;
+use crate::output::store::{OutputStore, Put};
 use crate::output::{OutputError, json};
+use crate::storage::{Failure, lacks_condition};
 
 /// The format that this version reads and writes.
 pub const FORMAT: u32 = 2;
@@ -35,18 +39,41 @@ pub fn check_format(store: &OutputStore) -> Result<(), OutputError> {
     Err(refuse(store, "runs without a format number".to_owned(), hint))
 }
 
-/// Puts the format number into an OUTPUT that has none.
+/// Puts the format number into an OUTPUT that has none, and makes sure that its storage refuses a name that is taken. This is asked
+/// before every new plan, since an OUTPUT may have been moved to other storage: one put that is refused, on the first use two puts.
 ///
 /// # Errors
-/// As [`check_format`], and failures to write.
+/// As [`check_format`], [`OutputError::NoCondition`], and failures to write.
 pub fn claim_format(store: &OutputStore) -> Result<(), OutputError> {
-    if is_of_this_format(store)? {
-        return Ok(());
-    }
+    let is_there = is_of_this_format(store)?;
     let ours = FormatRecord { format: FORMAT, made_by: format!("nightcap {}", env!("CARGO_PKG_VERSION")) };
-    store.put_new(PATH, json(&ours, PATH)?)?;
+    let mut record = json(&ours, PATH)?;
+    if put(store, record.clone())? == Put::Created {
+        // Other bytes, so that a repeated put that finds the first one does not take it for its own.
+        record.push(b'\n');
+        if put(store, record)? == Put::Created {
+            if !is_there {
+                store.delete(PATH)?;
+            }
+            return Err(no_condition(store, "a second put of one name was not refused".to_owned()));
+        }
+    }
     // Another run may have put it first.
     is_of_this_format(store).map(drop)
+}
+
+/// Puts the record. Storage that cannot put conditionally may also say so.
+fn put(store: &OutputStore, record: Vec<u8>) -> Result<Put, OutputError> {
+    store.put_new(PATH, record).map_err(|error| match error {
+        OutputError::Store { source, .. } if lacks_condition(&source) => {
+            no_condition(store, Failure::of(&source).to_string())
+        }
+        other => other,
+    })
+}
+
+fn no_condition(store: &OutputStore, found: String) -> OutputError {
+    OutputError::NoCondition { location: store.location().to_string(), found }
 }
 
 /// Refuses another number; false if there is none.

@@ -14,6 +14,7 @@
 //! _nightcap/runs/<run id>/putting-<part>-...  a process is about to put that part
 //! _nightcap/runs/<run id>/index-<hash>        keys, signatures and outcomes, for later planning
 //! _nightcap/runs/<run id>/reuse-index-<hash>  which row has the results for an image and a text
+//! _nightcap/runs/<run id>/part-hashes-<hash>  by which changed bytes of a part are found
 //! _nightcap/outcomes/<run id>.json            how the run ends, decided once
 //! _nightcap/published/<run id>.json           written last, by finalize
 //! ```
@@ -24,7 +25,7 @@
 //! - schema, `run_seq`, selections, signatures, plans: `plan::claim`; the last four also [`upkeep::compact`], for compactions;
 //! - planning claims: `plan::planner`; heartbeats: every process that works on a run;
 //! - parts and their intents: [`part::commit`]; fillers of closed runs: `publish::fill`;
-//! - indexes, outcomes and published records: [`publish::finalize`]; the outcome of a discarded run: [`upkeep::discard`].
+//! - indexes, part hashes, outcomes and published records: [`publish::finalize`]; the outcome of a discarded run: [`upkeep::discard`].
 //!
 //! Only `upkeep::sweep` removes runs, and only those that never count again: discarded ones, and those that a compaction has replaced.
 //!
@@ -161,6 +162,16 @@ pub enum OutputError {
         /// What to do.
         hint: &'static str,
     },
+    /// Storage on which two processes could overwrite each other.
+    #[error(
+        "the storage of the output folder {location} cannot put an object only if its name is free: {found}\nhint: OUTPUT needs a disk with hard links (ext4, XFS, btrfs, NFS, Lustre; not FAT or exFAT, and give a bucket by its URI, not by a mount), or a server that refuses a taken name: for s3:// one that knows `If-None-Match: *` (Amazon S3, MinIO, Ceph, Cloudflare R2, SeaweedFS), gs:// or az://"
+    )]
+    NoCondition {
+        /// The folder.
+        location: String,
+        /// What it answered.
+        found: String,
+    },
     /// No run of that name.
     #[error("there is no run {run} in this OUTPUT\nhint: `nightcap status OUTPUT` lists the runs")]
     NoSuchRun {
@@ -233,7 +244,7 @@ pub enum OutputError {
     },
     /// A part that does not hold what the plan says.
     #[error(
-        "{path}: expected {expected}, found {found}\nhint: the part was changed after it was written; remove it and run the job again with the same --run-id"
+        "{path}: expected {expected}, found {found}\nhint: the part was changed after it was written. If its run is not published, remove the part and run the job again with the same --run-id; otherwise `nightcap status OUTPUT --check` says what to do"
     )]
     WrongPart {
         /// Path within OUTPUT.

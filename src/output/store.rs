@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 
 use super::OutputError;
 use super::process::{OperatingSystem, Process};
-use crate::storage::{Failure, Location, Storage, pauses};
+use crate::storage::{Failure, Location, Storage, lacks_condition, pauses};
 use crate::support::failpoint;
 
 /// What a conditional put found.
@@ -148,7 +148,7 @@ impl OutputStore {
                 process.sleep(pause);
                 std::future::ready(())
             })
-            .when(|error| Failure::of(error).kind.is_outage())
+            .when(|error| Failure::of(error).kind.is_outage() && !lacks_condition(error))
             .notify(|error, _| {
                 tracing::debug!("putting again: {}", Failure::of(error));
                 repeated = true;

@@ -86,6 +86,16 @@ impl fmt::Display for Failure {
     }
 }
 
+/// Whether a conditional put failed because the storage has none: status 501, or a file system without hard links.
+pub(crate) fn lacks_condition(error: &Error) -> bool {
+    // The answers to a link that the file system cannot make.
+    let refused =
+        |error: &std::io::Error| matches!(error.raw_os_error(), Some(libc::EPERM | libc::ENOSYS | libc::EOPNOTSUPP));
+    matches!(error, Error::NotImplemented { .. } | Error::NotSupported { .. })
+        || causes(error).any(|cause| cause.downcast_ref::<Refusal>().is_some_and(|refusal| refusal.status == 501))
+        || is_local(error) && causes(error).any(|cause| cause.downcast_ref().is_some_and(refused))
+}
+
 /// The message of [`Failure::of`], with a hint if there is one; for errors that end a command.
 pub(crate) fn explain(error: &Error) -> String {
     let failure = Failure::of(error);

@@ -36,7 +36,7 @@ use self::clouds::Clouds;
 use self::connector::{Connector, Shared};
 use self::error::generic;
 pub use self::failure::Failure;
-pub(crate) use self::failure::explain;
+pub(crate) use self::failure::{explain, lacks_condition};
 pub use self::location::{Cloud, Location, NotALocation};
 use self::settings::RequestPolicy;
 pub use self::settings::{DEFAULT_RETRIES, DEFAULT_TIMEOUT, StorageSettings};

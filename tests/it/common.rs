@@ -12,6 +12,9 @@ use arrow::record_batch::RecordBatch;
 use nightcap::onnx::Device;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::file::metadata::KeyValue;
+use parquet::file::properties::WriterProperties;
+use parquet::file::reader::{FileReader, SerializedFileReader};
 use tempfile::TempDir;
 
 /// More rows than a test of the engine has.
@@ -135,6 +138,26 @@ pub fn read_parquet(path: &Path) -> RecordBatch {
     concat_batches(&schema, &batches).unwrap()
 }
 
+/// Replaces the rows of the part at `path`, as if nightcap had written these.
+pub fn replace_part(path: &Path, columns: Vec<ArrayRef>, schema: &Schema) {
+    let old = SerializedFileReader::new(std::fs::File::open(path).unwrap()).unwrap();
+    let footer = old.metadata().file_metadata().key_value_metadata().unwrap().clone().into_iter();
+    let own = |entry: &KeyValue| entry.key.starts_with("nightcap.") && entry.key != "nightcap.column_hashes";
+    let properties = WriterProperties::builder().set_key_value_metadata(Some(footer.filter(own).collect())).build();
+    let rows = RecordBatch::try_new(Arc::new(Schema::new(schema.fields().clone())), columns).unwrap();
+    let mut writer = ArrowWriter::try_new(Vec::new(), rows.schema(), Some(properties)).unwrap();
+    writer.write(&rows).unwrap();
+    writer.flush().unwrap();
+    writer.sync().unwrap();
+    let hashes = writer.flushed_row_groups()[0].columns().iter().map(|column| {
+        let (start, length) = column.byte_range();
+        blake3::hash(&writer.inner()[start as usize..(start + length) as usize]).to_hex()[..32].to_owned()
+    });
+    let hashes = hashes.collect::<Vec<_>>().join(" ");
+    writer.append_key_value_metadata(KeyValue::new("nightcap.column_hashes".to_owned(), hashes));
+    std::fs::write(path, writer.into_inner().unwrap()).unwrap();
+}
+
 /// A temporary folder with `manifest.parquet` and `job.toml`, writing to `out`.
 pub struct Workplace {
     pub folder: TempDir,
@@ -212,6 +235,13 @@ impl Workplace {
             .collect();
         runs.sort();
         runs.into_iter().map(|(_, run)| run).collect()
+    }
+
+    /// Publishes a run again whose parts a test has replaced.
+    pub fn publish_again(&self, output: &str, run: &str) {
+        std::fs::remove_file(self.path(output).join(format!("_nightcap/published/{run}.json"))).unwrap();
+        let ended = nightcap().arg("finalize").arg(self.path(output)).args(["--run-id", run]).output().unwrap();
+        assert!(ended.status.code() != Some(2), "{}", String::from_utf8_lossy(&ended.stderr));
     }
 
     /// The parts of a run by name.

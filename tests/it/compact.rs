@@ -1,4 +1,4 @@
-//! Compaction of several runs: the view of the newest rows is the same before, after, and after any kill in between.
+//! Compaction of several runs: the documented views are the same before, after, and after any kill in between.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -12,6 +12,8 @@ use parquet::file::reader::{FileReader, SerializedFileReader};
 use crate::common::{
     Workplace, age_heartbeats, go_on, nightcap, png_image, read_parquet, stopped_at, strings, write_parquet,
 };
+use crate::documents::views;
+use crate::readers::python;
 
 /// Where a process can be killed between two changes of OUTPUT.
 const POINTS: [&str; 3] = ["before_put", "after_put", "before_delete"];
@@ -92,12 +94,20 @@ fn counting(workplace: &Workplace, output: &str) -> Vec<String> {
     runs.into_iter().filter(|run| !gone.contains(run)).collect()
 }
 
-/// Every column of the newest row of each key, by key.
-fn view(workplace: &Workplace, output: &str) -> BTreeMap<String, Vec<String>> {
+/// Every column of the rows that the views `newest` and `last_good` show, by key.
+fn view(workplace: &Workplace, output: &str) -> [BTreeMap<String, Vec<String>>; 2] {
+    [view_of(workplace, output, &["ok", "failed"]), view_of(workplace, output, &["ok"])]
+}
+
+/// Every column of the newest row with one of these statuses of each key, by key.
+fn view_of(workplace: &Workplace, output: &str, statuses: &[&str]) -> BTreeMap<String, Vec<String>> {
     let mut newest: BTreeMap<String, (i64, Vec<String>)> = BTreeMap::new();
     for run in counting(workplace, output) {
         let rows = workplace.rows(output, Some(&run));
-        for (row, key) in rows.text("id").into_iter().enumerate() {
+        for (row, (key, status)) in rows.text("id").into_iter().zip(rows.text("status")).enumerate() {
+            if !statuses.contains(&status.unwrap().as_str()) {
+                continue;
+            }
             let columns: Vec<String> =
                 rows.0.columns().iter().map(|column| array_value_to_string(column, row).unwrap()).collect();
             let run_seq: i64 = columns.last().unwrap().parse().unwrap();
@@ -108,6 +118,21 @@ fn view(workplace: &Workplace, output: &str) -> BTreeMap<String, Vec<String>> {
         }
     }
     newest.into_iter().map(|(key, (_, columns))| (key, columns)).collect()
+}
+
+/// Every row of the views in docs/queries.md, which DuckDB and Polars read.
+fn documented_views(workplace: &Workplace, output: &str, python: &str) -> Vec<String> {
+    let [sql, polars] = ["sql", "python"].map(|language| views(language).replace("out/sample", output));
+    let code = format!(
+        "import duckdb, io, contextlib\nduckdb.sql({sql:?})\n\
+         with contextlib.redirect_stdout(io.StringIO()):\n    exec({polars:?}, globals())\n\
+         for name in ['newest', 'last_good']:\n    \
+             for row in duckdb.sql(f'SELECT * EXCLUDE run FROM {{name}} ORDER BY id').fetchall():\n        print(row)\n    \
+             for row in globals()[name].collect().drop('run').sort('id').rows():\n        print(row)\n"
+    );
+    let read = std::process::Command::new(python).args(["-c", &code]).current_dir(workplace.path("")).output().unwrap();
+    assert!(read.status.success(), "{}", String::from_utf8_lossy(&read.stderr));
+    String::from_utf8(read.stdout).unwrap().lines().map(str::to_owned).collect()
 }
 
 fn copy_output(workplace: &Workplace, to: &str) {
@@ -140,17 +165,22 @@ fn form(path: &Path) -> (Vec<String>, Vec<String>) {
 fn the_newest_rows_are_the_same_before_and_after() {
     let workplace = three_runs();
     let before = view(&workplace, "out");
-    assert_eq!(before.len(), 15);
+    assert_eq!((before[0].len(), before[1].len()), (15, 14), "row 6 was never ok");
+    let python = python();
+    let documented = || python.as_ref().map(|python| documented_views(&workplace, "out", python));
+    let documented_before = documented();
     let original = workplace.path("out/run=monday/part-000000.parquet");
     let (schema, original_form) = (read_parquet(&original).schema(), form(&original));
 
     let record = compact_ok(&workplace, "out", &["--run-id", "all"]);
-    // Two of the failed rows are transient; being the newest of their keys, they are kept even where an older row is ok.
-    assert_eq!((&record["rows"], &record["ok"], &record["failed"]), (&15.into(), &12.into(), &3.into()));
-    assert_eq!((&record["deleted"], &record["parts"]), (&0.into(), &4.into()));
+    // The newest row of each of 15 keys. Three of them failed, and of two of these keys an older row is ok.
+    assert_eq!((&record["rows"], &record["ok"], &record["failed"]), (&17.into(), &14.into(), &3.into()));
+    assert_eq!((&record["deleted"], &record["parts"]), (&0.into(), &5.into()));
+    assert_eq!(record["replaced"], 12 + 7 + 4 - 17);
     assert_eq!(record["supersedes"], serde_json::json!(["monday", "tuesday", "wednesday"]));
     assert_eq!(workplace.published("out"), ["all"]);
     assert!(view(&workplace, "out") == before, "a row changed");
+    assert!(documented() == documented_before && documented_before.is_none_or(|rows| rows.len() == 2 * 15 + 2 * 14));
     assert_clean(&workplace, "out");
     assert_eq!(folders(&workplace.path("out")), ["_nightcap", "run=all"]);
     assert_eq!(folders(&workplace.path("out/_nightcap/runs")), ["all"]);
@@ -158,7 +188,8 @@ fn the_newest_rows_are_the_same_before_and_after() {
     let part = workplace.path("out/run=all/part-000000.parquet");
     assert_eq!(read_parquet(&part).schema().fields(), schema.fields());
     assert_eq!(form(&part), original_form);
-    let seqs: Vec<String> = view(&workplace, "out").into_values().map(|row| row.last().unwrap().clone()).collect();
+    let seqs: Vec<String> =
+        view_of(&workplace, "out", &["ok", "failed"]).into_values().map(|row| row.last().unwrap().clone()).collect();
     let of = |rows: &[usize]| rows.iter().map(|row| seqs[*row].clone()).collect::<Vec<_>>();
     assert_eq!(of(&[1, 0, 3]), ["1", "2", "3"], "each row keeps the run_seq of the run that computed it");
 
@@ -188,6 +219,66 @@ fn the_newest_rows_are_the_same_before_and_after() {
 }
 
 #[test]
+fn the_caption_of_an_image_that_is_gone_stays_through_compactions() {
+    let workplace = Workplace::with_images(6, 4);
+    workplace.run_ok(&["--run-id", "monday"]);
+    std::fs::remove_file(workplace.path("photos/2.png")).unwrap();
+    workplace.run_ok(&["--run-id", "tuesday"]);
+    let before = view(&workplace, "out");
+    assert_eq!((before[0].len(), before[1].len()), (6, 6));
+    let record = compact_ok(&workplace, "out", &["--run-id", "once"]);
+    assert_eq!((&record["rows"], &record["failed"], &record["replaced"]), (&7.into(), &1.into(), &0.into()));
+    assert!(view(&workplace, "out") == before, "a row changed");
+    assert_clean(&workplace, "out");
+    // Of the two rows, planning compares with the newest: the file is still missing, and nothing is new.
+    let planned = workplace.command("plan", &[]).output().unwrap();
+    let said = String::from_utf8(planned.stdout).unwrap();
+    assert!(said.contains("0 selected") && said.contains("6 unchanged"), "{said}");
+    assert!(compact(&workplace, "out", &[]).stdout.is_empty(), "there is nothing to do");
+
+    // It fails again: the older failure goes, the caption stays.
+    std::fs::write(workplace.path("photos/2.png"), b"not an image").unwrap();
+    workplace.run_ok(&["--run-id", "wednesday"]);
+    let before = view(&workplace, "out");
+    let record = compact_ok(&workplace, "out", &["--run-id", "again"]);
+    assert_eq!((&record["rows"], &record["failed"], &record["replaced"]), (&7.into(), &1.into(), &1.into()));
+    assert!(view(&workplace, "out") == before, "a row changed");
+    assert_clean(&workplace, "out");
+
+    // It is an image again: both older rows go.
+    std::fs::write(workplace.path("photos/2.png"), png_image(77)).unwrap();
+    workplace.run_ok(&["--run-id", "thursday"]);
+    let record = compact_ok(&workplace, "out", &["--run-id", "last"]);
+    assert_eq!((&record["rows"], &record["failed"], &record["replaced"]), (&6.into(), &0.into(), &2.into()));
+    assert_clean(&workplace, "out");
+}
+
+#[test]
+fn damage_is_not_carried_into_new_parts() {
+    let workplace = three_runs();
+    let part = workplace.path("out/run=tuesday/part-000000.parquet");
+    let whole = std::fs::read(&part).unwrap();
+    let reader = SerializedFileReader::new(std::fs::File::open(&part).unwrap()).unwrap();
+    let columns = reader.metadata().row_group(0).columns().iter();
+    // The last byte of a column of vectors, which no decoder refuses, and one within the footer.
+    let vectors = columns.filter(|column| column.column_path().string().starts_with("image_embedding"));
+    let (start, length) = vectors.last().unwrap().byte_range();
+    for (at, expected) in [(start + length - 1, "`image_embedding`"), (whole.len() as u64 - 30, "footer")] {
+        let mut bytes = whole.clone();
+        bytes[at as usize] ^= 1;
+        std::fs::write(&part, bytes).unwrap();
+        let refused = compact(&workplace, "out", &[]);
+        let message = String::from_utf8(refused.stderr).unwrap();
+        assert_eq!(refused.status.code(), Some(2), "{message}");
+        assert!(message.contains("run=tuesday/part-000000.parquet") && message.contains(expected), "{message}");
+        assert_eq!(workplace.published("out").len(), 3);
+    }
+    std::fs::write(&part, whole).unwrap();
+    compact_ok(&workplace, "out", &[]);
+    assert_clean(&workplace, "out");
+}
+
+#[test]
 fn keys_that_are_not_kept_are_deleted() {
     let workplace = three_runs();
     let before = view(&workplace, "out");
@@ -211,10 +302,10 @@ fn keys_that_are_not_kept_are_deleted() {
     }
     let kept = workplace.path("kept/*.parquet");
     let record = compact_ok(&workplace, "out", &["--keep-keys", kept.to_str().unwrap(), "--run-id", "kept"]);
-    assert_eq!((&record["rows"], &record["deleted"]), (&12.into(), &5.into()), "1 once, 7 and 12 in two runs");
+    assert_eq!((&record["rows"], &record["deleted"]), (&13.into(), &5.into()), "8 twice; 1 once, 7 and 12 in two runs");
     let mut expected = before;
     for gone in ["row-0001", "row-0007", "row-0012"] {
-        assert!(expected.remove(gone).is_some());
+        assert!(expected.iter_mut().all(|view| view.remove(gone).is_some()));
     }
     assert!(view(&workplace, "out") == expected);
     assert_clean(&workplace, "out");

@@ -64,7 +64,7 @@ fn a_folder_of_another_format_is_refused_by_every_command() {
             "expected format 2, found format 3, made by nightcap 9.1.0",
         ),
         (r#"{"format": 0}"#, "expected format 2, found format 0"),
-        (r#"{"format": 1"#, "expected format 2, found a damaged _nightcap/format.json"),
+        (r#"{"format": 2"#, "expected format 2, found a damaged _nightcap/format.json"),
         ("{}", "expected format 2, found a damaged _nightcap/format.json"),
         ("", "expected format 2, found a damaged _nightcap/format.json"),
     ];

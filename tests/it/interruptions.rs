@@ -26,9 +26,9 @@ fn continue_and_compare(workplace: &Workplace, output: &str, expected: &[(String
 #[test]
 fn killed_at_every_fail_point() {
     let (workplace, expected) = undisturbed();
-    // Puts: format 1, schema 2, run_seq 3, selection 4, signatures 5, plan 6, then a part each, the index 29, the reuse index
-    // 30, the published record 31.
-    let puts = [1, 2, 3, 4, 5, 6, 7, 18, 28, 29, 30, 31];
+    // Puts: format 1 and 2, schema 3, run_seq 4, selection 5, signatures 6, plan 7, then a part each, the index 30, the reuse index
+    // 31, the part hashes 32, the published record 33.
+    let puts = [1, 2, 3, 4, 5, 6, 7, 8, 19, 29, 30, 31, 32, 33];
     let puts = puts.iter().flat_map(|put| [format!("before_put:{put}"), format!("after_put:{put}")]);
     let named = ["before_plan:1", "before_part:1", "after_part:1", "before_part:12", "after_part:22"];
     let points: Vec<String> = named

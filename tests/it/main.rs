@@ -16,6 +16,7 @@ mod check;
 #[allow(unreachable_pub, reason = "a module of a test binary")]
 mod common;
 mod compact;
+mod conditions;
 mod decoding;
 mod discard;
 mod disk;
@@ -28,6 +29,7 @@ mod fingerprints;
 mod format;
 mod generation;
 mod graph_writer;
+mod histories;
 mod init;
 mod inputs;
 mod interruptions;

@@ -22,6 +22,8 @@ pub enum Fault {
     WrongLength,
     /// The request is carried out and the connection closed without an answer.
     LostAnswer,
+    /// The server does not see this header of the request.
+    WithoutHeader(&'static str),
 }
 
 struct Rule {
@@ -128,8 +130,9 @@ fn serve(mut client: TcpStream, port: u16, rules: &Mutex<Vec<Rule>>) -> std::io:
     let mut requests = BufReader::new(client.try_clone()?);
     let mut server = TcpStream::connect(("127.0.0.1", port))?;
     let mut answers = BufReader::new(server.try_clone()?);
-    while let Some(request) = Message::read(&mut requests, true)? {
-        let (method, path) = request.head[0].split_once(' ').unwrap();
+    while let Some(mut request) = Message::read(&mut requests, true)? {
+        let line = request.head[0].clone();
+        let (method, path) = line.split_once(' ').unwrap();
         let fault = {
             let mut rules = rules.lock().unwrap();
             let rule =
@@ -144,11 +147,14 @@ fn serve(mut client: TcpStream, port: u16, rules: &Mutex<Vec<Rule>>) -> std::io:
             write!(client, "HTTP/1.1 {status} No\r\nContent-Length: {}\r\n\r\n{body}", body.len())?;
             continue;
         }
+        if let Some(Fault::WithoutHeader(name)) = fault {
+            request.head.retain(|line| !line.to_ascii_lowercase().starts_with(&format!("{name}:")));
+        }
         server.write_all(&request.bytes())?;
         let Some(mut answer) = Message::read(&mut answers, method != "HEAD")? else { return Ok(()) };
         let half = answer.bytes().len() - answer.body.len().div_ceil(2);
         match fault {
-            None | Some(Fault::Status(..)) => client.write_all(&answer.bytes())?,
+            None | Some(Fault::Status(..) | Fault::WithoutHeader(_)) => client.write_all(&answer.bytes())?,
             Some(Fault::SlowFirstByte(ms)) => {
                 std::thread::sleep(Duration::from_millis(ms));
                 client.write_all(&answer.bytes())?;

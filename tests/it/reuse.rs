@@ -1,15 +1,12 @@
 //! `output.reuse_by_content`: rows of a known image and text get the results of an earlier run, bit for bit, and nothing else.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef};
-use arrow::record_batch::RecordBatch;
-use parquet::arrow::ArrowWriter;
-use parquet::file::properties::WriterProperties;
+
 use parquet::file::reader::{FileReader, SerializedFileReader};
 
-use crate::common::{Rows, Workplace, nightcap, png_image, read_parquet, strings, write_parquet};
+use crate::common::{Rows, Workplace, nightcap, png_image, read_parquet, replace_part, strings, write_parquet};
 use crate::seaweed::Seaweed;
 use crate::storage::{on_s3, run_command};
 
@@ -34,21 +31,12 @@ fn photo(workplace: &Workplace, name: &str, content: &[u8]) {
 /// Puts captions into a part that no model would write: a row that has one of them was copied.
 fn mark(part: &Path, mark: &str) {
     let rows = read_parquet(part);
-    let footer = SerializedFileReader::new(std::fs::File::open(part).unwrap()).unwrap();
-    let footer = footer.metadata().file_metadata().key_value_metadata().unwrap().clone();
-    let footer = footer.into_iter().filter(|entry| entry.key.starts_with("nightcap.")).collect();
-    let properties = WriterProperties::builder().set_key_value_metadata(Some(footer)).build();
     let at = rows.schema().index_of("caption").unwrap();
     let mut columns = rows.columns().to_vec();
     let marked = |row: usize| columns[at].is_valid(row).then(|| format!("{mark} {row}"));
     let captions: ArrayRef = strings((0..rows.num_rows()).map(marked).collect::<Vec<_>>());
     columns[at] = captions;
-    let schema = arrow::datatypes::Schema::new(rows.schema().fields().clone());
-    let rows = RecordBatch::try_new(Arc::new(schema), columns).unwrap();
-    let mut writer =
-        ArrowWriter::try_new(std::fs::File::create(part).unwrap(), rows.schema(), Some(properties)).unwrap();
-    writer.write(&rows).unwrap();
-    writer.close().unwrap();
+    replace_part(part, columns, &rows.schema());
 }
 
 /// A published run of eight rows in two parts with marked captions; row 5 is not an image.
@@ -59,6 +47,7 @@ fn monday() -> Workplace {
     for part in 0..2 {
         mark(&workplace.path(&format!("out/run=monday/part-{part:06}.parquet")), &format!("monday {part}"));
     }
+    workplace.publish_again("out", "monday");
     workplace
 }
 
@@ -132,6 +121,7 @@ fn known_contents_are_copied_and_the_rest_is_computed() {
     for part in 0..3 {
         mark(&workplace.path(&format!("out/run=tuesday/part-{part:06}.parquet")), &format!("tuesday {part}"));
     }
+    workplace.publish_again("out", "tuesday");
     write_manifest(&workplace, &[("x", "new", None), ("y", "a", None), ("z", "d", None)]);
     workplace.run_ok(&[&["--run-id", "wednesday"], &REUSE[..]].concat());
     assert_eq!(captions(&workplace.rows("out", Some("wednesday"))), ["tuesday 1 1", "tuesday 0 0", "monday 0 1"]);
@@ -180,7 +170,7 @@ fn killed_anywhere_the_same_rows_are_copied() {
     assert!(run("undisturbed").output().unwrap().status.success());
     let expected = workplace.parts("undisturbed", "night");
     assert_eq!(expected.len(), 4);
-    for (number, point) in ["after_put:5", "after_part:1", "before_part:3", "before_index:1"].iter().enumerate() {
+    for (number, point) in ["after_put:6", "after_part:1", "before_part:3", "before_index:1"].iter().enumerate() {
         let output = format!("killed-{number}");
         copy(&output);
         let killed = run(&output).env("NIGHTCAP_KILL_AT", point).output().unwrap();
@@ -220,6 +210,27 @@ fn a_compaction_leaves_what_an_unfinished_run_copies() {
     write_manifest(&workplace, &[("again", "c", None)]);
     workplace.run_ok(&[&["--run-id", "wednesday"], &REUSE[..]].concat());
     assert_eq!(captions(&workplace.rows("out", Some("wednesday"))), ["monday 0 2"]);
+}
+
+#[test]
+fn a_damaged_row_is_not_copied() {
+    let workplace = monday();
+    move_collection(&workplace);
+    let part = workplace.path("out/run=monday/part-000000.parquet");
+    let whole = std::fs::read(&part).unwrap();
+    let reader = SerializedFileReader::new(std::fs::File::open(&part).unwrap()).unwrap();
+    let columns = reader.metadata().row_group(0).columns().iter();
+    let vectors = columns.filter(|column| column.column_path().string().starts_with("image_embedding"));
+    let (start, length) = vectors.last().unwrap().byte_range();
+    for (at, expected) in [(start + length - 1, "`image_embedding`"), (whole.len() as u64 - 30, "footer")] {
+        let mut bytes = whole.clone();
+        bytes[at as usize] ^= 1;
+        std::fs::write(&part, bytes).unwrap();
+        let refused = workplace.run(&[&["--run-id", "tuesday"], &REUSE[..]].concat());
+        let message = String::from_utf8(refused.stderr).unwrap();
+        assert_eq!(refused.status.code(), Some(2), "{message}");
+        assert!(message.contains("run=monday/part-000000.parquet") && message.contains(expected), "{message}");
+    }
 }
 
 #[test]

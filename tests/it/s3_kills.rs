@@ -14,8 +14,8 @@ fn killed_on_s3_at_every_fail_point_and_resumed() {
     assert_eq!(run(&workplace, server, &settings, &["--run-id", "night"]).status.code(), Some(0));
     let expected = server.objects("killed/undisturbed/run=night");
     assert_eq!(expected.len(), 3);
-    // Puts: format, schema, run_seq, selection, signatures, plan, three parts, index, reuse index, published record.
-    let puts = (1..=12).flat_map(|put| [format!("before_put:{put}"), format!("after_put:{put}")]);
+    // Puts: format (twice), schema, run_seq, selection, signatures, plan, three parts, index, reuse index, part hashes, published record.
+    let puts = (1..=14).flat_map(|put| [format!("before_put:{put}"), format!("after_put:{put}")]);
     let named = ["before_plan:1", "before_part:1", "after_part:2", "before_index:1", "before_publish:1"];
     for (index, point) in puts.chain(named.map(str::to_owned)).enumerate() {
         settings[1] = format!("output.path=s3://night/killed/out-{index}");

@@ -54,10 +54,22 @@ impl Seaweed {
 
     /// One that a test may kill.
     pub fn start() -> Self {
+        Self::start_for(true)
+    }
+
+    /// One that also takes requests without a signature, which a proxy before it may change.
+    pub fn start_open() -> Self {
+        Self::start_for(false)
+    }
+
+    fn start_for(only_signed: bool) -> Self {
         let folder = tempfile::tempdir().unwrap().keep();
+        let actions = r#"["Admin","Read","Write","List","Tagging"]"#;
+        let everybody =
+            if only_signed { String::new() } else { format!(r#",{{"name":"anonymous","actions":{actions}}}"#) };
         let identity = format!(
             r#"{{"identities":[{{"name":"test","credentials":[{{"accessKey":"{ACCESS_KEY}","secretKey":"{SECRET}"}}],
-            "actions":["Admin","Read","Write","List","Tagging"]}}]}}"#
+            "actions":{actions}}}{everybody}]}}"#
         );
         std::fs::write(folder.join("s3.json"), identity).unwrap();
         std::fs::create_dir(folder.join("data")).unwrap();

@@ -2,13 +2,15 @@
 //! Out: the bytes of a part, and what readers need of one. Never here: which parts a run has, and whether they count.
 //!
 //! In the order of the data: [`result`] is one row from the pipeline, [`copies`] the published rows that some rows copy, [`columns`]
-//! the table of all columns, [`writer`] encodes a part, [`commit`] puts it. [`footer`] reads the summary of a part, [`reader`] some of its columns, [`rows`]
+//! the table of all columns, [`writer`] encodes a part; [`hashes`] find changed bytes; [`commit`] puts it. [`footer`] reads the summary of a part,
+//! [`reader`] some of its columns, [`rows`]
 //! the key, content, fingerprints and status of its rows.
 
 pub mod columns;
 pub mod commit;
 pub mod copies;
 pub mod footer;
+pub mod hashes;
 pub mod reader;
 pub mod result;
 pub mod rows;

@@ -11,7 +11,7 @@ use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, Parq
 use parquet::errors::ParquetError;
 use parquet::file::reader::{ChunkReader, Length};
 
-use super::footer::{footer, wrong_part};
+use super::footer::{Footer, read_footer, wrong_part};
 use crate::output::OutputError;
 use crate::output::store::OutputStore;
 
@@ -21,23 +21,39 @@ const BATCH_ROWS: usize = 1024;
 /// The rows of the part at `path`, with those of `columns` that it has (None: all), in batches.
 ///
 /// # Errors
-/// [`OutputError::Store`], or [`OutputError::WrongPart`] when it is no readable Parquet file.
+/// [`OutputError::Store`], or [`OutputError::WrongPart`] when it is no readable Parquet file, or one of the columns was changed.
 pub fn read_part(
     store: &OutputStore,
     path: &str,
     columns: Option<&[&str]>,
 ) -> Result<ParquetRecordBatchReader, OutputError> {
+    read_rows(store, path, read_footer(store, path, None)?, columns)
+}
+
+/// As [`read_part`], with a footer that was read before.
+///
+/// # Errors
+/// As [`read_part`].
+pub(in crate::output) fn read_rows(
+    store: &OutputStore,
+    path: &str,
+    footer: Footer,
+    columns: Option<&[&str]>,
+) -> Result<ParquetRecordBatchReader, OutputError> {
     let wrong = |error: ParquetError| wrong_part(path, &error);
-    let metadata = footer(store, path)?.map_err(wrong)?;
     let wanted = |name: &str| columns.is_none_or(|columns| columns.contains(&name));
-    let mut chunks = Vec::new();
-    for row_group in metadata.row_groups() {
-        for column in row_group.columns() {
-            if column.column_path().parts().first().is_some_and(|root| wanted(root)) {
-                let (start, length) = column.byte_range();
-                chunks.push((start, store.range(path, start, length)?));
-            }
+    let Footer { metadata, chunks: all, .. } = footer;
+    let (mut chunks, mut changed) = (Vec::new(), Vec::new());
+    for chunk in all.into_iter().filter(|chunk| wanted(&chunk.column)) {
+        let bytes = store.range(path, chunk.start, chunk.length)?;
+        if !chunk.is(&bytes) {
+            changed.push(format!("`{}`", chunk.column));
         }
+        chunks.push((chunk.start, bytes));
+    }
+    // What was changed may still decode, to other captions or vectors.
+    if !changed.is_empty() {
+        return Err(wrong_part(path, &format!("other bytes in {} than were written", changed.join(", "))));
     }
     let descriptor = metadata.file_metadata().schema_descr_ptr();
     let roots = descriptor.root_schema().get_fields().iter().enumerate();
@@ -56,7 +72,7 @@ pub fn read_part(
 /// As [`read_part`].
 pub fn part_schema(store: &OutputStore, path: &str) -> Result<SchemaRef, OutputError> {
     let wrong = |error: ParquetError| wrong_part(path, &error);
-    let metadata = footer(store, path)?.map_err(wrong)?;
+    let metadata = read_footer(store, path, None)?.metadata;
     let metadata = ArrowReaderMetadata::try_new(metadata.into(), ArrowReaderOptions::new()).map_err(wrong)?;
     Ok(Arc::new(Schema::new(metadata.schema().fields().clone())))
 }

@@ -16,6 +16,7 @@ use parquet::schema::types::ColumnPath;
 use super::columns::{OutputColumns, Rows, RunStamp, columns};
 use super::copies::Copies;
 use super::footer::FILLER;
+use super::hashes::{COLUMN_HASHES, column_hashes};
 use super::result::RowResult;
 use crate::output::{Counts, OutputError};
 
@@ -103,6 +104,11 @@ pub(crate) struct PartFooter<'a> {
 pub(crate) fn encode_batch(batch: &RecordBatch, footer: &PartFooter<'_>) -> Result<Vec<u8>, ParquetError> {
     let mut writer = ArrowWriter::try_new(Vec::new(), batch.schema(), Some(properties(&batch.schema(), footer)))?;
     writer.write(batch)?;
+    writer.flush()?;
+    // The columns are complete; what follows are indexes of pages and the footer.
+    writer.sync()?;
+    let hashes = column_hashes(writer.flushed_row_groups(), writer.inner()).map_err(ParquetError::General)?;
+    writer.append_key_value_metadata(KeyValue::new(COLUMN_HASHES.to_owned(), hashes));
     writer.into_inner()
 }
 

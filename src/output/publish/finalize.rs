@@ -9,6 +9,7 @@
 use std::collections::BTreeSet;
 
 use super::index::IndexBuilder;
+use super::part_hashes::PartHashes;
 use super::reuse_index::ReuseIndexBuilder;
 use crate::output::part::footer::{PartSummary, part_summary, wrong_part};
 use crate::output::part::reader::read_part;
@@ -148,6 +149,7 @@ fn make_record(store: &OutputStore, plan: &Plan, parts: &BTreeSet<u64>) -> Resul
     let count = parts.range(..plan.parts).count() as u64;
     let rows = plan.rows.min(count * plan.part_rows);
     let (mut index, mut reuse_index) = (IndexBuilder::with_capacity(rows), ReuseIndexBuilder::with_capacity(rows));
+    let mut part_hashes = PartHashes::default();
     for &part in parts.range(..plan.parts) {
         let path = part_path(run, part);
         let summary = part_summary(store, &path)?;
@@ -158,6 +160,7 @@ fn make_record(store: &OutputStore, plan: &Plan, parts: &BTreeSet<u64>) -> Resul
             return Err(OutputError::WrongPart { path, expected, found: summary.columns });
         }
         counts.add(&summary.counts);
+        part_hashes.add(part, summary.hash);
         let mut first = 0;
         for batch in read_part(store, &path, Some(&PartRows::columns(&plan.key)))? {
             let batch = batch.map_err(|error| wrong_part(&path, &error))?;
@@ -180,6 +183,7 @@ fn make_record(store: &OutputStore, plan: &Plan, parts: &BTreeSet<u64>) -> Resul
         key: plan.key.clone(),
         index,
         reuse_index,
+        part_hashes: part_hashes.put(store, &run_folder(run))?,
         published_at: crate::support::clock::timestamp(store.process().now()),
         caption_fingerprint: plan.caption_fingerprint.clone(),
         embedding_fingerprint: plan.embedding_fingerprint.clone(),

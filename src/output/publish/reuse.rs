@@ -13,10 +13,12 @@ use arrow::compute::{concat_batches, take_record_batch};
 use arrow::error::ArrowError;
 use arrow::record_batch::RecordBatch;
 
+use super::part_hashes::PartHashes;
 use super::reuse_index::{ENTRY_BYTES, MAGIC, ReuseEntry, ReuseKey};
 use crate::output::part::copies::{Copies, CopySource};
-use crate::output::part::footer::wrong_part;
-use crate::output::part::reader::read_part;
+use crate::output::part::footer::{read_footer, wrong_part};
+use crate::output::part::hashes::PartHash;
+use crate::output::part::reader::read_rows;
 use crate::output::part::result::RowResult;
 use crate::output::part::rows::Fingerprints;
 use crate::output::records::plan::Plan;
@@ -40,7 +42,8 @@ pub struct Reuse {
 /// A local copy of a run's reuse index.
 #[derive(Debug)]
 struct LocalIndex {
-    run: String,
+    published: Published,
+    hashes: PartHashes,
     file: File,
     entries: u64,
 }
@@ -58,8 +61,8 @@ impl Reuse {
         for run in plan.reuses.iter().rev() {
             let gone = || OutputError::SourceGone { run: plan.run.clone(), from: run.clone() };
             let published: Published = store.record(&published_path(run))?.ok_or_else(gone)?;
-            if let Some(name) = published.reuse_index {
-                runs.push(LocalIndex::fetch(store, run, &name)?);
+            if let Some(name) = published.reuse_index.clone() {
+                runs.push(LocalIndex::fetch(store, published, &name)?);
             }
         }
         let Plan { caption_fingerprint: caption, embedding_fingerprint: embedding, .. } = plan.clone();
@@ -97,8 +100,9 @@ impl Reuse {
         let mut copies = Copies { batches: Vec::new(), of: vec![None; results.len()], rows: 0 };
         for ((run, part), mut rows) in wanted {
             rows.sort_unstable();
-            let path = part_path(&self.runs[run].run, u64::from(part));
-            let found = read_rows(store, &path, columns, &rows, results)?;
+            let LocalIndex { published, hashes, .. } = &self.runs[run];
+            let (path, hash) = (part_path(&published.run, u64::from(part)), hashes.of(published, u64::from(part))?);
+            let found = pick_rows(store, &path, hash, columns, &rows, results)?;
             for (_, at) in rows {
                 copies.of[at] = Some(copies.rows);
                 copies.rows += 1;
@@ -110,9 +114,10 @@ impl Reuse {
 }
 
 /// The `rows` of one part, with the results that copy each, in their order.
-fn read_rows(
+fn pick_rows(
     store: &OutputStore,
     path: &str,
+    hash: &PartHash,
     columns: &[&str],
     rows: &[(u32, usize)],
     results: &[RowResult],
@@ -120,7 +125,7 @@ fn read_rows(
     let wrong = |error: ArrowError| wrong_part(path, &error);
     let columns: Vec<&str> = columns.iter().copied().chain(["content_hash"]).collect();
     let (mut found, mut first, mut rest) = (Vec::new(), 0, rows);
-    for batch in read_part(store, path, Some(&columns))? {
+    for batch in read_rows(store, path, read_footer(store, path, Some(hash))?, Some(&columns))? {
         let batch = batch.map_err(wrong)?;
         let end = first + batch.num_rows() as u32;
         let (here, later) = rest.split_at(rest.partition_point(|(row, _)| *row < end));
@@ -144,8 +149,8 @@ fn read_rows(
 }
 
 impl LocalIndex {
-    fn fetch(store: &OutputStore, run: &str, name: &str) -> Result<Self, OutputError> {
-        let path = format!("{}/{name}", run_folder(run));
+    fn fetch(store: &OutputStore, published: Published, name: &str) -> Result<Self, OutputError> {
+        let path = format!("{}/{name}", run_folder(&published.run));
         let temporary = |source| OutputError::Temporary { folder: std::env::temp_dir(), source };
         let damaged = |message: &str| OutputError::Record { path: path.clone(), message: message.to_owned() };
         let (magic, size) = (store.range(&path, 0, MAGIC.len() as u64)?, store.tail(&path, 1)?.1);
@@ -162,7 +167,8 @@ impl LocalIndex {
             }
             file.write_all(&chunk).map_err(temporary)?;
         }
-        Ok(Self { run: run.to_owned(), file, entries: bytes / ENTRY_BYTES as u64 })
+        let hashes = PartHashes::load(store, &published)?;
+        Ok(Self { published, hashes, file, entries: bytes / ENTRY_BYTES as u64 })
     }
 
     fn find(&self, key: ReuseKey) -> std::io::Result<Option<ReuseEntry>> {

@@ -42,6 +42,8 @@ pub struct Published {
     /// Name of the run's reuse index among its records; None when no row has results and an image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reuse_index: Option<String>,
+    /// Name of the hashes of the run's parts among its records.
+    pub part_hashes: String,
     /// When, in UTC.
     pub published_at: String,
     /// As in the parts; None without captions, or where the rows of a compaction differ.

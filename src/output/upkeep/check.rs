@@ -1,6 +1,6 @@
 //! Check: every part of a published run read to its last row, and compared with the plan, the published record and the index.
 //!
-//! A finding does not end the check: each is one line of the report. Memory: 40 bytes for each row of one run, and one part.
+//! A finding does not end the check: each is one line of the report. Memory: 56 bytes for each row of one run, and one part.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
@@ -11,11 +11,13 @@ use arrow::datatypes::{DataType, Float32Type, Schema};
 use arrow::record_batch::{RecordBatch, RecordBatchReader};
 use serde::Serialize;
 
-use crate::output::part::footer::part_summary;
-use crate::output::part::reader::read_part;
+use crate::output::part::footer::{part_summary, read_footer};
+use crate::output::part::hashes::MAGIC;
+use crate::output::part::reader::{read_part, read_rows};
 use crate::output::part::rows::{Fingerprints, PartRows, RowState};
 use crate::output::publish::finalize::check_part;
 use crate::output::publish::index::IndexReader;
+use crate::output::publish::part_hashes::{self, PartHashes};
 use crate::output::publish::reuse_index::{ReuseIndexBuilder, reuse_index_name};
 use crate::output::records::outcome::{outcome, outcome_path};
 use crate::output::records::plan::{Plan, load_plan};
@@ -75,8 +77,14 @@ pub(crate) fn check_run(
         } else {
             "put it back from a backup: a compaction holds the only copy of its rows".to_owned()
         },
+        hashes: None,
         totals: RowTotals::default(),
     };
+    // Without readable hashes, the parts are still compared with the rest.
+    match PartHashes::load(store, published) {
+        Ok(hashes) => check.hashes = Some(hashes),
+        Err(found) => check.report(&part_hashes::path(published), &found),
+    }
     let mut reuse_index = ReuseIndexBuilder::with_capacity(0);
     if outcome(store, &published.run)?.is_none() {
         check.report(&outcome_path(&published.run), &"it is missing");
@@ -108,13 +116,14 @@ struct Check<'a> {
     plan: Option<Plan>,
     findings: &'a mut Vec<Finding>,
     hint: String,
+    hashes: Option<PartHashes>,
     totals: RowTotals,
 }
 
 /// What the rows of readable parts add up to.
 #[derive(Default)]
 struct RowTotals {
-    keys: Vec<KeyHash>,
+    keys: Vec<(KeyHash, i64)>,
     counts: Counts,
     /// Sum of the rows' digests, which does not depend on their order.
     digest: u128,
@@ -149,14 +158,20 @@ impl Check<'_> {
         Ok(())
     }
 
-    /// Checks every column of every row.
+    /// Checks every byte, and every column of every row.
     fn part(&self, part: u64, path: &str, reuse_index: &mut ReuseIndexBuilder) -> Result<RowTotals, String> {
         let message = |error: OutputError| error.to_string();
-        let summary = part_summary(self.store, path).map_err(message)?;
+        let published =
+            self.hashes.as_ref().map(|hashes| hashes.of(self.published, part)).transpose().map_err(message)?;
+        let footer = read_footer(self.store, path, published).map_err(message)?;
+        let summary = footer.summary(path).map_err(message)?;
         if let Some(plan) = &self.plan {
             check_part(plan, part, path, &summary).map_err(message)?;
         }
-        let reader = read_part(self.store, path, None).map_err(message)?;
+        if self.store.range(path, 0, MAGIC.len() as u64).map_err(message)? != MAGIC {
+            return Err("it does not begin like a Parquet file".to_owned());
+        }
+        let reader = read_rows(self.store, path, footer, None).map_err(message)?;
         check_schema(self.store, &Schema::new(reader.schema().fields().clone())).map_err(message)?;
         let mut totals = RowTotals::default();
         for batch in reader {
@@ -168,11 +183,20 @@ impl Check<'_> {
             for index in 0..rows.len() {
                 let signature = rows.signature(index)?;
                 let key = rows.key(index, signature);
-                if !rows.is_keyless(index) {
-                    totals.keys.push(key);
+                let (state, run_seq, made) = (rows.state(index), rows.run_seq(index), rows.fingerprints(index));
+                // A compaction holds rows of the runs before it.
+                let (fits, expected) = match self.published.supersedes.as_slice() {
+                    [] => (run_seq == self.published.run_seq, "the run_seq"),
+                    _ => (run_seq < self.published.run_seq, "a run_seq below that"),
+                };
+                if !fits {
+                    let (key, of) = (rows.key_text(index), self.published.run_seq);
+                    return Err(format!("key {key:?} has run_seq {run_seq}, not {expected} of the run, {of}"));
                 }
-                let (state, made) = (rows.state(index), rows.fingerprints(index));
-                totals.digest = totals.digest.wrapping_add(digest(key, signature, state, rows.run_seq(index), &made));
+                if !rows.is_keyless(index) {
+                    totals.keys.push((key, run_seq));
+                }
+                totals.digest = totals.digest.wrapping_add(digest(key, signature, state, run_seq, &made));
             }
         }
         if totals.counts != summary.counts {
@@ -188,6 +212,14 @@ impl Check<'_> {
         if self.totals.counts != self.published.counts {
             let (found, expected) = (show(&self.totals.counts), show(&self.published.counts));
             self.report(&path, &format!("it counts {expected}, but the parts hold {found}"));
+        }
+        let Some(plan) = &self.plan else { return };
+        let published = self.published;
+        if (plan.run_seq, &plan.key, &plan.supersedes) != (published.run_seq, &published.key, &published.supersedes)
+            || plan.caption_fingerprint != published.caption_fingerprint
+            || plan.embedding_fingerprint != published.embedding_fingerprint
+        {
+            self.report(&path, &"its run_seq, key, fingerprints or replaced runs are not those of the plan");
         }
         let Some(plan) = &self.plan else { return };
         let planned: u64 = self.published.part_numbers().into_iter().map(|part| plan.rows_in(part)).sum();
@@ -257,11 +289,11 @@ impl Check<'_> {
         Ok((rows, sum))
     }
 
-    /// Checks that no key occurs twice in a run. Only if one does, the parts are read again to find it.
+    /// Checks that no key occurs twice with one `run_seq`. Only if one does, the parts are read again to find it.
     fn duplicates(&mut self) {
         let mut keys = std::mem::take(&mut self.totals.keys);
         keys.sort_unstable();
-        let twice: BTreeSet<KeyHash> =
+        let twice: BTreeSet<(KeyHash, i64)> =
             keys.windows(2).filter_map(|pair| if pair[0] == pair[1] { Some(pair[0]) } else { None }).collect();
         drop(keys);
         let Some(example) = twice.first() else { return };
@@ -282,13 +314,16 @@ impl Check<'_> {
         self.report(&part_folder(&self.published.run), &found);
     }
 
-    fn find(&self, path: &str, wanted: KeyHash) -> Result<Option<String>, String> {
+    fn find(&self, path: &str, (wanted, run_seq): (KeyHash, i64)) -> Result<Option<String>, String> {
         let key = &self.published.key;
         let reader = read_part(self.store, path, Some(&PartRows::columns(key))).map_err(|error| error.to_string())?;
         for batch in reader {
             let rows = PartRows::new(&batch.map_err(|error| error.to_string())?, key)?;
             for index in 0..rows.len() {
-                if !rows.is_keyless(index) && rows.key(index, rows.signature(index)?) == wanted {
+                if rows.run_seq(index) == run_seq
+                    && !rows.is_keyless(index)
+                    && rows.key(index, rows.signature(index)?) == wanted
+                {
                     return Ok(Some(rows.key_text(index).to_owned()));
                 }
             }

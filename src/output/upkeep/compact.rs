@@ -1,4 +1,4 @@
-//! Compact: rewrites the newest row of every key into one run that replaces all others.
+//! Compact: rewrites the newest row of every key, and the last good one if the newest failed, into one run that replaces all others.
 //!
 //! ```text
 //! end the compaction before -> choose rows -> claim -> plan -> parts -> finalize -> remove the replaced runs, after a while
@@ -71,7 +71,7 @@ pub struct Compaction {
     /// The new run.
     #[serde(flatten)]
     pub published: Published,
-    /// Rows left out because their key has a newer one.
+    /// Rows left out because newer ones of their keys replace them.
     pub replaced: u64,
     /// Rows left out because their key is not among those to keep.
     pub deleted: u64,

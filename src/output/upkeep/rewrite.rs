@@ -9,10 +9,11 @@ use arrow::record_batch::{RecordBatch, RecordBatchReader};
 
 use super::winners::Winners;
 use crate::output::part::commit::commit_part;
-use crate::output::part::footer::wrong_part;
-use crate::output::part::reader::read_part;
+use crate::output::part::footer::{read_footer, wrong_part};
+use crate::output::part::reader::read_rows;
 use crate::output::part::rows::PartRows;
 use crate::output::part::writer::{PartFooter, encode_batch};
+use crate::output::publish::part_hashes::PartHashes;
 use crate::output::records::plan::Plan;
 use crate::output::records::published::Published;
 use crate::output::store::OutputStore;
@@ -29,12 +30,15 @@ pub(crate) fn rewrite(
 ) -> Result<bool, OutputError> {
     let mut writer = PartWriter::new(store, plan);
     for (source, run) in sources.iter().enumerate() {
+        let hashes = PartHashes::load(store, run)?;
         for part in run.part_numbers() {
             if stop() {
                 return Ok(false);
             }
             let path = part_path(&run.run, part);
-            let reader = read_part(store, &path, None)?;
+            // A damaged row must not go into a new part, whose hashes would vouch for it.
+            let footer = read_footer(store, &path, Some(hashes.of(run, part)?)).map_err(damaged)?;
+            let reader = read_rows(store, &path, footer, None).map_err(damaged)?;
             let schema = writer.expect_schema(&path, &reader.schema())?;
             for batch in reader {
                 let batch = batch.map_err(|error| wrong_part(&path, &error))?;
@@ -45,6 +49,16 @@ pub(crate) fn rewrite(
     }
     writer.finish()?;
     Ok(true)
+}
+
+/// The error of a part of a published run: making it again is no remedy.
+fn damaged(error: OutputError) -> OutputError {
+    match error {
+        OutputError::WrongPart { path, expected, found } => {
+            OutputError::CannotCompact { found: format!("{path}: expected {expected}, found {found}") }
+        }
+        other => other,
+    }
 }
 
 fn keep_rows(

@@ -1,17 +1,18 @@
-//! Which row of each key a compaction keeps: merges all indexes in key order and remembers one entry for each key.
+//! Which rows a compaction keeps: of each key the newest one and, if that failed, the newest one that did not. They are what the two
+//! documented views show. All indexes are merged in key order; one or two entries are remembered for each key.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashSet};
 
-use crate::output::part::rows::Fingerprints;
+use crate::output::part::rows::{Fingerprints, RowState};
 use crate::output::publish::index::{IndexEntry, IndexReader};
 use crate::output::records::published::Published;
 use crate::output::store::OutputStore;
 use crate::output::{OutputError, run_folder};
 use crate::row::signature::KeyHash;
 
-/// The row that stays for one key; 32 bytes in memory.
-#[derive(Debug, Clone, Copy)]
+/// A row that stays; 32 bytes in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Winner {
     key: KeyHash,
     run_seq: i64,
@@ -21,11 +22,11 @@ struct Winner {
 /// The rows that stay.
 #[derive(Debug, Default)]
 pub(crate) struct Winners {
-    /// By key.
+    /// Sorted.
     rows: Vec<Winner>,
     /// Rows that stay.
     pub(crate) kept: u64,
-    /// Rows whose key has a newer row.
+    /// Rows that newer ones of their keys replace.
     pub(crate) replaced: u64,
     /// Rows whose key is not among those to keep.
     pub(crate) deleted: u64,
@@ -42,25 +43,30 @@ impl Winners {
     ) -> Result<Self, OutputError> {
         let mut winners = Self::default();
         let mut merge = Merge::open(store, sources)?;
-        let mut rows = Vec::new();
+        let (mut rows, mut seen) = (Vec::new(), 0);
         while let Some(key) = merge.next_key(&mut rows)? {
             if keep.is_some_and(|keep| keep.binary_search(&key).is_err()) {
                 winners.deleted += rows.len() as u64;
                 continue;
             }
-            let newest = rows.iter().max_by_key(|(source, row)| (row.run_seq, *source));
-            let Some((source, best)) = newest.copied() else { continue };
-            let winner = Winner { key, run_seq: best.run_seq, source: source as u32 };
-            // Several only for rows without a key that have the same content.
-            let kept = rows.iter().filter(|(source, row)| winner.is(*source as u32, row.run_seq)).count() as u64;
-            winners.kept += kept;
-            winners.replaced += rows.len() as u64 - kept;
-            winners.rows.push(winner);
-            let known = merge.readers[source].fingerprints.get(best.fingerprints as usize);
-            if let Some(known) = known.filter(|known| !winners.fingerprints.contains(*known)) {
-                winners.fingerprints.insert(known.clone());
+            let winner =
+                |&(source, row): &(usize, IndexEntry)| Winner { key, run_seq: row.run_seq, source: source as u32 };
+            let newest = rows.iter().map(winner).max();
+            let last_good = rows.iter().filter(|(_, row)| row.state == RowState::Ok).map(winner).max();
+            let stay = [last_good.filter(|good| Some(*good) != newest), newest];
+            // Rows without a key that have the same content are one winner.
+            for (source, row) in rows.iter().filter(|row| stay.contains(&Some(winner(row)))) {
+                winners.kept += 1;
+                let known = merge.readers[*source].fingerprints.get(row.fingerprints as usize);
+                if let Some(known) = known.filter(|known| !winners.fingerprints.contains(*known)) {
+                    winners.fingerprints.insert(known.clone());
+                }
             }
+            // In order: the last good row is older.
+            winners.rows.extend(stay.into_iter().flatten());
+            seen += rows.len() as u64;
         }
+        winners.replaced = seen - winners.kept;
         Ok(winners)
     }
 
@@ -71,14 +77,7 @@ impl Winners {
 
     /// Whether this row of the `source`th run stays.
     pub(crate) fn keeps(&self, source: u32, key: KeyHash, run_seq: i64) -> bool {
-        let found = self.rows.binary_search_by_key(&key, |winner| winner.key);
-        found.is_ok_and(|at| self.rows[at].is(source, run_seq))
-    }
-}
-
-impl Winner {
-    fn is(&self, source: u32, run_seq: i64) -> bool {
-        self.source == source && self.run_seq == run_seq
+        self.rows.binary_search(&Winner { key, run_seq, source }).is_ok()
     }
 }
 
