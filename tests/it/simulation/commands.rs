@@ -22,7 +22,7 @@ use nightcap::plan::claim::{Claim, claim};
 use nightcap::plan::shard::Shard;
 use nightcap::storage::{Cloud, Location};
 
-use super::ledger::read_rows;
+use super::ledger::{GRACE, read_rows};
 use super::nights::Night;
 use super::process::SimulatedProcess;
 use super::storage::SimulatedStorage;
@@ -175,11 +175,16 @@ fn run(store: &OutputStore, night: &Night, id: Option<&str>, shard: Option<Shard
 
 /// Lists the published records, then the parts of those that count, and reads them.
 fn read(store: &OutputStore) -> Result<Ending, PlanError> {
+    let begun = store.process().elapsed();
+    // A query that takes longer than replaced parts stay may fail.
+    let lost = |what: String| {
+        if store.process().elapsed() - begun < GRACE { Ending::Lost(what) } else { Ending::Nothing }
+    };
     let mut records = Vec::new();
     for name in store.files("_nightcap/published")? {
         match store.record::<Published>(&format!("_nightcap/published/{name}"))? {
             Some(record) => records.push(record),
-            None => return Ok(Ending::Lost(format!("the published record {name}"))),
+            None => return Ok(lost(format!("the published record {name}"))),
         }
     }
     let gone: BTreeSet<String> = records.iter().flat_map(|record| record.supersedes.clone()).collect();
@@ -193,11 +198,11 @@ fn read(store: &OutputStore) -> Result<Ending, PlanError> {
         for path in paths {
             match store.get(&path)? {
                 Some(bytes) => rows += read_rows(&bytes).len(),
-                None => return Ok(Ending::Lost(path)),
+                None => return Ok(lost(path)),
             }
         }
         if rows as u64 != record.counts.rows {
-            return Ok(Ending::Lost(format!("{rows} of the {} rows of run {}", record.counts.rows, record.run)));
+            return Ok(lost(format!("{rows} of the {} rows of run {}", record.counts.rows, record.run)));
         }
     }
     Ok(Ending::Nothing)

@@ -34,8 +34,12 @@ pub enum Broken {
     RecordGone,
     /// A part was removed before it was decided how its run ends.
     RemovedUndecided,
+    /// A part of a replaced run was removed while a query that had begun before could still read it.
+    RemovedTooSoon,
     /// Two commands reported that one run ended in different ways.
     Contradiction,
+    /// A command reported an end of a run that its outcome does not say.
+    NotDecided,
     /// A reader found a file gone that it had just listed.
     ReaderLost,
     /// A calm run at the end did not succeed.
@@ -75,6 +79,8 @@ pub struct Ledger {
     last_good: BTreeMap<String, i64>,
     /// Runs that were published at some time.
     ever: BTreeSet<String>,
+    /// When each run was replaced by a compaction.
+    replaced: BTreeMap<String, Duration>,
     pub faults: Vec<Fault>,
     reported: BTreeSet<(Broken, String)>,
 }
@@ -87,7 +93,7 @@ impl Ledger {
     }
 
     /// An object was put.
-    pub fn put(&mut self, path: &str, bytes: Bytes, renewed: bool, _: Duration, step: usize) {
+    pub fn put(&mut self, path: &str, bytes: Bytes, renewed: bool, now: Duration, step: usize) {
         let before = self.objects.insert(path.to_owned(), bytes.clone());
         if before.is_some_and(|before| before != bytes) && !renewed {
             self.fault(Broken::RecordChanged, path, format!("{path} was overwritten"), step);
@@ -95,11 +101,16 @@ impl Ledger {
         if path.starts_with("run=") {
             self.rows.insert(path.to_owned(), read_rows(&bytes));
         }
+        if path.starts_with("_nightcap/published/") {
+            for run in superseded(&serde_json::from_slice(&bytes).unwrap()) {
+                self.replaced.entry(run).or_insert(now);
+            }
+        }
         self.check(path, step);
     }
 
     /// An object was removed, if it was there.
-    pub fn delete(&mut self, path: &str, _: Duration, step: usize) {
+    pub fn delete(&mut self, path: &str, now: Duration, step: usize) {
         if self.objects.remove(path).is_none() {
             return;
         }
@@ -107,14 +118,35 @@ impl Ledger {
         if path.starts_with("_nightcap/outcomes/") {
             self.fault(Broken::OutcomeGone, path, format!("{path} was removed"), step);
         }
-        if OUTCOMES
-            && let Some(run) = path.strip_prefix("run=").and_then(|rest| rest.split('/').next())
-            && !self.objects.contains_key(&format!("_nightcap/outcomes/{run}.json"))
-        {
-            let what = format!("{path} was removed before the end of the run was decided");
-            self.fault(Broken::RemovedUndecided, run, what, step);
+        if let Some(run) = path.strip_prefix("run=").and_then(|rest| rest.split('/').next()) {
+            self.check_removal(path, run, now, step);
         }
         self.check(path, step);
+    }
+
+    /// A part may be removed when it is decided that its run does not count, or when another has replaced it long enough.
+    fn check_removal(&mut self, path: &str, run: &str, now: Duration, step: usize) {
+        match self.outcome(run).as_deref() {
+            Some("discarded") => {}
+            None => {
+                let what = format!("{path} was removed before the end of the run was decided");
+                self.fault(Broken::RemovedUndecided, run, what, step);
+            }
+            Some(_) => {
+                if self.replaced.get(run).is_none_or(|since| now.saturating_sub(*since) < GRACE) {
+                    let what =
+                        format!("{path} was removed too soon, the run was replaced at {:?}", self.replaced.get(run));
+                    self.fault(Broken::RemovedTooSoon, run, what, step);
+                }
+            }
+        }
+    }
+
+    /// What was decided about the end of `run`.
+    pub fn outcome(&self, run: &str) -> Option<String> {
+        let record = self.objects.get(&format!("_nightcap/outcomes/{run}.json"))?;
+        let record: Value = serde_json::from_slice(record).unwrap();
+        record["outcome"].as_str().map(str::to_owned)
     }
 
     /// The published records whose runs count, by run.
@@ -223,8 +255,8 @@ impl Ledger {
     }
 }
 
-/// Whether this version decides by records in `_nightcap/outcomes` how runs end.
-const OUTCOMES: bool = true;
+/// How long the parts of a replaced run stay for queries that have begun.
+pub const GRACE: Duration = Duration::from_hours(1);
 
 fn superseded(record: &Value) -> Vec<String> {
     let runs = record["supersedes"].as_array().into_iter().flatten();

@@ -34,6 +34,12 @@ fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok().map(|text| text.parse().unwrap())
 }
 
+/// The kinds of faults that `NIGHTCAP_IGNORE` names, for versions that are known to have them.
+fn ignored() -> Vec<String> {
+    let names = std::env::var("NIGHTCAP_IGNORE").unwrap_or_default();
+    names.split(',').map(str::to_owned).collect()
+}
+
 fn show(seed: u64, report: &Report) -> String {
     let mut text = format!("seed {seed}:\n");
     for fault in &report.faults {
@@ -70,7 +76,7 @@ fn no_order_of_operations_loses_a_row() {
                     }
                     let report = play(seed);
                     turns.fetch_add(report.turns, Ordering::Relaxed);
-                    if !report.faults.is_empty() {
+                    if report.faults.iter().any(|fault| !ignored().contains(&format!("{:?}", fault.kind))) {
                         failed.lock().unwrap().insert(seed, report);
                     }
                 }

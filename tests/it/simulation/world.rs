@@ -82,6 +82,7 @@ pub struct ProcessState {
     /// Suspended until that step of the scheduler.
     pub suspended: Option<u64>,
     random: Random,
+    last_read: String,
 }
 
 /// A request of which nobody waits for the answer.
@@ -159,8 +160,18 @@ impl World {
             crashed: false,
             suspended: None,
             random,
+            last_read: String::new(),
         });
         process
+    }
+
+    /// Whether `process` goes on to read the object that it read last: a part is read in many pieces, which need no turns.
+    pub fn reads_on(&self, process: usize, path: &str) -> bool {
+        let mut state = self.lock();
+        let process = &mut state.processes[process];
+        let same = path.ends_with(".parquet") && !process.crashed && process.last_read == path;
+        path.clone_into(&mut process.last_read);
+        same
     }
 
     /// Waits for the turn of `process`.
@@ -168,6 +179,9 @@ impl World {
         let mut state = self.lock();
         if state.processes[process].crashed {
             return Verdict::DEAD;
+        }
+        if !matches!(operation, Operation::Read(_)) {
+            state.processes[process].last_read.clear();
         }
         if SCHEDULER.get() {
             drop(state);
