@@ -120,7 +120,7 @@ fn view_of(workplace: &Workplace, output: &str, statuses: &[&str]) -> BTreeMap<S
     newest.into_iter().map(|(key, (_, columns))| (key, columns)).collect()
 }
 
-/// Every row of the views in docs/queries.md, which DuckDB and Polars read.
+/// Every row of the views in docs/queries.md, which `DuckDB` and Polars read.
 fn documented_views(workplace: &Workplace, output: &str, python: &str) -> Vec<String> {
     let [sql, polars] = ["sql", "python"].map(|language| views(language).replace("out/sample", output));
     let code = format!(

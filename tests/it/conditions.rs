@@ -116,7 +116,8 @@ fn first_users_that_start_together_and_lost_answers_are_no_reason_to_refuse() {
     assert_eq!(others, ["format.json", "schema.json", "seq/000000000001.json"]);
     // The record is there with the very bytes that are put again, and the answer that refuses them is lost.
     proxy.spoil("PUT", "format.json", Fault::LostAnswer, 1);
-    let mut again = workplace.command("run", &["--set", "output.path=s3://night/conditions/together"]);
+    let mut again = workplace
+        .command("run", &["--run-id", "again", "--full", "--set", "output.path=s3://night/conditions/together"]);
     assert!(with_s3(&mut again, &proxy.endpoint()).status().unwrap().success());
     assert_eq!(proxy.left(), 0);
 }

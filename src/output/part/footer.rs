@@ -141,7 +141,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = OutputStore::from_argument(folder.path()).unwrap();
         let (mut covered, mut indexes_before, mut longer) = (0, 0, 0);
-        for width in (0..=400).step_by(20) {
+        for width in (0..=400).step_by(10) {
             let column = |number| (format!("c{number}"), Arc::new(StringArray::from(vec!["value"; 3])) as ArrayRef);
             let batch = RecordBatch::try_from_iter((0..=width).map(column)).unwrap();
             let counts = Counts { rows: 3, ok: 3, ..Counts::default() };
