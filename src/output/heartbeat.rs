@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::store::OutputStore;
 use super::{OutputError, run_folder};
+use crate::support::failpoint::heartbeat_freshness;
 
 /// How often a process shows that it is alive.
 const INTERVAL: Duration = Duration::from_secs(15);
@@ -132,7 +133,7 @@ pub fn is_heartbeat(name: &str) -> bool {
 pub fn is_fresh(store: &OutputStore, path: &str) -> Result<bool, OutputError> {
     store.put_over(CLOCK, "")?;
     let (now, beat) = (store.modified(CLOCK)?, store.modified(path)?);
-    Ok(now.zip(beat).is_some_and(|(now, beat)| (now - beat).abs() < FRESH))
+    Ok(now.zip(beat).is_some_and(|(now, beat)| (now - beat).abs() < heartbeat_freshness(FRESH)))
 }
 
 /// Another process that is working on `run`, if there is one.
