@@ -72,6 +72,12 @@ pub fn try_stopped_at(command: &mut std::process::Command, point: &str) -> Resul
     }
 }
 
+/// Says that a test, or the rest of it, is skipped; where nothing may be skipped (`NIGHTCAP_NO_SKIP`), that is a failure.
+pub fn skip(why: &str) {
+    assert!(std::env::var("NIGHTCAP_NO_SKIP").is_err(), "nothing may be skipped here, but {why}");
+    eprintln!("skipped: {why}");
+}
+
 /// The state of a process that was not waited for: `T` stopped, `Z` ended, others at work.
 pub fn state(child: &Child) -> char {
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap();

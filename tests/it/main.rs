@@ -63,7 +63,7 @@ mod small_graphs;
 mod storage;
 mod surgery;
 mod suspensions;
-//mod torture;
+mod torture;
 mod values;
 #[allow(unreachable_pub, reason = "a module of a test binary")]
 mod views;

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::process::{Child, Command, Output};
 
-use crate::common::{Workplace, go_on, try_stopped_at};
+use crate::common::{Workplace, go_on, rounds, try_stopped_at};
 use crate::place::{IMPATIENT, Place};
 use crate::readers::python;
 use crate::storage::text;
@@ -31,7 +31,7 @@ struct Scene {
     readers: Readers,
     /// The captions of an undisturbed run.
     expected: BTreeMap<String, Option<String>>,
-    /// On S3, where commands take longer, only every so manieth place is tried.
+    /// Every so manieth place is tried.
     stride: usize,
     hit: usize,
     faults: Vec<String>,
@@ -47,7 +47,8 @@ impl Scene {
             None => Place::on_disk(workplace),
             Some(prefix) => Place::on_s3(workplace, prefix),
         };
-        let stride = if place.is_remote() { 3 } else { 1 };
+        // `make torture` tries every place.
+        let stride = rounds(if place.is_remote() { 9 } else { 3 }, 0).max(1);
         let mut scene = Self { place, readers, expected: BTreeMap::new(), stride, hit: 0, faults: Vec::new() };
         let run = |name: &str, arguments: &[&str]| succeeded(&mut scene.place.run(name, arguments));
         run("nights", &["--run-id", "monday"]);
@@ -114,13 +115,6 @@ impl Scene {
         }
         faults
     }
-
-    /// Fails if anything was wrong, and says how often.
-    fn end(self) {
-        let Self { hit, faults, .. } = self;
-        println!("{hit} suspensions");
-        assert!(faults.is_empty(), "{} faults after {hit} suspensions:\n{}", faults.len(), faults.join("\n"));
-    }
 }
 
 /// The run `half`: all rows once more.
@@ -132,7 +126,9 @@ fn succeeded(command: &mut Command) {
 }
 
 fn said(ended: &Output) -> String {
-    format!("{:?}: {}", ended.status.code(), text(&ended.stderr).lines().last().unwrap_or_default())
+    let log = text(&ended.stderr);
+    let error = log.lines().find(|line| line.starts_with("error")).or_else(|| log.lines().last());
+    format!("{:?}: {}", ended.status.code(), error.unwrap_or_default())
 }
 
 /// What is wrong with how a command ended that others may have been in the way of.
@@ -149,12 +145,15 @@ fn impatient(mut command: Command) -> Output {
 
 /// Where each test is made.
 fn on_both(name: &str, test: impl Fn(&mut Scene)) {
+    let mut wrong = Vec::new();
     for remote in [None, Some(name)] {
         let Some(mut scene) = Scene::new(remote) else { return };
         test(&mut scene);
-        println!("{name} on {}", if remote.is_some() { "S3" } else { "disk" });
-        scene.end();
+        let (place, faults) = (if remote.is_some() { "S3" } else { "disk" }, scene.faults);
+        println!("{name}: {} suspensions on {place}, {} faults", scene.hit, faults.len());
+        wrong.extend(faults.into_iter().map(|fault| format!("on {place}: {fault}")));
     }
+    assert!(wrong.is_empty(), "{} faults:\n{}", wrong.len(), wrong.join("\n"));
 }
 
 #[test]
