@@ -1,5 +1,6 @@
 //! What the tests share: a folder with a manifest, a job file, and a way to run it and look at the output.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Output, Stdio};
 use std::sync::Arc;
@@ -75,7 +76,9 @@ pub fn try_stopped_at(command: &mut std::process::Command, point: &str) -> Resul
 /// Says that a test, or the rest of it, is skipped; where nothing may be skipped (`NIGHTCAP_NO_SKIP`), that is a failure.
 pub fn skip(why: &str) {
     assert!(std::env::var("NIGHTCAP_NO_SKIP").is_err(), "nothing may be skipped here, but {why}");
-    eprintln!("skipped: {why}");
+    // Not by `println`, which is not shown for a test that passes. `make test` counts these lines.
+    let name = std::thread::current().name().unwrap_or_default().to_owned();
+    writeln!(std::io::stdout(), "skipped: {name}: {why}").unwrap();
 }
 
 /// The state of a process that was not waited for: `T` stopped, `Z` ended, others at work.

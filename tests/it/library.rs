@@ -178,8 +178,7 @@ fn nothing_of_the_current_folder_is_loaded_or_run() {
             "{said}"
         );
         if said.contains("library=/") {
-            skip(SYSTEM);
-            continue;
+            return skip(SYSTEM);
         }
         assert!(said.contains("no usable ONNX Runtime library found"), "{path:?}: {said}");
         assert!(said.contains("(VIRTUAL_ENV): a relative path, which is not searched"), "{path:?}: {said}");

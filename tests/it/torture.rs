@@ -319,6 +319,12 @@ impl Arena {
         if complete.captions() != self.expected {
             faults.push(format!("afterwards, `run` has not made every row: {} of {ROWS}", complete.newest.len()));
         }
+        if self.hits.rounds.is_multiple_of(4) {
+            ends(&mut self.place.run(output, &[]), "`run` once more", &mut faults);
+            if self.look(output).runs() != complete.runs() {
+                faults.push("`run` once more publishes a run, though nothing is new".to_owned());
+            }
+        }
         ends(&mut self.place.on(output, "compact", &[]), "`compact`", &mut faults);
         ends(&mut self.place.on(output, "status", &["--check"]), "`status --check` of the compacted", &mut faults);
         let compacted = self.look(output);
@@ -331,7 +337,9 @@ impl Arena {
 }
 
 fn said(ended: &Output) -> String {
-    format!("{:?}: {}", ended.status.code(), text(&ended.stderr).lines().last().unwrap_or_default())
+    let log = text(&ended.stderr);
+    let error = log.lines().find(|line| line.starts_with("error")).or_else(|| log.lines().last());
+    format!("{:?}: {}", ended.status.code(), error.unwrap_or_default())
 }
 
 fn indented(log: &std::path::Path) -> String {

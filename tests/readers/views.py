@@ -56,8 +56,11 @@ def look(folder, sql, python):
         seen["parts"] = rows_in_parts(folder)
         (published, newest, last_good), polars = in_duckdb(sql), in_polars(python)
         seen |= {"published": published, "newest": newest, "last_good": last_good}
-        if polars != (published, newest, last_good):
-            seen["problem"] = f"Polars finds {[len(rows) for rows in polars]} rows where DuckDB finds others"
+        for view, ours, theirs in zip(("published", "newest", "last_good"), (published, newest, last_good), polars):
+            if ours != theirs:
+                more, less = ([row for row in a if row not in b] for a, b in ((ours, theirs), (theirs, ours)))
+                seen["problem"] = f"`{view}` has {len(ours)} rows in DuckDB, {len(theirs)} in Polars: {more[:3]}, {less[:3]}"
+                break
     except (duckdb.Error, pl.exceptions.PolarsError, OSError, ValueError) as error:
         seen["problem"] = f"a reader fails: {error}"
     return seen
