@@ -54,6 +54,8 @@ pub(crate) fn hit(name: &str) {
         match target.signal {
             Some(signal) => {
                 let _ = rustix::process::kill_process(rustix::process::getpid(), signal);
+                // Another thread may be the one that receives it: until it is scheduled, this one must not pass.
+                std::thread::sleep(std::time::Duration::from_millis(100));
             }
             #[allow(clippy::panic, reason = "a switch for tests only, absent from release builds")]
             None => panic!("a switch for tests says so"),
