@@ -13,6 +13,7 @@ use super::process::Repeating;
 use super::store::OutputStore;
 use super::worker::Worker;
 use super::{OutputError, run_folder};
+use crate::support::failpoint::heartbeat_freshness;
 
 /// How often a process shows that it is alive.
 const INTERVAL: Duration = Duration::from_secs(15);
@@ -102,7 +103,7 @@ pub fn is_heartbeat(name: &str) -> bool {
 pub fn is_fresh(store: &OutputStore, path: &str) -> Result<bool, OutputError> {
     store.put_over(CLOCK, "")?;
     let (now, beat) = (store.modified(CLOCK)?, store.modified(path)?);
-    Ok(now.zip(beat).is_some_and(|(now, beat)| (now - beat).abs() < FRESH))
+    Ok(now.zip(beat).is_some_and(|(now, beat)| (now - beat).abs() < heartbeat_freshness(FRESH)))
 }
 
 /// How long ago the record at `path` was put, by the storage's clock; None when it is gone.

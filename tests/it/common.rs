@@ -1,5 +1,6 @@
 //! What the tests share: a folder with a manifest, a job file, and a way to run it and look at the output.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Output, Stdio};
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::WriterProperties;
 use parquet::file::reader::{FileReader, SerializedFileReader};
+use rustix::process::{Pid, Signal};
 use tempfile::TempDir;
 
 /// More rows than a test of the engine has.
@@ -48,6 +50,7 @@ pub fn nightcap() -> std::process::Command {
         "NIGHTCAP_LOG",
         "NIGHTCAP_KILL_AT",
         "NIGHTCAP_STOP_AT",
+        "NIGHTCAP_HEARTBEAT_SECONDS",
     ] {
         command.env_remove(name);
     }
@@ -56,23 +59,115 @@ pub fn nightcap() -> std::process::Command {
 
 /// Starts `command`, which stops itself at `point` as if its machine were suspended there, and waits until it has.
 pub fn stopped_at(command: &mut std::process::Command, point: &str) -> Child {
+    try_stopped_at(command, point).unwrap_or_else(|ended| panic!("{point} was not reached: {ended:?}"))
+}
+
+/// The same for a place that `command` may not reach: then, how it ended.
+pub fn try_stopped_at(command: &mut std::process::Command, point: &str) -> Result<Child, Output> {
     let child = command.env("NIGHTCAP_STOP_AT", point).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let started = Instant::now();
     loop {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap();
-        match stat.rsplit_once(") ").unwrap().1.chars().next() {
-            Some('T') => return child,
-            Some('Z') => panic!("{point} was not reached: {:?}", child.wait_with_output().unwrap()),
+        match state(&child) {
+            'T' => return Ok(child),
+            'Z' => return Err(child.wait_with_output().unwrap()),
             _ => assert!(started.elapsed() < Duration::from_mins(1), "{point} is not reached"),
         }
-        std::thread::sleep(Duration::from_millis(5));
+        std::thread::sleep(Duration::from_millis(2));
     }
+}
+
+/// Says that a test, or the rest of it, is skipped; where nothing may be skipped (`NIGHTCAP_NO_SKIP`), that is a failure.
+pub fn skip(why: &str) {
+    assert!(std::env::var("NIGHTCAP_NO_SKIP").is_err(), "nothing may be skipped here, but {why}");
+    // Not by `println`, which is not shown for a test that passes. `make test` counts these lines.
+    let name = std::thread::current().name().unwrap_or_default().to_owned();
+    writeln!(std::io::stdout(), "skipped: {name}: {why}").unwrap();
+}
+
+/// The state of a process that was not waited for: `T` stopped, `Z` ended, others at work.
+pub fn state(child: &Child) -> char {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap();
+    stat.rsplit_once(") ").unwrap().1.chars().next().unwrap()
+}
+
+/// Sends a signal to a process that was not waited for.
+pub fn send(child: &Child, signal: Signal) {
+    rustix::process::kill_process(Pid::from_child(child), signal).unwrap();
 }
 
 /// Lets a stopped process go on to its end.
 pub fn go_on(child: Child) -> Output {
-    assert!(std::process::Command::new("kill").args(["-CONT", &child.id().to_string()]).status().unwrap().success());
+    send(&child, Signal::CONT);
     child.wait_with_output().unwrap()
+}
+
+/// Numbers that look random and are the same each time.
+#[derive(Debug, Clone)]
+pub struct Dice(u64);
+
+impl Dice {
+    /// Different seeds give unrelated numbers.
+    pub fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15))
+    }
+
+    /// A number below `end`.
+    pub fn below(&mut self, end: usize) -> usize {
+        // SplitMix64, <https://prng.di.unimi.it/splitmix64.c>.
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        ((mixed ^ (mixed >> 31)) % end as u64) as usize
+    }
+
+    /// True in so many of a hundred cases.
+    pub fn percent(&mut self, chance: usize) -> bool {
+        self.below(100) < chance
+    }
+
+    /// One of these.
+    pub fn one_of<'a, T>(&mut self, these: &'a [T]) -> &'a T {
+        &these[self.below(these.len())]
+    }
+}
+
+/// How many rounds a test that uses chance makes: `usual`, and `NIGHTCAP_TORTURE` times `each` in `make torture`.
+pub fn rounds(usual: usize, each: usize) -> usize {
+    std::env::var("NIGHTCAP_TORTURE").map_or(usual, |times| times.parse::<usize>().unwrap() * each)
+}
+
+/// Sends SIGKILL at random moments until `wanted` have hit a process in mid-work; one that ended before was not hit, and is
+/// followed by earlier ones. `start` starts the process on the OUTPUT of this number, which is another one after it is complete;
+/// `complete` lets that OUTPUT be completed and looks at it.
+pub fn kill_at_random(
+    seed: u64,
+    wanted: usize,
+    whole_run: Duration,
+    start: impl Fn(usize) -> Child,
+    complete: impl Fn(usize),
+) {
+    const A_ROUND: usize = 4;
+    let (mut dice, mut within, mut hit) = (Dice::new(seed), whole_run, 0);
+    for round in 0.. {
+        assert!(round < 3 * wanted, "only {hit} of {wanted} kills have hit: {whole_run:?} a run, {within:?} at last");
+        for _ in 0..A_ROUND {
+            let mut child = start(round);
+            std::thread::sleep(within.mul_f64(dice.below(1000) as f64 / 1000.0));
+            // Ignored by a process that has ended and was not waited for.
+            child.kill().unwrap();
+            if child.wait().unwrap().code().is_none() {
+                hit += 1;
+            } else {
+                within = within.mul_f64(0.8);
+                break;
+            }
+        }
+        complete(round);
+        if hit >= wanted {
+            println!("{hit} kills in mid-work, {round} outputs completed after the first");
+            return;
+        }
+    }
 }
 
 /// Waits for a process; how it ended, and the most memory that it ever had (`VmHWM`), in bytes.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::process::{Output, Stdio};
+use std::process::Output;
 
 use arrow::util::display::array_value_to_string;
 use nightcap::output::store::OutputStore;
@@ -391,18 +391,18 @@ fn a_stop_changes_nothing() {
 fn two_at_once_lose_nothing() {
     let workplace = three_runs();
     let before = view(&workplace, "out");
-    for _ in 0..5 {
+    // One stands still at each of its changes while the other one is made; they are started together in tests/it/torture.rs.
+    for count in 1..=8 {
         copy_output(&workplace, "twice");
-        let spawn = |run: &str| {
+        let command = |run: &str| {
             let mut command = nightcap();
+            command.arg("compact").arg(workplace.path("twice")).args(["--grace", "0", "--run-id", run]);
             command
-                .arg("compact")
-                .arg(workplace.path("twice"))
-                .args(["--grace", "0", "--run-id", run])
-                .stdout(Stdio::null());
-            command.stderr(Stdio::piped()).spawn().unwrap()
         };
-        for ended in [spawn("one"), spawn("two")].map(|child| child.wait_with_output().unwrap()) {
+        let one = stopped_at(&mut command("one"), &format!("before_put:{count}"));
+        let two = command("two").output().unwrap();
+        assert!(view(&workplace, "twice") == before, "{count}: {}", String::from_utf8_lossy(&two.stderr));
+        for ended in [two, go_on(one)] {
             // The slower one may find that its sources are gone, or leave it to the other.
             let said = String::from_utf8_lossy(&ended.stderr);
             assert!(matches!(ended.status.code(), Some(0 | 2 | 75)) && !said.contains("panicked"), "{said}");

@@ -3,7 +3,9 @@
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use crate::common::{Workplace, nightcap};
+use rustix::process::Signal;
+
+use crate::common::{Workplace, go_on, kill_at_random, nightcap, rounds, send, stopped_at};
 
 const PARTS: usize = 22;
 
@@ -58,24 +60,13 @@ fn killed_at_random_moments_until_it_completes() {
     let started = Instant::now();
     workplace.run_ok(&["--run-id", "timing", "--set", "output.path=timing"]);
     let whole_run = started.elapsed();
-    // A fixed linear congruential sequence: the moments differ between machines, the fractions do not.
-    let mut state = 20_261_123_u64;
-    // `make torture` asks for more.
-    let rounds = std::env::var("NIGHTCAP_TORTURE").map_or(3, |rounds| rounds.parse().unwrap());
-    for round in 0..rounds {
-        let output = format!("random-{round}");
-        let setting = format!("output.path={output}");
-        for _ in 0..4 {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            let fraction = (state >> 40) as f64 / f64::from(1 << 24);
-            let mut command = workplace.command("run", &["--run-id", "night", "--set", &setting]);
-            let mut child = command.stderr(Stdio::null()).spawn().unwrap();
-            std::thread::sleep(whole_run.mul_f64(fraction));
-            let _ = child.kill();
-            child.wait().unwrap();
-        }
-        continue_and_compare(&workplace, &output, &expected);
-    }
+    let start = |round| {
+        let setting = format!("output.path=random-{round}");
+        let mut command = workplace.command("run", &["--run-id", "night", "--set", &setting]);
+        command.stderr(Stdio::null()).spawn().unwrap()
+    };
+    let complete = |round| continue_and_compare(&workplace, &format!("random-{round}"), &expected);
+    kill_at_random(20_261_123, rounds(8, 4), whole_run, start, complete);
 }
 
 #[test]
@@ -100,55 +91,51 @@ fn without_a_run_id_the_unfinished_run_goes_on() {
 fn sigterm_stops_within_five_seconds_and_the_next_start_finishes() {
     let (workplace, expected) = undisturbed();
     let mut command = workplace.command("run", &["--run-id", "night", "--set", "output.path=stopped"]);
-    let mut child = command.stderr(Stdio::null()).spawn().unwrap();
-    let first_part = workplace.path("stopped/run=night/part-000000.parquet");
-    let patience = Instant::now();
-    while !first_part.exists() && patience.elapsed() < Duration::from_mins(1) {
-        std::thread::sleep(Duration::from_millis(2));
-    }
+    // The signal comes while it stands still after its first part, so that it is not over before.
+    let child = stopped_at(&mut command, "after_part:1");
+    send(&child, Signal::TERM);
     let stopping = Instant::now();
-    assert!(std::process::Command::new("kill").arg(child.id().to_string()).status().unwrap().success());
-    let status = child.wait().unwrap();
+    let ended = go_on(child);
     assert!(stopping.elapsed() < Duration::from_secs(5));
-    // On a fast machine the run may have been over before the signal came.
-    let finished = workplace.published("stopped") == ["night"];
-    assert_eq!(status.code(), Some(if finished { 0 } else { 75 }));
+    assert_eq!(ended.status.code(), Some(75), "{}", String::from_utf8_lossy(&ended.stderr));
+    assert!(workplace.published("stopped").is_empty());
     continue_and_compare(&workplace, "stopped", &expected);
 }
 
 #[test]
 fn two_processes_on_one_run_write_each_part_once() {
     let (workplace, expected) = undisturbed();
+    let command = || workplace.command("run", &["--run-id", "night", "--set", "output.path=twice"]);
+    // The first one stands still before a part, which the second one makes.
+    let first = stopped_at(&mut command(), "before_part:3");
+    for output in [command().output().unwrap(), go_on(first)] {
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+    assert!(workplace.parts("twice", "night") == expected);
+    // Started together, they meet wherever they do.
     let spawn = || {
-        let mut command = workplace.command("run", &["--run-id", "night", "--set", "output.path=twice"]);
+        let mut command = workplace.command("run", &["--run-id", "night", "--set", "output.path=together"]);
         command.stderr(Stdio::piped()).spawn().unwrap()
     };
     for child in [spawn(), spawn()] {
         let output = child.wait_with_output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
-    assert!(workplace.parts("twice", "night") == expected);
+    assert!(workplace.parts("together", "night") == expected);
 }
 
 #[test]
 fn an_output_that_is_removed_in_mid_run_is_noticed() {
     let (workplace, expected) = undisturbed();
     let mut command = workplace.command("run", &["--run-id", "night", "--set", "output.path=removed"]);
-    let child = command.stderr(Stdio::piped()).spawn().unwrap();
-    let first_part = workplace.path("removed/run=night/part-000000.parquet");
-    let patience = Instant::now();
-    while !first_part.exists() && patience.elapsed() < Duration::from_mins(1) {
-        std::thread::sleep(Duration::from_millis(2));
-    }
+    let child = stopped_at(&mut command, "after_part:1");
     std::fs::rename(workplace.path("removed"), workplace.path("elsewhere")).unwrap();
-    let outcome = child.wait_with_output().unwrap();
+    let outcome = go_on(child);
     let said = String::from_utf8(outcome.stderr).unwrap();
-    // On a fast machine the run may have been over before the folder went.
-    if workplace.published("elsewhere") != ["night"] {
-        assert_eq!(outcome.status.code(), Some(75), "{said}");
-        assert!(said.contains("hint: "), "{said}");
-        assert!(workplace.parts("elsewhere", "night").iter().all(|part| expected.contains(part)));
-    }
+    assert_eq!(outcome.status.code(), Some(75), "{said}");
+    assert!(said.contains("hint: "), "{said}");
+    assert!(workplace.published("elsewhere").is_empty());
+    assert_eq!(workplace.parts("elsewhere", "night"), expected[..1]);
     let _ = std::fs::remove_dir_all(workplace.path("removed"));
     std::fs::rename(workplace.path("elsewhere"), workplace.path("removed")).unwrap();
     continue_and_compare(&workplace, "removed", &expected);

@@ -41,6 +41,8 @@ mod manifest_command;
 mod model_directory;
 mod model_failures;
 mod outage;
+#[allow(unreachable_pub, reason = "a module of a test binary")]
+mod place;
 mod planners;
 mod planning;
 mod preprocess;
@@ -64,7 +66,11 @@ mod small_graphs;
 #[allow(unreachable_pub, reason = "a module of a test binary")]
 mod storage;
 mod surgery;
+mod suspensions;
+mod torture;
 mod values;
+#[allow(unreachable_pub, reason = "a module of a test binary")]
+mod views;
 #[allow(unreachable_pub, reason = "a module of a test binary")]
 mod web;
 mod workers;

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use crate::common::{Workplace, repo};
+use crate::common::{Workplace, repo, skip};
 
 /// The Python with `duckdb` and `polars`, which `make setup` prepares; None skips, except where nothing may be skipped.
 pub(crate) fn python() -> Option<String> {
@@ -15,8 +15,7 @@ pub(crate) fn python() -> Option<String> {
     if ready {
         return Some(python);
     }
-    assert!(std::env::var("NIGHTCAP_NO_SKIP").is_err(), "{python} cannot import duckdb and polars; run `make setup`");
-    eprintln!("skipped: {python} cannot import duckdb and polars; `make setup` installs them");
+    skip(&format!("{python} cannot import duckdb and polars; `make setup` installs them"));
     None
 }
 

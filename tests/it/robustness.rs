@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, BinaryArray, LargeStringArray, StringViewArray};
 use arrow::datatypes::DataType;
 
-use crate::common::{Workplace, nightcap, peak_memory, strings, write_parquet};
+use crate::common::{Workplace, go_on, nightcap, peak_memory, stopped_at, strings, write_parquet};
 
 #[test]
 fn a_small_budget_and_failing_rows_do_not_stop_the_flow() {
@@ -80,15 +80,26 @@ fn column_types_of_other_writers_are_read() {
 fn a_manifest_replaced_during_a_run_is_not_read() {
     let workplace = Workplace::with_images(40, 2);
     workplace.run_ok(&["--run-id", "night", "--set", "output.path=expected"]);
-    let mut child = quiet(workplace.command("run", &["--run-id", "night"])).spawn().unwrap();
-    while !workplace.path("out/run=night").exists() && child.try_wait().unwrap().is_none() {
-        std::thread::sleep(std::time::Duration::from_millis(1));
+    let manifest = workplace.path("manifest.parquet");
+    std::fs::copy(&manifest, workplace.path("old.parquet")).unwrap();
+    // After it was opened, after its rows were selected, and while they are read.
+    for (number, point) in
+        ["after_manifest_open:1", "before_plan:1", "before_part:1", "after_part:1"].iter().enumerate()
+    {
+        let output = format!("out-{number}");
+        let place = format!("output.path={output}");
+        let child = stopped_at(&mut workplace.command("run", &["--run-id", "night", "--set", &place]), point);
+        let other =
+            vec![("id", strings([Some("x")])), ("image", strings([Some("y")])), ("title", strings([Some("z")]))];
+        write_parquet(&workplace.path("new.parquet"), other, 10);
+        std::fs::rename(workplace.path("new.parquet"), &manifest).unwrap();
+        let ended = go_on(child);
+        assert!(ended.status.success(), "{point}: {}", String::from_utf8_lossy(&ended.stderr));
+        let expected = workplace.rows("expected", None).text("id");
+        assert_eq!(workplace.rows(&output, None).text("id"), expected, "{point}");
+        std::fs::rename(&manifest, workplace.path("new.parquet")).unwrap();
+        std::fs::copy(workplace.path("old.parquet"), &manifest).unwrap();
     }
-    let other = vec![("id", strings([Some("x")])), ("image", strings([Some("y")])), ("title", strings([Some("z")]))];
-    write_parquet(&workplace.path("new.parquet"), other, 10);
-    std::fs::rename(workplace.path("new.parquet"), workplace.path("manifest.parquet")).unwrap();
-    assert!(child.wait().unwrap().success());
-    assert_eq!(workplace.rows("out", None).text("id"), workplace.rows("expected", None).text("id"));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::process::Stdio;
 
-use crate::common::{Workplace, nightcap, png_image};
+use crate::common::{Workplace, go_on, kill_at_random, nightcap, png_image, rounds, stopped_at};
 use crate::seaweed::{Seaweed, with_s3};
 use crate::storage::{on_s3, run, run_command, text};
 
@@ -43,37 +43,30 @@ fn killed_on_s3_at_random_moments() {
     let whole_run = started.elapsed();
     let expected = server.objects("random/undisturbed/run=night");
     assert_eq!(expected.len(), 20);
-    let mut state = 20_261_124_u64;
-    // `make torture` asks for more.
-    let rounds = std::env::var("NIGHTCAP_TORTURE").map_or(1, |rounds| rounds.parse().unwrap());
-    for round in 0..rounds {
-        settings[1] = format!("output.path=s3://night/random/out-{round}");
-        for _ in 0..4 {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            let fraction = (state >> 40) as f64 / f64::from(1 << 24);
-            let mut command = run_command(&workplace, &server.endpoint(), &settings, &["--run-id", "night"]);
-            let mut child = command.stderr(Stdio::null()).spawn().unwrap();
-            std::thread::sleep(whole_run.mul_f64(fraction));
-            let _ = child.kill();
-            child.wait().unwrap();
-        }
-        let resumed = run(&workplace, server, &settings, &["--run-id", "night"]);
+    let on = |round| [settings[0].clone(), format!("output.path=s3://night/random/out-{round}")];
+    let start = |round| {
+        let mut command = run_command(&workplace, &server.endpoint(), &on(round), &["--run-id", "night"]);
+        command.stderr(Stdio::null()).spawn().unwrap()
+    };
+    let complete = |round| {
+        let resumed = run(&workplace, server, &on(round), &["--run-id", "night"]);
         assert_eq!(resumed.status.code(), Some(0), "{}", text(&resumed.stderr));
         assert!(server.objects(&format!("random/out-{round}/run=night")) == expected, "other parts in round {round}");
-    }
+    };
+    kill_at_random(20_261_124, rounds(3, 4), whole_run, start, complete);
 }
 
 #[test]
 fn two_processes_on_one_shard_on_s3() {
     let (server, workplace) = (Seaweed::shared(), Workplace::with_images(24, 2));
     let settings = on_s3(&workplace, server, "twice");
-    let start = |shard: &str| {
-        let mut command =
-            run_command(&workplace, &server.endpoint(), &settings, &["--run-id", "night", "--shard", shard]);
-        command.stderr(Stdio::piped()).spawn().unwrap()
-    };
-    for child in [start("0/2"), start("1/2"), start("0/2")] {
-        let outcome = child.wait_with_output().unwrap();
+    let command =
+        |shard: &str| run_command(&workplace, &server.endpoint(), &settings, &["--run-id", "night", "--shard", shard]);
+    let start = |shard: &str| command(shard).stderr(Stdio::piped()).spawn().unwrap();
+    // One stands still before a part, which another one of the same shard makes.
+    let slow = stopped_at(&mut command("0/2"), "before_part:2");
+    let others = [start("1/2"), start("0/2")].map(|child| child.wait_with_output().unwrap());
+    for outcome in others.into_iter().chain([go_on(slow)]) {
         assert_eq!(outcome.status.code(), Some(0), "{}", text(&outcome.stderr));
     }
     assert_eq!(server.objects("twice/out/run=night").len(), 12);

@@ -1,16 +1,16 @@
 //! A real S3 server for the tests: `SeaweedFS` in one process on loopback ports, started once, ended with the test process.
 
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::net::{Ipv4Addr, TcpStream};
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use object_store::aws::AmazonS3Builder;
 use object_store::path::Path as ObjectPath;
 use object_store::{ObjectStore, ObjectStoreExt};
+use tokio::net::TcpSocket;
 
 use crate::common::repo;
 
@@ -23,26 +23,28 @@ pub struct Seaweed {
     alive: Option<ChildStdin>,
     s3: u16,
     filer: u16,
+    /// No other process takes a port of the server before it listens there.
+    _held: [TcpSocket; 8],
 }
 
 /// `weed` beside the Python that `make setup` installs.
 fn binary() -> PathBuf {
     let python = std::env::var_os("NIGHTCAP_PYTHON").map_or_else(|| repo(".venv/bin/python"), PathBuf::from);
-    python.parent().unwrap().join("weed")
+    let weed = python.parent().unwrap().join("weed");
+    assert!(weed.exists(), "{} is missing: the tests need a SeaweedFS; run `make setup`", weed.display());
+    weed
 }
 
-/// Ports that are free now, below the ones that the system gives out by itself; never the same twice, since a server takes
-/// its time until it listens.
-fn free_ports<const N: usize>() -> [u16; N] {
-    static GIVEN: AtomicU16 = AtomicU16::new(0);
-    let mut held = Vec::new();
-    while held.len() < N {
-        let port = 12_000 + (std::process::id() % 9_000) as u16 + GIVEN.fetch_add(1, Ordering::Relaxed);
-        if let Ok(listener) = TcpListener::bind(("127.0.0.1", port)) {
-            held.push(listener);
-        }
-    }
-    std::array::from_fn(|index| held[index].local_addr().unwrap().port())
+/// Ports of this machine that belong to this process until the sockets are dropped: bound, but not listened at. The server's own
+/// sockets may bind them too, since both sides set `SO_REUSEADDR`, as Go does for every listener; no other process is given them by
+/// the system, neither for a listener at port 0 nor for a connection.
+fn hold_ports<const N: usize>() -> [TcpSocket; N] {
+    std::array::from_fn(|_| {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_reuseaddr(true).unwrap();
+        socket.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+        socket
+    })
 }
 
 impl Seaweed {
@@ -73,7 +75,9 @@ impl Seaweed {
         );
         std::fs::write(folder.join("s3.json"), identity).unwrap();
         std::fs::create_dir(folder.join("data")).unwrap();
-        let [s3, filer, master, volume, s3_grpc, filer_grpc, master_grpc, volume_grpc] = free_ports();
+        let held: [TcpSocket; 8] = hold_ports();
+        let [s3, filer, master, volume, s3_grpc, filer_grpc, master_grpc, volume_grpc] =
+            held.each_ref().map(|socket| socket.local_addr().unwrap().port());
         let dir = folder.display();
         let arguments = format!(
             "-logdir={dir} -logtostderr=true server -dir={dir}/data -ip=127.0.0.1 -ip.bind=127.0.0.1 \
@@ -89,7 +93,7 @@ impl Seaweed {
         );
         let mut shell = Command::new("setsid");
         let mut shell = shell.args(["sh", "-c", &script]).stdin(Stdio::piped()).spawn().unwrap();
-        let server = Self { alive: shell.stdin.take(), shell, s3, filer };
+        let server = Self { alive: shell.stdin.take(), shell, s3, filer, _held: held };
         let started = Instant::now();
         while !(Self::answers(s3, "GET", "/healthz", "200") && Self::answers(filer, "POST", "/buckets/night/", "201")) {
             let log = || std::fs::read_to_string(folder.join("log")).unwrap_or_default();
@@ -150,6 +154,45 @@ impl Seaweed {
         block_on(async move { Ok(client.get(&ObjectPath::parse(key)?).await?.bytes().await?.to_vec()) })
     }
 
+    /// Puts every file below `folder` below `prefix`.
+    pub fn upload(&self, folder: &Path, prefix: &str) {
+        use futures::{StreamExt, TryStreamExt};
+        let mut files = Vec::new();
+        collect(folder, folder, &mut files);
+        let client = self.client();
+        let puts = files.into_iter().map(|(name, bytes)| {
+            let (client, key) = (client.clone(), format!("{prefix}/{name}"));
+            async move { client.put(&ObjectPath::parse(key)?, bytes.into()).await.map(drop) }
+        });
+        block_on(futures::stream::iter(puts).buffer_unordered(8).try_collect::<()>()).unwrap();
+    }
+
+    /// Writes every object below `prefix` below `folder`; one that is removed meanwhile is left out.
+    pub fn download(&self, prefix: &str, folder: &Path) {
+        use futures::{StreamExt, TryStreamExt};
+        let (client, below) = (self.client(), ObjectPath::parse(prefix).unwrap());
+        let listed: Vec<_> = {
+            let client = client.clone();
+            block_on(async move { client.list(Some(&below)).try_collect().await }).unwrap()
+        };
+        let gets = listed.into_iter().map(|object| {
+            let client = client.clone();
+            async move {
+                match client.get(&object.location).await {
+                    Ok(found) => Ok(Some((object.location.to_string(), found.bytes().await?))),
+                    Err(object_store::Error::NotFound { .. }) => Ok(None),
+                    Err(error) => Err(error),
+                }
+            }
+        });
+        let found: Vec<_> = block_on(futures::stream::iter(gets).buffer_unordered(8).try_collect()).unwrap();
+        for (key, bytes) in found.into_iter().flatten() {
+            let path = folder.join(&key[prefix.len() + 1..]);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, bytes).unwrap();
+        }
+    }
+
     /// Every object below `prefix`, by key relative to it.
     pub fn objects(&self, prefix: &str) -> Vec<(String, Vec<u8>)> {
         use futures::TryStreamExt;
@@ -158,6 +201,17 @@ impl Seaweed {
         let mut keys: Vec<String> = listed.into_iter().map(|object| object.location.to_string()).collect();
         keys.sort();
         keys.into_iter().map(|key| (key[prefix.len() + 1..].to_owned(), self.get(&key).unwrap())).collect()
+    }
+}
+
+fn collect(root: &Path, folder: &Path, files: &mut Vec<(String, Vec<u8>)>) {
+    for path in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+        if path.is_dir() {
+            collect(root, &path, files);
+        } else {
+            let name = path.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
+            files.push((name, std::fs::read(&path).unwrap()));
+        }
     }
 }
 
