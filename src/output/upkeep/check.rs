@@ -8,7 +8,7 @@ use std::fmt::Display;
 use arrow::array::{Array, AsArray, FixedSizeListArray};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Float32Type, Schema};
-use arrow::record_batch::{RecordBatch, RecordBatchReader};
+use arrow::record_batch::RecordBatch;
 use serde::Serialize;
 
 use crate::output::part::footer::part_summary;
