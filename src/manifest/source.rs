@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufReader, Read};
 use std::ops::Range;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::{Buf, Bytes};
@@ -83,13 +83,6 @@ impl Source {
         let object = RemoteFile { storage: storage.clone(), store, path, size: meta.size, tag: meta.e_tag };
         let remote = Remote { object: Arc::new(object), chunks: Vec::new(), windows: Arc::default() };
         Ok((Self::Remote(remote), version))
-    }
-
-    /// Whether `location` still has the same file; every request to remote storage names the version.
-    pub(super) fn is_at(&self, location: &Location) -> bool {
-        let (Self::Local(file), Some(path)) = (self, location.local()) else { return true };
-        let identity = |found: std::io::Result<std::fs::Metadata>| found.ok().map(|found| (found.dev(), found.ino()));
-        identity(file.metadata()) == identity(std::fs::metadata(path))
     }
 
     /// Another handle on the same version of the file, for reading the column chunks at `chunks`.

@@ -132,7 +132,7 @@ fn job(folder: &Path, manifest: &Path) -> Job {
 /// Reads a manifest as `run` and `plan` do; the rows that it has.
 fn read(job: &Job, storage: &Arc<Storage>, predicate: Option<&str>) -> Result<usize, ManifestError> {
     let manifest = Manifest::open(job, storage)?;
-    manifest.may_mix_paths_and_bytes();
+    let _ = manifest.may_mix_paths_and_bytes();
     let selected = filter::select(&manifest, predicate)?;
     let mut rows = 0;
     for projection in [Projection::PlanWithImages, Projection::Rows] {
@@ -205,19 +205,19 @@ fn flips(predicate: Option<&'static str>, each: usize) {
         }
     }
     println!("{read_all} read, {refused} refused, {panics:?} panics caught");
-    assert!(read_all > 50 && refused > 500, "{read_all} read, {refused} refused");
+    assert!(read_all > each && refused > each, "{read_all} read, {refused} refused");
 }
 
 #[test]
 fn flipped_bits_of_a_manifest_are_errors() {
-    confined("damaged_parquet::flipped_bits_of_a_manifest_are_errors", ADDRESS_SPACE_KB, || flips(None, 500));
+    confined("damaged_parquet::flipped_bits_of_a_manifest_are_errors", ADDRESS_SPACE_KB, || flips(None, 250));
 }
 
 #[test]
 fn flipped_bits_of_a_filtered_manifest_are_errors() {
     let predicate = Some("n >= 0 AND id <> 'x' AND length(title) > 0 OR flag");
     confined("damaged_parquet::flipped_bits_of_a_filtered_manifest_are_errors", ADDRESS_SPACE_KB, || {
-        flips(predicate, 60)
+        flips(predicate, 40)
     });
 }
 
@@ -301,9 +301,10 @@ fn bombs_take_no_memory() {
         let plain = || WriterProperties::builder().set_dictionary_enabled(false);
         let keys: ArrayRef = Arc::new(StringArray::from_iter_values((0..24).map(|row| format!("row-{row:03}"))));
         let small = one_column(keys.clone(), plain().build());
-        // One value of 8 MB that a dictionary gives to every one of 4,000 rows: 32 GB.
-        let large = "x".repeat(8 << 20);
-        let bomb: DictionaryArray<Int32Type> = std::iter::repeat_n(large.as_str(), 4000).collect();
+        // One value of 4 MB that a dictionary gives to every one of 1,000 rows: 4 GB.
+        let large = "x".repeat(4 << 20);
+        let once: ArrayRef = Arc::new(StringArray::from(vec![large.as_str()]));
+        let bomb = DictionaryArray::<Int32Type>::new(Int32Array::from(vec![0; 1000]), once);
         let zstd = Compression::ZSTD(ZstdLevel::default());
         let packed = |column: ArrayRef, limit: usize| {
             one_column(
@@ -312,13 +313,16 @@ fn bombs_take_no_memory() {
             )
         };
         try_it("dictionary", packed(Arc::new(bomb), 1 << 30)).unwrap();
-        let text: StringArray = std::iter::repeat_n(Some(&large[..1 << 16]), 4000).collect();
+        let text: StringArray = std::iter::repeat_n(Some(&large[..1 << 16]), 400).collect();
         try_it("text dictionary", packed(Arc::new(text), 1 << 30)).unwrap();
         // Footers that claim more than the file holds: the value of field 3 (num_rows), zigzag varint.
-        for rows in [1_u64 << 40, 1 << 62, u64::from(u32::MAX)] {
+        for (rows, everywhere) in
+            [1_u64 << 40, 1 << 62, u64::from(u32::MAX)].into_iter().flat_map(|rows| [(rows, false), (rows, true)])
+        {
             let claim = with_footer(&small, |footer| {
                 // The footer begins with the version, the schema (its root has one child), then `num_rows` = 24 as 0x16 0x30.
-                let at = footer.windows(2).position(|pair| pair == [0x16, 0x30]).unwrap();
+                let places: Vec<usize> =
+                    footer.windows(2).enumerate().filter(|(_, pair)| *pair == [0x16, 0x30]).map(|(at, _)| at).collect();
                 let mut number = Vec::new();
                 let mut left = rows << 1;
                 while left >= 0x80 {
@@ -326,12 +330,15 @@ fn bombs_take_no_memory() {
                     left >>= 7;
                 }
                 number.push(left as u8);
-                footer.splice(at + 1..at + 2, number);
+                // From the end, so that the other places stay where they are. With `everywhere`, row groups and columns claim the same.
+                for at in places.iter().rev().filter(|at| everywhere || **at == places[0]) {
+                    footer.splice(at + 1..at + 2, number.iter().copied());
+                }
             });
             assert!(try_it("rows", claim).is_err());
         }
         // Thrift lists that claim 2^31 elements at every place of the footer.
-        for at in 0..small.len().min(400) {
+        for at in 0..small.len().min(300) {
             let claim = with_footer(&small, |footer| {
                 if at < footer.len() {
                     footer.splice(at..=at, [0xfc, 0xff, 0xff, 0xff, 0xff, 0x07]);

@@ -58,7 +58,7 @@ fn conditions_on_one_row_are_evaluated() {
         ("strpos(id, '8') > 0", &[8]),
         ("abs(n - 5) < 1", &[5]),
         ("floor(x) = 2", &[4, 5]),
-        ("round(x) >= 4.5 AND n < 10 AND ceil(x) = 5", &[9]),
+        ("round(x + 0.1) = 5 AND ceil(x) = 5", &[9]),
         ("n % 5 = 4", &[4, 9]),
         ("mod(n, 5) = 4", &[4, 9]),
         ("CASE WHEN n > 5 THEN x > 4 ELSE false END", &[9]),
@@ -75,6 +75,13 @@ fn conditions_on_one_row_are_evaluated() {
     assert_eq!(select(&manifest, &format!("id IN ({})", list.join(", "))).as_deref(), Ok(&[0, 3, 6, 9][..]));
     let many: Vec<String> = (0..200).map(|number| format!("n <> {}", number + 3)).collect();
     assert_eq!(select(&manifest, &many.join(" AND ")).as_deref(), Ok(&[0, 1, 2][..]));
+    // As deep as an expression may be.
+    let sums = format!("n{} < 500", " + 1".repeat(497));
+    assert_eq!(select(&manifest, &sums).as_deref(), Ok(&[0, 1, 2][..]));
+    let nots = format!("{}n < 3", "NOT ".repeat(30));
+    assert_eq!(select(&manifest, &nots).as_deref(), Ok(&[0, 1, 2][..]));
+    let nested = format!("{}n < 3{}", "(".repeat(20), ")".repeat(20));
+    assert_eq!(select(&manifest, &nested).as_deref(), Ok(&[0, 1, 2][..]));
 }
 
 /// Each is refused with a sentence that names `what`, and never reaches the evaluation.
