@@ -15,7 +15,7 @@ use crate::output::heartbeat::refuse_alive;
 use crate::output::publish::finalize::{complete, complete_decided, finalize_partial};
 use crate::output::records::outcome::{decided_runs, outcome};
 use crate::output::records::plan::{Identity, Plan, PlannedFile, load_plan};
-use crate::output::records::published::{published_names, superseded};
+use crate::output::records::published::{published_names, runs_with_records, superseded};
 use crate::output::records::run_id::new_run_id;
 use crate::output::records::run_seq::claim_run_seq;
 use crate::output::records::schema::{check_schema, claim_schema};
@@ -187,7 +187,7 @@ pub fn unfinished(store: &OutputStore, draft: &Draft<'_>) -> Result<Unfinished, 
     let mut found = Unfinished { to_continue: None, to_close: Vec::new() };
     let decided = decided_runs(store)?;
     let published = published_names(store)?;
-    for run in store.folders("_nightcap/runs")?.into_iter().filter(|run| !decided.contains(run)) {
+    for run in runs_with_records(store)?.into_iter().filter(|run| !decided.contains(run)) {
         let plan = match load_plan(store, &run) {
             Ok(plan) => plan,
             // Killed before its plan was put, or being planned: there is nothing to continue.
@@ -234,7 +234,11 @@ fn resume(store: &OutputStore, draft: &Draft<'_>, plan: Plan) -> Result<Claimed,
         let path = format!("{}/{}", run_folder(&plan.run), file.selection);
         let record = |message: String| OutputError::Record { path: path.clone(), message };
         let bytes = store.get(&path)?.ok_or_else(|| record("it is missing".to_owned()))?;
-        files.push(RoaringBitmap::deserialize_from(&bytes[..]).map_err(|error| record(error.to_string()))?);
+        let rows = RoaringBitmap::deserialize_from(&bytes[..]).map_err(|error| record(error.to_string()))?;
+        if rows.len() != file.selected || rows.max().is_some_and(|last| u64::from(last) >= file.rows) {
+            return Err(record(format!("expected {} of {} rows, found others", file.selected, file.rows)).into());
+        }
+        files.push(rows);
     }
     Ok(Claimed { plan, selection: Selection(files), resumed: true })
 }

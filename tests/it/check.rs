@@ -117,9 +117,14 @@ fn records_that_disagree_are_named() {
     let published = workplace.path("out/_nightcap/published/night.json");
     let record = std::fs::read_to_string(&published).unwrap();
     assert!(record.contains("\"ok\": 12"));
-    let changed = record.replace("\"ok\": 12", "\"ok\": 11").replace("\"run_seq\": 1", "\"run_seq\": 3");
+    // A record that does not agree with itself is not read at all.
+    std::fs::write(&published, record.replace("\"ok\": 12", "\"ok\": 11")).unwrap();
+    assert_finds(&workplace, &[("_nightcap/published/night.json", "do not add up")]);
+    let forged = record.replace("\"ok\": 12", "\"ok\": 11").replace("\"failed\": 0", "\"failed\": 1");
+    assert!(forged.contains("\"failures\": {}"));
+    let forged = forged.replace("\"failures\": {}", "\"failures\": {\"io\": 1}");
+    std::fs::write(&published, forged.replace("\"run_seq\": 1", "\"run_seq\": 3")).unwrap();
     let hashes = record.split('"').find(|text| text.starts_with("part-hashes-")).unwrap();
-    std::fs::write(&published, changed).unwrap();
     let hashes = workplace.path(&format!("out/_nightcap/runs/night/{hashes}"));
     flip(&hashes, 100);
     let index = record.split('"').find(|text| text.starts_with("index-")).unwrap();

@@ -1,11 +1,11 @@
 //! The footer of a part, read without its rows: for which plan it was made, its counts, its columns and their hashes.
 
-use parquet::errors::ParquetError;
 use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 
 use super::hashes::{Chunk, PartHash, chunks, hash};
 use crate::output::store::OutputStore;
 use crate::output::{Counts, OutputError};
+use crate::support::untrusted_parquet::{check_footer, check_metadata, footer_length, guarded};
 
 /// The entry in the footer of a filler, without the prefix.
 pub(crate) const FILLER: &str = "filler";
@@ -67,15 +67,19 @@ pub(in crate::output) fn read_footer(
                 return Err(wrong("other bytes in its footer than were published".to_owned()));
             }
         }
-        let mut reader = ParquetMetaDataReader::new();
-        match reader.try_parse_sized(&tail, size) {
-            Err(ParquetError::NeedMoreData(needed)) if (needed as u64) > length && length < size => {
-                length = needed as u64;
-                continue;
-            }
-            parsed => parsed.map_err(|error| wrong(error.to_string()))?,
-        }
-        let metadata = reader.finish().map_err(|error| wrong(error.to_string()))?;
+        let Some((rest, end)) = tail.split_last_chunk::<8>().filter(|(_, end)| end.ends_with(b"PAR1")) else {
+            return Err(wrong("it does not end like a Parquet file".to_owned()));
+        };
+        let bytes = footer_length(end, size).map_err(|error| wrong(error.to_string()))?;
+        let Some(start) = rest.len().checked_sub(bytes as usize) else {
+            length = bytes + 8;
+            continue;
+        };
+        let parsed = check_footer(&rest[start..]).and_then(|()| {
+            let metadata = guarded(|| ParquetMetaDataReader::decode_metadata(&rest[start..]))?;
+            check_metadata(&metadata, size).map(|()| metadata)
+        });
+        let metadata = parsed.map_err(|error| wrong(error.to_string()))?;
         let (chunks, end) = chunks(&metadata, size).map_err(wrong)?;
         let footer_bytes = size - end;
         if let Some(unread) = (tail.len() as u64).checked_sub(footer_bytes) {

@@ -4,6 +4,8 @@ use std::io::Read;
 use std::sync::Arc;
 
 use arrow::datatypes::{Schema, SchemaRef};
+use arrow::error::ArrowError;
+use arrow::record_batch::{RecordBatch, RecordBatchReader};
 use bytes::{Buf, Bytes};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
@@ -14,19 +16,19 @@ use parquet::file::reader::{ChunkReader, Length};
 use super::footer::{Footer, read_footer, wrong_part};
 use crate::output::OutputError;
 use crate::output::store::OutputStore;
+use crate::support::untrusted_parquet::{guarded, largest_dictionary_value};
+use crate::support::unwind::caught;
 
 /// Rows in a batch.
 const BATCH_ROWS: usize = 1024;
+/// About as many bytes in a batch where one value of a dictionary is large.
+const BATCH_BYTES: usize = 64 << 20;
 
 /// The rows of the part at `path`, with those of `columns` that it has (None: all), in batches.
 ///
 /// # Errors
 /// [`OutputError::Store`], or [`OutputError::WrongPart`] when it is no readable Parquet file, or one of the columns was changed.
-pub fn read_part(
-    store: &OutputStore,
-    path: &str,
-    columns: Option<&[&str]>,
-) -> Result<ParquetRecordBatchReader, OutputError> {
+pub fn read_part(store: &OutputStore, path: &str, columns: Option<&[&str]>) -> Result<PartReader, OutputError> {
     read_rows(store, path, read_footer(store, path, None)?, columns)
 }
 
@@ -39,10 +41,18 @@ pub(in crate::output) fn read_rows(
     path: &str,
     footer: Footer,
     columns: Option<&[&str]>,
-) -> Result<ParquetRecordBatchReader, OutputError> {
+) -> Result<PartReader, OutputError> {
     let wrong = |error: ParquetError| wrong_part(path, &error);
     let wanted = |name: &str| columns.is_none_or(|columns| columns.contains(&name));
     let Footer { metadata, chunks: all, .. } = footer;
+    let mut read = Vec::new();
+    for row_group in metadata.row_groups() {
+        let wanted = row_group
+            .columns()
+            .iter()
+            .filter(|column| column.column_path().parts().first().is_some_and(|root| wanted(root)));
+        read.extend(wanted.map(|column| (column.clone(), row_group.num_rows())));
+    }
     let (mut chunks, mut changed) = (Vec::new(), Vec::new());
     for chunk in all.into_iter().filter(|chunk| wanted(&chunk.column)) {
         let bytes = store.range(path, chunk.start, chunk.length)?;
@@ -58,12 +68,44 @@ pub(in crate::output) fn read_rows(
     let descriptor = metadata.file_metadata().schema_descr_ptr();
     let roots = descriptor.root_schema().get_fields().iter().enumerate();
     let roots: Vec<usize> = roots.filter(|(_, field)| wanted(field.name())).map(|(index, _)| index).collect();
-    let metadata = ArrowReaderMetadata::try_new(metadata.into(), ArrowReaderOptions::new()).map_err(wrong)?;
-    ParquetRecordBatchReaderBuilder::new_with_metadata(FetchedChunks { chunks }, metadata)
-        .with_projection(ProjectionMask::roots(&descriptor, roots))
-        .with_batch_size(BATCH_ROWS)
-        .build()
-        .map_err(wrong)
+    let chunks = FetchedChunks { chunks: chunks.into() };
+    let mut largest = 1;
+    for (column, rows) in &read {
+        let value = largest_dictionary_value(&Arc::new(chunks.clone()), &[column], *rows).map_err(wrong)?;
+        largest = largest.max(value);
+    }
+    let build = || {
+        let metadata = ArrowReaderMetadata::try_new(metadata.into(), ArrowReaderOptions::new())?;
+        ParquetRecordBatchReaderBuilder::new_with_metadata(chunks, metadata)
+            .with_projection(ProjectionMask::roots(&descriptor, roots))
+            .with_batch_size((BATCH_BYTES / largest).clamp(1, BATCH_ROWS))
+            .build()
+    };
+    Ok(PartReader(Some(guarded(build).map_err(wrong)?)))
+}
+
+/// The rows of a part, in batches. A panic of the Parquet library is an error, and the last item.
+pub struct PartReader(Option<ParquetRecordBatchReader>);
+
+impl PartReader {
+    /// The columns that are read, with the metadata of the part.
+    #[must_use]
+    pub fn schema(&self) -> SchemaRef {
+        self.0.as_ref().map_or_else(|| Arc::new(Schema::empty()), RecordBatchReader::schema)
+    }
+}
+
+impl Iterator for PartReader {
+    type Item = Result<RecordBatch, ArrowError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let reader = self.0.as_mut()?;
+        let batch = caught(|| reader.next()).unwrap_or_else(|panic| Some(Err(ArrowError::ParquetError(panic))));
+        if batch.as_ref().is_none_or(Result::is_err) {
+            self.0 = None;
+        }
+        batch
+    }
 }
 
 /// The schema of the part at `path`, without the metadata that readers add to it.
@@ -78,8 +120,9 @@ pub fn part_schema(store: &OutputStore, path: &str) -> Result<SchemaRef, OutputE
 }
 
 /// The column chunks of a part that were fetched, by their first byte in the file.
+#[derive(Clone)]
 struct FetchedChunks {
-    chunks: Vec<(u64, Bytes)>,
+    chunks: Arc<[(u64, Bytes)]>,
 }
 
 impl FetchedChunks {

@@ -16,7 +16,7 @@ use crate::output::part::reader::read_part;
 use crate::output::part::rows::PartRows;
 use crate::output::records::outcome::{Outcome, decide_outcome, decided_runs, outcome};
 use crate::output::records::plan::{Plan, load_plan};
-use crate::output::records::published::{Published, present_parts, published_names};
+use crate::output::records::published::{Published, load_published, present_parts, published_names, runs_with_records};
 use crate::output::store::{OutputStore, Put};
 use crate::output::{Counts, OutputError, part_path, published_path, run_folder};
 use crate::support::failpoint;
@@ -88,7 +88,7 @@ pub fn complete(store: &OutputStore, run: &str, outcome: Outcome) -> Result<Publ
     if outcome == Outcome::Discarded {
         return Err(OutputError::Discarded { run: run.to_owned() });
     }
-    if let Some(published) = store.record(&published_path(run))? {
+    if let Some(published) = load_published(store, run)? {
         return Ok(published);
     }
     let plan = load_plan(store, run).map_err(|error| match error {
@@ -110,7 +110,7 @@ pub fn complete(store: &OutputStore, run: &str, outcome: Outcome) -> Result<Publ
 /// [`OutputError::Store`], and [`OutputError::Record`] for an unreadable outcome.
 pub fn complete_decided(store: &OutputStore) -> Result<(), OutputError> {
     let (decided, published) = (decided_runs(store)?, published_names(store)?);
-    let runs = store.folders("_nightcap/runs")?;
+    let runs = runs_with_records(store)?;
     for run in runs.iter().filter(|run| decided.contains(*run) && !published.contains(*run)) {
         let Some(outcome) = outcome(store, run)? else { continue };
         match complete(store, run, outcome) {
@@ -137,7 +137,7 @@ fn put_record(store: &OutputStore, record: Published) -> Result<Published, Outpu
     match store.put_new(&path, crate::output::json(&record, &path)?)? {
         Put::Created => Ok(record),
         // Gone when a compaction has replaced the run since.
-        Put::Exists => store.record(&path)?.ok_or(OutputError::NameTaken { run: record.run }),
+        Put::Exists => load_published(store, &record.run)?.ok_or(OutputError::NameTaken { run: record.run }),
     }
 }
 
@@ -147,7 +147,7 @@ fn make_record(store: &OutputStore, plan: &Plan, parts: &BTreeSet<u64>) -> Resul
     let mut counts = Counts::default();
     let mut columns: Option<String> = None;
     let count = parts.range(..plan.parts).count() as u64;
-    let rows = plan.rows.min(count * plan.part_rows);
+    let rows = plan.rows.min(count.saturating_mul(plan.part_rows));
     let (mut index, mut reuse_index) = (IndexBuilder::with_capacity(rows), ReuseIndexBuilder::with_capacity(rows));
     let mut part_hashes = PartHashes::default();
     for &part in parts.range(..plan.parts) {
@@ -200,7 +200,7 @@ pub(crate) fn check_part(plan: &Plan, part: u64, path: &str, summary: &PartSumma
         return Err(OutputError::ForeignPart { path: path.to_owned(), found: found.clone(), expected });
     }
     let (counts, rows) = (&summary.counts, plan.rows_in(part));
-    if summary.rows == rows && counts.rows == rows && counts.ok + counts.failed == rows {
+    if summary.rows == rows && counts.rows == rows && counts.add_up() {
         return Ok(());
     }
     Err(OutputError::WrongPart {

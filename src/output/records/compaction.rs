@@ -6,6 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::names;
 use crate::output::heartbeat::{Beat, is_fresh, is_heartbeat};
 use crate::output::store::{OutputStore, Put};
 use crate::output::worker::Worker;
@@ -18,6 +19,7 @@ const COMPACTIONS: &str = "_nightcap/compactions";
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct CompactionClaim {
     /// The id of the run that it makes.
+    #[serde(deserialize_with = "names::run_id")]
     pub run: String,
     /// The process that began it.
     #[serde(flatten)]

@@ -1,11 +1,12 @@
 //! The records under `OUTPUT/_nightcap`: their types, how they are read, and how they are claimed by a conditional put. Never here:
 //! what a run does, and the content of parts.
 //!
-//! In the order of a run: [`run_id`] checks its name, [`schema`] fixes the columns of OUTPUT, [`run_seq`] claims its number, [`plan`] is what
-//! it will do and [`reasons`] why, [`put_intent`] announces a part, [`outcome`] decides how it ends, [`published`] says that it counts.
-//! [`compaction`] lets one compaction at a time be at work.
+//! In the order of a run: [`run_id`] checks its name, [`names`] the names and numbers that records hold, [`schema`] fixes the columns of
+//! OUTPUT, [`run_seq`] claims its number, [`plan`] is what it will do and [`reasons`] why, [`put_intent`] announces a part, [`outcome`]
+//! decides how it ends, [`published`] says that it counts. [`compaction`] lets one compaction at a time be at work.
 
 pub mod compaction;
+pub mod names;
 pub mod outcome;
 pub mod plan;
 pub mod published;

@@ -3,6 +3,7 @@
 use super::sweep::remove_run;
 use crate::output::heartbeat::refuse_alive;
 use crate::output::records::outcome::{Outcome, decide_outcome, outcome};
+use crate::output::records::published::runs_with_records;
 use crate::output::store::OutputStore;
 use crate::output::{OutputError, part_folder};
 
@@ -16,7 +17,7 @@ pub fn discard(store: &OutputStore, run: &str) -> Result<u64, OutputError> {
     let decided = match outcome(store, run)? {
         Some(decided) => decided,
         None => {
-            let has_records = store.folders("_nightcap/runs")?.iter().any(|name| name == run);
+            let has_records = runs_with_records(store)?.iter().any(|name| name == run);
             if !has_records && !store.folders("")?.contains(&part_folder(run)) {
                 return Err(OutputError::NoSuchRun { run: run.to_owned() });
             }

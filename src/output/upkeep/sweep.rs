@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use crate::output::heartbeat::age;
 use crate::output::records::outcome::{Outcome, decide_outcome, decided_runs, outcome};
-use crate::output::records::published::{all_published, unpublished};
-use crate::output::records::run_id::is_default_run_id;
+use crate::output::records::published::{all_published, runs_with_records, unpublished};
+use crate::output::records::run_id::{is_default_run_id, is_run_id};
 use crate::output::store::OutputStore;
 use crate::output::{OutputError, part_folder, plan_path, published_path, run_folder};
 
@@ -24,8 +24,11 @@ const PLANNING: Duration = Duration::from_hours(1);
 pub(crate) fn sweep(store: &OutputStore, grace: Duration) -> Result<(), OutputError> {
     // By name of the replaced run, the compactions that say so.
     let mut replaced: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    let mut names: BTreeSet<String> = store.folders("_nightcap/runs")?.into_iter().collect();
-    names.extend(store.folders("")?.iter().filter_map(|name| name.strip_prefix("run=")).map(str::to_owned));
+    let mut names: BTreeSet<String> = runs_with_records(store)?.into_iter().collect();
+    let folders = store.folders("")?;
+    names.extend(
+        folders.iter().filter_map(|name| name.strip_prefix("run=")).filter(|run| is_run_id(run)).map(str::to_owned),
+    );
     for run in all_published(store)? {
         for name in run.supersedes {
             replaced.entry(name).or_default().push(run.run.clone());
