@@ -7,11 +7,12 @@ use std::fmt::Debug;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use chrono::{DateTime, Utc};
 
 use super::worker::Worker;
+use crate::support::clock::utc;
 
 /// A process, as the code that reads and changes an OUTPUT sees the one it runs in.
 pub trait Process: Debug + Send + Sync {
@@ -66,7 +67,7 @@ impl Process for OperatingSystem {
     }
 
     fn now(&self) -> DateTime<Utc> {
-        Utc::now()
+        utc(SystemTime::now())
     }
 
     fn elapsed(&self) -> Duration {
