@@ -81,7 +81,7 @@ pub fn skip(why: &str) {
     assert!(std::env::var("NIGHTCAP_NO_SKIP").is_err(), "nothing may be skipped here, but {why}");
     // Not by `println`, which is not shown for a test that passes. `make test` counts these lines.
     let name = std::thread::current().name().unwrap_or_default().to_owned();
-    writeln!(std::io::stdout(), "skipped: {name}: {why}").unwrap();
+    std::io::stdout().write_all(format!("skipped: {name}: {why}\n").as_bytes()).unwrap();
 }
 
 /// The state of a process that was not waited for: `T` stopped, `Z` ended, others at work.

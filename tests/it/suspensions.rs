@@ -26,6 +26,9 @@ const POINTS: [(&str, usize); 7] = [
     ("before_part", 1),
 ];
 
+/// A command on an OUTPUT of this name.
+type On<'a> = &'a dyn Fn(&Place, &str) -> Command;
+
 /// A place, the readers, and what was seen of the suspensions in it.
 struct Scene {
     place: Place,
@@ -75,7 +78,7 @@ impl Scene {
         &mut self,
         from: &str,
         what: &str,
-        slow: &dyn Fn(&Place, &str) -> Command,
+        slow: On<'_>,
         others: &dyn Fn(&mut Self, &str, Child) -> Vec<String>,
     ) {
         let before = self.hit;
@@ -110,7 +113,7 @@ impl Scene {
         };
         ends(&mut self.place.on(output, "status", &["--check"]), "`status --check`", &mut faults);
         // It takes longer than everything else.
-        if self.stride > 1 && self.hit % 3 != 0 {
+        if self.stride > 1 && !self.hit.is_multiple_of(3) {
             return faults;
         }
         ends(&mut self.place.run(output, &[]), "`run`", &mut faults);
@@ -217,8 +220,7 @@ fn finalize_partial_and_discard_of_one_run() {
     on_both("partial-discard", |scene| {
         let partial = |place: &Place, output: &str| place.on(output, "finalize", &["--run-id", "half", "--partial"]);
         let discard = |place: &Place, output: &str| place.on(output, "discard", &["--run-id", "half"]);
-        let orders: [(&str, &dyn Fn(&Place, &str) -> Command, &dyn Fn(&Place, &str) -> Command); 2] =
-            [("discard", &discard, &partial), ("partial", &partial, &discard)];
+        let orders: [(&str, On<'_>, On<'_>); 2] = [("discard", &discard, &partial), ("partial", &partial, &discard)];
         for (what, slow, quick) in orders {
             scene.suspend("half", what, slow, &|scene, output, slow| {
                 let quick = impatient(quick(&scene.place, output));
@@ -236,10 +238,10 @@ fn finalize_partial_and_discard_of_one_run() {
 }
 
 /// How a run is closed that a process works on: by another job, or by a person.
-fn closers() -> [(&'static str, Box<dyn Fn(&Place, &str) -> Command>); 2] {
+fn closers() -> [(&'static str, On<'static>); 2] {
     [
-        ("job", Box::new(|place, output| place.run(output, &OTHER_JOB))),
-        ("partial", Box::new(|place, output| place.on(output, "finalize", &["--run-id", "half", "--partial"]))),
+        ("job", &|place, output| place.run(output, &OTHER_JOB)),
+        ("partial", &|place, output| place.on(output, "finalize", &["--run-id", "half", "--partial"])),
     ]
 }
 
@@ -295,13 +297,13 @@ fn a_worker_that_is_killed_after_its_late_put() {
 fn a_closing_command_while_the_worker_goes_on() {
     on_both("closing", |scene| {
         for ((closer, close), shard) in closers().iter().flat_map(|closer| WORKERS.map(|shard| (closer, shard))) {
-            let mut slow = |place: &Place, output: &str| {
+            let slow = |place: &Place, output: &str| {
                 let mut command = close(place, output);
                 command.env(IMPATIENT.0, IMPATIENT.1);
                 command
             };
             let what = format!("{closer}{}", shard.len());
-            scene.suspend("half", &what, &mut slow, &|scene, output, slow| {
+            scene.suspend("half", &what, &slow, &|scene, output, slow| {
                 let worker = scene.place.run(output, &[&HALF[..], shard].concat()).output().unwrap();
                 let mut faults = ended("the worker", &worker, &[0, 2, 75]);
                 faults.extend(scene.look(output).faults());

@@ -191,9 +191,9 @@ impl Arena {
                 break;
             }
             match dice.below(100) {
-                0..25 => self.signal(&mut actors, &mut dice, Signal::STOP, &mut story),
-                25..32 => self.signal(&mut actors, &mut dice, Signal::KILL, &mut story),
-                32..50 => self.signal(&mut actors, &mut dice, Signal::CONT, &mut story),
+                0..25 => Self::signal(&mut actors, &mut dice, Signal::STOP, &mut story),
+                25..32 => Self::signal(&mut actors, &mut dice, Signal::KILL, &mut story),
+                32..50 => Self::signal(&mut actors, &mut dice, Signal::CONT, &mut story),
                 50..65 => self.freeze(&output, &mut actors, &mut seen, &mut faults),
                 _ => {}
             }
@@ -209,7 +209,9 @@ impl Arena {
         if !faults.is_empty() {
             faults.push(format!("it {}{}", story.join("; "), logs().collect::<String>()));
         }
-        done.iter().for_each(|(actor, _)| drop(std::fs::remove_file(&actor.log)));
+        for (actor, _) in &done {
+            let _ = std::fs::remove_file(&actor.log);
+        }
         faults
     }
 
@@ -236,14 +238,14 @@ impl Arena {
     }
 
     /// Sends a signal to one of the processes that it concerns.
-    fn signal(&self, actors: &mut [Actor], dice: &mut Dice, signal: Signal, story: &mut Vec<String>) {
+    fn signal(actors: &mut [Actor], dice: &mut Dice, signal: Signal, story: &mut Vec<String>) {
         let standing = signal == Signal::CONT;
         let mut concerned: Vec<_> = actors.iter_mut().filter(|actor| actor.stopped == standing).collect();
         if concerned.is_empty() {
             return;
         }
         let place = dice.below(concerned.len());
-        let actor = &mut concerned[place];
+        let actor = &mut *concerned[place];
         send(&actor.child, signal);
         if standing {
             actor.stopped = false;
@@ -254,7 +256,9 @@ impl Arena {
     /// Suspends everything for a moment, in which each published row has to be readable.
     fn freeze(&mut self, output: &str, actors: &mut [Actor], seen: &mut Seen, faults: &mut Vec<String>) {
         let running: Vec<_> = actors.iter().filter(|actor| !actor.stopped).collect();
-        running.iter().for_each(|actor| send(&actor.child, Signal::STOP));
+        for actor in &running {
+            send(&actor.child, Signal::STOP);
+        }
         let begun = Instant::now();
         while !running.iter().all(|actor| ['T', 'Z'].contains(&state(&actor.child))) {
             assert!(begun.elapsed() < PATIENCE, "a process cannot be suspended");
@@ -266,7 +270,9 @@ impl Arena {
         }
         let folder = self.place.snapshot(output);
         let now = self.readers.look(&folder);
-        running.iter().for_each(|actor| send(&actor.child, Signal::CONT));
+        for actor in &running {
+            send(&actor.child, Signal::CONT);
+        }
         self.hits.looks += 1;
         faults.extend(
             [now.faults(), now.lost_since(seen)].concat().into_iter().map(|fault| format!("on the way, {fault}")),
@@ -287,7 +293,7 @@ impl Arena {
         while !actors.is_empty() {
             let busy = actors.iter().any(|actor| !actor.stopped);
             if !busy || since.elapsed() > Duration::from_secs(1) {
-                self.signal(actors, dice, Signal::CONT, &mut Vec::new());
+                Self::signal(actors, dice, Signal::CONT, &mut Vec::new());
                 since = Instant::now();
             }
             std::thread::sleep(Duration::from_millis(2));
@@ -344,7 +350,7 @@ fn said(ended: &Output) -> String {
 
 fn indented(log: &std::path::Path) -> String {
     let log = std::fs::read_to_string(log).unwrap_or_default();
-    log.lines().map(|line| format!("        {line}\n")).collect()
+    log.lines().flat_map(|line| ["        ", line, "\n"]).collect()
 }
 
 /// What is wrong with how a process ended.
