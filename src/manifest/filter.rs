@@ -73,7 +73,7 @@ fn select_rows(manifest: &Manifest, file: &ManifestFile, predicate: &str) -> Res
     if let Some(field) = manifest.schema.fields().iter().find(|field| holds_half_floats(field.data_type())) {
         return Err(refuse(format!("column `{}` holds 16-bit floats, which polars cannot read", field.name())));
     }
-    let columns = mentioned(manifest, &expression);
+    let columns = mentioned(manifest, &expression).map_err(refuse)?;
     let mut selected = RoaringBitmap::new();
     // The file's own metadata may hold anything, and names no column.
     let fields: Vec<_> = columns.iter().map(|column| manifest.schema.fields()[*column].clone()).collect();
@@ -104,15 +104,23 @@ fn select_rows(manifest: &Manifest, file: &ManifestFile, predicate: &str) -> Res
 }
 
 /// The indexes of the columns that a predicate reads; that of the key if it reads none, since rows must be counted.
-fn mentioned(manifest: &Manifest, predicate: &Expr) -> Vec<usize> {
-    let names = predicate.into_iter().filter_map(|expression| match expression {
-        Expr::Column(name) => manifest.schema.index_of(name).ok(),
-        _ => None,
-    });
-    let mut columns: Vec<usize> = names.chain([manifest.key]).collect();
+///
+/// # Errors
+/// Which column the manifest does not have.
+fn mentioned(manifest: &Manifest, predicate: &Expr) -> Result<Vec<usize>, String> {
+    let mut columns = Vec::new();
+    for expression in predicate {
+        let Expr::Column(name) = expression else { continue };
+        let known = || manifest.schema.fields().iter().map(|field| field.name().as_str()).collect::<Vec<_>>();
+        let missing = |_| plain(&format!("not found: unable to find column {name:?}; valid columns: {:?}", known()));
+        columns.push(manifest.schema.index_of(name).map_err(missing)?);
+    }
+    if columns.is_empty() {
+        columns.push(manifest.key);
+    }
     columns.sort_unstable();
     columns.dedup();
-    columns
+    Ok(columns)
 }
 
 impl ManifestFile {

@@ -2,7 +2,7 @@
 //! larger than their arguments. The text is checked before polars parses it, because polars runs subqueries while it parses and
 //! recurses without a limit; the expression is checked again after that.
 
-use polars::prelude::{AggExpr, BooleanFunction, Expr, FunctionExpr, PowFunction, StringFunction};
+use polars::prelude::{AggExpr, BooleanFunction, Expr, FunctionExpr, PowFunction, StringFunction, StructFunction};
 use polars::sql::sql_expr;
 
 /// Characters of a predicate: a list of some hundred thousand keys.
@@ -339,6 +339,8 @@ fn is_allowed(function: &FunctionExpr) -> bool {
                 | Text::Uppercase
         ),
         Function::Pow(function) => matches!(function, PowFunction::Sqrt | PowFunction::Cbrt),
+        // A field of a struct: `column.field`.
+        Function::StructExpr(function) => matches!(function, StructFunction::FieldByName(_)),
         Function::TemporalExpr(_)
         | Function::Abs
         | Function::Negate
