@@ -4,7 +4,8 @@
 //! a snapshot of the files for the plan, and their rows, streamed. Never here: image bytes from elsewhere than the manifest itself.
 //!
 //! Reading, in the order of the data: `listing` expands paths and globs, `source` opens a file, this file checks the columns, [`filter`]
-//! evaluates `where`, [`reader`] streams batches, [`row`] gives one row, `prompt` renders its prompt. Writing: [`folder`] finds the images
+//! evaluates `where`, [`reader`] streams batches, [`row`] gives one row, `prompt` renders its prompt, `unsigned` takes
+//! credentials out of carried URLs. Writing: [`folder`] finds the images
 //! of a folder, [`mod@write`] makes a manifest of them, [`usual_names`] chooses the columns for a new job file.
 
 mod error;
@@ -16,6 +17,7 @@ pub mod reader;
 pub mod row;
 mod source;
 mod text;
+mod unsigned;
 pub mod usual_names;
 pub mod write;
 
@@ -34,6 +36,7 @@ pub use self::prompt::PromptTemplate;
 use self::source::{FileVersion, Source, storage_error};
 use crate::job::Job;
 use crate::storage::{Location, Storage};
+use crate::support::redact;
 
 /// The record of a manifest file in a plan, which shows whether the file has changed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -214,8 +217,12 @@ fn open_file(location: Location, storage: &Arc<Storage>) -> Result<ManifestFile,
     if rows > u64::from(u32::MAX) {
         return Err(ManifestError::TooManyRows { path: location.to_string(), rows });
     }
-    let snapshot =
-        FileSnapshot { uri: location.to_string(), bytes: version.bytes, version: version.mark.clone(), rows };
+    let snapshot = FileSnapshot {
+        uri: redact::uri(&location.to_string()).into_owned(),
+        bytes: version.bytes,
+        version: version.mark.clone(),
+        rows,
+    };
     Ok(ManifestFile { snapshot, location, version, metadata, source })
 }
 

@@ -56,6 +56,8 @@ mod s3_kills;
 mod scaled;
 #[allow(unreachable_pub, reason = "a module of a test binary")]
 mod seaweed;
+mod secrets;
+mod signals;
 mod small_graphs;
 #[allow(unreachable_pub, reason = "a module of a test binary")]
 mod storage;
