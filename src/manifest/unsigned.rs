@@ -9,7 +9,7 @@ use arrow::error::ArrowError;
 
 use crate::support::redact::{holds_credential, uri};
 
-/// `column` with every text that is a URI as [`uri`] makes it; of the same type. Lists, structs and dictionaries are looked into.
+/// `column` with every text that is a URI as [`uri()`] makes it; of the same type. Lists, structs and dictionaries are looked into.
 ///
 /// # Errors
 /// When a nested column cannot be put together again.

@@ -1,5 +1,8 @@
 //! Names of settings, headers and query parameters that hold credentials.
 
+/// What stands in the place of a credential.
+pub const HIDDEN: &str = "[redacted]";
+
 /// A name in lower case, percent-decoded, without what separates its words.
 fn plain(name: &str) -> String {
     let decoded = percent_decoded(name);

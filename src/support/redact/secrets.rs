@@ -2,8 +2,7 @@
 
 use std::sync::{PoisonError, RwLock};
 
-use super::HIDDEN;
-use super::names::is_secret_name;
+use super::names::{HIDDEN, is_secret_name};
 
 /// Shorter ones are no secrets, and would hide words.
 const SHORTEST: usize = 4;

@@ -1,8 +1,7 @@
 //! Secrets in texts by the name before them: `password = "..."`, `"SecretAccessKey": "..."`, `Authorization: ...`, `Bearer ...`,
 //! and private keys in PEM.
 
-use super::HIDDEN;
-use super::names::{is_header, is_secret_name};
+use super::names::{HIDDEN, is_header, is_secret_name};
 
 /// `text` with such values hidden.
 pub(super) fn hidden(text: &str) -> String {

@@ -82,7 +82,6 @@ mod tests {
             ("https://h/a?X-Amz-Date=1&X-Amz-Signature=secret", "https://h/a"),
             ("https://h/a?size=2&x-amz-signature=secret&b#part", "https://h/a?size=2&b#part"),
             ("https://h/a?sv=1&se=2&sp=r&sig=secret", "https://h/a"),
-            ("https://h/a?st=north&se=2", "https://h/a?st=north&se=2"),
             ("https://h/a?Expires=1&Signature=secret&AWSAccessKeyId=k", "https://h/a"),
             ("https://h/a?a=1&amp;Signature=secret", "https://h/a?a=1"),
             ("https://h/a?alt=media&token=secret", "https://h/a?alt=media"),
@@ -100,6 +99,7 @@ mod tests {
             "file:///home/me@host/a.jpg",
             "https://h/a?",
             "https://h/a?expires=1",
+            "https://h/a?st=north&se=2",
             "https://h/a#b?c",
             "see https://h/a?sig=1",
         ] {

@@ -2,8 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::HIDDEN;
-use super::names::is_signed;
+use super::names::{HIDDEN, is_signed};
 use super::uri::{Authority, authority};
 
 /// Whether `c` is between two words. Parentheses and the like may be a part of a password.
@@ -31,7 +30,7 @@ pub(super) fn hidden(word: &str) -> Cow<'_, str> {
             .map_or(0, |at| at + rest[at..].chars().next().map_or(1, char::len_utf8));
         let (uri, scheme) = (&rest[start..], &rest[start..colon]);
         let Some(Authority { start: first, end }) = authority(uri, scheme.len()) else {
-            shown.push_str(&rest[..colon + 1]);
+            shown.push_str(&rest[..=colon]);
             rest = &rest[colon + 1..];
             continue;
         };
@@ -49,7 +48,7 @@ pub(super) fn hidden(word: &str) -> Cow<'_, str> {
         {
             shown.push_str(&uri[host..=host + query]);
             shown.push_str("...");
-            shown.push_str(punctuation(&uri[host + query..]));
+            shown.push_str(punctuation(&uri[host + query + 1..]));
             return Cow::Owned(shown);
         }
         // The host itself is looked at no more, and an `@` before it is the one that was handled.
@@ -81,10 +80,11 @@ fn data_uri(word: &str) -> Option<usize> {
     begins.then(|| word[at..].find(',').map(|comma| at + comma))?
 }
 
-/// Closing punctuation at the end of a query, which belongs to the sentence around it.
+/// Closing punctuation at the end of a query or value, which belongs to the sentence around it.
 fn punctuation(query: &str) -> &str {
+    let query = query.strip_prefix("...").unwrap_or(query);
     let end = query.trim_end_matches(['\'', ')', ']', '}', ',', '.', ';', ':', '!', '\\']);
-    &query[end.len().max(1)..]
+    &query[end.len()..]
 }
 
 /// Hides `name:password` before an `@`, as in a URL without its scheme.
