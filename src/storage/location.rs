@@ -255,7 +255,7 @@ fn without_slashes(text: &str) -> Option<&'static str> {
     let (scheme, rest) = text.split_once(':')?;
     match scheme.trim_start().to_ascii_lowercase().as_str() {
         "data" if rest.contains(',') => Some("a path or URI of a file, found a data: URI"),
-        "http" | "https" if rest.starts_with(['/', '\\']) || rest.contains('@') => {
+        "http" | "https" if rest.starts_with('/') || rest.contains('@') => {
             Some("an http(s) URL with two slashes after its scheme")
         }
         "s3" | "gs" | "az" if rest.starts_with('/') => Some("SCHEME://BUCKET/KEY with two slashes after the scheme"),
