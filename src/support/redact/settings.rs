@@ -1,7 +1,7 @@
 //! Secrets in texts by the name before them: `password = "..."`, `"SecretAccessKey": "..."`, `Authorization: ...`, `Bearer ...`,
 //! and private keys in PEM.
 
-use super::names::{HIDDEN, is_header, is_secret_name};
+use super::names::{HIDDEN, is_header, is_secret_name, is_signed};
 
 /// `text` with such values hidden.
 pub(super) fn hidden(text: &str) -> String {
@@ -61,7 +61,9 @@ impl<'a> Name<'a> {
         let start = start.map_or(0, |at| at + plain[at..].chars().next().map_or(1, char::len_utf8));
         let open = plain[..start].chars().next_back().filter(|before| "\"'`".contains(*before) && !is_closed);
         let name = plain[start..].trim_start_matches('-');
-        (!name.is_empty()).then_some(Self { text: name, open })
+        // Parameters of a query are for `word`, which knows where they end.
+        let is_parameter = plain[..start].ends_with(['?', '&', '#', ';']) && is_signed(name);
+        (!name.is_empty() && !is_parameter).then_some(Self { text: name, open })
     }
 }
 
