@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::sync::mpsc;
 use std::time::Duration;
 
 use clap::Parser;
@@ -10,18 +11,23 @@ use nightcap::commands::{Context, execute};
 use nightcap::error::ExitStatus;
 use nightcap::panics;
 use nightcap::pipeline::Stop;
-use nightcap::storage::environment::variable;
+use nightcap::storage::environment::{all_variables, variable};
 use nightcap::support::progress::Terminal;
-use tracing_subscriber::EnvFilter;
+use nightcap::support::{log, redact};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Time that stages have to stop after a signal; then the process ends.
 const GRACE: Duration = Duration::from_secs(3);
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    redact::remember_environment(all_variables());
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(answer) => return refused(&answer),
+    };
     let json_log = cli.log_format == LogFormat::Json;
     let terminal = Terminal::new(json_log);
-    start_log(cli.log_format, &terminal);
+    log::start(json_log, &terminal);
     panics::log();
     let stop = Stop::default();
     watch_signals(stop.clone());
@@ -37,45 +43,81 @@ fn main() -> ExitCode {
     ExitCode::from(status as u8)
 }
 
-fn start_log(format: LogFormat, terminal: &Terminal) {
-    let filter = EnvFilter::try_from_env("NIGHTCAP_LOG").unwrap_or_else(|_| EnvFilter::new("nightcap=info,warn"));
-    let writer = terminal.clone();
-    let lines =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(move || writer.clone()).with_target(false);
-    // Fails only if a subscriber is set already, and this is the only place that sets one.
-    let _ = match format {
-        LogFormat::Json => lines.json().flatten_event(true).try_init(),
-        LogFormat::Text => lines.with_ansi(terminal.is_drawn()).compact().try_init(),
-    };
+/// Help and the version on stdout; a usage error, which may repeat an argument, on stderr.
+fn refused(answer: &clap::Error) -> ExitCode {
+    if answer.use_stderr() {
+        // If stderr is closed, the error cannot be reported.
+        let _ = io::stderr().write_all(redact::lines(&answer.render().to_string()).as_bytes());
+    } else {
+        let _ = answer.print();
+    }
+    ExitCode::from(u8::try_from(answer.exit_code()).unwrap_or(ExitStatus::Refused as u8))
 }
 
-/// SIGTERM and SIGINT request a stop. If the process has not ended after [`GRACE`], it exits. Parts are put whole or not at all,
-/// so that exit loses nothing that a stop would have kept.
+/// SIGTERM, SIGINT and SIGHUP request a stop. If the process has not ended after [`GRACE`], or at another signal, it exits. Parts are
+/// put whole or not at all, so that exit loses nothing that a stop would have kept.
+///
+/// The stop never waits for a log line: stderr may be a pipe that nobody reads. Returns once signals are handled.
 fn watch_signals(stop: Stop) {
-    let watch = async move {
-        use tokio::signal::unix::{SignalKind, signal};
-        let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-        else {
-            return;
+    let (ready, is_ready) = mpsc::channel();
+    std::thread::spawn(move || {
+        let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
+        runtime.block_on(async move {
+            let Ok(mut signals) = Signals::new() else { return };
+            // Fails only if the main thread has ended.
+            let _ = ready.send(());
+            let name = signals.next().await;
+            stop.request();
+            std::thread::spawn(move || tracing::warn!("{name}: stopping"));
+            // A second signal is from somebody who does not want to wait.
+            let _ = tokio::time::timeout(GRACE, signals.next()).await;
+            // Not `exit`: its handlers would destroy ONNX Runtime while a graph runs.
+            // SAFETY: `_exit` touches no memory of this process; nothing is lost by it, see above.
+            #[allow(unsafe_code, reason = "the standard library has no exit without handlers")]
+            unsafe {
+                libc::_exit(ExitStatus::Stopped as i32)
+            }
+        });
+    });
+    // Fails if signals cannot be handled; then they end the process as they do by default.
+    let _ = is_ready.recv();
+}
+
+/// The signals that stop a command.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    /// None: it is ignored, as `nohup` has it.
+    hangup: Option<Signal>,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        let hangup = (!is_hangup_ignored()).then(|| signal(SignalKind::hangup())).transpose()?;
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())?, hangup })
+    }
+
+    /// The name of the next one.
+    async fn next(&mut self) -> &'static str {
+        let hangup = async {
+            match &mut self.hangup {
+                Some(hangup) => hangup.recv().await,
+                None => std::future::pending().await,
+            }
         };
         tokio::select! {
-            _ = terminate.recv() => tracing::warn!("SIGTERM: stopping"),
-            _ = interrupt.recv() => tracing::warn!("interrupted: stopping"),
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "interrupted",
+            _ = hangup => "SIGHUP",
         }
-        stop.request();
-        tokio::time::sleep(GRACE).await;
-        // Not `exit`: its handlers would destroy ONNX Runtime while a graph runs.
-        // SAFETY: `_exit` touches no memory of this process; nothing is lost by it, see above.
-        #[allow(unsafe_code, reason = "the standard library has no exit without handlers")]
-        unsafe {
-            libc::_exit(ExitStatus::Stopped as i32)
-        }
-    };
-    std::thread::spawn(move || {
-        if let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() {
-            runtime.block_on(watch);
-        }
-    });
+    }
+}
+
+fn is_hangup_ignored() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    // The mask's lowest bit is signal 1, SIGHUP.
+    ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 == 1)
 }
 
 fn report(error: &nightcap::error::Error, terminal: &Terminal, json_log: bool) {
@@ -85,5 +127,5 @@ fn report(error: &nightcap::error::Error, terminal: &Terminal, json_log: bool) {
     }
     let mut terminal = terminal.clone();
     // If stderr is closed, the error cannot be reported.
-    let _ = writeln!(terminal, "error: {error}");
+    let _ = writeln!(terminal, "error: {}", redact::message(&error.to_string()));
 }

@@ -7,6 +7,7 @@ use crate::job::FailureLimits;
 use crate::output::Counts;
 use crate::pipeline::Stop;
 use crate::support::progress::Terminal;
+use crate::support::redact;
 
 /// The process around a command.
 pub struct Context<'a> {
@@ -46,8 +47,8 @@ pub(super) fn print(context: &mut Context<'_>, text: &str) -> Result<(), Error> 
     }
 }
 
-/// A value as pretty JSON for stdout.
+/// A value as pretty JSON for stdout; its strings are bounded and hold no credentials.
 pub(super) fn to_json<T: serde::Serialize>(value: &T) -> Result<String, Error> {
-    let text = serde_json::to_string_pretty(value);
+    let text = serde_json::to_string_pretty(value).map(|text| redact::json(&text));
     text.map(|text| text + "\n").map_err(|error| Error::System { action: "write JSON", source: error.into() })
 }

@@ -9,6 +9,7 @@ use crate::error::{Error, ExitStatus};
 use crate::model::{ModelDirectory, inspect as describe};
 use crate::onnx::GraphOptions;
 use crate::storage::{Location, Storage, explain};
+use crate::support::redact::lines;
 
 pub(super) fn inspect(
     dir: &Path,
@@ -22,7 +23,7 @@ pub(super) fn inspect(
         ModelDirectory::open(&folder, precision)?;
     }
     let description = describe(&folder, precision);
-    let text = if json { to_json(&description)? } else { description.to_string() };
+    let text = if json { to_json(&description)? } else { lines(&description.to_string()) };
     print(context, &text)?;
     Ok(if description.problems.is_empty() { ExitStatus::Done } else { ExitStatus::Refused })
 }
@@ -44,7 +45,7 @@ pub(super) fn prepare(
 ) -> Result<ExitStatus, Error> {
     let directory = ModelDirectory::open(&local_folder(dir)?, precision)?;
     let reports = open_each(&directory, GraphOptions::default())?;
-    let text = if json { to_json(&reports)? } else { reports.iter().map(line).collect() };
+    let text = if json { to_json(&reports)? } else { lines(&reports.iter().map(line).collect::<String>()) };
     print(context, &text)?;
     Ok(ExitStatus::Done)
 }

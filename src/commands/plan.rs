@@ -11,6 +11,7 @@ use crate::output::records::published::present_parts;
 use crate::output::records::schema::check_schema;
 use crate::output::store::OutputStore;
 use crate::plan::claim::{Unfinished, unfinished};
+use crate::support::redact::lines;
 
 pub(super) fn execute(args: &PlanArgs, context: &mut Context<'_>) -> Result<ExitStatus, Error> {
     let prepared = prepare(&args.job)?;
@@ -68,6 +69,6 @@ pub(super) fn execute(args: &PlanArgs, context: &mut Context<'_>) -> Result<Exit
     let schema = &prepared.schema;
     let columns = schema.fields().iter().map(|field| format!("{} {}", field.name(), field.data_type()));
     line("columns", columns.collect::<Vec<_>>().join("\n           "));
-    print(context, &text)?;
+    print(context, &lines(&text))?;
     Ok(ExitStatus::Done)
 }

@@ -24,7 +24,7 @@ use crate::plan::decide::{Decision, decide};
 use crate::plan::delta::RunRequest;
 use crate::preprocess::{ImageProcessor, Preprocessor};
 use crate::storage::{Location, Storage};
-use crate::support::failpoint;
+use crate::support::{failpoint, redact};
 
 /// A job with everything it names opened and checked.
 pub(super) struct PreparedJob {
@@ -263,7 +263,7 @@ impl PreparedJob {
         if let Some(settings) = generation.as_object_mut() {
             settings.retain(|_, value| !value.is_null());
         }
-        let value = json!({
+        let mut value = json!({
             "input": self.job.input,
             "output": self.columns,
             "columns": carried,
@@ -276,6 +276,7 @@ impl PreparedJob {
             "retry_failed": self.retry_failed,
             "full": self.full,
         });
+        redact::strings_of(&mut value, redact::text);
         if let serde_json::Value::Object(identity) = value { identity } else { Identity::new() }
     }
 

@@ -5,10 +5,11 @@ use crate::cli::StatusArgs;
 use crate::error::{Error, ExitStatus};
 use crate::output::store::OutputStore;
 use crate::output::upkeep::status::OutputStatus;
+use crate::support::redact::lines;
 
 pub(super) fn execute(args: &StatusArgs, context: &mut Context<'_>) -> Result<ExitStatus, Error> {
     let status = OutputStatus::read(&OutputStore::from_argument(&args.output)?, args.check)?;
-    let text = if args.json { to_json(&status)? } else { status.to_string() };
+    let text = if args.json { to_json(&status)? } else { lines(&status.to_string()) };
     print(context, &text)?;
     if status.findings.is_empty() {
         if args.check {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::storage::Location;
+use crate::support::redact;
 
 /// The deepest folder that all images of a job share, for each disk and bucket. Found while a run is planned, and kept in its plan.
 ///
@@ -34,7 +35,10 @@ impl CommonFolders {
     pub fn to_records(&self) -> Vec<String> {
         let read = |record: &str| Location::Local("/".into()).resolve(record).ok();
         let records = self.0.values().map(|root| (root.to_string(), root));
-        records.filter(|(record, root)| read(record).as_ref() == Some(*root)).map(|(record, _)| record).collect()
+        // One that looks as if it held a password is not written down.
+        let may_leave = |record: &String| redact::text(record) == *record;
+        let records = records.filter(|(record, root)| may_leave(record) && read(record).as_ref() == Some(*root));
+        records.map(|(record, _)| record).collect()
     }
 
     /// From the text in a plan.

@@ -36,24 +36,49 @@ impl Job {
     /// # Errors
     /// As [`Job::load`].
     pub fn parse(text: &str, name: &str, folder: &Path, overrides: &[String]) -> Result<Self, JobFileError> {
-        let syntax = |origin: &str, error: toml::de::Error| JobFileError::Syntax {
-            origin: origin.to_owned(),
-            message: in_plain_words(error.to_string().trim_end()),
-        };
-        check_keys(text, name).map_err(|error| error.unwrap_or_else(|error| syntax(name, error)))?;
-        let mut table: toml::Table = toml::from_str(text).map_err(|error| syntax(name, error))?;
+        let syntax = |error: &toml::de::Error| not_toml(text, name, error);
+        check_keys(text, name).map_err(|error| error.unwrap_or_else(|error| syntax(&error)))?;
+        let mut table: toml::Table = toml::from_str(text).map_err(|error| syntax(&error))?;
         for assignment in overrides {
             apply(&mut table, assignment)
-                .map_err(|error| JobFileError::At { origin: format!("--set {assignment}"), error: Box::new(error) })?;
+                .map_err(|error| JobFileError::At { origin: argument(assignment), error: Box::new(error) })?;
         }
         let file: JobFile = table.try_into().map_err(|error: toml::de::Error| {
-            let key = |assignment: &str| assignment.split('=').next().unwrap_or_default().trim().to_owned();
-            let is_at_fault = |assignment: &&String| error.to_string().contains(&format!("in `{}`", key(assignment)));
-            let origin =
-                overrides.iter().rfind(is_at_fault).map_or_else(|| name.to_owned(), |set| format!("--set {set}"));
-            syntax(&origin, error)
+            let message = error.to_string();
+            let is_at_fault =
+                |assignment: &&String| key_of(assignment).is_some_and(|key| message.contains(&format!("in `{key}`")));
+            let origin = overrides.iter().rfind(is_at_fault).map_or_else(|| name.to_owned(), |set| argument(set));
+            JobFileError::Syntax { origin, message: without_secret(&in_plain_words(message.trim_end())) }
         })?;
         file.validate(folder).map_err(|error| JobFileError::At { origin: name.to_owned(), error: Box::new(error) })
+    }
+}
+
+/// A file that is not TOML. The TOML library would show the line, which may hold a secret.
+fn not_toml(text: &str, name: &str, error: &toml::de::Error) -> JobFileError {
+    let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+    let line = before.matches('\n').count() + 1;
+    let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+    JobFileError::Syntax { origin: format!("{name}:{line}:{column}"), message: error.message().trim_end().to_owned() }
+}
+
+/// The key that a `--set` argument sets.
+fn key_of(assignment: &str) -> Option<&str> {
+    assignment.split_once('=').map(|(key, _)| key.trim())
+}
+
+/// A `--set` argument in messages: its key. The value may be a secret, also under a key that does not exist.
+fn argument(assignment: &str) -> String {
+    key_of(assignment).map_or_else(|| "--set".to_owned(), |key| format!("--set `{key}`"))
+}
+
+/// serde's message about a value of `[storage]` without the value, which may be a secret in the wrong place.
+fn without_secret(message: &str) -> String {
+    let found = message.contains("in `storage").then(|| message.split_once("string \"")).flatten();
+    let rest = found.and_then(|(_, value)| value.rfind(", expected").map(|end| &value[end..]));
+    match (found, rest) {
+        (Some((before, _)), Some(rest)) => format!("{before}a string{rest}"),
+        _ => message.to_owned(),
     }
 }
 
@@ -89,20 +114,20 @@ fn check_keys(text: &str, name: &str) -> Result<(), Result<JobFileError, toml::d
 
 /// Sets one `section.key=value` in the parsed file.
 fn apply(table: &mut toml::Table, assignment: &str) -> Result<(), JobFileError> {
-    let shape = || JobFileError::Value {
+    let shape = |found: &str| JobFileError::Value {
         key: "--set".to_owned(),
         expected: "section.key=value, as in runtime.batch_size=8".to_owned(),
-        found: format!("`{assignment}`"),
+        found: found.to_owned(),
     };
-    let (path, value) = assignment.split_once('=').ok_or_else(shape)?;
-    let (section, key) = path.trim().split_once('.').ok_or_else(shape)?;
+    let (path, value) = assignment.split_once('=').ok_or_else(|| shape("no `=`"))?;
+    let (section, key) = path.trim().split_once('.').ok_or_else(|| shape("no section"))?;
     keys::check(section, Some(key))?;
     let value = value.trim();
     // Text that is not a TOML value (an unquoted path, say) is a string.
     let parsed = toml::from_str::<toml::Table>(&format!("value = {value}")).ok().and_then(|mut t| t.remove("value"));
     let parsed = parsed.unwrap_or_else(|| toml::Value::String(value.to_owned()));
     let section = table.entry(section).or_insert_with(|| toml::Value::Table(toml::Table::new()));
-    section.as_table_mut().ok_or_else(shape)?.insert(key.to_owned(), parsed);
+    section.as_table_mut().ok_or_else(|| shape("a section that is no table"))?.insert(key.to_owned(), parsed);
     Ok(())
 }
 

@@ -4,7 +4,8 @@
 //! a snapshot of the files for the plan, and their rows, streamed. Never here: image bytes from elsewhere than the manifest itself.
 //!
 //! Reading, in the order of the data: `listing` expands paths and globs, `source` opens a file, this file checks the columns, [`filter`]
-//! evaluates `where` (`predicate` says what may stand in it), [`reader`] streams batches, [`row`] gives one row, `prompt` renders its prompt. Writing: [`folder`] finds the images
+//! evaluates `where` (`predicate` says what may stand in it), [`reader`] streams batches, [`row`] gives one row, `prompt` renders its
+//! prompt, `unsigned` takes credentials out of carried URLs. Writing: [`folder`] finds the images
 //! of a folder, [`mod@write`] makes a manifest of them, [`usual_names`] chooses the columns for a new job file.
 
 mod error;
@@ -17,6 +18,7 @@ pub mod reader;
 pub mod row;
 mod source;
 mod text;
+mod unsigned;
 pub mod usual_names;
 pub mod write;
 
@@ -39,6 +41,7 @@ use self::source::{FileVersion, Source, storage_error};
 use crate::job::Job;
 use crate::storage::{Location, Storage};
 use crate::support::untrusted_parquet::{check_metadata, guarded};
+use crate::support::redact;
 
 /// The record of a manifest file in a plan, which shows whether the file has changed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -231,8 +234,12 @@ fn open_file(location: Location, storage: &Arc<Storage>) -> Result<ManifestFile,
     if rows > u64::from(u32::MAX) {
         return Err(ManifestError::TooManyRows { path: location.to_string(), rows });
     }
-    let snapshot =
-        FileSnapshot { uri: location.to_string(), bytes: version.bytes, version: version.mark.clone(), rows };
+    let snapshot = FileSnapshot {
+        uri: redact::uri(&location.to_string()).into_owned(),
+        bytes: version.bytes,
+        version: version.mark.clone(),
+        rows,
+    };
     Ok(ManifestFile { snapshot, location, version, metadata, source })
 }
 

@@ -35,10 +35,13 @@ impl Overrides {
                 return overrides;
             }
         };
-        let table = match String::from_utf8_lossy(&bytes).parse::<Table>() {
+        let text = String::from_utf8_lossy(&bytes);
+        let table = match text.parse::<Table>() {
             Ok(table) => table,
             Err(error) => {
-                problems.push(Problem::new(Self::FILE, format!("not valid TOML: {}", error.to_string().trim_end())));
+                let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+                let (line, what) = (before.matches('\n').count() + 1, error.message().trim_end());
+                problems.push(Problem::new(Self::FILE, format!("line {line}: not valid TOML: {what}")));
                 return overrides;
             }
         };

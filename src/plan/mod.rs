@@ -70,6 +70,19 @@ pub enum PlanError {
         /// Some of the keys.
         examples: Vec<String>,
     },
+    /// Keys that hold a credential, which every part would show.
+    #[error(
+        "`input.key` = `{column}`: {rows} keys are URLs with a password or a signature in them, such as {}\nhint: parts hold no credentials, and a key must stay the same from night to night; give rows an id, or the URL without its query: regexp_replace({column}, '[?].*', '')",
+        crate::support::redact::uri(example)
+    )]
+    SignedKeys {
+        /// The key column.
+        column: String,
+        /// Rows with such a key.
+        rows: u64,
+        /// One of the keys.
+        example: String,
+    },
     /// More rows than 32-bit ordinals can number.
     #[error(
         "{rows} rows are selected; at most {} fit in one run\nhint: split the manifest with `input.where`",

@@ -11,6 +11,7 @@ use crate::manifest::reader::{ManifestReader, Projection};
 use crate::manifest::row::{ImageSource, Row, RowBatch};
 use crate::row::signature::{ContentFingerprint, KeyHash, Signature, TextHash};
 use crate::storage::{Location, Storage};
+use crate::support::redact;
 
 /// Duplicate keys that an error shows.
 const EXAMPLES: usize = 3;
@@ -75,12 +76,18 @@ impl Scan {
         } else {
             Projection::Plan
         };
+        let (mut signed_keys, mut signed_key) = (0, None);
         for batch in ManifestReader::new(manifest, selection.0.clone(), projection) {
             let batch = batch?;
             for index in 0..batch.len() {
                 let row = batch.row(index);
-                if row.key.is_none() {
-                    keyless.insert(keys.len() as u32);
+                match &row.key {
+                    None => drop(keyless.insert(keys.len() as u32)),
+                    Some(key) if redact::holds_credential(key) => {
+                        signed_keys += 1;
+                        signed_key.get_or_insert_with(|| key.clone());
+                    }
+                    Some(_) => {}
                 }
                 // A row without a key gets a hash of its signature, below.
                 keys.push(row.key.as_deref().map_or(KeyHash(0), KeyHash::new));
@@ -93,6 +100,10 @@ impl Scan {
                 }
                 contents.push(content(&batch, index, &row, image.as_ref(), &mut folders));
             }
+        }
+        if let Some(example) = signed_key {
+            let column = manifest.schema.field(manifest.key).name().clone();
+            return Err(PlanError::SignedKeys { column, rows: signed_keys, example });
         }
         let listable = contents.iter().filter(|row: &&RowContent| row.listable).filter_map(|row| row.fingerprint);
         let listed =
@@ -138,7 +149,10 @@ fn content(batch: &RowBatch, index: usize, row: &Row, image: Option<&Location>, 
             Some(location) if folders.add(location) => {
                 RowContent { listable: true, ..plain(Some(ContentFingerprint::uri(&location.to_string()))) }
             }
-            resolved => RowContent { unlisted: resolved.is_some(), ..plain(Some(ContentFingerprint::uri(uri))) },
+            // Without its signature, which is new every night.
+            resolved => {
+                RowContent { unlisted: resolved.is_some(), ..plain(Some(ContentFingerprint::uri(&redact::uri(uri)))) }
+            }
         },
         (None, ImageSource::Inline(_)) => plain(batch.image_hash(index).as_ref().map(ContentFingerprint::bytes)),
         (None, ImageSource::Unread) => plain(None),

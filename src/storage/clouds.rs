@@ -17,6 +17,7 @@ use super::environment::variable;
 use super::error::{generic, other};
 use super::location::Cloud;
 use super::settings::StorageSettings;
+use crate::support::redact;
 
 /// The default region, which is that of `object_store`.
 const DEFAULT_REGION: &str = "us-east-1";
@@ -156,10 +157,15 @@ fn profiles(name: Option<&str>) -> Result<ProfileSet> {
     Ok(profiles)
 }
 
-/// The value of a variable that the job names.
+/// The value of a variable that the job names, a secret from now on.
 fn referred(name: &str) -> Result<String> {
-    variable(name)
-        .ok_or_else(|| other(&format!("`[storage]` refers to the environment variable {name}, which is not set")))
+    // What is not written like a name may be the secret itself.
+    let is_name = name.len() <= 64 && name.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_');
+    let shown = if is_name { name } else { "(not shown: it may be the secret itself)" };
+    let value = variable(name)
+        .ok_or_else(|| other(&format!("`[storage]` refers to the environment variable {shown}, which is not set")))?;
+    redact::remember(&value);
+    Ok(value)
 }
 
 /// Why settings make no store, in a type whose text is shown. A URL in it may hold a credential, so that it is left out.

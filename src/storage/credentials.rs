@@ -31,6 +31,7 @@ use tracing::subscriber::NoSubscriber;
 use super::environment::variable;
 use super::error::generic;
 use crate::row::error::ErrorKind;
+use crate::support::redact;
 
 /// The longest search for credentials.
 const MAX_SEARCH: Duration = Duration::from_secs(30);
@@ -88,6 +89,8 @@ impl FoundCredentials {
                 Self::new(Err(NoCredentials::io("what was found has expired")))
             }
             Ok(found) => {
+                redact::remember(found.secret_access_key());
+                found.session_token().into_iter().for_each(redact::remember);
                 let expires = found.expiry();
                 let renew_at = expires.map(|expires| {
                     let left = expires.duration_since(now).unwrap_or_default();

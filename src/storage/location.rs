@@ -72,7 +72,10 @@ impl Location {
         match scheme {
             Some((scheme, rest)) if scheme != "file" && is_scheme(&scheme) => absolute(&scheme, rest, text),
             Some(_) => local(Path::new("/"), text),
-            None => self.below(text),
+            None => match without_slashes(text) {
+                Some(expected) => Err(NotALocation::Invalid(expected)),
+                None => self.below(text),
+            },
         }
     }
 
@@ -245,6 +248,19 @@ fn percent_decoded(mut text: &[u8]) -> Vec<u8> {
         text = if byte.is_some() { &rest[2..] } else { rest };
     }
     decoded
+}
+
+/// What was expected instead of `text`, if it starts like a URI and is none: as a path, it would show what a URI hides.
+fn without_slashes(text: &str) -> Option<&'static str> {
+    let (scheme, rest) = text.split_once(':')?;
+    match scheme.trim_start().to_ascii_lowercase().as_str() {
+        "data" if rest.contains(',') => Some("a path or URI of a file, found a data: URI"),
+        "http" | "https" if rest.starts_with('/') || rest.contains('@') => {
+            Some("an http(s) URL with two slashes after its scheme")
+        }
+        "s3" | "gs" | "az" if rest.starts_with('/') => Some("SCHEME://BUCKET/KEY with two slashes after the scheme"),
+        _ => None,
+    }
 }
 
 fn is_scheme(scheme: &str) -> bool {

@@ -66,6 +66,8 @@ mod scaled;
 mod seaweed;
 #[allow(unreachable_pub, reason = "a module of a test binary")]
 mod simulation;
+mod secrets;
+mod signals;
 mod small_graphs;
 #[allow(unreachable_pub, reason = "a module of a test binary")]
 mod storage;

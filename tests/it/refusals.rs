@@ -51,17 +51,13 @@ fn job_files() {
     workplace.job(&job);
     insta::assert_snapshot!(refusal(&workplace, &["--set", "limits.max_failed_fraction=few"]), @r#"
     exit 2
-    error: --set limits.max_failed_fraction=few: invalid type: string "few", expected a number
+    error: --set `limits.max_failed_fraction`: invalid type: string "few", expected a number
     in `limits.max_failed_fraction`
     "#);
     workplace.job(&job.replace("[input]", "[input"));
     insta::assert_snapshot!(refusal(&workplace, &[]), @r"
     exit 2
-    error: FOLDER/job.toml: TOML parse error at line 1, column 7
-      |
-    1 | [input
-      |       ^
-    unclosed table, expected `]`
+    error: FOLDER/job.toml:1:7: unclosed table, expected `]`
     ");
     workplace.job(&job.replace("key = \"id\"\n", ""));
     insta::assert_snapshot!(refusal(&workplace, &[]), @r"
@@ -83,7 +79,7 @@ fn job_files() {
     ");
     insta::assert_snapshot!(refusal(&workplace, &["--set", "batch_size=8"]), @r"
     exit 2
-    error: --set batch_size=8: `--set`: expected section.key=value, as in runtime.batch_size=8, found `batch_size=8`
+    error: --set `batch_size`: `--set`: expected section.key=value, as in runtime.batch_size=8, found no section
     ");
     insta::assert_snapshot!(refusal(&workplace, &["--shard", "0/2"]), @r"
     exit 2

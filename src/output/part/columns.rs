@@ -16,6 +16,7 @@ use crate::engine::{Caption, RowOutput};
 use crate::job::VectorType;
 use crate::output::OutputError;
 use crate::row::error::RowError;
+use crate::support::redact;
 
 /// Which of the optional columns a job writes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -130,7 +131,7 @@ static COLUMNS: [Column; 21] = [
     }),
     own("error_stage", ALWAYS_TEXT, true, |rows| rows.error(|error| error.stage.as_str().to_owned())),
     own("error_kind", ALWAYS_TEXT, true, |rows| rows.error(|error| error.kind.as_str().to_owned())),
-    own("error_message", ALWAYS_TEXT, true, |rows| rows.error(|error| error.message.clone())),
+    own("error_message", ALWAYS_TEXT, true, |rows| rows.error(|error| redact::value(&error.message))),
     copied(
         "caption",
         |c| c.caption.then_some(DataType::Utf8),
