@@ -10,7 +10,7 @@ use super::file::{
 };
 use super::{Embedding, FailureLimits, Input, Job, JobFileError, Limits, Model, Output, Runtime, VectorType, keys};
 use crate::onnx::Device;
-use crate::storage::{DEFAULT_RETRIES, DEFAULT_TIMEOUT, Location, NotALocation};
+use crate::storage::{DEFAULT_RETRIES, DEFAULT_TIMEOUT, Location, NotALocation, PrivateHosts};
 
 /// Each has its copy of the models and its threads.
 const MOST_DEVICES: usize = 64;
@@ -228,8 +228,21 @@ impl LimitsFile {
             retries: u32::try_from(in_range("limits.retries", retries, 0, 100)?).unwrap_or(DEFAULT_RETRIES),
             outage_after: self.outage_after.unwrap_or(20),
             roots: roots.iter().map(|root| location("limits.roots", root, folder)).collect::<Result<_, _>>()?,
+            allow_private_hosts: private_hosts(self.allow_private_hosts)?,
         })
     }
+}
+
+/// The text of an entry that is wrong is not shown: a URI may hold a credential.
+fn private_hosts(texts: Option<OneOrMany>) -> Result<PrivateHosts, JobFileError> {
+    let mut hosts = PrivateHosts::default();
+    for (index, text) in texts.map(Vec::from).unwrap_or_default().iter().enumerate() {
+        if !hosts.add(text) {
+            let found = format!("something else in entry {}", index + 1);
+            return Err(JobFileError::value("limits.allow_private_hosts", PrivateHosts::EXPECTED, found));
+        }
+    }
+    Ok(hosts)
 }
 
 fn in_range(key: &str, found: usize, least: usize, most: usize) -> Result<usize, JobFileError> {

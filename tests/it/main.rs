@@ -42,10 +42,12 @@ mod outage;
 mod planners;
 mod planning;
 mod preprocess;
+mod private_hosts;
 mod prompts;
 #[allow(unreachable_pub, reason = "a module of a test binary")]
 mod proxy;
 mod readers;
+#[allow(unreachable_pub, reason = "a module of a test binary")]
 mod redirects;
 mod refusals;
 mod reuse;
