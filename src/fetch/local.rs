@@ -142,3 +142,40 @@ fn explain_io(path: &Path, error: &io::Error) -> RowError {
     };
     RowError::new(Stage::Fetch, kind, message)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pipe_that_takes_the_place_of_a_file_is_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("0.png");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, 0o600.into()).unwrap();
+        let (done, seen) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let open = || std::fs::OpenOptions::new().read(true).custom_flags(FLAGS).open(&pipe);
+            done.send(matches!(opened(&pipe, || Ok(true), open), Ok(Opened::NotAFile)))
+        });
+        assert_eq!(seen.recv_timeout(Duration::from_secs(60)), Ok(true));
+    }
+
+    #[test]
+    fn whether_there_are_files_outside_the_roots_is_not_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("root");
+        std::fs::create_dir(&root).unwrap();
+        std::fs::write(root.join("a"), "a").unwrap();
+        std::os::unix::fs::symlink("../nothing", root.join("link")).unwrap();
+        std::os::unix::fs::symlink("root", folder.path().join("way")).unwrap();
+        let open = |path: &str| open_within(&folder.path().join(path), &[root.clone()]);
+        assert!(matches!(open("root/a"), Ok(Opened::File(_))) && matches!(open("way/a"), Ok(Opened::File(_))));
+        for outside in ["nothing", "way/nothing"] {
+            assert!(matches!(open(outside), Ok(Opened::Outside)), "{outside}");
+        }
+        assert!(matches!(open("root"), Ok(Opened::NotAFile)));
+        assert!(open("root/nothing").is_err() && open("root/link").is_err());
+        let file = open_within(&root.join("a"), &[root.join("a")]);
+        assert!(matches!(file, Ok(Opened::File(_))), "a root may be a file");
+    }
+}

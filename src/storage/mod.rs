@@ -148,8 +148,8 @@ impl Storage {
     }
 
     fn connector(&self, policy: RequestPolicy, roots: Arc<[Location]>, runtime: Option<Handle>) -> Connector {
-        let allowed = self.private_hosts.clone().unwrap_or_default().with_addresses_of(&roots);
-        Connector { policy, roots, guard: Guard::new(allowed), named: self.private_hosts.is_none(), runtime }
+        let guard = Guard::new(self.private_hosts.clone().unwrap_or_default());
+        Connector { policy, roots, guard, named: self.private_hosts.is_none(), runtime }
     }
 
     /// Retries after a transient failure.

@@ -62,7 +62,7 @@ impl PrivateHosts {
     /// Adds the hosts of those `roots` that name an address, or this machine: that is as clear as naming the host itself. A root's
     /// name that leads to a private address is not enough.
     #[must_use]
-    pub(super) fn with_addresses_of(mut self, roots: &[Location]) -> Self {
+    pub fn with_addresses_of(mut self, roots: &[Location]) -> Self {
         for root in roots {
             let Location::Http(url) = root else { continue };
             match url.host() {
