@@ -63,8 +63,8 @@ fn open_within(named: &Path, roots: &[PathBuf]) -> io::Result<Opened> {
         Err(_) if !roots.iter().any(|root| named.starts_with(root)) => return Ok(Opened::Outside),
         real => real?,
     };
-    let holding = roots.iter().filter_map(|root| std::fs::canonicalize(root).ok());
-    let Some(root) = holding.filter(|root| real.starts_with(root)).next() else { return Ok(Opened::Outside) };
+    let mut resolved = roots.iter().filter_map(|root| std::fs::canonicalize(root).ok());
+    let Some(root) = resolved.find(|root| real.starts_with(root)) else { return Ok(Opened::Outside) };
     // A root may be a single file.
     let folder = if root == real { real.parent().unwrap_or(&root) } else { &root };
     let below = real.strip_prefix(folder).unwrap_or(&real).to_owned();
@@ -144,6 +144,7 @@ fn explain_io(path: &Path, error: &io::Error) -> RowError {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "tests write files of their own")]
 mod tests {
     use super::*;
 
@@ -157,7 +158,7 @@ mod tests {
             let open = || std::fs::OpenOptions::new().read(true).custom_flags(FLAGS).open(&pipe);
             done.send(matches!(opened(&pipe, || Ok(true), open), Ok(Opened::NotAFile)))
         });
-        assert_eq!(seen.recv_timeout(Duration::from_secs(60)), Ok(true));
+        assert_eq!(seen.recv_timeout(Duration::from_mins(1)), Ok(true));
     }
 
     #[test]
@@ -168,7 +169,7 @@ mod tests {
         std::fs::write(root.join("a"), "a").unwrap();
         std::os::unix::fs::symlink("../nothing", root.join("link")).unwrap();
         std::os::unix::fs::symlink("root", folder.path().join("way")).unwrap();
-        let open = |path: &str| open_within(&folder.path().join(path), &[root.clone()]);
+        let open = |path: &str| open_within(&folder.path().join(path), std::slice::from_ref(&root));
         assert!(matches!(open("root/a"), Ok(Opened::File(_))) && matches!(open("way/a"), Ok(Opened::File(_))));
         for outside in ["nothing", "way/nothing"] {
             assert!(matches!(open(outside), Ok(Opened::Outside)), "{outside}");
