@@ -143,8 +143,8 @@ fn explain_io(path: &Path, error: &io::Error) -> RowError {
     RowError::new(Stage::Fetch, kind, message)
 }
 
-#[cfg(test)]
 #[allow(clippy::disallowed_methods, reason = "tests write files of their own")]
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -317,7 +317,7 @@ fn listings_and_probes_are_held_to_the_roots() {
     assert!(log.contains("cannot list s3://night/pub") && log.contains("`limits.roots`"), "{log}");
     assert!(!log.contains("secret") && node.requests().is_empty(), "{:?} {log}", node.requests());
     let asked = |request: &Request| request.target.contains("prefix=") && !request.target.contains("prefix=pub");
-    assert!(!endpoint.requests().iter().any(|request| asked(request)), "{:?}", endpoint.targets());
+    assert!(!endpoint.requests().iter().any(asked), "{:?}", endpoint.targets());
     // With the node among the roots, it is followed.
     let followed = run(&format!("\"s3://night/pub\", \"{}/night\"", node.origin()));
     assert_eq!(followed.status.code(), Some(0), "{}", text(&followed.stderr));
