@@ -50,7 +50,8 @@ pub(super) fn prepare(args: &JobArgs) -> Result<PreparedJob, Error> {
     let job = Job::load(&args.job, &args.set)?;
     let limits = &job.limits;
     let timeout = Duration::from_millis(limits.fetch_timeout_ms);
-    let storage = Arc::new(Storage::new(&job.storage, limits.retries, timeout));
+    let storage = Storage::new(&job.storage, limits.retries, timeout).on_private_hosts(&limits.allow_private_hosts);
+    let storage = Arc::new(storage);
     let manifest = Manifest::open(&job, &storage)?;
     failpoint::hit("after_manifest_open");
     let open = |location: &Location, precision: Option<&str>| -> Result<ModelDirectory, Error> {

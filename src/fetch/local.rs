@@ -1,8 +1,12 @@
 //! Images on disk: which files may be opened, and what the operating system's errors mean.
 
+use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use cap_std::ambient_authority;
+use cap_std::fs::{Dir, File, OpenOptions, OpenOptionsExt as _};
 use object_store::path::Path as ObjectPath;
 use object_store::{Attributes, Extensions, GetResult, GetResultPayload, ObjectMeta};
 
@@ -24,30 +28,77 @@ pub(super) async fn open(path: &Path, roots: &[Location], timeout: Duration) -> 
         let message = format!("{shown}: file names that end in # and digits are not supported");
         return fail(ErrorKind::InvalidUri, message);
     }
-    let (named, anywhere) = (path.to_owned(), roots.is_empty());
-    let roots: Vec<PathBuf> = roots.iter().filter_map(Location::local).map(Path::to_owned).collect();
-    let open = tokio::task::spawn_blocking(move || {
-        let is_file = std::fs::metadata(&named)?.is_file();
-        let real = if anywhere { named } else { std::fs::canonicalize(&named)? };
-        let within = |root: &PathBuf| std::fs::canonicalize(root).is_ok_and(|root| real.starts_with(root));
-        let is_within = anywhere || roots.iter().any(within);
-        let opened = if is_file && is_within { Some(opened(real)?) } else { None };
-        Ok((is_file, opened))
+    let named = path.to_owned();
+    let roots: Option<Vec<PathBuf>> =
+        (!roots.is_empty()).then(|| roots.iter().filter_map(Location::local).map(Path::to_owned).collect());
+    let open = tokio::task::spawn_blocking(move || match roots {
+        None => {
+            let is_file = || std::fs::metadata(&named).map(|found| found.is_file());
+            opened(&named, is_file, || std::fs::OpenOptions::new().read(true).custom_flags(FLAGS).open(&named))
+        }
+        Some(roots) => open_within(&named, &roots),
     });
     let open = async {
-        let outcome = open.await.unwrap_or_else(|error| Err(std::io::Error::other(error)));
+        let outcome = open.await.unwrap_or_else(|error| Err(io::Error::other(error)));
         outcome.map_err(|error| explain_io(path, &error))
     };
     match within(timeout, &shown, open).await? {
-        (_, Some(opened)) => Ok(opened),
-        (false, None) => fail(ErrorKind::NotFound, format!("{shown} is not a file")),
-        (true, None) => fail(ErrorKind::Forbidden, format!("{shown} lies in none of the folders of `limits.roots`")),
+        Opened::File(opened) => Ok(opened),
+        Opened::NotAFile => fail(ErrorKind::NotFound, format!("{shown} is not a file")),
+        Opened::Outside => fail(ErrorKind::Forbidden, format!("{shown} lies in none of the folders of `limits.roots`")),
     }
 }
 
-fn opened(path: PathBuf) -> std::io::Result<GetResult> {
-    let file = std::fs::File::open(&path)?;
+enum Opened {
+    File(GetResult),
+    NotAFile,
+    Outside,
+}
+
+/// Opens `named` if it lies in one of `roots` once all links are resolved.
+///
+/// The system holds the path to the root while it opens it, so that a link that is put there in the meantime does not lead out.
+fn open_within(named: &Path, roots: &[PathBuf]) -> io::Result<Opened> {
+    let real = match std::fs::canonicalize(named) {
+        // Whether there are files elsewhere is not told.
+        Err(_) if !roots.iter().any(|root| named.starts_with(root)) => return Ok(Opened::Outside),
+        real => real?,
+    };
+    let mut resolved = roots.iter().filter_map(|root| std::fs::canonicalize(root).ok());
+    let Some(root) = resolved.find(|root| real.starts_with(root)) else { return Ok(Opened::Outside) };
+    // A root may be a single file.
+    let folder = if root == real { real.parent().unwrap_or(&root) } else { &root };
+    let below = real.strip_prefix(folder).unwrap_or(&real).to_owned();
+    let folder = Dir::open_ambient_dir(folder, ambient_authority())?;
+    let is_file = || folder.metadata(&below).map(|found| found.is_file());
+    let open = || folder.open_with(&below, OpenOptions::new().read(true).custom_flags(FLAGS)).map(File::into_std);
+    match opened(&real, is_file, open) {
+        // An error of cap-std itself: the path leads out of the folder.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied && error.raw_os_error().is_none() => {
+            Ok(Opened::Outside)
+        }
+        other => other,
+    }
+}
+
+/// Opening a pipe waits for whoever writes into it, unless it is opened like this; files do not care.
+const FLAGS: i32 = libc::O_NONBLOCK | libc::O_NOCTTY;
+
+/// What `open` opens, if it is a regular file. It is looked at before it is opened, since opening a device may do something, and
+/// again afterwards, since it may have been replaced.
+fn opened(
+    path: &Path,
+    is_file: impl FnOnce() -> io::Result<bool>,
+    open: impl FnOnce() -> io::Result<std::fs::File>,
+) -> io::Result<Opened> {
+    if !is_file()? {
+        return Ok(Opened::NotAFile);
+    }
+    let file = open()?;
     let stat = file.metadata()?;
+    if !stat.is_file() {
+        return Ok(Opened::NotAFile);
+    }
     let meta = ObjectMeta {
         location: ObjectPath::default(),
         // Not used, and some times of a file system are no dates.
@@ -57,14 +108,15 @@ fn opened(path: PathBuf) -> std::io::Result<GetResult> {
         version: None,
     };
     let (range, attributes, extensions) = (0..stat.len(), Attributes::default(), Extensions::default());
-    Ok(GetResult { payload: GetResultPayload::File(file, path), meta, range, attributes, extensions })
+    let payload = GetResultPayload::File(file, path.to_owned());
+    Ok(Opened::File(GetResult { payload, meta, range, attributes, extensions }))
 }
 
 /// A local store's error; the operating system's is one of its causes.
 pub(super) fn explain(path: &Path, error: &object_store::Error) -> RowError {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = cause {
-        if let Some(error) = error.downcast_ref::<std::io::Error>() {
+        if let Some(error) = error.downcast_ref::<io::Error>() {
             return explain_io(path, error);
         }
         cause = error.source();
@@ -78,8 +130,8 @@ pub(super) fn explain(path: &Path, error: &object_store::Error) -> RowError {
     RowError::new(Stage::Fetch, kind, format!("cannot read {}: {error}", path.display()))
 }
 
-fn explain_io(path: &Path, error: &std::io::Error) -> RowError {
-    use std::io::ErrorKind as Io;
+fn explain_io(path: &Path, error: &io::Error) -> RowError {
+    use io::ErrorKind as Io;
     let shown = path.display();
     let (kind, message) = match error.kind() {
         Io::NotFound => (ErrorKind::NotFound, format!("there is no file {shown}")),
@@ -91,4 +143,42 @@ fn explain_io(path: &Path, error: &std::io::Error) -> RowError {
         _ => (ErrorKind::Io, format!("cannot read {shown}: {error}")),
     };
     RowError { is_exhausted: is_exhausted(error), ..RowError::new(Stage::Fetch, kind, message) }
+}
+
+#[allow(clippy::disallowed_methods, reason = "tests write files of their own")]
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pipe_that_takes_the_place_of_a_file_is_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("0.png");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, 0o600.into()).unwrap();
+        let (done, seen) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let open = || std::fs::OpenOptions::new().read(true).custom_flags(FLAGS).open(&pipe);
+            done.send(matches!(opened(&pipe, || Ok(true), open), Ok(Opened::NotAFile)))
+        });
+        assert_eq!(seen.recv_timeout(Duration::from_mins(1)), Ok(true));
+    }
+
+    #[test]
+    fn whether_there_are_files_outside_the_roots_is_not_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("root");
+        std::fs::create_dir(&root).unwrap();
+        std::fs::write(root.join("a"), "a").unwrap();
+        std::os::unix::fs::symlink("../nothing", root.join("link")).unwrap();
+        std::os::unix::fs::symlink("root", folder.path().join("way")).unwrap();
+        let open = |path: &str| open_within(&folder.path().join(path), std::slice::from_ref(&root));
+        assert!(matches!(open("root/a"), Ok(Opened::File(_))) && matches!(open("way/a"), Ok(Opened::File(_))));
+        for outside in ["nothing", "way/nothing"] {
+            assert!(matches!(open(outside), Ok(Opened::Outside)), "{outside}");
+        }
+        assert!(matches!(open("root"), Ok(Opened::NotAFile)));
+        assert!(open("root/nothing").is_err() && open("root/link").is_err());
+        let file = open_within(&root.join("a"), &[root.join("a")]);
+        assert!(matches!(file, Ok(Opened::File(_))), "a root may be a file");
+    }
 }

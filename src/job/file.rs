@@ -130,4 +130,5 @@ pub(super) struct LimitsFile {
     pub(super) retries: Option<u32>,
     pub(super) outage_after: Option<u64>,
     pub(super) roots: Option<Vec<String>>,
+    pub(super) allow_private_hosts: Option<OneOrMany>,
 }

@@ -10,7 +10,7 @@ use super::file::{
 };
 use super::{Embedding, FailureLimits, Input, Job, JobFileError, Limits, Model, Output, Runtime, VectorType, keys};
 use crate::onnx::Device;
-use crate::storage::{DEFAULT_RETRIES, DEFAULT_TIMEOUT, Location, NotALocation};
+use crate::storage::{DEFAULT_RETRIES, DEFAULT_TIMEOUT, Location, NotALocation, PrivateHosts};
 
 /// Each has its copy of the models and its threads.
 const MOST_DEVICES: usize = 64;
@@ -238,7 +238,8 @@ impl LimitsFile {
         if !(0.0..=1.0).contains(&max_failed_fraction) {
             return Err(JobFileError::value("limits.max_failed_fraction", "0.0 to 1.0", max_failed_fraction));
         }
-        let roots = self.roots.unwrap_or_default();
+        let roots = self.roots.unwrap_or_default().into_iter().map(|root| location("limits.roots", &root, folder));
+        let roots = roots.collect::<Result<Vec<Location>, _>>()?;
         let retries = self.retries.unwrap_or(DEFAULT_RETRIES) as usize;
         let default_timeout_ms = u64::try_from(DEFAULT_TIMEOUT.as_millis()).unwrap_or(u64::MAX);
         let at_least_1 = |key: &str, found: Option<u64>, default: u64| match found {
@@ -252,9 +253,22 @@ impl LimitsFile {
             fetch_timeout_ms: at_least_1("limits.fetch_timeout_ms", self.fetch_timeout_ms, default_timeout_ms)?,
             retries: u32::try_from(in_range("limits.retries", retries, 0, 100)?).unwrap_or(DEFAULT_RETRIES),
             outage_after: self.outage_after.unwrap_or(20),
-            roots: roots.iter().map(|root| location("limits.roots", root, folder)).collect::<Result<_, _>>()?,
+            allow_private_hosts: private_hosts(self.allow_private_hosts)?.with_addresses_of(&roots),
+            roots,
         })
     }
+}
+
+/// The text of an entry that is wrong is not shown: a URI may hold a credential.
+fn private_hosts(texts: Option<OneOrMany>) -> Result<PrivateHosts, JobFileError> {
+    let mut hosts = PrivateHosts::default();
+    for (index, text) in texts.map(Vec::from).unwrap_or_default().iter().enumerate() {
+        if !hosts.add(text) {
+            let found = format!("something else in entry {}", index + 1);
+            return Err(JobFileError::value("limits.allow_private_hosts", PrivateHosts::EXPECTED, found));
+        }
+    }
+    Ok(hosts)
 }
 
 fn in_range(key: &str, found: usize, least: usize, most: usize) -> Result<usize, JobFileError> {
@@ -277,6 +291,29 @@ fn unclear(key: &str, error: &NotALocation) -> JobFileError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn private_hosts_are_named() {
+        let job = |hosts: &str| {
+            let text = format!(
+                "[input]\nmanifest = \"m\"\nkey = \"id\"\nimage = \"i\"\n[model]\npath = \"m\"\n[output]\npath = \"o\"\n\
+                 [limits]\nroots = [\"http://127.0.0.1/a\", \"photos\"]\nallow_private_hosts = {hosts}\n"
+            );
+            Job::parse(&text, "job.toml", Path::new("/"), &[]).map(|job| job.limits.allow_private_hosts)
+        };
+        assert_eq!(job("[\"127.0.0.1\"]").unwrap().with_addresses_of(&[]), {
+            let mut twice = PrivateHosts::default();
+            assert!(twice.add("127.0.0.1") && twice.add("127.0.0.1"));
+            twice
+        });
+        assert_ne!(job("\"images.example\"").unwrap(), job("[]").unwrap());
+        let error = job("[\"10.0.0.1\", \"http://me:secret@host\"]").unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "job.toml: `limits.allow_private_hosts`: expected the name of a host, an IP address, or a network such as \
+             10.1.0.0/16, found something else in entry 2"
+        );
+    }
 
     #[test]
     fn a_section_that_is_no_table() {

@@ -23,7 +23,7 @@ pub use self::template::JobTemplate;
 pub use self::vector_type::VectorType;
 use crate::engine::GenerationOverrides;
 use crate::onnx::Device;
-use crate::storage::{Location, StorageSettings};
+use crate::storage::{Location, PrivateHosts, StorageSettings};
 
 /// A job file that is not valid. Every variant ends the command with status 2 before anything was run.
 #[derive(Debug, thiserror::Error)]
@@ -248,4 +248,6 @@ pub struct Limits {
     pub outage_after: u64,
     /// Folders and URI prefixes that images must be in; empty: anywhere.
     pub roots: Vec<Location>,
+    /// Hosts of private networks that manifests and images may be read from over http(s).
+    pub allow_private_hosts: PrivateHosts,
 }

@@ -2,8 +2,9 @@
 //! image.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
@@ -89,15 +90,18 @@ impl Listing {
         wanted.sort_unstable();
         wanted.dedup();
         let mut found = ListedVersions { wanted: Arc::new(wanted), versions: Vec::new() };
-        let folders: Vec<&Location> = self.folders.iter().filter(|folder| may_hold(folder, roots)).collect();
+        let roots = Roots::new(roots);
+        let folders: Vec<Location> =
+            self.folders.iter().flat_map(|folder| roots.listed_for(folder, self.folded)).collect();
+        let storage = storage.within(&roots.all);
         let (mut refused, mut first) = (0, None);
         for folder in &folders {
             let listed = match folder {
-                Location::Local(path) => list_disk(path, self.folded, &mut Vec::new(), &mut found),
-                _ => list_store(storage, folder, self.folded, &mut found),
+                Location::Local(path) => list_disk(path, self.folded, &roots, &mut Vec::new(), &mut found),
+                _ => list_store(&storage, folder, self.folded, &mut found),
             };
             let Err(failure) = listed else { continue };
-            let error = || PlanError::Listing { folder: (*folder).clone(), message: failure.what.clone() };
+            let error = || PlanError::Listing { folder: folder.clone(), message: failure.what.clone() };
             if failure.is_outage {
                 return Err(error());
             }
@@ -117,15 +121,57 @@ impl Listing {
     }
 }
 
-/// Whether images in `folder`, or below it, may be read.
-fn may_hold(folder: &Location, roots: &[Location]) -> bool {
-    // On disk, links are resolved.
-    let real = |root: &Location| match root {
-        Location::Local(path) => Location::Local(path.canonicalize().unwrap_or_else(|_| path.clone())),
-        other => other.clone(),
-    };
-    let folder = real(folder);
-    roots.is_empty() || roots.iter().map(real).any(|root| folder.starts_with(&root) || root.starts_with(&folder))
+/// The locations that images must be in, `limits.roots`; none: anywhere.
+struct Roots {
+    all: Vec<Location>,
+    /// Those of this machine, with links resolved.
+    on_disk: Vec<PathBuf>,
+}
+
+impl Roots {
+    fn new(roots: &[Location]) -> Self {
+        let on_disk = roots.iter().filter_map(Location::local).filter_map(|root| root.canonicalize().ok()).collect();
+        Self { all: roots.to_vec(), on_disk }
+    }
+
+    /// What to list for the images in `folder`, and for those below it if it was `folded`.
+    fn listed_for(&self, folder: &Location, folded: bool) -> Vec<Location> {
+        if let Location::Local(path) = folder {
+            let real = path.canonicalize().unwrap_or_else(|_| path.clone());
+            let leads_to_one = self.hold(&real) || self.on_disk.iter().any(|root| root.starts_with(&real));
+            return Vec::from_iter(leads_to_one.then(|| folder.clone()));
+        }
+        if folder.is_within(&self.all) {
+            return vec![folder.clone()];
+        }
+        let below = self.all.iter().filter(|root| folded && root.starts_with(folder));
+        below.cloned().collect()
+    }
+
+    /// Whether the file or folder `path` of this machine, whose links are resolved, may be read.
+    fn hold(&self, path: &Path) -> bool {
+        self.all.is_empty() || self.on_disk.iter().any(|root| path.starts_with(root))
+    }
+
+    /// What may be looked at in `folder`: all entries of a root, and what leads to one from a folder above.
+    fn entries<'a>(&'a self, folder: &'a Path) -> io::Result<Box<dyn Iterator<Item = io::Result<PathBuf>> + 'a>> {
+        if self.all.is_empty() {
+            return Ok(Box::new(std::fs::read_dir(folder)?.map(|entry| Ok(entry?.path()))));
+        }
+        let real = folder.canonicalize()?;
+        if !self.hold(&real) {
+            let next = |root: &PathBuf| Some(folder.join(root.strip_prefix(&real).ok()?.components().next()?));
+            let ways: BTreeSet<PathBuf> = self.on_disk.iter().filter_map(next).collect();
+            return Ok(Box::new(ways.into_iter().map(Ok)));
+        }
+        let entries = std::fs::read_dir(folder)?.map(|entry| {
+            let entry = entry?;
+            let leads_out =
+                entry.file_type()?.is_symlink() && !entry.path().canonicalize().is_ok_and(|real| self.hold(&real));
+            Ok((!leads_out).then(|| entry.path()))
+        });
+        Ok(Box::new(entries.filter_map(io::Result::transpose)))
+    }
 }
 
 /// The wanted objects that were found.
@@ -144,8 +190,8 @@ struct NotListed {
     is_outage: bool,
 }
 
-impl From<std::io::Error> for NotListed {
-    fn from(error: std::io::Error) -> Self {
+impl From<io::Error> for NotListed {
+    fn from(error: io::Error) -> Self {
         use std::io::ErrorKind::{InvalidFilename, InvalidInput, NotADirectory, NotFound, PermissionDenied};
         let is_refused = error.kind() == PermissionDenied;
         let is_nowhere = matches!(error.kind(), NotFound | NotADirectory | InvalidFilename | InvalidInput)
@@ -166,6 +212,7 @@ impl From<object_store::Error> for NotListed {
 fn list_disk(
     folder: &Path,
     below: bool,
+    roots: &Roots,
     above: &mut Vec<(u64, u64)>,
     found: &mut ListedVersions,
 ) -> Result<(), NotListed> {
@@ -175,13 +222,13 @@ fn list_disk(
         return Ok(());
     }
     above.push(identity);
-    for entry in std::fs::read_dir(folder)? {
-        let path = entry?.path();
+    for path in roots.entries(folder)? {
+        let path = path?;
         // Links are followed; files that vanish while listing, and dangling links, are missing.
         let Ok(metadata) = std::fs::metadata(&path) else { continue };
         if metadata.is_dir() {
             // The manifest may name no image below it, so only an outage is an error.
-            match if below { list_disk(&path, below, above, found) } else { Ok(()) } {
+            match if below { list_disk(&path, below, roots, above, found) } else { Ok(()) } {
                 Err(failure) if failure.is_outage => return Err(failure),
                 _ => continue,
             }

@@ -47,7 +47,8 @@ error_kinds! {
     NullInput = "null_input",
     /// No such file or object.
     NotFound = "not_found",
-    /// The storage refused access to this one object, its URI lies outside `limits.roots`, or a redirect may not be followed.
+    /// The storage refused access to this one object, its URI lies outside `limits.roots`, its host is one of a private network, or
+    /// a redirect may not be followed.
     Forbidden = "forbidden",
     /// More bytes than `limits.max_image_bytes`.
     TooLarge = "too_large",

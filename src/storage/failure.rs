@@ -9,6 +9,7 @@ use object_store::client::{HttpError, HttpErrorKind};
 
 use super::connector::Refusal;
 use super::credentials::NoCredentials;
+use super::private_hosts::PrivateHost;
 use super::redirect::RefusedRedirect;
 use crate::row::error::ErrorKind;
 
@@ -44,6 +45,9 @@ impl Failure {
             }
             if let Some(redirect) = cause.downcast_ref::<RefusedRedirect>() {
                 return new(ErrorKind::Forbidden, &redirect.to_string());
+            }
+            if let Some(host) = cause.downcast_ref::<PrivateHost>() {
+                return new(ErrorKind::Forbidden, &host.to_string());
             }
             if let Some(NoCredentials { kind, what }) = cause.downcast_ref() {
                 return new(*kind, what);
@@ -101,7 +105,10 @@ pub(crate) fn explain(error: &Error) -> String {
     let failure = Failure::of(error);
     let hint = match failure.kind {
         _ if is_local(error) => "",
-        ErrorKind::Forbidden if !is_redirect(error) => {
+        ErrorKind::Forbidden if has_cause::<PrivateHost>(error) => {
+            "\nhint: if it may be read from, name it, as in allow_private_hosts = [\"10.0.0.5\", \"images.example\"] below [limits]"
+        }
+        ErrorKind::Forbidden if !has_cause::<RefusedRedirect>(error) => {
             "\nhint: check the credentials (AWS_ACCESS_KEY_ID, AWS_PROFILE, `storage.profile`, ...) and what they may do; public data needs `storage.anonymous = true`"
         }
         ErrorKind::NotFound => "\nhint: check the bucket and the key",
@@ -129,6 +136,6 @@ fn is_local(error: &Error) -> bool {
     false
 }
 
-fn is_redirect(error: &Error) -> bool {
-    causes(error).any(|cause| cause.downcast_ref::<RefusedRedirect>().is_some())
+fn has_cause<T: StdError + 'static>(error: &Error) -> bool {
+    causes(error).any(<dyn StdError>::is::<T>)
 }

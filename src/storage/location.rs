@@ -226,26 +226,57 @@ impl Location {
 }
 
 /// Whether a segment of the path is a `..` that URL parsers leave alone and some servers resolve: with an encoded separator, a
-/// backslash, a parameter (`..;a=b`), or encoded more than once.
+/// backslash, a parameter (`..;a=b`) or another end (`%00`), encoded more than once or in a way that no standard has.
+///
+/// Such a URL is in no root, also if it leads back into one: servers do not agree on where it leads.
 fn climbs(path: &str) -> bool {
     let mut path = path.as_bytes().to_vec();
     loop {
-        let decoded = percent_decoded(&path);
+        let decoded = decoded(&path);
         if decoded.len() == path.len() {
             break;
         }
         path = decoded;
     }
-    path.split(|byte| b"/\\".contains(byte)).any(|segment| segment == b".." || segment.starts_with(b"..;"))
+    let name = |segment: &[u8]| segment.split(|byte| b";?#\0".contains(byte)).next() == Some(b"..");
+    path.split(|byte| b"/\\".contains(byte)).any(name)
 }
 
-fn percent_decoded(mut text: &[u8]) -> Vec<u8> {
+/// Bytes that some servers take for another: too long forms of UTF-8, and full-width forms.
+const LOOKALIKES: [(&[u8], u8); 9] = [
+    (b"\xc0\xae", b'.'),
+    (b"\xc0\xaf", b'/'),
+    (b"\xc1\x9c", b'\\'),
+    (b"\xe0\x80\xae", b'.'),
+    (b"\xe0\x80\xaf", b'/'),
+    (b"\xe0\x81\x9c", b'\\'),
+    ("\u{ff0e}".as_bytes(), b'.'),
+    ("\u{ff0f}".as_bytes(), b'/'),
+    ("\u{ff3c}".as_bytes(), b'\\'),
+];
+
+/// Decodes `%2e`, `%u002e` and what looks like ASCII, once.
+fn decoded(mut text: &[u8]) -> Vec<u8> {
+    let digits = |text: &[u8], prefix: &[u8], count: usize| {
+        let digits = text.strip_prefix(prefix)?.get(..count)?;
+        let digits = std::str::from_utf8(digits).ok().filter(|digits| digits.bytes().all(|c| c.is_ascii_hexdigit()))?;
+        u32::from_str_radix(digits, 16).ok()
+    };
     let mut decoded = Vec::with_capacity(text.len());
     while let Some((&first, rest)) = text.split_first() {
-        let digits = rest.get(..2).filter(|_| first == b'%').and_then(|digits| std::str::from_utf8(digits).ok());
-        let byte = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok());
-        decoded.push(byte.unwrap_or(first));
-        text = if byte.is_some() { &rest[2..] } else { rest };
+        if let Some(byte) = digits(text, b"%", 2) {
+            decoded.push(byte as u8);
+            text = &text[3..];
+        } else if let Some(character) = digits(text, b"%u", 4).and_then(char::from_u32) {
+            decoded.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
+            text = &text[6..];
+        } else if let Some((found, byte)) = LOOKALIKES.iter().find(|(found, _)| text.starts_with(found)) {
+            decoded.push(*byte);
+            text = &text[found.len()..];
+        } else {
+            decoded.push(first);
+            text = rest;
+        }
     }
     decoded
 }
@@ -285,7 +316,7 @@ fn absolute(scheme: &str, rest: &str, text: &str) -> Result<Location, NotALocati
     let cloud = cloud.ok_or_else(|| NotALocation::Scheme(scheme.to_owned()))?;
     let (bucket, key) = rest.split_once('/').unwrap_or((rest, ""));
     let fits = |c: char| c.is_ascii_alphanumeric() || "-_.$".contains(c);
-    if bucket.is_empty() || !bucket.chars().all(fits) {
+    if bucket.trim_matches('.').is_empty() || !bucket.chars().all(fits) {
         return Err(NotALocation::Invalid("SCHEME://BUCKET/KEY with the plain name of a bucket"));
     }
     Ok(Location::Object { cloud, bucket: bucket.to_owned(), key: key.to_owned() })
@@ -332,7 +363,7 @@ mod tests {
             is("https://host:8000/h.jpg?...")
         );
         assert_eq!(seen("/", "ftp://host/a"), Err(NotALocation::Scheme("ftp".to_owned())));
-        for wrong in ["s3://", "s3://me:secret@bucket/a", "file://elsewhere/a", " ", "http://"] {
+        for wrong in ["s3://", "s3://../bucket/a", "s3://me:secret@bucket/a", "file://elsewhere/a", " ", "http://"] {
             let error = seen("/", wrong).unwrap_err();
             assert!(!error.to_string().contains("secret"), "{error}");
         }
@@ -368,6 +399,7 @@ mod tests {
             ("http://me:secret@h/a", "http://h"),
             ("http://h/a/../b/..%20", "http://h/b"),
             ("http://h/b/...;x/a..b", "http://h/b"),
+            ("http://h/b/%C0%C1%u/100%/%u00/%c3%80.png", "http://h/b"),
             ("s3://b/x/..%2fy", "s3://b/x"),
             ("file:///a/%2e/b", "/a"),
         ] {
@@ -384,6 +416,15 @@ mod tests {
             ("http://h/a/..%3b/b", "http://h/a"),
             ("http://h/a/%25%32%65%252e%252fb", "http://h/a"),
             ("http://h/a/%252e%252e", "http://h/a"),
+            ("http://h/a/..%00/b", "http://h/a"),
+            ("http://h/a/..%3f/b", "http://h/a"),
+            ("http://h/a/%c0%ae%c0%ae%c0%afb", "http://h/a"),
+            ("http://h/a/%E0%80%AE./b", "http://h/a"),
+            ("http://h/a/%u002e%u002e/b", "http://h/a"),
+            ("http://h/a/%uff0e./b", "http://h/a"),
+            ("http://h/a/%25u002e./b", "http://h/a"),
+            ("http://h/a/\u{ff0e}\u{ff0e}\u{ff0f}b", "http://h/a"),
+            ("http://h/a/..%c1%9cb", "http://h/a"),
             ("s3://B/x/y", "s3://b/x"),
             ("file:///a/%2e%2e/b", "/a"),
         ] {

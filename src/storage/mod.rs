@@ -4,9 +4,11 @@
 //! what is read or written. No message shows a credential: neither that of a [`Location`] nor that of a [`Failure`].
 //!
 //! [`Location`] is what users write (`paths` for local ones), `settings`, `environment` and `credentials` say how it is reached, `clouds`
-//! makes the stores of buckets, `connector` and `redirect` their HTTP client, `failure` says what their errors mean. `cache` keeps local
+//! makes the stores of buckets, `connector` and `redirect` their HTTP client, `private_hosts` and `addresses` say which hosts it may
+//! connect to, `failure` says what their errors mean. `cache` keeps local
 //! copies of remote model directories.
 
+mod addresses;
 mod cache;
 mod clouds;
 mod connector;
@@ -16,6 +18,7 @@ mod error;
 mod failure;
 mod location;
 pub(crate) mod paths;
+mod private_hosts;
 mod redirect;
 mod settings;
 
@@ -38,6 +41,8 @@ use self::error::generic;
 pub use self::failure::Failure;
 pub(crate) use self::failure::{explain, lacks_condition};
 pub use self::location::{Cloud, Location, NotALocation};
+use self::private_hosts::Guard;
+pub use self::private_hosts::PrivateHosts;
 use self::settings::RequestPolicy;
 pub use self::settings::{DEFAULT_RETRIES, DEFAULT_TIMEOUT, StorageSettings};
 
@@ -60,6 +65,10 @@ pub(crate) const fn pauses(retries: u32) -> ExponentialBuilder {
 pub struct Storage {
     clouds: Clouds,
     policy: RequestPolicy,
+    /// The hosts of private networks that web servers may be on; None: all hosts are named by the user.
+    private_hosts: Option<PrivateHosts>,
+    /// Where redirects may lead; empty: anywhere.
+    roots: Arc<[Location]>,
     connections: Mutex<Option<Connections>>,
     stores: Stores,
     without_retries: Stores,
@@ -73,7 +82,7 @@ struct Connections {
 }
 
 impl Storage {
-    /// Storage with the job's settings; `retries` and `timeout` as in its `[limits]`.
+    /// Storage with the job's settings; `retries` and `timeout` as in its `[limits]`. Web servers may be on any host.
     #[must_use]
     pub fn new(settings: &StorageSettings, retries: u32, timeout: Duration) -> Self {
         Self::with(Clouds::new(settings), retries, timeout)
@@ -82,7 +91,24 @@ impl Storage {
     fn with(clouds: Clouds, retries: u32, timeout: Duration) -> Self {
         let policy = RequestPolicy { retries, timeout: timeout * PART_TIMEOUT_FACTOR };
         let (stores, without_retries) = (Stores::default(), Stores::default());
-        Self { clouds, policy, connections: Mutex::new(None), stores, without_retries }
+        let (private_hosts, roots) = (None, Arc::default());
+        Self { clouds, policy, private_hosts, roots, connections: Mutex::new(None), stores, without_retries }
+    }
+
+    /// The same storage, which reads from web servers of private networks only if they are among `hosts`. The service of a bucket
+    /// is not a web server: the operator has named it.
+    #[must_use]
+    pub fn on_private_hosts(mut self, hosts: &PrivateHosts) -> Self {
+        self.private_hosts = Some(hosts.clone());
+        self
+    }
+
+    /// The same storage for reading what a manifest names: redirects may lead into `roots` only; none: anywhere.
+    pub(crate) fn within(&self, roots: &[Location]) -> Self {
+        let Self { clouds, policy, private_hosts, .. } = self;
+        let timeout = policy.timeout / PART_TIMEOUT_FACTOR;
+        let private_hosts = private_hosts.clone();
+        Self { private_hosts, roots: roots.into(), ..Self::with(clouds.clone(), policy.retries, timeout) }
     }
 
     /// Storage as the environment alone describes it, for commands without a job.
@@ -93,7 +119,8 @@ impl Storage {
 
     /// The same storage with another timeout for each request, and one retry.
     pub(crate) fn for_short_requests(&self, timeout: Duration) -> Self {
-        Self::with(self.clouds.clone(), 1, timeout / PART_TIMEOUT_FACTOR)
+        let private_hosts = self.private_hosts.clone();
+        Self { private_hosts, ..Self::with(self.clouds.clone(), 1, timeout / PART_TIMEOUT_FACTOR) }
     }
 
     /// The store of `location`, which retries transient failures.
@@ -117,8 +144,12 @@ impl Storage {
             Location::Local(_) => None,
             _ => Some(self.runtime().map_err(|error| generic(error.into()))?),
         };
-        // `limits.roots` is about images, not about the files that the job names.
-        stores.open(&self.clouds, location, &Connector { policy, roots: Arc::default(), runtime })
+        stores.open(&self.clouds, location, &self.connector(policy, self.roots.clone(), runtime))
+    }
+
+    fn connector(&self, policy: RequestPolicy, roots: Arc<[Location]>, runtime: Option<Handle>) -> Connector {
+        let guard = Guard::new(self.private_hosts.clone().unwrap_or_default());
+        Connector { policy, roots, guard, named: self.private_hosts.is_none(), runtime }
     }
 
     /// Retries after a transient failure.
@@ -128,7 +159,7 @@ impl Storage {
 
     /// Stores for many small requests from one runtime, without retries. Redirects may lead into `roots` only; none: anywhere.
     pub(crate) fn single_attempts(&self, timeout: Duration, roots: &[Location]) -> SingleAttempts {
-        let connector = Connector { policy: RequestPolicy { retries: 0, timeout }, roots: roots.into(), runtime: None };
+        let connector = self.connector(RequestPolicy { retries: 0, timeout }, roots.into(), None);
         SingleAttempts { clouds: self.clouds.clone(), connector, stores: Stores::default() }
     }
 
@@ -196,7 +227,7 @@ impl Stores {
                 if let Some(store) = buckets.get(&location.authority()) {
                     return Ok((store.clone(), path));
                 }
-                let store = clouds.bucket(*cloud, bucket, connector.clone())?;
+                let store = clouds.bucket(*cloud, bucket, Connector { named: true, ..connector.clone() })?;
                 buckets.insert(location.authority(), store.clone());
                 Ok((store, path))
             }

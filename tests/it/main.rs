@@ -50,10 +50,12 @@ mod planners;
 mod planning;
 mod predicates;
 mod preprocess;
+mod private_hosts;
 mod prompts;
 #[allow(unreachable_pub, reason = "a module of a test binary")]
 mod proxy;
 mod readers;
+#[allow(unreachable_pub, reason = "a module of a test binary")]
 mod redirects;
 mod refusals;
 mod reuse;

@@ -60,6 +60,40 @@ fn folders_outside_the_roots_are_not_listed() {
 }
 
 #[test]
+fn listings_do_not_follow_links_out_of_the_roots() {
+    // More folders than are listed one by one, so that a folder above the root is, with all below it.
+    let workplace = Workplace::with_images(1, 1000);
+    for folder in ["photos/in", "elsewhere"] {
+        std::fs::create_dir(workplace.path(folder)).unwrap();
+    }
+    std::fs::write(workplace.path("elsewhere/0.png"), png_image(1)).unwrap();
+    let link = |to: &str, at: &str| std::os::unix::fs::symlink(workplace.path(to), workplace.path(at)).unwrap();
+    link("elsewhere", "photos/in/out");
+    link("elsewhere/0.png", "photos/in/out.png");
+    link("photos/0.png", "photos/in/same.png");
+    let mut images = vec!["photos/0.png", "photos/in/out/0.png", "photos/in/out.png", "photos/in/same.png"]
+        .into_iter()
+        .map(str::to_owned)
+        .collect::<Vec<_>>();
+    images.extend((0..300).map(|folder| format!("photos/none/{folder}/a.png")));
+    manifest_of(&workplace, &images);
+    let arguments = ["--set", "limits.roots=[\"photos\"]", "--set", "limits.max_failed_fraction=1.0"];
+    workplace.run_ok(&arguments);
+    assert_eq!(
+        workplace.rows("out", None).text("error_kind")[..4],
+        [None, Some("forbidden".to_owned()), Some("forbidden".to_owned()), None]
+    );
+    // What lies outside may change without a row becoming new; what lies inside may not, also behind a link.
+    std::fs::write(workplace.path("elsewhere/0.png"), [png_image(7), vec![0]].concat()).unwrap();
+    workplace.run_ok(&arguments);
+    assert_eq!(workplace.published("out").len(), 1, "nothing is new");
+    std::fs::write(workplace.path("photos/0.png"), [png_image(8), vec![0]].concat()).unwrap();
+    workplace.run_ok(&arguments);
+    let published = workplace.published("out");
+    assert_eq!(workplace.rows("out", Some(&published[1])).text("id"), ["0", "3"].map(|id| Some(id.to_owned())));
+}
+
+#[test]
 fn links_that_lead_back_end() {
     let workplace = Workplace::with_images(0, 10);
     let folders = 300;

@@ -1,13 +1,27 @@
 //! Nothing outside `limits.roots` is read, whatever a server answers and however a URI is spelt; credentials stay with their origin.
 
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Barrier};
+
+use rustix::fs::{CWD, RenameFlags};
 
 use crate::common::{Workplace, png_image, strings, write_parquet};
 use crate::storage::text;
-use crate::web::WebServer;
+use crate::web::{Request, WebServer};
 
-/// The binary on a job whose images are at `uris`, all of which may fail.
+/// The binary on a job whose images are at `uris`, all of which may fail. Web servers at 127.0.0.1 may be read from.
 fn command(workplace: &Workplace, uris: &[String], roots: Option<&str>) -> Command {
+    let mut command = public(workplace, uris);
+    command.args(["--set", "limits.allow_private_hosts=127.0.0.1"]);
+    if let Some(roots) = roots {
+        command.args(["--set", &format!("limits.roots=[{roots}]")]);
+    }
+    command
+}
+
+/// The same, with no roots, and for web servers of the internet alone.
+pub fn public(workplace: &Workplace, uris: &[String]) -> Command {
     let ids = strings((0..uris.len()).map(|row| Some(format!("{row:02}"))));
     let columns = vec![
         ("id", ids),
@@ -15,11 +29,9 @@ fn command(workplace: &Workplace, uris: &[String], roots: Option<&str>) -> Comma
         ("title", strings(uris.iter().map(|_| None::<&str>))),
     ];
     write_parquet(&workplace.path("manifest.parquet"), columns, 100);
-    let mut command = workplace.command("run", &["--set", "limits.min_failed_rows=1000", "--set", "limits.retries=0"]);
+    let mut command =
+        workplace.command("run", &["--set", "limits.max_failed_fraction=1.0", "--set", "limits.retries=0"]);
     command.args(["--set", "input.signature=[\"id\"]", "--set", "output.part_rows=1000"]);
-    if let Some(roots) = roots {
-        command.args(["--set", &format!("limits.roots=[{roots}]")]);
-    }
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("AWS_")) {
         command.env_remove(name);
     }
@@ -27,7 +39,7 @@ fn command(workplace: &Workplace, uris: &[String], roots: Option<&str>) -> Comma
 }
 
 /// Runs it: the error kind and message of each row, empty where the image was read.
-fn outcomes(workplace: &Workplace, mut command: Command) -> Vec<(String, String)> {
+pub fn outcomes(workplace: &Workplace, mut command: Command) -> Vec<(String, String)> {
     let outcome = command.env("NIGHTCAP_LOG", "trace").output().unwrap();
     let log = text(&outcome.stderr);
     assert_eq!(outcome.status.code(), Some(0), "{log}");
@@ -38,7 +50,7 @@ fn outcomes(workplace: &Workplace, mut command: Command) -> Vec<(String, String)
 }
 
 /// A web server with an image at `/pub/image.png` and one beside the folder.
-fn website() -> WebServer {
+pub fn website() -> WebServer {
     let server = WebServer::start();
     server.answer("/pub/image.png", 200, &[], &png_image(1)).answer("/private.png", 200, &[], &png_image(2));
     server
@@ -121,7 +133,7 @@ fn spellings_of_uris_do_not_leave_the_roots() {
     let uris: Vec<String> = inside.iter().chain(&outside).cloned().collect();
     let workplace = Workplace::with_images(1, 1000);
     let rows = outcomes(&workplace, command(&workplace, &uris, Some(&format!("\"http://{host}/pub/\""))));
-    assert_eq!([&rows[0].0, &rows[1].0, &rows[2].0].map(String::as_str), ["", "", "not_found"]);
+    assert_eq!([&rows[0].0, &rows[1].0, &rows[2].0].map(String::as_str), ["", "", "forbidden"]);
     for ((kind, message), uri) in rows[3..].iter().zip(&outside) {
         assert_eq!(kind, "forbidden", "{uri}: {message}");
     }
@@ -161,6 +173,62 @@ fn links_on_disk_do_not_leave_the_roots() {
         .map(|(kind, _)| kind)
         .collect();
     assert_eq!(kinds, [&[""; 2][..], &["forbidden"; 6]].concat());
+}
+
+#[test]
+fn a_link_that_is_swapped_while_images_are_read() {
+    const ROWS: usize = 3000;
+    let workplace = Workplace::with_images(1, 1000);
+    std::fs::create_dir(workplace.path("elsewhere")).unwrap();
+    std::fs::rename(workplace.path("photos/0.png"), workplace.path("photos/inside.png")).unwrap();
+    let outside = png_image(7);
+    std::fs::write(workplace.path("elsewhere/0.png"), &outside).unwrap();
+    // A file and a folder, and links of the same names that lead out, take each other's place by turns.
+    std::fs::copy(workplace.path("photos/inside.png"), workplace.path("photos/file.png")).unwrap();
+    std::fs::create_dir(workplace.path("photos/folder")).unwrap();
+    std::fs::copy(workplace.path("photos/inside.png"), workplace.path("photos/folder/0.png")).unwrap();
+    std::os::unix::fs::symlink(workplace.path("elsewhere/0.png"), workplace.path("photos/file.link")).unwrap();
+    std::os::unix::fs::symlink(workplace.path("elsewhere"), workplace.path("photos/folder.link")).unwrap();
+    let (done, began) = (Arc::new(AtomicBool::new(false)), Arc::new(Barrier::new(2)));
+    let (stop, ready) = (done.clone(), began.clone());
+    let pairs = [("photos/file.png", "photos/file.link"), ("photos/folder", "photos/folder.link")];
+    let pairs = pairs.map(|(real, link)| (workplace.path(real), workplace.path(link)));
+    let swapping = std::thread::spawn(move || {
+        ready.wait();
+        while !stop.load(Ordering::Relaxed) {
+            for (real, link) in &pairs {
+                rustix::fs::renameat_with(CWD, real, CWD, link, RenameFlags::EXCHANGE).unwrap();
+            }
+        }
+    });
+    began.wait();
+    let uris: Vec<String> =
+        (0..ROWS).map(|row| ["photos/file.png", "photos/folder/0.png"][row % 2].to_owned()).collect();
+    let mut seen = [0; 3];
+    // Whether both ends of the links are met is up to the scheduler: until they are, it is done again.
+    for round in 0..20 {
+        let output = format!("out{round}");
+        let mut command = command(&workplace, &uris, Some("\"photos\""));
+        command.args(["--set", &format!("output.path={output}"), "--set", "output.part_rows=3000"]);
+        let run = command.output().unwrap();
+        assert_eq!(run.status.code(), Some(0), "{}", text(&run.stderr));
+        let rows = workplace.rows(&output, None);
+        let outside = blake3::hash(&outside).to_hex();
+        for (hash, kind) in rows.text("content_hash").into_iter().zip(rows.text("error_kind")) {
+            match (hash, kind.as_deref()) {
+                (Some(hash), None) => seen[usize::from(hash == outside.as_str())] += 1,
+                (None, Some("forbidden")) => seen[2] += 1,
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(seen[1], 0, "of {ROWS} rows so many read a file outside the root; {seen:?}");
+        if seen[0] > 0 && seen[2] > 0 {
+            break;
+        }
+    }
+    done.store(true, Ordering::Relaxed);
+    swapping.join().unwrap();
+    assert!(seen[0] > 0 && seen[2] > 0, "the links were never swapped: {seen:?}");
 }
 
 #[test]
@@ -223,6 +291,37 @@ fn a_bucket_that_redirects() {
     let rows = outcomes(&held, command);
     assert!(rows[0].0 == "forbidden" && rows[0].1.contains(&node.origin()), "{rows:?}");
     assert_eq!(node.requests().len(), 1);
+}
+
+#[test]
+fn listings_and_probes_are_held_to_the_roots() {
+    let (endpoint, node) = (WebServer::start(), WebServer::start());
+    // Every request about the bucket is sent on: listings, probes, and those for images.
+    endpoint.redirect("/night", 307, &format!("{}/night?list-type=2&prefix=secret", node.origin()));
+    for image in ["pub/0.png", "pub/1.png", "private.png"] {
+        endpoint.redirect(&format!("/night/{image}"), 307, &format!("{}/night/{image}", node.origin()));
+    }
+    let listing = "<ListBucketResult><IsTruncated>false</IsTruncated><KeyCount>0</KeyCount></ListBucketResult>";
+    node.answer("/night", 200, &[], listing.as_bytes());
+    let uris = ["pub/0.png", "pub/1.png", "private.png"].map(|image| format!("s3://night/{image}"));
+    let run = |roots: &str| {
+        let workplace = Workplace::with_images(1, 1000);
+        let mut command = command(&workplace, &uris, Some(roots));
+        command.args(["--set", &format!("storage.endpoint={}", endpoint.origin()), "--set", "limits.outage_after=1"]);
+        command.args(["--set", "input.signature=[]"]);
+        command.env("AWS_ACCESS_KEY_ID", "key").env("AWS_SECRET_ACCESS_KEY", "secret").output().unwrap()
+    };
+    let refused = run("\"s3://night/pub\"");
+    let log = text(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(2), "{log}");
+    assert!(log.contains("cannot list s3://night/pub") && log.contains("`limits.roots`"), "{log}");
+    assert!(!log.contains("secret") && node.requests().is_empty(), "{:?} {log}", node.requests());
+    let asked = |request: &Request| request.target.contains("prefix=") && !request.target.contains("prefix=pub");
+    assert!(!endpoint.requests().iter().any(asked), "{:?}", endpoint.targets());
+    // With the node among the roots, it is followed.
+    let followed = run(&format!("\"s3://night/pub\", \"{}/night\"", node.origin()));
+    assert_eq!(followed.status.code(), Some(0), "{}", text(&followed.stderr));
+    assert!(node.targets().iter().any(|target| target.contains("list-type")), "{:?}", node.targets());
 }
 
 #[test]

@@ -275,7 +275,7 @@ fn a_manifest_on_a_web_server() {
     on_s3(&workplace, server, "website");
     let manifest = format!("http://127.0.0.1:{}/buckets/night/website/manifest.parquet", server.filer_port());
     let settings = [format!("input.manifest={manifest}"), "input.where=\"id <> 'row-0001'\"".to_owned()];
-    let outcome = run(&workplace, server, &settings, &[]);
+    let outcome = run(&workplace, server, &settings, &["--set", "limits.allow_private_hosts=127.0.0.1"]);
     assert_eq!(outcome.status.code(), Some(0), "{}", text(&outcome.stderr));
     let rows = workplace.rows("out", None);
     assert_eq!(rows.text("status"), vec![Some("ok".to_owned()); 3]);

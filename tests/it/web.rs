@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
 /// A request as it came.
@@ -25,16 +25,21 @@ type Answer = (u16, Vec<(&'static str, String)>, Vec<u8>);
 /// A running server; its threads end with the process.
 #[derive(Clone)]
 pub struct WebServer {
-    port: u16,
+    address: SocketAddr,
     answers: Arc<Mutex<HashMap<String, Answer>>>,
     requests: Arc<Mutex<Vec<Request>>>,
 }
 
 impl WebServer {
     pub fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let server = Self { port, answers: Arc::default(), requests: Arc::default() };
+        Self::start_at("127.0.0.1")
+    }
+
+    /// At another address of loopback.
+    pub fn start_at(address: &str) -> Self {
+        let listener = TcpListener::bind((address, 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = Self { address, answers: Arc::default(), requests: Arc::default() };
         let serving = server.clone();
         std::thread::spawn(move || {
             for client in listener.incoming().flatten() {
@@ -47,12 +52,16 @@ impl WebServer {
     }
 
     pub fn origin(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
+        format!("http://{}", self.address)
     }
 
     /// `host:port`.
     pub fn authority(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
+        self.address.to_string()
+    }
+
+    pub fn port(&self) -> u16 {
+        self.address.port()
     }
 
     /// Answers requests for `path`, whatever their query, with `status` and `body`.
