@@ -59,7 +59,10 @@ impl GraphFile {
     ) -> Result<Self, Problem> {
         let path = folder.join(&file);
         let source = GraphSource { path: path.clone(), outputs };
-        let problem = |what: String, hint: Option<String>| Problem { file: file.clone(), what, hint };
+        let problem = |what: String, hint: Option<String>| {
+            let problem = Problem::new(&file, what);
+            hint.into_iter().fold(problem, Problem::with_hint)
+        };
         let header = GraphHeader::read(&source).map_err(|error| problem(error.what, error.hint))?;
         for port in header.inputs.iter().chain(&header.outputs) {
             check_size(port).map_err(|what| problem(what, None))?;

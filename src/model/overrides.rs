@@ -38,7 +38,9 @@ impl Overrides {
         let table = match String::from_utf8_lossy(&bytes).parse::<Table>() {
             Ok(table) => table,
             Err(error) => {
-                problems.push(Problem::new(Self::FILE, format!("not valid TOML: {}", error.to_string().trim_end())));
+                let before = error.span().and_then(|span| bytes.get(..span.start)).unwrap_or_default();
+                let line = String::from_utf8_lossy(before).matches('\n').count() + 1;
+                problems.push(Problem::new(Self::FILE, format!("line {line}: not valid TOML: {}", error.message())));
                 return overrides;
             }
         };

@@ -66,6 +66,7 @@ fn kind(found: &Metadata) -> &'static str {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "a test writes its own files")]
 mod tests {
     use std::os::unix::net::UnixListener;
 

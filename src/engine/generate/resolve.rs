@@ -262,7 +262,9 @@ impl<'a> Resolver<'a> {
     /// As [`tokens`](Self::tokens), for tokens that the decoder is made to generate: it must have them.
     fn forced(&mut self, name: &str) -> Vec<i64> {
         let tokens = self.tokens(name);
-        tokens.iter().for_each(|token| self.check_token(name, *token));
+        for token in &tokens {
+            self.check_token(name, *token);
+        }
         tokens
     }
 

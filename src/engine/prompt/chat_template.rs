@@ -158,7 +158,7 @@ mod tests {
             match render(&template, "?", |_| None) {
                 Err(said) => assert!(said.contains(reason) && said.len() < 400, "{shown}: {said}"),
                 Ok(text) => {
-                    assert!(reason.is_empty() && text.len() < 1 << 20, "{shown}: rendered {} bytes", text.len())
+                    assert!(reason.is_empty() && text.len() < 1 << 20, "{shown}: rendered {} bytes", text.len());
                 }
             }
             println!("{shown}: {:?}", started.elapsed());

@@ -1,4 +1,9 @@
 //! Graph files with damaged bytes: read and edited as before a model is opened, they give a result or an error.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking and writes its own files"
+)]
 
 use std::path::Path;
 
