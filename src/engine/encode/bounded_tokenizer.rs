@@ -28,7 +28,7 @@ pub(super) type BoundedTokenizer = TokenizerImpl<
 /// The most bytes of a text to tokenize; the longest context of a model is a fraction of that.
 pub(super) const MOST_TEXT_BYTES: usize = 1 << 20;
 /// The bytes that the steps for one text may make. The library takes about 20 bytes of memory for each.
-const STEP_BYTES: usize = 32 << 20;
+const STEP_BYTES: usize = 16 << 20;
 /// The same for all added tokens when the file is read.
 const LOAD_BYTES: usize = 256 << 20;
 /// The most steps of a normalizer or pre-tokenizer. Files in use have up to ten.
@@ -45,6 +45,8 @@ const MOST_WORD_CHARACTERS: usize = 1000;
 thread_local! {
     /// What is left of the budget of the text that this thread tokenizes.
     static LEFT: Cell<usize> = const { Cell::new(0) };
+    /// The bytes that a step could have made and that were too many. The library drops the errors of normalizers.
+    static REFUSED: Cell<Option<usize>> = const { Cell::new(None) };
 }
 
 /// Steps that run one after the other, each with how many times longer it makes a text at most.
@@ -107,22 +109,31 @@ pub(super) fn decode(tokenizer: &BoundedTokenizer, ids: &[u32], skips_special: b
 /// long, becomes an error.
 fn guarded<T>(budget: usize, work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
     LEFT.set(budget);
+    REFUSED.set(None);
     // unwind safe: a tokenizer is not changed by its use
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+    let done = catch_unwind(AssertUnwindSafe(work));
+    if let Some(bytes) = REFUSED.take() {
+        return Err(too_long(bytes));
+    }
+    done.unwrap_or_else(|panic| {
         let what = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
         let what: String = what.unwrap_or("a fault in the tokenizers library").chars().take(200).collect();
         Err(what.into())
     })
 }
 
-/// Whether a step that makes `bytes` at most `growth` times longer may run.
+/// Whether a step that makes `bytes` at most `growth` times longer may run. After the first that may not, none may.
 fn check_budget(bytes: usize, growth: usize) -> Result<(), Error> {
     let most = bytes.saturating_mul(growth);
-    if most <= LEFT.get() {
+    if most <= LEFT.get() && REFUSED.get().is_none() {
         return Ok(());
     }
-    Err(format!("its steps could make {most} bytes of a text, more than the {STEP_BYTES} that all of them may make")
-        .into())
+    REFUSED.set(Some(REFUSED.get().unwrap_or(most)));
+    Err(too_long(most))
+}
+
+fn too_long(bytes: usize) -> Error {
+    format!("its steps could make {bytes} bytes of a text, and all of them together may make {STEP_BYTES}").into()
 }
 
 /// Takes `bytes` that a step has made from the budget.
