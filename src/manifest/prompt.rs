@@ -44,9 +44,11 @@ impl PromptTemplate {
         jinja::check_length(template).map_err(&broken)?;
         let mut environment = jinja::environment();
         environment.set_undefined_behavior(minijinja::UndefinedBehavior::Strict);
-        environment.set_formatter(|out, state, value| {
-            if value.is_none() { Ok(()) } else { minijinja::escape_formatter(out, state, value) }
-        });
+        environment.set_formatter(
+            |out, state, value| {
+                if value.is_none() { Ok(()) } else { jinja::write(out, state, value) }
+            },
+        );
         environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
         let compiled = jinja::on_large_stack(|| {
             environment.add_template_owned(NAME, template.to_owned())?;

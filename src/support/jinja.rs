@@ -8,18 +8,20 @@
 use std::fmt::{self, Write};
 use std::io;
 
-use minijinja::filters::{capitalize, escape, format, join, lower, replace, split, string, title, trim, upper};
+use minijinja::filters::{capitalize, escape, format, join, lower, pprint, replace, split, string, title, trim, upper};
 use minijinja::value::{Rest, ValueKind, ValueOrKwargs};
-use minijinja::{Environment, Error, ErrorKind, State, Value};
+use minijinja::{Environment, Error, ErrorKind, Output, State, Value};
 
 /// The most bytes of a template. The largest chat templates in use have about 30,000.
 const MOST_BYTES: usize = 1 << 16;
 /// Enough for a template of [`MOST_BYTES`] operators. Only pages that are used take memory.
 const STACK_BYTES: usize = 256 << 20;
 /// The instructions of one rendering, or 64 bytes of values for each of them. A chat template takes a few hundred.
-const FUEL: u64 = 10_000;
+const FUEL: u64 = 4_000;
 /// Calls of macros and recursive loops inside each other; a macro counts as four.
 const MOST_RECURSIONS: usize = 200;
+/// The widest field that `format` may fill.
+const MOST_WIDTH: usize = 10_000;
 /// What one unit of fuel pays for in minijinja.
 const BYTES_PER_FUEL: usize = 64;
 
@@ -35,15 +37,28 @@ pub(crate) fn environment<'a>() -> Environment<'a> {
     environment.add_filter("builtin format", format);
     environment.add_filter("builtin join", join);
     environment.add_filter("builtin lower", lower);
+    environment.add_filter("builtin pprint", pprint);
     environment.add_filter("builtin replace", replace);
     environment.add_filter("builtin split", split);
     environment.add_filter("builtin string", string);
     environment.add_filter("builtin title", title);
     environment.add_filter("builtin trim", trim);
     environment.add_filter("builtin upper", upper);
-    for name in
-        ["capitalize", "escape", "e", "format", "join", "lower", "replace", "split", "string", "title", "trim", "upper"]
-    {
+    for name in [
+        "capitalize",
+        "escape",
+        "e",
+        "format",
+        "join",
+        "lower",
+        "pprint",
+        "replace",
+        "split",
+        "string",
+        "title",
+        "trim",
+        "upper",
+    ] {
         let builtin = format!("builtin {}", if name == "e" { "escape" } else { name });
         environment.add_filter(name, move |state: &mut State<'_, '_>, arguments: Rest<ValueOrKwargs>| {
             let arguments: Vec<Value> = arguments.0.into_iter().map(ValueOrKwargs::into_value).collect();
@@ -51,8 +66,10 @@ pub(crate) fn environment<'a>() -> Environment<'a> {
             state.apply_filter(&builtin, &arguments)
         });
     }
+    environment.set_formatter(write);
     environment.set_unknown_method_callback(|state, value, name, arguments| {
         let times = match (value.as_str(), name) {
+            (Some(text), "format") if widest(text) > MOST_WIDTH => return Err(Error::from(ErrorKind::OutOfFuel)),
             (Some(text), "format") => text.matches('{').count(),
             _ => 1,
         };
@@ -60,6 +77,21 @@ pub(crate) fn environment<'a>() -> Environment<'a> {
         minijinja_contrib::pycompat::unknown_method_callback(state, value, name, arguments)
     });
     environment
+}
+
+/// Writes a value into the output, as minijinja does.
+///
+/// # Errors
+/// When the fuel does not pay for it.
+pub(crate) fn write(out: &mut Output<'_>, state: &mut State<'_, '_>, value: &Value) -> Result<(), Error> {
+    pay(state, std::slice::from_ref(value), 1)?;
+    minijinja::escape_formatter(out, state, value)
+}
+
+/// The largest number in the format string `text`: a width or a precision, or more.
+fn widest(text: &str) -> usize {
+    let numbers = text.split(|character: char| !character.is_ascii_digit()).filter(|digits| !digits.is_empty());
+    numbers.map(|digits| digits.parse().unwrap_or(usize::MAX)).max().unwrap_or(0)
 }
 
 /// Refuses a template that is too long to be parsed.
