@@ -12,6 +12,7 @@ use crate::error::{Error, ExitStatus};
 use crate::job::JobTemplate;
 use crate::manifest::usual_names::{Given, JobColumns};
 use crate::manifest::{ManifestError, read_schema};
+use crate::model::has_graphs;
 use crate::storage::paths::relative_to;
 use crate::storage::{Location, NotALocation, Storage};
 use crate::support::whole_file::{self, Existing};
@@ -137,13 +138,18 @@ fn named(argument: &str, here: &Path, folder: &Path) -> Result<String, Error> {
 /// The model directory as the job file has to write it: the given one, or one of [`MODELS`] that exists.
 fn model(given: Option<&Path>, folder: &Path) -> Result<Option<String>, Error> {
     let Some(given) = given else {
-        let found = MODELS.into_iter().find(|place| folder.join(place).join("config.json").is_file());
+        let found = MODELS.into_iter().find(|place| has_graphs(&folder.join(place)));
         return Ok(found.map(str::to_owned));
     };
     let argument = text(given)?;
     if !argument.contains("://") && !given.is_dir() {
         let hint = "`nightcap model inspect DIR` says whether a directory can run";
         return Err(Error::Unfit(format!("--model {argument}: there is no such directory\nhint: {hint}")));
+    }
+    if !argument.contains("://") && !has_graphs(given) {
+        let hint = "a model directory holds ONNX graphs; `nightcap model inspect DIR` says whether one can run";
+        let what = "there is no .onnx file in it or in its onnx/ folder";
+        return Err(Error::Unfit(format!("--model {argument}: {what}\nhint: {hint}")));
     }
     let here = std::env::current_dir().map_err(|source| Error::System { action: "find the current folder", source })?;
     named(argument, &here, folder).map(Some)

@@ -10,6 +10,7 @@ use crate::manifest::write::encode;
 use crate::preprocess::has_image_extension;
 use crate::storage::paths::relative_to;
 use crate::storage::{Location, Storage};
+use crate::support::regular_file;
 use crate::support::whole_file::{self, Existing};
 
 pub(super) fn execute(args: &ManifestArgs, context: &mut Context<'_>) -> Result<ExitStatus, Error> {
@@ -45,7 +46,9 @@ pub(super) fn make(
     };
     let unwritable = |error: &dyn std::fmt::Display| Error::Unfit(format!("cannot write {}: {error}", file.display()));
     let parquet = encode(&listing.images, |path| base.join(path)).map_err(|error| unwritable(&error))?;
-    let before = std::fs::read(file).ok();
+    let existed = file.exists();
+    // Only to compare: one that is larger, or no regular file, is not the same.
+    let before = regular_file::read(file, parquet.len() as u64).ok();
     if before.as_ref() != Some(&parquet) {
         whole_file::write(file, &parquet, Existing::Replace).map_err(|error| unwritable(&error))?;
     }
@@ -59,6 +62,7 @@ pub(super) fn make(
     let done = match before {
         Some(before) if before == parquet => "the manifest is there already, unchanged",
         Some(_) => "replaced the manifest",
+        None if existed => "replaced the manifest",
         None => "wrote the manifest",
     };
     tracing::info!(images = listing.images.len(), bytes, file = %file.display(), "{done}");

@@ -195,7 +195,7 @@ fn encode_prompt_format(format: &PromptFormat, to: &mut Canonical) {
         }
         PromptFormat::Chat { template, image: (id, name), tile_tokens, special, start } => {
             if let Some(template) = template {
-                to.text("chat_template", template);
+                to.text("chat_template", &template.value);
             }
             to.integer("image_token_id", (*id).into());
             to.text("image_token", name);

@@ -11,7 +11,10 @@ use super::file::{
 use super::{Embedding, FailureLimits, Input, Job, JobFileError, Limits, Model, Output, Runtime, VectorType, keys};
 use crate::onnx::Device;
 use crate::storage::{DEFAULT_RETRIES, DEFAULT_TIMEOUT, Location, NotALocation, PrivateHosts};
+use crate::support::regular_file;
 
+/// The most bytes of a job file.
+const MOST_BYTES: u64 = 4 << 20;
 /// Each has its copy of the models and its threads.
 const MOST_DEVICES: usize = 64;
 
@@ -24,7 +27,7 @@ impl Job {
     /// Any [`JobFileError`]: unreadable, not TOML, unknown or unsupported keys, missing keys, values out of range.
     pub fn load(path: &Path, overrides: &[String]) -> Result<Self, JobFileError> {
         let unreadable = |source| JobFileError::Unreadable { path: path.to_owned(), source };
-        let text = std::fs::read_to_string(path).map_err(unreadable)?;
+        let text = regular_file::read_text(path, MOST_BYTES).map_err(unreadable)?;
         // The folder's links are resolved, the file's are not: a mounted job file is often a link into a hidden folder.
         let absolute = std::path::absolute(path).map_err(unreadable)?;
         let folder = std::fs::canonicalize(absolute.parent().unwrap_or(Path::new("/"))).map_err(unreadable)?;

@@ -1,7 +1,7 @@
 //! Prompts that differ from row to row. In: `generation.prompt` with Jinja expressions over the manifest's columns, such as
 //! `A photo of {{ title }}`. Out: one prompt for each row. A null prints nothing and counts as false.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use arrow::array::{Array, ArrayRef, AsArray, StringArray};
 use arrow::compute::cast;
@@ -10,6 +10,7 @@ use arrow::error::ArrowError;
 use minijinja::{Environment, Value};
 
 use super::text::strings;
+use crate::support::jinja;
 
 /// A template with the columns that it reads.
 #[derive(Debug)]
@@ -40,16 +41,24 @@ impl PromptTemplate {
         column: impl Fn(&str) -> Result<usize, E>,
         broken: impl Fn(String) -> E,
     ) -> Result<Self, E> {
-        let mut environment = Environment::new();
+        jinja::check_length(template).map_err(&broken)?;
+        let mut environment = jinja::environment();
         environment.set_undefined_behavior(minijinja::UndefinedBehavior::Strict);
-        environment.set_formatter(|out, state, value| {
-            if value.is_none() { Ok(()) } else { minijinja::escape_formatter(out, state, value) }
-        });
+        environment.set_formatter(
+            |out, state, value| {
+                if value.is_none() { Ok(()) } else { jinja::write(out, state, value) }
+            },
+        );
         environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
-        environment.add_template_owned(NAME, template.to_owned()).map_err(|error| broken(error.to_string()))?;
-        let read = environment.get_template(NAME).map_err(|error| broken(error.to_string()))?;
-        let mut names: Vec<_> = read.undeclared_variables(false).into_iter().collect();
-        names.sort_unstable();
+        let compiled = jinja::on_large_stack(|| {
+            environment.add_template_owned(NAME, template.to_owned())?;
+            let names: BTreeSet<String> =
+                environment.get_template(NAME)?.undeclared_variables(false).into_iter().collect();
+            Ok(names)
+        });
+        let names = compiled
+            .map_err(|error| broken(error.to_string()))?
+            .map_err(|error: minijinja::Error| broken(jinja::explain(&error)))?;
         let columns =
             names.into_iter().map(|name| column(&name).map(|index| (name, index))).collect::<Result<_, _>>()?;
         Ok(Self { environment, columns })
@@ -60,7 +69,7 @@ impl PromptTemplate {
         let named = self.columns.iter().zip(&values.0).map(|((name, _), values)| (name.as_str(), values.get(index)));
         let context: BTreeMap<&str, Value> = named.collect();
         let rendered = self.environment.get_template(NAME).and_then(|template| template.render(context));
-        rendered.map_err(|error| error.to_string())
+        rendered.map_err(|error| jinja::explain(&error))
     }
 }
 

@@ -15,6 +15,7 @@ use parquet::file::reader::{ChunkReader, Length};
 
 use super::error::ManifestError;
 use crate::storage::{Location, Storage};
+use crate::support::regular_file;
 use crate::support::untrusted_parquet::{check_footer, footer_length};
 
 /// The most bytes of one request, and of a column chunk in memory.
@@ -66,11 +67,7 @@ impl Source {
     pub(super) fn open(location: &Location, storage: &Arc<Storage>) -> Result<(Self, FileVersion), ManifestError> {
         if let Some(path) = location.local() {
             let io = |source| ManifestError::Io { path: location.to_string(), source };
-            // Asked before it is opened: opening a pipe waits for whoever writes into it.
-            if !std::fs::metadata(path).map_err(io)?.is_file() {
-                return Err(io(std::io::Error::other("expected a regular file")));
-            }
-            let file = File::open(path).map_err(io)?;
+            let file = regular_file::open(path).map_err(io)?;
             let version = stat(&file).map_err(io)?;
             return Ok((Self::Local(file), version));
         }

@@ -6,9 +6,10 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use super::error::Problem;
+use crate::support::regular_file;
 
 /// A setting and the file it came from.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sourced<T> {
     /// The setting.
     pub value: T,
@@ -79,6 +80,23 @@ impl ConfigFiles {
                 .find_map(|(source, object)| Some(Sourced { value: in_json(object)?, source: source.to_owned() }))
         };
         Self { layers, preprocessor, tokenizer_config, chat_template }
+    }
+
+    /// Refuses sizes of `config.json` that no model has; each becomes a problem.
+    pub(super) fn check_sizes(&self, problems: &mut Vec<Problem>) {
+        const SIZES: [&str; 5] =
+            ["max_position_embeddings", "n_positions", "patch_size", "projection_dim", "image_text_hidden_size"];
+        for (source, object) in self.layers.iter().filter(|(source, _)| source != Self::GENERATION) {
+            let vision = object.get("vision_config").and_then(Value::as_object);
+            let named = |name| [object.get(name), vision.and_then(|vision| vision.get(name))];
+            for (name, value) in SIZES.iter().flat_map(|name| named(*name).map(|value| (name, value))) {
+                let Some(value) = value.filter(|value| value.is_number()) else { continue };
+                if !count(value).is_some_and(|size| (1..=MOST_SIZE).contains(&size)) {
+                    let what = format!("{name}: expected a whole number from 1 to {MOST_SIZE}, found {value}");
+                    problems.push(Problem::new(source, what));
+                }
+            }
+        }
     }
 
     /// The setting `name`: from `generation_config.json`, else from `config.json`, else from its `decoder`, `generator` or
@@ -199,14 +217,14 @@ fn count(value: &Value) -> Option<usize> {
     value.as_u64().and_then(|value| usize::try_from(value).ok())
 }
 
+/// The largest size in a configuration, such as the number of positions.
+const MOST_SIZE: usize = 1 << 24;
+/// The most bytes of a configuration file. `tokenizer_config.json` of models with many added tokens has about 3 MB.
+const MOST_BYTES: u64 = 16 << 20;
+
 /// The contents of the file `name` in `folder`; `None` if there is none.
 pub(super) fn read_file(folder: &Path, name: &str) -> Result<Option<Vec<u8>>, Problem> {
-    let path = folder.join(name);
-    let read = std::fs::metadata(&path).and_then(|file| {
-        // checked before it is opened: opening a named pipe blocks until another process writes to it
-        if file.is_file() { std::fs::read(&path) } else { Err(std::io::Error::other("expected a regular file")) }
-    });
-    match read {
+    match regular_file::read(&folder.join(name), MOST_BYTES) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(Problem::new(name, format!("not readable: {error}"))),

@@ -15,6 +15,9 @@ use super::overrides::Overrides;
 use super::producer::reads_tokens;
 use super::role::Role;
 
+/// The largest width of an embedding.
+const MOST_WIDTH: usize = 1 << 16;
+
 /// A model directory whose graphs and files fit together.
 #[derive(Debug)]
 pub struct ModelDirectory {
@@ -93,6 +96,7 @@ impl ModelDirectory {
         if !named {
             directory.static_cache_outputs = static_cache_outputs(&directory.graphs, &directory.bindings);
         }
+        directory.config.check_sizes(&mut problems);
         directory.check_files(&mut problems);
         directory.check_outputs(&mut problems);
         (directory, problems)
@@ -186,7 +190,7 @@ impl ModelDirectory {
         /// Tables of BART and its relatives have two rows more, those of `CoCa` one for a class token.
         const MORE_ROWS: usize = 2;
         let positions = self.config.decoder_positions()?;
-        let sizes = positions.value..=positions.value + MORE_ROWS;
+        let sizes = positions.value..=positions.value.saturating_add(MORE_ROWS);
         let has_table = |role: &Role| {
             self.graphs.get(role).is_some_and(|graph| graph.header.table_sizes.range(sizes.clone()).next().is_some())
         };
@@ -239,6 +243,13 @@ impl ModelDirectory {
             match names.iter().find_map(|name| graph.header.output(name)) {
                 Some(port) if port.dtype.is_float() && port.rank().is_none_or(|rank| rank == 2) => {
                     match port.fixed(1).or_else(|| self.config.projection_dim()) {
+                        Some(width) if !(1..=MOST_WIDTH).contains(&width) => {
+                            let what = format!(
+                                "output {:?}: expected a width from 1 to {MOST_WIDTH}, found {width}",
+                                port.name
+                            );
+                            problems.push(Problem::new(&graph.file, what));
+                        }
                         Some(width) => {
                             self.embeddings.insert(role, EmbeddingPort { output: port.name.clone(), width });
                         }

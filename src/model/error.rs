@@ -20,15 +20,15 @@ pub struct Problem {
 }
 
 impl Problem {
-    /// A problem without advice.
+    /// A problem without advice. What files of a model hold is not repeated at length.
     pub fn new(file: impl Into<String>, what: impl Into<String>) -> Self {
-        Self { file: file.into(), what: what.into(), hint: None }
+        Self { file: bounded(file.into()), what: bounded(what.into()), hint: None }
     }
 
     /// The same problem with advice.
     #[must_use]
     pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = Some(hint.into());
+        self.hint = Some(bounded(hint.into()));
         self
     }
 }
@@ -64,6 +64,16 @@ impl ModelError {
     pub fn one(path: &Path, problem: Problem) -> Self {
         Self::Directory { path: path.to_path_buf(), problems: vec![problem] }
     }
+}
+
+/// The beginning of `text`, if it is long.
+fn bounded(mut text: String) -> String {
+    const MOST_CHARACTERS: usize = 1000;
+    if let Some((end, _)) = text.char_indices().nth(MOST_CHARACTERS) {
+        text.truncate(end);
+        text.push_str(" ...");
+    }
+    text
 }
 
 fn listed(problems: &[Problem]) -> String {

@@ -12,6 +12,7 @@ use super::graph_file::Hashes;
 use super::producer::Producer;
 use super::role::Role;
 use crate::support::canonical::Canonical;
+use crate::support::regular_file;
 
 /// The name under which the image preprocessing file is hashed, whatever the file is called.
 const PREPROCESSOR: &str = "preprocessor";
@@ -72,7 +73,7 @@ impl ModelDirectory {
         }
         let hash = |path: &Path| {
             let mut hasher = blake3::Hasher::new();
-            std::fs::File::open(path)
+            regular_file::open(path)
                 .and_then(|file| hasher.update_reader(file).map(|hasher| hasher.finalize()))
                 .map_err(|error| {
                     let file = path.strip_prefix(&self.path).unwrap_or(path).display().to_string();

@@ -6,7 +6,12 @@ use std::path::{Path, PathBuf};
 
 use super::error::Problem;
 use super::role::Role;
-use crate::onnx::{GraphHeader, GraphSource};
+use crate::onnx::{GraphHeader, GraphSource, Port};
+
+/// The most elements of an input or output whose axes are numbers: 1 GB of float32.
+const MOST_ELEMENTS: usize = 1 << 28;
+/// The most axes of an input or output.
+const MOST_AXES: usize = 32;
 
 /// A graph file that plays a role.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,8 +59,14 @@ impl GraphFile {
     ) -> Result<Self, Problem> {
         let path = folder.join(&file);
         let source = GraphSource { path: path.clone(), outputs };
-        let problem = |what: String, hint: Option<String>| Problem { file: file.clone(), what, hint };
+        let problem = |what: String, hint: Option<String>| {
+            let problem = Problem::new(&file, what);
+            hint.into_iter().fold(problem, Problem::with_hint)
+        };
         let header = GraphHeader::read(&source).map_err(|error| problem(error.what, error.hint))?;
+        for port in header.inputs.iter().chain(&header.outputs) {
+            check_size(port).map_err(|what| problem(what, None))?;
+        }
         let external = header.external_files.iter().map(|location| source.external_file(location));
         let external: Vec<PathBuf> =
             external.collect::<Result<_, _>>().map_err(|error| problem(error.what, error.hint))?;
@@ -67,4 +78,18 @@ impl GraphFile {
         }
         Ok(Self { source, file, why, header, external, bytes })
     }
+}
+
+/// Refuses a declared shape that no memory should be allocated for; dynamic axes count as 1.
+fn check_size(port: &Port) -> Result<(), String> {
+    let axes = port.rank().unwrap_or(0);
+    if axes > MOST_AXES {
+        return Err(format!("{:?}: expected at most {MOST_AXES} axes, found {axes}", port.name));
+    }
+    let elements = (0..axes).filter_map(|axis| port.fixed(axis)).fold(1, usize::saturating_mul);
+    if elements > MOST_ELEMENTS {
+        let found = port.describe();
+        return Err(format!("{:?}: expected at most {MOST_ELEMENTS} elements, found {found}", port.name));
+    }
+    Ok(())
 }

@@ -145,12 +145,36 @@ pub(super) fn find(
             )));
         }
     }
+    let outside = layout.chosen.values().find(|chosen| leads_outside(folder, &chosen.file));
+    if let Some(ChosenFile { file, .. }) = outside {
+        let what =
+            "expected a file in a folder of the model directory, found a folder that is a link and leads out of it";
+        problems.push(
+            Problem::new(file, what)
+                .with_hint("copy the folder into the model directory; links of single files are followed"),
+        );
+    }
     layout.unused =
         files.iter().filter(|file| layout.chosen.values().all(|chosen| chosen.file != **file)).cloned().collect();
     if let Some(problem) = unsupported(&layout).filter(|_| problems.is_empty()) {
         problems.push(problem);
     }
     layout
+}
+
+/// Whether the folder of `file` is, by links, not below the model directory `folder`. The file itself may be a link to anywhere, as in the
+/// cache of Hugging Face's hub.
+fn leads_outside(folder: &Path, file: &str) -> bool {
+    let inner = folder.join(file).parent().and_then(|inner| inner.canonicalize().ok());
+    match (inner, folder.canonicalize()) {
+        (Some(inner), Ok(folder)) => !inner.starts_with(folder),
+        _ => true,
+    }
+}
+
+/// Whether `folder`, or its `onnx/` folder, has any graph file.
+pub fn has_graphs(folder: &Path) -> bool {
+    !graph_files(folder).is_empty()
 }
 
 /// The problem of a directory without any graph that plays a role.

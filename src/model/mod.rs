@@ -28,5 +28,6 @@ pub use description::{Capabilities, Description, GraphDescription, PortDescripti
 pub use directory::ModelDirectory;
 pub use error::{ModelError, Problem};
 pub use graph_file::{EmbeddingPort, GraphFile};
+pub use layout::has_graphs;
 pub use producer::Producer;
 pub use role::Role;

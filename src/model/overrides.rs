@@ -39,9 +39,9 @@ impl Overrides {
         let table = match text.parse::<Table>() {
             Ok(table) => table,
             Err(error) => {
-                let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
-                let (line, what) = (before.matches('\n').count() + 1, error.message().trim_end());
-                problems.push(Problem::new(Self::FILE, format!("line {line}: not valid TOML: {what}")));
+                let before = error.span().and_then(|span| bytes.get(..span.start)).unwrap_or_default();
+                let line = String::from_utf8_lossy(before).matches('\n').count() + 1;
+                problems.push(Problem::new(Self::FILE, format!("line {line}: not valid TOML: {}", error.message().trim_end())));
                 return overrides;
             }
         };

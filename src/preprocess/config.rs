@@ -12,6 +12,9 @@ use super::resample::{self, Filter, Window};
 use super::scale::JpegScale;
 use super::tiles::Tiling;
 
+/// The most values that every image may become: 5792 x 5792 pixels, or 253 tiles of 364 x 364. 400 MB of float32.
+const MOST_VALUES: usize = 3 << 25;
+
 /// A validated `preprocessor_config.json`: what happens to every image before the model.
 #[derive(Debug, Clone)]
 pub struct ImageProcessor {
@@ -103,7 +106,17 @@ impl ImageProcessor {
         } else {
             None
         };
-        Ok(Self { tiling, resize, crop, rescale, mean_std, normalizer: Normalizer::new(rescale, mean_std) })
+        let processor =
+            Self { tiling, resize, crop, rescale, mean_std, normalizer: Normalizer::new(rescale, mean_std) };
+        let most = processor.most_values();
+        match most.filter(|values| *values > MOST_VALUES) {
+            Some(values) => {
+                let key = if processor.crop.is_some() { "crop_size" } else { "size" };
+                let expected = format!("at most {MOST_VALUES} values an image ({} pixels)", MOST_VALUES / 3);
+                Err(ConfigError::Invalid { key: key.to_owned(), expected, found: values.to_string() })
+            }
+            None => Ok(processor),
+        }
     }
 
     /// Height and width of every output (of every tile), if they do not depend on the image.

@@ -31,6 +31,12 @@ pub enum ConfigError {
 
 impl ConfigError {
     pub(super) fn invalid(key: &str, expected: &str, found: &Value) -> Self {
-        Self::Invalid { key: key.to_owned(), expected: expected.to_owned(), found: found.to_string() }
+        Self::Invalid { key: key.to_owned(), expected: expected.to_owned(), found: bounded(found) }
     }
+}
+
+/// `value` as JSON, or its beginning.
+pub(super) fn bounded(value: &Value) -> String {
+    const MOST_CHARACTERS: usize = 200;
+    value.to_string().chars().take(MOST_CHARACTERS).collect()
 }

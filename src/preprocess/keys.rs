@@ -4,7 +4,7 @@
 use serde_json::{Map, Value};
 
 use super::defaults::{Defaults, Size};
-use super::error::ConfigError;
+use super::error::{ConfigError, bounded};
 
 /// Keys that mean a step which is not implemented here, unless they are null or false.
 const UNSUPPORTED: [&str; 12] = [
@@ -38,7 +38,7 @@ impl<'a> Keys<'a> {
             let switch = key.starts_with("do_") && !SWITCHES.contains(&key.as_str());
             let layout = matches!(key.as_str(), "data_format" | "input_data_format") && value != "channels_first";
             if !off && (switch || layout || UNSUPPORTED.contains(&key.as_str())) {
-                return Err(ConfigError::Unsupported { key: key.clone(), found: value.to_string() });
+                return Err(ConfigError::Unsupported { key: key.clone(), found: bounded(value) });
             }
         }
         Ok(())

@@ -12,6 +12,9 @@ use super::resample::{self, Filter, Window};
 /// No side becomes longer than this before it is split (`MAX_IMAGE_SIZE` in transformers).
 const LONGEST: u32 = 4096;
 
+/// The smallest tile: each is an image of its own.
+const LEAST_SIDE: u32 = 8;
+
 /// How images are split into tiles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Tiling {
@@ -45,7 +48,14 @@ impl Tiling {
         let longest = edge("size", 4 * 364)?;
         Ok(Self {
             longest: keys.flag("do_resize", true)?.then_some(longest),
-            side: edge("max_image_size", 364)?,
+            side: edge("max_image_size", 364).and_then(|side| {
+                let expected = format!("{{\"longest_edge\": ..}} of at least {LEAST_SIDE} pixels");
+                if side >= LEAST_SIDE {
+                    Ok(side)
+                } else {
+                    Err(ConfigError::Invalid { key: "max_image_size".to_owned(), expected, found: side.to_string() })
+                }
+            })?,
             splits: keys.flag("do_image_splitting", true)?,
             filter,
         })

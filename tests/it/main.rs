@@ -33,6 +33,7 @@ mod format;
 mod generation;
 mod graph_writer;
 mod histories;
+mod hostile_models;
 mod init;
 mod inputs;
 mod interruptions;
@@ -43,6 +44,7 @@ mod loaded_models;
 mod manifest_command;
 mod model_directory;
 mod model_failures;
+mod odd_values;
 mod outage;
 #[allow(unreachable_pub, reason = "a module of a test binary")]
 mod place;

@@ -1,5 +1,6 @@
 //! The same behaviour over local disk and S3: whole runs, resumes, two processes; and cases that only remote storage has.
 
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::process::{Command, Output};
 use std::sync::Arc;
 
@@ -240,6 +241,85 @@ fn a_model_on_s3_is_fetched_once() {
     let said = text(&inspect.stdout);
     assert!(inspect.status.success() && said.contains("decoder"), "{said}{}", text(&inspect.stderr));
     assert_eq!(std::fs::read_dir(workplace.path("cache/nightcap/models")).unwrap().count(), 1, "nothing half-fetched");
+}
+
+#[test]
+fn a_copy_of_a_model_that_somebody_changed_is_not_used() {
+    let (server, workplace) = (Seaweed::shared(), Workplace::with_images(3, 3));
+    for entry in std::fs::read_dir(repo("tests/fixtures/tiny_model")).unwrap() {
+        let entry = entry.unwrap();
+        let key = format!("planted/{}", entry.file_name().to_str().unwrap());
+        server.put(&key, &std::fs::read(entry.path()).unwrap()).unwrap();
+    }
+    workplace.run_ok(&["--run-id", "local", "--set", "output.path=local"]);
+    let models = workplace.path("cache/nightcap/models");
+    let run_into = |output: &str| {
+        let settings = ["model.path=s3://night/planted".to_owned(), format!("output.path={output}")];
+        let mut command = run_command(&workplace, &server.endpoint(), &settings, &["--run-id", "local"]);
+        command.env("XDG_CACHE_HOME", workplace.path("cache")).output().unwrap()
+    };
+    let fetches = |output: &str, expected: bool| {
+        let outcome = run_into(output);
+        let said = text(&outcome.stderr);
+        assert_eq!(outcome.status.code(), Some(0), "{said}");
+        assert_eq!(said.contains("fetching the model"), expected, "{said}");
+        assert!(workplace.parts(output, "local") == workplace.parts("local", "local"), "{output}: another model");
+        assert_eq!(std::fs::read_dir(&models).unwrap().count(), 1, "{output}: one copy and nothing else");
+    };
+    // a folder that was open to others becomes private
+    std::fs::create_dir_all(&models).unwrap();
+    std::fs::set_permissions(&models, std::fs::Permissions::from_mode(0o777)).unwrap();
+    fetches("first", true);
+    assert_eq!(std::fs::metadata(&models).unwrap().mode() & 0o777, 0o700);
+    fetches("second", false);
+    let entry = || std::fs::read_dir(&models).unwrap().next().unwrap().unwrap().path();
+    let model = || entry().join("model");
+    let plants: [(&str, &dyn Fn()); 6] = [
+        ("a file more", &|| {
+            std::fs::write(model().join("nightcap.toml"), "[graphs]\ntext = \"fusion.onnx\"\n").unwrap()
+        }),
+        ("another file", &|| {
+            let file = model().join("decoder_with_past_model.onnx");
+            let mut graph = std::fs::read(&file).unwrap();
+            let place = graph.len() / 2;
+            graph[place] ^= 0x40;
+            std::fs::write(file, graph).unwrap();
+        }),
+        ("a file less", &|| std::fs::remove_file(model().join("generation_config.json")).unwrap()),
+        ("a link", &|| {
+            std::fs::rename(model().join("config.json"), workplace.path("config.json")).unwrap();
+            std::os::unix::fs::symlink(workplace.path("config.json"), model().join("config.json")).unwrap();
+        }),
+        ("no index", &|| std::fs::remove_file(entry().join("index.json")).unwrap()),
+        ("a link instead of the copy", &|| {
+            let place = entry();
+            std::fs::rename(&place, workplace.path("moved")).unwrap();
+            std::os::unix::fs::symlink(workplace.path("moved"), place).unwrap();
+        }),
+    ];
+    for (what, plant) in plants {
+        plant();
+        fetches(&what.replace(' ', "-"), true);
+    }
+    if std::fs::metadata(&models).unwrap().uid() == 0 {
+        // a planted copy of another user, in a folder of this one
+        std::os::unix::fs::chown(model().join("config.json"), Some(12345), None).unwrap();
+        fetches("of-another-user", true);
+        for folder in [&models, &workplace.path("cache/nightcap")] {
+            std::os::unix::fs::chown(folder, Some(12345), None).unwrap();
+            let refused = run_into("refused");
+            let said = text(&refused.stderr);
+            assert_eq!(refused.status.code(), Some(2), "{said}");
+            assert!(said.contains("must be a folder of this user (0); found a folder of user 12345"), "{said}");
+            std::os::unix::fs::chown(folder, Some(0), None).unwrap();
+        }
+    } else {
+        eprintln!("skipped: only root can give a folder to another user");
+    }
+    std::fs::rename(&models, workplace.path("elsewhere")).unwrap();
+    std::os::unix::fs::symlink(workplace.path("elsewhere"), &models).unwrap();
+    let refused = run_into("refused");
+    assert!(text(&refused.stderr).contains("found no folder"), "{}", text(&refused.stderr));
 }
 
 #[test]

@@ -6,6 +6,7 @@
 //! - `fusion`: image and text states to fused states
 //! - `embedding`, `finite`: normalises embeddings, and finds NaN and infinity
 
+mod bounded_tokenizer;
 pub(crate) mod embedding;
 pub(crate) mod finite;
 pub(crate) mod fusion;

@@ -1,16 +1,23 @@
 //! The tokenizer. In: `tokenizer.json` and texts. Out: token ids, padded on the right to a common length. Also decodes token ids.
 
-use tokenizers::{PaddingStrategy, Tokenizer, TruncationParams};
+use tokenizers::{PaddingStrategy, PostProcessor, TruncationParams};
 
+use super::bounded_tokenizer::{self, BoundedTokenizer};
 use crate::model::{GraphFile, ModelDirectory, ModelError, Problem, Role};
+use crate::support::regular_file;
+
+/// The most bytes of `tokenizer.json`. That of Gemma 3, with 262,144 tokens, has 33 MB.
+const MOST_FILE_BYTES: u64 = 64 << 20;
+/// The most tokens to which every text is padded.
+const MOST_PADDING: usize = 1 << 16;
 
 /// The model's tokenizer.
 #[derive(Debug)]
 pub(crate) struct TextTokenizer {
     /// Truncates texts to the longest that the model takes.
-    tokenizer: Tokenizer,
+    tokenizer: BoundedTokenizer,
     /// Truncates nothing.
-    whole: Tokenizer,
+    whole: BoundedTokenizer,
     pad: i64,
     /// Whether spaces before punctuation are removed from decoded text.
     cleans_up: bool,
@@ -53,7 +60,8 @@ impl TextTokenizer {
         let fail = |error: tokenizers::Error| {
             ModelError::one(directory.path(), Problem::new("tokenizer.json", format!("not usable: {error}")))
         };
-        let mut tokenizer = Tokenizer::from_file(path).map_err(fail)?;
+        let content = regular_file::read(path, MOST_FILE_BYTES).map_err(|error| fail(error.into()))?;
+        let mut tokenizer = bounded_tokenizer::read(&content).map_err(fail)?;
         let padding = tokenizer.get_padding().cloned();
         let named = directory.config().special_token("pad_token").and_then(|token| tokenizer.token_to_id(token));
         let named = padding.as_ref().map(|padding| padding.pad_id).or(named).map(i64::from);
@@ -69,6 +77,7 @@ impl TextTokenizer {
         // without a mask, padding to the longest of a batch would make a text's embedding depend on the texts beside it
         let tells_padding = |graph: &GraphFile| graph.header.input("attention_mask").is_some();
         let fixed_length = fixed_length.or(longest.filter(|_| !directory.graph(Role::Text).is_none_or(tells_padding)));
+        check_lengths(directory, &tokenizer, longest, fixed_length)?;
         let truncation = longest.map(|max_length| TruncationParams { max_length, ..own.unwrap_or_default() });
         tokenizer.with_padding(None).with_truncation(None).map_err(fail)?;
         let whole = tokenizer.clone();
@@ -79,7 +88,7 @@ impl TextTokenizer {
 
     /// The tokens of `text`, truncated to the longest that the model takes; `None` if it has none but special ones.
     pub(crate) fn encode(&self, text: &str) -> Result<Option<Tokens>, tokenizers::Error> {
-        let encoding = self.tokenizer.encode_fast(text, true)?;
+        let encoding = bounded_tokenizer::of_text(text, || self.tokenizer.encode_fast(text, true))?;
         if encoding.get_special_tokens_mask().iter().all(|&special| special == 1) {
             return Ok(None);
         }
@@ -110,7 +119,8 @@ impl TextTokenizer {
 
     /// All tokens of `text`, not truncated; with the tokenizer's special tokens if `special`.
     pub(crate) fn encode_whole(&self, text: &str, special: bool) -> Result<Vec<i64>, tokenizers::Error> {
-        Ok(self.whole.encode_fast(text, special)?.get_ids().iter().map(|&id| i64::from(id)).collect())
+        let encoding = bounded_tokenizer::of_text(text, || self.whole.encode_fast(text, special))?;
+        Ok(encoding.get_ids().iter().map(|&id| i64::from(id)).collect())
     }
 
     /// The token called `name`.
@@ -125,14 +135,36 @@ impl TextTokenizer {
 
     /// The text of `ids` without special tokens, trimmed.
     pub(crate) fn decode(&self, ids: &[i64]) -> Result<String, tokenizers::Error> {
-        let text = self.tokenizer.decode(&unsigned(ids), true)?;
+        let text = bounded_tokenizer::decode(&self.tokenizer, &unsigned(ids), true)?;
         let text = if self.cleans_up { clean_up(&text) } else { text };
         Ok(text.trim().to_owned())
     }
 
     /// The text of `ids`, special tokens included and not trimmed.
     pub(crate) fn decode_all(&self, ids: &[i64]) -> Result<String, tokenizers::Error> {
-        self.tokenizer.decode(&unsigned(ids), false)
+        bounded_tokenizer::decode(&self.tokenizer, &unsigned(ids), false)
+    }
+}
+
+/// Refuses texts without room for a token besides those that are always added, and padding to a length that no model takes.
+fn check_lengths(
+    directory: &ModelDirectory,
+    tokenizer: &BoundedTokenizer,
+    longest: Option<usize>,
+    fixed_length: Option<usize>,
+) -> Result<(), ModelError> {
+    let fail = |what| Err(ModelError::one(directory.path(), Problem::new("tokenizer.json", what)));
+    let added = tokenizer.get_post_processor().map_or(0, |processor| processor.added_tokens(false));
+    if let Some(longest) = longest.filter(|longest| *longest <= added) {
+        return fail(format!(
+            "expected texts of more than the {added} tokens that are added to each, found at most {longest}: the least of              truncation.max_length, max_position_embeddings in config.json and model_max_length in tokenizer_config.json"
+        ));
+    }
+    match fixed_length {
+        Some(length) if length > MOST_PADDING => {
+            fail(format!("expected texts that are padded to at most {MOST_PADDING} tokens, found {length}"))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -4,8 +4,8 @@
 use serde_json::Value;
 
 use super::settings::{
-    BeamSettings, EarlyStopping, GenerationOverrides, GenerationSettings, SampleSettings, Strategy, StrategyName,
-    out_of_range,
+    BeamSettings, EarlyStopping, GenerationOverrides, GenerationSettings, MOST_NEW_TOKENS, SampleSettings, Strategy,
+    StrategyName, out_of_range,
 };
 use crate::engine::encode::tokenizer::TextTokenizer;
 use crate::engine::prompt::expand::{Prompt, TokenizedPrompt};
@@ -55,8 +55,8 @@ impl GenerationSettings {
             bad_words_ids: resolver.bad_words(),
             suppress_tokens: resolver.tokens("suppress_tokens"),
             begin_suppress_tokens: resolver.tokens("begin_suppress_tokens"),
-            forced_bos_token_id: resolver.tokens("forced_bos_token_id").first().copied(),
-            forced_eos_token_ids: resolver.tokens("forced_eos_token_id"),
+            forced_bos_token_id: resolver.forced("forced_bos_token_id").first().copied(),
+            forced_eos_token_ids: resolver.forced("forced_eos_token_id"),
         };
         if resolver.problems.is_empty() {
             Ok(settings)
@@ -212,12 +212,13 @@ impl<'a> Resolver<'a> {
         let min_length = min_length.map_or(0, |length| length.saturating_sub(prompt));
         let min = overrides.min_new_tokens.or(min_new).unwrap_or(min_length);
         let problems = &mut self.problems;
-        if max == 0 || min > max {
+        if max == 0 || max > MOST_NEW_TOKENS || min > max {
             let what = format!("captions of at least {min} and at most {max} tokens are not possible");
-            let hint = "max_new_tokens must be at least 1 and at least min_new_tokens";
+            let hint =
+                format!("max_new_tokens must be at least 1, at least min_new_tokens, and at most {MOST_NEW_TOKENS}");
             problems.push(Problem::new(Self::JOB, what).with_hint(hint));
         }
-        (max, min)
+        (max.min(MOST_NEW_TOKENS), min.min(MOST_NEW_TOKENS))
     }
 
     /// Refuses a job whose `shortest` prompt is too long for the model.
@@ -256,6 +257,32 @@ impl<'a> Resolver<'a> {
             self.problems.push(Problem::new(found.source, what));
             Vec::new()
         })
+    }
+
+    /// As [`tokens`](Self::tokens), for tokens that the decoder is made to generate: it must have them.
+    fn forced(&mut self, name: &str) -> Vec<i64> {
+        let tokens = self.tokens(name);
+        for token in &tokens {
+            self.check_token(name, *token);
+        }
+        tokens
+    }
+
+    /// Refuses a token that the decoder is given and cannot have: one beyond its logits and all its tables.
+    fn check_token(&mut self, name: &str, token: i64) {
+        let graphs = [Role::Embed, Role::Text, Role::Prefill, Role::Decoder];
+        let headers = graphs.iter().filter_map(|role| self.directory.graph(*role)).map(|graph| &graph.header);
+        let sizes = headers.filter_map(|header| {
+            let logits = header.output("logits").and_then(|port| port.fixed(2));
+            logits.max(header.table_sizes.last().copied())
+        });
+        let most = sizes.max().unwrap_or(i32::MAX as usize);
+        if usize::try_from(token).is_ok_and(|token| token < most) {
+            return;
+        }
+        let what =
+            format!("{name}: expected a token of the decoder, from 0 to {}, found {token}", most.saturating_sub(1));
+        self.problems.push(Problem::new("generation_config.json", what));
     }
 
     fn stop(&mut self, given: Option<&Vec<String>>) -> Vec<String> {
@@ -301,6 +328,9 @@ impl<'a> Resolver<'a> {
                 problem.with_hint("the token the decoder was trained to start from")
             };
             self.problems.push(problem);
+        }
+        if let Some(id) = id {
+            self.check_token("the start token", id);
         }
         id
     }

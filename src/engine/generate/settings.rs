@@ -153,12 +153,19 @@ impl GenerationSettings {
     }
 }
 
+/// The most tokens of a caption.
+pub(super) const MOST_NEW_TOKENS: usize = 1 << 16;
+
 /// The range of the setting `name`, if `value` is not in it. Ranges are the same in jobs and in a model's files.
 pub fn out_of_range(name: &str, value: f64) -> Option<&'static str> {
     let whole = value.fract().abs() < f64::EPSILON;
     let (fits, expected) = match name {
         "num_beams" => (whole && (1.0..=64.0).contains(&value), "1 to 64"),
-        "temperature" | "repetition_penalty" => (value > 0.0 && value.is_finite(), "a number above 0"),
+        // they are used as float32
+        "temperature" | "repetition_penalty" => {
+            let value = value as f32;
+            (value.is_normal() && value > 0.0 && value.recip().is_finite(), "a number above 0")
+        }
         "top_p" => (value > 0.0 && value <= 1.0, "a number above 0, at most 1"),
         "min_p" => ((0.0..=1.0).contains(&value), "0 to 1"),
         "length_penalty" => (value.is_finite(), "a finite number"),

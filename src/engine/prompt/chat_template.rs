@@ -2,30 +2,47 @@
 //! `apply_chat_template` of transformers does it.
 
 use minijinja::syntax::SyntaxConfig;
-use minijinja::{Environment, Error, ErrorKind, Value, context};
+use minijinja::{Error, ErrorKind, Value, context};
+
+use crate::support::jinja;
+
+/// The most bytes of a prompt: more than any model has positions for.
+const MOST_PROMPT_BYTES: usize = 1 << 20;
 
 /// The prompt of one user message that holds an image and `question`, up to where the answer begins.
+///
+/// # Errors
+/// What is wrong with the template, in words. One that is very long, that does not end or that makes a very long text is refused too.
 pub(crate) fn render(
     template: &str,
     question: &str,
     special: impl Fn(&str) -> Option<String>,
-) -> Result<String, minijinja::Error> {
-    let mut environment = Environment::new();
-    environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
-    environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-    environment.add_function("raise_exception", |message: String| -> Result<Value, Error> {
-        Err(Error::new(ErrorKind::InvalidOperation, message))
+) -> Result<String, String> {
+    jinja::check_length(template)?;
+    let template = without_generation_tags(template);
+    let [bos_token, eos_token] = ["bos_token", "eos_token"].map(special);
+    let rendered = jinja::on_large_stack(|| {
+        let mut environment = jinja::environment();
+        environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
+        environment.add_function("raise_exception", |message: String| -> Result<Value, Error> {
+            Err(Error::new(ErrorKind::InvalidOperation, message))
+        });
+        let content = vec![context! { type => "image" }, context! { type => "text", text => question }];
+        environment.render_str(
+            &template,
+            context! {
+                messages => vec![context! { role => "user", content => content }],
+                add_generation_prompt => true,
+                bos_token,
+                eos_token,
+            },
+        )
     });
-    let content = vec![context! { type => "image" }, context! { type => "text", text => question }];
-    environment.render_str(
-        &without_generation_tags(template),
-        context! {
-            messages => vec![context! { role => "user", content => content }],
-            add_generation_prompt => true,
-            bos_token => special("bos_token"),
-            eos_token => special("eos_token"),
-        },
-    )
+    let text = rendered.map_err(|error| error.to_string())?.map_err(|error| jinja::explain(&error))?;
+    if text.len() > MOST_PROMPT_BYTES {
+        return Err(format!("expected a prompt of at most {MOST_PROMPT_BYTES} bytes, found one of {}", text.len()));
+    }
+    Ok(text)
 }
 
 /// `template` without the `generation` tags, which mark the assistant's answer for training.
@@ -63,6 +80,88 @@ mod tests {
     #[test]
     fn what_a_template_refuses_is_an_error() {
         let error = render("{{ raise_exception('no images, please') }}", "?", |_| None);
-        assert!(error.is_err_and(|error| error.to_string().contains("no images, please")));
+        assert!(error.is_err_and(|error| error.contains("no images, please")));
+    }
+
+    /// Templates that would take hours, gigabytes or the whole stack: each is refused at once, for the reason given.
+    #[test]
+    fn templates_that_do_not_end_or_grow_are_refused() {
+        let long = |text: &str| text.repeat((1 << 16) / text.len());
+        let inside = |text: &str| format!("{{{{ {} }}}}", &long(text)[..(1 << 16) - 10]);
+        let counted = "{% for a in range(99999) %}{% for b in range(99999) %}{% for c in range(99999) %}{% endfor %}{% endfor %}{% endfor %}";
+        let doubled =
+            "{% set n = namespace(x='x') %}{% for i in range(60) %}{% set n.x = n.x ~ n.x %}{% endfor %}{{ n.x }}";
+        let added = doubled.replace('~', "+");
+        let output = "{% for a in range(90000) %}{{ 'x' * 1000 }}{% endfor %}";
+        let set = "{% set n = namespace(x='') %}{% for i in range(60) %}{% set y %}{{ n.x }}{{ n.x }}xxxxxxxx{% endset %}{% set n.x = y %}{% endfor %}";
+        let macros = "{% macro f(n) %}{{ f(n + 1) }}{{ f(n + 1) }}{% endmacro %}{{ f(0) }}";
+        let many = "{% set s = 'x' * 120000 %}{% set l = [s] * 3000 %}";
+        let nested = "{% set n = namespace(x=[]) %}{% for i in range(99999) %}{% set n.x = [n.x] %}{% endfor %}";
+        let of_many = |text: &str| format!("{many}{text}");
+        let fuel = "takes more than 4000 instructions";
+        let cases: Vec<(String, &str)> = vec![
+            (counted.to_owned(), fuel),
+            (doubled.to_owned(), fuel),
+            (added, fuel),
+            (output.to_owned(), fuel),
+            (set.to_owned(), fuel),
+            (nested.to_owned(), fuel),
+            (macros.to_owned(), "recursion limit"),
+            ("{{ 'x' * 10**9 }}".to_owned(), fuel),
+            ("{{ ['x'] * 10**9 }}".to_owned(), ""),
+            ("{{ range(10**9) | list }}".to_owned(), "too many elements"),
+            ("{{ '%999999999d' | format(1) }}".to_owned(), fuel),
+            ("{{ '{:999999999}'.format(1) }}".to_owned(), ""),
+            ("{{ ('x' * 9999).replace('x', 'y' * 9999) }}".to_owned(), fuel),
+            ("{{ ('x' * 9999) | replace('x', 'y' * 9999) }}".to_owned(), fuel),
+            ("{{ ('x' * 9999).join('y' * 99999) }}".to_owned(), fuel),
+            ("{{ ('x' * 99999) | list | join('y' * 9999) }}".to_owned(), fuel),
+            ("{{ [1] | batch(999999999, 'x') }}".to_owned(), ""),
+            ("{{ [1] | slice(999999999, 'x') }}".to_owned(), ""),
+            ("{{ 'x\\ny' | indent(999999999) }}".to_owned(), fuel),
+            (of_many("{{ l | join }}"), fuel),
+            (of_many("{{ ''.join(l) }}"), fuel),
+            (of_many("{{ l | string }}"), fuel),
+            (of_many("{{ l | upper }}"), fuel),
+            (of_many("{{ l | trim }}"), fuel),
+            (of_many("{{ l | replace('x', 'y') }}"), fuel),
+            (of_many("{{ l ~ l }}"), fuel),
+            (of_many("{{ l }}"), fuel),
+            (of_many("{{ '{0}{0}{0}{0}{0}{0}'.format(l) }}"), fuel),
+            (of_many("{{ '%s' | format(l) }}"), fuel),
+            (of_many("{{ l | pprint }}"), fuel),
+            (of_many("{% set y %}{{ l }}{% endset %}"), fuel),
+            (inside("-"), ""),
+            (inside("not "), ""),
+            (inside("("), ""),
+            (inside("["), ""),
+            (inside("{"), ""),
+            (inside("a+"), ""),
+            (inside("a."), ""),
+            (inside("a|e|"), ""),
+            (inside("a if b else "), ""),
+            (inside("a~"), ""),
+            (inside("a**"), ""),
+            (inside("a and "), ""),
+            (inside("f(f("), ""),
+            (long("{% if a %}"), ""),
+            (format!("{{% if a %}}{}{{% endif %}}", &long("{% elif a %}")[..60_000]), ""),
+            (long("{% for a in b %}"), ""),
+            ("-".repeat(100_000), "at most 65536 bytes"),
+            (format!("{{{{ {}1 }}}}", "-".repeat(100_000)), "at most 65536 bytes"),
+            (format!("{{{{ {}1{} }}}}", "(".repeat(100_000), ")".repeat(100_000)), "at most 65536 bytes"),
+        ];
+        for (template, reason) in cases {
+            let started = std::time::Instant::now();
+            let shown: String = template.chars().take(90).collect();
+            // one that is harmless once it has ended may be rendered; its prompt is short
+            match render(&template, "?", |_| None) {
+                Err(said) => assert!(said.contains(reason) && said.len() < 400, "{shown}: {said}"),
+                Ok(text) => {
+                    assert!(reason.is_empty() && text.len() < 1 << 20, "{shown}: rendered {} bytes", text.len());
+                }
+            }
+            println!("{shown}: {:?}", started.elapsed());
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use super::chat_template;
 use super::expand::{ImagePrompt, ImageSlot, Prompt, TileTokens};
 use crate::engine::encode::tokenizer::TextTokenizer;
-use crate::model::{ModelDirectory, ModelError, Problem, Role};
+use crate::model::{ModelDirectory, ModelError, Problem, Role, Sourced};
 
 /// The prompt of a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,8 +40,8 @@ pub enum PromptFormat {
     },
     /// The text of a message that holds the image.
     Chat {
-        /// The chat template (Jinja); without one, the prompt must hold the image token itself.
-        template: Option<String>,
+        /// The chat template (Jinja) and its file; without one, the prompt must hold the image token itself.
+        template: Option<Sourced<String>>,
         /// The id and the text of the image token.
         image: (i64, String),
         /// Whether there are tokens around the tiles of an image.
@@ -52,6 +52,9 @@ pub enum PromptFormat {
         start: Option<i64>,
     },
 }
+
+/// The most characters of a prompt that a message repeats.
+const SHOWN: usize = 300;
 
 /// Florence-2's tasks and the questions by which its processor replaces them (`Florence2Processor.task_prompts_without_inputs`).
 const TASKS: [(&str, &str); 8] = [
@@ -123,7 +126,7 @@ impl PromptFormat {
             fail(what, "copy tokenizer.json and config.json of one model")
         })?;
         Ok(Self::Chat {
-            template: config.chat_template().map(|template| template.value.clone()),
+            template: config.chat_template().cloned(),
             image: (id, name),
             tile_tokens: TileTokens::SMOLVLM.is_known(tokenizer),
             special: ["bos_token", "eos_token"].map(special),
@@ -148,12 +151,16 @@ impl PromptFormat {
             Self::Chat { template, image: (id, name), tile_tokens, special: [bos, eos], start } => {
                 let special = |wanted: &str| if wanted == "bos_token" { bos.clone() } else { eos.clone() };
                 let text = match template {
-                    Some(template) => chat_template::render(template, prompt, special)
-                        .map_err(|error| format!("the model's chat template cannot be rendered: {error}"))?,
+                    Some(Sourced { value, source }) => {
+                        chat_template::render(value, prompt, special).map_err(|error| {
+                            format!("the model's chat template in {source} cannot be rendered: {error}")
+                        })?
+                    }
                     None => prompt.to_owned(),
                 };
                 let found = text.matches(name.as_str()).count();
                 if found != 1 {
+                    let text: String = text.chars().take(SHOWN).collect();
                     return Err(format!(
                         "expected {name} once, where the image goes, and found it {found} times in {text:?}"
                     ));

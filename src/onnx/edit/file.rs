@@ -4,7 +4,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
-use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -12,12 +11,14 @@ use bytes::Bytes;
 use memmap2::Mmap;
 use prost::Message;
 
+use super::decoded_size;
 use super::external_data::{EXTERNAL, locations, visit_tensors};
 use super::extract::extract;
 use crate::onnx::error::{OnnxError, OnnxErrorKind};
 use crate::onnx::port::GraphSource;
 use crate::onnx::proto::{GraphProto, ModelProto, StringStringEntryProto, TensorProto, ValueInfoProto};
 use crate::onnx::runtime::session::EditedGraph;
+use crate::support::regular_file;
 
 /// A graph file in memory.
 pub(crate) struct OnnxFile {
@@ -50,6 +51,7 @@ impl OnnxFile {
             }
         };
         let mapped = map(path).map_err(|error| unreadable(&error))?;
+        decoded_size::check(&mapped).map_err(fail)?;
         let mut model = ModelProto::decode(mapped.clone()).map_err(|error| unreadable(&error))?;
         let mut graph = model.graph.take().ok_or_else(|| unreadable(&"not an ONNX graph"))?;
         if let Some(wanted) = &source.outputs {
@@ -152,11 +154,7 @@ fn entry(key: &str, value: String) -> StringStringEntryProto {
 
 /// The file at `path` as memory whose pages are read when they are accessed.
 fn map(path: &Path) -> io::Result<Bytes> {
-    // opening a named pipe would block until another process writes to it
-    if !std::fs::metadata(path)?.is_file() {
-        return Err(io::Error::other("expected a regular file"));
-    }
-    let file = File::open(path)?;
+    let file = regular_file::open(path)?;
     // SAFETY: the mapping is only read. Another process that truncates the file in the milliseconds of its reading would end this
     // one; nothing that nightcap writes is ever mapped.
     #[allow(

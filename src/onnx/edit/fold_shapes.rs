@@ -149,7 +149,7 @@ fn run(graph: &mut Session, probe: ProbeInputs) -> Result<Outputs, OnnxError> {
 }
 
 /// The values of `graph` that depend on the sizes of its inputs but not on their elements, in the order in which they are computed.
-fn sizes(graph: &GraphProto) -> Vec<&str> {
+pub(super) fn sizes(graph: &GraphProto) -> Vec<&str> {
     let mut depends: HashMap<&str, ComputedFrom> =
         graph.input.iter().map(|input| (input.name(), ComputedFrom::Elements)).collect();
     depends.extend(graph.initializer.iter().map(|tensor| (tensor.name(), ComputedFrom::Weights)));

@@ -61,7 +61,7 @@ pub(crate) fn hoist(
 
 /// The values that depend on `invariant` inputs and weights only, are computed through a matrix product, and are used together with
 /// values that change in each step; in the order in which they are computed.
-fn frontier(graph: &GraphProto, invariant: &[&str]) -> Vec<String> {
+pub(super) fn frontier(graph: &GraphProto, invariant: &[&str]) -> Vec<String> {
     const MULTIPLIES: [&str; 6] = ["MatMul", "Gemm", "Conv", "MatMulInteger", "MatMulNBits", "DynamicQuantizeMatMul"];
     let mut changes: HashMap<&str, Changes> = HashMap::new();
     for input in &graph.input {
