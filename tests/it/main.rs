@@ -26,6 +26,7 @@ mod families;
 mod faults;
 mod fingerprints;
 mod format;
+mod fuzz_corpora;
 mod generation;
 mod graph_writer;
 mod init;
