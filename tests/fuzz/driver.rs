@@ -77,11 +77,14 @@ fn corpora_and_inputs_made_of_them_do_no_harm() {
 #[test]
 #[ignore = "runs as long as it is told to"]
 fn long() {
-    let minutes: f64 = variable("NIGHTCAP_FUZZ_MINUTES").map_or(60.0, |text| text.parse().expect("a number of minutes"));
-    let only = variable("NIGHTCAP_FUZZ_TARGET");
-    let targets: Vec<Target> = TARGETS.into_iter().filter(|target| only.as_deref().is_none_or(|only| only == target.name)).collect();
+    let minutes: f64 =
+        variable("NIGHTCAP_FUZZ_MINUTES").map_or(60.0, |text| text.parse().expect("a number of minutes"));
+    let only = variable("NIGHTCAP_FUZZ_TARGET").filter(|name| !name.is_empty());
+    let targets: Vec<Target> =
+        TARGETS.into_iter().filter(|target| only.as_deref().is_none_or(|only| only == target.name)).collect();
     assert!(!targets.is_empty(), "no target {only:?}; there are {}", TARGETS.map(|target| target.name).join(", "));
-    let seed = variable("NIGHTCAP_FUZZ_SEED").map_or_else(|| std::process::id().into(), |text| text.parse().expect("a seed"));
+    let seed =
+        variable("NIGHTCAP_FUZZ_SEED").map_or_else(|| std::process::id().into(), |text| text.parse().expect("a seed"));
     let workers = std::thread::available_parallelism().map_or(1, usize::from).min(targets.len());
     let seconds = (minutes * 60.0 * workers as f64 / targets.len() as f64) as u64;
     let queue = Mutex::new(targets.clone());
@@ -89,9 +92,13 @@ fn long() {
     std::thread::scope(|scope| {
         for _ in 0..workers {
             scope.spawn(|| {
-                while let Some(target) = { let next = queue.lock().unwrap().pop(); next } {
+                while let Some(target) = {
+                    let next = queue.lock().unwrap().pop();
+                    next
+                } {
                     let folder = scratch();
-                    let task = Task { target, folder: folder.path().to_owned(), seed, skip: 0, inputs: u64::MAX, seconds };
+                    let task =
+                        Task { target, folder: folder.path().to_owned(), seed, skip: 0, inputs: u64::MAX, seconds };
                     let (done, findings) = explore(task);
                     eprintln!("{}: {done} inputs, {} findings", target.name, findings.len());
                     failed.lock().unwrap().extend(report(target, findings));
@@ -150,7 +157,8 @@ fn explore(mut task: Task) -> (u64, Vec<Finding>) {
         let kind = ended(status, &task.folder);
         if let std::collections::btree_map::Entry::Vacant(entry) = findings.entry(kind.clone()) {
             let input = smaller_in_children(&task, &kind, input);
-            entry.insert(Finding { what: format!("the process ended: {kind}"), kind, input });
+            let log = std::fs::read_to_string(task.folder.join("log")).unwrap_or_default();
+            entry.insert(Finding { what: format!("the process ended: {kind}\n{log}"), kind, input });
         }
         task.skip += replayed;
         task.seed = task.seed.wrapping_add(1_000_003);
@@ -171,7 +179,10 @@ fn start(task: &Task) -> ExitStatus {
     command.args(["--exact", "fuzz::driver::child", "--ignored", "--nocapture", "--test-threads=1"]);
     let values = [("SEED", task.seed), ("SKIP", task.skip), ("INPUTS", task.inputs), ("SECONDS", task.seconds)];
     command.envs(values.map(|(name, value)| (format!("NIGHTCAP_FUZZ_{name}"), value.to_string())));
-    command.env("NIGHTCAP_FUZZ_CHILD", task.target.name).env("NIGHTCAP_FUZZ_FOLDER", &task.folder).env("TMPDIR", &task.folder);
+    command
+        .env("NIGHTCAP_FUZZ_CHILD", task.target.name)
+        .env("NIGHTCAP_FUZZ_FOLDER", &task.folder)
+        .env("TMPDIR", &task.folder);
     // One thread each, and memory that is given back when it is free, so that the memory of one input can be seen.
     command.env("POLARS_MAX_THREADS", "1").env("RAYON_NUM_THREADS", "1").env("MALLOC_ARENA_MAX", "1");
     command.env("MALLOC_MMAP_THRESHOLD_", "65536").env("MALLOC_TRIM_THRESHOLD_", "1048576");
@@ -207,7 +218,8 @@ fn progress(folder: &Path) -> (u64, u64) {
 fn left(folder: &Path) -> Vec<(String, String, Vec<u8>)> {
     let read = |number: usize, name: &str| std::fs::read(folder.join(format!("finding-{number}.{name}"))).ok();
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-    let found = (0..).map_while(|number| Some((text(read(number, "kind")?), text(read(number, "what")?), read(number, "input")?)));
+    let found = (0..)
+        .map_while(|number| Some((text(read(number, "kind")?), text(read(number, "what")?), read(number, "input")?)));
     found.collect()
 }
 
@@ -218,7 +230,9 @@ fn report(target: Target, findings: Vec<Finding>) -> Vec<String> {
         .into_iter()
         .map(|Finding { kind, what, input }| {
             let path = folder.join(&blake3::hash(&input).to_hex()[..12]);
-            std::fs::create_dir_all(&folder).and_then(|()| std::fs::write(&path, &input)).expect("a folder for findings");
+            std::fs::create_dir_all(&folder)
+                .and_then(|()| std::fs::write(&path, &input))
+                .expect("a folder for findings");
             let what: String = what.chars().take(400).collect();
             let line = format!("{} ({kind}): {} of {} bytes: {what}", target.name, path.display(), input.len());
             eprintln!("{line}");
@@ -297,7 +311,10 @@ impl Child {
         let mut random = Random(self.task.seed);
         let target = self.task.target;
         let mut made = 0;
-        while made < self.task.inputs && started.elapsed().as_secs() < self.task.seconds && self.kinds.len() < MOST_FINDINGS {
+        while made < self.task.inputs
+            && started.elapsed().as_secs() < self.task.seconds
+            && self.kinds.len() < MOST_FINDINGS
+        {
             made += 1;
             let (seed, other) = (random.below(self.corpus.len()), random.below(self.corpus.len()));
             let (seed, other) = (self.corpus[seed].clone(), self.corpus[other].clone());
@@ -311,7 +328,8 @@ impl Child {
         let current = self.task.folder.join("current");
         std::fs::write(&current, input).expect("the input at work");
         self.ran += 1;
-        std::fs::write(self.task.folder.join("progress"), format!("{} {}", self.ran, self.replayed)).expect("the progress");
+        std::fs::write(self.task.folder.join("progress"), format!("{} {}", self.ran, self.replayed))
+            .expect("the progress");
         match measure(self.task.target, input) {
             Ok(outcome) => {
                 if self.seen.insert(outcome.signature) && input.len() < MOST_BYTES / 4 && self.corpus.len() < 4000 {
@@ -417,7 +435,8 @@ fn every_folder_of_inputs_belongs_to_a_target() {
     }
     let manifest = std::fs::read_to_string(repo("fuzz/Cargo.toml")).unwrap();
     let binaries: toml::Table = manifest.parse().unwrap();
-    let names: Vec<&str> = binaries["bin"].as_array().unwrap().iter().map(|bin| bin["name"].as_str().unwrap()).collect();
+    let names: Vec<&str> =
+        binaries["bin"].as_array().unwrap().iter().map(|bin| bin["name"].as_str().unwrap()).collect();
     assert_eq!(names, TARGETS.map(|target| target.name), "fuzz/Cargo.toml has a binary for every target");
 }
 

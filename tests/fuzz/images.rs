@@ -1,11 +1,13 @@
 //! The decoders of images.
 
-use super::{Outcome, short, shape};
+use super::{Outcome, shape, short};
 use crate::preprocess::{DecodeLimits, Decoded, JpegScale, decode_scaled, memory_needed};
 use crate::row::error::{RowError, Stage};
 
-pub(super) const JPEG: &[&str] = &["Exif\0\0", "http://ns.adobe.com/xap/1.0/\0", "tiff:Orientation=\"6\"", "JFIF\0", "Adobe"];
-pub(super) const PNG: &[&str] = &["tRNS", "PLTE", "eXIf", "iTXt", "XML:com.adobe.xmp\0\0", "acTL", "fcTL", "fdAT", "iCCP", "sBIT"];
+pub(super) const JPEG: &[&str] =
+    &["Exif\0\0", "http://ns.adobe.com/xap/1.0/\0", "tiff:Orientation=\"6\"", "JFIF\0", "Adobe"];
+pub(super) const PNG: &[&str] =
+    &["tRNS", "PLTE", "eXIf", "iTXt", "XML:com.adobe.xmp\0\0", "acTL", "fcTL", "fdAT", "iCCP", "sBIT"];
 pub(super) const WEBP: &[&str] = &["VP8 ", "VP8L", "VP8X", "ANIM", "ANMF", "ALPH", "EXIF", "XMP ", "ICCP"];
 
 const LIMITS: DecodeLimits = DecodeLimits { max_image_pixels: 1 << 20 };

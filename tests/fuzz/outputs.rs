@@ -20,18 +20,37 @@ use crate::output::upkeep::status::OutputStatus;
 use crate::storage::{Location, Storage};
 
 pub(super) const RECORD: &[&str] = &[
-    "_nightcap/published/first.json\n", "_nightcap/runs/half/plan.json\n", "_nightcap/seq/9223372036854775807.json\n",
-    "_nightcap/seq/-1.json\n", "_nightcap/format.json\n", "_nightcap/schema.json\n", "_nightcap/published/../x.json\n",
-    "\"supersedes\": [\"../../../victim\"]", "\"supersedes\": [\"first\"]", "\"parts\": 9223372036854775807", "\"partial\": [",
-    "\"run_seq\": -9223372036854775808", "\"part_rows\": 0", "\"rows\": 18446744073709551615", "\"index\": \"", "\"run\": \"",
-    "\"created_at\": \"", "\"published_at\": \"1969-01-01T00:00:00Z\"", "../", "\\u0000", "%2e%2e", "\"key\": ", "\"selection\": ",
+    "_nightcap/published/first.json\n",
+    "_nightcap/runs/half/plan.json\n",
+    "_nightcap/seq/9223372036854775807.json\n",
+    "_nightcap/seq/-1.json\n",
+    "_nightcap/format.json\n",
+    "_nightcap/schema.json\n",
+    "_nightcap/published/../x.json\n",
+    "\"supersedes\": [\"../../../victim\"]",
+    "\"supersedes\": [\"first\"]",
+    "\"parts\": 9223372036854775807",
+    "\"partial\": [",
+    "\"run_seq\": -9223372036854775808",
+    "\"part_rows\": 0",
+    "\"rows\": 18446744073709551615",
+    "\"index\": \"",
+    "\"run\": \"",
+    "\"created_at\": \"",
+    "\"published_at\": \"1969-01-01T00:00:00Z\"",
+    "../",
+    "\\u0000",
+    "%2e%2e",
+    "\"key\": ",
+    "\"selection\": ",
 ];
 
 /// A record at the path in its first line.
 pub(super) fn replaced(input: &[u8]) -> Outcome {
     let Some(end) = input.iter().position(|byte| *byte == b'\n') else { return Outcome::ok() };
     let Ok(path) = std::str::from_utf8(&input[..end]) else { return Outcome::ok() };
-    let plain = |name: &str| !name.is_empty() && name != "." && name != ".." && name.len() < 200 && !name.contains('\0');
+    let plain =
+        |name: &str| !name.is_empty() && name != "." && name != ".." && name.len() < 200 && !name.contains('\0');
     if path.len() > 800 || !path.split('/').all(plain) {
         return Outcome::ok();
     }
@@ -58,7 +77,10 @@ fn with(path: &str, content: &[u8]) -> Outcome {
             let _ = std::fs::remove_dir_all(&output);
             copy(&repo("tests/fuzz/output"), &output);
             let file = output.join(path);
-            if std::fs::create_dir_all(file.parent().unwrap_or(&output)).and_then(|()| std::fs::write(&file, content)).is_err() {
+            if std::fs::create_dir_all(file.parent().unwrap_or(&output))
+                .and_then(|()| std::fs::write(&file, content))
+                .is_err()
+            {
                 return outcome;
             }
             let store = STORAGE.with(|storage| OutputStore::open(&Location::Local(output.clone()), storage));

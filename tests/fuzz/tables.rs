@@ -3,7 +3,10 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BinaryArray, BooleanArray, Date32Array, Decimal128Array, Float64Array, Int64Array, StringArray, TimestampMicrosecondArray};
+use arrow::array::{
+    ArrayRef, BinaryArray, BooleanArray, Date32Array, Decimal128Array, Float64Array, Int64Array, StringArray,
+    TimestampMicrosecondArray,
+};
 use arrow::record_batch::RecordBatch;
 use parquet::arrow::ArrowWriter;
 use tempfile::TempDir;
@@ -26,7 +29,12 @@ pub(super) fn manifest(input: &[u8]) -> Outcome {
     FOLDER.with(|folder| {
         std::fs::write(folder.path().join("m.parquet"), input).expect("a manifest");
         let mut outcome = Outcome::ok();
-        for columns in ["image = \"image\"\ntext = \"title\"\nsignature = [\"n\"]", "image = \"bytes\"", "image = \"pair\"", "text = \"id\""] {
+        for columns in [
+            "image = \"image\"\ntext = \"title\"\nsignature = [\"n\"]",
+            "image = \"bytes\"",
+            "image = \"pair\"",
+            "text = \"id\"",
+        ] {
             let read = read(folder.path(), columns, "", None);
             outcome.signature += &Outcome::of(&read).signature;
         }
@@ -66,11 +74,18 @@ fn read(folder: &Path, columns: &str, more: &str, predicate: Option<&str>) -> Re
             let batch = batch?;
             for index in 0..batch.len() {
                 let row = batch.row(index);
-                let _ = (row.text_hash(), batch.image_hash(index), batch.image_bytes(index), batch.signature_columns(index));
+                let _ = (
+                    row.text_hash(),
+                    batch.image_hash(index),
+                    batch.image_bytes(index),
+                    batch.signature_columns(index),
+                );
                 if let Some(Err(why)) = &row.prompt {
                     super::short(why);
                 }
-                assert!(row.prompt.is_none_or(|prompt| prompt.is_err() || prompt.is_ok_and(|text| text.len() < 2 << 20)));
+                assert!(
+                    row.prompt.is_none_or(|prompt| prompt.is_err() || prompt.is_ok_and(|text| text.len() < 2 << 20))
+                );
             }
             rows += batch.len();
         }

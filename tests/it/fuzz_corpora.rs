@@ -44,23 +44,30 @@ fn images() {
     for entry in std::fs::read_dir(repo("tests/fixtures/images")).unwrap() {
         let path = entry.unwrap().path();
         let bytes = std::fs::read(&path).unwrap();
-        let (name, extension) = (path.file_name().unwrap().to_str().unwrap(), path.extension().unwrap().to_str().unwrap());
+        let (name, extension) =
+            (path.file_name().unwrap().to_str().unwrap(), path.extension().unwrap().to_str().unwrap());
         let target = FORMATS.iter().find(|(known, _)| *known == extension).unwrap().1;
         if bytes.len() <= 3500 && !name.starts_with("orientation_") {
             seed(target, name, &bytes);
         }
     }
-    for (target, format) in [("png", ImageFormat::Png), ("webp", ImageFormat::WebP), ("bmp", ImageFormat::Bmp), ("tiff", ImageFormat::Tiff)] {
-        for (name, color) in [("gray", ExtendedColorType::L8), ("rgb", ExtendedColorType::Rgb8), ("rgba", ExtendedColorType::Rgba8)] {
+    for (target, format) in
+        [("png", ImageFormat::Png), ("webp", ImageFormat::WebP), ("bmp", ImageFormat::Bmp), ("tiff", ImageFormat::Tiff)]
+    {
+        for (name, color) in
+            [("gray", ExtendedColorType::L8), ("rgb", ExtendedColorType::Rgb8), ("rgba", ExtendedColorType::Rgba8)]
+        {
             seed(target, &format!("tiny_{name}"), &tiny(format, color));
         }
     }
     for (name, color) in [("gray16", ExtendedColorType::L16), ("rgba16", ExtendedColorType::Rgba16)] {
         seed("png", &format!("tiny_{name}"), &tiny(ImageFormat::Png, color));
     }
-    for (name, progressive, subsampling) in
-        [("plain", false, turbojpeg::Subsamp::None), ("progressive", true, turbojpeg::Subsamp::Sub2x2), ("gray", false, turbojpeg::Subsamp::Gray)]
-    {
+    for (name, progressive, subsampling) in [
+        ("plain", false, turbojpeg::Subsamp::None),
+        ("progressive", true, turbojpeg::Subsamp::Sub2x2),
+        ("gray", false, turbojpeg::Subsamp::Gray),
+    ] {
         seed("jpeg", &format!("tiny_{name}"), &tiny_jpeg(progressive, subsampling));
     }
 }
@@ -71,7 +78,9 @@ fn tiny(format: ImageFormat, color: ExtendedColorType) -> Vec<u8> {
     let mut bytes = std::io::Cursor::new(Vec::new());
     let written = match format {
         ImageFormat::Png => image::codecs::png::PngEncoder::new(&mut bytes).write_image(&pixels, 12, 7, color),
-        ImageFormat::WebP => image::codecs::webp::WebPEncoder::new_lossless(&mut bytes).write_image(&pixels, 12, 7, color),
+        ImageFormat::WebP => {
+            image::codecs::webp::WebPEncoder::new_lossless(&mut bytes).write_image(&pixels, 12, 7, color)
+        }
         ImageFormat::Bmp => image::codecs::bmp::BmpEncoder::new(&mut bytes).write_image(&pixels, 12, 7, color),
         _ => image::codecs::tiff::TiffEncoder::new(&mut bytes).write_image(&pixels, 12, 7, color),
     };
@@ -85,12 +94,15 @@ fn tiny_jpeg(progressive: bool, subsampling: turbojpeg::Subsamp) -> Vec<u8> {
     let mut compressor = turbojpeg::Compressor::new().unwrap();
     compressor.set_progressive(progressive).unwrap();
     compressor.set_subsamp(subsampling).unwrap();
-    compressor.compress_to_vec(turbojpeg::Image { pixels: pixels.as_slice(), width: 20, pitch: 60, height: 18, format }).unwrap()
+    compressor
+        .compress_to_vec(turbojpeg::Image { pixels: pixels.as_slice(), width: 20, pitch: 60, height: 18, format })
+        .unwrap()
 }
 
 fn models() {
     let fixtures = repo("tests/fixtures");
-    let models = ["blip", "blip_itm", "clip", "coca", "florence2", "git", "llava", "siglip", "smolvlm", "trocr", "vit_gpt2"];
+    let models =
+        ["blip", "blip_itm", "clip", "coca", "florence2", "git", "llava", "siglip", "smolvlm", "trocr", "vit_gpt2"];
     let folders = models.iter().map(|name| (*name, fixtures.join("models").join(name)));
     for (name, folder) in folders.chain([("tiny", fixtures.join("tiny_model"))]) {
         let files = [
@@ -130,7 +142,12 @@ fn models() {
 
 /// A graph of `nodes` with an input `x`, an output `y`, and the weights `w`, in the file, and `v`, beside it.
 fn graph(nodes: &[&[u8]]) -> Vec<u8> {
-    let value = |name: &[u8]| protobuf(&[(1, name), (2, &protobuf(&[(1, &[&[8, 1][..], &protobuf(&[(2, &protobuf(&[(1, &[8, 2])]))])].concat())]))]);
+    let value = |name: &[u8]| {
+        protobuf(&[
+            (1, name),
+            (2, &protobuf(&[(1, &[&[8, 1][..], &protobuf(&[(2, &protobuf(&[(1, &[8, 2])]))])].concat())])),
+        ])
+    };
     let entry = |key: &[u8], value: &[u8]| protobuf(&[(1, key), (2, value)]);
     let weights = [&[8, 2, 8, 2, 16, 1][..], &protobuf(&[(8, b"w"), (9, &[0; 16])])].concat();
     let location = [entry(b"location", b"weights.data"), entry(b"offset", b"0"), entry(b"length", b"16")];
@@ -153,11 +170,21 @@ fn protobuf(fields: &[(u8, &[u8])]) -> Vec<u8> {
 /// A tokenizer with a few of its words, merges and added tokens.
 fn smaller_tokenizer(bytes: &[u8]) -> Vec<u8> {
     let mut tokenizer: serde_json::Value = serde_json::from_slice(bytes).unwrap();
-    let special: Vec<String> = tokenizer["added_tokens"].as_array().unwrap().iter().take(8).map(|token| token["content"].as_str().unwrap().to_owned()).collect();
+    let special: Vec<String> = tokenizer["added_tokens"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .take(8)
+        .map(|token| token["content"].as_str().unwrap().to_owned())
+        .collect();
     tokenizer["added_tokens"].as_array_mut().unwrap().truncate(8);
     if let Some(vocab) = tokenizer["model"]["vocab"].as_object_mut() {
         let all = std::mem::take(vocab);
-        vocab.extend(all.into_iter().filter(|(word, id)| special.contains(word) || word.chars().count() == 1 || id.as_u64() < Some(20)).take(110));
+        vocab.extend(
+            all.into_iter()
+                .filter(|(word, id)| special.contains(word) || word.chars().count() == 1 || id.as_u64() < Some(20))
+                .take(110),
+        );
     } else if let Some(vocab) = tokenizer["model"]["vocab"].as_array_mut() {
         vocab.truncate(60);
     }
@@ -178,7 +205,8 @@ fn manifests() {
         ("brotli", Compression::BROTLI(BrotliLevel::default())),
         ("lz4", Compression::LZ4_RAW),
     ];
-    let bare = || WriterProperties::builder().set_statistics_enabled(EnabledStatistics::None).set_created_by("x".to_owned());
+    let bare =
+        || WriterProperties::builder().set_statistics_enabled(EnabledStatistics::None).set_created_by("x".to_owned());
     for (name, codec) in codecs {
         seed("manifest", name, &parquet(&rows(false), bare().set_compression(codec)));
     }
@@ -190,7 +218,10 @@ fn manifests() {
     seed("manifest", "delta", &parquet(&rows(false), encoded(delta, Encoding::DELTA_BINARY_PACKED)));
     seed("manifest", "lengths", &parquet(&rows(false), encoded(lengths, Encoding::BYTE_STREAM_SPLIT)));
     seed("manifest", "version_2", &parquet(&rows(false), bare().set_writer_version(WriterVersion::PARQUET_2_0)));
-    let pages = WriterProperties::builder().set_created_by("x".to_owned()).set_data_page_row_count_limit(1).set_write_batch_size(1);
+    let pages = WriterProperties::builder()
+        .set_created_by("x".to_owned())
+        .set_data_page_row_count_limit(1)
+        .set_write_batch_size(1);
     seed("manifest", "pages", &parquet(&rows(false), pages.set_bloom_filter_enabled(false)));
     seed("manifest", "categories", &parquet(&rows(true), bare()));
 }
@@ -201,9 +232,13 @@ fn rows(dictionary: bool) -> RecordBatch {
     let images: ArrayRef = Arc::new(StringArray::from(vec![Some("a.jpg"), None, Some("c.jpg"), Some("a.jpg")]));
     let titles: ArrayRef = Arc::new(StringArray::from(vec![Some("a dog"), Some("a dog"), Some(""), None]));
     let numbers: ArrayRef = Arc::new(Int64Array::from(vec![Some(1), None, Some(3), Some(i64::MAX)]));
-    let bytes: ArrayRef = Arc::new(BinaryArray::from_opt_vec(vec![Some(b"\xff\xd8\xff"), None, Some(b""), Some(b"GIF89a")]));
+    let bytes: ArrayRef =
+        Arc::new(BinaryArray::from_opt_vec(vec![Some(b"\xff\xd8\xff"), None, Some(b""), Some(b"GIF89a")]));
     let field = |name: &str, column: &ArrayRef| Arc::new(Field::new(name, column.data_type().clone(), true));
-    let pair: ArrayRef = Arc::new(StructArray::from(vec![(field("bytes", &bytes), bytes.clone()), (field("path", &images), images.clone())]));
+    let pair: ArrayRef = Arc::new(StructArray::from(vec![
+        (field("bytes", &bytes), bytes.clone()),
+        (field("path", &images), images.clone()),
+    ]));
     let kind = DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8));
     let titles = if dictionary { cast(&titles, &kind).unwrap() } else { titles };
     let columns = [("id", ids), ("image", images), ("title", titles), ("n", numbers), ("bytes", bytes), ("pair", pair)];
@@ -214,7 +249,9 @@ fn rows(dictionary: bool) -> RecordBatch {
 fn parquet(batch: &RecordBatch, properties: WriterPropertiesBuilder) -> Vec<u8> {
     let mut bytes = Vec::new();
     let properties = properties.set_max_row_group_row_count(Some(3)).build();
-    let options = parquet::arrow::arrow_writer::ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(batch.schema().field(2).data_type() == &DataType::Utf8);
+    let options = parquet::arrow::arrow_writer::ArrowWriterOptions::new()
+        .with_properties(properties)
+        .with_skip_arrow_metadata(batch.schema().field(2).data_type() == &DataType::Utf8);
     let mut writer = ArrowWriter::try_new_with_options(&mut bytes, batch.schema(), options).unwrap();
     writer.write(batch).unwrap();
     writer.close().unwrap();
@@ -232,10 +269,16 @@ fn texts() {
                path = \"o\"\npart_rows = 10\ncolumns = [\"id\"]\n[runtime]\ndevices = [\"cpu\"]\nbatch_size = \"auto\"\nthreads = 2\n[limits]\n\
                roots = [\"/data\"]\nretries = 3\nmax_failed_fraction = 0.5\n[storage]\nregion = \"eu\"\n";
     seed("job", "every_section", job.as_bytes());
-    for (number, setting) in
-        ["runtime.batch_size=8", "input.where=\"n > 1\"", "output.path=a b", "limits.roots=[\"a\"]", "generation.stop=['x']", "storage.region=eu"]
-            .into_iter()
-            .enumerate()
+    for (number, setting) in [
+        "runtime.batch_size=8",
+        "input.where=\"n > 1\"",
+        "output.path=a b",
+        "limits.roots=[\"a\"]",
+        "generation.stop=['x']",
+        "storage.region=eu",
+    ]
+    .into_iter()
+    .enumerate()
     {
         seed("setting", &number.to_string(), setting.as_bytes());
     }
@@ -266,8 +309,16 @@ fn texts() {
         seed("chat_template", &format!("prompt_{number}"), format!("{prompt}<image>").as_bytes());
     }
     let locations = [
-        "a/b.jpg", "../c d%20.jpg", "/data/images/e.jpg", "file:///data/images/f.jpg", "s3://bucket/images/a/../b.jpg", "gs://b",
-        "https://user:pw@a.example:8443/images/x.jpg?X-Amz-Signature=1#f", "http://[::1]/images/%2e%2e/y.jpg", "images/**/[ab]?.jpg", "az://c/k",
+        "a/b.jpg",
+        "../c d%20.jpg",
+        "/data/images/e.jpg",
+        "file:///data/images/f.jpg",
+        "s3://bucket/images/a/../b.jpg",
+        "gs://b",
+        "https://user:pw@a.example:8443/images/x.jpg?X-Amz-Signature=1#f",
+        "http://[::1]/images/%2e%2e/y.jpg",
+        "images/**/[ab]?.jpg",
+        "az://c/k",
     ];
     for (number, location) in locations.into_iter().enumerate() {
         seed("location", &number.to_string(), location.as_bytes());
@@ -280,7 +331,12 @@ fn outputs() {
     let _ = std::fs::remove_dir_all(&output);
     let workplace = Workplace::with_images(4, 2);
     let job = std::fs::read_to_string(workplace.path("job.toml")).unwrap();
-    workplace.job(&job.replace("[output]\n", "[embedding]\nfused = false\n[output]\nreuse_by_content = true\ncolumns = [\"id\"]\n"));
+    workplace.job(
+        &job.replace(
+            "[output]\n",
+            "[embedding]\nfused = false\n[output]\nreuse_by_content = true\ncolumns = [\"id\"]\n",
+        ),
+    );
     workplace.run_ok(&["--run-id", "first", "--limit", "2"]);
     workplace.run_ok(&["--run-id", "second"]);
     let mut half = workplace.command("run", &["--run-id", "half", "--full", "--shard", "0/2"]);
