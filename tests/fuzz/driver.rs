@@ -157,8 +157,9 @@ fn explore(mut task: Task) -> (u64, Vec<Finding>) {
         let kind = ended(status, &task.folder);
         if let std::collections::btree_map::Entry::Vacant(entry) = findings.entry(kind.clone()) {
             let input = smaller_in_children(&task, &kind, input);
-            let log = std::fs::read_to_string(task.folder.join("log")).unwrap_or_default();
-            entry.insert(Finding { what: format!("the process ended: {kind}\n{log}"), kind, input });
+            let read = |name: &str| std::fs::read_to_string(task.folder.join(name)).unwrap_or_default();
+            let what = format!("the process ended: {kind}\n{}\n{}", read("log"), read("panic"));
+            entry.insert(Finding { what, kind, input });
         }
         task.skip += replayed;
         task.seed = task.seed.wrapping_add(1_000_003);
@@ -172,7 +173,7 @@ fn explore(mut task: Task) -> (u64, Vec<Finding>) {
 
 /// Starts a process for `task` and waits for its end.
 fn start(task: &Task) -> ExitStatus {
-    for name in ["current", "progress", "verdict"] {
+    for name in ["current", "progress", "verdict", "panic"] {
         let _ = std::fs::remove_file(task.folder.join(name));
     }
     let mut command = Command::new(std::env::current_exe().expect("this program"));
@@ -200,6 +201,8 @@ fn ended(status: ExitStatus, folder: &Path) -> String {
     drop(read);
     let known = ["memory allocation of", "has overflowed its stack", "double free", "corrupted", "assertion"];
     let said = known.into_iter().find(|text| log.contains(text)).unwrap_or_default();
+    let panic = std::fs::read_to_string(folder.join("panic")).unwrap_or_default();
+    let said = if log.contains("non-unwinding") { panic.lines().next().unwrap_or_default() } else { said };
     match (verdict.as_str(), status.signal()) {
         ("", Some(signal)) => format!("signal {signal} {said}"),
         ("", None) => format!("exit status {:?} {said}", status.code()),
@@ -286,12 +289,16 @@ static PANIC: Mutex<String> = Mutex::new(String::new());
 
 impl Child {
     fn new(task: Task) -> Self {
-        std::panic::set_hook(Box::new(|panic| {
+        let left = task.folder.join("panic");
+        std::panic::set_hook(Box::new(move |panic| {
             let place = panic.location().map(|at| format!("{}:{}", at.file(), at.line())).unwrap_or_default();
             let payload = panic.payload();
             let text = payload.downcast_ref::<&str>().map(ToString::to_string);
             let text = text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_default();
-            *PANIC.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = format!("{place}\n{text}");
+            let said = format!("{place}\n{text}");
+            // Read by the parent if the process does not survive it.
+            let _ = std::fs::write(&left, &said);
+            *PANIC.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = said;
         }));
         let folder = task.folder.clone();
         std::thread::spawn(move || watch(&folder));

@@ -10,9 +10,9 @@ pub(super) const PNG: &[&str] =
     &["tRNS", "PLTE", "eXIf", "iTXt", "XML:com.adobe.xmp\0\0", "acTL", "fcTL", "fdAT", "iCCP", "sBIT"];
 pub(super) const WEBP: &[&str] = &["VP8 ", "VP8L", "VP8X", "ANIM", "ANMF", "ALPH", "EXIF", "XMP ", "ICCP"];
 
-const LIMITS: DecodeLimits = DecodeLimits { max_image_pixels: 1 << 20 };
+const LIMITS: DecodeLimits = DecodeLimits { max_image_pixels: 1 << 22 };
 /// What a decoder may take beside the memory that is reserved for it.
-const MARGIN: u64 = 8 << 20;
+const MARGIN: u64 = 4 << 20;
 
 /// Decodes an image of any format, at full size and at a quarter of it, within the memory that is reserved before.
 pub(super) fn decode(input: &[u8]) -> Outcome {

@@ -31,8 +31,8 @@ use tempfile::TempDir;
 
 use self::mutate::Syntax;
 
-/// The most characters of an error message: a sentence with some values of at most 300 characters each, and a hint.
-const MESSAGE: usize = 1600;
+/// The most bytes of an error message, before it is cut where it is shown.
+const MESSAGE: usize = 1 << 20;
 /// Memory that reading a small file may take, if the file's own numbers do not allow more.
 const MEMORY: u64 = 256 << 20;
 
@@ -114,11 +114,10 @@ impl Outcome {
     }
 }
 
-/// The text of an error, which is bounded.
+/// The text of an error.
 fn short(error: &impl Display) -> String {
     let text = error.to_string();
-    let length = text.chars().count();
-    assert!(length <= MESSAGE, "an error of {length} characters: {}", text.chars().take(MESSAGE).collect::<String>());
+    assert!(text.len() <= MESSAGE, "an error of {} bytes: {}", text.len(), text.chars().take(400).collect::<String>());
     text
 }
 

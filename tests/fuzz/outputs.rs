@@ -116,7 +116,7 @@ fn plans(store: &OutputStore) -> String {
         said += &Outcome::of(&plan).signature;
         let Ok(plan) = plan else { continue };
         let _ = plan.digest();
-        for part in [0, 1, plan.parts, u64::MAX] {
+        for part in [0, 1, plan.parts.saturating_sub(1)] {
             let (rows, range) = (plan.rows_in(part), plan.signature_range(part));
             assert!(rows <= plan.part_rows, "{rows} rows in {range:?}");
         }

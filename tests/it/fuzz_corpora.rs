@@ -47,7 +47,21 @@ fn images() {
         let (name, extension) =
             (path.file_name().unwrap().to_str().unwrap(), path.extension().unwrap().to_str().unwrap());
         let target = FORMATS.iter().find(|(known, _)| *known == extension).unwrap().1;
-        if bytes.len() <= 3500 && !name.starts_with("orientation_") {
+        let kinds = [
+            "orientation_6",
+            "orientation_5.webp",
+            "orientation_7.tiff",
+            "orientation_xmp",
+            "animated",
+            "cmyk.tiff",
+            "packbits",
+            "lzw",
+            "deflate",
+            "interlaced",
+        ];
+        if kinds.iter().any(|kind| name.starts_with(kind)) && bytes.len() <= MOST_BYTES
+            || bytes.len() <= 3500 && !name.starts_with("orientation_")
+        {
             seed(target, name, &bytes);
         }
     }
@@ -63,6 +77,15 @@ fn images() {
     for (name, color) in [("gray16", ExtendedColorType::L16), ("rgba16", ExtendedColorType::Rgba16)] {
         seed("png", &format!("tiny_{name}"), &tiny(ImageFormat::Png, color));
     }
+    let mut plain = Vec::new();
+    let encoder = image::codecs::png::PngEncoder::new_with_quality(
+        &mut plain,
+        image::codecs::png::CompressionType::Uncompressed,
+        image::codecs::png::FilterType::Paeth,
+    );
+    encoder.write_image(&[7; 3 * 84], 12, 7, ExtendedColorType::Rgb8).unwrap();
+    seed("png", "tiny_uncompressed", &plain);
+    seed("tiff", "tiny_jpeg", &tiff_of_jpeg(&tiny_jpeg(false, turbojpeg::Subsamp::None)));
     for (name, progressive, subsampling) in [
         ("plain", false, turbojpeg::Subsamp::None),
         ("progressive", true, turbojpeg::Subsamp::Sub2x2),
@@ -97,6 +120,24 @@ fn tiny_jpeg(progressive: bool, subsampling: turbojpeg::Subsamp) -> Vec<u8> {
     compressor
         .compress_to_vec(turbojpeg::Image { pixels: pixels.as_slice(), width: 20, pitch: 60, height: 18, format })
         .unwrap()
+}
+
+/// A strip of 20 x 18 pixels in JPEG.
+fn tiff_of_jpeg(jpeg: &[u8]) -> Vec<u8> {
+    let end = 8 + 2 + 12 * 9 + 4;
+    let tags = [
+        (256u16, 20),
+        (257, 18),
+        (258, 8),
+        (259, 7),
+        (262, 6),
+        (273, end),
+        (277, 3),
+        (278, 18),
+        (279, jpeg.len() as u32),
+    ];
+    let entry = |(tag, value): (u16, u32)| [&tag.to_le_bytes()[..], &[4, 0, 1, 0, 0, 0], &value.to_le_bytes()].concat();
+    [&b"II*\0\x08\0\0\0\x09\0"[..], &tags.map(entry).concat(), &[0; 4], jpeg].concat()
 }
 
 fn models() {
