@@ -196,7 +196,8 @@ pub(super) fn location(input: &[u8]) -> Outcome {
         last.signature += &Outcome::of(&found).signature;
         let Ok(found) = found else { continue };
         let shown = found.to_string();
-        assert!(!matches!(found, Location::Http(_)) || !shown.contains("user:pw@"), "{shown}");
+        // Without the name and password of a URL.
+        assert!(matches!(found, Location::Local(_)) || shown.starts_with(&found.authority()), "{shown}");
         let mut above = found.clone();
         // Every folder is in the one above it, up to the root.
         for _ in 0..=text.len() + 3 {
