@@ -1,10 +1,10 @@
 //! Panics are faults of nightcap or of a library. They are logged as errors, and a caught one ends the command with
 //! [`Error::Internal`] and its exit status.
 
-use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, set_hook};
 
 use crate::error::Error;
+use crate::support::unwind::{is_expected, message};
 
 /// Installs a panic hook that logs panics of any thread, one line each.
 pub fn log() {
@@ -12,7 +12,11 @@ pub fn log() {
         let thread = std::thread::current();
         let (thread, at) = (thread.name().unwrap_or("unnamed"), panic.location().map(ToString::to_string));
         let what = message(panic.payload());
-        tracing::error!(thread, at = at.unwrap_or_default(), "panic: {what}");
+        if is_expected() {
+            tracing::debug!(thread, at = at.unwrap_or_default(), "a panic that becomes an error: {what}");
+        } else {
+            tracing::error!(thread, at = at.unwrap_or_default(), "panic: {what}");
+        }
     }));
 }
 
@@ -24,11 +28,6 @@ pub fn caught<T>(what: &str, work: impl FnOnce() -> Result<T, Error>) -> Result<
     // Unwind safe: after a panic, what `work` borrowed is only dropped.
     catch_unwind(AssertUnwindSafe(work))
         .unwrap_or_else(|panic| Err(Error::Internal(format!("{what} panicked: {}", message(&*panic)))))
-}
-
-fn message(panic: &(dyn Any + Send)) -> &str {
-    let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("without a message")
 }
 
 #[cfg(test)]

@@ -20,12 +20,14 @@ mod status;
 pub use self::context::Context;
 use crate::cli::{Cli, Command, ModelCommand};
 use crate::error::{Error, ExitStatus};
+use crate::support::descriptors::raise;
 
 /// Runs the command.
 ///
 /// # Errors
 /// The error that ended the command early; [`Error::status`] gives the exit status.
 pub fn execute(cli: Cli, context: &mut Context<'_>) -> Result<ExitStatus, Error> {
+    raise().map_err(Error::Unfit)?;
     match cli.command {
         Command::Manifest(args) => manifest::execute(&args, context),
         Command::Init(args) => init::execute(&args, context),

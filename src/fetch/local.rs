@@ -9,6 +9,7 @@ use object_store::{Attributes, Extensions, GetResult, GetResultPayload, ObjectMe
 use super::timeout::within;
 use crate::row::error::{ErrorKind, RowError, Stage};
 use crate::storage::Location;
+use crate::support::descriptors::is_exhausted;
 
 /// Opens a file, by the operating system alone: `object_store` refuses names with control characters.
 ///
@@ -49,7 +50,8 @@ fn opened(path: PathBuf) -> std::io::Result<GetResult> {
     let stat = file.metadata()?;
     let meta = ObjectMeta {
         location: ObjectPath::default(),
-        last_modified: stat.modified()?.into(),
+        // Not used, and some times of a file system are no dates.
+        last_modified: chrono::DateTime::UNIX_EPOCH,
         size: stat.len(),
         e_tag: None,
         version: None,
@@ -88,5 +90,5 @@ fn explain_io(path: &Path, error: &std::io::Error) -> RowError {
         }
         _ => (ErrorKind::Io, format!("cannot read {shown}: {error}")),
     };
-    RowError::new(Stage::Fetch, kind, message)
+    RowError { is_exhausted: is_exhausted(error), ..RowError::new(Stage::Fetch, kind, message) }
 }

@@ -21,6 +21,7 @@ use self::timeout::within;
 use crate::job::Limits;
 use crate::row::error::{ErrorKind, RowError, Stage};
 use crate::storage::{Failure, Location, NotALocation, SingleAttempts, Storage, pauses};
+use crate::support::descriptors::is_exhausted;
 
 /// Fetches images within the job's limits. All of its requests must come from one runtime.
 #[derive(Debug)]
@@ -161,5 +162,6 @@ fn explain(location: &Location, error: &object_store::Error) -> RowError {
         return local::explain(path, error);
     }
     let Failure { kind, what } = Failure::of(error);
-    RowError::new(Stage::Fetch, kind, format!("cannot read {location}: {what}"))
+    let message = format!("cannot read {location}: {what}");
+    RowError { is_exhausted: is_exhausted(error), ..RowError::new(Stage::Fetch, kind, message) }
 }

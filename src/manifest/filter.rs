@@ -1,87 +1,110 @@
-//! `input.where`: polars evaluates the predicate into a row mask. The only file that uses polars.
+//! `input.where`: polars evaluates the predicate into a row mask. This file and `predicate` are the only ones that use polars.
+//!
+//! The columns that the predicate reads are decoded as everywhere else, and polars is given copies of them in memory, some rows at a time:
+//! it never opens a file that somebody else has written.
 
-use std::fs::File;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::io::Cursor;
+use std::sync::Arc;
 
-use arrow::datatypes::DataType as ArrowType;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use arrow::datatypes::{DataType as ArrowType, Schema, SchemaRef};
+use arrow::record_batch::RecordBatch;
+use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
 use parquet::arrow::{ArrowWriter, ProjectionMask};
 use parquet::errors::ParquetError;
 use polars::error::set_warning_function;
-use polars::io::HiveOptions;
-use polars::prelude::{AggExpr, DataType, Expr, IdxCa, LazyFrame, PolarsError, ScanArgsParquet, col};
+use polars::prelude::{DataType, Expr, IdxCa, IntoLazy, ParquetReader, PolarsError, SerReader, col};
 use roaring::RoaringBitmap;
-use tempfile::NamedTempFile;
 
+use super::predicate::{parse, plain};
 use super::source::storage_error;
 use super::{Manifest, ManifestError, ManifestFile};
+use crate::support::untrusted_parquet::{guarded, largest_dictionary_value};
+use crate::support::unwind::caught;
 
-/// Rows that polars evaluates at once, which bounds memory.
-const SLICE_ROWS: u32 = 1 << 20;
-/// Characters of polars' message in an error: it shows some parts of a predicate as Rust does.
-const LONGEST_MESSAGE: usize = 500;
+/// Rows that polars evaluates at once.
+const SLICE_ROWS: usize = 1 << 18;
+/// About as many bytes of their columns at most.
+const SLICE_BYTES: usize = 64 << 20;
+/// Rows that are decoded at once.
+const BATCH_ROWS: usize = 1024;
 /// The name of the row number while the predicate is evaluated.
 const ROW: &str = "__nightcap_row";
+/// Characters of a predicate that a message shows.
+const SHOWN: usize = 300;
+/// The stack on which predicates are parsed and planned: polars recurses as deep as an expression is.
+const STACK_BYTES: usize = 256 << 20;
 
 /// The rows of every manifest file for which `predicate` is true (null counts as false, as in SQL); without one, all rows.
 ///
 /// # Errors
-/// [`ManifestError::Predicate`] with polars' reason.
+/// [`ManifestError::Predicate`] with the reason, and failures to read the manifest.
 pub fn select(manifest: &Manifest, predicate: Option<&str>) -> Result<Vec<RoaringBitmap>, ManifestError> {
+    let rows = |file: &ManifestFile| u32::try_from(file.snapshot.rows).unwrap_or(u32::MAX);
+    let Some(predicate) = predicate else {
+        let all = |file| {
+            let mut all = RoaringBitmap::new();
+            all.insert_range(0..rows(file));
+            all
+        };
+        return Ok(manifest.files.iter().map(all).collect());
+    };
     // They would be printed: about what polars itself makes of a predicate, and between lines of JSON.
     set_warning_function(|warning, _| tracing::debug!("polars: {warning}"));
-    let select_file = |file: &ManifestFile| {
-        let rows = u32::try_from(file.snapshot.rows).unwrap_or(u32::MAX);
-        let mut selected = RoaringBitmap::new();
-        let Some(predicate) = predicate else {
-            selected.insert_range(0..rows);
-            return Ok(selected);
-        };
-        let refuse = |message: String| ManifestError::Predicate {
-            predicate: predicate.to_owned(),
-            path: file.location.to_string(),
-            message,
-        };
-        if let Some(field) = manifest.schema.fields().iter().find(|field| holds_half_floats(field.data_type())) {
-            return Err(refuse(format!("column `{}` holds 16-bit floats, which polars cannot read", field.name())));
+    std::thread::scope(|scope| {
+        let work = || manifest.files.iter().map(|file| select_rows(manifest, file, predicate)).collect();
+        let thread = std::thread::Builder::new().name("where".to_owned()).stack_size(STACK_BYTES);
+        let refuse = |message: String| refusal(&manifest.files[0], predicate, message);
+        match thread.spawn_scoped(scope, move || caught(work)) {
+            Ok(thread) => thread.join().unwrap_or_else(|_| Err("it ended early".to_owned())).map_err(refuse)?,
+            Err(source) => Err(ManifestError::Io { path: manifest.files[0].location.to_string(), source }),
         }
-        let columns = || caught(|| mentioned(manifest, predicate));
-        let copy = match file.location.local() {
-            Some(_) => None,
-            None => Some(copy_columns(file, columns().map_err(|error| refuse(plain(&error)))?)?),
-        };
-        let path = copy.as_ref().map(NamedTempFile::path).or_else(|| file.location.local());
-        let path = path.unwrap_or(Path::new("/"));
-        for first in (0..rows).step_by(SLICE_ROWS as usize) {
-            let length = SLICE_ROWS.min(rows - first);
-            let rows = caught(|| select_slice(path, predicate, first, length));
-            selected |= rows.map_err(|error| refuse(plain(&error)))?;
-        }
-        // polars opens the path again; everything else reads the file that was opened.
-        if copy.is_none() && !file.source.is_at(&file.location) {
-            return Err(ManifestError::Changed { path: file.location.to_string() });
-        }
-        file.reopen(Vec::new())?;
-        Ok(selected)
+    })
+}
+
+fn refusal(file: &ManifestFile, predicate: &str, message: String) -> ManifestError {
+    let shown: String = predicate.chars().take(SHOWN).collect();
+    let predicate = if shown.len() < predicate.len() { shown + "..." } else { shown };
+    ManifestError::Predicate { predicate, path: file.location.to_string(), message }
+}
+
+fn select_rows(manifest: &Manifest, file: &ManifestFile, predicate: &str) -> Result<RoaringBitmap, ManifestError> {
+    let refuse = |message: String| refusal(file, predicate, message);
+    let expression = caught(|| parse(predicate)).and_then(|parsed| parsed).map_err(refuse)?;
+    if let Some(field) = manifest.schema.fields().iter().find(|field| holds_half_floats(field.data_type())) {
+        return Err(refuse(format!("column `{}` holds 16-bit floats, which polars cannot read", field.name())));
+    }
+    let columns = mentioned(manifest, &expression);
+    let mut selected = RoaringBitmap::new();
+    // The file's own metadata may hold anything, and names no column.
+    let fields: Vec<_> = columns.iter().map(|column| manifest.schema.fields()[*column].clone()).collect();
+    let mut slice = Slice { schema: Arc::new(Schema::new(fields)), first: 0, batches: Vec::new(), rows: 0, bytes: 0 };
+    let mut evaluate = |slice: &mut Slice| {
+        let rows = caught(|| slice.evaluate(&expression)).and_then(|rows| rows).map_err(refuse)?;
+        selected |= rows;
+        slice.first = slice.first.saturating_add(slice.rows as u32);
+        (slice.rows, slice.bytes) = (0, 0);
+        slice.batches.clear();
+        Ok::<_, ManifestError>(())
     };
-    manifest.files.iter().map(select_file).collect()
+    for row_group in 0..file.metadata.metadata().num_row_groups() {
+        let mut reader = file.read_columns(row_group, &columns)?;
+        while let Some(batch) = reader.next()? {
+            slice.rows += batch.num_rows();
+            slice.bytes += batch.get_array_memory_size();
+            let batch = RecordBatch::try_new(slice.schema.clone(), batch.columns().to_vec());
+            slice.batches.push(batch.map_err(|source| file.damaged(row_group, source))?);
+            if slice.rows >= SLICE_ROWS || slice.bytes >= SLICE_BYTES {
+                evaluate(&mut slice)?;
+            }
+        }
+    }
+    // Also without a row: then the predicate is still checked.
+    evaluate(&mut slice)?;
+    Ok(selected)
 }
 
-/// The message of polars, without the query plan after an empty line.
-fn plain(error: &PolarsError) -> String {
-    error.to_string().split("\n\n").next().unwrap_or_default().chars().take(LONGEST_MESSAGE).collect()
-}
-
-/// What comes of `work`. polars panics on some predicates and values; then the predicate is at fault for the user.
-fn caught<T>(work: impl FnOnce() -> Result<T, PolarsError>) -> Result<T, PolarsError> {
-    let panicked = "polars panicked on it, as the log says";
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err(PolarsError::ComputeError(panicked.into())))
-}
-
-/// The indexes of the columns that `predicate` reads; that of the key if it reads none, since rows must be counted.
-fn mentioned(manifest: &Manifest, predicate: &str) -> Result<Vec<usize>, PolarsError> {
-    let predicate = row_predicate(predicate)?;
+/// The indexes of the columns that a predicate reads; that of the key if it reads none, since rows must be counted.
+fn mentioned(manifest: &Manifest, predicate: &Expr) -> Vec<usize> {
     let names = predicate.into_iter().filter_map(|expression| match expression {
         Expr::Column(name) => manifest.schema.index_of(name).ok(),
         _ => None,
@@ -89,92 +112,89 @@ fn mentioned(manifest: &Manifest, predicate: &str) -> Result<Vec<usize>, PolarsE
     let mut columns: Vec<usize> = names.chain([manifest.key]).collect();
     columns.sort_unstable();
     columns.dedup();
-    Ok(columns)
+    columns
 }
 
-/// Some columns of a remote manifest file as a local one, which polars can read.
-fn copy_columns(file: &ManifestFile, columns: Vec<usize>) -> Result<NamedTempFile, ManifestError> {
-    let path = &file.location;
-    let io = |source| ManifestError::Io { path: path.to_string(), source };
-    let parquet = |source: ParquetError| {
-        storage_error(path, &source).unwrap_or(ManifestError::Parquet { path: path.to_string(), source })
-    };
-    let copy = NamedTempFile::new().map_err(io)?;
-    let metadata = file.metadata.metadata();
-    let mask = ProjectionMask::roots(metadata.file_metadata().schema_descr(), columns);
-    let mut writer: Option<ArrowWriter<File>> = None;
-    for (row_group, group) in metadata.row_groups().iter().enumerate() {
+impl ManifestFile {
+    /// Reads some columns of one row group.
+    fn read_columns(&self, row_group: usize, columns: &[usize]) -> Result<ColumnReader<'_>, ManifestError> {
+        let metadata = self.metadata.metadata();
+        let mask = ProjectionMask::roots(metadata.file_metadata().schema_descr(), columns.iter().copied());
+        let group = metadata.row_group(row_group);
         let leaves = group.columns().iter().enumerate().filter(|(leaf, _)| mask.leaf_included(*leaf));
-        let chunks = leaves.map(|(_, column)| column.byte_range()).map(|(start, length)| start..start + length);
-        let source = file.reopen(chunks.collect())?;
-        let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(source, file.metadata.clone());
-        let reader = builder.with_row_groups(vec![row_group]).with_projection(mask.clone()).build().map_err(parquet)?;
-        for batch in reader {
-            let batch = batch.map_err(|source| {
-                let damaged = |source| ManifestError::Damaged { path: path.to_string(), row_group, source };
-                storage_error(path, &source).unwrap_or_else(|| damaged(source))
-            })?;
-            let writer = if let Some(writer) = &mut writer {
-                writer
-            } else {
-                let file = copy.reopen().map_err(io)?;
-                writer.insert(ArrowWriter::try_new(file, batch.schema(), None).map_err(parquet)?)
-            };
-            writer.write(&batch).map_err(parquet)?;
-        }
-    }
-    if let Some(writer) = writer {
-        writer.close().map_err(parquet)?;
-    }
-    Ok(copy)
-}
-
-fn select_slice(path: &Path, predicate: &str, first: u32, length: u32) -> Result<RoaringBitmap, PolarsError> {
-    let predicate = row_predicate(predicate)?;
-    // A folder named `lang=en` above the manifest must not replace its column `lang`.
-    let hive_options = HiveOptions::new_disabled();
-    let options = ScanArgsParquet { glob: false, hive_options, ..ScanArgsParquet::default() };
-    let path = path.to_str().ok_or_else(|| PolarsError::ComputeError("the path is not UTF-8".into()))?;
-    let rows = LazyFrame::scan_parquet(path.into(), options)?.slice(i64::from(first), length);
-    let mut checked = rows.clone().select([predicate.clone().alias("predicate")]);
-    let kind = checked.collect_schema()?.get("predicate").cloned();
-    if !matches!(kind, Some(DataType::Boolean | DataType::Null)) {
-        let found = kind.map_or_else(|| "nothing".to_owned(), |kind| kind.to_string());
-        return Err(PolarsError::ComputeError(format!("expected true or false, found {found}").into()));
-    }
-    let kept = rows.with_row_index(ROW, None).filter(predicate).select([col(ROW)]).collect()?;
-    let numbers: &IdxCa = kept.column(ROW)?.idx()?;
-    Ok(numbers.into_no_null_iter().map(|number| first + number).collect())
-}
-
-/// Parses a predicate over single rows. One over several rows (an aggregate, say) would depend on how rows are cut into slices.
-fn row_predicate(text: &str) -> Result<Expr, PolarsError> {
-    let predicate = polars::sql::sql_expr(text)?;
-    let looks_at_many = |expression: &Expr| {
-        // The list behind `IN`.
-        let is_list = |expression: &Expr| match expression {
-            Expr::Agg(AggExpr::Implode { input, .. }) => matches!(**input, Expr::Literal(_)),
-            _ => false,
+        let leaves: Vec<_> = leaves.map(|(_, column)| column).collect();
+        let chunks = leaves.iter().map(|column| column.byte_range()).map(|(start, length)| start..start + length);
+        let source = self.reopen(chunks.collect())?;
+        let parquet = |source: ParquetError| {
+            let path = &self.location;
+            storage_error(path, &source).unwrap_or(ManifestError::Parquet { path: path.to_string(), source })
         };
-        !is_list(expression)
-            && matches!(
-                expression,
-                Expr::Agg(_)
-                    | Expr::Len
-                    | Expr::Over { .. }
-                    | Expr::Sort { .. }
-                    | Expr::SortBy { .. }
-                    | Expr::Gather { .. }
-                    | Expr::Slice { .. }
-                    | Expr::Explode { .. }
-                    | Expr::Filter { .. }
-            )
-    };
-    if predicate.into_iter().any(looks_at_many) {
-        let message = "expected a condition on one row, found an aggregate or window over many";
-        return Err(PolarsError::ComputeError(message.into()));
+        let pages = Arc::new(source.another().map_err(parquet)?);
+        let largest = largest_dictionary_value(&pages, &leaves, group.num_rows()).map_err(parquet)?;
+        let build = || {
+            ParquetRecordBatchReaderBuilder::new_with_metadata(source, self.metadata.clone())
+                .with_row_groups(vec![row_group])
+                .with_projection(mask)
+                .with_batch_size((SLICE_BYTES / largest.max(1)).clamp(1, BATCH_ROWS))
+                .build()
+        };
+        let reader = guarded(build).map_err(parquet)?;
+        Ok(ColumnReader { file: self, row_group, reader, missing: group.num_rows() })
     }
-    Ok(predicate)
+}
+
+/// The batches of one row group.
+struct ColumnReader<'a> {
+    file: &'a ManifestFile,
+    row_group: usize,
+    reader: ParquetRecordBatchReader,
+    missing: i64,
+}
+
+impl ColumnReader<'_> {
+    fn next(&mut self) -> Result<Option<RecordBatch>, ManifestError> {
+        let batch =
+            caught(|| self.reader.next()).unwrap_or_else(|panic| Some(Err(ParquetError::General(panic).into())));
+        let Some(batch) = batch else {
+            return if self.missing == 0 { Ok(None) } else { Err(self.file.cut_off(self.row_group, self.missing)) };
+        };
+        let batch = batch.map_err(|source| self.file.damaged(self.row_group, source))?;
+        self.missing -= batch.num_rows() as i64;
+        Ok(Some(batch))
+    }
+}
+
+/// Consecutive rows of one file.
+struct Slice {
+    schema: SchemaRef,
+    first: u32,
+    batches: Vec<RecordBatch>,
+    rows: usize,
+    bytes: usize,
+}
+
+impl Slice {
+    /// The rows of this slice for which the predicate is true, by their numbers in the file.
+    fn evaluate(&self, predicate: &Expr) -> Result<RoaringBitmap, String> {
+        let encode = || {
+            let mut writer = ArrowWriter::try_new(Vec::new(), self.schema.clone(), None)?;
+            self.batches.iter().try_for_each(|batch| writer.write(batch))?;
+            writer.into_inner()
+        };
+        let bytes = encode().map_err(|error: ParquetError| error.to_string())?;
+        let polars = |error: PolarsError| plain(&error.to_string());
+        let rows = ParquetReader::new(Cursor::new(bytes)).finish().map_err(polars)?.lazy();
+        let mut checked = rows.clone().select([predicate.clone().alias("predicate")]);
+        let kind = checked.collect_schema().map_err(polars)?.get("predicate").cloned();
+        if !matches!(kind, Some(DataType::Boolean | DataType::Null)) {
+            let found = kind.map_or_else(|| "nothing".to_owned(), |kind| kind.to_string());
+            return Err(format!("expected true or false, found {found}"));
+        }
+        let kept = rows.with_row_index(ROW, None).filter(predicate.clone()).select([col(ROW)]).collect();
+        let kept = kept.map_err(polars)?;
+        let numbers: &IdxCa = kept.column(ROW).and_then(|column| column.idx()).map_err(polars)?;
+        Ok(numbers.into_no_null_iter().map(|number| self.first.saturating_add(number)).collect())
+    }
 }
 
 fn holds_half_floats(kind: &ArrowType) -> bool {

@@ -4,13 +4,14 @@
 //! a snapshot of the files for the plan, and their rows, streamed. Never here: image bytes from elsewhere than the manifest itself.
 //!
 //! Reading, in the order of the data: `listing` expands paths and globs, `source` opens a file, this file checks the columns, [`filter`]
-//! evaluates `where`, [`reader`] streams batches, [`row`] gives one row, `prompt` renders its prompt. Writing: [`folder`] finds the images
+//! evaluates `where` (`predicate` says what may stand in it), [`reader`] streams batches, [`row`] gives one row, `prompt` renders its prompt. Writing: [`folder`] finds the images
 //! of a folder, [`mod@write`] makes a manifest of them, [`usual_names`] chooses the columns for a new job file.
 
 mod error;
 pub mod filter;
 pub mod folder;
 mod listing;
+mod predicate;
 mod prompt;
 pub mod reader;
 pub mod row;
@@ -23,8 +24,11 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::error::ArrowError;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
+use parquet::errors::ParquetError;
 use parquet::file::metadata::RowGroupMetaData;
+use parquet::file::reader::Length;
 use parquet::file::statistics::Statistics;
 use serde::{Deserialize, Serialize};
 
@@ -34,6 +38,7 @@ pub use self::prompt::PromptTemplate;
 use self::source::{FileVersion, Source, storage_error};
 use crate::job::Job;
 use crate::storage::{Location, Storage};
+use crate::support::untrusted_parquet::{check_metadata, guarded};
 
 /// The record of a manifest file in a plan, which shows whether the file has changed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,6 +67,18 @@ pub struct ManifestFile {
 }
 
 impl ManifestFile {
+    /// The error of a row group that cannot be decoded.
+    fn damaged(&self, row_group: usize, source: ArrowError) -> ManifestError {
+        let path = self.location.to_string();
+        storage_error(&self.location, &source).unwrap_or(ManifestError::Damaged { path, row_group, source })
+    }
+
+    /// The error of a row group that ends early.
+    fn cut_off(&self, row_group: usize, missing: i64) -> ManifestError {
+        let what = format!("expected {missing} more rows than its pages hold");
+        self.damaged(row_group, ParquetError::EOF(what).into())
+    }
+
     /// A handle for reading the column chunks at `chunks`, if the file has not changed since its footer was read.
     ///
     /// # Errors
@@ -207,16 +224,24 @@ fn open_files(patterns: &[Location], storage: &Arc<Storage>) -> Result<(Vec<Mani
 
 fn open_file(location: Location, storage: &Arc<Storage>) -> Result<ManifestFile, ManifestError> {
     let (source, version) = Source::open(&location, storage)?;
-    let metadata = ArrowReaderMetadata::load(&source, ArrowReaderOptions::new()).map_err(|source| {
+    let metadata = load_metadata(&source).map_err(|source| {
         storage_error(&location, &source).unwrap_or(ManifestError::Parquet { path: location.to_string(), source })
     })?;
-    let rows = u64::try_from(metadata.metadata().file_metadata().num_rows()).unwrap_or(0);
+    let rows = metadata.metadata().file_metadata().num_rows().unsigned_abs();
     if rows > u64::from(u32::MAX) {
         return Err(ManifestError::TooManyRows { path: location.to_string(), rows });
     }
     let snapshot =
         FileSnapshot { uri: location.to_string(), bytes: version.bytes, version: version.mark.clone(), rows };
     Ok(ManifestFile { snapshot, location, version, metadata, source })
+}
+
+/// Reads a footer, and checks what readers rely on.
+fn load_metadata(source: &Source) -> Result<ArrowReaderMetadata, ParquetError> {
+    source.check_footer()?;
+    let metadata = guarded(|| ArrowReaderMetadata::load(source, ArrowReaderOptions::new()))?;
+    check_metadata(metadata.metadata(), source.len())?;
+    Ok(metadata)
 }
 
 fn same_schema(first: &ManifestFile, file: &ManifestFile) -> Result<(), ManifestError> {

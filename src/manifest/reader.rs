@@ -9,12 +9,15 @@ use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{
     ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder, RowSelection, RowSelector,
 };
+use parquet::errors::ParquetError;
 use roaring::RoaringBitmap;
 
 pub use super::row::Projection;
 use super::row::RowBatch;
 use super::source::storage_error;
 use super::{ImageColumn, Manifest, ManifestError, ManifestFile};
+use crate::support::untrusted_parquet::{guarded, largest_dictionary_value};
+use crate::support::unwind::caught;
 
 /// The target size of a batch in bytes of decoded rows.
 const BATCH_BYTES: usize = 8 << 20;
@@ -35,7 +38,16 @@ pub struct ManifestReader<'a> {
     next: (usize, usize),
     /// First row of the next row group within its file.
     first_row: u32,
-    open: Option<(usize, usize, ParquetRecordBatchReader)>,
+    open: Option<OpenGroup>,
+}
+
+/// The row group that is being read.
+struct OpenGroup {
+    file: usize,
+    group: usize,
+    reader: ParquetRecordBatchReader,
+    /// Rows that are still to come.
+    missing: i64,
 }
 
 impl<'a> ManifestReader<'a> {
@@ -79,8 +91,9 @@ impl<'a> ManifestReader<'a> {
             let Some(wanted) = self.wanted.get(file_index) else { continue };
             let selection = select(wanted, first, rows);
             if selection.row_count() > 0 {
+                let missing = selection.row_count() as i64;
                 let reader = self.open(file, group, selection)?;
-                self.open = Some((file_index, group, reader));
+                self.open = Some(OpenGroup { file: file_index, group, reader, missing });
                 return Ok(true);
             }
         }
@@ -101,20 +114,24 @@ impl<'a> ManifestReader<'a> {
         let mask = ProjectionMask::roots(descriptor, self.columns.iter().copied());
         let leaves = row_group.columns().iter().enumerate().filter(|(leaf, _)| mask.leaf_included(*leaf));
         let leaves: Vec<_> = leaves.map(|(_, column)| column).collect();
-        let bytes: i64 = leaves.iter().map(|column| column.uncompressed_size()).sum();
+        let bytes = leaves.iter().map(|column| column.uncompressed_size()).fold(0, i64::saturating_add);
         let chunks = leaves.iter().map(|column| column.byte_range()).map(|(start, length)| start..start + length);
         let source = file.reopen(chunks.collect())?;
+        let pages = Arc::new(source.another().map_err(parquet)?);
+        let largest = largest_dictionary_value(&pages, &leaves, row_group.num_rows()).map_err(parquet)?;
         let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(source, file.metadata.clone());
         let holds_images = |(index, kind)| kind != ImageColumn::Uri && self.columns.contains(&index);
         let most_rows = if self.manifest.image.is_some_and(holds_images) { BATCH_IMAGES } else { BATCH_ROWS };
-        let row_bytes = usize::try_from(bytes / row_group.num_rows().max(1)).unwrap_or(0).max(1);
-        builder
-            .with_row_groups(vec![group])
-            .with_projection(mask)
-            .with_row_selection(selection)
-            .with_batch_size((BATCH_BYTES / row_bytes).clamp(1, most_rows))
-            .build()
-            .map_err(parquet)
+        let row_bytes = usize::try_from(bytes / row_group.num_rows().max(1)).unwrap_or(0).max(largest).max(1);
+        let build = || {
+            builder
+                .with_row_groups(vec![group])
+                .with_projection(mask)
+                .with_row_selection(selection)
+                .with_batch_size((BATCH_BYTES / row_bytes).clamp(1, most_rows))
+                .build()
+        };
+        guarded(build).map_err(parquet)
     }
 }
 
@@ -123,24 +140,41 @@ impl Iterator for ManifestReader<'_> {
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
-            if let Some((file, row_group, reader)) = &mut self.open {
-                let path = &self.manifest.files[*file].location;
-                let row_group = *row_group;
-                if let Some(batch) = reader.next() {
-                    let base = Arc::new(path.folder());
-                    let rows = batch
-                        .and_then(|batch| RowBatch::new(self.manifest, &self.columns, &batch, base, self.projection));
-                    return Some(rows.map_err(|source| {
-                        let damaged = |source| ManifestError::Damaged { path: path.to_string(), row_group, source };
-                        storage_error(path, &source).unwrap_or_else(|| damaged(source))
-                    }));
+            if let Some(open) = &mut self.open {
+                let file = &self.manifest.files[open.file];
+                let (group, base) = (open.group, Arc::new(file.location.folder()));
+                // A damaged file may make the library panic, also while its arrays are cast.
+                let read =
+                    caught(|| {
+                        let batch = open.reader.next()?;
+                        Some(batch.and_then(|batch| {
+                            RowBatch::new(self.manifest, &self.columns, &batch, base, self.projection)
+                        }))
+                    });
+                let rows = read.unwrap_or_else(|panic| Some(Err(ParquetError::General(panic).into())));
+                if let Some(rows) = rows {
+                    open.missing -= rows.as_ref().map_or(0, |rows| rows.len() as i64);
+                    if rows.is_err() {
+                        // After a failure there is no next row.
+                        self.open = None;
+                        self.next = (self.manifest.files.len(), 0);
+                    }
+                    return Some(rows.map_err(|source| file.damaged(group, source)));
                 }
+                let missing = open.missing;
                 self.open = None;
+                if missing != 0 {
+                    self.next = (self.manifest.files.len(), 0);
+                    return Some(Err(file.cut_off(group, missing)));
+                }
             }
             match self.advance() {
                 Ok(true) => {}
                 Ok(false) => return None,
-                Err(error) => return Some(Err(error)),
+                Err(error) => {
+                    self.next = (self.manifest.files.len(), 0);
+                    return Some(Err(error));
+                }
             }
         }
     }

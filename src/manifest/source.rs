@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufReader, Read};
 use std::ops::Range;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::{Buf, Bytes};
@@ -15,6 +15,7 @@ use parquet::file::reader::{ChunkReader, Length};
 
 use super::error::ManifestError;
 use crate::storage::{Location, Storage};
+use crate::support::untrusted_parquet::{check_footer, footer_length};
 
 /// The most bytes of one request, and of a column chunk in memory.
 const WINDOW_BYTES: u64 = 8 << 20;
@@ -82,13 +83,6 @@ impl Source {
         let object = RemoteFile { storage: storage.clone(), store, path, size: meta.size, tag: meta.e_tag };
         let remote = Remote { object: Arc::new(object), chunks: Vec::new(), windows: Arc::default() };
         Ok((Self::Remote(remote), version))
-    }
-
-    /// Whether `location` still has the same file; every request to remote storage names the version.
-    pub(super) fn is_at(&self, location: &Location) -> bool {
-        let (Self::Local(file), Some(path)) = (self, location.local()) else { return true };
-        let identity = |found: std::io::Result<std::fs::Metadata>| found.ok().map(|found| (found.dev(), found.ino()));
-        identity(file.metadata()) == identity(std::fs::metadata(path))
     }
 
     /// Another handle on the same version of the file, for reading the column chunks at `chunks`.
@@ -173,6 +167,29 @@ impl Remote {
     }
 }
 
+impl Source {
+    /// Refuses a footer that the Parquet library cannot be trusted with.
+    pub(super) fn check_footer(&self) -> Result<(), ParquetError> {
+        let Some(at) = self.len().checked_sub(8) else { return Ok(()) };
+        let tail = self.get_bytes(at, 8)?;
+        let Some(tail) = tail.first_chunk() else { return Ok(()) };
+        // The library says what is wrong with a file that is no Parquet at all.
+        if !tail.ends_with(b"PAR1") {
+            return Ok(());
+        }
+        let length = footer_length(tail, self.len())?;
+        check_footer(&self.get_bytes(at - length, length as usize)?)
+    }
+
+    /// Another handle on it, which shares what was read ahead.
+    pub(super) fn another(&self) -> Result<Self, ParquetError> {
+        match self {
+            Self::Local(file) => Ok(Self::Local(file.try_clone()?)),
+            Self::Remote(remote) => Ok(Self::Remote(remote.clone())),
+        }
+    }
+}
+
 impl Length for Source {
     fn len(&self) -> u64 {
         match self {
@@ -198,12 +215,19 @@ impl ChunkReader for Source {
     fn get_bytes(&self, start: u64, length: usize) -> Result<Bytes, ParquetError> {
         let remote = match self {
             Self::Local(file) => {
+                let end = start.checked_add(length as u64);
+                if end.is_none_or(|end| end > self.len()) {
+                    return Err(ParquetError::EOF(format!("expected {length} bytes at {start}, found the end")));
+                }
                 let mut bytes = vec![0; length];
                 file.read_exact_at(&mut bytes, start)?;
                 return Ok(bytes.into());
             }
             Self::Remote(remote) => remote,
         };
+        if start.checked_add(length as u64).is_none_or(|end| end > remote.object.size) {
+            return Err(ParquetError::EOF(format!("expected {length} bytes at {start}, found the end")));
+        }
         let mut found = remote.read(start, length as u64)?;
         while found.len() < length {
             // A page across two windows.
@@ -264,6 +288,12 @@ pub(super) fn storage_error(location: &Location, error: &(dyn std::error::Error 
                     ManifestError::Io { path, source }
                 }
             });
+        }
+        if let Some(error) = error.downcast_ref::<std::io::Error>()
+            && let Some(code) = error.raw_os_error()
+        {
+            let source = std::io::Error::from_raw_os_error(code);
+            return Some(ManifestError::Io { path: location.to_string(), source });
         }
         cause = error.source();
     }

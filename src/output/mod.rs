@@ -26,11 +26,12 @@
 //! [`upkeep::discard`] and [`upkeep::compact`] remove runs; the write stage removes a part that it has put into a run that was
 //! closed in the meantime.
 //!
-//! [`store`] and `open` reach OUTPUT, [`mod@format`] refuses other format numbers, [`heartbeat`] says which process works on a
+//! [`store`] and `open` reach OUTPUT, `local_files` lists and removes files of this machine without following links, [`mod@format`] refuses other format numbers, [`heartbeat`] says which process works on a
 //! run. The rooms, from the bottom up: [`records`], [`part`], [`publish`], [`upkeep`].
 
 pub mod format;
 pub mod heartbeat;
+mod local_files;
 mod open;
 pub mod part;
 pub mod publish;
@@ -317,14 +318,22 @@ pub struct Counts {
 }
 
 impl Counts {
-    /// Adds another part's counts.
+    /// Adds another part's counts. Sums that do not fit stay the largest number, which no check accepts.
     pub fn add(&mut self, other: &Self) {
-        self.rows += other.rows;
-        self.ok += other.ok;
-        self.failed += other.failed;
+        let add = |sum: &mut u64, count: u64| *sum = sum.saturating_add(count);
+        add(&mut self.rows, other.rows);
+        add(&mut self.ok, other.ok);
+        add(&mut self.failed, other.failed);
         for (kind, count) in &other.failures {
-            *self.failures.entry(kind.clone()).or_default() += count;
+            add(self.failures.entry(kind.clone()).or_default(), *count);
         }
+    }
+
+    /// Whether all rows are ok or failed, and all failed rows have a kind.
+    #[must_use]
+    pub fn add_up(&self) -> bool {
+        let of_a_kind = self.failures.values().try_fold(0_u64, |sum, count| sum.checked_add(*count));
+        self.ok.checked_add(self.failed) == Some(self.rows) && of_a_kind == Some(self.failed)
     }
 }
 

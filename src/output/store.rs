@@ -1,5 +1,6 @@
 //! Reads and conditional writes under OUTPUT, through `object_store`.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use object_store::prefix::PrefixStore;
 use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutMode, PutOptions};
 use serde::de::DeserializeOwned;
 
-use super::OutputError;
+use super::{OutputError, local_files};
 use crate::storage::{Failure, Location, Storage, pauses};
 use crate::support::failpoint;
 
@@ -88,6 +89,7 @@ impl OutputStore {
     pub fn put_new(&self, path: &str, bytes: impl Into<Bytes>) -> Result<Put, OutputError> {
         let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
         failpoint::hit("before_put");
+        self.refuse_links(path)?;
         let location = ObjectPath::from(path);
         let bytes: Bytes = bytes.into();
         let mut repeated = false;
@@ -117,6 +119,7 @@ impl OutputStore {
     /// # Errors
     /// [`OutputError::Store`].
     pub fn put_over(&self, path: &str, bytes: impl Into<Bytes>) -> Result<(), OutputError> {
+        self.refuse_links(path)?;
         let location = ObjectPath::from(path);
         let put = self.store.put(&location, bytes.into().into());
         self.runtime.block_on(put).map(drop).map_err(|source| store_error("write", path, source))
@@ -125,9 +128,12 @@ impl OutputStore {
     /// Removes the object at `path`, if there is one.
     ///
     /// # Errors
-    /// [`OutputError::Store`] for anything but "not found".
+    /// [`OutputError::Store`] for anything but "not found"; [`OutputError::Folder`] when a folder above it is a link.
     pub fn delete(&self, path: &str) -> Result<(), OutputError> {
         failpoint::hit("before_delete");
+        if let Some(root) = self.location.local() {
+            return local_files::remove(root, path).map_err(|source| folder_error(root, path, source));
+        }
         match self.runtime.block_on(self.store.delete(&ObjectPath::from(path))) {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
             Err(source) => Err(store_error("remove", path, source)),
@@ -141,26 +147,18 @@ impl OutputStore {
     /// [`OutputError::Folder`].
     pub fn sweep(&self, folder: &str) -> Result<(), OutputError> {
         let Some(root) = self.location.local() else { return Ok(()) };
-        let path = root.join(folder);
-        let failed = |source| OutputError::Folder { path: path.clone(), source };
-        let entries = match std::fs::read_dir(&path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-            entries => entries.map_err(failed)?,
-        };
-        for entry in entries {
-            let entry = entry.map_err(failed)?;
-            let name = entry.file_name();
-            let number = name.to_str().and_then(|name| name.rsplit_once('#')).map(|(_, number)| number);
-            if number.is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())) {
-                match std::fs::remove_file(entry.path()) {
-                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                    removed => removed.map_err(failed)?,
-                }
-            }
-        }
-        // A folder that is not empty holds files of others, and stays.
-        let _ = std::fs::remove_dir(&path);
-        Ok(())
+        local_files::sweep(root, folder).map_err(|source| folder_error(root, folder, source))
+    }
+
+    /// Refuses `path` if a folder above it is a link, on a local disk.
+    fn refuse_links(&self, path: &str) -> Result<(), OutputError> {
+        let Some(root) = self.location.local() else { return Ok(()) };
+        local_files::refuse_links(root, path).map_err(|source| folder_error(root, path, source))
+    }
+
+    /// Whether `folder` is a link, on a local disk.
+    pub(super) fn is_link(&self, folder: &str) -> bool {
+        self.location.local().is_some_and(|root| local_files::is_link(root, folder))
     }
 
     /// When the object at `path` was last put, by the storage's own clock, or None.
@@ -241,6 +239,10 @@ impl OutputStore {
     /// # Errors
     /// [`OutputError::Store`].
     pub fn files(&self, folder: &str) -> Result<Vec<String>, OutputError> {
+        if let Some(root) = self.location.local() {
+            let entries = local_files::entries(root, folder);
+            return Ok(entries.map_err(|source| folder_error(root, folder, source))?.files);
+        }
         let listing = self.store.list(Some(&ObjectPath::from(folder))).map_ok(|meta| meta.location);
         let names = listing.try_filter_map(|location| async move {
             let below = location.as_ref().strip_prefix(folder).and_then(|rest| rest.strip_prefix('/'));
@@ -257,6 +259,10 @@ impl OutputStore {
     /// # Errors
     /// [`OutputError::Store`].
     pub fn folders(&self, folder: &str) -> Result<Vec<String>, OutputError> {
+        if let Some(root) = self.location.local() {
+            let entries = local_files::entries(root, folder);
+            return Ok(entries.map_err(|source| folder_error(root, folder, source))?.folders);
+        }
         let listing = self.runtime.block_on(self.store.list_with_delimiter(Some(&ObjectPath::from(folder))));
         let listing = listing.map_err(|source| store_error("list", folder, source))?;
         let mut names: Vec<String> =
@@ -264,6 +270,10 @@ impl OutputStore {
         names.sort_unstable();
         Ok(names)
     }
+}
+
+fn folder_error(root: &Path, path: &str, source: std::io::Error) -> OutputError {
+    OutputError::Folder { path: root.join(path), source }
 }
 
 fn store_error(action: &'static str, path: &str, source: object_store::Error) -> OutputError {

@@ -86,6 +86,15 @@ async fn ingest(
         Unit::PartEnd { part, carried } => Ok((IngestItem::PartEnd { part, carried }, None)),
         Unit::Row { batch, index, ticket } => {
             let row = ingest_row(stages, workers, &batch, index, (ticket, budget)).await?;
+            if let Err(error) = row.image.as_ref()
+                && error.is_exhausted
+            {
+                let source = std::io::Error::other(format!(
+                    "{}\nhint: `ulimit -n` limits the files that a process has open",
+                    error.message
+                ));
+                return Err(Error::System { action: "read an image", source });
+            }
             let failed = matches!(&row.image, Err(error) if error.stage == Stage::Fetch);
             let failed_image = failed.then(|| batch.row(index)).and_then(|row| match row.image {
                 ImageSource::Uri(uri) => Some(FailedImage { uri, base: row.base }),

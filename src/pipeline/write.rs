@@ -28,7 +28,7 @@ fn check_open(stages: &Stages<'_>, part: u64) -> Result<(), Error> {
     let run = &stages.plan.run;
     // Readers would take a part that is put into a published run for one of its parts.
     let published = stages.store.record::<Published>(&published_path(run))?;
-    if published.is_some_and(|published| !published.part_numbers().contains(&part)) {
+    if published.is_some_and(|published| !published.counts_part(part)) {
         return Err(OutputError::Closed { run: run.clone() }.into());
     }
     // A put would create a removed folder again, with this part alone in it.

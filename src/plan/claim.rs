@@ -16,7 +16,7 @@ use crate::output::format::claim_format;
 use crate::output::heartbeat::refuse_alive;
 use crate::output::publish::finalize::finalize_partial;
 use crate::output::records::plan::{Identity, Plan, PlannedFile, load_plan};
-use crate::output::records::published::{published_runs, superseded};
+use crate::output::records::published::{published_runs, runs_with_records, superseded};
 use crate::output::records::run_seq::claim_run_seq;
 use crate::output::records::schema::{check_schema, claim_schema};
 use crate::output::store::{OutputStore, Put};
@@ -166,7 +166,7 @@ pub fn unfinished(store: &OutputStore, draft: &Draft<'_>) -> Result<Unfinished, 
     let mut found = Unfinished { to_continue: None, to_close: Vec::new() };
     let superseded = superseded(store)?;
     let counting: BTreeSet<String> = published_runs(store)?.into_iter().map(|run| run.run).collect();
-    for run in store.folders("_nightcap/runs")? {
+    for run in runs_with_records(store)? {
         if superseded.contains(&run) || store.get(&published_path(&run))?.is_some() {
             continue;
         }
@@ -216,7 +216,11 @@ fn resume(store: &OutputStore, draft: &Draft<'_>, plan: Plan) -> Result<Claimed,
         let path = format!("{}/{}", run_folder(&plan.run), file.selection);
         let record = |message: String| OutputError::Record { path: path.clone(), message };
         let bytes = store.get(&path)?.ok_or_else(|| record("it is missing".to_owned()))?;
-        files.push(RoaringBitmap::deserialize_from(&bytes[..]).map_err(|error| record(error.to_string()))?);
+        let rows = RoaringBitmap::deserialize_from(&bytes[..]).map_err(|error| record(error.to_string()))?;
+        if rows.len() != file.selected || rows.max().is_some_and(|last| u64::from(last) >= file.rows) {
+            return Err(record(format!("expected {} of {} rows, found others", file.selected, file.rows)).into());
+        }
+        files.push(rows);
     }
     Ok(Claimed { plan, selection: Selection(files), resumed: true })
 }

@@ -64,7 +64,9 @@ impl Scan {
         }
         tracing::debug!(rows = selection.rows(), "scanning the manifest");
         let rows = selection.rows() as usize;
-        let (mut keys, mut contents) = (Vec::with_capacity(rows), Vec::with_capacity(rows));
+        let (mut keys, mut contents) = (Vec::new(), Vec::new());
+        // A damaged manifest may claim any number of rows; memory that is reserved and not used costs nothing.
+        let _ = (keys.try_reserve_exact(rows), contents.try_reserve_exact(rows));
         let (mut keyless, mut folders, mut roots) =
             (RoaringBitmap::new(), Listing::default(), CommonFolders::default());
         // Paths have to be listed. If the column may hold both, only its values say which rows have a path and which have bytes.

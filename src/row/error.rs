@@ -130,12 +130,14 @@ pub struct RowError {
     pub kind: ErrorKind,
     /// The message, in lower case.
     pub message: String,
+    /// Whether this process ran out of descriptors or memory, and the row is not at fault: it must not become a failed row.
+    pub is_exhausted: bool,
 }
 
 impl RowError {
     /// A failure of `kind` in `stage`.
     pub fn new(stage: Stage, kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { stage, kind, message: message.into() }
+        Self { stage, kind, message: message.into(), is_exhausted: false }
     }
 }
 

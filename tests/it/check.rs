@@ -126,7 +126,12 @@ fn records_that_disagree_are_named() {
     let published = workplace.path("out/_nightcap/published/night.json");
     let record = std::fs::read_to_string(&published).unwrap();
     assert!(record.contains("\"ok\": 12"));
+    // A record that does not agree with itself is not read at all.
     std::fs::write(&published, record.replace("\"ok\": 12", "\"ok\": 11")).unwrap();
+    assert_finds(&workplace, &[("_nightcap/published/night.json", "do not add up")]);
+    let forged = record.replace("\"ok\": 12", "\"ok\": 11").replace("\"failed\": 0", "\"failed\": 1");
+    assert!(forged.contains("\"failures\": {}"));
+    std::fs::write(&published, forged.replace("\"failures\": {}", "\"failures\": {\"io\": 1}")).unwrap();
     let index = record.split('"').find(|text| text.starts_with("index-")).unwrap();
     let index = workplace.path(&format!("out/_nightcap/runs/night/{index}"));
     let bytes = std::fs::read(&index).unwrap();

@@ -16,7 +16,9 @@ mod check;
 #[allow(unreachable_pub, reason = "a module of a test binary")]
 mod common;
 mod compact;
+mod damaged_parquet;
 mod decoding;
+mod descriptors;
 mod discard;
 mod disk;
 mod documents;
@@ -25,6 +27,7 @@ mod external_data;
 mod families;
 mod faults;
 mod fingerprints;
+mod forged_records;
 mod format;
 mod fuzz_corpora;
 mod generation;
@@ -42,6 +45,7 @@ mod model_failures;
 mod outage;
 mod planners;
 mod planning;
+mod predicates;
 mod preprocess;
 mod prompts;
 #[allow(unreachable_pub, reason = "a module of a test binary")]

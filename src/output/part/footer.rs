@@ -6,6 +6,7 @@ use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 
 use crate::output::store::OutputStore;
 use crate::output::{Counts, OutputError};
+use crate::support::untrusted_parquet::{check_footer, check_metadata, footer_length, guarded};
 
 /// The summary of a part, from its footer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,14 +54,21 @@ pub(in crate::output) fn footer(
     let mut length = 64 << 10;
     loop {
         let (tail, size): (Bytes, u64) = store.tail(path, length)?;
-        let mut reader = ParquetMetaDataReader::new();
-        match reader.try_parse_sized(&tail, size) {
-            Ok(()) => return Ok(reader.finish()),
-            Err(ParquetError::NeedMoreData(needed)) if (needed as u64) > length && length < size => {
-                length = needed as u64;
-            }
+        let Some((rest, end)) = tail.split_last_chunk::<8>().filter(|(_, end)| end.ends_with(b"PAR1")) else {
+            return Ok(Err(ParquetError::General("it does not end like a Parquet file".to_owned())));
+        };
+        let bytes = match footer_length(end, size) {
+            Ok(bytes) => bytes,
             Err(error) => return Ok(Err(error)),
-        }
+        };
+        let Some(start) = rest.len().checked_sub(bytes as usize) else {
+            length = bytes + 8;
+            continue;
+        };
+        return Ok(check_footer(&rest[start..]).and_then(|()| {
+            let metadata = guarded(|| ParquetMetaDataReader::decode_metadata(&rest[start..]))?;
+            check_metadata(&metadata, size).map(|()| metadata)
+        }));
     }
 }
 

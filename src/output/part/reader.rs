@@ -1,7 +1,11 @@
 //! Reads some columns of a part: its footer and the bytes of those columns only, also from a bucket.
 
 use std::io::Read;
+use std::sync::Arc;
 
+use arrow::datatypes::{Schema, SchemaRef};
+use arrow::error::ArrowError;
+use arrow::record_batch::{RecordBatch, RecordBatchReader};
 use bytes::{Buf, Bytes};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
@@ -12,26 +16,28 @@ use parquet::file::reader::{ChunkReader, Length};
 use super::footer::{footer, wrong_part};
 use crate::output::OutputError;
 use crate::output::store::OutputStore;
+use crate::support::untrusted_parquet::{guarded, largest_dictionary_value};
+use crate::support::unwind::caught;
 
 /// Rows in a batch.
 const BATCH_ROWS: usize = 1024;
+/// About as many bytes in a batch where one value of a dictionary is large.
+const BATCH_BYTES: usize = 64 << 20;
 
 /// The rows of the part at `path`, with those of `columns` that it has (None: all), in batches.
 ///
 /// # Errors
 /// [`OutputError::Store`], or [`OutputError::WrongPart`] when it is no readable Parquet file.
-pub fn read_part(
-    store: &OutputStore,
-    path: &str,
-    columns: Option<&[&str]>,
-) -> Result<ParquetRecordBatchReader, OutputError> {
+pub fn read_part(store: &OutputStore, path: &str, columns: Option<&[&str]>) -> Result<PartReader, OutputError> {
     let wrong = |error: ParquetError| wrong_part(path, &error);
     let metadata = footer(store, path)?.map_err(wrong)?;
     let wanted = |name: &str| columns.is_none_or(|columns| columns.contains(&name));
     let mut chunks = Vec::new();
+    let mut read = Vec::new();
     for row_group in metadata.row_groups() {
         for column in row_group.columns() {
             if column.column_path().parts().first().is_some_and(|root| wanted(root)) {
+                read.push((column.clone(), row_group.num_rows()));
                 let (start, length) = column.byte_range();
                 chunks.push((start, store.range(path, start, length)?));
             }
@@ -40,17 +46,50 @@ pub fn read_part(
     let descriptor = metadata.file_metadata().schema_descr_ptr();
     let roots = descriptor.root_schema().get_fields().iter().enumerate();
     let roots: Vec<usize> = roots.filter(|(_, field)| wanted(field.name())).map(|(index, _)| index).collect();
-    let metadata = ArrowReaderMetadata::try_new(metadata.into(), ArrowReaderOptions::new()).map_err(wrong)?;
-    ParquetRecordBatchReaderBuilder::new_with_metadata(FetchedChunks { chunks }, metadata)
-        .with_projection(ProjectionMask::roots(&descriptor, roots))
-        .with_batch_size(BATCH_ROWS)
-        .build()
-        .map_err(wrong)
+    let chunks = FetchedChunks { chunks: chunks.into() };
+    let mut largest = 1;
+    for (column, rows) in &read {
+        let value = largest_dictionary_value(&Arc::new(chunks.clone()), &[column], *rows).map_err(wrong)?;
+        largest = largest.max(value);
+    }
+    let build = || {
+        let metadata = ArrowReaderMetadata::try_new(metadata.into(), ArrowReaderOptions::new())?;
+        ParquetRecordBatchReaderBuilder::new_with_metadata(chunks, metadata)
+            .with_projection(ProjectionMask::roots(&descriptor, roots))
+            .with_batch_size((BATCH_BYTES / largest).clamp(1, BATCH_ROWS))
+            .build()
+    };
+    Ok(PartReader(Some(guarded(build).map_err(wrong)?)))
+}
+
+/// The rows of a part, in batches. A panic of the Parquet library is an error, and the last item.
+pub struct PartReader(Option<ParquetRecordBatchReader>);
+
+impl PartReader {
+    /// The columns that are read, with the metadata of the part.
+    #[must_use]
+    pub fn schema(&self) -> SchemaRef {
+        self.0.as_ref().map_or_else(|| Arc::new(Schema::empty()), RecordBatchReader::schema)
+    }
+}
+
+impl Iterator for PartReader {
+    type Item = Result<RecordBatch, ArrowError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let reader = self.0.as_mut()?;
+        let batch = caught(|| reader.next()).unwrap_or_else(|panic| Some(Err(ArrowError::ParquetError(panic))));
+        if batch.as_ref().is_none_or(Result::is_err) {
+            self.0 = None;
+        }
+        batch
+    }
 }
 
 /// The column chunks of a part that were fetched, by their first byte in the file.
+#[derive(Clone)]
 struct FetchedChunks {
-    chunks: Vec<(u64, Bytes)>,
+    chunks: Arc<[(u64, Bytes)]>,
 }
 
 impl FetchedChunks {

@@ -64,7 +64,7 @@ fn publish(
     let run = plan.run.as_str();
     let mut counts = Counts::default();
     let mut columns: Option<String> = None;
-    let rows = plan.rows.min(parts.len() as u64 * plan.part_rows);
+    let rows = plan.rows.min((parts.len() as u64).saturating_mul(plan.part_rows));
     let (mut index, mut reuse_index) = (IndexBuilder::with_capacity(rows), ReuseIndexBuilder::with_capacity(rows));
     for &part in parts.range(..plan.parts) {
         let path = part_path(run, part);
@@ -125,7 +125,7 @@ pub(crate) fn check_part(plan: &Plan, part: u64, path: &str, summary: &PartSumma
         return Err(OutputError::ForeignPart { path: path.to_owned(), found: found.clone(), expected });
     }
     let (counts, rows) = (&summary.counts, plan.rows_in(part));
-    if summary.rows == rows && counts.rows == rows && counts.ok + counts.failed == rows {
+    if summary.rows == rows && counts.rows == rows && counts.add_up() {
         return Ok(());
     }
     Err(OutputError::WrongPart {

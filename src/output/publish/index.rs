@@ -48,11 +48,14 @@ pub struct IndexBuilder {
 }
 
 impl IndexBuilder {
-    /// An empty builder with capacity for `rows` rows.
+    /// An empty builder, with capacity for `rows` rows if there is so much memory.
     #[must_use]
     pub fn with_capacity(rows: u64) -> Self {
         let room_for_header = 64;
-        Self { fingerprints: Vec::new(), entries: Vec::with_capacity(rows as usize + room_for_header) }
+        let mut entries = Vec::new();
+        // Records may claim any number of rows; memory that is reserved and not used costs nothing.
+        let _ = entries.try_reserve_exact((rows as usize).saturating_add(room_for_header));
+        Self { fingerprints: Vec::new(), entries }
     }
 
     /// Adds the rows of a part; `key` is the name of the key column.
@@ -162,9 +165,17 @@ impl<'a> IndexReader<'a> {
             return Err(damaged("it does not begin like an index"));
         }
         let length = u64::from(u32::from_be_bytes(length));
+        let first_byte = start.len() as u64 + length;
+        let bytes = store.tail(&path, 1)?.1;
+        if first_byte > bytes {
+            return Err(damaged("it is cut off"));
+        }
         let header = store.range(&path, start.len() as u64, length)?;
         let header: IndexHeader = serde_json::from_slice(&header).map_err(|error| damaged(&error.to_string()))?;
-        let (IndexHeader { rows, fingerprints }, first_byte) = (header, start.len() as u64 + length);
+        let IndexHeader { rows, fingerprints } = header;
+        if rows.checked_mul(ENTRY_BYTES as u64).and_then(|entries| entries.checked_add(first_byte)) != Some(bytes) {
+            return Err(damaged("it does not hold as many rows as it says"));
+        }
         Ok(Self { store, path, fingerprints, rows, next: 0, first_byte, chunk: VecDeque::new() })
     }
 

@@ -21,9 +21,9 @@ use crate::output::part::reader::read_part;
 use crate::output::part::result::RowResult;
 use crate::output::part::rows::Fingerprints;
 use crate::output::records::plan::Plan;
-use crate::output::records::published::{Published, unpublished_compactions};
+use crate::output::records::published::{load_published, unpublished_compactions};
 use crate::output::store::OutputStore;
-use crate::output::{OutputError, part_path, published_path, run_folder};
+use crate::output::{OutputError, part_path, run_folder};
 use crate::row::signature::Signature;
 
 /// Entries that are fetched in one request.
@@ -65,7 +65,7 @@ impl Reuse {
         let mut runs = Vec::new();
         for run in plan.reuses.iter().rev() {
             let gone = || OutputError::SourceGone { run: plan.run.clone(), from: run.clone() };
-            let published: Published = store.record(&published_path(run))?.ok_or_else(gone)?;
+            let published = load_published(store, run)?.ok_or_else(gone)?;
             if let Some(name) = published.reuse_index {
                 runs.push(LocalIndex::fetch(store, run, &name)?);
             }
@@ -127,10 +127,10 @@ fn read_rows(
 ) -> Result<RecordBatch, OutputError> {
     let wrong = |error: ArrowError| wrong_part(path, &error);
     let columns: Vec<&str> = columns.iter().copied().chain(["content_hash"]).collect();
-    let (mut found, mut first, mut rest) = (Vec::new(), 0, rows);
+    let (mut found, mut first, mut rest) = (Vec::new(), 0_u32, rows);
     for batch in read_part(store, path, Some(&columns))? {
         let batch = batch.map_err(wrong)?;
-        let end = first + batch.num_rows() as u32;
+        let end = first.saturating_add(u32::try_from(batch.num_rows()).unwrap_or(u32::MAX));
         let (here, later) = rest.split_at(rest.partition_point(|(row, _)| *row < end));
         rest = later;
         let indices: UInt32Array = here.iter().map(|(row, _)| Some(row - first)).collect();

@@ -65,10 +65,12 @@ pub(crate) struct ReuseIndexBuilder {
 }
 
 impl ReuseIndexBuilder {
-    /// An empty builder with capacity for `rows` rows.
+    /// An empty builder, with capacity for `rows` rows if there is so much memory.
     pub(crate) fn with_capacity(rows: u64) -> Self {
         let room_for_magic = 1;
-        Self { entries: Vec::with_capacity(rows as usize + room_for_magic) }
+        let mut entries = Vec::new();
+        let _ = entries.try_reserve_exact((rows as usize).saturating_add(room_for_magic));
+        Self { entries }
     }
 
     /// Adds rows of part `part`, the first of which is its row `first`.

@@ -1,7 +1,9 @@
 //! The record `plan.json`: what a run will do, decided once and read by every process that works on it.
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::names::{self, MOST_PART_ROWS, MOST_ROWS};
 use super::reasons::Reasons;
 use crate::job::FailureLimits;
 use crate::output::store::OutputStore;
@@ -22,18 +24,22 @@ pub struct PlannedFile {
     /// Selected rows.
     pub selected: u64,
     /// Name of the row mask among the run's records: a Roaring bitmap of row numbers.
+    #[serde(deserialize_with = "names::selection")]
     pub selection: String,
 }
 
 /// Everything that results depend on besides the rows. Two attempts belong to one run only if it is equal.
 pub type Identity = serde_json::Map<String, serde_json::Value>;
 
-/// A run's plan, the record `plan.json`.
+/// A run's plan, the record `plan.json`. One that is read agrees with itself.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(remote = "Self")]
 pub struct Plan {
     /// The run id.
+    #[serde(deserialize_with = "names::run_id")]
     pub run: String,
     /// The number of the run, which grows with every run of an OUTPUT.
+    #[serde(deserialize_with = "names::run_seq")]
     pub run_seq: i64,
     /// The version of nightcap that made the plan.
     pub version: String,
@@ -44,16 +50,18 @@ pub struct Plan {
     /// The key column.
     pub key: String,
     /// The published runs that were compared with the manifest.
+    #[serde(deserialize_with = "names::run_ids")]
     pub considered: Vec<String>,
     /// The published runs whose results may be copied, oldest first; empty unless `output.reuse_by_content` asks for it.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "names::run_ids")]
     pub reuses: Vec<String>,
     /// The selected rows by reason.
     pub reasons: Reasons,
     /// Name of the record with the rows' signatures, [`Signature::BYTES`] each, in order.
+    #[serde(deserialize_with = "names::signatures")]
     pub signatures: String,
     /// The runs that this one replaces when it is published; empty unless it is a compaction.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "names::run_ids")]
     pub supersedes: Vec<String>,
     /// The manifest files in order.
     pub manifest: Vec<PlannedFile>,
@@ -76,18 +84,54 @@ pub struct Plan {
     pub embedding_fingerprint: Option<String>,
 }
 
+impl<'de> Deserialize<'de> for Plan {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let plan = Self::deserialize(deserializer)?;
+        plan.check().map_err(D::Error::custom)?;
+        Ok(plan)
+    }
+}
+
+impl Serialize for Plan {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Self::serialize(self, serializer)
+    }
+}
+
 impl Plan {
+    /// Checks that the numbers are possible and agree with each other.
+    fn check(&self) -> Result<(), String> {
+        let Self { rows, part_rows, parts, batch_size, .. } = *self;
+        if rows > MOST_ROWS || !(1..=MOST_PART_ROWS).contains(&part_rows) || batch_size == 0 {
+            return Err(format!(
+                "expected at most {MOST_ROWS} rows in parts of 1 to {MOST_PART_ROWS}, found {rows} rows in parts of {part_rows} and batches of {batch_size}"
+            ));
+        }
+        if parts != rows.div_ceil(part_rows) {
+            return Err(format!(
+                "{rows} rows in parts of {part_rows} make {} parts, but it says {parts}",
+                rows.div_ceil(part_rows)
+            ));
+        }
+        let selected = self.manifest.iter().try_fold(0_u64, |sum, file| sum.checked_add(file.selected));
+        // A compaction has no manifest.
+        if !self.manifest.is_empty() && selected != Some(rows) {
+            return Err(format!("the rows that it selects of its manifest files are not {rows} in all"));
+        }
+        Ok(())
+    }
+
     /// The bytes of the signatures of part `part` in their record: first byte and length.
     #[must_use]
     pub fn signature_range(&self, part: u64) -> (u64, u64) {
         let bytes = Signature::BYTES as u64;
-        (part * self.part_rows * bytes, self.rows_in(part) * bytes)
+        (part.saturating_mul(self.part_rows).saturating_mul(bytes), self.rows_in(part) * bytes)
     }
 
     /// Rows in part `part`.
     #[must_use]
     pub fn rows_in(&self, part: u64) -> u64 {
-        self.rows.saturating_sub(part * self.part_rows).min(self.part_rows)
+        self.rows.saturating_sub(part.saturating_mul(self.part_rows)).min(self.part_rows)
     }
 
     /// Identifies the plan in the footers of its parts: BLAKE3 of everything in it that results depend on, hex.
@@ -105,5 +149,9 @@ impl Plan {
 /// # Errors
 /// [`OutputError`], or [`OutputError::NoSuchRun`].
 pub fn load_plan(store: &OutputStore, run: &str) -> Result<Plan, OutputError> {
-    store.record(&plan_path(run))?.ok_or_else(|| OutputError::NoSuchRun { run: run.to_owned() })
+    let plan: Plan = store.record(&plan_path(run))?.ok_or_else(|| OutputError::NoSuchRun { run: run.to_owned() })?;
+    if plan.run == run {
+        return Ok(plan);
+    }
+    Err(OutputError::Record { path: plan_path(run), message: format!("it is the plan of run {}", plan.run) })
 }

@@ -8,7 +8,7 @@ use std::fmt::Display;
 use arrow::array::{Array, AsArray, FixedSizeListArray};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Float32Type, Schema};
-use arrow::record_batch::{RecordBatch, RecordBatchReader};
+use arrow::record_batch::RecordBatch;
 use serde::Serialize;
 
 use crate::output::part::footer::part_summary;
@@ -18,12 +18,14 @@ use crate::output::publish::finalize::check_part;
 use crate::output::publish::index::IndexReader;
 use crate::output::publish::reuse_index::{ReuseIndexBuilder, reuse_index_name};
 use crate::output::records::plan::{Plan, load_plan};
-use crate::output::records::published::Published;
+use crate::output::records::published::{Published, part_number, present_parts};
 use crate::output::records::schema::check_schema;
 use crate::output::store::OutputStore;
 use crate::output::{Counts, OutputError, part_folder, part_path, published_path, run_folder};
 use crate::row::signature::{KeyHash, Signature};
 
+/// Missing parts that are reported one by one.
+const MOST_MISSING: u64 = 100;
 /// How far the length of a vector may be from 1: more than f16 rounding, less than a flipped bit of an exponent.
 const LENGTH_TOLERANCE: f32 = 0.01;
 
@@ -77,9 +79,17 @@ pub(crate) fn check_run(
     };
     let mut reuse_index = ReuseIndexBuilder::with_capacity(0);
     check.files()?;
-    let mut complete = true;
+    let (mut complete, mut missing) = (true, 0);
+    let present = present_parts(store, &published.run)?;
     for part in published.part_numbers() {
         let path = part_path(&published.run, part);
+        missing += u64::from(!present.contains(&part));
+        if missing > MOST_MISSING {
+            complete = false;
+            let found = format!("it counts {} parts, of which many more are missing", published.parts);
+            check.report(&published_path(&published.run), &found);
+            break;
+        }
         match check.part(part, &path, &mut reuse_index) {
             Ok(totals) => check.totals.add(totals),
             Err(found) => {
@@ -131,11 +141,10 @@ impl Check<'_> {
     /// Checks that there is no file besides the parts that count.
     fn files(&mut self) -> Result<(), OutputError> {
         let folder = part_folder(&self.published.run);
-        let expected: BTreeSet<String> =
-            self.published.part_numbers().into_iter().map(|part| part_path(&self.published.run, part)).collect();
         for name in self.store.files(&folder)? {
             let path = format!("{folder}/{name}");
-            if !expected.contains(&path) {
+            let counts = |part| self.published.counts_part(part) && part_path(&self.published.run, part) == path;
+            if !part_number(&name).is_some_and(counts) {
                 let hint = "move it away: readers of this folder take its rows for the run's";
                 self.findings.push(Finding::new(&path, &"it is none of the parts that were published", hint));
             }
@@ -184,7 +193,7 @@ impl Check<'_> {
             self.report(&path, &format!("it counts {expected}, but the parts hold {found}"));
         }
         let Some(plan) = &self.plan else { return };
-        let planned: u64 = self.published.part_numbers().into_iter().map(|part| plan.rows_in(part)).sum();
+        let planned: u64 = self.published.part_numbers().map(|part| plan.rows_in(part)).fold(0, u64::saturating_add);
         let whole = self.published.partial.is_some() || (planned == plan.rows && self.published.parts == plan.parts);
         if !whole || planned != self.published.counts.rows {
             let (rows, parts) = (plan.rows, plan.parts);
@@ -260,7 +269,8 @@ impl Check<'_> {
         drop(keys);
         let Some(example) = twice.first() else { return };
         let mut keys_by_path: BTreeMap<String, String> = BTreeMap::new();
-        for part in self.published.part_numbers() {
+        let present = present_parts(self.store, &self.published.run).unwrap_or_default();
+        for part in present.into_iter().filter(|part| self.published.counts_part(*part)) {
             let path = part_path(&self.published.run, part);
             if let Ok(Some(key)) = self.find(&path, *example) {
                 keys_by_path.insert(path, key);

@@ -20,7 +20,9 @@ use crate::output::heartbeat::{Heartbeat, alive, is_heartbeat, refuse_alive};
 use crate::output::part::rows::Fingerprints;
 use crate::output::publish::finalize::finalize;
 use crate::output::records::plan::{Identity, Plan, load_plan};
-use crate::output::records::published::{Published, published_runs, superseded, unpublished, unpublished_compactions};
+use crate::output::records::published::{
+    Published, published_runs, runs_with_records, superseded, unpublished, unpublished_compactions,
+};
 use crate::output::records::reasons::Reasons;
 use crate::output::records::run_seq::claim_run_seq;
 use crate::output::store::{OutputStore, Put};
@@ -136,7 +138,7 @@ fn finish_earlier(store: &OutputStore) -> Result<(), OutputError> {
         tracing::info!(run = plan.run, "removing a compaction that was not finished");
         remove_unpublished(store, &plan.run)?;
     }
-    for run in store.folders("_nightcap/runs")? {
+    for run in runs_with_records(store)? {
         // A compaction or a planner that was killed before it had put anything but its heartbeat.
         let names = store.files(&run_folder(&run))?;
         if names.iter().all(|name| is_heartbeat(name)) && alive(store, &run)?.is_none() {

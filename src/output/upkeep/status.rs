@@ -9,9 +9,13 @@ use super::check::{Finding, check_run};
 use crate::output::heartbeat::{Worker, alive};
 use crate::output::part::footer::part_summary;
 use crate::output::records::plan::load_plan;
-use crate::output::records::published::{Published, present_parts};
+use crate::output::records::published::{NO_RUN_ID, Published, load_published, present_parts, runs_with_records};
+use crate::output::records::run_id::is_run_id;
 use crate::output::store::OutputStore;
 use crate::output::{Counts, OutputError, part_path, plan_path, published_path};
+
+/// Characters of an odd folder's path in a finding.
+const LONGEST_SHOWN: usize = 200;
 
 /// The state of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -86,13 +90,15 @@ impl OutputStatus {
         let mut reader =
             Reader { store, published: BTreeMap::new(), superseded: BTreeSet::new(), findings: Vec::new() };
         reader.read_published()?;
-        let names: BTreeSet<String> =
-            store.folders("_nightcap/runs")?.into_iter().chain(reader.published.keys().cloned()).collect();
+        let odd = reader.odd_folders()?;
+        let names = runs_with_records(store)?.into_iter().chain(reader.published.keys().cloned());
+        let names: BTreeSet<String> = names.filter(|run| !odd.contains(run)).collect();
         let mut runs = names.iter().map(|run| reader.read_run(run)).collect::<Result<Vec<_>, _>>()?;
         // A run without a number has no plan; it is listed last.
         runs.sort_by_key(|run| run.run_seq.unwrap_or(i64::MAX));
         let Reader { published, superseded, mut findings, .. } = reader;
-        for run in published.values().filter(|run| check && !superseded.contains(&run.run)) {
+        let whole = |run: &&Published| check && !superseded.contains(&run.run) && !odd.contains(&run.run);
+        for run in published.values().filter(whole) {
             check_run(store, run, &mut findings)?;
         }
         Ok(Self { runs, findings })
@@ -111,7 +117,7 @@ impl Reader<'_> {
         for name in self.store.files("_nightcap/published")? {
             let Some(run) = name.strip_suffix(".json") else { continue };
             let path = published_path(run);
-            match self.store.record::<Published>(&path) {
+            match load_published(self.store, run) {
                 Ok(Some(published)) => {
                     self.superseded.extend(published.supersedes.iter().cloned());
                     self.published.insert(run.to_owned(), published);
@@ -126,6 +132,30 @@ impl Reader<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Reports folders in which no run can be: of other names, and links. The ids of runs whose folders are links.
+    fn odd_folders(&mut self) -> Result<BTreeSet<String>, OutputError> {
+        let mut links = BTreeSet::new();
+        for (above, prefix) in [("_nightcap/runs", ""), ("", "run=")] {
+            for name in self.store.folders(above)? {
+                let Some(run) = name.strip_prefix(prefix) else { continue };
+                let path = if above.is_empty() { name.clone() } else { format!("{above}/{name}") };
+                let hint = "move it away: nightcap has not made it, and does nothing to it";
+                if !is_run_id(run) {
+                    let shown: String = path.escape_debug().take(LONGEST_SHOWN).collect();
+                    self.findings.push(Finding::new(&shown, &NO_RUN_ID, hint));
+                } else if self.store.is_link(&path) {
+                    links.insert(run.to_owned());
+                    self.findings.push(Finding::new(
+                        &path,
+                        &"it is a link, through which nothing is read or removed",
+                        hint,
+                    ));
+                }
+            }
+        }
+        Ok(links)
     }
 
     fn read_run(&mut self, run: &str) -> Result<RunStatus, OutputError> {
