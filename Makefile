@@ -5,7 +5,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-builtin-rules --no-print-directory
 .SILENT:
-.PHONY: help demo test torture setup tools lint docs
+.PHONY: help demo test torture fuzz setup tools lint docs
 
 REQUIREMENTS := tests/readers/requirements.txt jobs/requirements.txt
 INSTALLED := .venv/.installed
@@ -34,6 +34,23 @@ test: setup ## run every test
 torture: setup ## kill, suspend and race commands: 40 kills and 200 meetings on disk, 40 and 60 on S3, and every place named
 	$(ENVIRONMENT) NIGHTCAP_TORTURE=10 cargo test --locked --test it -- --nocapture \
 		killed_at_random killed_on_s3_at_random commands_that_meet suspensions
+
+# Minutes for all entry points together; TARGET names one of them.
+MINUTES ?= 60
+TARGET ?=
+fuzz: setup ## give damaged input to everything that reads, for MINUTES=60
+	$(ENVIRONMENT) if ! cargo +nightly --version >/dev/null 2>&1 || ! cargo fuzz --version >/dev/null 2>&1; then \
+		echo "fuzz: libFuzzer needs a nightly toolchain and cargo-fuzz; without them, the stable driver of tests/fuzz runs"; \
+		NIGHTCAP_FUZZ_MINUTES="$(MINUTES)" NIGHTCAP_FUZZ_TARGET="$(TARGET)" \
+			cargo test --locked --lib -- --ignored --nocapture fuzz::driver::long; exit; \
+	fi; \
+	cp Cargo.lock fuzz/Cargo.lock; targets="$(TARGET)"; targets="$${targets:-$$(cargo +nightly fuzz list)}"; \
+	seconds=$$(($(MINUTES) * 60 / $$(wc -w <<<"$$targets"))); \
+	for target in $$targets; do \
+		mkdir -p "fuzz/corpus/$$target" "tests/fuzz/crashes/$$target"; \
+		cargo +nightly fuzz run --sanitizer none "$$target" "fuzz/corpus/$$target" "tests/fuzz/corpus/$$target" \
+			"tests/fuzz/crashes/$$target" -- -max_total_time="$$seconds" -timeout=30 -rss_limit_mb=4096 -max_len=65536; \
+	done
 
 lint: setup ## check formatting and run clippy
 	cargo fmt --check

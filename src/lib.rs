@@ -65,6 +65,9 @@ pub mod commands;
 pub mod engine;
 pub mod error;
 pub mod fetch;
+#[cfg(any(test, fuzzing))]
+#[path = "../tests/fuzz/mod.rs"]
+pub mod fuzz;
 pub mod job;
 pub mod manifest;
 pub mod model;

@@ -44,6 +44,7 @@ mod scale;
 mod tiff;
 mod tiles;
 mod webp;
+mod webp_codes;
 
 pub use self::config::ImageProcessor;
 pub use self::decode::{decode, decode_scaled, memory_needed};

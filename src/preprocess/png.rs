@@ -28,9 +28,20 @@ pub(super) fn decode(bytes: &[u8], limits: DecodeLimits) -> Result<RgbImage, Row
         }
         error => samples::refuse("PNG", &error),
     })?;
+    check_palette(bytes)?;
     // Gray of 16 bits with a transparent shade is gray to Pillow and gray with alpha to `image`.
     let is_gray16 = PngHeader::read(bytes).is_some_and(|header| (header.depth, header.color) == (16, 0));
     samples::read("PNG", decoder, limits, orientation(bytes), is_gray16)
+}
+
+/// Refuses a palette that the decoder takes, and then panics on: of parts of colours, or of more than 256.
+fn check_palette(bytes: &[u8]) -> Result<(), RowError> {
+    let palette = chunks(bytes).take_while(|(kind, _)| kind != b"IDAT").find(|(kind, _)| kind == b"PLTE");
+    let length = palette.map_or(0, |(_, data)| data.len());
+    if length % 3 != 0 || length > 3 * 256 {
+        return Err(corrupt("PNG", format!("expected a palette of 1 to 256 colours of 3 bytes, found {length} bytes")));
+    }
+    Ok(())
 }
 
 /// The samples as the decoder gives them (8 or 16 bits, palettes and transparent colours resolved), converted in place to RGB,
@@ -50,7 +61,7 @@ pub(super) fn memory(bytes: &[u8], limits: DecodeLimits) -> Option<DecodeMemory>
     Some(DecodeMemory::within(limits, (width, height), samples.saturating_add(rows), orientation(bytes)))
 }
 
-/// What the first chunk says.
+/// What the header chunk says.
 struct PngHeader {
     width: u32,
     height: u32,
@@ -62,7 +73,8 @@ struct PngHeader {
 
 impl PngHeader {
     fn read(bytes: &[u8]) -> Option<Self> {
-        let (_, data) = chunks(bytes).next()?;
+        // The decoder sees no metadata, and so none before the header.
+        let (_, data) = chunks(bytes).find(|(kind, _)| kind == b"IHDR")?;
         let (width, rest) = data.split_first_chunk()?;
         let (height, rest) = rest.split_first_chunk()?;
         let [depth, color, ..] = rest else { return None };

@@ -2,17 +2,24 @@
 
 use std::io::Cursor;
 
+use image::ImageDecoder;
 use image::codecs::webp::WebPDecoder;
 use image::metadata::Orientation;
 
 use super::image::RgbImage;
-use super::limits::DecodeLimits;
+use super::limits::{DecodeLimits, fail};
 use super::memory::{DecodeMemory, pixels};
-use super::{orientation, samples};
-use crate::row::error::RowError;
+use super::{orientation, samples, webp_codes};
+use crate::row::error::{ErrorKind, RowError};
 
 pub(super) fn decode(bytes: &[u8], limits: DecodeLimits) -> Result<RgbImage, RowError> {
     let decoder = WebPDecoder::new(Cursor::new(bytes)).map_err(|e| samples::refuse("WebP", &e))?;
+    let (width, height) = decoder.dimensions();
+    limits.check("WebP", u64::from(width), u64::from(height))?;
+    if code_bytes(bytes, limits) > limits.max_bytes() {
+        let found = "decoding this WebP image takes more memory than limits.max_image_pixels allows: its prefix codes are many and long";
+        return Err(fail(ErrorKind::TooManyPixels, found));
+    }
     samples::read("WebP", decoder, limits, orientation(bytes), false)
 }
 
@@ -20,6 +27,8 @@ pub(super) fn decode(bytes: &[u8], limits: DecodeLimits) -> Result<RgbImage, Row
 /// - lossy: 3 bytes of RGB or 4 of RGBA, 1.5 of YUV (2 where sides are rounded up to 16), and 5 where alpha is compressed;
 /// - lossless: 4 bytes of output, 4 of RGBA and 1 of transforms;
 /// - the first frame of an animation: 4 bytes each of output, canvas and frame, and what its frame takes.
+///
+/// Lossless data also has prefix codes, see `webp_codes`.
 pub(super) fn memory(bytes: &[u8], limits: DecodeLimits) -> Option<DecodeMemory> {
     let (kind, data) = chunks(bytes).next()?;
     let has = |wanted: &[u8]| chunks(bytes).any(|(kind, _)| kind == wanted);
@@ -29,33 +38,96 @@ pub(super) fn memory(bytes: &[u8], limits: DecodeLimits) -> Option<DecodeMemory>
             (side(*w0, *w1), side(*h0, *h1), 5)
         }
         (b"VP8L", [_, b0, b1, b2, b3, ..]) => {
-            let bits = u32::from_le_bytes([*b0, *b1, *b2, *b3]);
-            ((bits & 0x3fff) + 1, ((bits >> 14) & 0x3fff) + 1, 9)
+            let (width, height) = packed_sides([*b0, *b1, *b2, *b3]);
+            (width, height, 9)
         }
-        (b"VP8X", [flags, _, _, _, w0, w1, w2, h0, h1, h2, ..]) => {
-            let side = |bytes: [u8; 3]| u32::from_le_bytes([bytes[0], bytes[1], bytes[2], 0]) + 1;
+        (b"VP8X", [flags, _, _, _, sides @ ..]) => {
+            let (width, height) = three_byte_sides(sides)?;
             let pixel_bytes = match flags {
                 flags if flags & 0b10 != 0 => 17,
                 _ if has(b"ALPH") => 11,
                 _ if has(b"VP8L") => 9,
                 _ => 6,
             };
-            (side([*w0, *w1, *w2]), side([*h0, *h1, *h2]), pixel_bytes)
+            (width, height, pixel_bytes)
         }
         _ => return None,
     };
-    let decoding = pixels(width, height).saturating_mul(pixel_bytes);
+    if limits.check("WebP", u64::from(width), u64::from(height)).is_err() {
+        return Some(DecodeMemory::REFUSED);
+    }
+    let codes = code_bytes(bytes, limits);
+    if codes > limits.max_bytes() {
+        return Some(DecodeMemory::REFUSED);
+    }
+    let decoding = pixels(width, height).saturating_mul(pixel_bytes).saturating_add(codes);
     let rest = bytes.len() as u64 + (u64::from(width) + u64::from(height)) * 128 + (64 << 10);
     Some(DecodeMemory::within(limits, (width, height), decoding.saturating_add(rest), orientation(bytes)))
+}
+
+/// Bytes of the prefix codes of lossless data: the image's, its alpha's, or the first frame's.
+fn code_bytes(bytes: &[u8], limits: DecodeLimits) -> u64 {
+    let mut canvas = (1, 1);
+    for (kind, data) in chunks(bytes) {
+        let codes = match (kind, data) {
+            (b"VP8X", [_, _, _, _, sides @ ..]) => {
+                canvas = three_byte_sides(sides).unwrap_or(canvas);
+                0
+            }
+            // Only the first frame is decoded. Its chunks begin behind 16 bytes.
+            (b"ANMF", [_, _, _, _, _, _, sides @ ..]) => {
+                let frame = three_byte_sides(sides).unwrap_or(canvas);
+                let chunks = chunks_of(data.get(16..).unwrap_or_default());
+                return chunks.map(|(kind, data)| codes_of(kind, data, frame, limits)).max().unwrap_or(0);
+            }
+            _ => codes_of(kind, data, canvas, limits),
+        };
+        if codes > 0 {
+            return codes;
+        }
+    }
+    0
+}
+
+/// Bytes of the prefix codes of one chunk; `size` is that of the image, which alpha does not state.
+fn codes_of(kind: &[u8], data: &[u8], size: (u32, u32), limits: DecodeLimits) -> u64 {
+    match (kind, data) {
+        (b"VP8L", [_, b0, b1, b2, b3, codes @ ..]) => {
+            webp_codes::table_bytes(codes, packed_sides([*b0, *b1, *b2, *b3]), limits.max_bytes())
+        }
+        (b"ALPH", [flags, codes @ ..]) if flags & 0b11 == 1 => webp_codes::table_bytes(codes, size, limits.max_bytes()),
+        _ => 0,
+    }
+}
+
+/// Width and height as `VP8L` states them, in 14 bits each.
+fn packed_sides(bytes: [u8; 4]) -> (u32, u32) {
+    let bits = u32::from_le_bytes(bytes);
+    ((bits & 0x3fff) + 1, ((bits >> 14) & 0x3fff) + 1)
+}
+
+/// Width and height in three bytes each.
+fn three_byte_sides(bytes: &[u8]) -> Option<(u32, u32)> {
+    let [w0, w1, w2, h0, h1, h2, ..] = *bytes else { return None };
+    let side = |low: u8, middle: u8, high: u8| u32::from_le_bytes([low, middle, high, 0]) + 1;
+    Some((side(w0, w1, w2), side(h0, h1, h2)))
 }
 
 /// The chunks (type, data) of a WebP file, up to the first that is cut off or begins where the decoder looks no more: 18 bytes
 /// beyond the length in the file's header.
 fn chunks(bytes: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     let stated = bytes.get(4..).and_then(<[u8]>::first_chunk).map_or(0, |length| u32::from_le_bytes(*length) as usize);
-    let mut at = 12;
+    chunks_between(bytes, 12, stated.saturating_add(18))
+}
+
+/// The chunks (type, data) inside another.
+fn chunks_of(bytes: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+    chunks_between(bytes, 0, bytes.len())
+}
+
+fn chunks_between(bytes: &[u8], mut at: usize, end: usize) -> impl Iterator<Item = (&[u8], &[u8])> {
     std::iter::from_fn(move || {
-        let (kind, after) = bytes.get(at..).filter(|_| at < stated.saturating_add(18))?.split_at_checked(4)?;
+        let (kind, after) = bytes.get(at..).filter(|_| at < end)?.split_at_checked(4)?;
         let (length, after) = after.split_first_chunk::<4>()?;
         let length = u32::from_le_bytes(*length) as usize;
         at += 8 + length + length % 2;

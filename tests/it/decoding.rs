@@ -166,6 +166,34 @@ fn the_memory_counted_before_decoding_is_what_decoding_takes() {
 }
 
 #[test]
+fn damaged_png_files_are_failed_rows_without_a_crash() {
+    let png = fixture("gray4.png");
+    let chunk = |kind: &[u8; 4], data: &[u8]| {
+        let checked = [&kind[..], data].concat();
+        let step = |crc: u32, _| if crc & 1 == 1 { (crc >> 1) ^ 0xedb8_8320 } else { crc >> 1 };
+        let crc = !checked.iter().fold(u32::MAX, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), step));
+        [&(data.len() as u32).to_be_bytes()[..], &checked, &crc.to_be_bytes()].concat()
+    };
+    let pixels = memchr::memmem::find(&png, b"IDAT").unwrap() - 4;
+    let palette = fixture("palette.png");
+    let after = memchr::memmem::find(&palette, b"IDAT").unwrap() - 4;
+    for length in [1, 4, 73, 3 * 257] {
+        let header = &palette[..33];
+        let damaged = [header, &chunk(b"PLTE", &vec![9; length]), &palette[after..]].concat();
+        let error = refused(&damaged, LIMITS);
+        assert_eq!(error.kind, ErrorKind::CorruptImage);
+        assert!(error.message.contains(&format!("found {length} bytes")), "{error}");
+    }
+    // The decoder sees no metadata, wherever it stands: memory is reserved for the header that it sees.
+    let metadata = chunk(b"tEXt", &[0xff; 13]);
+    let behind = [&png[..8], &metadata, &png[8..pixels], &png[pixels..]].concat();
+    let image = decode(&behind, LIMITS).unwrap();
+    let memory = memory_needed(&behind, LIMITS, |_, _| JpegScale::Full);
+    assert_eq!((memory.width, memory.height), (image.width, image.height));
+    assert_eq!(image, decode(&png, LIMITS).unwrap());
+}
+
+#[test]
 fn headers_tell_the_size_of_every_image() {
     let golden: Value =
         serde_json::from_slice(&std::fs::read(repo("tests/goldens/preprocess/decoded.json")).unwrap()).unwrap();

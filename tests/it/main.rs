@@ -30,6 +30,7 @@ mod faults;
 mod fingerprints;
 mod forged_records;
 mod format;
+mod fuzz_corpora;
 mod generation;
 mod graph_writer;
 mod histories;
