@@ -40,8 +40,8 @@ pub use self::prompt::PromptTemplate;
 use self::source::{FileVersion, Source, storage_error};
 use crate::job::Job;
 use crate::storage::{Location, Storage};
-use crate::support::untrusted_parquet::{check_metadata, guarded};
 use crate::support::redact;
+use crate::support::untrusted_parquet::{check_metadata, guarded};
 
 /// The record of a manifest file in a plan, which shows whether the file has changed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -41,7 +41,10 @@ impl Overrides {
             Err(error) => {
                 let before = error.span().and_then(|span| bytes.get(..span.start)).unwrap_or_default();
                 let line = String::from_utf8_lossy(before).matches('\n').count() + 1;
-                problems.push(Problem::new(Self::FILE, format!("line {line}: not valid TOML: {}", error.message().trim_end())));
+                problems.push(Problem::new(
+                    Self::FILE,
+                    format!("line {line}: not valid TOML: {}", error.message().trim_end()),
+                ));
                 return overrides;
             }
         };

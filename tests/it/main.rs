@@ -69,10 +69,10 @@ mod s3_kills;
 mod scaled;
 #[allow(unreachable_pub, reason = "a module of a test binary")]
 mod seaweed;
-#[allow(unreachable_pub, reason = "a module of a test binary")]
-mod simulation;
 mod secrets;
 mod signals;
+#[allow(unreachable_pub, reason = "a module of a test binary")]
+mod simulation;
 mod small_graphs;
 #[allow(unreachable_pub, reason = "a module of a test binary")]
 mod storage;

@@ -149,7 +149,8 @@ mod tests {
             let column = |number| (format!("c{number}"), Arc::new(StringArray::from(vec!["value"; 3])) as ArrayRef);
             let batch = RecordBatch::try_from_iter((0..=width).map(column)).unwrap();
             let counts = Counts { rows: 3, ok: 3, ..Counts::default() };
-            let footer = PartFooter { run: "night", plan_digest: "p", part: 0, counts: &counts, halved: 0 };
+            let footer =
+                PartFooter { run: "night", plan_digest: "p", part: 0, counts: &counts, halved: 0, is_filler: false };
             let bytes = encode_batch(&batch, &footer).unwrap();
             let path = format!("part-{width}");
             store.put_new(&path, bytes.clone()).unwrap();

@@ -19,6 +19,7 @@ use super::rewrite::rewrite;
 use super::sweep::{remove_run, sweep};
 use super::winners::Winners;
 use crate::job::FailureLimits;
+use crate::output::format::claim_format;
 use crate::output::heartbeat::{Heartbeat, refuse_alive};
 use crate::output::part::rows::Fingerprints;
 use crate::output::publish::finalize::{complete_decided, finalize};
@@ -132,6 +133,8 @@ pub fn compact(
         Some(run) => run.to_owned(),
         None => new_run_id(store),
     };
+    // The storage may be another one than when the runs were made.
+    claim_format(store)?;
     failpoint::hit("before_claim");
     if !resumed && !claim_compaction(store, earlier.as_ref(), &run)? {
         return Err(OutputError::Overtaken { run });
