@@ -414,8 +414,9 @@ fn torture(remote: Option<&str>, count: usize) {
     println!("{}: {hits:?} in {:.0?}", if remote.is_some() { "S3" } else { "disk" }, begun.elapsed());
     assert!(wrong.is_empty(), "{} of {} rounds went wrong\n{}", wrong.len(), hits.rounds, wrong.join("\n"));
     if asked.is_none() {
-        let often = hits.suspended >= count && hits.killed >= count / 10 && hits.overtaken >= count / 4;
-        assert!(often && hits.looks >= count / 2, "too little happened: {hits:?}");
+        // Of few rounds, only the first is certain.
+        let often = hits.suspended >= count.div_ceil(2) && hits.killed >= count / 8 && hits.overtaken >= count / 8;
+        assert!(often && hits.looks >= count / 8, "too little happened: {hits:?}");
     }
 }
 
