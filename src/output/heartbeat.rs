@@ -149,7 +149,7 @@ pub fn refuse_alive(store: &OutputStore, run: &str) -> Result<(), OutputError> {
 pub struct Heartbeat {
     store: Arc<OutputStore>,
     path: String,
-    beat: Beat,
+    beat: Box<Beat>,
     /// How the record says that the work ended; None: the record is removed at the end.
     ended: Option<Ended>,
     renewal: Option<Box<dyn Repeating>>,
@@ -192,7 +192,7 @@ impl Heartbeat {
             }
         };
         let renewal = Some(store.process().repeat(INTERVAL, Box::new(put)));
-        Self { store, path, beat, ended, renewal }
+        Self { store, path, beat: Box::new(beat), ended, renewal }
     }
 }
 
@@ -203,7 +203,7 @@ impl Drop for Heartbeat {
         // A record that cannot be removed or changed counts as dead after a minute.
         let _ = match self.ended {
             None => self.store.delete(&self.path),
-            ended => put(&self.store, &self.path, &Beat { ended, ..self.beat.clone() }),
+            ended => put(&self.store, &self.path, &Beat { ended, ..(*self.beat).clone() }),
         };
     }
 }

@@ -192,7 +192,7 @@ mod tests {
         assert_eq!(next(None, None), Next::Claim);
         assert_eq!(next(Some(&beat), None), Next::Ask, "its age is not known yet");
         let waiting = |since: Duration, asked: Duration| {
-            let ago = |time: Duration| Duration::from_hours(10) - time;
+            let ago = |time: Duration| Duration::from_hours(10).saturating_sub(time);
             Waiting { number: 1, since: ago(since), asked: ago(asked) }
         };
         let second = Duration::from_secs(1);

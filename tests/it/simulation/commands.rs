@@ -178,7 +178,7 @@ fn read(store: &OutputStore) -> Result<Ending, PlanError> {
     let begun = store.process().elapsed();
     // A query that takes longer than replaced parts stay may fail.
     let lost = |what: String| {
-        if store.process().elapsed() - begun < GRACE { Ending::Lost(what) } else { Ending::Nothing }
+        if store.process().elapsed().saturating_sub(begun) < GRACE { Ending::Lost(what) } else { Ending::Nothing }
     };
     let mut records = Vec::new();
     for name in store.files("_nightcap/published")? {

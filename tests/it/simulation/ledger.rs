@@ -93,16 +93,16 @@ impl Ledger {
     }
 
     /// An object was put.
-    pub fn put(&mut self, path: &str, bytes: Bytes, renewed: bool, now: Duration, step: usize) {
+    pub fn put(&mut self, path: &str, bytes: &Bytes, renewed: bool, now: Duration, step: usize) {
         let before = self.objects.insert(path.to_owned(), bytes.clone());
-        if before.is_some_and(|before| before != bytes) && !renewed {
+        if before.is_some_and(|before| before != *bytes) && !renewed {
             self.fault(Broken::RecordChanged, path, format!("{path} was overwritten"), step);
         }
         if path.starts_with("run=") {
-            self.rows.insert(path.to_owned(), read_rows(&bytes));
+            self.rows.insert(path.to_owned(), read_rows(bytes));
         }
         if path.starts_with("_nightcap/published/") {
-            for run in superseded(&serde_json::from_slice(&bytes).unwrap()) {
+            for run in superseded(&serde_json::from_slice(bytes).unwrap()) {
                 self.replaced.entry(run).or_insert(now);
             }
         }

@@ -1,6 +1,6 @@
 //! Deterministic simulation: commands that meet on one OUTPUT, in orders that a seed decides.
 //!
-//! The real claim, commit, close, finalize, discard and compact run over object_store's `InMemory`. Each simulated process is a
+//! The real claim, commit, close, finalize, discard and compact run over `object_store`'s `InMemory`. Each simulated process is a
 //! thread that waits before every operation on the storage until the scheduler gives it the turn; the scheduler also suspends
 //! processes, kills them before or after an operation, loses answers, lets requests arrive late, and owns the clock of everything.
 //! A seed decides all of it, so `NIGHTCAP_SEED=n` plays a failure again and prints its schedule; `NIGHTCAP_SEEDS=n` plays so many.

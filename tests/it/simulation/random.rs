@@ -1,6 +1,6 @@
 //! Choices that follow from a seed.
 
-/// A generator of numbers (SplitMix64: Steele, Lea and Flood 2014), the same on every machine and in every version.
+/// A generator of numbers (`SplitMix64`: Steele, Lea and Flood 2014), the same on every machine and in every version.
 #[derive(Debug, Clone)]
 pub struct Random(u64);
 

@@ -1,4 +1,4 @@
-//! The storage of a simulation: object_store's `InMemory`, behind the turns, the failures and the clock of the [`World`].
+//! The storage of a simulation: `object_store`'s `InMemory`, behind the turns, the failures and the clock of the [`World`].
 
 use std::fmt;
 use std::future::Future;
@@ -71,7 +71,7 @@ impl World {
             let now = state.now;
             state.modified.insert(path.to_string(), now);
             let step = state.schedule.len();
-            state.ledger.put(path.as_ref(), bytes, renewed, now, step);
+            state.ledger.put(path.as_ref(), &bytes, renewed, now, step);
         }
         answer
     }

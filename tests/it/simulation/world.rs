@@ -234,7 +234,7 @@ impl World {
     pub fn advance(&self, time: Duration) {
         let mut state = self.lock();
         state.now += time;
-        if state.now - state.last_beat < BEAT {
+        if state.now.saturating_sub(state.last_beat) < BEAT {
             return;
         }
         state.last_beat = state.now;
