@@ -31,9 +31,9 @@ test: setup ## run every test
 		END { printf "\ntests: %d passed, %d failed, %d skipped\n", passed, failed, skipped }' "$$log"; \
 	if [ "$$status" != 0 ]; then echo "make test: failed, see above" >&2; exit "$$status"; fi
 
-torture: setup ## kill, suspend and race commands: 40 kills and 200 meetings on disk, 40 and 60 on S3, and every place named
-	$(ENVIRONMENT) NIGHTCAP_TORTURE=10 cargo test --locked --test it -- --nocapture \
-		killed_at_random killed_on_s3_at_random commands_that_meet suspensions
+torture: setup ## kill, suspend and race commands: 40 kills and 200 meetings on disk, 40 and 60 on S3, every place named, and 20000 simulated meetings
+	$(ENVIRONMENT) NIGHTCAP_TORTURE=10 NIGHTCAP_SEEDS=20000 cargo test --locked --test it -- --nocapture \
+		killed_at_random killed_on_s3_at_random commands_that_meet suspensions no_order_of_operations
 
 # Minutes for all entry points together; TARGET names one of them.
 MINUTES ?= 60
