@@ -159,11 +159,6 @@ fn tokenizers_that_blow_a_text_up_are_refused() {
         ("normalizer", json!({"type": "Precompiled", "precompiled_charsmap": "AAAA"}), "tokenizer.json"),
         (
             "normalizer",
-            json!({"type": "Replace", "pattern": {"Regex": "((a{9999}){9999}){9999}"}, "content": ""}),
-            "tokenizer.json",
-        ),
-        (
-            "normalizer",
             json!({"type": "Replace", "pattern": {"Regex": "(".repeat(100_000)}, "content": ""}),
             "tokenizer.json",
         ),
@@ -189,9 +184,13 @@ fn the_steps_of_a_tokenizer_change_no_token() {
         {"type": "NFKC"}, {"type": "Sequence", "normalizers": [{"type": "Lowercase"}, {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "}]},
         {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}, {"type": "Replace", "pattern": {"String": "▁"}, "content": " "},
     ]});
-    let (workplace, model) = with_tokenizer(|tokenizer| tokenizer["normalizer"] = normalizer);
-    let output = ended(&run_with(&workplace, model.path()));
-    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    // a pattern of 10^12 letters that nothing matches
+    let never = json!({"type": "Replace", "pattern": {"Regex": "((a{9999}){9999}){9999}"}, "content": ""});
+    for normalizer in [normalizer, never] {
+        let (workplace, model) = with_tokenizer(|tokenizer| tokenizer["normalizer"] = normalizer);
+        let output = ended(&run_with(&workplace, model.path()));
+        assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    }
 }
 
 #[test]
