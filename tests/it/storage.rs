@@ -276,7 +276,7 @@ fn a_copy_of_a_model_that_somebody_changed_is_not_used() {
     let model = || entry().join("model");
     let plants: [(&str, &dyn Fn()); 6] = [
         ("a file more", &|| {
-            std::fs::write(model().join("nightcap.toml"), "[graphs]\ntext = \"fusion.onnx\"\n").unwrap()
+            std::fs::write(model().join("nightcap.toml"), "[graphs]\ntext = \"fusion.onnx\"\n").unwrap();
         }),
         ("another file", &|| {
             let file = model().join("decoder_with_past_model.onnx");

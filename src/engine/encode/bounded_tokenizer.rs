@@ -118,7 +118,7 @@ fn guarded<T>(budget: usize, work: impl FnOnce() -> Result<T, Error>) -> Result<
     done.unwrap_or_else(|panic| {
         let what = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
         let what: String = what.unwrap_or("a fault in the tokenizers library").chars().take(200).collect();
-        Err(what.into())
+        Err(format!("the tokenizers library, with this tokenizer.json: {what}").into())
     })
 }
 
@@ -133,7 +133,10 @@ fn check_budget(bytes: usize, growth: usize) -> Result<(), Error> {
 }
 
 fn too_long(bytes: usize) -> Error {
-    format!("its steps could make {bytes} bytes of a text, and all of them together may make {STEP_BYTES}").into()
+    format!(
+        "the steps of tokenizer.json could make {bytes} bytes of a text, and all of them together may make {STEP_BYTES}"
+    )
+    .into()
 }
 
 /// Takes `bytes` that a step has made from the budget.
