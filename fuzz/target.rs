@@ -18,7 +18,7 @@ fuzz_target!(|input: &[u8]| -> Corpus {
 // Half of the changes are libFuzzer's own, the others know the format.
 fuzz_mutator!(|data: &mut [u8], size: usize, max_size: usize, seed: u32| {
     let mut random = Random(seed.into());
-    if random.next() % 2 == 0 {
+    if random.any() % 2 == 0 {
         return fuzzer_mutate(data, size, max_size);
     }
     let made = mutate(TARGET.syntax, TARGET.tokens, &data[..size], &data[..size], max_size, &mut random);

@@ -239,9 +239,15 @@ mod tests {
             self.0.extend((0..count).map(|bit| value >> bit & 1 == 1));
         }
 
+        fn put_all(&mut self, numbers: &[(usize, usize)]) {
+            for (value, count) in numbers {
+                self.put(*value, *count);
+            }
+        }
+
         /// A code of one symbol.
         fn single(&mut self, symbol: usize) {
-            [(1, 1), (0, 1), (1, 1), (symbol, 8)].into_iter().for_each(|(value, count)| self.put(value, count));
+            self.put_all(&[(1, 1), (0, 1), (1, 1), (symbol, 8)]);
         }
 
         /// A code of 11 symbols, the longest of ten bits.
@@ -250,8 +256,8 @@ mod tests {
             self.put(14 - 4, 4);
             // Lengths 1 to 6 have codes of three bits, 7 to 10 of four.
             let lengths = [0, 0, 0, 3, 3, 3, 3, 3, 0, 3, 4, 4, 4, 4];
-            lengths.into_iter().for_each(|length| self.put(length, 3));
-            [(1, 1), (1, 3), (11 - 2, 4)].into_iter().for_each(|(value, count)| self.put(value, count));
+            self.put_all(&lengths.map(|length| (length, 3)));
+            self.put_all(&[(1, 1), (1, 3), (11 - 2, 4)]);
             for length in [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 10] {
                 let (code, bits) = if length < 7 { (length - 1, 3) } else { (12 + length - 7, 4) };
                 (0..bits).rev().for_each(|bit| self.put(code >> bit & 1, 1));
@@ -268,7 +274,7 @@ mod tests {
     fn with_groups(groups: usize) -> Vec<u8> {
         let mut bits = Bits::default();
         // No transform, no cache, an image of group numbers in blocks of four, without a cache.
-        [(0, 1), (0, 1), (1, 1), (0, 3), (0, 1)].into_iter().for_each(|(value, count)| bits.put(value, count));
+        bits.put_all(&[(0, 1), (0, 1), (1, 1), (0, 3), (0, 1)]);
         for value in [(groups - 1) & 0xff, (groups - 1) >> 8, 0, 0, 0] {
             bits.single(value);
         }
@@ -281,7 +287,7 @@ mod tests {
     /// A file of that data.
     fn file(groups: usize) -> Vec<u8> {
         let mut bits = Bits::default();
-        [(0x2f, 8), (4, 14), (0, 14), (0, 1), (0, 3)].into_iter().for_each(|(value, count)| bits.put(value, count));
+        bits.put_all(&[(0x2f, 8), (4, 14), (0, 14), (0, 1), (0, 3)]);
         let data = [bits.bytes(), with_groups(groups)].concat();
         let chunk = [&b"VP8L"[..], &(data.len() as u32).to_le_bytes(), &data, &[0][..data.len() % 2]].concat();
         [&b"RIFF"[..], &(chunk.len() as u32 + 4).to_le_bytes(), b"WEBP", &chunk].concat()

@@ -92,10 +92,8 @@ fn long() {
     std::thread::scope(|scope| {
         for _ in 0..workers {
             scope.spawn(|| {
-                while let Some(target) = {
-                    let next = queue.lock().unwrap().pop();
-                    next
-                } {
+                let next = || queue.lock().unwrap().pop();
+                while let Some(target) = next() {
                     let folder = scratch();
                     let task =
                         Task { target, folder: folder.path().to_owned(), seed, skip: 0, inputs: u64::MAX, seconds };
@@ -159,7 +157,7 @@ fn explore(mut task: Task) -> (u64, Vec<Finding>) {
             let input = smaller_in_children(&task, &kind, input);
             let read = |name: &str| std::fs::read_to_string(task.folder.join(name)).unwrap_or_default();
             let what = format!("the process ended: {kind}\n{}\n{}", read("log"), read("panic"));
-            entry.insert(Finding { what, kind, input });
+            entry.insert(Finding { kind, what, input });
         }
         task.skip += replayed;
         task.seed = task.seed.wrapping_add(1_000_003);

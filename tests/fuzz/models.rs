@@ -163,7 +163,7 @@ pub(super) const ONNX: &[&str] = &[
 
 /// Texts that are tokenized: a caption, none, what normalizers change, what no vocabulary has, and a long one.
 const TEXTS: [&str; 6] =
-    ["a dog on the beach", "", " \u{130}\u{fb01} A\u{300}\t\n", "\u{1f415}\u{0}\u{ffff}", "<image><pad></s>", &LONG];
+    ["a dog on the beach", "", " \u{130}\u{fb01} A\u{300}\t\n", "\u{1f415}\u{0}\u{ffff}", "<image><pad></s>", LONG];
 const LONG: &str = match std::str::from_utf8(&[b'a'; 4096]) {
     Ok(text) => text,
     Err(_) => "",

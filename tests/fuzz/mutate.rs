@@ -27,8 +27,8 @@ pub enum Syntax {
 pub struct Random(pub u64);
 
 impl Random {
-    /// The next number.
-    pub fn next(&mut self) -> u64 {
+    /// Any number.
+    pub fn any(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -37,7 +37,7 @@ impl Random {
 
     /// A number below `bound`; 0 if that is 0.
     pub fn below(&mut self, bound: usize) -> usize {
-        if bound == 0 { 0 } else { (self.next() % bound as u64) as usize }
+        if bound == 0 { 0 } else { (self.any() % bound as u64) as usize }
     }
 
     /// One of `items`.
@@ -133,7 +133,7 @@ pub fn mutate(syntax: Syntax, tokens: &[&str], seed: &[u8], other: &[u8], most: 
             Syntax::Png => png(&input, tokens, other, random),
             Syntax::Riff => riff(bytes(input, tokens, other, random), random),
             Syntax::Text => text(input, tokens, other, random),
-            Syntax::NamedText => named(input, tokens, other, random),
+            Syntax::NamedText => named(&input, tokens, other, random),
             Syntax::Protobuf => protobuf(&input, tokens, other, random, 0),
             Syntax::Parquet => parquet(input, tokens, other, random),
         };
@@ -152,7 +152,7 @@ fn bytes(mut input: Vec<u8>, tokens: &[&str], other: &[u8], random: &mut Random)
                 *byte ^= 1 << random.below(8);
             }
         }
-        3 => input.iter_mut().skip(range.start).take(1).for_each(|byte| *byte = random.next() as u8),
+        3 => input.iter_mut().skip(range.start).take(1).for_each(|byte| *byte = random.any() as u8),
         4 => {
             if let Some(byte) = input.get_mut(range.start) {
                 *byte = byte.wrapping_add(random.below(71) as u8).wrapping_sub(35);
@@ -252,7 +252,7 @@ fn riff(mut input: Vec<u8>, random: &mut Random) -> Vec<u8> {
 }
 
 /// A change of the first line, or of what follows.
-fn named(input: Vec<u8>, tokens: &[&str], other: &[u8], random: &mut Random) -> Vec<u8> {
+fn named(input: &[u8], tokens: &[&str], other: &[u8], random: &mut Random) -> Vec<u8> {
     let end = input.iter().position(|byte| *byte == b'\n').unwrap_or(0);
     let (name, rest) = input.split_at(end);
     if random.happens(8) {
@@ -347,13 +347,20 @@ struct Field {
     value: Vec<u8>,
 }
 
+impl Field {
+    /// How its value is stored: 0 a varint, 1 and 5 fixed, 2 bytes.
+    fn wire(&self) -> u64 {
+        self.key & 7
+    }
+}
+
 /// A change of one field, perhaps of one inside it; the lengths around it are right afterwards.
 fn protobuf(input: &[u8], tokens: &[&str], other: &[u8], random: &mut Random, depth: usize) -> Vec<u8> {
     let Some(mut fields) = fields(input).filter(|fields| !fields.is_empty()) else {
         return bytes(input.to_vec(), tokens, other, random);
     };
     let at = random.below(fields.len());
-    let is_bytes = fields[at].key & 7 == 2;
+    let is_bytes = fields[at].wire() == 2;
     match random.below(16) {
         0 => drop(fields.remove(at)),
         1 => {
@@ -378,13 +385,13 @@ fn protobuf(input: &[u8], tokens: &[&str], other: &[u8], random: &mut Random, de
         6 => return bytes(input.to_vec(), tokens, other, random),
         _ if is_bytes && depth < 12 => fields[at].value = protobuf(&fields[at].value, tokens, other, random, depth + 1),
         _ if is_bytes => fields[at].value = bytes(std::mem::take(&mut fields[at].value), tokens, other, random),
-        _ if fields[at].key & 7 == 0 => {
+        _ if fields[at].wire() == 0 => {
             let number = NUMBERS[random.below(NUMBERS.len())];
             fields[at].value = varint(number);
         }
         _ => {
             let size = fields[at].value.len();
-            fields[at].value = random.next().to_le_bytes().into_iter().cycle().take(size).collect();
+            fields[at].value = random.any().to_le_bytes().into_iter().cycle().take(size).collect();
         }
     }
     encode(&fields)
@@ -410,7 +417,7 @@ fn fields(mut input: &[u8]) -> Option<Vec<Field>> {
 
 fn encode(fields: &[Field]) -> Vec<u8> {
     let field = |Field { key, value }: &Field| {
-        let length = if key & 7 == 2 { varint(value.len() as u64) } else { Vec::new() };
+        let length = if key % 8 == 2 { varint(value.len() as u64) } else { Vec::new() };
         [varint(*key), length, value.clone()].concat()
     };
     fields.iter().flat_map(field).collect()
