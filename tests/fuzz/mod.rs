@@ -30,9 +30,8 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 use self::mutate::Syntax;
+use crate::support::redact;
 
-/// The most bytes of an error message, before it is cut where it is shown.
-const MESSAGE: usize = 1 << 20;
 /// Memory that reading a small file may take, if the file's own numbers do not allow more.
 const MEMORY: u64 = 256 << 20;
 
@@ -58,7 +57,7 @@ pub struct Outcome {
 }
 
 /// Every entry point.
-pub const TARGETS: [Target; 22] = [
+pub const TARGETS: [Target; 23] = [
     Target { name: "jpeg", syntax: Syntax::Bytes, tokens: images::JPEG, run: images::decode },
     Target { name: "png", syntax: Syntax::Png, tokens: images::PNG, run: images::decode },
     Target { name: "gif", syntax: Syntax::Bytes, tokens: &[], run: images::decode },
@@ -79,6 +78,7 @@ pub const TARGETS: [Target; 22] = [
     Target { name: "job", syntax: Syntax::Text, tokens: texts::JOB, run: texts::job },
     Target { name: "setting", syntax: Syntax::Text, tokens: texts::JOB, run: texts::setting },
     Target { name: "location", syntax: Syntax::Text, tokens: texts::LOCATION, run: texts::location },
+    Target { name: "redact", syntax: Syntax::Text, tokens: texts::SECRET, run: texts::redacted },
     Target { name: "record", syntax: Syntax::NamedText, tokens: outputs::RECORD, run: outputs::replaced },
     Target { name: "part", syntax: Syntax::Parquet, tokens: &[], run: outputs::part },
 ];
@@ -114,11 +114,12 @@ impl Outcome {
     }
 }
 
-/// The text of an error.
+/// The text of an error as it is shown, which is bounded.
 fn short(error: &impl Display) -> String {
-    let text = error.to_string();
-    assert!(text.len() <= MESSAGE, "an error of {} bytes: {}", text.len(), text.chars().take(400).collect::<String>());
-    text
+    let shown = redact::message(&error.to_string());
+    let length = shown.chars().count();
+    assert!(length <= redact::MOST_OF_MESSAGE, "an error of {length} characters: {shown}");
+    shown
 }
 
 /// `text` without numbers and quoted values.

@@ -5,6 +5,7 @@ use std::path::Path;
 use super::Outcome;
 use crate::job::Job;
 use crate::storage::Location;
+use crate::support::redact;
 
 pub(super) const JOB: &[&str] = &[
     "[input]\n",
@@ -171,6 +172,29 @@ pub(super) const SQL: &[&str] = &[
     "replace(id,'','xxxxxxxx')",
 ];
 
+pub(super) const SECRET: &[&str] = &[
+    "https://",
+    "user:pw@",
+    "?X-Amz-Signature=",
+    "&sig=",
+    "Bearer ",
+    "-----BEGIN PRIVATE KEY-----",
+    "data:image/png;base64,",
+    "password=",
+    "secret_access_key = \"",
+    "authorization: ",
+    "\nhint: ",
+    "%40",
+    "\u{1b}[31m",
+    "http:/",
+    "//",
+    "@",
+    ":",
+    "x-amz-security-token=",
+    "'",
+    "`",
+];
+
 /// A whole job, for `--set` arguments.
 const VALID: &str = "[input]\nmanifest = \"m.parquet\"\nkey = \"id\"\nimage = \"image\"\n[model]\npath = \"m\"\n[output]\npath = \"o\"\n";
 
@@ -224,4 +248,16 @@ pub(super) fn location(input: &[u8]) -> Outcome {
         let _ = Location::pattern(Path::new("/data"), text);
     }
     last
+}
+
+/// A text that leaves nightcap.
+pub(super) fn redacted(input: &[u8]) -> Outcome {
+    let text = String::from_utf8_lossy(input);
+    let (message, value, uri) = (redact::message(&text), redact::value(&text), redact::uri(&text));
+    assert!(message.chars().count() <= redact::MOST_OF_MESSAGE);
+    assert!(value.chars().count() <= redact::MOST_OF_VALUE);
+    assert!(!value.contains(char::is_control), "{value:?}");
+    assert!(!message.contains(|c: char| c.is_control() && !matches!(c, '\n' | '\t')), "{message:?}");
+    assert!(text.contains(char::is_whitespace) || !redact::holds_credential(&uri), "{uri}");
+    Outcome { signature: format!("{} {} {}", message == text, value == text, uri == text), ..Outcome::ok() }
 }

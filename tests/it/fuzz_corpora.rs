@@ -364,6 +364,15 @@ fn texts() {
     for (number, location) in locations.into_iter().enumerate() {
         seed("location", &number.to_string(), location.as_bytes());
     }
+    let secrets = [
+        "see https://me:hunter2@host/a?b=c and 'http://host/a?sig=hunter2', b",
+        "s3://b/a?X-Amz-Signature=hunter2&size=2 is forbidden\nhint: secret_access_key = \"hunter2\"",
+        "authorization: Bearer hunter2 data:image/png;base64,hunter2=",
+        "cannot read /a/b.parquet: expected a regular file",
+    ];
+    for (number, text) in secrets.into_iter().enumerate() {
+        seed("redact", &number.to_string(), text.as_bytes());
+    }
 }
 
 /// An OUTPUT of two published runs and one that is not, and its records as seeds.
