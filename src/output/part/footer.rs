@@ -57,7 +57,7 @@ pub(in crate::output) fn footer(
         let Some((rest, end)) = tail.split_last_chunk::<8>().filter(|(_, end)| end.ends_with(b"PAR1")) else {
             return Ok(Err(ParquetError::General("it does not end like a Parquet file".to_owned())));
         };
-        let bytes = match footer_length(end, size) {
+        let bytes = match footer_length(*end, size) {
             Ok(bytes) => bytes,
             Err(error) => return Ok(Err(error)),
         };
