@@ -14,10 +14,10 @@ use crate::fetch::Fetcher;
 use crate::output::heartbeat::Heartbeat;
 use crate::output::publish::finalize::finalize;
 use crate::output::publish::reuse::Reuse;
-use crate::output::records::published::{Published, present_parts};
+use crate::output::records::published::{load_published, present_parts};
 use crate::output::records::run_id::check_run_id;
 use crate::output::store::OutputStore;
-use crate::output::{OutputError, part_path, published_path};
+use crate::output::{OutputError, part_path};
 use crate::pipeline::{self, Stages};
 use crate::plan::PlanError;
 use crate::plan::claim::{Claim, Claimed, claim};
@@ -52,7 +52,7 @@ fn run(args: &RunArgs, context: &mut Context<'_>) -> Result<ExitStatus, Error> {
     };
     let run = claimed.plan.run.as_str();
     let limits = &prepared.job.limits.failures;
-    if let Some(published) = store.record::<Published>(&published_path(run))? {
+    if let Some(published) = load_published(&store, run)? {
         let published = published.whole()?;
         tracing::info!(run, "this run is published already; there is nothing to do");
         return Ok(if shard.is_some() { ExitStatus::Done } else { judge(&published.counts, limits) });

@@ -153,7 +153,7 @@ fn check_text(text: &str) -> Result<(), String> {
             }
             Token::Sign(")") => drop(open.pop()),
             Token::Sign(",") if open.is_empty() => return Err("expected one condition, found `,`".to_owned()),
-            Token::Sign("," | ".") => {}
+            Token::Sign("," | ".") | Token::Name | Token::Text | Token::Number => {}
             Token::Sign(_) => operators += 1,
             Token::Word(word) => {
                 let word = word.to_ascii_lowercase();
@@ -175,7 +175,6 @@ fn check_text(text: &str) -> Result<(), String> {
                     _ => {}
                 }
             }
-            Token::Name | Token::Text | Token::Number => {}
         }
         if open.len() + cases > DEEPEST {
             return Err(format!("parentheses and CASE may nest {DEEPEST} deep, found more"));
@@ -197,17 +196,12 @@ fn called<'a>(word: &str, text: &'a str, rest: &str) -> Result<&'a str, String> 
     let head = text[..text.len() - rest.len()].trim_end();
     let qualified = head.strip_suffix(word).is_some_and(|head| head.trim_end().ends_with('.'));
     let known = FUNCTIONS.iter().chain(&BEFORE_PARENTHESIS).find(|name| **name == lower);
-    match known.filter(|_| !qualified) {
-        Some(name) => Ok(name),
-        None => {
-            let dot = if qualified { "." } else { "" };
-            let shown: String = lower.chars().take(40).collect();
-            Err(format!(
-                "found the function `{dot}{shown}`; the functions that may be used are {}",
-                FUNCTIONS.join(", ")
-            ))
-        }
+    if let Some(name) = known.filter(|_| !qualified) {
+        return Ok(name);
     }
+    let dot = if qualified { "." } else { "" };
+    let shown: String = lower.chars().take(40).collect();
+    Err(format!("found the function `{dot}{shown}`; the functions that may be used are {}", FUNCTIONS.join(", ")))
 }
 
 /// The next token of `text`, which begins with one, and what follows it.

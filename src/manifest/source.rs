@@ -174,7 +174,7 @@ impl Source {
         if !tail.ends_with(b"PAR1") {
             return Ok(());
         }
-        let length = footer_length(tail, self.len())?;
+        let length = footer_length(*tail, self.len())?;
         check_footer(&self.get_bytes(at - length, length as usize)?)
     }
 

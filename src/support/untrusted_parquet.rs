@@ -25,8 +25,8 @@ pub(crate) fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
 }
 
 /// Checks the length of a footer, as the last eight bytes of a file of `size` bytes give it.
-pub(crate) fn footer_length(tail: &[u8; 8], size: u64) -> Result<u64> {
-    let [a, b, c, d, ..] = *tail;
+pub(crate) fn footer_length(tail: [u8; 8], size: u64) -> Result<u64> {
+    let [a, b, c, d, ..] = tail;
     let length = u64::from(u32::from_le_bytes([a, b, c, d]));
     if length > LARGEST_FOOTER || length + 8 > size {
         let what = format!("expected a footer of at most {} bytes, found one of {length}", LARGEST_FOOTER.min(size));
@@ -47,7 +47,7 @@ pub(crate) fn check_footer(footer: &[u8]) -> Result<()> {
         }
         match usize::try_from(*children_here) {
             Ok(0) => {}
-            Ok(more) if more <= children.len() - number - 1 => open.push(more),
+            Ok(more) if more < children.len() - number => open.push(more),
             _ => return refuse("a group has more columns than there are"),
         }
         while open.last() == Some(&0) {
@@ -172,11 +172,12 @@ impl Thrift<'_> {
     #[allow(clippy::option_option, reason = "the outer one is damage, the inner one the end")]
     fn field(&mut self, last: &mut i64) -> Option<Option<(i64, u8)>> {
         let head = self.byte()?;
-        if head & 0x0f == 0 {
+        let (step, kind) = (head >> 4, head & 0x0f);
+        if kind == 0 {
             return Some(None);
         }
-        *last = if head >> 4 == 0 { self.zigzag()? } else { last.checked_add(i64::from(head >> 4))? };
-        Some(Some((*last, head & 0x0f)))
+        *last = if step == 0 { self.zigzag()? } else { last.checked_add(i64::from(step))? };
+        Some(Some((*last, kind)))
     }
 
     /// The number of elements of a list, and their type.

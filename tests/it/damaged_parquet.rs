@@ -46,8 +46,8 @@ fn batch(rows: i32) -> RecordBatch {
         ("image", Arc::new(image)),
         ("title", Arc::new(sparse)),
         ("n", Arc::new(Int64Array::from_iter_values((0..rows).map(i64::from)))),
-        ("i", Arc::new(Int32Array::from_iter((0..rows).map(|row| (row % 2 == 0).then_some(row))))),
-        ("flag", Arc::new(BooleanArray::from_iter((0..rows).map(|row| Some(row % 5 == 0))))),
+        ("i", Arc::new((0..rows).map(|row| (row % 2 == 0).then_some(row)).collect::<Int32Array>())),
+        ("flag", Arc::new((0..rows).map(|row| Some(row % 5 == 0)).collect::<BooleanArray>())),
         ("ts", Arc::new(TimestampMicrosecondArray::from_iter_values((0..rows).map(i64::from)).with_timezone("UTC"))),
         ("lang", Arc::new(dictionary)),
         ("tags", Arc::new(tags.finish())),
@@ -217,7 +217,7 @@ fn flipped_bits_of_a_manifest_are_errors() {
 fn flipped_bits_of_a_filtered_manifest_are_errors() {
     let predicate = Some("n >= 0 AND id <> 'x' AND length(title) > 0 OR flag");
     confined("damaged_parquet::flipped_bits_of_a_filtered_manifest_are_errors", ADDRESS_SPACE_KB, || {
-        flips(predicate, 40)
+        flips(predicate, 40);
     });
 }
 

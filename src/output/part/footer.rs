@@ -70,7 +70,7 @@ pub(in crate::output) fn read_footer(
         let Some((rest, end)) = tail.split_last_chunk::<8>().filter(|(_, end)| end.ends_with(b"PAR1")) else {
             return Err(wrong("it does not end like a Parquet file".to_owned()));
         };
-        let bytes = footer_length(end, size).map_err(|error| wrong(error.to_string()))?;
+        let bytes = footer_length(*end, size).map_err(|error| wrong(error.to_string()))?;
         let Some(start) = rest.len().checked_sub(bytes as usize) else {
             length = bytes + 8;
             continue;

@@ -8,7 +8,7 @@ use crate::output::part::rows::{Fingerprints, RowState};
 use crate::output::publish::index::{IndexEntry, IndexReader};
 use crate::output::records::published::Published;
 use crate::output::store::OutputStore;
-use crate::output::{OutputError, run_folder};
+use crate::output::{OutputError, published_path, run_folder};
 use crate::row::signature::KeyHash;
 
 /// A row that stays; 32 bytes in memory.
@@ -91,7 +91,14 @@ struct Merge<'a> {
 
 impl<'a> Merge<'a> {
     fn open(store: &'a OutputStore, sources: &[Published]) -> Result<Self, OutputError> {
-        let open = |run: &Published| IndexReader::open(store, &run_folder(&run.run), &run.index);
+        let open = |run: &Published| {
+            let reader = IndexReader::open(store, &run_folder(&run.run), &run.index)?;
+            if reader.rows == run.counts.rows {
+                return Ok(reader);
+            }
+            let message = format!("it counts {} rows, its index {}", run.counts.rows, reader.rows);
+            Err(OutputError::Record { path: published_path(&run.run), message })
+        };
         let readers = sources.iter().map(open).collect::<Result<Vec<_>, _>>()?;
         let mut merge = Self { heads: vec![None; readers.len()], readers, order: BinaryHeap::new() };
         for source in 0..merge.readers.len() {
