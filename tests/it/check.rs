@@ -140,11 +140,7 @@ fn records_that_disagree_are_named() {
             ("run=night/part-000002.parquet", "has run_seq 1"),
         ],
     );
-    std::fs::write(
-        &published,
-        record.replace("\"ok\": 12", "\"ok\": 11").replace("\"key\": \"id\"", "\"key\": \"image\""),
-    )
-    .unwrap();
+    std::fs::write(&published, forged.replace("\"key\": \"id\"", "\"key\": \"image\"")).unwrap();
     std::fs::remove_file(&hashes).unwrap();
     assert_finds(
         &workplace,

@@ -182,7 +182,9 @@ fn damaged_png_files_are_failed_rows_without_a_crash() {
         let damaged = [header, &chunk(b"PLTE", &vec![9; length]), &palette[after..]].concat();
         let error = refused(&damaged, LIMITS);
         assert_eq!(error.kind, ErrorKind::CorruptImage);
-        assert!(error.message.contains(&format!("found {length} bytes")), "{error}");
+        // Which of the two refuses it depends on the decoder.
+        let said = [format!("found {length} bytes"), "Chunk length wrong".to_owned()];
+        assert!(said.iter().any(|said| error.message.contains(said)), "{error}");
     }
     // The decoder sees no metadata, wherever it stands: memory is reserved for the header that it sees.
     let metadata = chunk(b"tEXt", &[0xff; 13]);

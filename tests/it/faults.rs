@@ -81,7 +81,8 @@ fn http_images_are_fetched_like_any_other() {
     write_parquet(&workplace.path("manifest.parquet"), columns, 10);
     proxy.spoil("GET", "/1.png", Fault::Truncate, 2);
     proxy.spoil("GET", "/0.png", Fault::Status(503, "SlowDown"), 1);
-    let (status, log) = run(&workplace, &proxy, &[], &["limits.min_failed_rows=100"]);
+    let allowed = ["limits.min_failed_rows=100", "limits.allow_private_hosts=127.0.0.1"];
+    let (status, log) = run(&workplace, &proxy, &[], &allowed);
     assert_eq!(status, Some(0), "{log}");
     let kinds = workplace.rows("out", None).text("error_kind");
     assert_eq!(kinds, [None, None, Some("not_found".to_owned()), None]);

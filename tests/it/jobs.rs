@@ -89,7 +89,7 @@ fn help_says_what_there_is() {
               Take every row, even if it is unchanged since it was published
 
           --run-id <ID>
-              Name of the run to start or resume. Default: resume this job's unfinished run, or start one named like `r20261123t041500z`
+              Name of the run to start or resume. Default: resume this job's unfinished run, or start one named like `r20261123t041500z-k3f9`
 
           --shard <I/N>
               Make only every Nth part, starting with part I (0 to N-1); `/N` takes I from `JOB_COMPLETION_INDEX` or `AWS_BATCH_JOB_ARRAY_INDEX`

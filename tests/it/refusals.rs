@@ -124,7 +124,7 @@ fn manifests() {
     assert!(std::process::Command::new("mkfifo").arg(workplace.path("pipe.parquet")).status().unwrap().success());
     insta::assert_snapshot!(refusal(&workplace, &["--set", "input.manifest=pipe.parquet"]), @r"
     exit 2
-    error: cannot read the manifest FOLDER/pipe.parquet: expected a regular file
+    error: cannot read the manifest FOLDER/pipe.parquet: expected a regular file, found a named pipe
     ");
     let numbers: ArrayRef = Arc::new(Float64Array::from(vec![1.0, 2.0]));
     let columns = || vec![("id", strings([Some("a"), Some("b")])), ("image", numbers.clone())];

@@ -211,7 +211,7 @@ fn texts_that_are_no_images_leave_no_secret_anywhere() {
 fn web_job(workplace: &Workplace, key: &str) {
     workplace.job(&format!(
         "[input]\nmanifest = \"manifest.parquet\"\nkey = \"{key}\"\nimage = \"url\"\n[model]\npath = \"{}\"\n\
-         [output]\npath = \"out\"\n[limits]\nmax_failed_fraction = 1.0\n\
+         [output]\npath = \"out\"\n[limits]\nmax_failed_fraction = 1.0\nallow_private_hosts = [\"127.0.0.1\"]\n\
          [runtime]\nbatch_size = 4\nthreads = 1\n",
         repo("tests/fixtures/tiny_model").display()
     ));

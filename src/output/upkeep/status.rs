@@ -101,7 +101,14 @@ impl OutputStatus {
         let odd = reader.odd_folders()?;
         let mut names = runs_with_records(store)?;
         names.extend(reader.published.keys().cloned());
-        names.extend(store.folders("")?.iter().filter_map(|name| name.strip_prefix("run=")).map(str::to_owned));
+        names.extend(
+            store
+                .folders("")?
+                .iter()
+                .filter_map(|name| name.strip_prefix("run="))
+                .filter(|run| is_run_id(run))
+                .map(str::to_owned),
+        );
         let names: BTreeSet<String> = names.into_iter().filter(|run| !odd.contains(run)).collect();
         let mut runs = names.iter().map(|run| reader.read_run(run)).collect::<Result<Vec<_>, _>>()?;
         // A run without a number has no plan; it is listed last.
