@@ -163,6 +163,7 @@ fn credentials_are_never_shown() {
         "storage.secret_access_key_env=MY_SECRET".to_owned(),
         "output.columns=[\"id\"]".to_owned(),
         "limits.min_failed_rows=100".to_owned(),
+        "limits.allow_private_hosts=127.0.0.1".to_owned(),
     ];
     command.args(settings.iter().flat_map(|setting| ["--set", setting])).env("NIGHTCAP_LOG", "trace");
     command.env("MY_KEY", crate::seaweed::ACCESS_KEY).env("MY_SECRET", SECRET);
