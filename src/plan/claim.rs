@@ -161,7 +161,7 @@ fn close(store: &OutputStore, run: &str) -> Result<(), OutputError> {
             );
         }
         Ok(None) => {
-            tracing::warn!(run, "an unfinished run of another job or manifest had no finished part and was discarded")
+            tracing::warn!(run, "an unfinished run of another job or manifest had no finished part and was discarded");
         }
         // Another process has ended it in the meantime, and a compaction may have replaced it.
         Err(OutputError::IsPublished { .. } | OutputError::NameTaken { .. } | OutputError::NoSuchRun { .. }) => {}

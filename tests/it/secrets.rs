@@ -379,7 +379,7 @@ fn what_is_enormous_is_cut() {
     for text in [
         format!("[graphs]\nvision = \"{long}\""),
         format!("[graphs]\n{long} = \"a\""),
-        format!("{long}"),
+        long.clone(),
         format!("[bind]\n\"vision.{long}\" = \"x\""),
     ] {
         std::fs::write(model.join("nightcap.toml"), text).unwrap();

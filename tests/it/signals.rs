@@ -15,7 +15,7 @@ const CAPACITY: usize = 64 << 10;
 /// A pipe that takes no byte more, with its reader.
 fn full_pipe() -> (PipeReader, Stdio) {
     let (reader, mut writer) = std::io::pipe().unwrap();
-    writer.write_all(&[b'.'; CAPACITY]).unwrap();
+    writer.write_all(&vec![b'.'; CAPACITY]).unwrap();
     (reader, writer.into())
 }
 

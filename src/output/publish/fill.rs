@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 
+use arrow::datatypes::{Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 
 use crate::output::part::footer::part_summary;
@@ -25,15 +26,13 @@ pub(super) fn fill(store: &OutputStore, plan: &Plan) -> Result<BTreeSet<u64>, Ou
     let announced: BTreeSet<u64> = announced_parts(store, run)?.range(..plan.parts).copied().collect();
     let present = present_parts(store, run)?;
     let digest = plan.digest();
-    let mut schema = None;
-    for &part in announced.difference(&present) {
-        let schema = match &mut schema {
-            Some(schema) => schema,
-            None => {
-                let first = present.first().ok_or_else(|| OutputError::NoParts { run: run.to_owned() })?;
-                schema.insert(part_schema(store, &part_path(run, *first))?)
-            }
-        };
+    let missing: Vec<u64> = announced.difference(&present).copied().collect();
+    let schema = match (missing.first(), present.first()) {
+        (Some(_), Some(first)) => part_schema(store, &part_path(run, *first))?,
+        (Some(_), None) => return Err(OutputError::NoParts { run: run.to_owned() }),
+        (None, _) => SchemaRef::new(Schema::empty()),
+    };
+    for part in missing {
         let footer =
             PartFooter { run, plan_digest: &digest, part, counts: &Counts::default(), halved: 0, is_filler: true };
         let encoded = encode_batch(&RecordBatch::new_empty(schema.clone()), &footer);

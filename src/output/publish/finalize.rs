@@ -123,7 +123,7 @@ pub fn complete_decided(store: &OutputStore) -> Result<(), OutputError> {
                 return Err(OutputError::Store { action, path, source });
             }
             Err(error) => {
-                tracing::warn!(run, %error, "this run was to be published, but cannot be; its rows do not count")
+                tracing::warn!(run, %error, "this run was to be published, but cannot be; its rows do not count");
             }
         }
     }

@@ -14,16 +14,15 @@ use crate::output::{OutputError, part_folder};
 /// [`OutputError::NoSuchRun`]; [`OutputError::IsPublished`]; [`OutputError::Alive`] when another process is working on it; and any
 /// failure to read or remove.
 pub fn discard(store: &OutputStore, run: &str) -> Result<u64, OutputError> {
-    let decided = match outcome(store, run)? {
-        Some(decided) => decided,
-        None => {
-            let has_records = runs_with_records(store)?.iter().any(|name| name == run);
-            if !has_records && !store.folders("")?.contains(&part_folder(run)) {
-                return Err(OutputError::NoSuchRun { run: run.to_owned() });
-            }
-            refuse_alive(store, run)?;
-            decide_outcome(store, run, Outcome::Discarded)?
+    let decided = if let Some(decided) = outcome(store, run)? {
+        decided
+    } else {
+        let has_records = runs_with_records(store)?.iter().any(|name| name == run);
+        if !has_records && !store.folders("")?.contains(&part_folder(run)) {
+            return Err(OutputError::NoSuchRun { run: run.to_owned() });
         }
+        refuse_alive(store, run)?;
+        decide_outcome(store, run, Outcome::Discarded)?
     };
     if decided != Outcome::Discarded {
         return Err(OutputError::IsPublished { run: run.to_owned() });

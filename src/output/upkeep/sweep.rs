@@ -37,31 +37,29 @@ pub(crate) fn sweep(store: &OutputStore, grace: Duration) -> Result<(), OutputEr
     }
     let in_use: BTreeSet<String> = unpublished(store)?.into_iter().flat_map(|plan| plan.reuses).collect();
     let decided = decided_runs(store)?;
-    let mut ages: BTreeMap<String, Duration> = BTreeMap::new();
     for run in &names {
-        if let Some(by) = replaced.get(run) {
-            let mut oldest = Duration::ZERO;
-            for compaction in by {
-                let age = match ages.get(compaction) {
-                    Some(age) => *age,
-                    None => age(store, &published_path(compaction))?.unwrap_or_default(),
-                };
-                ages.insert(compaction.clone(), age);
-                oldest = oldest.max(age);
+        let never_counts = match (replaced.get(run), decided.contains(run)) {
+            (Some(by), true) => !in_use.contains(run) && replaced_since(store, by)? >= grace,
+            (Some(_), false) => false,
+            (None, true) => outcome(store, run)? == Some(Outcome::Discarded),
+            (None, false) => {
+                is_abandoned(store, run)? && decide_outcome(store, run, Outcome::Discarded)? == Outcome::Discarded
             }
-            if oldest >= grace && !in_use.contains(run) {
-                remove_run(store, run)?;
-            }
-        } else if decided.contains(run) && outcome(store, run)? == Some(Outcome::Discarded) {
-            remove_run(store, run)?;
-        } else if !decided.contains(run)
-            && is_abandoned(store, run)?
-            && decide_outcome(store, run, Outcome::Discarded)? == Outcome::Discarded
-        {
+        };
+        if never_counts {
             remove_run(store, run)?;
         }
     }
     Ok(())
+}
+
+/// How long ago the first of these compactions was published.
+fn replaced_since(store: &OutputStore, compactions: &[String]) -> Result<Duration, OutputError> {
+    let mut oldest = Duration::ZERO;
+    for run in compactions {
+        oldest = oldest.max(age(store, &published_path(run))?.unwrap_or_default());
+    }
+    Ok(oldest)
 }
 
 /// Whether the process that planned `run` was killed before it put the plan, and no other process may go on with it.
