@@ -5,13 +5,18 @@ use crate::cli::FinalizeArgs;
 use crate::error::{Error, ExitStatus};
 use crate::output::OutputError;
 use crate::output::heartbeat::{Heartbeat, refuse_alive};
-use crate::output::publish::finalize::{finalize, finalize_partial};
+use crate::output::publish::finalize::{complete, finalize, finalize_partial};
+use crate::output::records::outcome::outcome;
 use crate::output::records::plan::load_plan;
 use crate::output::records::published::Published;
 use crate::output::store::OutputStore;
 
 pub(super) fn execute(args: &FinalizeArgs, context: &mut Context<'_>) -> Result<ExitStatus, Error> {
     let (store, run) = (OutputStore::from_argument(&args.output)?, args.run_id.as_str());
+    if let Some(outcome) = outcome(&store, run)? {
+        // A run that was discarded or replaced has no plan any more.
+        complete(&store, run, outcome)?;
+    }
     let plan = load_plan(&store, run)?;
     let published = publish(&store, run, args.partial).map_err(|error| Error::from(error).while_making_parts())?;
     if published.counts.rows == 0 {

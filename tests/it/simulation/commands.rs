@@ -9,8 +9,9 @@ use nightcap::output::OutputError;
 use nightcap::output::format::check_format;
 use nightcap::output::heartbeat::{Heartbeat, refuse_alive};
 use nightcap::output::part::commit::commit_part;
-use nightcap::output::publish::finalize::{finalize, finalize_partial};
+use nightcap::output::publish::finalize::{complete, finalize, finalize_partial};
 use nightcap::output::published_path;
+use nightcap::output::records::outcome::outcome;
 use nightcap::output::records::plan::load_plan;
 use nightcap::output::records::published::{Published, present_parts};
 use nightcap::output::store::OutputStore;
@@ -106,12 +107,12 @@ pub fn execute(command: Command, store: &OutputStore) -> Result<Ending, PlanErro
         Command::Run { night, id } => run(store, night, id, None),
         Command::Shard { night, id, index, count } => run(store, night, Some(id), Some(Shard { index, count })),
         Command::Finalize { id } => {
-            load_plan(store, id)?;
+            plan_of(store, id)?;
             let _heartbeat = Heartbeat::start(store, id)?;
             Ok(published(finalize(store, id)?))
         }
         Command::Close { id } => {
-            load_plan(store, id)?;
+            plan_of(store, id)?;
             let _heartbeat = Heartbeat::start(store, id)?;
             refuse_alive(store, id)?;
             let closed = finalize_partial(store, id)?.ok_or_else(|| OutputError::NoParts { run: id.to_owned() })?;
@@ -134,6 +135,14 @@ pub fn execute(command: Command, store: &OutputStore) -> Result<Ending, PlanErro
         }
         Command::Read => read(store),
     }
+}
+
+/// As `nightcap finalize` begins.
+fn plan_of(store: &OutputStore, id: &str) -> Result<(), OutputError> {
+    if let Some(outcome) = outcome(store, id)? {
+        complete(store, id, outcome)?;
+    }
+    load_plan(store, id).map(drop)
 }
 
 fn published(published: Published) -> Ending {
