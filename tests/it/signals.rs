@@ -26,6 +26,19 @@ fn still_full(mut reader: PipeReader) {
     assert!(found.len() == CAPACITY && found.iter().all(|byte| *byte == b'.'), "the pipe was not full");
 }
 
+/// `command` in a process that ignores no signal, also if the tests run under `nohup`, whose children ignore SIGHUP.
+fn with_default_signals(command: &std::process::Command) -> std::process::Command {
+    let mut wrapped = std::process::Command::new("env");
+    wrapped.arg("--default-signal=HUP,INT").arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => wrapped.env(name, value),
+            None => wrapped.env_remove(name),
+        };
+    }
+    wrapped
+}
+
 /// Waits until the process handles SIGTERM.
 fn is_ready(child: &Child) {
     let started = Instant::now();
@@ -72,7 +85,7 @@ fn a_stop_does_not_wait_for_a_reader_of_stderr() {
     for format in ["text", "json"] {
         for signal in ["-TERM", "-INT", "-HUP"] {
             let (reader, stderr) = full_pipe();
-            let mut command = workplace.command("run", &["--log-format", format]);
+            let mut command = with_default_signals(&workplace.command("run", &["--log-format", format]));
             let child = command.stderr(stderr).stdout(Stdio::null()).spawn().unwrap();
             drop(command);
             is_ready(&child);
@@ -140,7 +153,7 @@ fn a_hangup_stops_a_run_unless_it_is_ignored() {
         send(&child, "-HUP");
         child
     };
-    let (status, time) = end(started("exec \"$0\" \"$@\"", "stopped"));
+    let (status, time) = end(started("exec env --default-signal=HUP \"$0\" \"$@\"", "stopped"));
     // On a fast machine the run may have been over before the signal came.
     let finished = workplace.published("stopped") == ["night"];
     assert_eq!((status.code(), status.signal()), (Some(if finished { 0 } else { 75 }), None));
