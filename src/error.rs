@@ -121,7 +121,12 @@ impl Error {
     #[must_use]
     pub fn of_unnamed_run(self) -> Self {
         match self {
-            Self::Output(ended @ (OutputError::Closed { .. } | OutputError::Discarded { .. })) => Self::RunEnded(ended),
+            Self::Output(
+                ended @ (OutputError::Closed { .. }
+                | OutputError::Discarded { .. }
+                | OutputError::NameTaken { .. }
+                | OutputError::SourceGone { .. }),
+            ) => Self::RunEnded(ended),
             other => other,
         }
     }

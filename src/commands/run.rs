@@ -14,13 +14,14 @@ use crate::fetch::Fetcher;
 use crate::output::heartbeat::Heartbeat;
 use crate::output::publish::finalize::finalize;
 use crate::output::publish::reuse::Reuse;
+use crate::output::records::outcome::ended_or;
 use crate::output::records::published::{load_published, present_parts};
 use crate::output::records::run_id::check_run_id;
 use crate::output::store::OutputStore;
 use crate::output::{OutputError, part_path};
 use crate::pipeline::{self, Stages};
 use crate::plan::PlanError;
-use crate::plan::claim::{Claim, Claimed, claim};
+use crate::plan::claim::{Claim, Claimed, claim, refuse_ended};
 use crate::plan::shard::Shard;
 use crate::support::metrics::{Metrics, StageTimes};
 use crate::support::progress::Progress;
@@ -50,16 +51,36 @@ fn run(args: &RunArgs, context: &mut Context<'_>) -> Result<ExitStatus, Error> {
             return Ok(ExitStatus::Stopped);
         }
     };
+    let run = claimed.plan.run.clone();
+    work_on(&prepared, &claimed, &store, models, shard, context).map_err(|error| match error {
+        Error::Output(error) => Error::Output(ended_or(&store, &run, error)),
+        Error::Interrupted(error) => match *error {
+            Error::Output(error) => Error::Output(ended_or(&store, &run, error)).while_making_parts(),
+            error => Error::Interrupted(Box::new(error)),
+        },
+        error => error,
+    })
+}
+
+/// Makes the parts of the run that are missing, and publishes it unless this is a shard.
+fn work_on(
+    prepared: &PreparedJob,
+    claimed: &Claimed,
+    store: &OutputStore,
+    models: Vec<Models>,
+    shard: Option<Shard>,
+    context: &mut Context<'_>,
+) -> Result<ExitStatus, Error> {
     let run = claimed.plan.run.as_str();
     let limits = &prepared.job.limits.failures;
-    if let Some(published) = load_published(&store, run)? {
+    if let Some(published) = load_published(store, run)? {
         let published = published.whole()?;
         tracing::info!(run, "this run is published already; there is nothing to do");
         return Ok(if shard.is_some() { ExitStatus::Done } else { judge(&published.counts, limits) });
     }
     let interrupted = |error: OutputError| Error::from(error).while_making_parts();
-    let _heartbeat = Heartbeat::start(&store, run).map_err(interrupted)?;
-    let present = present_parts(&store, run).map_err(interrupted)?;
+    let _heartbeat = Heartbeat::start(store, run).map_err(interrupted)?;
+    let present = present_parts(store, run).map_err(interrupted)?;
     let reasons: Vec<String> = claimed.plan.reasons.named().map(|(name, rows)| format!("{rows} {name}")).collect();
     tracing::info!(
         run,
@@ -76,17 +97,18 @@ fn run(args: &RunArgs, context: &mut Context<'_>) -> Result<ExitStatus, Error> {
     let ours = shard.unwrap_or(Shard::WHOLE);
     let missing: BTreeSet<u64> =
         (0..claimed.plan.parts).filter(|part| ours.makes(*part) && !present.contains(part)).collect();
-    make_parts(&prepared, &claimed, &store, models, &missing, context)?;
+    make_parts(prepared, claimed, store, models, &missing, context)?;
     if context.stop.requested() {
         tracing::warn!(run, "stopped; run the same command again to resume");
         return Ok(ExitStatus::Stopped);
     }
     if let Some(shard) = shard {
+        refuse_ended(store, run)?;
         let hint = format!("nightcap finalize {} --run-id {run}", prepared.job.output.path);
         tracing::info!(run, shard = shard.index, of = shard.count, "shard finished; when all have: {hint}");
         return Ok(ExitStatus::Done);
     }
-    let published = finalize(&store, run).map_err(interrupted)?;
+    let published = finalize(store, run).map_err(interrupted)?;
     let counts = &published.counts;
     tracing::info!(run, rows = counts.rows, ok = counts.ok, failed = counts.failed, "published");
     if counts.failed > 0 {

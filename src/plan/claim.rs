@@ -13,7 +13,7 @@ use crate::manifest::{FileSnapshot, Manifest};
 use crate::output::format::claim_format;
 use crate::output::heartbeat::refuse_alive;
 use crate::output::publish::finalize::{complete, complete_decided, finalize_partial};
-use crate::output::records::outcome::{decided_runs, outcome};
+use crate::output::records::outcome::{decided_runs, ended_or, outcome};
 use crate::output::records::plan::{Identity, Plan, PlannedFile, load_plan};
 use crate::output::records::published::{published_names, runs_with_records, superseded};
 use crate::output::records::run_id::new_run_id;
@@ -115,13 +115,15 @@ pub fn claim(
 
 /// Refuses the name of a run that was closed, discarded, or replaced by a compaction. A run that is published whole may be asked for
 /// again.
-fn refuse_ended(store: &OutputStore, run: &str) -> Result<(), OutputError> {
+///
+/// # Errors
+/// [`OutputError::Closed`], [`OutputError::Discarded`], [`OutputError::NameTaken`], and failures to read.
+pub fn refuse_ended(store: &OutputStore, run: &str) -> Result<(), OutputError> {
     let Some(outcome) = outcome(store, run)? else { return Ok(()) };
-    complete(store, run, outcome)?.whole()?;
     if superseded(store)?.contains(run) {
         return Err(OutputError::NameTaken { run: run.to_owned() });
     }
-    Ok(())
+    complete(store, run, outcome)?.whole().map(drop)
 }
 
 fn claim_named(store: &OutputStore, draft: &Draft<'_>, run: &str, stop: &dyn Fn() -> bool) -> Result<Claim, PlanError> {
@@ -233,7 +235,8 @@ fn resume(store: &OutputStore, draft: &Draft<'_>, plan: Plan) -> Result<Claimed,
     for file in &plan.manifest {
         let path = format!("{}/{}", run_folder(&plan.run), file.selection);
         let record = |message: String| OutputError::Record { path: path.clone(), message };
-        let bytes = store.get(&path)?.ok_or_else(|| record("it is missing".to_owned()))?;
+        let missing = || ended_or(store, &plan.run, record("it is missing".to_owned()));
+        let bytes = store.get(&path)?.ok_or_else(missing)?;
         let rows = RoaringBitmap::deserialize_from(&bytes[..]).map_err(|error| record(error.to_string()))?;
         if rows.len() != file.selected || rows.max().is_some_and(|last| u64::from(last) >= file.rows) {
             return Err(record(format!("expected {} of {} rows, found others", file.selected, file.rows)).into());
@@ -263,6 +266,7 @@ impl NewRun {
             let path = plan_path(&run);
             let bytes = json(&plan, &path)?;
             failpoint::hit("before_plan");
+            refuse_ended(store, &run)?;
             let put = store.put_new(&path, bytes)?;
             refuse_ended(store, &run)?;
             let claimed = match put {

@@ -433,6 +433,27 @@ fn a_compaction_that_was_suspended_until_another_replaced_it_is_not_published() 
 }
 
 #[test]
+fn a_compaction_whose_parts_were_damaged_before_its_record_is_replaced_with_its_sources() {
+    let workplace = three_runs();
+    let before = view(&workplace, "out");
+    let mut command = nightcap();
+    command.arg("compact").arg(workplace.path("out")).args(["--run-id", "damaged"]);
+    let slow = stopped_at(&mut command, "before_publish:1");
+    age_heartbeats(&workplace, "out", "damaged");
+    let part = workplace.path("out/run=damaged/part-000000.parquet");
+    let mut changed = std::fs::read(&part).unwrap();
+    changed[10] ^= 0xff;
+    std::fs::write(&part, changed).unwrap();
+    compact_ok(&workplace, "out", &["--run-id", "quick"]);
+    // Its record comes late, and does not count.
+    go_on(slow);
+    assert_eq!(counting(&workplace, "out"), ["quick"]);
+    assert!(view(&workplace, "out") == before);
+    compact_ok(&workplace, "out", &[]);
+    assert_clean(&workplace, "out");
+}
+
+#[test]
 fn a_plan_made_meanwhile_does_not_lose_what_is_published() {
     let workplace = three_runs();
     // No transient failures are left to retry.

@@ -46,6 +46,26 @@ fn a_worker_that_was_suspended_while_its_run_was_closed_adds_nothing() {
 }
 
 #[test]
+fn a_worker_that_meets_a_half_closed_run_does_not_keep_it_from_being_closed() {
+    let workplace = Workplace::with_images(6, 2);
+    let sleeper = stopped_at(&mut workplace.command("run", &["--run-id", "slow"]), "before_part:2");
+    age_heartbeats(&workplace, "out", "slow");
+    let mut closer = workplace.command("run", &OTHER_JOB);
+    let killed = closer.env("NIGHTCAP_KILL_AT", "before_publish:1").output().unwrap();
+    assert_eq!(killed.status.code(), None);
+    // It finds the filler, which the next closer must not take for a part.
+    let ended = go_on(sleeper);
+    let message = String::from_utf8(ended.stderr).unwrap();
+    assert!(ended.status.code() == Some(2) && message.contains("run slow was closed"), "{message}");
+    workplace.run_ok(&OTHER_JOB);
+    let published = workplace.published("out");
+    assert_eq!((published.len(), published[1].as_str()), (2, "slow"));
+    assert_eq!(workplace.rows("out", Some("slow")).len(), 2);
+    let check = nightcap().arg("status").arg(workplace.path("out")).arg("--check").output().unwrap();
+    assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stdout));
+}
+
+#[test]
 fn a_part_that_arrives_after_discard_does_not_count() {
     let workplace = Workplace::with_images(6, 2);
     let sleeper = stopped_at(&mut workplace.command("run", &["--run-id", "slow"]), "before_part:2");

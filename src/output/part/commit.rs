@@ -26,7 +26,6 @@ pub fn commit_part(
     failpoint::hit("before_part");
     // On a local disk a put fails when the folder of its run is removed at the same time.
     let put = store.put_new(&path, bytes).or_else(|error| refuse_ended(store, run).and(Err(error)))?;
-    intent.answered(store)?;
     if put == Put::Exists {
         let found = part_summary(store, &path)?;
         if found.plan_digest != plan_digest {
@@ -34,10 +33,12 @@ pub fn commit_part(
             return Err(OutputError::ForeignPart { path, found, expected });
         }
         if found.is_filler {
+            // The intent stays: by it, who completes the closing knows the filler.
             return Err(OutputError::Closed { run: run.to_owned() });
         }
         tracing::warn!(path, "another worker of this run wrote this part first; its rows count");
     }
+    intent.answered(store)?;
     failpoint::hit("after_part");
     Ok(put)
 }

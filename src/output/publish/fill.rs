@@ -9,7 +9,6 @@ use std::collections::BTreeSet;
 use arrow::datatypes::{Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 
-use crate::output::part::footer::part_summary;
 use crate::output::part::reader::part_schema;
 use crate::output::part::writer::{PartFooter, encode_batch};
 use crate::output::records::plan::Plan;
@@ -19,8 +18,8 @@ use crate::output::store::OutputStore;
 use crate::output::{Counts, OutputError, part_path};
 use crate::support::failpoint;
 
-/// Takes the names of the parts that may still arrive at the run of `plan`, which was closed. Returns the parts that are there: from
-/// now on, these do not change.
+/// Takes the names of the parts that may still arrive at the run of `plan`, which was closed. Returns the parts that are there, fillers
+/// included: from now on, these do not change.
 pub(super) fn fill(store: &OutputStore, plan: &Plan) -> Result<BTreeSet<u64>, OutputError> {
     let run = plan.run.as_str();
     let announced: BTreeSet<u64> = announced_parts(store, run)?.range(..plan.parts).copied().collect();
@@ -41,11 +40,5 @@ pub(super) fn fill(store: &OutputStore, plan: &Plan) -> Result<BTreeSet<u64>, Ou
         // A part that has arrived in the meantime counts.
         store.put_new(&part_path(run, part), bytes)?;
     }
-    let mut finished: BTreeSet<u64> = present_parts(store, run)?.range(..plan.parts).copied().collect();
-    for part in announced {
-        if finished.contains(&part) && part_summary(store, &part_path(run, part))?.is_filler {
-            finished.remove(&part);
-        }
-    }
-    Ok(finished)
+    Ok(present_parts(store, run)?.range(..plan.parts).copied().collect())
 }

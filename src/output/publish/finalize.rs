@@ -27,8 +27,28 @@ use crate::support::failpoint;
 /// [`OutputError::Incomplete`] with the first missing part, [`OutputError::WrongPart`], [`OutputError::Closed`] when it was
 /// published with some of its parts, [`OutputError::Discarded`], and any failure to read or write.
 pub fn finalize(store: &OutputStore, run: &str) -> Result<Published, OutputError> {
+    unless_decided(store, run, publish_whole(store, run))?.whole()
+}
+
+/// What `ended` says; but if it is an error and the end of `run` is decided by now, perhaps by another process that met this one, what was
+/// decided.
+fn unless_decided<T: From<Published>>(
+    store: &OutputStore,
+    run: &str,
+    ended: Result<T, OutputError>,
+) -> Result<T, OutputError> {
+    match ended {
+        Err(error) => match outcome(store, run)? {
+            Some(outcome) => complete(store, run, outcome).map(T::from),
+            None => Err(error),
+        },
+        ended => ended,
+    }
+}
+
+fn publish_whole(store: &OutputStore, run: &str) -> Result<Published, OutputError> {
     if let Some(outcome) = outcome(store, run)? {
-        return complete(store, run, outcome)?.whole();
+        return complete(store, run, outcome);
     }
     let plan = load_plan(store, run)?;
     let present = present_parts(store, run)?;
@@ -45,8 +65,7 @@ pub fn finalize(store: &OutputStore, run: &str) -> Result<Published, OutputError
     match decide_outcome(store, run, Outcome::Published)? {
         Outcome::Published => put_record(store, record),
         other => complete(store, run, other),
-    }?
-    .whole()
+    }
 }
 
 /// Publishes the finished parts of `run`, whose other rows are left to later runs; None when there is none.
@@ -54,6 +73,10 @@ pub fn finalize(store: &OutputStore, run: &str) -> Result<Published, OutputError
 /// # Errors
 /// [`OutputError::PartialCompaction`], [`OutputError::WrongPart`], [`OutputError::Discarded`], and any failure to read or write.
 pub fn finalize_partial(store: &OutputStore, run: &str) -> Result<Option<Published>, OutputError> {
+    unless_decided(store, run, publish_finished(store, run))
+}
+
+fn publish_finished(store: &OutputStore, run: &str) -> Result<Option<Published>, OutputError> {
     if let Some(outcome) = outcome(store, run)? {
         return complete(store, run, outcome).map(Some);
     }
@@ -64,7 +87,7 @@ pub fn finalize_partial(store: &OutputStore, run: &str) -> Result<Option<Publish
     let present = present_parts(store, run)?;
     let finished = present.range(..plan.parts).count() as u64;
     if finished == plan.parts {
-        return finalize(store, run).map(Some);
+        return publish_whole(store, run).map(Some);
     }
     if finished == 0 {
         return Ok(None);
@@ -104,11 +127,13 @@ pub fn complete(store: &OutputStore, run: &str, outcome: Outcome) -> Result<Publ
 
 /// Puts the published records that are missing: those of runs whose end was decided by a process that died before it put them.
 ///
-/// A run whose parts were damaged since is left as it is: it does not count, and later runs make its rows again.
+/// A run whose parts were damaged since is left as it is: it does not count, and later runs make its rows again. Returns the ids of such
+/// runs.
 ///
 /// # Errors
 /// [`OutputError::Store`], and [`OutputError::Record`] for an unreadable outcome.
-pub fn complete_decided(store: &OutputStore) -> Result<(), OutputError> {
+pub fn complete_decided(store: &OutputStore) -> Result<Vec<String>, OutputError> {
+    let mut damaged = Vec::new();
     let (decided, published) = (decided_runs(store)?, published_names(store)?);
     let runs = runs_with_records(store)?;
     for run in runs.iter().filter(|run| decided.contains(*run) && !published.contains(*run)) {
@@ -124,10 +149,11 @@ pub fn complete_decided(store: &OutputStore) -> Result<(), OutputError> {
             }
             Err(error) => {
                 tracing::warn!(run, %error, "this run was to be published, but cannot be; its rows do not count");
+                damaged.push(run.clone());
             }
         }
     }
-    Ok(())
+    Ok(damaged)
 }
 
 /// Puts the published record of a run that is decided. If another process has put it first, that one counts.
@@ -141,19 +167,23 @@ fn put_record(store: &OutputStore, record: Published) -> Result<Published, Outpu
     }
 }
 
-/// Checks `parts`, puts the indexes of their rows, and makes the record that publishes them.
+/// Checks `parts` (of which fillers do not count), puts the indexes of their rows, and makes the record that publishes them.
 fn make_record(store: &OutputStore, plan: &Plan, parts: &BTreeSet<u64>) -> Result<Published, OutputError> {
     let run = plan.run.as_str();
     let mut counts = Counts::default();
     let mut columns: Option<String> = None;
-    let count = parts.range(..plan.parts).count() as u64;
-    let rows = plan.rows.min(count.saturating_mul(plan.part_rows));
+    let mut counted = BTreeSet::new();
+    let rows = plan.rows.min((parts.len() as u64).saturating_mul(plan.part_rows));
     let (mut index, mut reuse_index) = (IndexBuilder::with_capacity(rows), ReuseIndexBuilder::with_capacity(rows));
     let mut part_hashes = PartHashes::default();
     for &part in parts.range(..plan.parts) {
         let path = part_path(run, part);
         let summary = part_summary(store, &path)?;
+        if summary.is_filler {
+            continue;
+        }
         check_part(plan, part, &path, &summary)?;
+        counted.insert(part);
         let first = columns.get_or_insert_with(|| summary.columns.clone());
         if *first != summary.columns {
             let expected = format!("the columns of the first part ({first})");
@@ -177,8 +207,8 @@ fn make_record(store: &OutputStore, plan: &Plan, parts: &BTreeSet<u64>) -> Resul
         run: run.to_owned(),
         run_seq: plan.run_seq,
         counts,
-        parts: count,
-        partial: (count != plan.parts).then(|| parts.range(..plan.parts).copied().collect()),
+        parts: counted.len() as u64,
+        partial: (counted.len() as u64 != plan.parts).then_some(counted),
         supersedes: plan.supersedes.clone(),
         key: plan.key.clone(),
         index,

@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use crate::output::store::{OutputStore, Put};
-use crate::output::{OutputError, json};
+use crate::output::{OutputError, json, plan_path};
 
 /// The folder of the records.
 const OUTCOMES: &str = "_nightcap/outcomes";
@@ -77,4 +77,18 @@ pub fn decide_outcome(store: &OutputStore, run: &str, wanted: Outcome) -> Result
 pub fn decided_runs(store: &OutputStore) -> Result<BTreeSet<String>, OutputError> {
     let names = store.files(OUTCOMES)?;
     Ok(names.iter().filter_map(|name| name.strip_suffix(".json")).map(str::to_owned).collect())
+}
+
+/// Why work on `run` failed: if its end is decided by now, that is the reason, whatever `error` says.
+#[must_use]
+pub fn ended_or(store: &OutputStore, run: &str, error: OutputError) -> OutputError {
+    match outcome(store, run) {
+        Ok(Some(Outcome::Discarded)) => OutputError::Discarded { run: run.to_owned() },
+        Ok(Some(Outcome::Partial)) => OutputError::Closed { run: run.to_owned() },
+        // A compaction has replaced it, and it was removed since.
+        Ok(Some(Outcome::Published)) if matches!(store.modified(&plan_path(run)), Ok(None)) => {
+            OutputError::NameTaken { run: run.to_owned() }
+        }
+        _ => error,
+    }
 }

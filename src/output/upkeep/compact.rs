@@ -24,7 +24,7 @@ use crate::output::heartbeat::{Heartbeat, refuse_alive};
 use crate::output::part::rows::Fingerprints;
 use crate::output::publish::finalize::{complete_decided, finalize};
 use crate::output::records::compaction::{CompactionClaim, claim_compaction, newest_compaction};
-use crate::output::records::outcome::{Outcome, decide_outcome, outcome};
+use crate::output::records::outcome::{Outcome, decide_outcome, ended_or, outcome};
 use crate::output::records::plan::{Identity, Plan, load_plan};
 use crate::output::records::published::{Published, published_runs};
 use crate::output::records::reasons::Reasons;
@@ -101,7 +101,7 @@ pub fn compact(
         }
         _ => false,
     };
-    complete_decided(store)?;
+    let damaged = complete_decided(store)?;
     sweep(store, request.grace)?;
     let plan = asked.filter(|_| resumed).map(|run| planned(store, run)).transpose()?.flatten();
     let mut sources = published_runs(store)?;
@@ -142,7 +142,7 @@ pub fn compact(
     let _heartbeat = Heartbeat::start(store, &run)?;
     let made = match plan {
         Some(plan) => Ok(plan),
-        None => put_plan(store, &run, &sources, &winners, request),
+        None => put_plan(store, &run, &sources, &winners, request, &damaged),
     };
     let made = made.and_then(|plan| rewrite(store, &plan, &sources, &winners, stop));
     match made {
@@ -155,6 +155,7 @@ pub fn compact(
             return Ok(CompactOutcome::Stopped);
         }
         Err(error) => {
+            let error = ended_or(store, &run, error);
             give_up(store, request, &run, &error);
             return Err(error);
         }
@@ -211,8 +212,9 @@ fn put_plan(
     sources: &[Published],
     winners: &Winners,
     request: &CompactRequest,
+    damaged: &[String],
 ) -> Result<Plan, OutputError> {
-    let plan = make_plan(store, run, sources, winners, request)?;
+    let plan = make_plan(store, run, sources, winners, request, damaged)?;
     let path = plan_path(run);
     if store.put_new(&path, crate::output::json(&plan, &path)?)? == Put::Exists {
         return Err(OutputError::Overtaken { run: run.to_owned() });
@@ -239,6 +241,7 @@ fn make_plan(
     sources: &[Published],
     winners: &Winners,
     request: &CompactRequest,
+    damaged: &[String],
 ) -> Result<Plan, OutputError> {
     let mut part_rows = 1;
     for source in sources {
@@ -246,7 +249,13 @@ fn make_plan(
     }
     let names: Vec<String> = sources.iter().map(|run| run.run.clone()).collect();
     let replaced = sources.iter().flat_map(|run| run.supersedes.iter());
-    let supersedes: Vec<String> = replaced.chain(&names).unique().cloned().collect();
+    let mut supersedes: Vec<String> = replaced.chain(&names).unique().cloned().collect();
+    // Of a compaction that is decided but has no record, because its parts were damaged: a process that was suspended may put it later.
+    for run in damaged {
+        if load_plan(store, run).is_ok_and(|plan| !plan.supersedes.is_empty()) {
+            supersedes.push(run.clone());
+        }
+    }
     let common = |pick: fn(&Fingerprints) -> &Option<String>| {
         let different: BTreeSet<_> = winners.fingerprints.iter().map(pick).collect();
         if different.len() == 1 { different.into_iter().next().cloned().flatten() } else { None }

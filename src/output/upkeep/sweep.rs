@@ -67,7 +67,12 @@ fn is_abandoned(store: &OutputStore, run: &str) -> Result<bool, OutputError> {
     if !is_default_run_id(run) || store.modified(&plan_path(run))?.is_some() {
         return Ok(false);
     }
-    for name in store.files(&run_folder(run))? {
+    let names = store.files(&run_folder(run))?;
+    // Its first record may be on its way.
+    if names.is_empty() {
+        return Ok(false);
+    }
+    for name in names {
         if age(store, &format!("{}/{name}", run_folder(run)))?.is_some_and(|age| age < PLANNING) {
             return Ok(false);
         }

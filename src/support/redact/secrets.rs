@@ -27,12 +27,14 @@ pub fn remember(secret: &str) {
     secrets.dedup();
 }
 
-/// Hides the values of variables that are named like secrets. Paths are none.
+/// Hides the values of variables that are named like secrets. Paths of files that are there are none.
 pub fn remember_environment(variables: impl IntoIterator<Item = (String, String)>) {
     let is_key =
         |name: &str| name.to_ascii_uppercase().ends_with("_KEY") || name.to_ascii_uppercase().ends_with("_TOKEN");
     for (name, value) in variables {
-        if (is_secret_name(&name) || is_key(&name)) && !value.starts_with(['/', '.']) {
+        if (is_secret_name(&name) || is_key(&name))
+            && !(value.starts_with(['/', '.']) && std::path::Path::new(&value).exists())
+        {
             remember(&value);
         }
     }
