@@ -67,14 +67,16 @@ class Output:
 
     def __init__(self, folder):
         paths = sorted(folder.glob("_nightcap/published/*.json"))
-        self.records = [json.loads(path.read_text()) for path in paths]
+        records = [json.loads(path.read_text()) for path in paths]
+        replaced = {run for record in records for run in record.get("supersedes", [])}
+        self.records = [record for record in records if record["run"] not in replaced]
         expect(self.records, "a published run", f"none in {folder}")
         parts = str(folder / "run=*" / "part-*.parquet")
-        finished = str(folder / "_nightcap" / "published" / "*.json")
+        finished = ", ".join(f"'{record['run']}'" for record in self.records)
 
         self.db = duckdb.connect()
         self.db.execute(
-            f"CREATE VIEW published AS SELECT * FROM '{parts}' SEMI JOIN read_json('{finished}') USING (run)",
+            f"CREATE VIEW published AS SELECT * FROM '{parts}' WHERE run IN ({finished})",
         )
         self.types = {name: kind for name, kind, *_ in self.db.execute("DESCRIBE published").fetchall()}
 
