@@ -54,6 +54,18 @@ pub fn claim_compaction(store: &OutputStore, newest: Option<&CompactionClaim>, r
 }
 
 impl CompactionClaim {
+    /// Whether it began after `other`.
+    #[must_use]
+    pub fn is_after(&self, other: Option<&Self>) -> bool {
+        other.is_none_or(|other| self.number > other.number)
+    }
+
+    /// Whether the process that uses `store` began it.
+    #[must_use]
+    pub fn is_of_this_process(&self, store: &OutputStore) -> bool {
+        self.beat.worker == store.process().worker()
+    }
+
     /// The process that has just begun this compaction, if it may be at work. As soon as it has a heartbeat, that says so.
     ///
     /// # Errors

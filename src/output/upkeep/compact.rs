@@ -89,8 +89,29 @@ pub fn compact(
     stop: &dyn Fn() -> bool,
 ) -> Result<CompactOutcome, OutputError> {
     let earlier = newest_compaction(store)?;
+    compact_after(store, request, stop, earlier.as_ref()).map_err(|error| match error {
+        // What it read may have been replaced and removed while it was suspended.
+        OutputError::Store { .. }
+        | OutputError::Record { .. }
+        | OutputError::NoSuchRun { .. }
+        | OutputError::WrongPart { .. } => match newest_compaction(store) {
+            Ok(Some(newer)) if newer.is_after(earlier.as_ref()) && !newer.is_of_this_process(store) => {
+                OutputError::Overtaken { run: newer.run }
+            }
+            _ => error,
+        },
+        error => error,
+    })
+}
+
+fn compact_after(
+    store: &OutputStore,
+    request: &CompactRequest,
+    stop: &dyn Fn() -> bool,
+    earlier: Option<&CompactionClaim>,
+) -> Result<CompactOutcome, OutputError> {
     let asked = request.run.as_deref();
-    let resumed = match &earlier {
+    let resumed = match earlier {
         Some(claim) if outcome(store, &claim.run)?.is_none() => {
             refuse_at_work(store, claim)?;
             let resumed = asked == Some(claim.run.as_str());
@@ -136,7 +157,7 @@ pub fn compact(
     // The storage may be another one than when the runs were made.
     claim_format(store)?;
     failpoint::hit("before_claim");
-    if !resumed && !claim_compaction(store, earlier.as_ref(), &run)? {
+    if !resumed && !claim_compaction(store, earlier, &run)? {
         return Err(OutputError::Overtaken { run });
     }
     let _heartbeat = Heartbeat::start(store, &run)?;
