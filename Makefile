@@ -27,7 +27,7 @@ demo: setup ## caption the sample photographs and print the captions
 test: setup ## run every test
 	$(ENVIRONMENT) log="$$(mktemp)"; trap 'rm -f "$$log"' EXIT; status=0; \
 	cargo test --locked --no-fail-fast | tee "$$log" || status=$$?; \
-	awk '/^test result:/ { passed += $$4; failed += $$6 } /skipped: / { passed -= 1; skipped += 1 } \
+	awk '/^test result:/ { passed += $$4; failed += $$6; skipped += $$8 } /skipped: / { passed -= 1; skipped += 1 } \
 		END { printf "\ntests: %d passed, %d failed, %d skipped\n", passed, failed, skipped }' "$$log"; \
 	if [ "$$status" != 0 ]; then echo "make test: failed, see above" >&2; exit "$$status"; fi
 
