@@ -258,8 +258,6 @@ pub(super) fn redacted(input: &[u8]) -> Outcome {
     assert!(value.chars().count() <= redact::MOST_OF_VALUE);
     assert!(!value.contains(char::is_control), "{value:?}");
     assert!(!message.contains(|c: char| c.is_control() && !matches!(c, '\n' | '\t')), "{message:?}");
-    // A URI has none of these.
-    let no_uri = |c: char| c.is_whitespace() || matches!(c, '"' | '\\');
-    assert!(text.contains(no_uri) || !redact::holds_credential(&uri), "{uri}");
+    assert!(text.contains(char::is_whitespace) || !redact::holds_credential(&uri), "{uri}");
     Outcome { signature: format!("{} {} {}", message == text, value == text, uri == text), ..Outcome::ok() }
 }
