@@ -268,6 +268,8 @@ impl NewRun {
             failpoint::hit("before_plan");
             refuse_ended(store, &run)?;
             let put = store.put_new(&path, bytes)?;
+            // The run may have ended between the look before and the put. Then the plan stays until the next compaction, and no process
+            // goes on with it: the outcome was there before it, and is never removed.
             refuse_ended(store, &run)?;
             let claimed = match put {
                 Put::Created => Claimed { plan, selection: decision.selection, resumed: false },

@@ -39,6 +39,7 @@ mod init;
 mod inputs;
 mod interruptions;
 mod jobs;
+mod late_plans;
 mod library;
 mod loaded_models;
 #[allow(unreachable_pub, reason = "a module of a test binary")]

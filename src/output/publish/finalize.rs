@@ -16,7 +16,9 @@ use crate::output::part::reader::read_part;
 use crate::output::part::rows::PartRows;
 use crate::output::records::outcome::{Outcome, decide_outcome, decided_runs, outcome};
 use crate::output::records::plan::{Plan, load_plan};
-use crate::output::records::published::{Published, load_published, present_parts, published_names, runs_with_records};
+use crate::output::records::published::{
+    Published, load_published, present_parts, published_names, runs_with_records, superseded,
+};
 use crate::output::store::{OutputStore, Put};
 use crate::output::{Counts, OutputError, part_path, published_path, run_folder};
 use crate::support::failpoint;
@@ -118,6 +120,10 @@ pub fn complete(store: &OutputStore, run: &str, outcome: Outcome) -> Result<Publ
         OutputError::NoSuchRun { run } => OutputError::NameTaken { run },
         other => other,
     })?;
+    // The plan may be the late one of a process that was suspended until the run was replaced and removed.
+    if superseded(store)?.contains(run) {
+        return Err(OutputError::NameTaken { run: run.to_owned() });
+    }
     let parts = match outcome {
         Outcome::Partial => super::fill::fill(store, &plan)?,
         _ => (0..plan.parts).collect(),

@@ -240,7 +240,12 @@ fn put_plan(
     if store.put_new(&path, crate::output::json(&plan, &path)?)? == Put::Exists {
         return Err(OutputError::Overtaken { run: run.to_owned() });
     }
-    Ok(plan)
+    // While this process was suspended, a run of this name may have been made, replaced and removed.
+    match outcome(store, run)? {
+        None => Ok(plan),
+        Some(Outcome::Discarded) => Err(OutputError::Discarded { run: run.to_owned() }),
+        Some(_) => Err(OutputError::NameTaken { run: run.to_owned() }),
+    }
 }
 
 /// What the rows of a compaction depend on.
