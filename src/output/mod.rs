@@ -246,7 +246,7 @@ pub enum OutputError {
     },
     /// A part that does not hold what the plan says.
     #[error(
-        "{path}: expected {expected}, found {found}\nhint: the part was changed after it was written. If its run is not published, remove the part and run the job again with the same --run-id; otherwise `nightcap status OUTPUT --check` says what to do"
+        "{path}: expected {expected}, found {found}\nhint: the part was changed after it was written. If its run is unfinished, remove the part and run the job again with the same --run-id; otherwise `nightcap status OUTPUT --check` says what to do"
     )]
     WrongPart {
         /// Path within OUTPUT.

@@ -15,7 +15,7 @@ use crate::output::heartbeat::refuse_alive;
 use crate::output::publish::finalize::{complete, complete_decided, finalize_partial};
 use crate::output::records::outcome::{decided_runs, ended_or, outcome};
 use crate::output::records::plan::{Identity, Plan, PlannedFile, load_plan};
-use crate::output::records::published::{published_names, runs_with_records, superseded};
+use crate::output::records::published::{published_names, published_runs, runs_with_records, superseded};
 use crate::output::records::run_id::new_run_id;
 use crate::output::records::run_seq::claim_run_seq;
 use crate::output::records::schema::{check_schema, claim_schema};
@@ -105,12 +105,27 @@ pub fn claim(
         refuse_alive(store, run)?;
     }
     if let Some(plan) = to_continue {
+        warn_if_older(store, &plan)?;
         return Ok(Claim::Run(Box::new(resume(store, draft, plan)?)));
     }
     for run in &to_close {
         close(store, run)?;
     }
     Ok(Claim::Plan(NewRun { run: new_run_id(store), named: false, planning: None }))
+}
+
+/// Says so if runs were published since the run of `plan` was planned: what it goes on to compute may be there already.
+fn warn_if_older(store: &OutputStore, plan: &Plan) -> Result<(), OutputError> {
+    let published = published_runs(store)?;
+    // A compaction has no rows of its own.
+    let newer = published.iter().rfind(|run| run.supersedes.is_empty() && run.run_seq > plan.run_seq);
+    if let Some(newer) = newer {
+        let (run, newer) = (&plan.run, &newer.run);
+        tracing::warn!(
+            "going on with run {run}, which is older than the published run {newer}: rows that are in both stay as {newer} has them, and what is new since is left to the next run\nhint: to make only what is new, stop, publish the finished parts with `nightcap finalize OUTPUT --run-id {run} --partial`, and run the job again"
+        );
+    }
+    Ok(())
 }
 
 /// Refuses the name of a run that was closed, discarded, or replaced by a compaction. A run that is published whole may be asked for

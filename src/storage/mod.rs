@@ -16,6 +16,7 @@ mod credentials;
 pub mod environment;
 mod error;
 mod failure;
+mod hidden_parents;
 mod location;
 pub(crate) mod paths;
 mod private_hosts;

@@ -185,6 +185,13 @@ pub fn peak_memory(mut child: Child) -> (std::process::ExitStatus, u64) {
     }
 }
 
+/// Makes the OUTPUT `to` of a workplace a copy of the OUTPUT `from`.
+pub fn copy_output(workplace: &Workplace, from: &str, to: &str) {
+    let _ = std::fs::remove_dir_all(workplace.path(to));
+    let copied = std::process::Command::new("cp").arg("-a").args([from, to].map(|name| workplace.path(name))).status();
+    assert!(copied.unwrap().success());
+}
+
 /// Makes the heartbeats of a run an hour old.
 pub fn age_heartbeats(workplace: &Workplace, output: &str, run: &str) {
     let old = std::time::SystemTime::now() - Duration::from_hours(1);

@@ -10,7 +10,8 @@ use nightcap::output::upkeep::compact::{CompactOutcome, CompactRequest};
 use parquet::file::reader::{FileReader, SerializedFileReader};
 
 use crate::common::{
-    Workplace, age_heartbeats, go_on, nightcap, png_image, read_parquet, stopped_at, strings, write_parquet,
+    Workplace, age_heartbeats, copy_output, go_on, nightcap, png_image, read_parquet, stopped_at, strings,
+    write_parquet,
 };
 use crate::documents::views;
 use crate::readers::python;
@@ -135,12 +136,6 @@ fn documented_views(workplace: &Workplace, output: &str, python: &str) -> Vec<St
     String::from_utf8(read.stdout).unwrap().lines().map(str::to_owned).collect()
 }
 
-fn copy_output(workplace: &Workplace, to: &str) {
-    let _ = std::fs::remove_dir_all(workplace.path(to));
-    let copied = std::process::Command::new("cp").arg("-a").arg(workplace.path("out")).arg(workplace.path(to)).status();
-    assert!(copied.unwrap().success());
-}
-
 fn folders(path: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap());
     let mut names: Vec<String> = entries
@@ -215,6 +210,43 @@ fn the_newest_rows_are_the_same_before_and_after() {
     compact_ok(&workplace, "out", &["--run-id", "more"]);
     assert_eq!(workplace.published("out"), ["more"]);
     assert!(view(&workplace, "out") == before);
+    assert_clean(&workplace, "out");
+}
+
+#[test]
+fn the_same_command_again_says_that_its_compaction_is_published() {
+    let workplace = three_runs();
+    let manifest = workplace.path("manifest.parquet");
+    let keep = ["--run-id", "weekly", "--keep-keys", manifest.to_str().unwrap()];
+    let mut killed = nightcap();
+    killed.arg("compact").arg(workplace.path("out")).args(keep).env("NIGHTCAP_KILL_AT", "before_publish:1");
+    assert_eq!(killed.output().unwrap().status.code(), None);
+    let made = || {
+        let again = compact(&workplace, "out", &keep);
+        let message = String::from_utf8(again.stderr).unwrap();
+        assert!(again.status.success() && again.stdout.is_empty(), "{message}");
+        assert!(message.contains("this compaction is published already; there is nothing to do"), "{message}");
+    };
+    made();
+    assert_eq!(workplace.published("out"), ["weekly"]);
+    // Also if there are rows since that another compaction would take.
+    photo(&workplace, 0, &png_image(200));
+    workplace.run_ok(&["--run-id", "thursday", "--set", "limits.max_failed_fraction=1.0"]);
+    let before = view(&workplace, "out");
+    made();
+    let taken = |arguments: &[&str]| {
+        let refused = compact(&workplace, "out", arguments);
+        let message = String::from_utf8(refused.stderr).unwrap();
+        assert!(refused.status.code() == Some(2) && message.contains("there is or was a run"), "{message}");
+    };
+    // With other keys it is another compaction, and the name of a run is never that of a compaction.
+    taken(&["--run-id", "weekly"]);
+    taken(&["--run-id", "thursday"]);
+    assert!(workplace.published("out") == ["weekly", "thursday"] && view(&workplace, "out") == before);
+    // Replaced, it is no longer there.
+    compact_ok(&workplace, "out", &["--run-id", "more"]);
+    workplace.run_ok(&["--run-id", "friday", "--full", "--limit", "2"]);
+    taken(&keep);
     assert_clean(&workplace, "out");
 }
 
@@ -318,7 +350,7 @@ fn killed_at_every_change_and_run_again() {
     let mut kills = 0;
     for point in POINTS {
         for count in 1.. {
-            copy_output(&workplace, "killed");
+            copy_output(&workplace, "out", "killed");
             let place = format!("{point}:{count}");
             let mut command = nightcap();
             command.arg("compact").arg(workplace.path("killed")).args(["--grace", "0", "--run-id", "first"]);
@@ -393,7 +425,7 @@ fn two_at_once_lose_nothing() {
     let before = view(&workplace, "out");
     // One stands still at each of its changes while the other one is made; they are started together in tests/it/torture.rs.
     for count in 1..=8 {
-        copy_output(&workplace, "twice");
+        copy_output(&workplace, "out", "twice");
         let command = |run: &str| {
             let mut command = nightcap();
             command.arg("compact").arg(workplace.path("twice")).args(["--grace", "0", "--run-id", run]);
@@ -462,7 +494,7 @@ fn a_plan_made_meanwhile_does_not_lose_what_is_published() {
     let points = ["after_published_listing:1", "after_published_listing:2", "before_compare:1"];
     for (number, point) in points.iter().enumerate() {
         let output = format!("copy-{number}");
-        copy_output(&workplace, &output);
+        copy_output(&workplace, "out", &output);
         let place = format!("output.path={output}");
         let planning = stopped_at(&mut workplace.command("plan", &["--set", &place]), point);
         compact_ok(&workplace, &output, &[]);

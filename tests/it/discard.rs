@@ -2,7 +2,7 @@
 
 use std::process::Output;
 
-use crate::common::{Workplace, nightcap};
+use crate::common::{Workplace, copy_output, nightcap};
 
 const HEARTBEAT: &str = r#"{"host": "elsewhere", "boot": null, "pid": 7, "started": null}"#;
 
@@ -84,12 +84,7 @@ fn killed_at_every_step_the_next_discard_finishes_and_runs_are_not_misled() {
             break;
         }
         assert_eq!(killed.status.code(), None);
-        let copied = std::process::Command::new("cp")
-            .arg("-a")
-            .args([workplace.path("out"), workplace.path("later")])
-            .status()
-            .unwrap();
-        assert!(copied.success());
+        copy_output(&workplace, "out", "later");
         // Without another discard: the run goes on if it was killed before the decision, else another run makes the rows.
         let discarded = decided(&workplace, "later");
         let named = workplace.run(&["--run-id", "night", "--set", "output.path=later"]);

@@ -1,11 +1,12 @@
 //! Runs that are killed at any point and resumed: the parts equal those of an uninterrupted run, byte for byte.
 
+use std::collections::BTreeMap;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::common::{Workplace, go_on, kill_at_random, nightcap, rounds, send, stopped_at};
+use crate::common::{Workplace, copy_output, go_on, kill_at_random, nightcap, png_image, rounds, send, stopped_at};
 
 const PARTS: usize = 22;
 
@@ -85,6 +86,54 @@ fn without_a_run_id_the_unfinished_run_goes_on() {
     assert_eq!(other.status.code(), Some(2));
     let message = String::from_utf8(other.stderr).unwrap();
     assert!(message.contains("was planned with other settings") && message.contains("max_new_tokens"), "{message}");
+}
+
+#[test]
+fn an_unfinished_run_that_is_older_than_a_published_one_goes_on_and_says_so() {
+    let workplace = Workplace::with_images(10, 2);
+    let killed =
+        workplace.command("run", &["--run-id", "night"]).env("NIGHTCAP_KILL_AT", "after_part:2").output().unwrap();
+    assert_eq!(killed.status.code(), None);
+    workplace.run_ok(&["--run-id", "other"]);
+    std::fs::write(workplace.path("photos/9.png"), png_image(99)).unwrap();
+    copy_output(&workplace, "out", "closed");
+    let newest = |output: &str| {
+        let mut newest = BTreeMap::new();
+        for run in workplace.published(output) {
+            for (key, hash) in rows_of(&workplace, output, &run) {
+                newest.insert(key, (run.clone(), hash));
+            }
+        }
+        newest
+    };
+    let before = newest("out");
+    let went_on = workplace.run(&[]);
+    let said = String::from_utf8(went_on.stderr).unwrap();
+    assert!(went_on.status.success() && said.contains("going on with run night"), "{said}");
+    assert!(said.contains("older than the published run other") && said.contains("hint: "), "{said}");
+    assert!(workplace.published("out") == ["night", "other"] && newest("out") == before, "the newest rows stay");
+    // The next one makes what is new.
+    workplace.run_ok(&[]);
+    let last = workplace.published("out").pop().unwrap();
+    assert_eq!(rows_of(&workplace, "out", &last).keys().collect::<Vec<_>>(), ["row-0009"]);
+    assert_eq!(newest("out").len(), 10);
+
+    // As the hint says, only what is new is made.
+    let mut closing = nightcap();
+    closing.arg("finalize").arg(workplace.path("closed")).args(["--run-id", "night", "--partial"]);
+    assert!(closing.status().unwrap().success());
+    workplace.run_ok(&["--set", "output.path=closed"]);
+    let published = workplace.published("closed");
+    assert_eq!((published.len(), rows_of(&workplace, "closed", &published[2]).len()), (3, 1));
+    let hashes =
+        |output: &str| newest(output).into_iter().map(|(key, (_, hash))| (key, hash)).collect::<BTreeMap<_, _>>();
+    assert!(hashes("closed") == hashes("out"));
+}
+
+/// The hashes of the images of a run, by key.
+fn rows_of(workplace: &Workplace, output: &str, run: &str) -> BTreeMap<String, Option<String>> {
+    let rows = workplace.rows(output, Some(run));
+    rows.text("id").into_iter().flatten().zip(rows.text("content_hash")).collect()
 }
 
 #[test]

@@ -17,6 +17,7 @@ mod check;
 mod common;
 mod compact;
 mod conditions;
+mod damaged_decisions;
 mod damaged_parquet;
 mod decoding;
 mod descriptors;

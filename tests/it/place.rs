@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::common::{Workplace, nightcap};
+use crate::common::{Workplace, copy_output, nightcap};
 use crate::seaweed::{Seaweed, with_s3};
 
 /// Takes every other process for dead, as it would one whose heartbeat is a minute old.
@@ -63,11 +63,7 @@ impl Place {
     /// Makes the OUTPUT `to` a copy of the OUTPUT `from`; `to` is new.
     pub fn copy(&self, from: &str, to: &str) {
         match &self.server {
-            None => {
-                let [from, to] = [from, to].map(|name| self.workplace.path(name));
-                let copied = Command::new("cp").arg("-a").args([from, to]).status().unwrap();
-                assert!(copied.success());
-            }
+            None => copy_output(&self.workplace, from, to),
             Some((server, prefix)) => {
                 server.upload(&self.snapshot(from), &format!("{prefix}/{to}"));
             }

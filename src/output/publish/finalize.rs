@@ -10,6 +10,7 @@ use std::collections::BTreeSet;
 
 use super::index::IndexBuilder;
 use super::part_hashes::PartHashes;
+use super::repair::repair_hint;
 use super::reuse_index::ReuseIndexBuilder;
 use crate::output::part::footer::{PartSummary, part_summary, wrong_part};
 use crate::output::part::reader::read_part;
@@ -154,7 +155,12 @@ pub fn complete_decided(store: &OutputStore) -> Result<Vec<String>, OutputError>
                 return Err(OutputError::Store { action, path, source });
             }
             Err(error) => {
-                tracing::warn!(run, %error, "this run was to be published, but cannot be; its rows do not count");
+                let (found, hint) = (error.to_string(), repair_hint(store, run, &error));
+                // The hint of the error is for runs whose end is open.
+                let found = found.split("\nhint: ").next().unwrap_or_default();
+                tracing::warn!(
+                    "run {run} was to be published and cannot be, so its rows do not count: {found}\nhint: {hint}"
+                );
                 damaged.push(run.clone());
             }
         }

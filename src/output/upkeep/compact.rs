@@ -35,6 +35,12 @@ use crate::output::{OutputError, plan_path};
 use crate::row::signature::KeyHash;
 use crate::support::failpoint;
 
+/// Where the identity of a plan holds what a compaction depends on, and which keys it keeps.
+const IDENTITY: &str = "compact";
+const KEEP_KEYS: &str = "keep_keys";
+/// Why there is nothing to do when the same command is given again.
+const MADE: &str = "this compaction is published already";
+
 /// The options of a compaction.
 #[derive(Debug, Default)]
 pub struct CompactRequest {
@@ -124,6 +130,9 @@ fn compact_after(
     };
     let damaged = complete_decided(store)?;
     sweep(store, request.grace)?;
+    if is_made(store, request)? {
+        return Ok(CompactOutcome::Nothing(MADE));
+    }
     let plan = asked.filter(|_| resumed).map(|run| planned(store, run)).transpose()?.flatten();
     let mut sources = published_runs(store)?;
     if let Some(plan) = &plan {
@@ -150,7 +159,11 @@ fn compact_after(
         return Ok(CompactOutcome::Nothing("there is one run, and every row of it stays"));
     }
     let run = match asked {
-        Some(run) if !resumed => refuse_taken(store, run)?,
+        Some(run) if !resumed => match refuse_taken(store, run) {
+            // Another process was asked for the same in the meantime.
+            Err(OutputError::NameTaken { .. }) if is_made(store, request)? => return Ok(CompactOutcome::Nothing(MADE)),
+            free => free?,
+        },
         Some(run) => run.to_owned(),
         None => new_run_id(store),
     };
@@ -187,6 +200,16 @@ fn compact_after(
     let published = finalize(store, &run)?;
     sweep(store, request.grace)?;
     Ok(CompactOutcome::Compacted(Box::new(Compaction { published, replaced, deleted })))
+}
+
+/// Whether the compaction that is asked for by name is published already, and counts.
+fn is_made(store: &OutputStore, request: &CompactRequest) -> Result<bool, OutputError> {
+    let Some(run) = &request.run else { return Ok(false) };
+    let counts =
+        published_runs(store)?.iter().any(|published| published.run == *run && !published.supersedes.is_empty());
+    let keeps =
+        |plan: &Plan| plan.identity.get(IDENTITY).and_then(|made| made.get(KEEP_KEYS)) == Some(&keep_identity(request));
+    Ok(counts && keeps(&load_plan(store, run)?))
 }
 
 /// Refuses to end a compaction that may be at work.
@@ -251,14 +274,18 @@ fn put_plan(
 /// What the rows of a compaction depend on.
 fn identity(sources: &[Published], request: &CompactRequest) -> Identity {
     let names: Vec<&String> = sources.iter().map(|run| &run.run).collect();
-    let keep = request.keep.as_ref().map(|keep| {
+    Identity::from_iter([(IDENTITY.to_owned(), json!({ "runs": names, KEEP_KEYS: keep_identity(request) }))])
+}
+
+/// The part of it that says which keys stay.
+fn keep_identity(request: &CompactRequest) -> serde_json::Value {
+    json!(request.keep.as_ref().map(|keep| {
         let mut hasher = blake3::Hasher::new();
         for key in &keep.keys {
             hasher.update(&key.0.to_be_bytes());
         }
         json!({ "source": keep.source, "keys": hasher.finalize().to_hex()[..32] })
-    });
-    Identity::from_iter([("compact".to_owned(), json!({ "runs": names, "keep_keys": keep }))])
+    }))
 }
 
 fn make_plan(

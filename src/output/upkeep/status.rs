@@ -7,9 +7,12 @@ use serde::Serialize;
 
 use super::check::{Finding, check_run};
 use crate::output::heartbeat::alive;
-use crate::output::part::footer::part_summary;
+use crate::output::part::footer::{part_summary, wrong_part};
+use crate::output::part::reader::read_part;
+use crate::output::publish::finalize::check_part;
+use crate::output::publish::repair::repair_hint;
 use crate::output::records::outcome::{Outcome, outcome, outcome_path};
-use crate::output::records::plan::load_plan;
+use crate::output::records::plan::{Plan, load_plan};
 use crate::output::records::published::{NO_RUN_ID, Published, load_published, present_parts, runs_with_records};
 use crate::output::records::run_id::is_run_id;
 use crate::output::store::OutputStore;
@@ -31,7 +34,8 @@ pub enum State {
     Superseded,
     /// It does not count; the next `compact` removes what is left of it.
     Discarded,
-    /// It is decided that it is published, but its published record is not there yet. The next run or `finalize` puts it.
+    /// It is decided that it is published, but its published record is not there yet. The next run or `finalize` puts it, unless a part
+    /// or record was damaged in between: then a finding says what to do.
     Closing,
     /// Some parts are missing, or finalize has not run.
     Unfinished,
@@ -89,14 +93,14 @@ pub struct OutputStatus {
 }
 
 impl OutputStatus {
-    /// Reads the records, and for unfinished runs the footers of the parts that are there; with `check` also every part of
-    /// every run that counts.
+    /// Reads the records, and for unfinished and closing runs the footers of the parts that are there; with `check` also every part of
+    /// every run that counts or is to be published.
     ///
     /// # Errors
     /// [`OutputError::Store`] when OUTPUT cannot be listed.
     pub fn read(store: &OutputStore, check: bool) -> Result<Self, OutputError> {
         let mut reader =
-            Reader { store, published: BTreeMap::new(), superseded: BTreeSet::new(), findings: Vec::new() };
+            Reader { store, check, published: BTreeMap::new(), superseded: BTreeSet::new(), findings: Vec::new() };
         reader.read_published()?;
         let odd = reader.odd_folders()?;
         let mut names = runs_with_records(store)?;
@@ -124,6 +128,8 @@ impl OutputStatus {
 
 struct Reader<'a> {
     store: &'a OutputStore,
+    /// Whether all rows are read.
+    check: bool,
     published: BTreeMap<String, Published>,
     superseded: BTreeSet<String>,
     findings: Vec<Finding>,
@@ -182,9 +188,16 @@ impl Reader<'_> {
             Ok(plan) => Some(plan),
             Err(OutputError::NoSuchRun { .. }) => None,
             Err(error) => {
-                let hint = format!(
-                    "put it back from a backup; an unpublished run goes with `nightcap discard OUTPUT --run-id {run}`"
-                );
+                let is_open = matches!(outcome(self.store, run), Ok(None | Some(Outcome::Discarded)));
+                let hint = if is_open {
+                    format!(
+                        "put it back from a backup; or remove the run with `nightcap discard OUTPUT --run-id {run}`: the next run makes its rows again"
+                    )
+                } else if self.published.contains_key(run) {
+                    "put it back from a backup".to_owned()
+                } else {
+                    repair_hint(self.store, run, &error)
+                };
                 self.findings.push(Finding::new(&path, &error, hint));
                 None
             }
@@ -220,10 +233,17 @@ impl Reader<'_> {
             self.findings.push(Finding::new(&outcome_path(run), &error, "put it back from a backup"));
             None
         });
-        if let Some(outcome) = decided {
-            let state = if outcome == Outcome::Discarded { State::Discarded } else { State::Closing };
-            let parts_present = present_parts(self.store, run)?.len() as u64;
-            return Ok(RunStatus { state, parts_present, ..blank });
+        match (decided, &plan) {
+            (Some(Outcome::Discarded), _) => {
+                let parts_present = present_parts(self.store, run)?.len() as u64;
+                return Ok(RunStatus { state: State::Discarded, parts_present, ..blank });
+            }
+            (Some(outcome), Some(plan)) => {
+                let (parts_present, counts) = self.read_closing(plan, outcome)?;
+                return Ok(RunStatus { state: State::Closing, parts_present, counts, ..blank });
+            }
+            (Some(_), None) => return Ok(RunStatus { state: State::Closing, ..blank }),
+            (None, _) => {}
         }
         // Asking OUTPUT for the time needs write access.
         let alive = alive(self.store, run).unwrap_or_else(|error| {
@@ -245,6 +265,39 @@ impl Reader<'_> {
             }
         }
         Ok(RunStatus { state, alive, parts_present: present.len() as u64, counts, ..blank })
+    }
+
+    /// Reads the parts of a run that waits for its published record: how many there are, and their rows. What is wrong with one, so that
+    /// the record cannot be put, is a finding.
+    fn read_closing(&mut self, plan: &Plan, outcome: Outcome) -> Result<(u64, Counts), OutputError> {
+        let present = present_parts(self.store, &plan.run)?;
+        let missing = (0..plan.parts).find(|part| outcome == Outcome::Published && !present.contains(part));
+        let mut counts = Counts::default();
+        for part in present.iter().copied().chain(missing) {
+            let path = part_path(&plan.run, part);
+            match self.read_closing_part(plan, part, &path) {
+                Ok(found) => counts.add(&found),
+                Err(error) => {
+                    let hint = repair_hint(self.store, &plan.run, &error);
+                    self.findings.push(Finding::new(&path, &error, hint));
+                }
+            }
+        }
+        Ok((present.len() as u64, counts))
+    }
+
+    fn read_closing_part(&self, plan: &Plan, part: u64, path: &str) -> Result<Counts, OutputError> {
+        let summary = part_summary(self.store, path)?;
+        if summary.is_filler {
+            return Ok(Counts::default());
+        }
+        check_part(plan, part, path, &summary)?;
+        if self.check {
+            for batch in read_part(self.store, path, None)? {
+                batch.map_err(|error| wrong_part(path, &error))?;
+            }
+        }
+        Ok(summary.counts)
     }
 }
 
