@@ -14,7 +14,7 @@ use crate::output::store::OutputStore;
 pub(super) fn execute(args: &FinalizeArgs, context: &mut Context<'_>) -> Result<ExitStatus, Error> {
     let (store, run) = (OutputStore::from_argument(&args.output)?, args.run_id.as_str());
     if let Some(outcome) = outcome(&store, run)? {
-        // A run that was discarded or replaced has no plan any more.
+        // How the run has ended is said here: if it was discarded or replaced, it has no plan any more.
         complete(&store, run, outcome)?;
     }
     let plan = load_plan(&store, run)?;

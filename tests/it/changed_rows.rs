@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::process::Command;
 
-use crate::common::{Workplace, png_image, repo, strings, write_parquet};
+use crate::common::{Workplace, killed_at, png_image, repo, strings, write_parquet};
 use crate::documents::views;
 use crate::readers::python;
 
@@ -157,8 +157,7 @@ fn runs_over_a_changing_manifest_take_only_what_is_new() {
     // Wednesday: killed after two parts; the manifest has changed before the next run.
     collection.add(1100..1300);
     collection.write();
-    let killed = collection.workplace.command("run", &[]).env("NIGHTCAP_KILL_AT", "after_part:2").output().unwrap();
-    assert_eq!(killed.status.code(), None);
+    killed_at(&mut collection.workplace.command("run", &[]), "after_part:2");
     collection.add(1300..1310);
     let said = run(&collection, &[]);
     assert!(said.contains("was closed"), "{said}");
@@ -284,8 +283,7 @@ fn duplicate_keys_are_refused_or_the_first_row_is_taken() {
 #[test]
 fn a_run_that_another_process_works_on_is_left_alone() {
     let workplace = Workplace::with_images(12, 3);
-    let killed = workplace.command("run", &[]).env("NIGHTCAP_KILL_AT", "after_part:2").output().unwrap();
-    assert_eq!(killed.status.code(), None);
+    killed_at(&mut workplace.command("run", &[]), "after_part:2");
     let runs = workplace.path("out/_nightcap/runs");
     let run = std::fs::read_dir(&runs).unwrap().next().unwrap().unwrap().path();
     // A worker on another machine, whose process this one cannot see.

@@ -8,7 +8,7 @@ use nightcap::output::upkeep::status::OutputStatus;
 use parquet::file::metadata::ColumnChunkMetaData;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 
-use crate::common::{Workplace, nightcap, read_parquet, replace_part};
+use crate::common::{Workplace, killed_at, nightcap, read_parquet, replace_part};
 
 /// One run of twelve rows in three parts.
 fn one_run() -> Workplace {
@@ -241,9 +241,7 @@ fn a_changed_column_names_itself() {
 #[test]
 fn plain_status_survives_a_part_that_cannot_be_read() {
     let workplace = Workplace::with_images(12, 4);
-    let killed =
-        workplace.command("run", &["--run-id", "night"]).env("NIGHTCAP_KILL_AT", "after_part:2").output().unwrap();
-    assert_eq!(killed.status.code(), None);
+    killed_at(&mut workplace.command("run", &["--run-id", "night"]), "after_part:2");
     std::fs::write(workplace.path("out/run=night/part-000000.parquet"), b"not a part").unwrap();
     let (code, findings) = check(&workplace, &[]);
     assert_eq!((code, findings.len()), (Some(2), 1));

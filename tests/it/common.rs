@@ -76,6 +76,32 @@ pub fn try_stopped_at(command: &mut std::process::Command, point: &str) -> Resul
     }
 }
 
+/// Runs `command`, which kills itself at `point`.
+pub fn killed_at(command: &mut std::process::Command, point: &str) {
+    let ended = command.env("NIGHTCAP_KILL_AT", point).output().unwrap();
+    assert_eq!(ended.status.code(), None, "{point} was not reached: {}", said(&ended));
+}
+
+/// What a command has said on stderr.
+pub fn said(ended: &Output) -> String {
+    String::from_utf8_lossy(&ended.stderr).into_owned()
+}
+
+/// The bytes of the part at `path` after a change of a column of vectors, which no decoder refuses, and after one within the footer; each
+/// with the word that names it in a message.
+pub fn changed_part(path: &Path) -> [(Vec<u8>, &'static str); 2] {
+    let whole = std::fs::read(path).unwrap();
+    let reader = SerializedFileReader::new(std::fs::File::open(path).unwrap()).unwrap();
+    let columns = reader.metadata().row_group(0).columns().iter();
+    let vectors = columns.filter(|column| column.column_path().string().starts_with("image_embedding"));
+    let (start, length) = vectors.last().unwrap().byte_range();
+    [(start + length - 1, "`image_embedding`"), (whole.len() as u64 - 30, "footer")].map(|(at, name)| {
+        let mut bytes = whole.clone();
+        bytes[at as usize] ^= 1;
+        (bytes, name)
+    })
+}
+
 /// Says that a test, or the rest of it, is skipped; where nothing may be skipped (`NIGHTCAP_NO_SKIP`), that is a failure.
 pub fn skip(why: &str) {
     assert!(std::env::var("NIGHTCAP_NO_SKIP").is_err(), "nothing may be skipped here, but {why}");
@@ -278,13 +304,7 @@ impl Workplace {
         for row in 0..rows {
             std::fs::write(workplace.path(&format!("photos/{row}.png")), png_image(row)).unwrap();
         }
-        let all = 0..rows;
-        let columns = vec![
-            ("id", strings(all.clone().map(|row| Some(format!("row-{row:04}"))))),
-            ("image", strings(all.clone().map(|row| Some(format!("photos/{row}.png"))))),
-            ("title", strings(all.map(|row| (row % 3 == 0).then(|| format!("a dog on the beach {row}"))))),
-        ];
-        write_parquet(&workplace.path("manifest.parquet"), columns, 16);
+        workplace.manifest(0..rows);
         workplace.job(&format!(
             "[input]\nmanifest = \"manifest.parquet\"\nkey = \"id\"\nimage = \"image\"\ntext = \"title\"\n\
              [model]\npath = \"{}\"\n[output]\npath = \"out\"\npart_rows = {part_rows}\n\
@@ -297,6 +317,16 @@ impl Workplace {
     /// A path in it.
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
+    }
+
+    /// Writes `manifest.parquet` with these of the images.
+    pub fn manifest(&self, rows: std::ops::Range<u32>) {
+        let columns = vec![
+            ("id", strings(rows.clone().map(|row| Some(format!("row-{row:04}"))))),
+            ("image", strings(rows.clone().map(|row| Some(format!("photos/{row}.png"))))),
+            ("title", strings(rows.map(|row| (row % 3 == 0).then(|| format!("a dog on the beach {row}"))))),
+        ];
+        write_parquet(&self.path("manifest.parquet"), columns, 16);
     }
 
     /// Writes `job.toml`.

@@ -10,8 +10,8 @@ use nightcap::output::upkeep::compact::{CompactOutcome, CompactRequest};
 use parquet::file::reader::{FileReader, SerializedFileReader};
 
 use crate::common::{
-    Workplace, age_heartbeats, copy_output, go_on, nightcap, png_image, read_parquet, stopped_at, strings,
-    write_parquet,
+    Workplace, age_heartbeats, changed_part, copy_output, go_on, killed_at, nightcap, png_image, read_parquet,
+    stopped_at, strings, write_parquet,
 };
 use crate::documents::views;
 use crate::readers::python;
@@ -218,9 +218,7 @@ fn the_same_command_again_says_that_its_compaction_is_published() {
     let workplace = three_runs();
     let manifest = workplace.path("manifest.parquet");
     let keep = ["--run-id", "weekly", "--keep-keys", manifest.to_str().unwrap()];
-    let mut killed = nightcap();
-    killed.arg("compact").arg(workplace.path("out")).args(keep).env("NIGHTCAP_KILL_AT", "before_publish:1");
-    assert_eq!(killed.output().unwrap().status.code(), None);
+    killed_at(nightcap().arg("compact").arg(workplace.path("out")).args(keep), "before_publish:1");
     let made = || {
         let again = compact(&workplace, "out", &keep);
         let message = String::from_utf8(again.stderr).unwrap();
@@ -290,14 +288,7 @@ fn damage_is_not_carried_into_new_parts() {
     let workplace = three_runs();
     let part = workplace.path("out/run=tuesday/part-000000.parquet");
     let whole = std::fs::read(&part).unwrap();
-    let reader = SerializedFileReader::new(std::fs::File::open(&part).unwrap()).unwrap();
-    let columns = reader.metadata().row_group(0).columns().iter();
-    // The last byte of a column of vectors, which no decoder refuses, and one within the footer.
-    let vectors = columns.filter(|column| column.column_path().string().starts_with("image_embedding"));
-    let (start, length) = vectors.last().unwrap().byte_range();
-    for (at, expected) in [(start + length - 1, "`image_embedding`"), (whole.len() as u64 - 30, "footer")] {
-        let mut bytes = whole.clone();
-        bytes[at as usize] ^= 1;
+    for (bytes, expected) in changed_part(&part) {
         std::fs::write(&part, bytes).unwrap();
         let refused = compact(&workplace, "out", &[]);
         let message = String::from_utf8(refused.stderr).unwrap();
@@ -378,14 +369,7 @@ fn killed_at_every_change_and_run_again() {
 #[test]
 fn a_compaction_is_published_whole_or_not_at_all() {
     let workplace = three_runs();
-    let killed = nightcap()
-        .arg("compact")
-        .arg(workplace.path("out"))
-        .args(["--run-id", "half"])
-        .env("NIGHTCAP_KILL_AT", "after_put:4")
-        .output()
-        .unwrap();
-    assert_eq!(killed.status.code(), None);
+    killed_at(nightcap().arg("compact").arg(workplace.path("out")).args(["--run-id", "half"]), "after_put:4");
     let partial =
         nightcap().arg("finalize").arg(workplace.path("out")).args(["--run-id", "half", "--partial"]).output().unwrap();
     let message = String::from_utf8(partial.stderr).unwrap();

@@ -3,9 +3,8 @@
 
 use std::fs::{read, remove_file, write};
 use std::path::PathBuf;
-use std::process::Output;
 
-use crate::common::{Workplace, nightcap, strings, write_parquet};
+use crate::common::{Workplace, killed_at, nightcap, said};
 
 const OUTCOME: &str = "_nightcap/outcomes/night.json";
 const PART: &str = "run=night/part-000002.parquet";
@@ -14,8 +13,7 @@ const PLAN: &str = "_nightcap/runs/night/plan.json";
 /// Ten rows in five parts, all made, and the decision; the record is missing.
 fn decided() -> (Workplace, Vec<(String, Vec<u8>)>) {
     let workplace = Workplace::with_images(10, 2);
-    let mut command = workplace.command("run", &["--run-id", "night"]);
-    assert_eq!(command.env("NIGHTCAP_KILL_AT", "before_publish:1").output().unwrap().status.code(), None);
+    killed_at(&mut workplace.command("run", &["--run-id", "night"]), "before_publish:1");
     let parts = workplace.parts("out", "night");
     assert!(parts.len() == 5 && workplace.published("out").is_empty() && in_output(&workplace, OUTCOME).exists());
     (workplace, parts)
@@ -23,10 +21,6 @@ fn decided() -> (Workplace, Vec<(String, Vec<u8>)>) {
 
 fn in_output(workplace: &Workplace, path: &str) -> PathBuf {
     workplace.path("out").join(path)
-}
-
-fn said(ended: &Output) -> String {
-    String::from_utf8_lossy(&ended.stderr).into_owned()
 }
 
 fn status(workplace: &Workplace, arguments: &[&str]) -> (Option<i32>, String) {
@@ -39,8 +33,9 @@ fn assert_clean(workplace: &Workplace) {
     assert!(code == Some(0) && !said.contains("closing"), "{said}");
 }
 
-/// Kinds of damage to a part: what `status` sees of it, if it does not read all rows.
-const DAMAGES: [(&str, fn(&PathBuf), bool); 3] = [
+/// A name, a damage to the part at a path, and whether `status` sees it without reading all rows.
+type Damage = (&'static str, fn(&PathBuf), bool);
+const DAMAGES: [Damage; 3] = [
     ("a part without a footer", |part| write(part, b"PAR1 no longer PAR1").unwrap(), true),
     ("a part that is gone", |part| remove_file(part).unwrap(), true),
     (
@@ -110,14 +105,7 @@ fn with_another_manifest_the_other_parts_are_published_as_the_hint_says() {
     let (workplace, parts) = decided();
     write(in_output(&workplace, PART), b"PAR1 no longer PAR1").unwrap();
     follow(&workplace);
-    // Without the last row.
-    let rows = 0..9;
-    let columns = vec![
-        ("id", strings(rows.clone().map(|row| Some(format!("row-{row:04}"))))),
-        ("image", strings(rows.clone().map(|row| Some(format!("photos/{row}.png"))))),
-        ("title", strings(rows.map(|row| (row % 3 == 0).then(|| format!("a dog on the beach {row}"))))),
-    ];
-    write_parquet(&workplace.path("manifest.parquet"), columns, 16);
+    workplace.manifest(0..9);
     workplace.run_ok(&[]);
     assert_eq!(workplace.published("out").len(), 2);
     let now = workplace.parts("out", "night");
@@ -166,8 +154,7 @@ fn another_compaction_replaces_one_as_the_hint_says() {
         command.arg("compact").arg(workplace.path("out")).args(["--grace", "0"]).args(arguments);
         command
     };
-    let mut killed = compact(&["--run-id", "night"]);
-    assert_eq!(killed.env("NIGHTCAP_KILL_AT", "before_publish:1").output().unwrap().status.code(), None);
+    killed_at(&mut compact(&["--run-id", "night"]), "before_publish:1");
     write(in_output(&workplace, PART), b"PAR1 no longer PAR1").unwrap();
     let hint =
         format!("hint: put {PART} back from a backup; or `nightcap compact OUTPUT` with another --run-id or none");

@@ -2,7 +2,7 @@
 
 use std::process::Output;
 
-use crate::common::{Workplace, copy_output, nightcap};
+use crate::common::{Workplace, copy_output, killed_at, nightcap};
 
 const HEARTBEAT: &str = r#"{"host": "elsewhere", "boot": null, "pid": 7, "started": null}"#;
 
@@ -10,8 +10,7 @@ const HEARTBEAT: &str = r#"{"host": "elsewhere", "boot": null, "pid": 7, "starte
 fn unfinished(parts: u32) -> Workplace {
     let workplace = Workplace::with_images(10, 2);
     let point = if parts == 0 { "before_part:1".to_owned() } else { format!("after_part:{parts}") };
-    let killed = workplace.command("run", &["--run-id", "night"]).env("NIGHTCAP_KILL_AT", point).output().unwrap();
-    assert_eq!(killed.status.code(), None);
+    killed_at(&mut workplace.command("run", &["--run-id", "night"]), &point);
     assert_eq!(workplace.parts("out", "night").len(), parts as usize);
     workplace
 }

@@ -3,7 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Output};
 
-use crate::common::{Workplace, nightcap, strings, write_parquet};
+use crate::common::{Workplace, killed_at, nightcap, strings, write_parquet};
 
 /// Rows whose carried text makes parts of more than 100 KB.
 fn large_parts() -> Workplace {
@@ -102,9 +102,7 @@ fn a_folder_that_may_only_be_read() {
     assert_eq!(files(&workplace.path("out")), [""; 0]);
     permit(&workplace.path("out"), 0o755);
     // From the second part on: the run stops, and is resumed when the folder is writable.
-    let killed =
-        workplace.command("run", &["--run-id", "night"]).env("NIGHTCAP_KILL_AT", "after_part:1").output().unwrap();
-    assert_eq!(killed.status.code(), None);
+    killed_at(&mut workplace.command("run", &["--run-id", "night"]), "after_part:1");
     permit(&workplace.path("out/run=night"), 0o555);
     let stopped = without_privileges(&run).output().unwrap();
     assert_eq!(stopped.status.code(), Some(75), "{}", text(&stopped));
@@ -157,9 +155,7 @@ fn clocks_that_go_backwards_change_nothing() {
 
     // A heartbeat with a time in the future does not count as alive.
     std::fs::write(workplace.path("photos/2.png"), crate::common::png_image(51)).unwrap();
-    let killed =
-        workplace.command("run", &["--run-id", "late"]).env("NIGHTCAP_KILL_AT", "before_part:1").output().unwrap();
-    assert_eq!(killed.status.code(), None);
+    killed_at(&mut workplace.command("run", &["--run-id", "late"]), "before_part:1");
     let beat = workplace.path("out/_nightcap/runs/late/heartbeat-elsewhere-1");
     std::fs::write(&beat, r#"{"host":"elsewhere","boot":null,"pid":1,"started":null}"#).unwrap();
     let tomorrow = std::time::SystemTime::now() + std::time::Duration::from_hours(24);

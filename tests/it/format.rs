@@ -2,7 +2,7 @@
 
 use std::process::{Command, Output};
 
-use crate::common::{Workplace, nightcap};
+use crate::common::{Workplace, killed_at, nightcap};
 
 const FORMAT: &str = "out/_nightcap/format.json";
 
@@ -41,8 +41,7 @@ fn tree(workplace: &Workplace) -> Vec<String> {
 fn a_run_gives_a_folder_its_format_before_anything_else() {
     for arguments in [&["--run-id", "night"][..], &["--run-id", "night", "--shard", "0/1"], &[]] {
         let workplace = Workplace::with_images(2, 2);
-        let killed = workplace.command("run", arguments).env("NIGHTCAP_KILL_AT", "after_put:1").output().unwrap();
-        assert_eq!(killed.status.code(), None);
+        killed_at(&mut workplace.command("run", arguments), "after_put:1");
         let record: serde_json::Value =
             serde_json::from_slice(&std::fs::read(workplace.path(FORMAT)).unwrap()).unwrap();
         assert_eq!(record["format"], 2);

@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::common::{Workplace, copy_output, go_on, kill_at_random, nightcap, png_image, rounds, send, stopped_at};
+use crate::common::{
+    Workplace, copy_output, go_on, kill_at_random, killed_at, nightcap, png_image, rounds, send, stopped_at,
+};
 
 const PARTS: usize = 22;
 
@@ -73,8 +75,7 @@ fn killed_at_random_moments_until_it_completes() {
 #[test]
 fn without_a_run_id_the_unfinished_run_goes_on() {
     let workplace = Workplace::with_images(12, 3);
-    let killed = workplace.command("run", &[]).env("NIGHTCAP_KILL_AT", "after_part:2").output().unwrap();
-    assert_eq!(killed.status.code(), None);
+    killed_at(&mut workplace.command("run", &[]), "after_part:2");
     let status = nightcap().arg("status").arg(workplace.path("out")).arg("--json").output().unwrap();
     let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
     let run = status["runs"][0]["run"].as_str().unwrap().to_owned();
@@ -91,9 +92,7 @@ fn without_a_run_id_the_unfinished_run_goes_on() {
 #[test]
 fn an_unfinished_run_that_is_older_than_a_published_one_goes_on_and_says_so() {
     let workplace = Workplace::with_images(10, 2);
-    let killed =
-        workplace.command("run", &["--run-id", "night"]).env("NIGHTCAP_KILL_AT", "after_part:2").output().unwrap();
-    assert_eq!(killed.status.code(), None);
+    killed_at(&mut workplace.command("run", &["--run-id", "night"]), "after_part:2");
     workplace.run_ok(&["--run-id", "other"]);
     std::fs::write(workplace.path("photos/9.png"), png_image(99)).unwrap();
     copy_output(&workplace, "out", "closed");

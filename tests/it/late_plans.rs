@@ -6,21 +6,17 @@
 
 use std::process::{Command, Output};
 
-use crate::common::{Workplace, age_heartbeats, go_on, nightcap, stopped_at};
+use crate::common::{Workplace, age_heartbeats, go_on, killed_at, nightcap, said, stopped_at};
 
-/// The put of the plan by a first `run` of an OUTPUT: after the format (twice), the schema, the run_seq, a selection and signatures.
+/// The put of the plan by a first `run` of an OUTPUT: after the format (twice), the schema, the `run_seq`, a selection and signatures.
 const PLAN_OF_RUN: usize = 7;
-/// That by a compaction: after the format, the claim and the run_seq.
+/// That by a compaction: after the format, the claim and the `run_seq`.
 const PLAN_OF_COMPACTION: usize = 4;
 
 fn on(workplace: &Workplace, command: &str, arguments: &[&str]) -> Command {
     let mut command_line = nightcap();
     command_line.arg(command).arg(workplace.path("out")).args(arguments);
     command_line
-}
-
-fn said(ended: &Output) -> String {
-    String::from_utf8_lossy(&ended.stderr).into_owned()
 }
 
 fn ok(command: &mut Command) -> Output {
@@ -43,8 +39,7 @@ fn replaced(workplace: &Workplace) {
 }
 
 fn closed_and_replaced(workplace: &Workplace) {
-    let mut half = workplace.command("run", &["--run-id", "night"]);
-    assert_eq!(half.env("NIGHTCAP_KILL_AT", "after_part:2").output().unwrap().status.code(), None);
+    killed_at(&mut workplace.command("run", &["--run-id", "night"]), "after_part:2");
     age_heartbeats(workplace, "out", "night");
     ok(&mut on(workplace, "finalize", &["--run-id", "night", "--partial"]));
     workplace.run_ok(&["--run-id", "more"]);

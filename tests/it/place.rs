@@ -1,13 +1,30 @@
 //! One OUTPUT on disk or on S3, and the commands on it: tests of what commands do to each other run on both.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
 
 use crate::common::{Workplace, copy_output, nightcap};
 use crate::seaweed::{Seaweed, with_s3};
+use crate::storage::text;
 
 /// Takes every other process for dead, as it would one whose heartbeat is a minute old.
 pub const IMPATIENT: (&str, &str) = ("NIGHTCAP_HEARTBEAT_SECONDS", "0");
+
+/// Runs a command, which must succeed.
+pub fn succeeded(command: &mut Command) {
+    let ended = command.output().unwrap();
+    assert!(ended.status.success(), "{}", text(&ended.stderr));
+}
+
+/// What is wrong with how the command `who` ended: with none of the statuses `allowed`, or with a panic.
+pub fn ended(who: &str, ended: &Output, allowed: &[i32]) -> Vec<String> {
+    let (code, log) = (ended.status.code(), text(&ended.stderr));
+    if code.is_some_and(|code| allowed.contains(&code)) && !log.contains("panicked") {
+        return Vec::new();
+    }
+    let error = log.lines().find(|line| line.starts_with("error")).or_else(|| log.lines().last());
+    vec![format!("{who} ends with {code:?}: {}", error.unwrap_or_default())]
+}
 
 /// Where outputs are; the pictures are on disk.
 pub struct Place {
@@ -17,13 +34,9 @@ pub struct Place {
 }
 
 impl Place {
-    pub fn on_disk(workplace: Workplace) -> Self {
-        Self { workplace, server: None }
-    }
-
-    /// On S3 below `prefix`, which no other test uses.
-    pub fn on_s3(workplace: Workplace, prefix: &str) -> Self {
-        Self { workplace, server: Some((Seaweed::shared(), prefix.to_owned())) }
+    /// On disk, or on S3 below the prefix `remote`, which no other test uses.
+    pub fn new(workplace: Workplace, remote: Option<&str>) -> Self {
+        Self { workplace, server: remote.map(|prefix| (Seaweed::shared(), prefix.to_owned())) }
     }
 
     pub fn is_remote(&self) -> bool {

@@ -4,9 +4,9 @@ use std::path::Path;
 
 use arrow::array::{Array, ArrayRef};
 
-use parquet::file::reader::{FileReader, SerializedFileReader};
-
-use crate::common::{Rows, Workplace, nightcap, png_image, read_parquet, replace_part, strings, write_parquet};
+use crate::common::{
+    Rows, Workplace, changed_part, killed_at, nightcap, png_image, read_parquet, replace_part, strings, write_parquet,
+};
 use crate::seaweed::Seaweed;
 use crate::storage::{on_s3, run_command};
 
@@ -173,8 +173,7 @@ fn killed_anywhere_the_same_rows_are_copied() {
     for (number, point) in ["after_put:6", "after_part:1", "before_part:3", "before_index:1"].iter().enumerate() {
         let output = format!("killed-{number}");
         copy(&output);
-        let killed = run(&output).env("NIGHTCAP_KILL_AT", point).output().unwrap();
-        assert_eq!(killed.status.code(), None, "{point}: {}", String::from_utf8_lossy(&killed.stderr));
+        killed_at(&mut run(&output), point);
         // In the meantime another run publishes the same contents; the plan does not name it.
         let place = format!("output.path={output}");
         let beside = ["--run-id", "beside", "--set", &place, "--set", "limits.max_failed_fraction=1.0"];
@@ -195,8 +194,7 @@ fn a_compaction_leaves_what_an_unfinished_run_copies() {
     write_manifest(&workplace, &[("first", "new", None)]);
     workplace.run_ok(&["--run-id", "first"]);
     move_collection(&workplace);
-    let killed = run().env("NIGHTCAP_KILL_AT", "after_part:1").output().unwrap();
-    assert_eq!(killed.status.code(), None);
+    killed_at(&mut run(), "after_part:1");
     assert!(compact().status.success());
     assert!(!workplace.parts("out", "monday").is_empty(), "tuesday has yet to copy them");
     let resumed = run().output().unwrap();
@@ -217,14 +215,7 @@ fn a_damaged_row_is_not_copied() {
     let workplace = monday();
     move_collection(&workplace);
     let part = workplace.path("out/run=monday/part-000000.parquet");
-    let whole = std::fs::read(&part).unwrap();
-    let reader = SerializedFileReader::new(std::fs::File::open(&part).unwrap()).unwrap();
-    let columns = reader.metadata().row_group(0).columns().iter();
-    let vectors = columns.filter(|column| column.column_path().string().starts_with("image_embedding"));
-    let (start, length) = vectors.last().unwrap().byte_range();
-    for (at, expected) in [(start + length - 1, "`image_embedding`"), (whole.len() as u64 - 30, "footer")] {
-        let mut bytes = whole.clone();
-        bytes[at as usize] ^= 1;
+    for (bytes, expected) in changed_part(&part) {
         std::fs::write(&part, bytes).unwrap();
         let refused = workplace.run(&[&["--run-id", "tuesday"], &REUSE[..]].concat());
         let message = String::from_utf8(refused.stderr).unwrap();

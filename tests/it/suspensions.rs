@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 use std::process::{Child, Command, Output};
 
-use crate::common::{Workplace, go_on, rounds, try_stopped_at};
-use crate::place::{IMPATIENT, Place};
+use crate::common::{Workplace, go_on, killed_at, rounds, try_stopped_at};
+use crate::place::{IMPATIENT, Place, ended, succeeded};
 use crate::readers::python;
 use crate::storage::text;
 use crate::views::{Readers, Seen};
@@ -47,10 +47,7 @@ impl Scene {
     fn new(remote: Option<&str>) -> Option<Self> {
         let readers = Readers::start(&python()?);
         let workplace = Workplace::with_images(ROWS, 2);
-        let place = match remote {
-            None => Place::on_disk(workplace),
-            Some(prefix) => Place::on_s3(workplace, prefix),
-        };
+        let place = Place::new(workplace, remote);
         // `make torture` tries every place.
         let stride = rounds(if place.is_remote() { 15 } else { 7 }, 0).max(1);
         let mut scene = Self { place, readers, expected: BTreeMap::new(), stride, hit: 0, faults: Vec::new() };
@@ -58,8 +55,7 @@ impl Scene {
         run("nights", &["--run-id", "monday"]);
         run("nights", &["--run-id", "tuesday", "--full", "--limit", "5"]);
         run("half", &["--run-id", "monday", "--limit", "4"]);
-        let mut half = scene.place.run("half", &HALF);
-        assert_eq!(half.env("NIGHTCAP_KILL_AT", "after_part:3").output().unwrap().status.code(), None);
+        killed_at(&mut scene.place.run("half", &HALF), "after_part:3");
         let (nights, half) = (scene.look("nights"), scene.look("half"));
         assert_eq!((nights.faults(), nights.newest.len()), (Vec::new(), ROWS as usize));
         assert_eq!((half.faults(), half.newest.len()), (Vec::new(), 4), "the run `half` is not published");
@@ -105,19 +101,15 @@ impl Scene {
     fn settled(&mut self, output: &str, then: &Seen) -> Vec<String> {
         let now = self.look(output);
         let mut faults = [now.faults(), now.lost_since(then)].concat();
-        let ends = |command: &mut Command, what: &str, faults: &mut Vec<String>| {
-            let ended = command.output().unwrap();
-            if ended.status.code() != Some(0) {
-                faults.push(format!("afterwards, {what} ends with {}", said(&ended)));
-            }
-        };
-        ends(&mut self.place.on(output, "status", &["--check"]), "`status --check`", &mut faults);
+        let ends =
+            |mut command: Command, what: &str| ended(&format!("afterwards, {what}"), &command.output().unwrap(), &[0]);
+        faults.extend(ends(self.place.on(output, "status", &["--check"]), "`status --check`"));
         // It takes longer than everything else.
         if self.stride > 1 && !self.hit.is_multiple_of(3) {
             return faults;
         }
-        ends(&mut self.place.run(output, &[]), "`run`", &mut faults);
-        ends(&mut self.place.on(output, "status", &["--check"]), "`status --check` of the complete", &mut faults);
+        faults.extend(ends(self.place.run(output, &[]), "`run`"));
+        faults.extend(ends(self.place.on(output, "status", &["--check"]), "`status --check` of the complete"));
         let complete = self.look(output);
         faults.extend([complete.faults(), complete.lost_since(&now)].concat());
         if complete.captions() != self.expected {
@@ -129,24 +121,6 @@ impl Scene {
 
 /// The run `half`: all rows once more.
 const HALF: [&str; 3] = ["--run-id", "half", "--full"];
-
-fn succeeded(command: &mut Command) {
-    let ended = command.output().unwrap();
-    assert!(ended.status.success(), "{}", text(&ended.stderr));
-}
-
-fn said(ended: &Output) -> String {
-    let log = text(&ended.stderr);
-    let error = log.lines().find(|line| line.starts_with("error")).or_else(|| log.lines().last());
-    format!("{:?}: {}", ended.status.code(), error.unwrap_or_default())
-}
-
-/// What is wrong with how a command ended that others may have been in the way of.
-fn ended(who: &str, ended: &Output, allowed: &[i32]) -> Vec<String> {
-    let fine =
-        ended.status.code().is_some_and(|code| allowed.contains(&code)) && !text(&ended.stderr).contains("panicked");
-    if fine { Vec::new() } else { vec![format!("{who} ends with {}", said(ended))] }
-}
 
 /// A command for which every process that stands still is dead.
 fn impatient(mut command: Command) -> Output {
@@ -206,7 +180,7 @@ fn a_discard_while_its_run_is_completed() {
             scene.suspend("half", &format!("discard{}", run.len()), &slow, &|scene, output, slow| {
                 let made = impatient(scene.place.run(output, run));
                 // Under the name of a run that was discarded in the meantime, nothing is made.
-                let mut faults = ended("`run`", &made, if run.len() == 1 { &[0] } else { &[0, 2] });
+                let mut faults = ended("`run`", &made, if run.len() == 1 { &[0][..] } else { &[0, 2] });
                 faults.extend(scene.look(output).faults());
                 faults.extend(ended("`discard`", &go_on(slow), &[0, 2, 75]));
                 faults
@@ -285,7 +259,7 @@ fn a_worker_that_is_killed_after_its_late_put() {
                 let closed = impatient(close(&scene.place, &output));
                 let mut faults = ended("the closing command", &closed, &[0]);
                 let late = go_on(slow);
-                assert_eq!(late.status.code(), None, "it was not killed: {}", said(&late));
+                assert_eq!(late.status.code(), None, "it was not killed: {}", text(&late.stderr));
                 faults.extend(scene.settled(&output, &then));
                 scene.faults.extend(faults.into_iter().map(|fault| format!("{output}: {fault}")));
             }

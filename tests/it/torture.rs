@@ -5,15 +5,14 @@
 //! round 17 alone. Places named by failpoints are the same each time; moments are as near as two runs of a machine are.
 
 use std::collections::BTreeMap;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::common::{Dice, Workplace, rounds, send, state};
-use crate::place::{IMPATIENT, Place};
+use crate::common::{Dice, Workplace, killed_at, rounds, send, state};
+use crate::place::{IMPATIENT, Place, ended, succeeded};
 use crate::readers::python;
-use crate::storage::text;
 use crate::views::{Readers, Seen};
 
 /// Rows of the manifest, in parts of two.
@@ -113,29 +112,19 @@ impl Arena {
     fn new(remote: Option<&str>) -> Option<Self> {
         let readers = Readers::start(&python()?);
         let workplace = Workplace::with_images(ROWS, 2);
-        let place = match remote {
-            None => Place::on_disk(workplace),
-            Some(prefix) => Place::on_s3(workplace, prefix),
-        };
+        let place = Place::new(workplace, remote);
         let mut arena = Self { place, readers, expected: BTreeMap::new(), hits: Hits::default() };
         let place = &arena.place;
-        let ok = |command: &mut Command| {
-            let ended = command.output().unwrap();
-            assert!(ended.status.success(), "{}", text(&ended.stderr));
-        };
-        let killed = |command: &mut Command, at: &str| {
-            assert_eq!(command.env("NIGHTCAP_KILL_AT", at).output().unwrap().status.code(), None);
-        };
-        ok(&mut place.run("nights", &["--run-id", "monday", "--limit", "6"]));
-        ok(&mut place.run("nights", &["--run-id", "tuesday", "--full", "--limit", "3"]));
+        succeeded(&mut place.run("nights", &["--run-id", "monday", "--limit", "6"]));
+        succeeded(&mut place.run("nights", &["--run-id", "tuesday", "--full", "--limit", "3"]));
         let half = ["--run-id", "half", "--full"];
         place.copy("nights", "half");
-        killed(&mut place.run("half", &half), "after_part:2");
+        killed_at(&mut place.run("half", &half), "after_part:2");
         place.copy("nights", "other-half");
-        killed(&mut place.run("other-half", &[&half[..], &OTHER].concat()), "after_part:2");
+        killed_at(&mut place.run("other-half", &[&half[..], &OTHER].concat()), "after_part:2");
         place.copy("half", "compacting");
-        killed(&mut place.on("compacting", "compact", &["--run-id", "weekly"]), "after_put:4");
-        ok(&mut place.run("calm", &[]));
+        killed_at(&mut place.on("compacting", "compact", &["--run-id", "weekly"]), "after_put:4");
+        succeeded(&mut place.run("calm", &[]));
         let calm = arena.look("calm");
         assert_eq!((calm.faults(), calm.newest.len()), (Vec::new(), ROWS as usize));
         arena.expected = calm.captions();
@@ -334,27 +323,23 @@ impl Arena {
     fn calm(&mut self, output: &str, then: &Seen) -> Vec<String> {
         let now = self.look(output);
         let mut faults = [now.faults(), now.lost_since(then)].concat();
-        let ends = |command: &mut Command, what: &str, faults: &mut Vec<String>| {
-            let ended = command.output().unwrap();
-            if ended.status.code() != Some(0) {
-                faults.push(format!("afterwards, {what} ends with {}", said(&ended)));
-            }
-        };
-        ends(&mut self.place.run(output, &[]), "`run`", &mut faults);
-        ends(&mut self.place.on(output, "status", &["--check"]), "`status --check`", &mut faults);
+        let ends =
+            |mut command: Command, what: &str| ended(&format!("afterwards, {what}"), &command.output().unwrap(), &[0]);
+        faults.extend(ends(self.place.run(output, &[]), "`run`"));
+        faults.extend(ends(self.place.on(output, "status", &["--check"]), "`status --check`"));
         let complete = self.look(output);
         faults.extend([complete.faults(), complete.lost_since(&now)].concat());
         if complete.captions() != self.expected {
             faults.push(format!("afterwards, `run` has not made every row: {} of {ROWS}", complete.newest.len()));
         }
         if self.hits.rounds.is_multiple_of(4) {
-            ends(&mut self.place.run(output, &[]), "`run` once more", &mut faults);
+            faults.extend(ends(self.place.run(output, &[]), "`run` once more"));
             if self.look(output).runs() != complete.runs() {
                 faults.push("`run` once more publishes a run, though nothing is new".to_owned());
             }
         }
-        ends(&mut self.place.on(output, "compact", &[]), "`compact`", &mut faults);
-        ends(&mut self.place.on(output, "status", &["--check"]), "`status --check` of the compacted", &mut faults);
+        faults.extend(ends(self.place.on(output, "compact", &[]), "`compact`"));
+        faults.extend(ends(self.place.on(output, "status", &["--check"]), "`status --check` of the compacted"));
         let compacted = self.look(output);
         faults.extend([compacted.faults(), compacted.lost_since(&complete)].concat());
         if compacted.newest != complete.newest {
@@ -362,12 +347,6 @@ impl Arena {
         }
         faults
     }
-}
-
-fn said(ended: &Output) -> String {
-    let log = text(&ended.stderr);
-    let error = log.lines().find(|line| line.starts_with("error")).or_else(|| log.lines().last());
-    format!("{:?}: {}", ended.status.code(), error.unwrap_or_default())
 }
 
 fn indented(log: &std::path::Path) -> String {

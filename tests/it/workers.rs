@@ -1,7 +1,7 @@
 //! Several workers, one of which is suspended, dies or runs in another PID namespace: no row is published twice, and no run that
 //! a process works on is closed.
 
-use crate::common::{Workplace, age_heartbeats, go_on, nightcap, stopped_at};
+use crate::common::{Workplace, age_heartbeats, go_on, killed_at, nightcap, stopped_at};
 use crate::proxy::{Fault, Proxy};
 use crate::seaweed::Seaweed;
 use crate::storage::{on_s3, run_command};
@@ -50,9 +50,7 @@ fn a_worker_that_meets_a_half_closed_run_does_not_keep_it_from_being_closed() {
     let workplace = Workplace::with_images(6, 2);
     let sleeper = stopped_at(&mut workplace.command("run", &["--run-id", "slow"]), "before_part:2");
     age_heartbeats(&workplace, "out", "slow");
-    let mut closer = workplace.command("run", &OTHER_JOB);
-    let killed = closer.env("NIGHTCAP_KILL_AT", "before_publish:1").output().unwrap();
-    assert_eq!(killed.status.code(), None);
+    killed_at(&mut workplace.command("run", &OTHER_JOB), "before_publish:1");
     // It finds the filler, which the next closer must not take for a part.
     let ended = go_on(sleeper);
     let message = String::from_utf8(ended.stderr).unwrap();
@@ -84,9 +82,7 @@ fn a_part_that_arrives_after_discard_does_not_count() {
 #[test]
 fn a_worker_in_another_container_is_alive_as_long_as_it_renews_its_heartbeat() {
     let workplace = Workplace::with_images(6, 2);
-    let killed =
-        workplace.command("run", &["--run-id", "night"]).env("NIGHTCAP_KILL_AT", "after_part:1").output().unwrap();
-    assert_eq!(killed.status.code(), None);
+    killed_at(&mut workplace.command("run", &["--run-id", "night"]), "after_part:1");
     let read = |path: &str| std::fs::read_to_string(path).unwrap().trim().to_owned();
     let namespace = std::fs::read_link("/proc/self/ns/pid").unwrap().display().to_string();
     let beat = |namespace: &str| {

@@ -35,8 +35,9 @@ use crate::output::{OutputError, plan_path};
 use crate::row::signature::KeyHash;
 use crate::support::failpoint;
 
-/// Where the identity of a plan holds what a compaction depends on, and which keys it keeps.
+/// Where the identity of a plan holds what the rows of a compaction depend on.
 const IDENTITY: &str = "compact";
+/// Within it: which keys stay.
 const KEEP_KEYS: &str = "keep_keys";
 /// Why there is nothing to do when the same command is given again.
 const MADE: &str = "this compaction is published already";
@@ -176,7 +177,7 @@ fn compact_after(
     let _heartbeat = Heartbeat::start(store, &run)?;
     let made = match plan {
         Some(plan) => Ok(plan),
-        None => put_plan(store, &run, &sources, &winners, request, &damaged),
+        None => make_plan(store, &run, &sources, &winners, request, &damaged).and_then(|plan| put_plan(store, plan)),
     };
     let made = made.and_then(|plan| rewrite(store, &plan, &sources, &winners, stop));
     match made {
@@ -249,17 +250,9 @@ fn give_up(store: &OutputStore, request: &CompactRequest, run: &str, error: &Out
     }
 }
 
-/// Plans the run, unless another process that was asked for the same run has planned it.
-fn put_plan(
-    store: &OutputStore,
-    run: &str,
-    sources: &[Published],
-    winners: &Winners,
-    request: &CompactRequest,
-    damaged: &[String],
-) -> Result<Plan, OutputError> {
-    let plan = make_plan(store, run, sources, winners, request, damaged)?;
-    let path = plan_path(run);
+/// Puts the plan, unless another process that was asked for the same run has put one.
+fn put_plan(store: &OutputStore, plan: Plan) -> Result<Plan, OutputError> {
+    let (run, path) = (plan.run.as_str(), plan_path(&plan.run));
     if store.put_new(&path, crate::output::json(&plan, &path)?)? == Put::Exists {
         return Err(OutputError::Overtaken { run: run.to_owned() });
     }

@@ -12,7 +12,7 @@ use crate::output::records::run_id::{is_default_run_id, is_run_id};
 use crate::output::store::OutputStore;
 use crate::output::{OutputError, part_folder, plan_path, published_path, run_folder};
 
-/// The last records before the plan are put within this time.
+/// A process that plans a run puts its next record, and in the end the plan, within this time.
 const PLANNING: Duration = Duration::from_hours(1);
 
 /// Removes what is left of discarded runs, and the runs that were replaced at least `grace` ago: until then, a query that has begun
