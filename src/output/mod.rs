@@ -30,8 +30,8 @@
 //! Only `upkeep::sweep` removes runs, and only those that never count again: discarded ones, and those that a compaction has replaced.
 //!
 //! [`store`] and `open` reach OUTPUT, [`process`] is what they take from the process around them, `local_files` lists and removes
-//! files of this machine without following links, [`mod@format`] refuses other format
-//! numbers, [`heartbeat`] says which process, a [`worker`], works on a run. The rooms, from the bottom up: [`records`], [`part`], [`publish`], [`upkeep`].
+//! files of this machine without following links, [`mod@format`] refuses other format numbers, [`heartbeat`] says which process, a
+//! [`worker`], works on a run. The rooms, from the bottom up: [`records`], [`part`], [`publish`], [`upkeep`].
 
 pub mod format;
 pub mod heartbeat;

@@ -5,8 +5,8 @@
 //!
 //! [`Location`] is what users write (`paths` for local ones), `settings`, `environment` and `credentials` say how it is reached, `clouds`
 //! makes the stores of buckets, `connector` and `redirect` their HTTP client, `private_hosts` and `addresses` say which hosts it may
-//! connect to, `failure` says what their errors mean, `hidden_parents` finds a `..` that a URL hides. `cache` keeps local
-//! copies of remote model directories.
+//! connect to, `failure` says what their errors mean, `hidden_parents` finds a `..` that a URL hides. `cache` keeps local copies of
+//! remote model directories.
 
 mod addresses;
 mod cache;

@@ -8,7 +8,8 @@ use crate::output::{OutputError, part_folder};
 
 /// The hint for `run`, of which `error` says what is damaged.
 ///
-/// Without its outcome, the run is open again: a process that made the plan's parts goes on with it, and makes what is missing.
+/// Without its outcome, the end of the run is open again: the next `run` of the job goes on with it and makes the parts that are missing, or
+/// closes it.
 pub(crate) fn repair_hint(store: &OutputStore, run: &str, error: &OutputError) -> String {
     let damaged = match error {
         OutputError::WrongPart { path, .. }
