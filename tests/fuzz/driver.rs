@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, setrlimit};
+use tempfile::TempDir;
 
 use super::mutate::{Random, mutate};
 use super::{Outcome, TARGETS, Target, repo, scratch};
@@ -89,7 +90,7 @@ fn corpora_and_inputs_made_of_them_do_no_harm() {
             scope.spawn(|| {
                 let next = || queue.lock().unwrap().pop();
                 while let Some(target) = next() {
-                    let folder = scratch();
+                    let folder = in_memory();
                     let task = Task { target, folder: folder.path().to_owned(), seed, skip: 0, inputs, seconds };
                     let (done, findings) = explore(task);
                     eprintln!("{}: {done} inputs, {} findings", target.name, findings.len());
@@ -129,6 +130,11 @@ fn child(task: Task) {
     // As much stack as the main thread of a command has.
     let thread = std::thread::Builder::new().stack_size(8 << 20).spawn(move || Child::new(task).run());
     thread.expect("a thread").join().expect("the thread of the target");
+}
+
+/// A folder in memory, if there is one: on a disk, most of the time would go into making files durable.
+fn in_memory() -> TempDir {
+    tempfile::tempdir_in("/dev/shm").unwrap_or_else(|_| scratch())
 }
 
 fn variable(name: &str) -> Option<String> {
@@ -245,7 +251,7 @@ fn report(target: Target, findings: Vec<Finding>) -> Vec<String> {
 
 /// A smaller input that ends a process in the same way.
 fn smaller_in_children(task: &Task, kind: &str, input: Vec<u8>) -> Vec<u8> {
-    let folder = scratch();
+    let folder = in_memory();
     let task = Task { folder: folder.path().to_owned(), seconds: 0, inputs: 0, skip: 0, ..task.clone() };
     // Starting a process takes longer than running an input, and what is stuck takes very long.
     let attempts = if kind.starts_with("stuck") { 0 } else { 40 };
