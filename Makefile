@@ -42,7 +42,7 @@ fuzz: setup ## give damaged input to everything that reads, for MINUTES=60
 	$(ENVIRONMENT) if ! cargo +nightly --version >/dev/null 2>&1 || ! cargo fuzz --version >/dev/null 2>&1; then \
 		echo "fuzz: libFuzzer needs a nightly toolchain and cargo-fuzz; without them, the stable driver of tests/fuzz runs"; \
 		NIGHTCAP_FUZZ_MINUTES="$(MINUTES)" NIGHTCAP_FUZZ_TARGET="$(TARGET)" \
-			cargo test --locked --lib -- --ignored --nocapture fuzz::driver::long; exit; \
+			cargo test --locked --lib -- --nocapture fuzz::driver::corpora_and_inputs_made_of_them_do_no_harm; exit; \
 	fi; \
 	cp Cargo.lock fuzz/Cargo.lock; targets="$(TARGET)"; targets="$${targets:-$$(cargo +nightly fuzz list)}"; \
 	seconds=$$(($(MINUTES) * 60 / $$(wc -w <<<"$$targets"))); \

@@ -19,6 +19,7 @@ use crate::row::error::RowError;
 const TABLE_BYTES: u64 = 1 << 20;
 
 pub(super) fn decode(bytes: &[u8], limits: DecodeLimits) -> Result<RgbImage, RowError> {
+    check_palette(bytes)?;
     // The decoder reserves one row of output in these limits; its own row buffers are not counted there.
     let row_bytes = PngHeader::read(bytes).map_or(0, |header| u64::from(header.width) * 8);
     let allocations = samples::allocations(TABLE_BYTES.saturating_add(row_bytes));
@@ -28,17 +29,17 @@ pub(super) fn decode(bytes: &[u8], limits: DecodeLimits) -> Result<RgbImage, Row
         }
         error => samples::refuse("PNG", &error),
     })?;
-    check_palette(bytes)?;
     // Gray of 16 bits with a transparent shade is gray to Pillow and gray with alpha to `image`.
     let is_gray16 = PngHeader::read(bytes).is_some_and(|header| (header.depth, header.color) == (16, 0));
     samples::read("PNG", decoder, limits, orientation(bytes), is_gray16)
 }
 
-/// Refuses a palette that the decoder takes, and then panics on: of parts of colours, or of more than 256.
+/// Refuses a palette of no colour, of parts of colours or of more than 256. The decoder takes some of them, and then panics.
 fn check_palette(bytes: &[u8]) -> Result<(), RowError> {
     let palette = chunks(bytes).take_while(|(kind, _)| kind != b"IDAT").find(|(kind, _)| kind == b"PLTE");
-    let length = palette.map_or(0, |(_, data)| data.len());
-    if length % 3 != 0 || length > 3 * 256 {
+    let Some((_, data)) = palette else { return Ok(()) };
+    let length = data.len();
+    if length == 0 || length % 3 != 0 || length > 3 * 256 {
         return Err(corrupt("PNG", format!("expected a palette of 1 to 256 colours of 3 bytes, found {length} bytes")));
     }
     Ok(())

@@ -120,14 +120,14 @@ impl CodeReader<'_> {
         Some([green + cache, red, blue, alpha, distance])
     }
 
-    /// A code of `alphabet` symbols.
+    /// A code of `alphabet` symbols. None if it names others, as the decoder refuses it too.
     fn code(&mut self, alphabet: usize) -> Option<Code> {
         if self.bits(1)? == 1 {
             let two = self.bits(1)? == 1;
             let bits = if self.bits(1)? == 1 { 8 } else { 1 };
             let first = self.bits(bits)?;
             let symbols = if two { vec![first, self.bits(8)?] } else { vec![first] };
-            return Some(Code::simple(symbols));
+            return symbols.iter().all(|symbol| *symbol < alphabet).then(|| Code::simple(symbols));
         }
         let mut lengths = [0; ORDER.len()];
         for index in ORDER.into_iter().take(self.bits(4)? + 4) {
@@ -152,7 +152,7 @@ impl CodeReader<'_> {
             previous = if length == 0 { previous } else { length };
             lengths.extend(std::iter::repeat_n(length, times));
         }
-        Code::of(&lengths)
+        (lengths.len() <= alphabet).then(|| Code::of(&lengths))?
     }
 
     /// The next symbol in `code`; without reading a bit where that has a single one.

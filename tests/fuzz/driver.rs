@@ -4,8 +4,8 @@
 //! seen as what it is: the process leaves the input at work in a file. An input that fails is made smaller and kept in
 //! `target/fuzz/<target>`; the driver goes on behind it.
 //!
-//! `cargo test` runs the corpora and a fixed number of inputs. `make fuzz` runs [`long`] where there is no libFuzzer, with
-//! `NIGHTCAP_FUZZ_MINUTES` for all entry points together and `NIGHTCAP_FUZZ_TARGET` for one of them.
+//! `cargo test` runs the corpora and a fixed number of inputs; with `NIGHTCAP_FUZZ_MINUTES`, for all entry points together, as many as
+//! there is time for. `NIGHTCAP_FUZZ_TARGET` names one of them. `make fuzz` sets both where there is no libFuzzer.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
@@ -17,10 +17,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, setrlimit};
+use tempfile::TempDir;
 
 use super::mutate::{Random, mutate};
 use super::{Outcome, TARGETS, Target, repo, scratch};
 
+/// The test that all processes run.
+const TEST: &str = "fuzz::driver::corpora_and_inputs_made_of_them_do_no_harm";
 /// Inputs of each entry point in `cargo test`, beside the corpora.
 const QUICK: u64 = 150;
 /// The longest input.
@@ -62,44 +65,39 @@ struct Finding {
 
 #[test]
 fn corpora_and_inputs_made_of_them_do_no_harm() {
-    let mut failed = Vec::new();
-    for target in TARGETS {
-        let folder = scratch();
-        let task = Task { target, folder: folder.path().to_owned(), seed: 16, skip: 0, inputs: QUICK, seconds: 3600 };
-        let (done, findings) = explore(task);
-        assert!(done >= QUICK, "{}: only {done} inputs were run", target.name);
-        failed.extend(report(target, findings));
+    if let Some(task) = Task::of_this_process() {
+        return child(task);
     }
-    assert!(failed.is_empty(), "{}", failed.join("\n"));
-}
-
-/// For `make fuzz`.
-#[test]
-#[ignore = "runs as long as it is told to"]
-fn long() {
-    let minutes: f64 =
-        variable("NIGHTCAP_FUZZ_MINUTES").map_or(60.0, |text| text.parse().expect("a number of minutes"));
+    let number = |name: &str| variable(name).map(|text| text.parse::<f64>().expect("a number"));
     let only = variable("NIGHTCAP_FUZZ_TARGET").filter(|name| !name.is_empty());
     let targets: Vec<Target> =
         TARGETS.into_iter().filter(|target| only.as_deref().is_none_or(|only| only == target.name)).collect();
     assert!(!targets.is_empty(), "no target {only:?}; there are {}", TARGETS.map(|target| target.name).join(", "));
-    let seed =
-        variable("NIGHTCAP_FUZZ_SEED").map_or_else(|| std::process::id().into(), |text| text.parse().expect("a seed"));
     let workers = std::thread::available_parallelism().map_or(1, usize::from).min(targets.len());
-    let seconds = (minutes * 60.0 * workers as f64 / targets.len() as f64) as u64;
-    let queue = Mutex::new(targets.clone());
+    // A budget of time, from a place of its own, or the same inputs each time.
+    let (seed, inputs, seconds) = match number("NIGHTCAP_FUZZ_MINUTES") {
+        Some(minutes) => {
+            let seconds = minutes * 60.0 * workers as f64 / targets.len() as f64;
+            (std::process::id().into(), u64::MAX, seconds as u64)
+        }
+        None => (16, QUICK, 3600),
+    };
+    let seed = number("NIGHTCAP_FUZZ_SEED").map_or(seed, |seed| seed as u64);
+    let queue = Mutex::new(targets);
     let failed = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
         for _ in 0..workers {
             scope.spawn(|| {
                 let next = || queue.lock().unwrap().pop();
                 while let Some(target) = next() {
-                    let folder = scratch();
-                    let task =
-                        Task { target, folder: folder.path().to_owned(), seed, skip: 0, inputs: u64::MAX, seconds };
+                    let folder = in_memory();
+                    let task = Task { target, folder: folder.path().to_owned(), seed, skip: 0, inputs, seconds };
                     let (done, findings) = explore(task);
                     eprintln!("{}: {done} inputs, {} findings", target.name, findings.len());
-                    failed.lock().unwrap().extend(report(target, findings));
+                    let least = if inputs == QUICK { QUICK } else { 1 };
+                    let few = (findings.is_empty() && done < least)
+                        .then(|| format!("{}: expected at least {least} inputs, only {done} were run", target.name));
+                    failed.lock().unwrap().extend(report(target, findings).into_iter().chain(few));
                 }
             });
         }
@@ -108,26 +106,35 @@ fn long() {
     assert!(failed.is_empty(), "{}", failed.join("\n"));
 }
 
-/// The process that runs one entry point; does nothing in a run of all tests.
-#[test]
-#[ignore = "is started by the other tests"]
-fn child() {
-    let Some(name) = variable("NIGHTCAP_FUZZ_CHILD") else { return };
-    let number = |name: &str| variable(name).and_then(|text| text.parse().ok()).unwrap_or(0);
-    let task = Task {
-        target: Target::named(&name).expect("a target"),
-        folder: variable("NIGHTCAP_FUZZ_FOLDER").expect("a folder").into(),
-        seed: number("NIGHTCAP_FUZZ_SEED"),
-        skip: number("NIGHTCAP_FUZZ_SKIP"),
-        inputs: number("NIGHTCAP_FUZZ_INPUTS"),
-        seconds: number("NIGHTCAP_FUZZ_SECONDS"),
-    };
+impl Task {
+    /// What this process was started for by [`start`]; None for that of the tests.
+    fn of_this_process() -> Option<Self> {
+        let name = variable("NIGHTCAP_FUZZ_CHILD")?;
+        let number = |name: &str| variable(name).and_then(|text| text.parse().ok()).unwrap_or(0);
+        Some(Self {
+            target: Target::named(&name).expect("a target"),
+            folder: variable("NIGHTCAP_FUZZ_FOLDER").expect("a folder").into(),
+            seed: number("NIGHTCAP_FUZZ_SEED"),
+            skip: number("NIGHTCAP_FUZZ_SKIP"),
+            inputs: number("NIGHTCAP_FUZZ_INPUTS"),
+            seconds: number("NIGHTCAP_FUZZ_SECONDS"),
+        })
+    }
+}
+
+/// The process that runs one entry point.
+fn child(task: Task) {
     let limit = Rlimit { current: Some(ADDRESS_SPACE), maximum: Some(ADDRESS_SPACE) };
     setrlimit(Resource::As, limit).expect("a limit of memory");
     setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }).expect("no core files");
     // As much stack as the main thread of a command has.
     let thread = std::thread::Builder::new().stack_size(8 << 20).spawn(move || Child::new(task).run());
     thread.expect("a thread").join().expect("the thread of the target");
+}
+
+/// A folder in memory, if there is one: on a disk, most of the time would go into making files durable.
+fn in_memory() -> TempDir {
+    tempfile::tempdir_in("/dev/shm").unwrap_or_else(|_| scratch())
 }
 
 fn variable(name: &str) -> Option<String> {
@@ -175,7 +182,7 @@ fn start(task: &Task) -> ExitStatus {
         let _ = std::fs::remove_file(task.folder.join(name));
     }
     let mut command = Command::new(std::env::current_exe().expect("this program"));
-    command.args(["--exact", "fuzz::driver::child", "--ignored", "--nocapture", "--test-threads=1"]);
+    command.args(["--exact", TEST, "--nocapture", "--test-threads=1"]);
     let values = [("SEED", task.seed), ("SKIP", task.skip), ("INPUTS", task.inputs), ("SECONDS", task.seconds)];
     command.envs(values.map(|(name, value)| (format!("NIGHTCAP_FUZZ_{name}"), value.to_string())));
     command
@@ -244,7 +251,7 @@ fn report(target: Target, findings: Vec<Finding>) -> Vec<String> {
 
 /// A smaller input that ends a process in the same way.
 fn smaller_in_children(task: &Task, kind: &str, input: Vec<u8>) -> Vec<u8> {
-    let folder = scratch();
+    let folder = in_memory();
     let task = Task { folder: folder.path().to_owned(), seconds: 0, inputs: 0, skip: 0, ..task.clone() };
     // Starting a process takes longer than running an input, and what is stuck takes very long.
     let attempts = if kind.starts_with("stuck") { 0 } else { 40 };

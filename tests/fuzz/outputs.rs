@@ -6,17 +6,19 @@ use std::sync::Arc;
 use tempfile::TempDir;
 
 use super::{Outcome, copy, repo, scratch};
+use crate::output::part::footer::part_summary;
 use crate::output::publish::finalize::{finalize, finalize_partial};
 use crate::output::publish::index::IndexReader;
+use crate::output::publish::part_hashes::PartHashes;
 use crate::output::publish::reuse::Reuse;
 use crate::output::records::plan::load_plan;
 use crate::output::records::published::published_runs;
 use crate::output::records::run_seq::claim_run_seq;
-use crate::output::run_folder;
 use crate::output::store::OutputStore;
 use crate::output::upkeep::compact::{CompactRequest, compact};
 use crate::output::upkeep::discard::discard;
 use crate::output::upkeep::status::OutputStatus;
+use crate::output::{published_path, run_folder};
 use crate::storage::{Location, Storage};
 
 pub(super) const RECORD: &[&str] = &[
@@ -24,6 +26,10 @@ pub(super) const RECORD: &[&str] = &[
     "_nightcap/runs/half/plan.json\n",
     "_nightcap/seq/9223372036854775807.json\n",
     "_nightcap/seq/-1.json\n",
+    "_nightcap/outcomes/first.json\n",
+    "_nightcap/outcomes/half.json\n",
+    "_nightcap/outcomes/fresh.json\n",
+    "_nightcap/outcomes/compacted.json\n",
     "_nightcap/format.json\n",
     "_nightcap/schema.json\n",
     "_nightcap/published/../x.json\n",
@@ -38,12 +44,20 @@ pub(super) const RECORD: &[&str] = &[
     "\"run\": \"",
     "\"created_at\": \"",
     "\"published_at\": \"1969-01-01T00:00:00Z\"",
+    "\"outcome\": \"partial\"",
+    "\"outcome\": \"discarded\"",
+    "\"token\": \"",
+    "\"part_hashes\": \"",
+    "\"footer_bytes\": 18446744073709551615",
     "../",
     "\\u0000",
     "%2e%2e",
     "\"key\": ",
     "\"selection\": ",
 ];
+
+/// The part of the published run `second`.
+const PART: &str = "run=second/part-000000.parquet";
 
 /// A record at the path in its first line.
 pub(super) fn replaced(input: &[u8]) -> Outcome {
@@ -54,16 +68,16 @@ pub(super) fn replaced(input: &[u8]) -> Outcome {
     if path.len() > 800 || !path.split('/').all(plain) {
         return Outcome::ok();
     }
-    with(path, &input[end + 1..])
+    with(&[path], &input[end + 1..])
 }
 
-/// A part of a published run.
+/// A part of a published run, and of one that is to be closed.
 pub(super) fn part(input: &[u8]) -> Outcome {
-    with("run=second/part-000000.parquet", input)
+    with(&[PART, "run=half/part-000000.parquet"], input)
 }
 
-/// What commands say about an OUTPUT with this file.
-fn with(path: &str, content: &[u8]) -> Outcome {
+/// What commands say about an OUTPUT with these files of this content.
+fn with(paths: &[&str], content: &[u8]) -> Outcome {
     thread_local! {
         static FOLDER: TempDir = scratch();
         static STORAGE: Arc<Storage> = Arc::new(Storage::from_environment());
@@ -76,22 +90,71 @@ fn with(path: &str, content: &[u8]) -> Outcome {
         for step in STEPS {
             let _ = std::fs::remove_dir_all(&output);
             copy(&repo("tests/fuzz/output"), &output);
-            let file = output.join(path);
-            if std::fs::create_dir_all(file.parent().unwrap_or(&output))
-                .and_then(|()| std::fs::write(&file, content))
-                .is_err()
-            {
-                return outcome;
+            for path in paths {
+                let file = output.join(path);
+                if std::fs::create_dir_all(file.parent().unwrap_or(&output))
+                    .and_then(|()| std::fs::write(&file, content))
+                    .is_err()
+                {
+                    return outcome;
+                }
+                name_by_content(&output, path, content);
             }
             let store = STORAGE.with(|storage| OutputStore::open(&Location::Local(output.clone()), storage));
             outcome.signature += &match store {
-                Ok(store) => step(&store),
+                Ok(store) => {
+                    if paths.contains(&PART) {
+                        vouch(&store, &output);
+                    }
+                    step(&store)
+                }
                 Err(error) => Outcome::refused(&error).signature,
             };
             check_victim(&victim);
         }
         outcome
     })
+}
+
+/// The records that name others.
+const NAMING: [&str; 5] = [
+    "_nightcap/published/first.json",
+    "_nightcap/published/second.json",
+    "_nightcap/runs/first/plan.json",
+    "_nightcap/runs/second/plan.json",
+    "_nightcap/runs/half/plan.json",
+];
+
+/// Gives a record that is named by its content the name of this one, also where others name it: readers would look no further.
+fn name_by_content(output: &Path, path: &str, content: &[u8]) {
+    let name = path.rsplit('/').next().unwrap_or(path);
+    let Some((kind, hash)) = name.rsplit_once('-').filter(|(_, hash)| hash.len() == 32) else { return };
+    let new = &blake3::hash(content).to_hex()[..32];
+    let renamed = output.join(path).with_file_name(format!("{kind}-{new}"));
+    std::fs::rename(output.join(path), renamed).expect("a record to rename");
+    for record in NAMING {
+        replace(&output.join(record), hash, new);
+    }
+}
+
+/// Makes the published record of `second` vouch for its part as it is now, if it has a footer.
+fn vouch(store: &OutputStore, output: &Path) {
+    let Ok(part) = part_summary(store, PART) else { return };
+    let Ok(runs) = published_runs(store) else { return };
+    let Some(published) = runs.into_iter().find(|published| published.run == "second") else { return };
+    let mut hashes = PartHashes::default();
+    hashes.add(0, part.hash);
+    let Ok(name) = hashes.put(store, &run_folder("second")) else { return };
+    replace(&output.join(published_path("second")), &published.part_hashes, &name);
+}
+
+/// Writes `new` for `old` in the text file at `path`, if it is one.
+fn replace(path: &Path, old: &str, new: &str) {
+    if let Ok(text) = std::fs::read_to_string(path)
+        && text.contains(old)
+    {
+        std::fs::write(path, text.replace(old, new)).expect("a record to write");
+    }
 }
 
 fn check_victim(victim: &Path) {

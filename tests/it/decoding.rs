@@ -177,14 +177,12 @@ fn damaged_png_files_are_failed_rows_without_a_crash() {
     let pixels = memchr::memmem::find(&png, b"IDAT").unwrap() - 4;
     let palette = fixture("palette.png");
     let after = memchr::memmem::find(&palette, b"IDAT").unwrap() - 4;
-    for length in [1, 4, 73, 3 * 257] {
+    for length in [0, 1, 4, 73, 3 * 257] {
         let header = &palette[..33];
         let damaged = [header, &chunk(b"PLTE", &vec![9; length]), &palette[after..]].concat();
         let error = refused(&damaged, LIMITS);
         assert_eq!(error.kind, ErrorKind::CorruptImage);
-        // Which of the two refuses it depends on the decoder.
-        let said = [format!("found {length} bytes"), "Chunk length wrong".to_owned()];
-        assert!(said.iter().any(|said| error.message.contains(said)), "{error}");
+        assert!(error.message.contains(&format!("found {length} bytes")), "{error}");
     }
     // The decoder sees no metadata, wherever it stands: memory is reserved for the header that it sees.
     let metadata = chunk(b"tEXt", &[0xff; 13]);

@@ -1,6 +1,8 @@
-//! Makes the corpora of `tests/fuzz/corpus` and the OUTPUT of `tests/fuzz/output`: small valid files of every kind that is read.
+//! Makes the corpora of `tests/fuzz/corpus` and the OUTPUT of `tests/fuzz/output`: small valid files of every kind that is read. The
+//! checkout must have them.
 
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, BinaryArray, Int64Array, StringArray, StructArray};
@@ -17,28 +19,86 @@ use crate::common::{Workplace, nightcap, repo};
 /// Longer files are no seeds.
 const MOST_BYTES: usize = 10_000;
 
-/// Replaces the corpora. Run it when a format changes, and look at `git diff`:
-/// `cargo test --test it -- --ignored corpora_are_made`.
+/// Fails when the checkout has other seeds than today's code makes: a format has changed, or there is a new kind of file. Then
+/// `NIGHTCAP_FUZZ_CORPORA=write cargo test --test it fuzz_corpora` replaces them; look at `git diff`.
 #[test]
-#[ignore = "writes into the checkout"]
-fn corpora_are_made() {
-    let _ = std::fs::remove_dir_all(repo("tests/fuzz/corpus"));
-    images();
-    models();
-    manifests();
-    texts();
-    outputs();
+fn the_checkout_has_the_corpora_of_today() {
+    let folder = tempfile::tempdir().unwrap();
+    let (made, kept) = (Corpora(folder.path().to_owned()), Corpora(repo("tests/fuzz")));
+    made.make();
+    #[allow(clippy::disallowed_methods, reason = "says what the test is to do")]
+    if std::env::var("NIGHTCAP_FUZZ_CORPORA").as_deref() == Ok("write") {
+        kept.replace(&made);
+    }
+    let (made, kept) = (made.seeds(), kept.seeds());
+    let differ: Vec<&String> = made.symmetric_difference(&kept).collect();
+    assert!(
+        differ.is_empty(),
+        "expected the seeds that this test makes in tests/fuzz, found differences: {differ:#?}\n\
+         hint: NIGHTCAP_FUZZ_CORPORA=write cargo test --test it fuzz_corpora"
+    );
 }
 
-/// Writes one seed of `target`.
-fn seed(target: &str, name: &str, bytes: &[u8]) {
-    let folder = repo("tests/fuzz/corpus").join(target);
-    std::fs::create_dir_all(&folder).unwrap();
-    assert!(bytes.len() <= MOST_BYTES, "{target}/{name} has {} bytes", bytes.len());
-    std::fs::write(folder.join(name), bytes).unwrap();
+/// A folder with the corpora in `corpus/TARGET`, and with `output`.
+struct Corpora(PathBuf);
+
+impl Corpora {
+    fn make(&self) {
+        images(self);
+        models(self);
+        manifests(self);
+        texts(self);
+        outputs(self);
+    }
+
+    /// Writes one seed of `target`.
+    fn seed(&self, target: &str, name: &str, bytes: &[u8]) {
+        let folder = self.0.join("corpus").join(target);
+        std::fs::create_dir_all(&folder).unwrap();
+        assert!(bytes.len() <= MOST_BYTES, "{target}/{name} has {} bytes", bytes.len());
+        std::fs::write(folder.join(name), bytes).unwrap();
+    }
+
+    /// Puts those of `other` in the place of these.
+    fn replace(&self, other: &Self) {
+        for name in PARTS {
+            let folder = self.0.join(name);
+            let _ = std::fs::remove_dir_all(&folder);
+            for file in files(&other.0.join(name)) {
+                let copy = folder.join(file.strip_prefix(other.0.join(name)).unwrap());
+                std::fs::create_dir_all(copy.parent().unwrap()).unwrap();
+                std::fs::copy(file, copy).unwrap();
+            }
+        }
+    }
+
+    /// The name of every file, without the hash in it, and the format of OUTPUT. Contents may differ: encoders and run records are not
+    /// the same each time.
+    fn seeds(&self) -> BTreeSet<String> {
+        let format = std::fs::read_to_string(self.0.join("output/_nightcap/format.json")).unwrap();
+        let name = |file: PathBuf| {
+            let name = file.strip_prefix(&self.0).unwrap().to_str().unwrap().to_owned();
+            match name.rsplit_once('-') {
+                Some((name, hash)) if hash.len() == 32 && hash.bytes().all(|byte| byte.is_ascii_hexdigit()) => {
+                    name.to_owned()
+                }
+                _ => name,
+            }
+        };
+        PARTS.iter().flat_map(|part| files(&self.0.join(part))).map(name).chain([format]).collect()
+    }
 }
 
-fn images() {
+/// The folders of [`Corpora`].
+const PARTS: [&str; 2] = ["corpus", "output"];
+
+/// Every file in `folder` and in the folders in it.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
+}
+
+fn images(corpora: &Corpora) {
     const FORMATS: [(&str, &str); 6] =
         [("jpg", "jpeg"), ("png", "png"), ("gif", "gif"), ("webp", "webp"), ("bmp", "bmp"), ("tiff", "tiff")];
     for entry in std::fs::read_dir(repo("tests/fixtures/images")).unwrap() {
@@ -62,7 +122,7 @@ fn images() {
         if kinds.iter().any(|kind| name.starts_with(kind)) && bytes.len() <= MOST_BYTES
             || bytes.len() <= 3500 && !name.starts_with("orientation_")
         {
-            seed(target, name, &bytes);
+            corpora.seed(target, name, &bytes);
         }
     }
     for (target, format) in
@@ -71,11 +131,11 @@ fn images() {
         for (name, color) in
             [("gray", ExtendedColorType::L8), ("rgb", ExtendedColorType::Rgb8), ("rgba", ExtendedColorType::Rgba8)]
         {
-            seed(target, &format!("tiny_{name}"), &tiny(format, color));
+            corpora.seed(target, &format!("tiny_{name}"), &tiny(format, color));
         }
     }
     for (name, color) in [("gray16", ExtendedColorType::L16), ("rgba16", ExtendedColorType::Rgba16)] {
-        seed("png", &format!("tiny_{name}"), &tiny(ImageFormat::Png, color));
+        corpora.seed("png", &format!("tiny_{name}"), &tiny(ImageFormat::Png, color));
     }
     let mut plain = Vec::new();
     let encoder = image::codecs::png::PngEncoder::new_with_quality(
@@ -84,14 +144,14 @@ fn images() {
         image::codecs::png::FilterType::Paeth,
     );
     encoder.write_image(&[7; 3 * 84], 12, 7, ExtendedColorType::Rgb8).unwrap();
-    seed("png", "tiny_uncompressed", &plain);
-    seed("tiff", "tiny_jpeg", &tiff_of_jpeg(&tiny_jpeg(false, turbojpeg::Subsamp::None)));
+    corpora.seed("png", "tiny_uncompressed", &plain);
+    corpora.seed("tiff", "tiny_jpeg", &tiff_of_jpeg(&tiny_jpeg(false, turbojpeg::Subsamp::None)));
     for (name, progressive, subsampling) in [
         ("plain", false, turbojpeg::Subsamp::None),
         ("progressive", true, turbojpeg::Subsamp::Sub2x2),
         ("gray", false, turbojpeg::Subsamp::Gray),
     ] {
-        seed("jpeg", &format!("tiny_{name}"), &tiny_jpeg(progressive, subsampling));
+        corpora.seed("jpeg", &format!("tiny_{name}"), &tiny_jpeg(progressive, subsampling));
     }
 }
 
@@ -140,7 +200,7 @@ fn tiff_of_jpeg(jpeg: &[u8]) -> Vec<u8> {
     [&b"II*\0\x08\0\0\0\x09\0"[..], &tags.map(entry).concat(), &[0; 4], jpeg].concat()
 }
 
-fn models() {
+fn models(corpora: &Corpora) {
     let fixtures = repo("tests/fixtures");
     let models =
         ["blip", "blip_itm", "clip", "coca", "florence2", "git", "llava", "siglip", "smolvlm", "trocr", "vit_gpt2"];
@@ -155,12 +215,12 @@ fn models() {
         ];
         for (target, file) in files {
             match std::fs::read(folder.join(file)) {
-                Ok(bytes) if bytes.len() <= MOST_BYTES => seed(target, name, &bytes),
+                Ok(bytes) if bytes.len() <= MOST_BYTES => corpora.seed(target, name, &bytes),
                 _ => {}
             }
         }
         if let Ok(bytes) = std::fs::read(folder.join("tokenizer.json")) {
-            seed("tokenizer", name, &smaller_tokenizer(&bytes));
+            corpora.seed("tokenizer", name, &smaller_tokenizer(&bytes));
         }
     }
     for (name, text) in [
@@ -169,7 +229,7 @@ fn models() {
         ("nested", "[bind.fusion]\nimage_states = \"vision.last_hidden_state\"\n[graphs]\nfusion = \"fusion.onnx\"\n"),
         ("empty", ""),
     ] {
-        seed("bindings", name, text.as_bytes());
+        corpora.seed("bindings", name, text.as_bytes());
     }
     for (name, node) in [
         ("concat", protobuf(&[(1, b"x"), (2, b"y"), (4, b"Concat")])),
@@ -177,7 +237,7 @@ fn models() {
         ("if", protobuf(&[(1, b"x"), (2, b"y"), (4, b"If"), (5, &protobuf(&[(1, b"then"), (6, &graph(&[]))]))])),
     ] {
         let model = [&[8, 8][..], &protobuf(&[(7, &graph(&[&node])), (8, &[16, 17])])].concat();
-        seed("onnx", name, &model);
+        corpora.seed("onnx", name, &model);
     }
 }
 
@@ -237,7 +297,7 @@ fn smaller_tokenizer(bytes: &[u8]) -> Vec<u8> {
     bytes
 }
 
-fn manifests() {
+fn manifests(corpora: &Corpora) {
     let codecs = [
         ("plain", Compression::UNCOMPRESSED),
         ("snappy", Compression::SNAPPY),
@@ -249,22 +309,26 @@ fn manifests() {
     let bare =
         || WriterProperties::builder().set_statistics_enabled(EnabledStatistics::None).set_created_by("x".to_owned());
     for (name, codec) in codecs {
-        seed("manifest", name, &parquet(&rows(false), bare().set_compression(codec)));
+        corpora.seed("manifest", name, &parquet(&rows(false), bare().set_compression(codec)));
     }
     let encoded = |ids: Encoding, numbers: Encoding| {
         let columns = bare().set_dictionary_enabled(false).set_column_encoding("id".into(), ids);
         columns.set_column_encoding("n".into(), numbers)
     };
     let (delta, lengths) = (Encoding::DELTA_BYTE_ARRAY, Encoding::DELTA_LENGTH_BYTE_ARRAY);
-    seed("manifest", "delta", &parquet(&rows(false), encoded(delta, Encoding::DELTA_BINARY_PACKED)));
-    seed("manifest", "lengths", &parquet(&rows(false), encoded(lengths, Encoding::BYTE_STREAM_SPLIT)));
-    seed("manifest", "version_2", &parquet(&rows(false), bare().set_writer_version(WriterVersion::PARQUET_2_0)));
+    corpora.seed("manifest", "delta", &parquet(&rows(false), encoded(delta, Encoding::DELTA_BINARY_PACKED)));
+    corpora.seed("manifest", "lengths", &parquet(&rows(false), encoded(lengths, Encoding::BYTE_STREAM_SPLIT)));
+    corpora.seed(
+        "manifest",
+        "version_2",
+        &parquet(&rows(false), bare().set_writer_version(WriterVersion::PARQUET_2_0)),
+    );
     let pages = WriterProperties::builder()
         .set_created_by("x".to_owned())
         .set_data_page_row_count_limit(1)
         .set_write_batch_size(1);
-    seed("manifest", "pages", &parquet(&rows(false), pages.set_bloom_filter_enabled(false)));
-    seed("manifest", "categories", &parquet(&rows(true), bare()));
+    corpora.seed("manifest", "pages", &parquet(&rows(false), pages.set_bloom_filter_enabled(false)));
+    corpora.seed("manifest", "categories", &parquet(&rows(true), bare()));
 }
 
 /// Four rows with every form of image column.
@@ -299,17 +363,17 @@ fn parquet(batch: &RecordBatch, properties: WriterPropertiesBuilder) -> Vec<u8> 
     bytes
 }
 
-fn texts() {
+fn texts(corpora: &Corpora) {
     let sample = std::fs::read_to_string(repo("jobs/sample.toml")).unwrap();
-    seed("job", "sample", sample.as_bytes());
-    seed("job", "texts", &std::fs::read(repo("jobs/texts.toml")).unwrap());
-    seed("job", "template", &std::fs::read(repo("src/job/template.toml")).unwrap());
+    corpora.seed("job", "sample", sample.as_bytes());
+    corpora.seed("job", "texts", &std::fs::read(repo("jobs/texts.toml")).unwrap());
+    corpora.seed("job", "template", &std::fs::read(repo("src/job/template.toml")).unwrap());
     let job = "[input]\nmanifest = [\"a.parquet\", \"s3://b/*.parquet\"]\nkey = \"id\"\nimage = \"image\"\nwhere = \"n > 1\"\n\
                signature = \"etag\"\n[model]\npath = \"m\"\nprecision = \"fp16\"\n[generation]\nstrategy = \"beam\"\nnum_beams = 4\n\
                early_stopping = \"never\"\nstop = [\"\\n\"]\nprompt = \"{{ title }}\"\n[embedding]\nimage = true\ndtype = \"f16\"\n[output]\n\
                path = \"o\"\npart_rows = 10\ncolumns = [\"id\"]\n[runtime]\ndevices = [\"cpu\"]\nbatch_size = \"auto\"\nthreads = 2\n[limits]\n\
                roots = [\"/data\"]\nretries = 3\nmax_failed_fraction = 0.5\n[storage]\nregion = \"eu\"\n";
-    seed("job", "every_section", job.as_bytes());
+    corpora.seed("job", "every_section", job.as_bytes());
     for (number, setting) in [
         "runtime.batch_size=8",
         "input.where=\"n > 1\"",
@@ -321,7 +385,7 @@ fn texts() {
     .into_iter()
     .enumerate()
     {
-        seed("setting", &number.to_string(), setting.as_bytes());
+        corpora.seed("setting", &number.to_string(), setting.as_bytes());
     }
     let conditions = [
         "id IN ('a', 'b') AND n > 1",
@@ -336,7 +400,7 @@ fn texts() {
         "true",
     ];
     for (number, condition) in conditions.into_iter().enumerate() {
-        seed("where", &number.to_string(), condition.as_bytes());
+        corpora.seed("where", &number.to_string(), condition.as_bytes());
     }
     let prompts = [
         "a photo of {{ title }}",
@@ -346,8 +410,8 @@ fn texts() {
         "{{ title | default('none') | replace('a', 'b') | truncate(3) if title else id[0] }}",
     ];
     for (number, prompt) in prompts.into_iter().enumerate() {
-        seed("prompt", &number.to_string(), prompt.as_bytes());
-        seed("chat_template", &format!("prompt_{number}"), format!("{prompt}<image>").as_bytes());
+        corpora.seed("prompt", &number.to_string(), prompt.as_bytes());
+        corpora.seed("chat_template", &format!("prompt_{number}"), format!("{prompt}<image>").as_bytes());
     }
     let locations = [
         "a/b.jpg",
@@ -362,23 +426,22 @@ fn texts() {
         "az://c/k",
     ];
     for (number, location) in locations.into_iter().enumerate() {
-        seed("location", &number.to_string(), location.as_bytes());
+        corpora.seed("location", &number.to_string(), location.as_bytes());
     }
     let secrets = [
         "see https://me:hunter2@host/a?b=c and 'http://host/a?sig=hunter2', b",
         "s3://b/a?X-Amz-Signature=hunter2&size=2 is forbidden\nhint: secret_access_key = \"hunter2\"",
         "authorization: Bearer hunter2 data:image/png;base64,hunter2=",
         "cannot read /a/b.parquet: expected a regular file",
+        "https://me:hunter2@host/a?size=2&sig=hunter2\tand a text&se=1#access_token=hunter2",
     ];
     for (number, text) in secrets.into_iter().enumerate() {
-        seed("redact", &number.to_string(), text.as_bytes());
+        corpora.seed("redact", &number.to_string(), text.as_bytes());
     }
 }
 
 /// An OUTPUT of two published runs and one that is not, and its records as seeds.
-fn outputs() {
-    let output = repo("tests/fuzz/output");
-    let _ = std::fs::remove_dir_all(&output);
+fn outputs(corpora: &Corpora) {
     let workplace = Workplace::with_images(4, 2);
     let job = std::fs::read_to_string(workplace.path("job.toml")).unwrap();
     workplace.job(
@@ -392,31 +455,26 @@ fn outputs() {
     let mut half = workplace.command("run", &["--run-id", "half", "--full", "--shard", "0/2"]);
     assert!(half.output().unwrap().status.success());
     assert!(nightcap().args(["status", "--check"]).arg(workplace.path("out")).status().unwrap().success());
-    copy(&workplace.path("out"), &output, Path::new(""));
+    copy(&workplace.path("out"), corpora);
 }
 
-/// Copies a folder of OUTPUT; every record and part in it is a seed.
-fn copy(from: &Path, to: &Path, below: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let (from, name) = (entry.path(), entry.file_name());
-        let (to, below) = (to.join(&name), below.join(&name));
-        if from.is_dir() {
-            copy(&from, &to, &below);
+/// Copies OUTPUT; every record and part in it is a seed.
+fn copy(from: &Path, corpora: &Corpora) {
+    for file in files(from) {
+        let below = file.strip_prefix(from).unwrap();
+        if below.file_name().unwrap().to_string_lossy().starts_with("heartbeat-") {
             continue;
         }
-        if name.to_string_lossy().starts_with("heartbeat-") {
-            continue;
-        }
-        std::fs::copy(&from, &to).unwrap();
-        let bytes = std::fs::read(&from).unwrap();
+        let to = corpora.0.join("output").join(below);
+        std::fs::create_dir_all(to.parent().unwrap()).unwrap();
+        std::fs::copy(&file, &to).unwrap();
+        let bytes = std::fs::read(&file).unwrap();
         let path = below.to_str().unwrap();
         let flat = path.replace('/', "-");
         if path.ends_with(".parquet") {
-            seed("part", &flat, &bytes);
+            corpora.seed("part", &flat, &bytes);
         } else {
-            seed("record", &flat, &[path.as_bytes(), b"\n", &bytes].concat());
+            corpora.seed("record", &flat, &[path.as_bytes(), b"\n", &bytes].concat());
         }
     }
 }

@@ -11,10 +11,10 @@ pub const MOST_OF_MESSAGE: usize = 2000;
 /// The most characters of a hint, which is kept when the message before it is cut.
 const MOST_OF_HINT: usize = 800;
 
-/// One value: without credentials, of at most [`MOST_OF_VALUE`] characters, on one line.
+/// One value: without credentials, of at most [`MOST_OF_VALUE`] characters, on one line and without control characters.
 #[must_use]
 pub fn value(value: &str) -> String {
-    cut(&escaped(&text(value)).replace('\n', "\\n"), MOST_OF_VALUE).into_owned()
+    cut(&escaped(&text(value), char::is_control), MOST_OF_VALUE).into_owned()
 }
 
 /// One value as [`value`], but with line breaks and control characters as they are, for callers that write it in quotes.
@@ -26,7 +26,7 @@ pub(crate) fn bounded(value: &str) -> String {
 /// [`MOST_OF_VALUE`]. Its hint is kept.
 #[must_use]
 pub fn message(message: &str) -> String {
-    let message = words(&quotes(&escaped(&text(message))));
+    let message = words(&quotes(&escaped(&text(message), acts_in_message)));
     let Some(at) = message.rfind("\nhint:") else { return cut(&message, MOST_OF_MESSAGE).into_owned() };
     let hint = cut(&message[at..], MOST_OF_HINT);
     let most = MOST_OF_MESSAGE.saturating_sub(hint.chars().count());
@@ -42,9 +42,8 @@ pub fn lines(lines: &str) -> String {
         .collect()
 }
 
-/// Control characters in a form that no terminal acts on, except line breaks and tabs.
-fn escaped(text: &str) -> Cow<'_, str> {
-    let acts = |c: char| c.is_control() && c != '\n' && c != '\t';
+/// `text` with the control characters that `acts` names in a form that no terminal acts on.
+fn escaped(text: &str, acts: fn(char) -> bool) -> Cow<'_, str> {
     if !text.contains(acts) {
         return Cow::Borrowed(text);
     }
@@ -53,6 +52,11 @@ fn escaped(text: &str) -> Cow<'_, str> {
         if acts(c) { shown.extend(c.escape_default()) } else { shown.push(c) }
     }
     Cow::Owned(shown)
+}
+
+/// A control character that is no line break and no tab.
+fn acts_in_message(c: char) -> bool {
+    c.is_control() && c != '\n' && c != '\t'
 }
 
 /// At most `most` characters of `text`: its start and its end.
@@ -118,7 +122,7 @@ mod tests {
         }
         let hinted = message(&format!("`{spaced}` is wrong\nhint: do this"));
         assert!(hinted.ends_with("` is wrong\nhint: do this") && hinted.len() < 400, "{hinted}");
-        assert_eq!(value("a\u{1b}[2K\rb\n"), "a\\u{1b}[2K\\rb\\n");
+        assert_eq!(value("a\u{1b}[2K\rb\n\tc"), "a\\u{1b}[2K\\rb\\n\\tc");
         assert_eq!(message("a\tb\nc\u{7}"), "a\tb\nc\\u{7}");
         assert_eq!(lines("a\nb\n"), "a\nb\n");
     }

@@ -19,8 +19,13 @@ pub(super) fn hidden(word: &str) -> Cow<'_, str> {
         return Cow::Borrowed(word);
     }
     if let Some(comma) = data_uri(word) {
-        return Cow::Owned(format!("{}...", &word[..=comma]));
+        return Cow::Owned(format!("{}...", without_credentials(&word[..=comma])));
     }
+    Cow::Owned(without_credentials(word))
+}
+
+/// `word`, which holds no content of a `data:` URI, without credentials.
+fn without_credentials(word: &str) -> String {
     let mut shown = String::new();
     let mut rest = word;
     while let Some(colon) = rest.find(":/") {
@@ -49,15 +54,17 @@ pub(super) fn hidden(word: &str) -> Cow<'_, str> {
             shown.push_str(&uri[host..=host + query]);
             shown.push_str("...");
             shown.push_str(punctuation(&uri[host + query + 1..]));
-            return Cow::Owned(shown);
+            return shown;
         }
-        // The host itself is looked at no more, and an `@` before it is the one that was handled.
-        let end = end.max(host);
+        // The host itself is looked at no more, unless it is the scheme of the next URL, and an `@` before it is the one that was
+        // handled.
+        let is_scheme = end > host && uri[..end].ends_with(':') && uri[end..].starts_with('/');
+        let end = if is_scheme { host } else { end.max(host) };
         shown.push_str(&uri[host..end]);
         rest = &uri[end..];
     }
     shown.push_str(&parameters(&pairs(rest)));
-    Cow::Owned(shown)
+    shown
 }
 
 /// The place of the `@` that ends name and password, if there are any.
