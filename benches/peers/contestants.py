@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 HERE = pathlib.Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent))
+sys.path[:0] = [str(HERE.parent), str(HERE)]
 
 from peak import run as measured
 from tuning import TOKENS, fewest_tokens

@@ -49,7 +49,7 @@ fn main() {
     let scaled = || decode_scaled(&bytes, LIMITS, |width, height| processor.jpeg_scale(width, height)).unwrap().image;
     let pixels = |(seconds, image): (f64, RgbImage)| (seconds, image.pixels);
     let tensor = |(seconds, values): (f64, PixelValues)| {
-        (seconds, values.data.iter().flat_map(|value| value.to_le_bytes()).collect())
+        (seconds, values.data.to_f32().iter().flat_map(|value| value.to_le_bytes()).collect())
     };
     let (seconds, made): (f64, Vec<u8>) = match step.as_str() {
         "decode" => pixels(time(count, full)),
