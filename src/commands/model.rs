@@ -7,7 +7,7 @@ use super::context::{Context, print, to_json};
 use crate::engine::{LoadReport, open_each};
 use crate::error::{Error, ExitStatus};
 use crate::model::{ModelDirectory, inspect as describe};
-use crate::onnx::GraphOptions;
+use crate::onnx::{FusedOperators, GraphOptions};
 use crate::storage::{Location, Storage, explain};
 use crate::support::redact::lines;
 
@@ -51,7 +51,17 @@ pub(super) fn prepare(
 }
 
 fn line(report: &LoadReport) -> String {
-    let LoadReport { role, file, subgraph_outputs, folded_sizes, elided_copies, hoisted_values, seconds } = report;
+    let LoadReport {
+        role,
+        file,
+        subgraph_outputs,
+        folded_sizes,
+        elided_copies,
+        hoisted_values,
+        fused_operators,
+        seconds,
+        ..
+    } = report;
     let mut done = Vec::new();
     done.extend(subgraph_outputs.as_ref().map(|outputs| match outputs.as_slice() {
         [first, more @ ..] if more.len() > 2 => format!("reduced to what computes {first} and {} more", more.len()),
@@ -61,5 +71,25 @@ fn line(report: &LoadReport) -> String {
     done.extend((*elided_copies > 0).then(|| format!("{elided_copies} copies removed")));
     done.extend((*hoisted_values > 0).then(|| format!("{hoisted_values} values computed once per batch")));
     let done = if done.is_empty() { "unchanged".to_owned() } else { done.join("; ") };
-    format!("{role}: {file}: {done}; loaded in {seconds:.2} s\n")
+    let steps = match (report.static_step, &report.not_static) {
+        (Some(true), _) => "  its steps have one shape on a GPU\n".to_owned(),
+        (_, Some(reason)) => format!("  its steps grow on a GPU: {reason}\n"),
+        _ => String::new(),
+    };
+    let on_a_gpu = fused_operators.as_ref().map(fused).unwrap_or_default();
+    format!("{role}: {file}: {done}; loaded in {seconds:.2} s\n{steps}{on_a_gpu}")
+}
+
+/// What becomes one operator on a GPU, and why other attentions do not.
+fn fused(operators: &FusedOperators) -> String {
+    let FusedOperators { attentions, fused_attentions, reasons, layer_norms, activations } = operators;
+    let mut done = Vec::new();
+    done.extend((*attentions > 0).then(|| format!("attention ({fused_attentions} of {attentions})")));
+    done.extend((*layer_norms > 0).then(|| format!("sum and layer normalization ({layer_norms})")));
+    done.extend((*activations > 0).then(|| format!("GELU ({activations})")));
+    if done.is_empty() {
+        return String::new();
+    }
+    let reasons = reasons.iter().map(|reason| format!("    attention that is not: {reason}\n"));
+    format!("  on a GPU one operator each: {}\n{}", done.join(", "), reasons.collect::<String>())
 }

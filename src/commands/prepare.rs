@@ -12,7 +12,7 @@ use crate::error::Error;
 use crate::job::{Job, VectorType};
 use crate::manifest::Manifest;
 use crate::model::ModelDirectory;
-use crate::onnx::Device;
+use crate::onnx::{DataType, Device};
 use crate::output::part::columns::{OutputColumns, RunStamp, part_schema};
 use crate::output::part::rows::Fingerprints;
 use crate::output::part::writer::PartEncoder;
@@ -134,6 +134,8 @@ fn processor(model: &ModelDirectory) -> Result<ImageProcessor, Error> {
         return Err(Error::Unfit(format!("the model in {path} takes no images, but the job names `input.image`")));
     };
     let processor = ImageProcessor::from_config(&config.value)?;
+    let is_half = model.pixel_type() == Some(DataType::F16);
+    let processor = if is_half { processor.with_half_precision() } else { processor };
     if processor.output_size().is_some() {
         return Ok(processor);
     }
@@ -224,6 +226,7 @@ impl PreparedJob {
         let options = EngineOptions {
             device,
             threads,
+            repeatable: self.job.runtime.repeatable,
             generation: self.generation.clone(),
             caption_similarity: self.columns.caption_similarity,
             images: self.columns.image,

@@ -23,7 +23,7 @@ use crate::pipeline::{self, Stages};
 use crate::plan::PlanError;
 use crate::plan::claim::{Claim, Claimed, claim, refuse_ended};
 use crate::plan::shard::Shard;
-use crate::support::metrics::{Metrics, StageTimes};
+use crate::support::metrics::{Metrics, ModelWaits, StageTimes};
 use crate::support::progress::Progress;
 
 pub(super) fn execute(args: &RunArgs, context: &mut Context<'_>) -> Result<ExitStatus, Error> {
@@ -144,9 +144,10 @@ fn claim_run(
             if rows == 0 && !sharded {
                 return Ok(ToDo::Nothing);
             }
+            let device = prepared.job.runtime.devices.first().copied().unwrap_or_default();
             let batch_size = match asked {
                 Some(rows) => rows,
-                None => calibrate::batch_size(models, prepared.processor.as_deref(), rows)?,
+                None => calibrate::batch_size(models, device, prepared.processor.as_deref(), rows)?,
             };
             Box::new(new_run.put(store, &draft, decision, batch_size)?)
         }
@@ -207,6 +208,8 @@ fn report_stages(metrics: &Metrics, context: &Context<'_>) {
         for StageTimes { stage, busy_s, wait_input_s, wait_output_s, bytes } in metrics.stages() {
             tracing::info!(stage, busy_s, wait_input_s, wait_output_s, bytes, "stage");
         }
+        let ModelWaits { pixels_s, host_s, nothing_s } = metrics.model_waits();
+        tracing::info!(pixels_s, host_s, nothing_s, "the model waited");
     } else {
         // The run is finished: a closed stderr is no reason to fail.
         let _ = write!(context.terminal.clone(), "{metrics}");

@@ -19,11 +19,14 @@ use crate::row::error::{ErrorKind, RowError, Stage};
 
 /// What an engine is to compute. Graphs that are not needed for it are not opened.
 #[derive(Debug, Clone, PartialEq)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a choice of its own")]
 pub struct EngineOptions {
     /// Where graphs run.
     pub device: Device,
     /// Threads that a graph uses; 0 leaves it to ONNX Runtime (every core).
     pub threads: usize,
+    /// Whether two runs give the same bytes on a GPU, as they do on the CPU.
+    pub repeatable: bool,
     /// Whether rows have images; without, only the text graph is opened.
     pub images: bool,
     /// How captions are generated; `None` generates none.
@@ -38,7 +41,15 @@ impl Default for EngineOptions {
     /// Image and text embeddings, no captions.
     fn default() -> Self {
         let (device, generation) = (Device::Cpu, None);
-        Self { device, threads: 0, images: true, generation, caption_similarity: false, wants_fused: false }
+        Self {
+            device,
+            threads: 0,
+            repeatable: true,
+            images: true,
+            generation,
+            caption_similarity: false,
+            wants_fused: false,
+        }
     }
 }
 
@@ -94,7 +105,8 @@ impl Engine {
     /// When ONNX Runtime is missing or refuses a graph, the tokenizer cannot be read, or captions are asked for
     /// and the model has no decoder.
     pub fn load(directory: &ModelDirectory, options: EngineOptions) -> Result<Self, ModelError> {
-        let graph = GraphOptions { device: options.device, threads: options.threads, dynamic_shapes: true };
+        let EngineOptions { device, threads, repeatable, .. } = options;
+        let graph = GraphOptions { device, threads, dynamic_shapes: true, repeatable };
         let EngineOptions { images, generation, caption_similarity, wants_fused, .. } = options;
         if generation.is_some() && !directory.can_caption() {
             let what = format!("captions are asked for, but there is no {}.onnx", Role::Decoder.stem());
@@ -140,6 +152,11 @@ impl Engine {
     /// Whether the next rows take the slots of finished captions in [`Self::run`] (continuous batching).
     pub fn supports_continuous_batching(&self) -> bool {
         self.captioner.as_ref().is_some_and(|captioner| captioner.continuous_batching)
+    }
+
+    /// Whether the decoder runs steps of one shape, which choose tokens on the device.
+    pub fn has_static_steps(&self) -> bool {
+        self.captioner.as_ref().is_some_and(CaptionGenerator::has_static_steps)
     }
 
     /// Runs `rows`, at most `batch_size` at once (in beam search, beams and not rows are counted, but one caption at least). The

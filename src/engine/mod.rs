@@ -27,6 +27,7 @@ pub(crate) mod report;
 
 pub use batch::{Engine, EngineOptions, RowInput, RowOutput};
 pub use decoder::step_graph::open_decoder;
+pub use encode::image_states::ImageStates;
 pub use encode::vision::ImageFeatures;
 pub use fingerprint::{GENERATION_VERSION, PROMPT_VERSION, TEXT_VERSION, caption_fingerprint, embedding_fingerprint};
 pub use generate::sampler::select_token;

@@ -7,8 +7,9 @@ use serde::Serialize;
 
 use super::decoder::encoder_outputs::Precomputed;
 use super::decoder::step_graph::open_decoder;
+use super::decoder::step_ports::step_ports;
 use crate::model::{ModelDirectory, Role};
-use crate::onnx::{GraphOptions, OnnxError};
+use crate::onnx::{FusedOperators, GraphOptions, OnnxError, recognise_static};
 
 /// How one graph is edited.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -25,6 +26,12 @@ pub struct LoadReport {
     pub elided_copies: usize,
     /// How many values are computed once for each batch instead of in every step.
     pub hoisted_values: usize,
+    /// Whether a device with memory of its own runs steps of one shape; `None` for a graph that has no steps.
+    pub static_step: Option<bool>,
+    /// Why it does not.
+    pub not_static: Option<String>,
+    /// What becomes one operator of an encoder's graph on a GPU; `None` for other graphs.
+    pub fused_operators: Option<FusedOperators>,
     /// How long it took to open, in seconds.
     pub seconds: f64,
 }
@@ -54,9 +61,30 @@ pub fn open_each(directory: &ModelDirectory, options: GraphOptions) -> Result<Ve
             }
             (0, 0, 0)
         };
-        let (file, subgraph_outputs) = (graph.file.clone(), outputs.or_else(|| graph.source.outputs.clone()));
         let seconds = start.elapsed().as_secs_f64();
-        reports.push(LoadReport { role, file, subgraph_outputs, folded_sizes, elided_copies, hoisted_values, seconds });
+        let made = match step_ports(directory).filter(|_| role == Role::Decoder) {
+            Some(ports) => Some(recognise_static(&graph.source, &ports, options)?),
+            None => None,
+        };
+        let static_step = made.as_ref().map(Result::is_ok);
+        let not_static = made.and_then(Result::err).map(|not| not.reason);
+        let (file, subgraph_outputs) = (graph.file.clone(), outputs.or_else(|| graph.source.outputs.clone()));
+        let fused_operators = match role {
+            Role::Vision | Role::Text | Role::Fusion => Some(graph.source.fused_operators()?),
+            _ => None,
+        };
+        reports.push(LoadReport {
+            role,
+            file,
+            subgraph_outputs,
+            folded_sizes,
+            elided_copies,
+            hoisted_values,
+            static_step,
+            not_static,
+            fused_operators,
+            seconds,
+        });
     }
     Ok(reports)
 }

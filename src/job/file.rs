@@ -117,6 +117,7 @@ pub(super) struct RuntimeFile {
     pub(super) devices: Option<Vec<String>>,
     pub(super) batch_size: Option<BatchSize>,
     pub(super) prefetch_bytes: Option<usize>,
+    pub(super) repeatable: Option<bool>,
     pub(super) threads: Option<usize>,
 }
 

@@ -231,7 +231,8 @@ impl RuntimeFile {
         let threads = in_range("runtime.threads", self.threads.unwrap_or(cores), 1, 1024)?;
         let prefetch_bytes =
             in_range("runtime.prefetch_bytes", self.prefetch_bytes.unwrap_or(256 << 20), 1 << 20, 1 << 40)?;
-        Ok(Runtime { devices, batch_size, prefetch_bytes, threads })
+        let repeatable = self.repeatable.unwrap_or(true);
+        Ok(Runtime { devices, batch_size, prefetch_bytes, repeatable, threads })
     }
 }
 

@@ -227,6 +227,8 @@ pub struct Runtime {
     pub batch_size: Option<usize>,
     /// Most bytes of fetched images and pixel values waiting for the model.
     pub prefetch_bytes: usize,
+    /// Whether two runs give the same bytes on a GPU, as they do on the CPU.
+    pub repeatable: bool,
     /// Threads for preprocessing, and for the model.
     pub threads: usize,
 }

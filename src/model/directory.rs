@@ -12,8 +12,9 @@ use super::first_step::{decoder_can_prefill, static_cache_outputs};
 use super::graph_file::{EmbeddingPort, GraphFile, Hashes};
 use super::layout::{self, ChosenFile};
 use super::overrides::Overrides;
-use super::producer::reads_tokens;
+use super::producer::{Producer, reads_tokens};
 use super::role::Role;
+use crate::onnx::DataType;
 
 /// The largest width of an embedding.
 const MOST_WIDTH: usize = 1 << 16;
@@ -131,6 +132,13 @@ impl ModelDirectory {
     /// The parsed image preprocessing file, with its name. A directory with a vision graph has one.
     pub fn preprocessor(&self) -> Option<&Sourced<serde_json::Value>> {
         self.config.preprocessor()
+    }
+
+    /// The element type of the vision graph's pixel values, if there is one.
+    pub fn pixel_type(&self) -> Option<DataType> {
+        let mut inputs = self.bindings.of(Role::Vision).iter();
+        let (pixels, _) = inputs.find(|(_, producer)| *producer == Producer::Pixels)?;
+        Some(self.graph(Role::Vision)?.header.input(pixels)?.dtype)
     }
 
     /// `tokenizer.json`, if there is one. A directory with a text or decoder graph has one.

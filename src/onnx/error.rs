@@ -14,7 +14,7 @@ pub enum OnnxErrorKind {
     Run,
     /// Memory ran out during a run. The graph works again afterwards, for instance with a smaller batch.
     OutOfMemory,
-    /// The device failed during a run, or is gone. No graph works on it any more in this process.
+    /// The device failed during a run, or is gone, or its work was ended. No graph works on it any more in this process.
     Device,
 }
 
@@ -54,6 +54,9 @@ impl OnnxError {
         self
     }
 
+    /// ONNX Runtime's words for a run that another thread has ended.
+    pub(crate) const INTERRUPTED: &str = "terminate flag";
+
     /// A failure of `kind` that ONNX Runtime reported for `graph`. Out of memory is recognised by the message, because ONNX Runtime has
     /// no code for it.
     pub(crate) fn from_ort<R>(kind: OnnxErrorKind, graph: &str, error: &ort::Error<R>) -> Self {
@@ -74,6 +77,10 @@ impl OnnxError {
         if OUT_OF_MEMORY.iter().any(|text| message.contains(text)) {
             return Self::new(OnnxErrorKind::OutOfMemory, graph, format!("out of memory: {message}"))
                 .with_hint("a smaller batch needs less memory");
+        }
+        if message.contains(Self::INTERRUPTED) {
+            let what = "the run was ended early, because another part of the job failed";
+            return Self::new(OnnxErrorKind::Device, graph, what);
         }
         let is_device = kind == OnnxErrorKind::Run && DEVICE.iter().any(|text| message.contains(text));
         let kind = if is_device { OnnxErrorKind::Device } else { kind };

@@ -265,6 +265,16 @@ impl NodeProto {
     }
 }
 
+impl AttributeProto {
+    /// `AttributeProto.AttributeType.INT`
+    const INT: i32 = 2;
+
+    /// An integer.
+    pub(crate) fn int(name: &str, value: i64) -> Self {
+        Self { name: Some(name.to_owned()), i: Some(value), r#type: Some(Self::INT), ..Self::default() }
+    }
+}
+
 impl ValueInfoProto {
     /// A value with a name and no declared type.
     pub(crate) fn named(name: &str) -> Self {

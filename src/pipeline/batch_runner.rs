@@ -58,16 +58,6 @@ impl BatchRunner {
         }
     }
 
-    /// Whether captions depend on the row's key, so that rows with equal content may have different captions.
-    pub(super) fn draws_by_key(&self) -> bool {
-        self.models.models.draws_by_key()
-    }
-
-    /// Images in a batch.
-    pub(super) const fn image_batch_size(&self) -> usize {
-        self.halving.at_once()
-    }
-
     /// Rows in one call of [`BatchRunner::run`].
     pub(super) const fn rows_per_call(&self) -> usize {
         self.batches * self.halving.at_once()

@@ -5,15 +5,22 @@ use std::collections::{HashMap, HashSet};
 use super::batch_runner::BatchRunner;
 use crate::engine::EncodedImage;
 use crate::error::Error;
+use crate::onnx::Device;
 use crate::preprocess::Preprocessed;
 use crate::row::error::RowError;
 
-/// Bytes of encoder states that are kept for equal images later in the part.
-const KEPT_BYTES: usize = 128 << 20;
+/// How many bytes of encoder states may be in memory. States of a device are in its memory, which nothing else needs for as long.
+pub(super) const fn most_bytes(device: Device) -> usize {
+    match device {
+        Device::Cpu => 128 << 20,
+        Device::Cuda(_) | Device::TensorRt(_) | Device::StandIn => 1 << 30,
+    }
+}
 
 /// The encoded images of one part.
-#[derive(Default)]
 pub(super) struct EncodedImages {
+    /// How many bytes of states are kept for equal images later in the part.
+    most_kept: usize,
     /// Kept until the part is complete.
     kept: HashMap<blake3::Hash, EncodedImage>,
     kept_bytes: usize,
@@ -26,6 +33,19 @@ pub(super) struct EncodedImages {
 }
 
 impl EncodedImages {
+    /// No images yet; states of `most_kept` bytes are kept for equal images later in the part.
+    pub(super) fn new(most_kept: usize) -> Self {
+        Self {
+            most_kept,
+            kept: HashMap::new(),
+            kept_bytes: 0,
+            waiting: HashMap::new(),
+            waiting_bytes: 0,
+            failed: HashMap::new(),
+            encoded: 0,
+        }
+    }
+
     /// Encodes those of `images` that are not encoded yet, in order.
     ///
     /// # Errors
@@ -54,7 +74,7 @@ impl EncodedImages {
 
     fn insert(&mut self, hash: blake3::Hash, image: EncodedImage) {
         let bytes = image.bytes();
-        if self.kept_bytes + bytes <= KEPT_BYTES {
+        if self.kept_bytes + bytes <= self.most_kept {
             self.kept_bytes += bytes;
             self.kept.insert(hash, image.clone());
         }

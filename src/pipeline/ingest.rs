@@ -20,15 +20,19 @@ use crate::error::Error;
 use crate::manifest::row::{ImageSource, RowBatch};
 use crate::row::error::Stage;
 
-/// Images that are fetched or prepared at the same time.
+/// Images that are fetched or prepared at the same time, at least.
 const CONCURRENT_ROWS: usize = 32;
+/// The same for each preprocessing thread: rows leave in order, so that others wait behind an image that takes long, and no thread should.
+const ROWS_PER_THREAD: usize = 4;
 
 pub(super) fn run(stages: &Stages<'_>, input: Receiver<ReadItem>, out: &Sender<IngestItem>) -> Result<(), Error> {
     let system = |action, source| Error::System { action, source };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| system("start the fetch thread", error))?;
     let memory_bytes = stages.job.runtime.prefetch_bytes / stages.lanes;
-    let workers = Workers::start(stages.job.runtime.threads.div_ceil(stages.lanes), memory_bytes)?;
+    let threads = stages.job.runtime.threads.div_ceil(stages.lanes);
+    let workers = Workers::start(threads, memory_bytes)?;
+    let concurrent_rows = CONCURRENT_ROWS.max(ROWS_PER_THREAD * threads);
     let budget = MemoryBudget::new(memory_bytes);
     let outcome = runtime.block_on(async {
         let mut watch = OutageWatch::new(stages);
@@ -36,7 +40,7 @@ pub(super) fn run(stages: &Stages<'_>, input: Receiver<ReadItem>, out: &Sender<I
         let items = stream::unfold(input, |mut input| async { input.recv().await.map(|item| (item, input)) });
         let units = items.flat_map(|item| stream::iter(units(item, &mut tickets)));
         let mut rows =
-            std::pin::pin!(units.map(|unit| ingest(stages, &workers, &budget, unit)).buffered(CONCURRENT_ROWS));
+            std::pin::pin!(units.map(|unit| ingest(stages, &workers, &budget, unit)).buffered(concurrent_rows));
         let flow = async {
             while let Some(outcome) = rows.next().await {
                 let (item, image) = outcome?;

@@ -16,6 +16,10 @@
 //!   |   |     rows leave in manifest order (row, workers, budget, outage)                                     |
 //!   |   |     channel: rows, as many as fit in `runtime.prefetch_bytes`                                       |
 //!   |   v                                                                                                     |
+//!   | assemble   thread: collects the rows of a batch, and copies their pixels to memory that the device      |
+//!   |   |     copies from fastest (batch_pixels)                                                              |
+//!   |   |     channel: none, so that one batch is assembled while another one runs                            |
+//!   |   v                                                                                                     |
 //!   | infer   thread: encodes images, runs rows, collects the results of a part                               |
 //!   |   |     (open_part, encoded_images, batch_runner, halving, trial_row)                                   |
 //!   |   |     channel: 1 finished part                                                                        |
@@ -27,13 +31,15 @@
 //!   OUTPUT/run=.../part-000000.parquet
 //! ```
 //!
-//! Memory is bounded: fetched rows by `runtime.prefetch_bytes`, decoding by as much again, and finished parts by one between infer
-//! and write.
+//! Memory is bounded: fetched rows by `runtime.prefetch_bytes`, decoding by as much again, the pixels of batches by two batches, and
+//! finished parts by one between infer and write.
 //!
 //! # When a stage fails
-//! A stage that fails, or panics, stops all stages of all lanes: they end at the next row, without an error of their own, and
+//! A stage that fails, or panics, stops all stages of all lanes: they end at the next row, runs of graphs at the next operator, and
 //! finished parts are still written. [`run`] returns the first failure.
 
+mod assemble;
+mod batch_pixels;
 mod batch_runner;
 mod budget;
 mod encoded_images;
@@ -56,6 +62,7 @@ use std::thread::{Builder, Scope};
 pub use self::stages::{Stages, Stop};
 use crate::engine::Models;
 use crate::error::Error;
+use crate::onnx::RunContext;
 use crate::panics;
 
 /// Makes `parts` of the plan, each in the lane of one of `models`. On return every one of them is in OUTPUT, unless a stop was
@@ -67,11 +74,12 @@ pub fn run(stages: &Stages<'_>, models: Vec<Models>, parts: &BTreeSet<u64>) -> R
     let lanes = models.len();
     let stop = stages.stop.nested();
     let stages = Stages { stop: &stop, ..stages.clone() };
+    let contexts = (0..lanes).map(|_| RunContext::new()).collect::<Result<Vec<_>, _>>()?;
     let (failed, failures) = mpsc::channel();
     std::thread::scope(|scope| {
         for (number, models) in models.into_iter().enumerate() {
             let parts = parts.iter().copied().skip(number).step_by(lanes).collect();
-            let lane = Lane { stages: &stages, number, failed: failed.clone() };
+            let lane = Lane { stages: &stages, number, contexts: &contexts, failed: failed.clone() };
             lane.start(scope, models, parts);
         }
     });
@@ -84,6 +92,8 @@ pub fn run(stages: &Stages<'_>, models: Vec<Models>, parts: &BTreeSet<u64>) -> R
 struct Lane<'a> {
     stages: &'a Stages<'a>,
     number: usize,
+    /// Of the model runs of every lane.
+    contexts: &'a [RunContext],
     /// Takes failures, in the order of time.
     failed: Sender<Error>,
 }
@@ -94,10 +104,23 @@ impl<'a> Lane<'a> {
         let stages = self.stages;
         let (read_out, read_in) = tokio::sync::mpsc::channel(1);
         let (ingest_out, ingest_in) = tokio::sync::mpsc::channel(1024);
+        let (assemble_out, assemble_in) = mpsc::sync_channel(0);
         let (infer_out, infer_in) = mpsc::sync_channel(1);
+        let device = stages.job.runtime.devices.get(self.number).copied().unwrap_or_default();
+        let by_key = models.draws_by_key();
+        let (contexts, number) = (self.contexts, self.number);
         self.spawn(scope, "read", move || read::run(stages, &parts, &read_out));
         self.spawn(scope, "ingest", move || ingest::run(stages, read_in, &ingest_out));
-        self.spawn(scope, "infer", move || infer::run(stages, models, ingest_in, &infer_out));
+        self.spawn(scope, "assemble", move || {
+            assemble::run(stages, device, by_key, ingest_in, &assemble_out);
+            Ok(())
+        });
+        self.spawn(scope, "infer", move || {
+            let context = contexts.get(number).cloned().map_or_else(RunContext::new, Ok)?;
+            let outcome = context.enter(|| infer::run(stages, models, device, &assemble_in, &infer_out));
+            stages.metrics.add_run_time(context.run_time());
+            outcome
+        });
         self.spawn(scope, "write", move || write::run(stages, &infer_in));
     }
 
@@ -121,7 +144,7 @@ impl<'a> Lane<'a> {
         }
     }
 
-    /// Stops every lane because of `error`.
+    /// Stops every lane because of `error`, also those in the middle of a run.
     fn fail(&self, stage: &str, error: Error) {
         if self.stages.lanes > 1 && !self.stages.stop.requested() {
             let device = self.stages.job.runtime.devices.get(self.number).map(ToString::to_string).unwrap_or_default();
@@ -132,5 +155,6 @@ impl<'a> Lane<'a> {
         // Fails only if `run` has returned, which waits for this thread.
         let _ = self.failed.send(error);
         self.stages.stop.request();
+        self.contexts.iter().for_each(RunContext::interrupt);
     }
 }

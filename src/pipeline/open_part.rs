@@ -1,11 +1,9 @@
 //! The part whose rows arrive now. In: rows in manifest order. Out: a result for each, in the same order.
 //!
-//! Rows equal in image, text and prompt are computed once per part, and equal images are encoded once per part (as long as the
+//! Rows equal in image, text and prompt are computed once per part (the assemble stage finds them), and equal images are encoded once per part (as long as the
 //! kept states fit, see [`EncodedImages`]). So equal rows of a part have equal results, whatever batch they are in.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
-
+use super::assemble::{BatchRow, PartRow};
 use super::batch_runner::BatchRunner;
 use super::encoded_images::EncodedImages;
 use super::row::IngestedRow;
@@ -18,21 +16,11 @@ use crate::row::error::RowError;
 use crate::row::signature::Signature;
 use crate::support::progress::Progress;
 
-/// The number of a row in its part, in manifest order. The only index of a row in this stage: rows that wait keep it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct PartRow(usize);
-
-/// What results depend on within a part: image, text, prompt and, if captions are sampled by it, the key.
-type ContentKey = (Option<blake3::Hash>, Option<String>, Option<String>, Option<u64>);
-
 /// Rows of one part that go through the model.
-#[derive(Default)]
 pub(super) struct OpenPart {
     rows: Vec<RowFacts>,
     /// For the same rows.
     progress: Vec<RowProgress>,
-    /// The first row of each content.
-    first: HashMap<ContentKey, PartRow>,
     /// Rows whose image is not encoded yet, and rows without an image between them.
     arrived: Vec<PendingRow>,
     /// Rows that can be run; all come before those of `arrived`.
@@ -66,12 +54,15 @@ struct PendingRow {
 }
 
 impl OpenPart {
-    /// Takes the next row; `by_key`: whether captions depend on the key.
-    pub(super) fn add(&mut self, row: IngestedRow, by_key: bool, progress: &Progress) {
-        let IngestedRow { key, text, prompt, image, copy, image_size, content_hash, content_signature, reservation } =
-            row;
-        // Released here, not after the batch: a batch must be able to fill up however small the budget is.
-        drop(reservation);
+    /// A part without rows; states of `most_kept` bytes are kept for equal images later in it.
+    pub(super) fn new(most_kept: usize) -> Self {
+        let (rows, progress, arrived, ready) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        Self { rows, progress, arrived, ready, images: EncodedImages::new(most_kept) }
+    }
+
+    /// Takes the next row.
+    pub(super) fn add(&mut self, BatchRow { row, same_as }: BatchRow, progress: &Progress) {
+        let IngestedRow { key, text, prompt, image, copy, image_size, content_hash, content_signature, .. } = row;
         let row = PartRow(self.rows.len());
         let state = match image {
             Err(error) => {
@@ -82,15 +73,14 @@ impl OpenPart {
                 progress.row(false);
                 RowProgress::Done(Ok(RowOutput::default()))
             }
-            Ok(pixels) => match self.first.entry((content_hash, text.clone(), prompt.clone(), by_key.then_some(key))) {
-                Entry::Occupied(first) => RowProgress::SameAs(*first.get()),
-                Entry::Vacant(vacant) => {
-                    vacant.insert(row);
+            Ok(pixels) => same_as.map_or_else(
+                || {
                     let input = ModelsInput { image: None, text, prompt, key };
                     self.arrived.push(PendingRow { row, image: content_hash.zip(pixels), input });
                     RowProgress::Pending
-                }
-            },
+                },
+                RowProgress::SameAs,
+            ),
         };
         self.rows.push(RowFacts { copy, image_size, content_hash, content_signature });
         self.progress.push(state);
@@ -99,11 +89,6 @@ impl OpenPart {
     /// Rows so far.
     pub(super) const fn len(&self) -> usize {
         self.rows.len()
-    }
-
-    /// Rows that wait for their images to be encoded.
-    pub(super) const fn arrived(&self) -> usize {
-        self.arrived.len()
     }
 
     /// Rows that can be run.

@@ -161,8 +161,7 @@ async fn fetch_uri(
 
 /// Reserves memory for a row's encoded bytes and its pixel values.
 async fn reserve(stages: &Stages<'_>, (ticket, budget): (Ticket, &MemoryBudget), encoded_bytes: u64) -> Reservation {
-    let values = stages.processor.as_ref().map_or(0, |processor| processor.most_values());
-    let pixel_bytes = (values * size_of::<f32>()) as u64;
+    let pixel_bytes = stages.processor.as_ref().map_or(0, |processor| processor.most_bytes()) as u64;
     let reservation = ticket.reserve(budget, encoded_bytes.saturating_add(pixel_bytes));
     stages.metrics.fetch.waiting_for_output_async(reservation).await
 }

@@ -7,7 +7,7 @@ use super::defaults::Size;
 use super::error::ConfigError;
 use super::image::{PixelValues, RgbImage};
 use super::keys::{Keys, missing, number};
-use super::normalize::Normalizer;
+use super::normalize::{Normalizer, Placement};
 use super::resample::{self, Filter, Window};
 use super::scale::JpegScale;
 use super::tiles::Tiling;
@@ -131,6 +131,17 @@ impl ImageProcessor {
         }
     }
 
+    /// The same with pixel values in float16, for a graph that takes these.
+    #[must_use]
+    pub fn with_half_precision(self) -> Self {
+        Self { normalizer: self.normalizer.to_half(), ..self }
+    }
+
+    /// The most bytes of an image's pixel values, if there is a bound for all images.
+    pub fn most_bytes(&self) -> Option<usize> {
+        self.most_values().map(|values| values.saturating_mul(self.normalizer.value_bytes()))
+    }
+
     /// The most values an image becomes, if there is a bound for all images.
     pub fn most_values(&self) -> Option<usize> {
         let pixels = match (&self.tiling, self.crop, self.resize) {
@@ -152,7 +163,8 @@ impl ImageProcessor {
 
     /// Most bytes that [`Self::process`] takes at once for an image of `width` x `height`, its result included, the image not.
     pub(super) fn memory_needed(&self, width: u32, height: u32) -> u64 {
-        let values = self.output_pixels(width, height).saturating_mul(12);
+        let value_bytes = self.normalizer.value_bytes() as u64;
+        let values = self.output_pixels(width, height).saturating_mul(3 * value_bytes);
         if let Some(tiling) = &self.tiling {
             return tiling.memory_needed(width, height).saturating_add(values);
         }
@@ -190,7 +202,10 @@ impl ImageProcessor {
         let (left, columns, column) = overlap(resized.1, size.1);
         let window = Window { left, top, width: columns, height: rows };
         let patch = resample::resize(image, (resized.1 as usize, resized.0 as usize), filter, window);
-        self.normalizer.apply(&patch, columns, (column, row), (size.1, size.0))
+        let (height, width) = size;
+        let at = Placement { left: column, top: row, width, height };
+        let data = self.normalizer.apply(&[(&patch, columns)], at);
+        PixelValues { data, height, width, grid: None }
     }
 
     /// One line for people, such as `resize 224x224 bicubic, rescale 1/255, mean [0.5, 0.5, 0.5] std [0.5, 0.5, 0.5]`;

@@ -1,5 +1,7 @@
 //! The results of preprocessing: decoded images and tensors. Data only.
 
+use super::pixel_data::PixelData;
+
 /// An upright 8-bit RGB image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RgbImage {
@@ -15,8 +17,8 @@ pub struct RgbImage {
 /// The input of a vision model for one image.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PixelValues {
-    /// `[3, height, width]` f32 RGB, rescaled and normalised; `[tiles, 3, height, width]` of an image that is split into tiles.
-    pub data: Vec<f32>,
+    /// `[3, height, width]` RGB, rescaled and normalised; `[tiles, 3, height, width]` of an image that is split into tiles.
+    pub data: PixelData,
     /// Rows, of each tile.
     pub height: u32,
     /// Columns, of each tile.

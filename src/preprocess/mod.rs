@@ -37,6 +37,7 @@ mod memory;
 mod models;
 mod normalize;
 mod orientation;
+mod pixel_data;
 mod png;
 mod resample;
 mod samples;
@@ -54,6 +55,7 @@ pub use self::image::{PixelValues, RgbImage, TileGrid};
 pub use self::limits::{DecodeLimits, Decoded};
 pub use self::memory::DecodeMemory;
 pub use self::models::{Preprocessed, Preprocessor};
+pub use self::pixel_data::{PixelData, SharedValues, Values};
 pub use self::resample::Filter;
 pub use self::scale::JpegScale;
 

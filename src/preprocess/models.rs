@@ -32,9 +32,9 @@ pub struct Preprocessed {
 }
 
 impl Preprocessor {
-    /// The most values an image becomes; 0 if there is no bound for all images.
-    pub fn most_values(&self) -> usize {
-        self.each().map(|processor| processor.most_values().unwrap_or(0)).sum()
+    /// The most bytes of an image's pixel values; 0 if there is no bound for all images.
+    pub fn most_bytes(&self) -> usize {
+        self.each().map(|processor| processor.most_bytes().unwrap_or(0)).sum()
     }
 
     /// Most bytes that decoding an image and processing it for every model take at once, its encoded `bytes` not counted. Reads no
@@ -91,6 +91,6 @@ impl Preprocessor {
 impl Preprocessed {
     /// Its size in memory.
     pub fn bytes(&self) -> usize {
-        std::iter::once(&self.model).chain(&self.embedding).map(|pixels| size_of_val(pixels.data.as_slice())).sum()
+        std::iter::once(&self.model).chain(&self.embedding).map(|pixels| pixels.data.bytes()).sum()
     }
 }

@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::error::ConfigError;
 use super::image::{PixelValues, RgbImage, TileGrid};
 use super::keys::Keys;
-use super::normalize::Normalizer;
+use super::normalize::{Normalizer, Placement};
 use super::resample::{self, Filter, Window};
 
 /// No side becomes longer than this before it is split (`MAX_IMAGE_SIZE` in transformers).
@@ -77,24 +77,23 @@ impl Tiling {
         let image = scaled.as_ref().unwrap_or(image);
         let side = (self.side, self.side);
         if !self.splits {
-            return whole(vec![self.scale(image, side)], TileGrid { rows: 0, columns: 0 }, normalizer);
+            return whole(&[self.scale(image, side)], TileGrid { rows: 0, columns: 0 }, normalizer);
         }
         let (height, width) = multiples((image.height, image.width), self.side);
         let image = self.scale(image, (height, width));
         let (rows, columns) = (height / self.side, width / self.side);
         if (rows, columns) == (1, 1) {
-            return whole(vec![image], TileGrid { rows: 0, columns: 0 }, normalizer);
+            return whole(&[image], TileGrid { rows: 0, columns: 0 }, normalizer);
         }
         let mut tiles = Vec::with_capacity(rows as usize * columns as usize + 1);
         for (row, column) in (0..rows).flat_map(|row| (0..columns).map(move |column| (row, column))) {
             tiles.push(cut(&image, row * self.side, column * self.side, self.side));
         }
         tiles.push(self.scale(&image, side));
-        whole(tiles, TileGrid { rows, columns }, normalizer)
+        whole(&tiles, TileGrid { rows, columns }, normalizer)
     }
 
-    /// Most bytes that [`Self::process`] takes at once, its result not counted: the image resized twice, its tiles, and one of them
-    /// normalised.
+    /// Most bytes that [`Self::process`] takes at once, its result not counted: the image resized twice, and its tiles.
     pub(super) fn memory_needed(&self, width: u32, height: u32) -> u64 {
         let swap = |(height, width): (u32, u32)| (width, height);
         let rgb = |(columns, rows): (u32, u32)| 3 * u64::from(columns) * u64::from(rows);
@@ -102,7 +101,7 @@ impl Tiling {
         let scaled = self.resized(height, width).map_or(from, swap);
         let whole = if self.splits { swap(multiples(swap(scaled), self.side)) } else { (self.side, self.side) };
         let resizing = resample::memory_needed(from, scaled, scaled) + resample::memory_needed(scaled, whole, whole);
-        resizing + rgb(whole) + 5 * rgb((self.side, self.side))
+        resizing + rgb(whole) + rgb((self.side, self.side))
     }
 
     /// For people.
@@ -165,12 +164,9 @@ fn cut(image: &RgbImage, top: u32, left: u32, side: u32) -> RgbImage {
 }
 
 /// The tiles of one image, normalised.
-fn whole(tiles: Vec<RgbImage>, grid: TileGrid, normalizer: &Normalizer) -> PixelValues {
-    let pixels = tiles.iter().map(|tile| tile.pixels.len()).sum();
-    let (mut data, mut side) = (Vec::with_capacity(pixels), (0, 0));
-    for tile in tiles {
-        side = (tile.width, tile.height);
-        data.append(&mut normalizer.apply(&tile.pixels, tile.width as usize, (0, 0), side).data);
-    }
-    PixelValues { data, height: side.1, width: side.0, grid: Some(grid) }
+fn whole(tiles: &[RgbImage], grid: TileGrid, normalizer: &Normalizer) -> PixelValues {
+    let (width, height) = tiles.first().map_or((0, 0), |tile| (tile.width, tile.height));
+    let patches: Vec<_> = tiles.iter().map(|tile| (tile.pixels.as_slice(), tile.width as usize)).collect();
+    let data = normalizer.apply(&patches, Placement { left: 0, top: 0, width, height });
+    PixelValues { data, height, width, grid: Some(grid) }
 }

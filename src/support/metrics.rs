@@ -75,6 +75,8 @@ pub struct Metrics {
     pub model: Meter,
     /// Parts encoded and put.
     pub write: Meter,
+    /// How long the graphs of the model stage ran.
+    run_ns: AtomicU64,
     copied_rows: AtomicU64,
 }
 
@@ -93,7 +95,33 @@ pub struct StageTimes {
     pub bytes: u64,
 }
 
+/// What the model waited for, in seconds.
+#[derive(Debug, Clone, Copy)]
+pub struct ModelWaits {
+    /// For pixels: the stages before it.
+    pub pixels_s: f64,
+    /// For the host: work between two runs of graphs, and parts that wait to be written.
+    pub host_s: f64,
+    /// For nothing: graphs ran.
+    pub nothing_s: f64,
+}
+
 impl Metrics {
+    /// Counts time in which graphs of the model stage ran.
+    pub fn add_run_time(&self, time: Duration) {
+        add(&self.run_ns, time);
+    }
+
+    /// What the model waited for.
+    #[must_use]
+    pub fn model_waits(&self) -> ModelWaits {
+        let seconds = |counter: &AtomicU64| counter.load(Ordering::Relaxed) as f64 / 1e9;
+        let Meter { busy_ns, wait_input_ns, wait_output_ns, .. } = &self.model;
+        let nothing_s = seconds(&self.run_ns);
+        let host_s = (seconds(busy_ns) + seconds(wait_output_ns) - nothing_s).max(0.0);
+        ModelWaits { pixels_s: seconds(wait_input_ns), host_s, nothing_s }
+    }
+
     /// Counts rows whose results were copied from earlier runs.
     pub fn add_copied_rows(&self, rows: usize) {
         self.copied_rows.fetch_add(rows as u64, Ordering::Relaxed);
@@ -133,6 +161,10 @@ impl fmt::Display for Metrics {
             let megabytes = bytes as f64 / 1e6;
             writeln!(f, "{stage:<11} {busy_s:>8.2} {wait_input_s:>21.2} {wait_output_s:>22.2} {megabytes:>9.1}")?;
         }
-        Ok(())
+        let ModelWaits { pixels_s, host_s, nothing_s } = self.model_waits();
+        writeln!(
+            f,
+            "the model waited {pixels_s:.2} s for pixels, {host_s:.2} s for the host, and ran for {nothing_s:.2} s"
+        )
     }
 }

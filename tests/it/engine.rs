@@ -44,7 +44,7 @@ pub(crate) fn pixels(seed: u64) -> PixelValues {
 
 /// `data` as the pixel values of an image of `side` x `side`.
 pub(crate) fn pixel_values(data: Vec<f32>, side: u32) -> PixelValues {
-    PixelValues { data, height: side, width: side, grid: None }
+    PixelValues { data: data.into(), height: side, width: side, grid: None }
 }
 
 #[derive(Deserialize)]
@@ -215,8 +215,9 @@ fn a_row_with_nan_fails_alone() {
     let rows: Vec<_> = (0..4).map(|seed| (Some(seed), Some("a small boat"))).collect();
     let mut rows_in = inputs(&mut engine, &rows);
     let clean = engine.run(&rows_in, BATCH).unwrap();
-    let mut bad = pixels(2);
-    bad.data[100] = f32::NAN;
+    let mut bad = pixels(2).data.to_f32().into_owned();
+    bad[100] = f32::NAN;
+    let bad = pixel_values(bad, SIDE as u32);
     rows_in[2].image = Some(encode(&mut engine, &[bad]).remove(0));
     let outputs = engine.run(&rows_in, BATCH).unwrap();
     let error = outputs[2].as_ref().unwrap_err();

@@ -10,6 +10,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use half::f16;
 use nightcap::preprocess::{ConfigError, DecodeLimits, ImageProcessor, JpegScale, RgbImage, decode, memory_needed};
 use nightcap::row::error::{ErrorKind, RowError, Stage};
 use proptest::prelude::*;
@@ -81,7 +82,7 @@ fn tensors_are_transformers() {
         for (name, expected) in golden["files"].as_object().unwrap() {
             let values = processor.process(&decode_file(name));
             seen += 1;
-            let bytes: Vec<u8> = values.data.iter().flat_map(|value| value.to_le_bytes()).collect();
+            let bytes: Vec<u8> = values.data.to_f32().iter().flat_map(|value| value.to_le_bytes()).collect();
             let shape = json!([3, values.height, values.width]);
             if shape != expected["shape"] {
                 wrong.push(format!("{setting} {name}: expected shape {}, found {shape}", expected["shape"]));
@@ -92,7 +93,7 @@ fn tensors_are_transformers() {
                     .iter()
                     .map(|sample| {
                         let index = sample[0].as_u64().unwrap() as usize;
-                        format!("[{index}] expected {} found {}", sample[1], values.data[index])
+                        format!("[{index}] expected {} found {}", sample[1], values.data.to_f32()[index])
                     })
                     .collect();
                 wrong.push(format!("{setting} {name}: other bits, e.g. {}", samples.join(", ")));
@@ -240,7 +241,28 @@ fn a_very_long_image_needs_no_memory_beyond_its_crop() {
     let image = RgbImage { width: 60_000, height: 1, pixels: vec![77; 180_000] };
     let values = processor.process(&image);
     assert_eq!((values.height, values.width), (224, 224));
-    assert!(values.data.chunks(224 * 224).all(|plane| plane.iter().all(|value| value == &plane[0])));
+    assert!(values.data.to_f32().chunks(224 * 224).all(|plane| plane.iter().all(|value| value == &plane[0])));
+}
+
+#[test]
+fn pixels_for_a_float16_graph_are_the_same_values_rounded() {
+    let settings = [
+        json!({"image_processor_type": "ViTImageProcessor"}),
+        json!({"image_processor_type": "CLIPImageProcessor"}),
+        json!({"image_processor_type": "CLIPImageProcessor", "do_resize": false, "crop_size": 900}),
+        json!({"image_processor_type": "SmolVLMImageProcessor", "size": {"longest_edge": 512}}),
+    ];
+    for config in settings {
+        let processor = ImageProcessor::from_config(&config).unwrap();
+        let half = processor.clone().with_half_precision();
+        assert_eq!(half.most_bytes().unwrap() * 2, processor.most_bytes().unwrap());
+        let image = decode_file("sample_data/photos/coffee.jpg");
+        let (whole, rounded) = (processor.process(&image), half.process(&image));
+        assert_eq!((whole.height, whole.width, whole.grid), (rounded.height, rounded.width, rounded.grid));
+        assert_eq!(whole.data.bytes(), 2 * rounded.data.bytes());
+        let expected: Vec<_> = whole.data.to_f32().iter().map(|&value| f16::from_f32(value)).collect();
+        assert!(rounded.data == expected.into(), "{config}");
+    }
 }
 
 /// Files to mutate: each format and each decoding path.
@@ -336,7 +358,7 @@ proptest! {
         prop_assert_eq!(values.data.len(), (3 * crop.0 * crop.1) as usize);
         // An image of one colour keeps it under every filter; the padding of a crop is black.
         let covered = crop.0.min(to_height) * crop.1.min(to_width);
-        let own = values.data.iter().filter(|found| **found == f32::from(value)).count();
+        let own = values.data.to_f32().iter().filter(|found| **found == f32::from(value)).count();
         prop_assert!(own >= 3 * covered as usize, "{} of {} pixels", own, covered);
     }
 }

@@ -56,7 +56,7 @@ fn scaled_pixels_and_tensors_are_those_of_pillow_and_transformers() {
             assert_eq!((decoded.full_width, decoded.full_height), (full.width, full.height), "{setting} {name}");
             assert_eq!(decoded.image.width, full.width.div_ceil(divisor), "{setting} {name}");
             let tensor: Vec<u8> =
-                processor.process(&decoded.image).data.iter().flat_map(|value| value.to_le_bytes()).collect();
+                processor.process(&decoded.image).data.to_f32().iter().flat_map(|value| value.to_le_bytes()).collect();
             let hash = |bytes: &[u8]| blake3::hash(bytes).to_hex().to_string();
             let found = json!({
                 "size": [decoded.image.width, decoded.image.height],

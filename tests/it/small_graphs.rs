@@ -50,7 +50,7 @@ fn engine(folder: &TempDir) -> Engine {
 
 /// A `3 x 1 x 4` image.
 fn pixel_values(data: Vec<f32>) -> PixelValues {
-    PixelValues { data, height: 1, width: 4, grid: None }
+    PixelValues { data: data.into(), height: 1, width: 4, grid: None }
 }
 
 /// A `3 x 1 x 4` image whose channels are all `pixels`.
@@ -314,9 +314,11 @@ fn several_inputs_of_a_vision_graph_take_the_pixels() {
         std::fs::write(folder.path().join("nightcap.toml"), bound).unwrap();
         encode(&mut engine(&folder), &[[0.0, 1.0, 2.0, 4.0]])[0].hidden.clone().unwrap()
     };
-    let (values, shape) = hidden(one, "");
+    let states = hidden(one, "");
     let bound = "[bind]\n\"vision.again\" = \"pixel_values\"\n";
-    assert_eq!(hidden(two, bound), (values.iter().map(|value| 2.0 * value).collect(), shape));
+    let twice = hidden(two, bound);
+    let values: Vec<_> = states.values().unwrap().iter().map(|value| 2.0 * value).collect();
+    assert_eq!((twice.values(), twice.shape()), (Some(values.as_slice()), states.shape()));
 }
 
 #[test]

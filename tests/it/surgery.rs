@@ -14,7 +14,7 @@ use nightcap::onnx::{
 use crate::common::{BATCH, nightcap, repo};
 use crate::graph_writer::{directory, model, node, port};
 
-const OPTIONS: GraphOptions = GraphOptions { device: Device::Cpu, threads: 1, dynamic_shapes: false };
+const OPTIONS: GraphOptions = GraphOptions { device: Device::Cpu, threads: 1, dynamic_shapes: false, repeatable: true };
 const STATES: &str = "encoder_hidden_states";
 
 fn vit_gpt2(file: &str) -> PathBuf {
@@ -271,16 +271,28 @@ fn prepare_says_what_is_done_to_each_graph() {
     };
     insta::assert_snapshot!(said("vit_gpt2"), @r"
     vision: encoder_model.onnx: unchanged
+      on a GPU one operator each: attention (1 of 1), sum and layer normalization (2)
     decoder: decoder_with_past_model.onnx: 150 shape values folded; 3 values computed once per batch
+      its steps have one shape on a GPU
     ");
     insta::assert_snapshot!(said("blip"), @r"
     vision: onnx/encoder_model.onnx: unchanged
+      on a GPU one operator each: attention (2 of 2), sum and layer normalization (4)
     prefill: onnx/decoder_model.onnx: reduced to what computes present.0.encoder.key and 3 more
     decoder: onnx/decoder_with_past_model.onnx: 58 shape values folded; 5 copies removed
+      its steps have one shape on a GPU
     ");
+    insta::assert_snapshot!(said("coca").lines().last().unwrap(), @"  its steps grow on a GPU: it keeps no cache: each step processes all tokens so far");
     insta::assert_snapshot!(said("clip"), @r"
     vision: model.onnx: reduced to what computes image_embeds
+      on a GPU one operator each: attention (1 of 1), sum and layer normalization (1)
     text: model.onnx: reduced to what computes text_embeds
+      on a GPU one operator each: attention (1 of 1), sum and layer normalization (2)
+    ");
+    insta::assert_snapshot!(said("florence2").lines().take(3).collect::<Vec<_>>().join("\n"), @r"
+    vision: onnx/vision_encoder.onnx: unchanged
+      on a GPU one operator each: attention (2 of 4)
+        attention that is not: expected a constant scale, found one that is computed
     ");
 }
 

@@ -33,7 +33,7 @@ struct OnDevice {
 
 impl OnDevice {
     fn new(device: Device) -> Self {
-        let options = GraphOptions { device, threads: 1, dynamic_shapes: true };
+        let options = GraphOptions { device, threads: 1, dynamic_shapes: true, repeatable: true };
         let read = [1, 10].map(|kind| {
             let identity =
                 [node("Identity", &["x"], "y", &[]), port(11, "x", kind, &[0, 0, 0]), port(12, "y", kind, &[0, 0, 0])];
@@ -97,7 +97,7 @@ proptest! {
 #[test]
 fn what_does_not_fit_is_refused() {
     for device in devices() {
-        let mut rows = RowGather::new(GraphOptions { device, threads: 1, dynamic_shapes: true });
+        let mut rows = RowGather::new(GraphOptions { device, threads: 1, dynamic_shapes: true, repeatable: true });
         for wrong in [vec![0, 6], vec![6], vec![1, 0, 6]] {
             let mut six = rows.to_device(tensor(DataType::F32, 6, 3)).unwrap();
             let error = rows.gather_in_place(&mut six, &wrong).unwrap_err();
@@ -126,7 +126,8 @@ fn outputs_stay_on_a_device_but_for_those_that_are_read() {
         ];
         let folder = directory(&[("graph.onnx", model(&graph))]);
         let source = GraphSource::file(folder.path().join("graph.onnx"));
-        let mut graph = source.open(GraphOptions { device, threads: 1, dynamic_shapes: true }).unwrap();
+        let mut graph =
+            source.open(GraphOptions { device, threads: 1, dynamic_shapes: true, repeatable: true }).unwrap();
         let x = |first: f32| {
             Tensor::from_f32(DataType::F32, &[3, 2], (0..6_u8).map(|n| first + f32::from(n)).collect()).unwrap()
         };
@@ -147,7 +148,7 @@ fn outputs_stay_on_a_device_but_for_those_that_are_read() {
 #[test]
 fn integers_are_moved_in_the_memory_of_the_host() {
     for device in devices() {
-        let mut rows = RowGather::new(GraphOptions { device, threads: 1, dynamic_shapes: true });
+        let mut rows = RowGather::new(GraphOptions { device, threads: 1, dynamic_shapes: true, repeatable: true });
         let integers = || Tensor::from_i64(&[3, 2], (0..6).collect()).unwrap();
         let mut both = rows.concat(&[(&integers(), &[2, 0]), (&integers(), &[1])], Some((1, 3))).unwrap();
         assert_eq!(both.to_i64().unwrap(), [0, 4, 5, 0, 0, 1, 0, 2, 3]);

@@ -25,6 +25,8 @@ pub(crate) struct Decoder {
     pub(crate) cache_ports: Vec<CachePort>,
     /// Moves the rows of cache and encoder outputs.
     pub(crate) row_gather: RowGather,
+    /// Whether logits stay in the memory of the device.
+    logits_stay: bool,
 }
 
 /// How the prompt is processed and the cache is filled.
@@ -33,7 +35,7 @@ pub(crate) enum Prefill {
     /// There is no cache: every step processes all tokens so far.
     Uncached,
     /// By a graph of its own (`decoder_model.onnx`), which returns the cache.
-    Graph(StepGraph),
+    Graph(Box<StepGraph>),
     /// By the decoder's graph with an empty cache, or one of zeros. Static entries are outputs of its first run only.
     EmptyCache,
     /// By the decoder's graph with a cache that holds only the keys and values of cross-attention, which a subgraph of the prefill
@@ -44,7 +46,7 @@ pub(crate) enum Prefill {
 /// A cache entry as the decoder's graph declares it.
 #[derive(Debug)]
 pub(crate) struct CachePort {
-    input: String,
+    pub(crate) input: String,
     output: String,
     pub(crate) kind: CacheKind,
     pub(crate) dtype: DataType,
@@ -63,11 +65,6 @@ pub(crate) struct Logits {
 }
 
 impl Logits {
-    /// The logits of `slots` slots among a decoder's outputs.
-    fn read(outputs: &mut Outputs, slots: usize) -> Result<Self, OnnxError> {
-        Self::of(outputs.take(StepGraph::LOGITS, slots)?)
-    }
-
     /// Float16 stays float16 here: it is converted slot by slot where tokens are selected, in parallel.
     fn of(value: Tensor) -> Result<Self, OnnxError> {
         value.range_to_f32(0..0)?;
@@ -121,13 +118,21 @@ impl Decoder {
         let cache_ports: Vec<_> = ports.collect();
         let prefill = match (first, cross_attention) {
             _ if cache_ports.is_empty() => Prefill::Uncached,
-            (Some(graph), _) => Prefill::Graph(graph),
+            (Some(graph), _) => Prefill::Graph(Box::new(graph)),
             (None, Some(precomputed)) => Prefill::CrossAttention(precomputed),
             (None, None) => Prefill::EmptyCache,
         };
         let embedder = TokenEmbedder::open(directory, options, text)?;
         let row_gather = RowGather::new(options);
-        Ok(Some(Self { prefill, graph, embedder, encoder_outputs, cache_ports, row_gather }))
+        Ok(Some(Self { prefill, graph, embedder, encoder_outputs, cache_ports, row_gather, logits_stay: false }))
+    }
+
+    /// The type of the embeddings that the graph of the prefill takes, if it takes any.
+    pub(crate) fn embedded_type(&self) -> Option<DataType> {
+        match &self.prefill {
+            Prefill::Graph(graph) => graph.embedded_type(),
+            Prefill::Uncached | Prefill::EmptyCache | Prefill::CrossAttention(_) => self.graph.embedded_type(),
+        }
     }
 
     /// Processes `prompts`, one for each slot and all of one length. `encoder_outputs`, `[slots, ...]`, are in the order of
@@ -138,7 +143,33 @@ impl Decoder {
         prompts: &[Vec<i64>],
         embedded: Option<Tensor>,
     ) -> Result<(DecoderState, Logits), OnnxError> {
-        let slots = prompts.len();
+        self.logits_stay = false;
+        let (state, logits) = self.process_prompts(encoder_outputs, prompts, embedded)?;
+        Ok((state, Logits::of(logits)?))
+    }
+
+    /// As [`prefill`](Self::prefill), but returns logits, `[slots, tokens, vocabulary]`, that stay in the memory of the device.
+    pub(crate) fn prefill_on_device(
+        &mut self,
+        encoder_outputs: Vec<Tensor>,
+        prompts: &[Vec<i64>],
+        embedded: Option<Tensor>,
+    ) -> Result<(DecoderState, Tensor), OnnxError> {
+        self.logits_stay = true;
+        self.process_prompts(encoder_outputs, prompts, embedded)
+    }
+
+    /// Whether [`begin`](Self::begin) gives all that a first step needs: no other graph runs before it.
+    pub(crate) fn begins_without_prefill(&self) -> bool {
+        match self.prefill {
+            Prefill::Uncached | Prefill::Graph(_) => false,
+            Prefill::EmptyCache => self.cache_ports.iter().all(|port| port.kind != CacheKind::Static),
+            Prefill::CrossAttention(_) => true,
+        }
+    }
+
+    /// The state of `slots` sequences without tokens: what depends on `encoder_outputs` only is computed.
+    pub(crate) fn begin(&mut self, encoder_outputs: Vec<Tensor>, slots: usize) -> Result<DecoderState, OnnxError> {
         let to_device = |value| self.row_gather.to_device(value);
         let mut encoder_outputs = encoder_outputs.into_iter().map(to_device).collect::<Result<Vec<_>, _>>()?;
         let cross_attention = match &mut self.prefill {
@@ -151,7 +182,16 @@ impl Decoder {
         };
         self.graph.precompute(&mut encoder_outputs, slots)?;
         let (origins, tokens, lengths) = ((0..slots).collect(), vec![Vec::new(); slots], vec![0; slots]);
-        let mut state = DecoderState { origins, encoder_outputs, cache, tokens, lengths };
+        Ok(DecoderState { origins, encoder_outputs, cache, tokens, lengths })
+    }
+
+    fn process_prompts(
+        &mut self,
+        encoder_outputs: Vec<Tensor>,
+        prompts: &[Vec<i64>],
+        embedded: Option<Tensor>,
+    ) -> Result<(DecoderState, Tensor), OnnxError> {
+        let mut state = self.begin(encoder_outputs, prompts.len())?;
         let length = prompts.first().map_or(0, Vec::len);
         let logits = match self.prefill {
             Prefill::Uncached => self.run_uncached(&mut state, prompts, embedded)?,
@@ -180,11 +220,13 @@ impl Decoder {
 
     /// Processes the next token of every slot.
     pub(crate) fn step(&mut self, state: &mut DecoderState, tokens: &[i64]) -> Result<Logits, OnnxError> {
+        self.logits_stay = false;
         let tokens: Vec<_> = tokens.iter().map(|&token| vec![token]).collect();
-        match self.prefill {
+        let logits = match self.prefill {
             Prefill::Uncached => self.run_uncached(state, &tokens, None),
             _ => self.run_cached(state, &tokens, None, true),
-        }
+        };
+        Logits::of(logits?)
     }
 
     /// Runs the graph on all tokens so far, those of the prefill included.
@@ -193,12 +235,13 @@ impl Decoder {
         state: &mut DecoderState,
         tokens: &[Vec<i64>],
         embedded: Option<Tensor>,
-    ) -> Result<Logits, OnnxError> {
+    ) -> Result<Tensor, OnnxError> {
         advance(&mut state.lengths, tokens);
         state.tokens.iter_mut().zip(tokens).for_each(|(all, tokens)| all.extend(tokens));
         let (past, encoder_outputs) = (vec![0; state.slots()], state.encoder_outputs.as_slice());
-        let inputs = StepInputs { tokens: &state.tokens, past: &past, embedded, encoder_outputs, cache: Vec::new() };
-        Logits::read(&mut self.graph.run(inputs, self.embedder.as_ref())?, state.slots())
+        let (tokens, logits_stay) = (&state.tokens, self.logits_stay);
+        let inputs = StepInputs { tokens, past: &past, embedded, encoder_outputs, cache: Vec::new(), logits_stay };
+        self.graph.run(inputs, self.embedder.as_ref())?.take(StepGraph::LOGITS, state.slots())
     }
 
     /// Runs the graph for the prefill, whose outputs are the cache.
@@ -207,18 +250,19 @@ impl Decoder {
         state: &mut DecoderState,
         prompts: &[Vec<i64>],
         embedded: Option<Tensor>,
-    ) -> Result<Logits, OnnxError> {
+    ) -> Result<Tensor, OnnxError> {
         let Prefill::Graph(graph) = &mut self.prefill else {
             return Err(OnnxError::of_run("expected a graph for the prefill, found none"));
         };
         let past = advance(&mut state.lengths, prompts);
         let encoder_outputs = state.encoder_outputs.as_slice();
-        let inputs = StepInputs { tokens: prompts, past: &past, embedded, encoder_outputs, cache: Vec::new() };
+        let (cache, logits_stay) = (Vec::new(), self.logits_stay);
+        let inputs = StepInputs { tokens: prompts, past: &past, embedded, encoder_outputs, cache, logits_stay };
         let mut outputs = graph.run(inputs, self.embedder.as_ref())?;
         for port in &self.cache_ports {
             state.cache.push(port.entry(outputs.take(&port.output, state.origins.len())?));
         }
-        Logits::read(&mut outputs, state.slots())
+        outputs.take(StepGraph::LOGITS, state.slots())
     }
 
     /// Runs the decoder's graph with its cache. If `static_known`, static entries are inputs and stay as they are; otherwise they are
@@ -229,7 +273,7 @@ impl Decoder {
         tokens: &[Vec<i64>],
         embedded: Option<Tensor>,
         static_known: bool,
-    ) -> Result<Logits, OnnxError> {
+    ) -> Result<Tensor, OnnxError> {
         let past = advance(&mut state.lengths, tokens);
         let slots = state.slots();
         let entries = self.cache_ports.iter().zip(std::mem::take(&mut state.cache));
@@ -239,7 +283,8 @@ impl Decoder {
             changing.into_iter().map(|(port, entry)| (port.input.as_str(), SessionInput::Owned(entry.value))).collect();
         cache.extend(fixed.iter().map(|(port, entry)| (port.input.as_str(), SessionInput::Shared(&entry.value))));
         let encoder_outputs = state.encoder_outputs.as_slice();
-        let inputs = StepInputs { tokens, past: &past, embedded, encoder_outputs, cache };
+        let inputs =
+            StepInputs { tokens, past: &past, embedded, encoder_outputs, cache, logits_stay: self.logits_stay };
         let mut outputs = self.graph.run(inputs, self.embedder.as_ref())?;
         let mut fixed = fixed.into_iter().map(|(_, entry)| entry);
         for port in &self.cache_ports {
@@ -249,7 +294,7 @@ impl Decoder {
                 None => port.entry(outputs.take(&port.output, slots)?),
             });
         }
-        Logits::read(&mut outputs, slots)
+        outputs.take(StepGraph::LOGITS, slots)
     }
 
     /// A cache without tokens; its static entries are taken from `computed`, if that is given.
@@ -293,7 +338,7 @@ mod tests {
             let directory = ModelDirectory::open(&path, None).unwrap();
             let mut graphs = [Role::Decoder, Role::Prefill].into_iter().filter_map(|role| directory.graph(role));
             let width = graphs.find_map(|graph| graph.header.input("encoder_hidden_states")?.fixed(2));
-            let options = GraphOptions { device: Device::StandIn, threads: 1, dynamic_shapes: true };
+            let options = GraphOptions { device: Device::StandIn, threads: 1, dynamic_shapes: true, repeatable: true };
             let mut decoder = Decoder::open(&directory, options, None).unwrap().unwrap();
             let states = |dtype| Tensor::ones(dtype, &[2, 5, width.unwrap()]).unwrap();
             let encoder_outputs = decoder.encoder_outputs.iter().map(|output| states(output.dtype)).collect();

@@ -4,10 +4,12 @@
 
 use super::encoder_outputs::{EncoderOutput, InvariantInput, Precomputed, StepInvariant};
 use super::probe_inputs::probe_inputs;
+use super::step_ports::step_ports;
 use super::token_embedder::TokenEmbedder;
 use crate::model::{GraphFile, ModelDirectory, Producer, Role};
 use crate::onnx::{
-    DataType, DecoderGraph, GraphOptions, OnnxError, OnnxErrorKind, Outputs, Session, SessionInput, Tensor,
+    DataType, DecoderGraph, GraphOptions, NotStatic, OnnxError, OnnxErrorKind, Outputs, Session, SessionInput,
+    StaticGraph, Tensor,
 };
 
 /// A graph that takes tokens and returns logits.
@@ -17,6 +19,10 @@ pub(crate) struct StepGraph {
     inputs: Vec<StepInput>,
     /// The part of the graph that is run once for each batch, because it depends on encoder outputs only.
     precomputed: Option<Precomputed>,
+    /// The index of the first precomputed value in [`DecoderState::encoder_outputs`](super::cache::DecoderState).
+    first_precomputed: usize,
+    /// The same as a step of one shape, for a device with memory of its own, or why there is none.
+    pub(crate) static_step: Option<Result<StaticGraph, NotStatic>>,
 }
 
 #[derive(Debug, Clone)]
@@ -56,10 +62,12 @@ pub(crate) struct StepInputs<'a> {
     pub(crate) encoder_outputs: &'a [Tensor],
     /// Cache entries by input name.
     pub(crate) cache: Vec<(&'a str, SessionInput<'a>)>,
+    /// Whether the logits stay in the memory of the graph's device.
+    pub(crate) logits_stay: bool,
 }
 
 impl StepGraph {
-    /// The output that is read on the host; the others are cache entries and stay on the graph's device.
+    /// The output that may be read on the host; the others are cache entries and stay on the graph's device.
     pub(crate) const LOGITS: &str = "logits";
 
     /// Opens the graph of `role`, if there is one; adds the encoder outputs that it attends to. The decoder's graph is opened
@@ -91,9 +99,15 @@ impl StepGraph {
             return Err(OnnxError::new(OnnxErrorKind::Load, &file.file, "has no input for the tokens of a step"));
         }
         if role != Role::Decoder {
-            return Ok(Some(Self { graph: file.source.open(options)?, inputs, precomputed: None }));
+            return Ok(Some(Self {
+                graph: file.source.open(options)?,
+                inputs,
+                precomputed: None,
+                first_precomputed: 0,
+                static_step: None,
+            }));
         }
-        let DecoderGraph { hoisted, step, .. } = open_decoder(directory, file, options)?;
+        let DecoderGraph { hoisted, step, static_step, .. } = open_decoder(directory, file, options)?;
         let invariant = |input: &StepInput| match input.feed {
             Feed::Invariant(source) => Some(InvariantInput { name: input.name.clone(), dtype: input.dtype, source }),
             _ => None,
@@ -101,12 +115,17 @@ impl StepGraph {
         let invariant = inputs.iter().filter_map(invariant).collect();
         let precomputed = hoisted.map(|hoisted| Precomputed::new(hoisted.session, invariant, hoisted.outputs));
         inputs.retain(|input| step.inputs().iter().any(|port| port.name == input.name));
+        let first_precomputed = encoder_outputs.len();
         let names = precomputed.iter().flat_map(|precomputed| &precomputed.outputs);
-        for (name, index) in names.zip(encoder_outputs.len()..) {
+        for (name, index) in names.zip(first_precomputed..) {
+            // the static step may take more of them
+            if !step.inputs().iter().any(|port| port.name == *name) {
+                continue;
+            }
             let feed = Feed::Invariant(StepInvariant::Tensor(index));
             inputs.push(StepInput { name: name.clone(), dtype: DataType::F32, feed });
         }
-        Ok(Some(Self { graph: step, inputs, precomputed }))
+        Ok(Some(Self { graph: step, inputs, precomputed, first_precomputed, static_step }))
     }
 
     /// Computes what depends on `encoder_outputs`, `[rows, ...]`, only, and appends it to them.
@@ -131,13 +150,32 @@ impl StepGraph {
         self.has(Feed::Mask) && self.has(Feed::Positions)
     }
 
+    /// What feeds an input called `name` of the static step, if that is the same in every step. It may take more precomputed values
+    /// than this graph does.
+    pub(crate) fn invariant(&self, name: &str) -> Option<StepInvariant> {
+        let precomputed = self.precomputed.as_ref().into_iter().flat_map(|precomputed| &precomputed.outputs);
+        let index = precomputed.zip(self.first_precomputed..).find(|(output, _)| *output == name);
+        if let Some((_, index)) = index {
+            return Some(StepInvariant::Tensor(index));
+        }
+        self.inputs.iter().find(|input| input.name == name).and_then(|input| match input.feed {
+            Feed::Invariant(invariant) => Some(invariant),
+            _ => None,
+        })
+    }
+
+    /// The type of the embeddings that it takes, if it takes any.
+    pub(crate) fn embedded_type(&self) -> Option<DataType> {
+        self.inputs.iter().find(|input| input.feed == Feed::Embedded).map(|input| input.dtype)
+    }
+
     fn has(&self, feed: Feed) -> bool {
         self.inputs.iter().any(|input| input.feed == feed)
     }
 
     /// Runs the graph once.
     pub(crate) fn run(&mut self, step: StepInputs<'_>, embedder: Option<&TokenEmbedder>) -> Result<Outputs, OnnxError> {
-        let StepInputs { tokens, past, mut embedded, encoder_outputs, cache } = step;
+        let StepInputs { tokens, past, mut embedded, encoder_outputs, cache, logits_stay } = step;
         let (rows, count) = (tokens.len(), tokens.first().map_or(0, Vec::len));
         let longest = past.iter().copied().max().unwrap_or(0);
         let mut feeds = Vec::with_capacity(self.inputs.len() + cache.len());
@@ -171,11 +209,13 @@ impl StepGraph {
             feeds.push((input.name.as_str(), value));
         }
         feeds.extend(cache);
-        self.graph.run_on_device(&feeds, &[Self::LOGITS])
+        let read: &[&str] = if logits_stay { &[] } else { &[Self::LOGITS] };
+        self.graph.run_on_device(&feeds, read)
     }
 }
 
-/// Opens the decoder's graph in `file`, edited as it is run for captions.
+/// Opens the decoder's graph in `file`, edited as it is run for captions. On a device with memory of its own, a step of one shape is made
+/// of it.
 ///
 /// # Errors
 /// When the file cannot be read, or ONNX Runtime refuses it.
@@ -185,5 +225,6 @@ pub fn open_decoder(
     options: GraphOptions,
 ) -> Result<DecoderGraph, OnnxError> {
     let probes = probe_inputs(directory, Role::Decoder)?;
-    DecoderGraph::open(&file.source, &directory.bindings().invariant(), probes, options)
+    let ports = step_ports(directory).filter(|_| options.device.takes_static_steps());
+    DecoderGraph::open_with_static(&file.source, &directory.bindings().invariant(), probes, ports.as_ref(), options)
 }

@@ -41,6 +41,16 @@ impl TokenEmbedder {
     /// The embeddings `[rows, tokens, width]` of `tokens`, of which every row has the same number. They stay on the graph's
     /// device if their type is `device_dtype`, the type of the input that takes them.
     pub(crate) fn embed(&self, tokens: &[Vec<i64>], device_dtype: Option<DataType>) -> Result<Tensor, OnnxError> {
+        self.run(tokens, |dtype| device_dtype.is_some() && device_dtype == dtype)
+    }
+
+    /// As [`embed`](Self::embed), but they stay on the graph's device, whatever their type.
+    pub(crate) fn embed_on_device(&self, tokens: &[Vec<i64>]) -> Result<Tensor, OnnxError> {
+        self.run(tokens, |_| true)
+    }
+
+    /// `stays`: whether embeddings of this type stay on the device.
+    fn run(&self, tokens: &[Vec<i64>], stays: impl Fn(Option<DataType>) -> bool) -> Result<Tensor, OnnxError> {
         let shape = [tokens.len(), tokens.first().map_or(0, Vec::len)];
         let mut feeds = Vec::with_capacity(self.inputs.len());
         for (input, field) in &self.inputs {
@@ -54,11 +64,7 @@ impl TokenEmbedder {
         }
         let mut graph = self.graph.graph();
         let dtype = graph.outputs().iter().find(|port| port.name == self.output).map(|port| port.dtype);
-        let mut outputs = if device_dtype.is_some() && device_dtype == dtype {
-            graph.run_on_device(&feeds, &[])?
-        } else {
-            graph.run(&feeds)?
-        };
+        let mut outputs = if stays(dtype) { graph.run_on_device(&feeds, &[])? } else { graph.run(&feeds)? };
         outputs.take(&self.output, tokens.len())
     }
 }

@@ -2,10 +2,11 @@
 //! fused embedding for each image, and the probability that image and text match. The text of a row without one is masked with
 //! zeros; a graph that takes token ids is not run for such a row.
 
+use super::image_states::ImageStates;
 use super::text::TextFeatures;
-use super::vision::{ImageFeatures, stack_states};
+use super::vision::{ImageFeatures, states_of};
 use crate::model::{EmbeddingPort, ModelDirectory, Producer, Role};
-use crate::onnx::{DataType, Dim, GraphOptions, OnnxError, Port, Session, SessionInput, Tensor};
+use crate::onnx::{DataType, Dim, GraphOptions, OnnxError, Port, RowGather, Session, SessionInput, Tensor};
 
 /// The fusion graph, its inputs and which of its outputs are used.
 #[derive(Debug)]
@@ -17,6 +18,7 @@ pub(crate) struct Fusion {
     /// Whether it takes token ids, so that it is not run for rows without text.
     pub(crate) needs_text: bool,
     states: Vec<String>,
+    row_gather: RowGather,
 }
 
 #[derive(Debug)]
@@ -83,7 +85,8 @@ impl Fusion {
         let states = outputs.filter(|name| directory.bindings().takes(Role::Fusion, name)).collect();
         let embedding = directory.embedding(Role::Fusion).cloned();
         let (matches, needs_text) = (directory.matches_images_with_texts(), directory.fuses_tokens());
-        Ok(Some(Self { graph: file.source.open(options)?, inputs, embedding, matches, needs_text, states }))
+        let (graph, row_gather) = (file.source.open_encoder(options)?, RowGather::new(options));
+        Ok(Some(Self { graph, inputs, embedding, matches, needs_text, states, row_gather }))
     }
 
     /// One run over `images`; `texts` holds for each image its row in `text`, if it has one.
@@ -98,7 +101,7 @@ impl Fusion {
         let mut feeds = Vec::with_capacity(self.inputs.len());
         for input in &self.inputs {
             let value = match (&input.source, text) {
-                (FusionSource::Image, _) => stack_states(images, input.dtype)?,
+                (FusionSource::Image, _) => ImageStates::stack(&states_of(images)?, input.dtype, &mut self.row_gather)?,
                 (FusionSource::Text { output, .. }, Some(text)) => {
                     let states = text.output(output)?;
                     let shape = states.shape();
@@ -117,13 +120,15 @@ impl Fusion {
                 (FusionSource::Tokens(_), None) => Tensor::from_i64(&[batch, 1], vec![0; batch])?,
                 (FusionSource::ImageMask, _) => {
                     let states = images.first().and_then(|image| image.hidden.as_ref());
-                    let length = states.and_then(|(_, shape)| shape.first().copied()).unwrap_or(0);
+                    let length = states.and_then(|states| states.shape().first().copied()).unwrap_or(0);
                     Tensor::ones(input.dtype, &[batch, length])?
                 }
             };
             feeds.push((input.name.as_str(), SessionInput::Owned(value)));
         }
-        let mut outputs = self.graph.run(&feeds)?;
+        let read = self.embedding.iter().map(|embedding| embedding.output.as_str());
+        let read: Vec<_> = read.chain(self.matches.then_some(ModelDirectory::MATCH)).collect();
+        let mut outputs = self.graph.run_on_device(&feeds, &read)?;
         let embeddings = self.embedding.as_ref().map_or(Ok(Vec::new()), |embedding| embedding.read(&outputs, batch))?;
         let mut matches = Vec::new();
         if self.matches {

@@ -47,7 +47,7 @@ impl TextEncoder {
             _ => None,
         });
         let embedding = directory.embedding(Role::Text).cloned();
-        let graph = SharedGraph::new(file.source.open(options)?);
+        let graph = SharedGraph::new(file.source.open_encoder(options)?);
         Ok(Some(Self { graph, inputs: inputs.collect(), embedding }))
     }
 

@@ -1,21 +1,19 @@
-//! The image encoder. In: preprocessed pixels. Out: for each image its states and its embedding, in host memory, where they can be
-//! used again for equal images. No image file is decoded here.
+//! The image encoder. In: preprocessed pixels. Out: for each image its states and its embedding, which can be used again for equal
+//! images. States stay in the memory of the device, if it has one. No image file is decoded here.
 
 use std::collections::BTreeMap;
-use std::mem::size_of;
 use std::sync::Arc;
 
 use super::finite::is_finite;
+use super::image_states::ImageStates;
 use crate::model::{EmbeddingPort, ModelDirectory, Producer, Role};
-use crate::onnx::{DataType, Device, GraphOptions, OnnxError, OnnxErrorKind, Session, SessionInput, Tensor};
-use crate::preprocess::{PixelValues, TileGrid};
+use crate::onnx::{DataType, Device, GraphOptions, OnnxError, OnnxErrorKind, RowGather, Session, SessionInput, Tensor};
+use crate::preprocess::{PixelData, PixelValues, TileGrid, Values};
 
 /// How many patches are encoded in one run on a CPU, unless one image has more: those of 4 images of 224 x 224 in patches of
 /// 16 x 16. Larger batches do not make an encoder faster, as they do a decoder, but slower, once the activations between its
-/// layers no longer fit the caches.
+/// layers no longer fit the caches. On a GPU, which small runs would leave idle for most of the time, a run has the whole batch.
 const MOST_PATCHES: usize = 4 * 14 * 14;
-/// The same on a GPU, which small runs would leave idle for most of the time.
-const MOST_PATCHES_ON_DEVICE: usize = 4 * MOST_PATCHES;
 /// The side of a patch if the configuration has none, or one below [`SMALLEST_SIDE`]: networks that begin with patches of 4 x 4 pixels,
 /// such as Swin, merge them in their first layers.
 const PATCH_SIDE: usize = 16;
@@ -26,9 +24,8 @@ const SMALLEST_SIDE: usize = 8;
 pub struct ImageFeatures {
     /// The embedding, L2-normalised; `None` if the model has none.
     pub embedding: Option<Vec<f32>>,
-    /// The states that fusion and decoder take, row-major with their shape without the batch axis, e.g. `[tokens, width]`, the
-    /// tokens of all tiles one after the other; `None` if neither is run.
-    pub hidden: Option<(Vec<f32>, Vec<usize>)>,
+    /// The states that fusion and decoder take; `None` if neither is run.
+    pub hidden: Option<ImageStates>,
     /// The tiles that the image was split into, if it was.
     pub grid: Option<TileGrid>,
     /// Whether all values are finite; if not, the row fails.
@@ -38,9 +35,8 @@ pub struct ImageFeatures {
 impl ImageFeatures {
     /// Its size in memory.
     pub fn bytes(&self) -> usize {
-        let embedding = self.embedding.as_ref().map_or(0, Vec::len);
-        let hidden = self.hidden.as_ref().map_or(0, |(states, _)| states.len());
-        size_of::<Self>() + (embedding + hidden) * size_of::<f32>()
+        let embedding = self.embedding.as_ref().map_or(0, |embedding| size_of_val(embedding.as_slice()));
+        size_of::<Self>() + embedding + self.hidden.as_ref().map_or(0, ImageStates::bytes)
     }
 }
 
@@ -51,8 +47,9 @@ pub(crate) struct ImageEncoder {
     inputs: Vec<VisionInput>,
     embedding: Option<EmbeddingPort>,
     states: Option<String>,
-    /// How many pixels are encoded in one run, unless one image has more.
-    most_pixels: usize,
+    row_gather: RowGather,
+    /// How many pixels are encoded in one run on a CPU, unless one image has more.
+    most_pixels: Option<usize>,
 }
 
 #[derive(Debug)]
@@ -73,7 +70,7 @@ impl ImageEncoder {
         returns_states: bool,
     ) -> Result<Option<Self>, OnnxError> {
         let Some(file) = directory.graph(Role::Vision) else { return Ok(None) };
-        let graph = file.source.open(options)?;
+        let graph = file.source.open_encoder(options)?;
         let inputs = directory.bindings().of(Role::Vision).iter().filter_map(|(name, producer)| {
             let port = file.header.input(name)?;
             let (is_mask, takes_tiles) = (*producer == Producer::PixelMask, port.rank() == Some(5));
@@ -82,12 +79,13 @@ impl ImageEncoder {
         let embedding = directory.embedding(Role::Vision).cloned();
         let states = directory.bindings().vision_states().filter(|_| returns_states).map(str::to_owned);
         let side = directory.config().patch_size().filter(|side| *side >= SMALLEST_SIDE).unwrap_or(PATCH_SIDE);
-        let most_patches = if options.device == Device::Cpu { MOST_PATCHES } else { MOST_PATCHES_ON_DEVICE };
-        let most_pixels = most_patches * side * side;
-        Ok(Some(Self { graph, inputs: inputs.collect(), embedding, states, most_pixels }))
+        let most_pixels = (options.device == Device::Cpu).then_some(MOST_PATCHES * side * side);
+        let (inputs, row_gather) = (inputs.collect(), RowGather::new(options));
+        Ok(Some(Self { graph, inputs, embedding, states, row_gather, most_pixels }))
     }
 
-    /// Encodes `images`, those of one size and number of tiles together, but no more pixels at once than `most_pixels`.
+    /// Encodes `images`, those of one size and number of tiles together: on a CPU no more pixels at once than `most_pixels`, on a device
+    /// as many tiles as there are images.
     pub(crate) fn encode(&mut self, images: &[&PixelValues]) -> Result<Vec<Arc<ImageFeatures>>, OnnxError> {
         let mut groups: BTreeMap<_, Vec<usize>> = BTreeMap::new();
         for (index, image) in images.iter().enumerate() {
@@ -96,7 +94,10 @@ impl ImageEncoder {
         let mut features: Vec<_> = images.iter().map(|_| None).collect();
         for ((tiles, height, width), indexes) in groups {
             let (height, width) = (height as usize, width as usize);
-            let most = self.most_pixels / (tiles * height * width).max(1);
+            let most = match self.most_pixels {
+                Some(pixels) => pixels / (tiles * height * width).max(1),
+                None => images.len() / tiles.max(1),
+            };
             for indexes in indexes.chunks(most.max(1)) {
                 let group: Vec<_> = indexes.iter().map(|&index| images[index]).collect();
                 for (&index, encoded) in indexes.iter().zip(self.encode_alike(&group, [tiles, height, width])?) {
@@ -136,13 +137,12 @@ impl ImageEncoder {
             }
             let shape =
                 if input.takes_tiles { vec![batch, tiles, 3, height, width] } else { vec![batch, 3, height, width] };
-            let pixels: Vec<&[f32]> = images.iter().map(|image| image.data.as_slice()).collect();
-            let value = Tensor::from_f32(input.dtype, &shape, pixels.concat())?;
-            feeds.push((input.name.as_str(), SessionInput::Owned(value)));
+            let pixels: Vec<&PixelData> = images.iter().map(|image| &image.data).collect();
+            feeds.push((input.name.as_str(), join(&pixels, input.dtype, shape)?));
         }
-        let outputs = self.graph.run(&feeds)?;
+        let read: Vec<_> = self.embedding.iter().map(|embedding| embedding.output.as_str()).collect();
+        let mut outputs = self.graph.run_on_device(&feeds, &read)?;
         let embeddings = self.embedding.as_ref().map(|embedding| embedding.read(&outputs, batch)).transpose()?;
-        let states = self.states.as_ref().map(|name| outputs.get(name, batch * tiles)).transpose()?;
         let grid = images.first().and_then(|image| image.grid);
         let blank =
             |image: &&PixelValues| ImageFeatures { grid: image.grid, embedding: None, hidden: None, finite: true };
@@ -151,37 +151,63 @@ impl ImageEncoder {
             row.finite &= is_finite(&embedding);
             row.embedding = Some(embedding);
         }
-        if let Some(states) = states {
-            let mut inner = states.shape()[1..].to_vec();
-            // the tokens of all tiles, one after the other
-            if let Some(tokens) = inner.first_mut().filter(|_| grid.is_some()) {
-                *tokens *= tiles;
+        let Some(name) = &self.states else { return Ok(rows) };
+        let states = outputs.take(name, batch * tiles)?;
+        let mut inner = states.shape()[1..].to_vec();
+        // the tokens of all tiles, one after the other
+        if let Some(tokens) = inner.first_mut().filter(|_| grid.is_some()) {
+            *tokens *= tiles;
+        }
+        if states.device().is_some() {
+            let finite = self.row_gather.finite(&states, batch)?;
+            let states = Arc::new(states);
+            for (index, (row, finite)) in rows.iter_mut().zip(finite).enumerate() {
+                row.finite &= finite;
+                let tiles = index * tiles..(index + 1) * tiles;
+                row.hidden = Some(ImageStates::on_device(states.clone(), tiles, inner.clone()));
             }
-            let size = inner.iter().product::<usize>().max(1);
-            for (row, values) in rows.iter_mut().zip(states.to_f32()?.chunks_exact(size)) {
-                row.finite &= is_finite(values);
-                row.hidden = Some((values.to_vec(), inner.clone()));
-            }
+            return Ok(rows);
+        }
+        let size = inner.iter().product::<usize>().max(1);
+        for (row, values) in rows.iter_mut().zip(states.to_f32()?.chunks_exact(size)) {
+            row.finite &= is_finite(values);
+            row.hidden = Some(ImageStates::on_host(values.to_vec(), inner.clone()));
         }
         Ok(rows)
     }
 }
 
-/// The states of several images as one tensor `[batch, ...]`.
-pub(crate) fn stack_states(images: &[&ImageFeatures], dtype: DataType) -> Result<Tensor, OnnxError> {
-    let mut inner: Option<&[usize]> = None;
-    let mut data = Vec::new();
-    for image in images {
-        let Some((states, shape)) = &image.hidden else {
-            let what = "an image was encoded without the states that fusion or decoder need";
-            return Err(OnnxError::of_run(what));
-        };
-        if *inner.get_or_insert(shape) != shape.as_slice() {
-            let what = format!("images of one batch have states of shapes {inner:?} and {shape:?}");
-            return Err(OnnxError::of_run(what));
+/// The pixel values of several images as one input of `shape`, not copied where they follow each other in memory. They are converted to
+/// float16 if they are not yet and `dtype` is that.
+fn join<'a>(pixels: &[&'a PixelData], dtype: DataType, shape: Vec<usize>) -> Result<SessionInput<'a>, OnnxError> {
+    let halves = pixels.iter().map(|data| match data {
+        PixelData::F16(values) => Some(values),
+        PixelData::F32(_) => None,
+    });
+    let floats = pixels.iter().map(|data| match data {
+        PixelData::F32(values) => Some(values),
+        PixelData::F16(_) => None,
+    });
+    let values = match (dtype, halves.collect::<Option<Vec<_>>>(), floats.collect::<Option<Vec<_>>>()) {
+        (DataType::F16, Some(halves), _) => match Values::joined(&halves) {
+            Some(values) => return Ok(SessionInput::Halves(shape, values)),
+            None => {
+                Tensor::from_f16(&shape, halves.iter().map(|values| values.as_slice()).collect::<Vec<_>>().concat())
+            }
+        },
+        (DataType::F32, _, Some(floats)) if let Some(values) = Values::joined(&floats) => {
+            return Ok(SessionInput::Floats(shape, values));
         }
-        data.extend_from_slice(states);
-    }
-    let shape: Vec<usize> = std::iter::once(images.len()).chain(inner.unwrap_or_default().iter().copied()).collect();
-    Tensor::from_f32(dtype, &shape, data)
+        _ => {
+            let values: Vec<_> = pixels.iter().map(|data| data.to_f32()).collect();
+            Tensor::from_f32(dtype, &shape, values.concat())
+        }
+    };
+    values.map(SessionInput::Owned)
+}
+
+/// The states of each of `images`.
+pub(crate) fn states_of<'a>(images: &[&'a ImageFeatures]) -> Result<Vec<&'a ImageStates>, OnnxError> {
+    let missing = || OnnxError::of_run("an image was encoded without the states that fusion or decoder need");
+    images.iter().map(|image| image.hidden.as_ref().ok_or_else(missing)).collect()
 }

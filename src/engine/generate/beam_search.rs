@@ -2,6 +2,7 @@
 //! sequences of one row, until the best of them is known. Rows are searched independently of each other.
 
 use std::borrow::Cow;
+use std::cmp::Ordering;
 use std::ops::ControlFlow;
 
 use itertools::Itertools;
@@ -44,6 +45,29 @@ struct Scored<'a> {
     processed: Vec<f32>,
 }
 
+/// A beam with one more token.
+struct Continuation {
+    /// The sum of the processed log-probabilities.
+    score: f64,
+    /// The index of the beam.
+    beam: usize,
+    token: usize,
+    /// The token's log-probability before processing.
+    logprob: f64,
+}
+
+impl BeamSettings {
+    /// How many continuations are looked at in a step: enough for all beams, however many of them end.
+    pub(crate) fn candidates(&self, settings: &GenerationSettings) -> usize {
+        self.num_beams * (1 + settings.eos_token_ids.len()).max(2)
+    }
+}
+
+/// The highest score first; among equals the lowest beam and token.
+fn by_score(a: &Continuation, b: &Continuation) -> Ordering {
+    b.score.total_cmp(&a.score).then_with(|| (a.beam, a.token).cmp(&(b.beam, b.token)))
+}
+
 impl BeamSearch {
     pub(crate) fn new(settings: BeamSettings, slot: Slot) -> Self {
         let beam = Beam { tokens: Vec::new(), score: 0.0, logprob: 0.0, slot };
@@ -55,6 +79,11 @@ impl BeamSearch {
         self.running.iter().filter_map(|beam| Some((beam.slot, *beam.tokens.last()?)))
     }
 
+    /// The slots of its beams, and for each the token that comes next into the cache: its last, or `first` before there is one.
+    pub(crate) fn slots_and_tokens(&self, first: i64) -> Vec<(Slot, i64)> {
+        self.running.iter().map(|beam| (beam.slot, beam.tokens.last().copied().unwrap_or(first))).collect()
+    }
+
     /// Its slots are those from `first` on; returns the next free one.
     pub(crate) fn assign_slots(&mut self, first: usize) -> usize {
         self.running.iter_mut().zip(first..).for_each(|(beam, slot)| beam.slot = Slot(slot));
@@ -63,7 +92,7 @@ impl BeamSearch {
 
     /// Selects the next token of every beam.
     pub(crate) fn select(
-        mut self,
+        self,
         request: &SequenceRequest,
         logits: &Logits,
         context: &DecodeContext<'_>,
@@ -71,12 +100,31 @@ impl BeamSearch {
         let Some(scored) = self.score(logits, context.settings, &request.prompt)? else {
             return Ok(ControlFlow::Break(Sequence { finite: false, ..Sequence::empty() }));
         };
-        let keep = self.settings.num_beams * (1 + context.settings.eos_token_ids.len()).max(2);
-        if self.advance(&scored, keep, context)? {
-            return Ok(ControlFlow::Continue(self));
+        let best = self.best(&scored, self.settings.candidates(context.settings));
+        self.advance(best, context)
+    }
+
+    /// Selects the next token of every beam among the candidates of its slot, each the best [`BeamSettings::candidates`] tokens with their
+    /// log-probabilities; `None` in a slot whose logits are not finite.
+    pub(crate) fn select_among(
+        self,
+        candidates: impl Fn(Slot) -> Option<Vec<(i64, f64)>>,
+        context: &DecodeContext<'_>,
+    ) -> Result<ControlFlow<Sequence, Self>, OnnxError> {
+        let mut all = Vec::new();
+        for (beam, Beam { slot, score, .. }) in self.running.iter().enumerate() {
+            let Some(candidates) = candidates(*slot) else {
+                return Ok(ControlFlow::Break(Sequence { finite: false, ..Sequence::empty() }));
+            };
+            all.extend(candidates.into_iter().map(|(token, logprob)| Continuation {
+                score: score + logprob,
+                beam,
+                token: usize::try_from(token).unwrap_or(0),
+                logprob,
+            }));
         }
-        let best = self.finished.into_iter().next();
-        Ok(ControlFlow::Break(best.map_or_else(Sequence::empty, |(_, best)| best)))
+        let best = all.into_iter().k_smallest_by(self.settings.candidates(context.settings), by_score).collect();
+        self.advance(best, context)
     }
 
     /// Scores every token after every beam; `None` if a logit is not finite.
@@ -100,15 +148,18 @@ impl BeamSearch {
         Ok(Some(scored))
     }
 
-    /// Looks at the `keep` best continuations, of which the best unfinished ones become the next beams. Returns whether the search
-    /// goes on.
-    fn advance(&mut self, scored: &[Scored<'_>], keep: usize, context: &DecodeContext<'_>) -> Result<bool, OnnxError> {
+    /// Of the best continuations, the best unfinished ones become the next beams; if none can improve the search, it ends.
+    fn advance(
+        mut self,
+        best: Vec<Continuation>,
+        context: &DecodeContext<'_>,
+    ) -> Result<ControlFlow<Sequence, Self>, OnnxError> {
         let settings = self.settings;
         let mut running = Vec::with_capacity(settings.num_beams);
-        for (rank, (score, beam, token)) in self.best(scored, keep).into_iter().enumerate() {
+        for (rank, Continuation { score, beam, token, logprob }) in best.into_iter().enumerate() {
             let from = &self.running[beam];
             let tokens: Vec<i64> = from.tokens.iter().copied().chain([token as i64]).collect();
-            let logprob = from.logprob + scored[beam].softmax.logprob(scored[beam].logits[token]);
+            let logprob = from.logprob + logprob;
             match context.finish(&tokens)? {
                 None if running.len() < settings.num_beams => {
                     running.push(Beam { tokens, score, logprob, slot: from.slot });
@@ -125,20 +176,27 @@ impl BeamSearch {
         self.finished.sort_by(|(a, _), (b, _)| b.total_cmp(a));
         self.finished.truncate(settings.num_beams);
         self.running = running;
-        Ok(self.can_improve(context.settings.max_new_tokens))
+        if self.can_improve(context.settings.max_new_tokens) {
+            return Ok(ControlFlow::Continue(self));
+        }
+        let best = self.finished.into_iter().next();
+        Ok(ControlFlow::Break(best.map_or_else(Sequence::empty, |(_, best)| best)))
     }
 
-    /// The `keep` best continuations: score, beam, token; among equals the lowest beam and token. Tokens whose score is minus
-    /// infinity are left out.
-    fn best(&self, scored: &[Scored<'_>], keep: usize) -> Vec<(f64, usize, usize)> {
-        let order = |a: &(f64, usize, usize), b: &(f64, usize, usize)| {
-            b.0.total_cmp(&a.0).then_with(|| (a.1, a.2).cmp(&(b.1, b.2)))
-        };
+    /// The `keep` best continuations. Tokens whose score is minus infinity are left out.
+    fn best(&self, scored: &[Scored<'_>], keep: usize) -> Vec<Continuation> {
         let all = scored.iter().enumerate().flat_map(|(beam, scored)| {
             let tokens = scored.processed.iter().enumerate().filter(|(_, score)| **score > f32::NEG_INFINITY);
-            tokens.map(move |(token, &score)| (self.running[beam].score + f64::from(score), beam, token))
+            tokens.map(move |(token, &score)| {
+                let score = self.running[beam].score + f64::from(score);
+                Continuation { score, beam, token, logprob: 0.0 }
+            })
         });
-        all.k_smallest_by(keep, order).collect()
+        let logprob = |best: Continuation| {
+            let Scored { logits, softmax, .. } = &scored[best.beam];
+            Continuation { logprob: softmax.logprob(logits[best.token]), ..best }
+        };
+        all.k_smallest_by(keep, by_score).map(logprob).collect()
     }
 
     /// Whether a running beam may still become better than the finished sequences.

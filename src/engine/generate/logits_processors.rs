@@ -26,6 +26,17 @@ pub(crate) fn process(settings: &GenerationSettings, prompt: usize, history: &[i
     }
 }
 
+/// Whether the logits processors of `settings` do nothing but to ban the same tokens in every step, or the end tokens until a caption is
+/// long enough.
+pub(crate) fn only_ban_tokens(settings: &GenerationSettings) -> bool {
+    (settings.repetition_penalty - 1.0).abs() < f64::EPSILON
+        && settings.no_repeat_ngram_size == 0
+        && settings.bad_words_ids.is_empty()
+        && settings.forced_bos_token_id.is_none()
+        && settings.forced_eos_token_ids.is_empty()
+        && settings.begin_suppress_tokens.is_empty()
+}
+
 /// Applies the warpers of sampling.
 pub(crate) fn warp(settings: &SampleSettings, scores: &mut [f32]) {
     for score in scores.iter_mut() {

@@ -4,6 +4,7 @@
 //! - `settings`, `resolve`: generation settings, from the job and the model directory
 //! - `captioner`: the entry: tokenizes the prompts of all requests
 //! - `scheduler`: takes requests out of the queue and runs the decoder until all are finished
+//! - `device_search`: the same for greedy search on a device
 //! - `prefill`: makes the input of a prefill
 //! - `sequence`: what scheduler and search share: requests, sequences of tokens, captions
 //! - `sampler` (greedy search, sampling), `beam_search`: select the next tokens
@@ -11,6 +12,7 @@
 
 pub(crate) mod beam_search;
 pub(crate) mod captioner;
+pub(crate) mod device_search;
 pub(crate) mod logits_processors;
 pub(crate) mod prefill;
 pub(crate) mod random;

@@ -5,7 +5,8 @@ use super::sequence::{GenerationRequest, SequenceRequest};
 use crate::engine::decoder::encoder_outputs::EncoderOutput;
 use crate::engine::decoder::run::Decoder;
 use crate::engine::encode::fusion::FusedStates;
-use crate::engine::encode::vision::stack_states;
+use crate::engine::encode::image_states::{DeviceVectors, ImageStates};
+use crate::engine::encode::vision::states_of;
 use crate::engine::prompt::expand::{Prompt, TokenizedPrompt};
 use crate::model::{ModelDirectory, Producer, Role};
 use crate::onnx::{DataType, GraphOptions, OnnxError, OnnxErrorKind, Session, SessionInput, Tensor};
@@ -61,7 +62,11 @@ impl PrefillBuilder<'_> {
             let encoder_outputs = self.encoder_outputs(requests, decoder)?;
             return Ok(PrefillBatch { sequences, encoder_outputs, embedded: None });
         }
-        let embedded = embed(decoder, requests)?;
+        let dtype = match &self.encoder {
+            Some(encoder) => encoder.embedded_type(),
+            None => decoder.embedded_type(),
+        };
+        let embedded = embed(decoder, requests, dtype.unwrap_or(DataType::F32))?;
         Ok(match &mut self.encoder {
             None => PrefillBatch { sequences, encoder_outputs: Vec::new(), embedded: Some(embedded) },
             Some(encoder) => {
@@ -92,10 +97,13 @@ impl PrefillBuilder<'_> {
                 }
                 Role::Fusion => match states.into_iter().flatten().find(|(name, _)| name == output) {
                     Some((_, states)) if states.dtype() == *dtype => row_gather.gather(states, &fused_rows)?,
-                    Some((_, states)) => row_gather.gather(&states.to_float(*dtype)?, &fused_rows)?,
+                    Some((_, states)) => {
+                        let states = row_gather.with_floats(states, *dtype)?;
+                        row_gather.gather(&states, &fused_rows)?
+                    }
                     None => return Err(OnnxError::of_run(format!("the fusion graph gave no output {output:?}"))),
                 },
-                _ => stack_states(&images, *dtype)?,
+                _ => ImageStates::stack(&states_of(&images)?, *dtype, row_gather)?,
             });
         }
         Ok(values)
@@ -111,8 +119,13 @@ impl PromptEncoder {
         Ok(Some(Self { graph: file.source.open(options)?, inputs: inputs.collect() }))
     }
 
+    /// The type of the input that takes the embeddings of prompts.
+    fn embedded_type(&self) -> Option<DataType> {
+        self.inputs.iter().find(|(.., is_mask)| !is_mask).map(|(_, dtype, _)| *dtype)
+    }
+
     /// The states of `embedded`, `[rows, prompt, width]`, in the order of the decoder's encoder outputs.
-    fn encode(&mut self, embedded: Tensor, decoder: &Decoder) -> Result<Vec<Tensor>, OnnxError> {
+    fn encode(&mut self, embedded: Tensor, decoder: &mut Decoder) -> Result<Vec<Tensor>, OnnxError> {
         let shape = embedded.shape();
         let (rows, mut embedded) = (shape.first().copied().unwrap_or(0), Some(embedded));
         let mut feeds = Vec::with_capacity(self.inputs.len());
@@ -123,42 +136,66 @@ impl PromptEncoder {
             };
             feeds.push((name.as_str(), SessionInput::Owned(value)));
         }
-        let outputs = self.graph.run(&feeds)?;
-        let take = |wanted: &EncoderOutput| outputs.get(&wanted.output, rows)?.to_float(wanted.dtype);
-        decoder.encoder_outputs.iter().map(take).collect()
+        let outputs = self.graph.run_on_device(&feeds, &[])?;
+        let Decoder { encoder_outputs, row_gather, .. } = decoder;
+        let mut take =
+            |wanted: &EncoderOutput| row_gather.with_floats(outputs.get(&wanted.output, rows)?, wanted.dtype);
+        encoder_outputs.iter().map(&mut take).collect()
     }
 }
 
-/// The embeddings of the prompts of `requests`, `[requests, prompt, width]` f32, with the image features instead of the
-/// embeddings of image tokens.
-fn embed(decoder: &Decoder, requests: &[PromptedRequest<'_>]) -> Result<Tensor, OnnxError> {
-    let embedder =
-        decoder.embedder.as_ref().ok_or_else(|| OnnxError::of_run("no graph embeds the tokens of the prompt"))?;
+/// The embeddings of the prompts of `requests`, `[requests, prompt, width]` of type `dtype`, with the image features instead of the
+/// embeddings of image tokens. On a device, neither of them is copied to the host.
+fn embed(decoder: &mut Decoder, requests: &[PromptedRequest<'_>], dtype: DataType) -> Result<Tensor, OnnxError> {
+    let Decoder { embedder, row_gather, .. } = decoder;
+    let embedder = embedder.as_ref().ok_or_else(|| OnnxError::of_run("no graph embeds the tokens of the prompt"))?;
     // the embedding of an image token is overwritten, and the vocabulary may have no image token
     let known = |id: &i64| if *id == Prompt::NO_TOKEN { 0 } else { *id };
     let tokens: Vec<Vec<i64>> = requests.iter().map(|request| request.prompt.ids.iter().map(known).collect()).collect();
-    let embeddings = embedder.embed(&tokens, None)?;
+    let embeddings = embedder.embed_on_device(&tokens)?;
     let shape = embeddings.shape();
     let (length, width) = (shape.get(1).copied().unwrap_or(0), shape.get(2).copied().unwrap_or(0));
+    let features = requests.iter().map(|request| features_of(request, width)).collect::<Result<Vec<_>, _>>()?;
+    if embeddings.device().is_some() {
+        let mut vectors = DeviceVectors::default();
+        let first = vectors.add_tensor(&embeddings);
+        let mut index: Vec<_> = (first..first + requests.len() * length).collect();
+        for (row, (PromptedRequest { prompt, .. }, features)) in requests.iter().zip(features).enumerate() {
+            for (&token, feature) in prompt.image_tokens.iter().zip(vectors.add(features)?) {
+                index[row * length + token] = feature;
+            }
+        }
+        return row_gather.vectors(&vectors.tensors(), index, &shape, dtype);
+    }
     let mut data = embeddings.to_f32()?.into_owned();
-    for (row, PromptedRequest { request, prompt }) in data.chunks_exact_mut((length * width).max(1)).zip(requests) {
-        let Some((features, inner)) = &request.image.hidden else {
-            return Err(OnnxError::of_run(
-                "the prompt holds the image, but the image was encoded without its features",
-            ));
-        };
-        if inner.first() != Some(&prompt.image_tokens.len()) {
-            let found = prompt.image_tokens.len();
-            let what = format!("the prompt has {found} image tokens for image features of shape {inner:?}");
-            return Err(OnnxError::of_run(what));
-        }
-        if inner.get(1) != Some(&width) {
-            let what = format!("image features of shape {inner:?} do not fit among token embeddings of width {width}");
-            return Err(OnnxError::new(OnnxErrorKind::Run, "vision", what));
-        }
+    let rows = data.chunks_exact_mut((length * width).max(1));
+    for (row, (PromptedRequest { prompt, .. }, features)) in rows.zip(requests.iter().zip(features)) {
+        let features = features.values().unwrap_or_default();
         for (&index, feature) in prompt.image_tokens.iter().zip(features.chunks_exact(width)) {
             row[index * width..(index + 1) * width].copy_from_slice(feature);
         }
     }
     Tensor::from_f32(DataType::F32, &shape, data)
+}
+
+/// The image features of a request, one for each image token of its prompt.
+fn features_of<'a>(
+    PromptedRequest { request, prompt }: &PromptedRequest<'a>,
+    width: usize,
+) -> Result<&'a ImageStates, OnnxError> {
+    let Some(features) = &request.image.hidden else {
+        let what = "the prompt holds the image, but the image was encoded without its features";
+        return Err(OnnxError::of_run(what));
+    };
+    let inner = features.shape();
+    if inner.first() != Some(&prompt.image_tokens.len()) {
+        let found = prompt.image_tokens.len();
+        let what = format!("the prompt has {found} image tokens for image features of shape {inner:?}");
+        return Err(OnnxError::of_run(what));
+    }
+    if inner.get(1) != Some(&width) {
+        let what = format!("image features of shape {inner:?} do not fit among token embeddings of width {width}");
+        return Err(OnnxError::new(OnnxErrorKind::Run, "vision", what));
+    }
+    Ok(features)
 }

@@ -63,12 +63,17 @@ impl<'a> RequestQueue<'a> {
     }
 
     /// The next requests that can be prefilled together, at most `most`; none if the queue is empty.
-    fn next_batch(&mut self, most: usize) -> Vec<PromptedRequest<'a>> {
+    pub(super) fn next_batch(&mut self, most: usize) -> Vec<PromptedRequest<'a>> {
         let by_fusion_run = self.by_fusion_run;
         let group = move |request: &PromptedRequest<'a>| Self::group(request, by_fusion_run);
         let first = self.waiting.front().map(group);
         let alike = self.waiting.iter().take(most).take_while(|request| Some(group(request)) == first).count();
         self.waiting.drain(..alike).collect()
+    }
+
+    /// The number of tokens of the longest prompt that waits.
+    pub(super) fn longest_prompt(&self) -> usize {
+        self.waiting.iter().map(|request| request.prompt.decoder_tokens().len()).max().unwrap_or(0)
     }
 
     fn group(request: &PromptedRequest<'_>, by_fusion_run: bool) -> (usize, usize) {

@@ -89,8 +89,21 @@ impl OnnxFile {
     /// # Errors
     /// [`OnnxErrorKind::Load`] if a file of weights is missing or is not below the graph's folder.
     pub(crate) fn encode(&self, graph: GraphProto) -> Result<EditedGraph, OnnxError> {
+        self.encode_with(graph, <[Bytes]>::to_vec)
+    }
+
+    /// Encodes `graph`, as [`encode`](Self::encode) does, with what `imports` makes of the file's sets of operators.
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode).
+    pub(crate) fn encode_with(
+        &self,
+        graph: GraphProto,
+        imports: impl Fn(&[Bytes]) -> Vec<Bytes>,
+    ) -> Result<EditedGraph, OnnxError> {
         let own = self.path().canonicalize().map_err(|error| self.fail(format!("not readable: {error}")))?;
         let mut model = self.with_graph(graph);
+        model.opset_import = imports(&model.opset_import);
         let mut files: BTreeMap<String, PathBuf> = BTreeMap::new();
         visit_tensors::<OnnxError>(&mut model, &mut |tensor| {
             for location in locations(tensor).filter(|_| tensor.data_location() == EXTERNAL) {
@@ -117,18 +130,61 @@ impl OnnxFile {
             Ok(())
         })?;
         let own = relative(&own)?;
-        for tensor in model.graph.iter_mut().flat_map(|graph| &mut graph.initializer) {
+        model.graph.iter_mut().for_each(|graph| self.refer(graph, &own));
+        Ok(EditedGraph { bytes: model.encode_to_vec(), folder })
+    }
+
+    /// The sets of operators that the file's nodes are of, as `OperatorSetIdProto`.
+    pub(crate) fn imports(&self) -> &[Bytes] {
+        &self.model.opset_import
+    }
+
+    /// Whether the file defines operators of its own.
+    pub(crate) fn has_functions(&self) -> bool {
+        !self.model.functions.is_empty()
+    }
+
+    /// Makes external data, at `location`, of the large weights of `graph` that are in the file.
+    pub(crate) fn refer(&self, graph: &mut GraphProto, location: &str) {
+        for tensor in &mut graph.initializer {
             if let Some(offset) = self.offset(tensor) {
                 let length = tensor.raw_data.take().map_or(0, |data| data.len());
                 tensor.external_data = vec![
-                    entry("location", own.clone()),
+                    entry("location", location.to_owned()),
                     entry("offset", offset.to_string()),
                     entry("length", length.to_string()),
                 ];
                 tensor.data_location = Some(EXTERNAL);
             }
         }
-        Ok(EditedGraph { bytes: model.encode_to_vec(), folder })
+    }
+
+    /// The elements of `tensor`, a weight of this file, as they lie in memory; `None` if the file has them in another form.
+    ///
+    /// # Errors
+    /// [`OnnxErrorKind::Load`] if they are in another file that is missing, too short, or not below the graph's folder.
+    pub(crate) fn data(&self, tensor: &TensorProto) -> Result<Option<Bytes>, OnnxError> {
+        if tensor.data_location() != EXTERNAL {
+            return Ok(tensor.raw_data.clone());
+        }
+        let Some(location) = locations(tensor).next() else { return Ok(None) };
+        let file = self.source.external_file(location)?;
+        let mapped = map(&file).map_err(|error| self.fail(format!("{} is not readable: {error}", file.display())))?;
+        let number = |key: &str| {
+            let entry = tensor.external_data.iter().find(|entry| entry.key() == key);
+            entry.map(|entry| entry.value().parse::<usize>().ok())
+        };
+        let start = number("offset").unwrap_or(Some(0));
+        let end = match number("length") {
+            Some(length) => start.zip(length).and_then(|(start, length)| start.checked_add(length)),
+            None => Some(mapped.len()),
+        };
+        match start.zip(end) {
+            Some((start, end)) if start <= end && end <= mapped.len() => Ok(Some(mapped.slice(start..end))),
+            _ => Err(self
+                .fail(format!("its weights lie in {} outside of the file's {} bytes", file.display(), mapped.len()))
+                .with_hint("is the file complete? compare its size with the original's")),
+        }
     }
 
     /// The offset in the file of a large tensor's data, if it is in the file.

@@ -95,7 +95,8 @@ fn of_all_graphs<'a>(
     }
 }
 
-fn port(value: &ValueInfoProto) -> Port {
+/// What `value` declares.
+pub(super) fn port(value: &ValueInfoProto) -> Port {
     let tensor = value.r#type.as_ref().and_then(|kind| kind.tensor_type.as_ref());
     let dtype = tensor.map_or(DataType::Other("not a tensor"), |tensor| DataType::from_onnx(tensor.elem_type()));
     let shape = tensor.and_then(|tensor| tensor.shape.as_ref()).map(|shape| shape.dim.iter().map(dim).collect());

@@ -11,7 +11,7 @@ use super::file::OnnxFile;
 use crate::onnx::error::OnnxError;
 use crate::onnx::port::{DataType, Port};
 use crate::onnx::proto::{GraphProto, TensorProto, ValueInfoProto};
-use crate::onnx::runtime::session::{GraphOptions, Outputs, Session, SessionInput};
+use crate::onnx::runtime::session::{EditedGraph, GraphOptions, Outputs, Session, SessionInput};
 use crate::onnx::runtime::tensor::Tensor;
 
 /// The graph that is run once for each batch.
@@ -35,7 +35,8 @@ enum Changes {
 }
 
 /// Splits `graph`, which was made from that of `file`, and whose inputs `invariant`, `[batch, ...]`, are the same in all steps.
-/// Returns the graph that is run once for each batch, and the rest; `None` if no matrix product depends on those inputs alone.
+/// `encode` encodes a part of `graph`. Returns the graph that is run once for each batch, and the rest; `None` if no matrix product depends
+/// on those inputs alone.
 ///
 /// # Errors
 /// When ONNX Runtime refuses the first of the two graphs.
@@ -44,12 +45,13 @@ pub(crate) fn hoist(
     graph: &GraphProto,
     invariant: &[&str],
     options: GraphOptions,
+    encode: fn(&OnnxFile, GraphProto) -> Result<EditedGraph, OnnxError>,
 ) -> Result<Option<(HoistedGraph, GraphProto)>, OnnxError> {
     let frontier: Vec<_> = frontier(graph, invariant).iter().map(|name| ValueInfoProto::named(name)).collect();
     if frontier.is_empty() {
         return Ok(None);
     }
-    let edited = file.encode(extract(graph, frontier, Vec::new()))?;
+    let edited = encode(file, extract(graph, frontier, Vec::new()))?;
     let mut session = Session::open_edited(file.path(), &edited, options)?;
     let given = reusable(&mut session)?;
     if given.is_empty() {

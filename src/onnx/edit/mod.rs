@@ -6,18 +6,33 @@
 //! - `header`: what a graph declares
 //! - `extract`: the subgraph that computes some values
 //! - `elide_copies`, `fold_shapes`, `hoist`: the edits; they leave out, fold, and move nodes
+//! - `choose`: chooses tokens in the graph
+//! - `static_session`: opens a static step with the choice in it
+//! - `graph_index`, `constants`, `known_values`: who computes and uses a value, and what is known about it without running the graph
+//! - `static_step`: the step of one shape of a decoder
+//! - `attention`: where a graph computes attention, and one operator in its place
 //! - `subgraph`: opens a graph or a subgraph
-//! - `decoder_graph`: opens the graph of a decoder with all edits
+//! - `decoder_graph`, `encoder_graph`: open the graph of a decoder or an encoder with all edits
 
+pub(crate) mod attention;
+pub(crate) mod choose;
+mod constants;
 mod decoded_size;
 pub(crate) mod decoder_graph;
 pub(crate) mod elide_copies;
+pub(crate) mod encoder_graph;
 pub(crate) mod external_data;
 pub(crate) mod extract;
 pub(crate) mod file;
 pub(crate) mod fold_shapes;
+#[cfg(test)]
+mod fused_encoders;
+pub(crate) mod graph_index;
 pub(crate) mod header;
 pub(crate) mod hoist;
+pub(crate) mod known_values;
 #[cfg(test)]
 mod mutations;
+pub(crate) mod static_session;
+pub(crate) mod static_step;
 pub(crate) mod subgraph;

@@ -10,7 +10,9 @@ use std::path::Path;
 use bytes::Bytes;
 use prost::Message;
 
+use super::attention::matching::find_everywhere;
 use super::elide_copies::elide_copies;
+use super::encoder_graph::fuse_operators;
 use super::external_data::visit_tensors;
 use super::extract::extract;
 use super::file::OnnxFile;
@@ -42,6 +44,8 @@ fn edited(path: &Path) -> bool {
         header.inputs.iter().chain(&header.outputs).for_each(|port| assert!(port.describe().len() < 1 << 20));
     }
     let Ok(file) = OnnxFile::read(&source) else { return false };
+    find_everywhere(&file.graph);
+    let _ = fuse_operators(&file);
     let inputs: Vec<&str> = file.graph.input.iter().map(ValueInfoProto::name).collect();
     let computed = frontier(&file.graph, &inputs[..inputs.len() / 2]);
     let wanted = sizes(&file.graph).into_iter().chain(computed.iter().map(String::as_str));

@@ -2,12 +2,14 @@
 //! rows. Floats stay in the memory of their device, where the graphs of [`super::graphs`] are run.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::path::{Path, PathBuf};
 
 use half::f16;
 use itertools::Itertools;
 
 use super::graphs::{RowGraph, STACKED, names};
+use super::vector_graphs::VectorGraph;
 use crate::onnx::error::OnnxError;
 use crate::onnx::port::DataType;
 use crate::onnx::runtime::device::Device;
@@ -19,17 +21,23 @@ use crate::onnx::runtime::tensor::{Element, Tensor};
 pub struct RowGather {
     options: GraphOptions,
     opened: HashMap<RowGraph, Session>,
+    of_vectors: HashMap<VectorGraph, Session>,
 }
 
 impl RowGather {
     /// Gathers rows for graphs that are opened with `options`.
     pub fn new(options: GraphOptions) -> Self {
+        Self { options: Self::options(options), opened: HashMap::new(), of_vectors: HashMap::new() }
+    }
+
+    /// How small graphs are opened beside graphs that are opened with `options`.
+    pub(crate) fn options(options: GraphOptions) -> GraphOptions {
         let (device, threads) = match options.device {
             // TensorRT would build an engine for every size of tensor
             Device::Cuda(number) | Device::TensorRt(number) => (Device::Cuda(number), 1),
             device => (device, options.threads),
         };
-        Self { options: GraphOptions { device, threads, dynamic_shapes: true }, opened: HashMap::new() }
+        GraphOptions { device, threads, dynamic_shapes: true, repeatable: true }
     }
 
     /// `value`, copied to the memory of the device if its elements are floats.
@@ -123,13 +131,27 @@ impl RowGather {
     }
 
     fn graph(&mut self, kind: RowGraph) -> Result<&mut Session, OnnxError> {
-        use std::collections::hash_map::Entry;
-        match self.opened.entry(kind) {
-            Entry::Occupied(entry) => Ok(entry.into_mut()),
-            Entry::Vacant(entry) => {
-                let edited = EditedGraph { bytes: kind.encode(), folder: PathBuf::new() };
-                Ok(entry.insert(Session::open_edited(Path::new("rows of tensors"), &edited, self.options)?))
-            }
+        opened(self.opened.entry(kind), "rows of tensors", self.options, RowGraph::encode)
+    }
+
+    /// The session of a graph for vectors.
+    pub(super) fn vector_graph(&mut self, kind: VectorGraph) -> Result<&mut Session, OnnxError> {
+        opened(self.of_vectors.entry(kind), "vectors of tensors", self.options, |kind| kind.encode())
+    }
+}
+
+/// The session of a graph, opened if it is not yet.
+fn opened<'a, K: Clone>(
+    entry: Entry<'a, K, Session>,
+    name: &str,
+    options: GraphOptions,
+    encode: impl Fn(K) -> Vec<u8>,
+) -> Result<&'a mut Session, OnnxError> {
+    match entry {
+        Entry::Occupied(entry) => Ok(entry.into_mut()),
+        Entry::Vacant(entry) => {
+            let edited = EditedGraph { bytes: encode(entry.key().clone()), folder: PathBuf::new() };
+            Ok(entry.insert(Session::open_edited(Path::new(name), &edited, options)?))
         }
     }
 }

@@ -9,10 +9,8 @@ use crate::onnx::proto::{AttributeProto, GraphProto, ModelProto, NodeProto, Valu
 /// The name of the output.
 pub(crate) const STACKED: &str = "stacked";
 
-/// `AttributeProto.AttributeType.INT`
-const INT: i32 = 2;
 /// An `OperatorSetIdProto`: version 18 of ONNX's own operators.
-const OPSET_18: &[u8] = &[0x10, 18];
+pub(crate) const OPSET_18: &[u8] = &[0x10, 18];
 
 /// What a graph that gathers rows of tensors does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -52,8 +50,7 @@ impl RowGraph {
         if let (Some(last), 1) = (graph.node.last_mut(), self.parts) {
             last.output = vec![STACKED.to_owned()];
         } else {
-            let axis = Some("axis".to_owned());
-            let axis = AttributeProto { name: axis, i: Some(0), r#type: Some(INT), ..AttributeProto::default() };
+            let axis = AttributeProto::int("axis", 0);
             graph.node.push(NodeProto { attribute: vec![axis], ..NodeProto::of("Concat", stacked, STACKED) });
         }
         let opset_import = vec![Bytes::from_static(OPSET_18)];

@@ -3,6 +3,13 @@
 //!
 //! - `graphs`: builds small ONNX graphs of `Gather`, `Pad` and `Concat`
 //! - `gather`: runs them
+//! - `place`: writes rows of many tensors into tensors of a fixed size
+//! - `vector_graphs`, `vectors`: the same for vectors and for the search of rows that are not finite
+//! - `host`: memory of the host for the inputs of runs
 
 pub(crate) mod gather;
 pub(crate) mod graphs;
+pub(crate) mod host;
+pub(crate) mod place;
+pub(crate) mod vector_graphs;
+pub(crate) mod vectors;

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use ort::ep::cuda::ConvAlgorithmSearch;
+use ort::ep::cuda::{AttentionBackend, ConvAlgorithmSearch};
 use ort::ep::{CUDA, ExecutionProviderDispatch, TensorRT};
 use ort::memory::{AllocationDevice, AllocatorType, MemoryInfo, MemoryType};
 
@@ -21,6 +21,30 @@ pub enum Device {
     StandIn,
 }
 
+/// Which kernels compute attention in half precision on a GPU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum AttentionKernels {
+    /// Flash attention, else the memory-efficient one, else matrix products: fast for many queries. Two runs give the same bytes.
+    #[default]
+    ManyQueries,
+    /// Matrix products: fast for a single query over many keys, as in a decoder's step. Two runs give the same bytes.
+    OneQuery,
+    /// Whatever ONNX Runtime takes first. That is cuDNN, which is the fastest but does not add in the same order in every run.
+    Fastest,
+}
+
+impl AttentionKernels {
+    /// The value of the provider option `sdpa_kernel`, if it is set.
+    fn backend(self) -> Option<AttentionBackend> {
+        use AttentionBackend as B;
+        match self {
+            Self::ManyQueries => Some(B::FLASH_ATTENTION | B::EFFICIENT_ATTENTION | B::MATH),
+            Self::OneQuery => Some(B::MATH),
+            Self::Fastest => None,
+        }
+    }
+}
+
 impl Device {
     /// The names of devices, for messages.
     pub const EXPECTED: &str = "\"cpu\", \"cuda:0\" or \"tensorrt:0\", with any GPU's number";
@@ -28,6 +52,11 @@ impl Device {
     /// Whether it has a memory of its own, where tensors stay between runs.
     pub(crate) fn has_memory(self) -> bool {
         self != Self::Cpu
+    }
+
+    /// Whether steps of one shape run on it: `TensorRT` would build an engine for every number of rows.
+    pub(crate) fn takes_static_steps(self) -> bool {
+        self.has_memory() && !matches!(self, Self::TensorRt(_))
     }
 
     /// The host's memory that the device writes fastest: for a GPU, pinned pages.
@@ -51,12 +80,17 @@ impl Device {
 
     /// The execution providers to ask ONNX Runtime for, the preferred one first. A missing one is an error; by default ONNX Runtime
     /// would silently use the CPU.
-    pub(crate) fn providers(self) -> Vec<ExecutionProviderDispatch> {
+    pub(crate) fn providers(self, kernels: AttentionKernels, captured: bool) -> Vec<ExecutionProviderDispatch> {
         // by default, CUDA's provider multiplies float32 as TensorFloat-32, with 10 bits of mantissa, and picks the convolution algorithm
         // that is fastest at that moment, so that results differ from run to run
         let cuda = |number| {
             let provider = CUDA::default().with_device_id(number).with_tf32(false);
-            provider.with_conv_algorithm_search(ConvAlgorithmSearch::Heuristic).build().error_on_failure()
+            let provider = provider.with_conv_algorithm_search(ConvAlgorithmSearch::Heuristic);
+            let provider = provider.with_cuda_graph(captured);
+            match kernels.backend() {
+                Some(backend) => provider.with_attention_backend(backend).build().error_on_failure(),
+                None => provider.build().error_on_failure(),
+            }
         };
         match self {
             Self::Cpu | Self::StandIn => Vec::new(),

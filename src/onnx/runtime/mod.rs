@@ -5,10 +5,16 @@
 //! - `environment`: loads it, once for the process
 //! - `device`: execution providers and memory
 //! - `tensor`: tensors in the memory of host or device
+//! - `host_memory`: memory of the host that a device copies from fastest
+//! - `run_context`: ends the runs of another thread, and counts their time
 //! - `session`: an opened graph
+//! - `bound`: runs on tensors that are bound once
 
+pub(crate) mod bound;
 pub(crate) mod device;
 pub(crate) mod environment;
+pub(crate) mod host_memory;
 pub(crate) mod library;
+pub(crate) mod run_context;
 pub(crate) mod session;
 pub(crate) mod tensor;

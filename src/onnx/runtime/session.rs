@@ -4,19 +4,23 @@
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
+use half::f16;
+use ort::ep::ExecutionProviderDispatch;
 use ort::logging::LogLevel;
+use ort::memory::{Allocator, MemoryInfo};
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::session::{Session as OrtSession, SessionInputValue};
-use ort::value::{Outlet, ValueType};
+use ort::value::{Outlet, TensorRef, ValueType};
 
-use super::device::Device;
+use super::device::{AttentionKernels, Device};
 use super::environment::runtime;
+use super::run_context;
 use super::tensor::{Tensor, data_type};
 use crate::onnx::error::{OnnxError, OnnxErrorKind};
 use crate::onnx::port::{Dim, Port};
 
 /// How a graph is opened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GraphOptions {
     /// Where it runs.
     pub device: Device,
@@ -25,6 +29,15 @@ pub struct GraphOptions {
     /// Whether the shapes of its inputs change from run to run, as those of texts and of a decoder's steps do. ONNX Runtime's memory
     /// pattern is then off: it would allocate another block for each combination of shapes.
     pub dynamic_shapes: bool,
+    /// Whether two runs give the same bytes. On a GPU, the fastest kernel of attention in float16 adds in another order each time.
+    pub repeatable: bool,
+}
+
+impl Default for GraphOptions {
+    /// On the CPU, with every core.
+    fn default() -> Self {
+        Self { device: Device::Cpu, threads: 0, dynamic_shapes: false, repeatable: true }
+    }
 }
 
 /// An opened graph: one ONNX Runtime session. Its memory arena is kept between runs.
@@ -44,6 +57,10 @@ pub enum SessionInput<'a> {
     Owned(Tensor),
     /// A tensor of another owner.
     Shared(&'a Tensor),
+    /// Values in the host's memory, with their shape; not copied before the run.
+    Floats(Vec<usize>, &'a [f32]),
+    /// The same in float16.
+    Halves(Vec<usize>, &'a [f16]),
 }
 
 /// An edited graph in memory; its weights are in files.
@@ -62,6 +79,18 @@ pub struct Outputs {
     values: Vec<(String, Tensor)>,
 }
 
+impl GraphOptions {
+    /// The execution providers of a graph that is not captured, whose attention has many queries.
+    fn providers(self) -> Vec<ExecutionProviderDispatch> {
+        self.device.providers(self.kernels(AttentionKernels::ManyQueries), false)
+    }
+
+    /// `repeatable`, unless runs may differ.
+    pub(super) fn kernels(self, repeatable: AttentionKernels) -> AttentionKernels {
+        if self.repeatable { repeatable } else { AttentionKernels::Fastest }
+    }
+}
+
 impl Session {
     /// ONNX Runtime's key for the folder that the locations of external data are relative to.
     const WEIGHTS: &str = "session.model_external_initializers_file_folder_path";
@@ -78,13 +107,23 @@ impl Session {
     /// [`OnnxErrorKind::Library`] without an ONNX Runtime, [`OnnxErrorKind::Load`] if the file cannot be read or ONNX Runtime
     /// refuses it, [`OnnxErrorKind::OutOfMemory`].
     pub fn open(path: &Path, options: GraphOptions) -> Result<Self, OnnxError> {
-        Self::commit(path, options, |mut builder| builder.commit_from_file(path))
+        Self::commit(path, options, options.providers(), |mut builder| builder.commit_from_file(path))
     }
 
     /// Opens a graph made from the file at `path`.
     pub(crate) fn open_edited(path: &Path, edited: &EditedGraph, options: GraphOptions) -> Result<Self, OnnxError> {
+        Self::open_edited_on(path, edited, options, options.providers())
+    }
+
+    /// Opens a graph made from the file at `path`, to be run by `providers`.
+    pub(super) fn open_edited_on(
+        path: &Path,
+        edited: &EditedGraph,
+        options: GraphOptions,
+        providers: Vec<ExecutionProviderDispatch>,
+    ) -> Result<Self, OnnxError> {
         let folder = edited.folder.to_string_lossy();
-        Self::commit(path, options, |builder| {
+        Self::commit(path, options, providers, |builder| {
             builder.with_config_entry(Self::WEIGHTS, folder.as_ref())?.commit_from_memory(&edited.bytes)
         })
     }
@@ -93,7 +132,7 @@ impl Session {
     /// prepacked weights, so that opening is fast and runs are slow.
     pub(crate) fn open_for_probes(path: &Path, edited: &EditedGraph, options: GraphOptions) -> Result<Self, OnnxError> {
         let folder = edited.folder.to_string_lossy();
-        Self::commit(path, GraphOptions { device: Device::Cpu, ..options }, |builder| {
+        Self::commit(path, GraphOptions { device: Device::Cpu, ..options }, Vec::new(), |builder| {
             let mut builder = builder
                 .with_optimization_level(GraphOptimizationLevel::Disable)?
                 .with_prepacking(false)?
@@ -107,6 +146,7 @@ impl Session {
     fn commit(
         path: &Path,
         options: GraphOptions,
+        providers: Vec<ExecutionProviderDispatch>,
         commit: impl FnOnce(SessionBuilder) -> ort::Result<OrtSession>,
     ) -> Result<Self, OnnxError> {
         let environment = runtime()?.environment();
@@ -119,7 +159,7 @@ impl Session {
                 .with_intra_op_spinning(true)?
                 .with_config_entry("session.intra_op.spin_duration_us", Self::SPIN_MICROSECONDS)?
                 .with_config_entry("session.force_spinning_stop", "1")?
-                .with_execution_providers(options.device.providers())?;
+                .with_execution_providers(providers)?;
             commit(builder)
         })()
         .map_err(|error| {
@@ -138,6 +178,19 @@ impl Session {
         Ok(Self { path: path.to_path_buf(), device: options.device, inner: session, inputs, outputs })
     }
 
+    /// Where it runs.
+    pub(crate) fn device(&self) -> Device {
+        self.device
+    }
+
+    pub(super) fn inner(&self) -> &OrtSession {
+        &self.inner
+    }
+
+    pub(super) fn inner_mut(&mut self) -> &mut OrtSession {
+        &mut self.inner
+    }
+
     /// The graph's file.
     pub fn path(&self) -> &Path {
         &self.path
@@ -153,6 +206,11 @@ impl Session {
         &self.outputs
     }
 
+    /// Gives memory of the kind `memory`, which belongs to the session's device.
+    pub(super) fn allocator(&self, memory: MemoryInfo<'_>) -> ort::Result<Allocator> {
+        Allocator::new(&self.inner, memory)
+    }
+
     /// Runs the graph on `inputs`, which name each declared input once. The outputs are in the host's memory.
     ///
     /// # Errors
@@ -161,8 +219,14 @@ impl Session {
         let Self { path, inner, .. } = self;
         let mut run = || {
             let feeds = inputs.iter().map(|(name, input)| Ok((Cow::Borrowed(*name), input.feed()?)));
-            let outputs = inner.run(feeds.collect::<ort::Result<Vec<_>>>()?)?;
-            Ok(outputs.into_iter().map(|(name, value)| (name.to_owned(), Tensor::from_ort(value))).collect())
+            let feeds = feeds.collect::<ort::Result<Vec<_>>>()?;
+            run_context::run(|options| {
+                let outputs = match options {
+                    Some(options) => inner.run_with_options(feeds, options)?,
+                    None => inner.run(feeds)?,
+                };
+                Ok(outputs.into_iter().map(|(name, value)| (name.to_owned(), Tensor::from_ort(value))).collect())
+            })
         };
         Outputs::of(path, run())
     }
@@ -185,28 +249,53 @@ impl Session {
             // a binding that is used again would overwrite the outputs of the previous run
             let mut binding = inner.create_binding()?;
             for (name, input) in inputs {
-                binding.bind_input(*name, &*input.feed()?)?;
+                match input.copied(*device)? {
+                    Some(copy) => binding.bind_input(*name, &*copy.as_input()?)?,
+                    None => binding.bind_input(*name, &*input.feed()?)?,
+                }
             }
             let (host_memory, device_memory) = (device.host_memory()?, device.memory()?);
             for port in outputs.iter() {
                 binding
                     .bind_output_to_device(&port.name, if stays(&port.name) { &device_memory } else { &host_memory })?;
             }
-            let ran = inner.run_binding(&binding)?;
             let value = |name: &str, found| {
                 if stays(name) { Tensor::on_device(found, *device) } else { Tensor::from_ort(found) }
             };
-            Ok(ran.into_iter().map(|(name, found)| (name.to_owned(), value(name, found))).collect())
+            run_context::run(|options| {
+                let ran = match options {
+                    Some(options) => inner.run_binding_with_options(&binding, options)?,
+                    None => inner.run_binding(&binding)?,
+                };
+                Ok(ran.into_iter().map(|(name, found)| (name.to_owned(), value(name, found))).collect())
+            })
         };
         Outputs::of(path, run())
     }
 }
 
 impl SessionInput<'_> {
+    /// A copy of values that are not a tensor, for a device that shares the host's memory: `ort` itself would copy them, with a session
+    /// whose lock it holds already. Another device copies them to its own memory.
+    fn copied(&self, device: Device) -> ort::Result<Option<Tensor>> {
+        let copy = match (device, self) {
+            (Device::Cpu | Device::StandIn, Self::Floats(shape, values)) => {
+                Tensor::from_values(shape, values.to_vec())?
+            }
+            (Device::Cpu | Device::StandIn, Self::Halves(shape, values)) => {
+                Tensor::from_values(shape, values.to_vec())?
+            }
+            _ => return Ok(None),
+        };
+        Ok(Some(copy))
+    }
+
     fn feed(&self) -> ort::Result<SessionInputValue<'_>> {
         match self {
             Self::Owned(value) => value.as_input(),
             Self::Shared(value) => value.as_input(),
+            Self::Floats(shape, values) => TensorRef::from_array_view((shape.clone(), *values)).map(Into::into),
+            Self::Halves(shape, values) => TensorRef::from_array_view((shape.clone(), *values)).map(Into::into),
         }
     }
 }

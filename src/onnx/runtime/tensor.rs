@@ -9,7 +9,10 @@ use half::f16;
 use half::slice::HalfFloatSliceExt;
 use ort::memory::Allocator;
 use ort::session::SessionInputValue;
-use ort::value::{DynValue, PrimitiveTensorElementType, Tensor as OrtTensor, TensorElementType, TensorRef, ValueType};
+use ort::value::{
+    DynTensorValueType, DynValue, PrimitiveTensorElementType, Tensor as OrtTensor, TensorElementType, TensorRef,
+    ValueType,
+};
 
 use super::device::Device;
 use super::environment::runtime;
@@ -52,6 +55,14 @@ impl Tensor {
             }
             _ => Self::owned(shape, data),
         }
+    }
+
+    /// A float16 tensor of `shape` that takes over `data`, row-major.
+    ///
+    /// # Errors
+    /// When `data` does not fill `shape`, or memory ran out.
+    pub fn from_f16(shape: &[usize], data: Vec<f16>) -> Result<Self, OnnxError> {
+        Self::owned(shape, data)
     }
 
     /// An int64 tensor of `shape` that takes over `data`, row-major.
@@ -217,6 +228,31 @@ impl Tensor {
         }
     }
 
+    pub(super) fn value(&self) -> &DynValue {
+        &self.tensor
+    }
+
+    pub(super) fn value_mut(&mut self) -> &mut DynValue {
+        &mut self.tensor
+    }
+
+    /// Copies the elements into `target`, a tensor of the same shape and type, from host to device or back.
+    ///
+    /// # Errors
+    /// When shapes or types differ, or a transfer fails.
+    pub(crate) fn copy_into(&self, target: &mut Self) -> Result<(), OnnxError> {
+        let (from, to) = (self.shape(), target.shape());
+        if from != to || self.dtype() != target.dtype() {
+            return Err(OnnxError::of_run(format!("a tensor of shape {from:?} does not fit one of shape {to:?}")));
+        }
+        let mut copy = || -> ort::Result<()> {
+            let from = self.tensor.view().downcast::<DynTensorValueType>()?;
+            let to = target.tensor.view_mut().downcast::<DynTensorValueType>()?;
+            from.copy_into(to)
+        };
+        copy().map_err(|error| failed(&error))
+    }
+
     /// The tensor as the input of a run, not copied.
     pub(crate) fn as_input(&self) -> ort::Result<SessionInputValue<'_>> {
         fn view<T: Element>(value: &Tensor) -> ort::Result<SessionInputValue<'_>> {
@@ -238,9 +274,12 @@ impl Tensor {
             return Err(OnnxError::of_run(format!("{} elements do not fill shape {shape:?}", data.len())));
         }
         runtime()?;
-        OrtTensor::from_array((shape, data))
-            .map(|tensor| Self::from_ort(tensor.into_dyn()))
-            .map_err(|error| failed(&error))
+        Self::from_values(shape, data).map_err(|error| failed(&error))
+    }
+
+    /// A tensor of `shape` that takes over `data`.
+    pub(super) fn from_values<T: Element>(shape: &[usize], data: Vec<T>) -> ort::Result<Self> {
+        OrtTensor::from_array((shape, data)).map(|tensor| Self::from_ort(tensor.into_dyn()))
     }
 
     /// Drops all but the first `rows` rows of a tensor in the host's memory.
