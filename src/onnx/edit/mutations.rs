@@ -10,7 +10,7 @@ use std::path::Path;
 use bytes::Bytes;
 use prost::Message;
 
-use super::attention::matching::find_everywhere;
+use super::attention::everywhere::find_everywhere;
 use super::elide_copies::elide_copies;
 use super::encoder_graph::fuse_operators;
 use super::external_data::visit_tensors;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use super::matching::find_everywhere;
+use super::everywhere::find_everywhere;
 use super::site::{AttentionSite, Heads, Mask, MaskKind};
 use crate::onnx::edit::file::OnnxFile;
 use crate::onnx::port::{DataType, GraphSource};

@@ -5,11 +5,10 @@
 
 use std::collections::HashMap;
 
+use super::scale::Scale;
 use super::site::{AttentionSite, Attentions, FusedAttention, Heads, Mask, MaskKind, OtherSoftmax};
 use crate::onnx::edit::graph_index::{GraphIndex, integer, integers};
 use crate::onnx::edit::known_values::{KnownValues, Size};
-#[cfg(test)]
-use crate::onnx::proto::GraphProto;
 use crate::onnx::proto::NodeProto;
 
 /// How many nodes may stand between the softmax and each of the two products.
@@ -28,36 +27,6 @@ struct Scores<'a> {
     product: &'a NodeProto,
     scale: Scale,
     masks: Vec<Mask>,
-}
-
-/// A product of numbers, some of which may not be known.
-#[derive(Debug, Clone, Copy, PartialEq)]
-struct Scale {
-    known: f64,
-    unknown: bool,
-}
-
-/// Finds the attentions of `graph` and of the branches inside its nodes: one result for each of these graphs, that of `graph` first.
-#[cfg(test)]
-pub(crate) fn find_everywhere(graph: &GraphProto) -> Vec<Attentions> {
-    let mut found = Vec::new();
-    everywhere(graph, None, None, &mut found);
-    found
-}
-
-#[cfg(test)]
-fn everywhere(
-    graph: &GraphProto,
-    outer: Option<&GraphIndex<'_>>,
-    outer_known: Option<&KnownValues>,
-    found: &mut Vec<Attentions>,
-) {
-    let index = GraphIndex::new(graph, outer);
-    let (attentions, known) = find(&index, outer_known);
-    found.push(attentions);
-    for branch in graph.node.iter().flat_map(|node| &node.attribute).flat_map(|a| a.g.iter().chain(&a.graphs)) {
-        everywhere(branch, Some(&index), Some(&known), found);
-    }
 }
 
 /// Finds the attentions of the graph of `index`, without the branches inside its nodes, and what is known about its values; `outer` is
@@ -434,18 +403,6 @@ impl<'a> Matcher<'a> {
 impl Heads {
     fn new() -> Self {
         Self { repeats: 1, ..Self::default() }
-    }
-}
-
-impl Scale {
-    const ONE: Self = Self { known: 1.0, unknown: false };
-}
-
-impl std::ops::Mul for Scale {
-    type Output = Self;
-
-    fn mul(self, other: Self) -> Self {
-        Self { known: self.known * other.known, unknown: self.unknown || other.unknown }
     }
 }
 
