@@ -41,8 +41,8 @@ pub fn uri(text: &str) -> Cow<'_, str> {
     let host = host(text, start, end);
     // A query, and a fragment, in which some services hand tokens on.
     let query = text[host..].find(['?', '#']).map_or(text.len(), |at| host + at);
-    // Behind a path, which has a slash, a text is no part of the host.
-    let has_path = text[host..query].contains(['/', '\\']);
+    // Behind a path, which has a slash, a text is no part of the host. Slashes without a host are none: they add to those before.
+    let has_path = text[host..query].trim_start_matches(['/', '\\']).contains(['/', '\\']);
     let kept = [&text[..start], &text[host..query], &unsigned(&text[query..], has_path)].concat();
     if kept == text { Cow::Borrowed(text) } else { Cow::Owned(kept) }
 }
@@ -137,6 +137,7 @@ mod tests {
             ("https://h/a?b&sig= token=secret c", "https://h/a?b& c"),
             ("https:/me@//me:secret@/a", "https://a"),
             ("https://h?sig=secret a@b", "https://h? a@b"),
+            ("https:/me@/?sig=secret a@b", "https://? a@b"),
             (" \nhttps://me:secret@h/a", " \nhttps://h/a"),
         ] {
             assert_eq!(uri(given), kept);
