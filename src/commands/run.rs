@@ -23,7 +23,7 @@ use crate::pipeline::{self, Stages};
 use crate::plan::PlanError;
 use crate::plan::claim::{Claim, Claimed, claim, refuse_ended};
 use crate::plan::shard::Shard;
-use crate::support::metrics::{Metrics, ModelWaits, StageTimes};
+use crate::support::metrics::{DeviceTraffic, Metrics, ModelWaits, StageTimes};
 use crate::support::progress::Progress;
 
 pub(super) fn execute(args: &RunArgs, context: &mut Context<'_>) -> Result<ExitStatus, Error> {
@@ -210,6 +210,9 @@ fn report_stages(metrics: &Metrics, context: &Context<'_>) {
         }
         let ModelWaits { pixels_s, host_s, nothing_s } = metrics.model_waits();
         tracing::info!(pixels_s, host_s, nothing_s, "the model waited");
+        if let Some(DeviceTraffic { runs, bytes_to_device, bytes_to_host }) = metrics.device_traffic() {
+            tracing::info!(runs, bytes_to_device, bytes_to_host, "copied between host and device");
+        }
     } else {
         // The run is finished: a closed stderr is no reason to fail.
         let _ = write!(context.terminal.clone(), "{metrics}");

@@ -37,3 +37,4 @@ pub(crate) use runtime::run_context::RunContext;
 pub use runtime::session::{GraphOptions, Outputs, Session, SessionInput};
 pub(crate) use runtime::tensor::Element;
 pub use runtime::tensor::Tensor;
+pub(crate) use runtime::transfers::Transfers;

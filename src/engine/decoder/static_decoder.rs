@@ -196,6 +196,13 @@ impl StaticDecoder {
         self.capture == Capture::EachBinding
     }
 
+    /// Steps start one kernel after the other from now on.
+    #[cfg(test)]
+    pub(crate) fn capture_nothing(&mut self) {
+        self.capture = Capture::Never;
+        self.free.clear();
+    }
+
     /// Batches have at most `slots` slots from now on.
     pub(crate) fn set_slots(&mut self, slots: usize) {
         self.slots = slots;

@@ -8,7 +8,7 @@ use super::device_search::DeviceSearch;
 use super::prefill::{PrefillBuilder, PromptEncoder, PromptedRequest};
 use super::scheduler::{RequestQueue, Scheduler};
 use super::sequence::{DecodeContext, GenerationRequest, Sequence};
-use super::settings::{GenerationSettings, Strategy};
+use super::settings::GenerationSettings;
 use crate::engine::decoder::continuous_batching::enable_continuous_batching;
 use crate::engine::decoder::run::Decoder;
 use crate::engine::decoder::static_decoder::StaticDecoder;
@@ -91,10 +91,7 @@ impl CaptionGenerator {
             }
         }
         let queue = RequestQueue::new(prompted, self.attends_to(Role::Fusion));
-        let captions = match self.settings.strategy {
-            Strategy::Beam(beams) => (batch_size / beams.num_beams.max(1)).max(1),
-            Strategy::Greedy | Strategy::Sample(_) => batch_size,
-        };
+        let captions = (batch_size / self.settings.strategy.beams()).max(1);
         let decoder = &mut self.decoder;
         let prefill_builder = PrefillBuilder { encoder: self.encoder.as_mut(), fused };
         let context = DecodeContext { settings: &self.settings, tokenizer, workers: &self.workers };
@@ -163,74 +160,4 @@ fn open_static(
 }
 
 #[cfg(test)]
-mod tests {
-    use std::path::Path;
-
-    use super::*;
-    use crate::engine::encode::fusion::Fusion;
-    use crate::engine::encode::text::TextEncoder;
-    use crate::engine::encode::vision::{ImageEncoder, ImageFeatures};
-    use crate::engine::generate::settings::GenerationOverrides;
-    use crate::onnx::Device;
-    use crate::preprocess::{ImageProcessor, RgbImage};
-
-    const OPTIONS: GraphOptions =
-        GraphOptions { device: Device::StandIn, threads: 1, dynamic_shapes: true, repeatable: true };
-
-    fn directory(model: &str) -> ModelDirectory {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(model);
-        ModelDirectory::open(&path, None).unwrap()
-    }
-
-    /// Images of two shades of gray, encoded.
-    fn images(directory: &ModelDirectory) -> Vec<std::sync::Arc<ImageFeatures>> {
-        let processor = ImageProcessor::from_config(&directory.preprocessor().unwrap().value).unwrap();
-        let image = |gray| RgbImage { width: 40, height: 30, pixels: vec![gray; 3600] };
-        let pixels = [50, 200].map(|gray| processor.process(&image(gray)));
-        let mut encoder = ImageEncoder::open(directory, OPTIONS, true).unwrap().unwrap();
-        encoder.encode(&pixels.iter().collect::<Vec<_>>()).unwrap()
-    }
-
-    #[test]
-    fn image_states_are_on_the_device_from_the_encoder_to_the_prefill() {
-        for model in ["vit_gpt2", "trocr", "blip", "git", "coca", "florence2", "llava", "smolvlm"] {
-            let directory = directory(&format!("models/{model}"));
-            let images = images(&directory);
-            assert!(images.iter().all(|image| image.hidden.as_ref().unwrap().values().is_none()), "{model}");
-            assert!(images.iter().all(|image| image.finite), "{model}");
-            let prompt = match model {
-                "florence2" => Some("<CAPTION>"),
-                "llava" | "smolvlm" => Some("Describe this image."),
-                _ => None,
-            };
-            let overrides = GenerationOverrides { prompt: prompt.map(str::to_owned), ..GenerationOverrides::default() };
-            let settings = GenerationSettings::resolve(&directory, &overrides).unwrap();
-            let text = TextEncoder::open(&directory, OPTIONS).unwrap();
-            let text = text.as_ref().map(|text| &text.graph);
-            let mut captioner = CaptionGenerator::open(&directory, settings, OPTIONS, text).unwrap().unwrap();
-            let tokenizer = TextTokenizer::load(&directory).unwrap().unwrap();
-            let request = |(row, image)| GenerationRequest { row, key: 0, image, prompt: None, fused: None };
-            let requests = images.iter().map(|image| &**image).enumerate().map(request);
-            let prompted: Vec<_> = requests
-                .map(|request| PromptedRequest { request, prompt: captioner.tokenize(&request, &tokenizer).unwrap() })
-                .collect();
-            let mut builder = PrefillBuilder { encoder: captioner.encoder.as_mut(), fused: &[] };
-            let batch = builder.build(&prompted, &mut captioner.decoder).unwrap();
-            let tensors: Vec<_> = batch.encoder_outputs.iter().chain(&batch.embedded).collect();
-            let on_device = tensors.iter().filter(|tensor| tensor.device().is_some()).count();
-            assert_eq!(on_device, tensors.len(), "{model}: tensors of states on the host");
-            assert!(on_device > 0, "{model}");
-        }
-    }
-
-    #[test]
-    fn fused_states_stay_on_the_device() {
-        let directory = directory("tiny_model");
-        let images = images(&directory);
-        let mut fusion = Fusion::open(&directory, OPTIONS).unwrap().unwrap();
-        let images: Vec<_> = images.iter().map(|image| &**image).collect();
-        let fused = fusion.fuse(&images, &[None, None], None).unwrap();
-        assert!(fused.states.iter().all(|(_, states)| states.device().is_some()) && !fused.states.is_empty());
-        assert_eq!(fused.embeddings.len(), 2, "embeddings are read");
-    }
-}
+mod on_device;

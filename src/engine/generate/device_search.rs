@@ -65,6 +65,17 @@ struct Prefilled {
     captions: Vec<Caption>,
 }
 
+/// A search between two steps.
+#[derive(Debug)]
+pub(super) struct Progress {
+    running: Option<Running>,
+    /// It cannot join the running batch, because what it attends to has another shape.
+    next: Option<Prefilled>,
+    pub(super) finished: Finished,
+    /// How many tokens a caption has at most, its prompt included.
+    most_tokens: usize,
+}
+
 /// Finished captions with their rows.
 type Finished = Vec<(usize, Sequence)>;
 
@@ -91,65 +102,64 @@ impl DeviceSearch<'_> {
     /// Generates the captions of all requests in the queue. Returns them with their rows, in the order in which they were
     /// finished.
     pub(crate) fn run(mut self) -> Result<Finished, OnnxError> {
-        let mut finished = Vec::new();
+        let mut progress = self.begin();
+        while self.advance(&mut progress)? {}
+        Ok(progress.finished)
+    }
+
+    /// A search that has not begun.
+    pub(super) fn begin(&self) -> Progress {
         let most_tokens = self.queue.longest_prompt() + self.context.settings.max_new_tokens;
-        let mut running: Option<Running> = None;
-        // it cannot join the running batch, because what it attends to has another shape
-        let mut next: Option<Prefilled> = None;
-        loop {
-            let live = running.as_ref().map_or(0, Running::live);
-            if live == 0
-                && let Some(Running { batch, .. }) = running.take()
-            {
-                self.static_decoder.release(batch);
-            }
-            let free = self.captions - live;
-            let mut joining = None;
-            if running.is_none() || free * SLOTS_PER_FREE_SLOT >= self.captions {
-                joining = match next.take() {
-                    Some(prefilled) => Some(prefilled),
-                    None => self.prefill_next(free, most_tokens, &mut finished)?,
-                };
-                if let (Some(running), Some(prefilled)) = (&running, &joining)
-                    && !StaticDecoder::can_join(&running.batch, &prefilled.tensors)
-                {
-                    next = joining.take();
-                }
-            }
-            let shrinks = |running: &Running| self.static_decoder.bucket(live * self.beams()) < running.batch.slots();
-            let mut batch = match running.take() {
-                Some(running) if joining.is_none() && !shrinks(&running) => self.go_on(running)?,
-                None if joining.is_none() => return Ok(finished),
-                running => self.place(running, joining)?,
-            };
-            let chosen = self.static_decoder.step(&batch.batch)?;
-            batch.append(&chosen, self.context, &mut finished)?;
-            running = Some(batch);
+        Progress { running: None, next: None, finished: Vec::new(), most_tokens }
+    }
+
+    /// Takes waiting requests into free slots and makes one step; false if all captions are finished.
+    pub(super) fn advance(&mut self, progress: &mut Progress) -> Result<bool, OnnxError> {
+        let live = progress.running.as_ref().map_or(0, Running::live);
+        if live == 0
+            && let Some(Running { batch, .. }) = progress.running.take()
+        {
+            self.static_decoder.release(batch);
         }
+        let free = self.captions - live;
+        let mut joining = None;
+        if progress.running.is_none() || free * SLOTS_PER_FREE_SLOT >= self.captions {
+            joining = match progress.next.take() {
+                Some(prefilled) => Some(prefilled),
+                None => self.prefill_next(free, progress)?,
+            };
+            if let (Some(running), Some(prefilled)) = (&progress.running, &joining)
+                && !StaticDecoder::can_join(&running.batch, &prefilled.tensors)
+            {
+                progress.next = joining.take();
+            }
+        }
+        let shrinks = |running: &Running| self.static_decoder.bucket(live * self.beams()) < running.batch.slots();
+        let mut running = match progress.running.take() {
+            Some(running) if joining.is_none() && !shrinks(&running) => self.go_on(running)?,
+            None if joining.is_none() => return Ok(false),
+            running => self.place(running, joining)?,
+        };
+        let chosen = self.static_decoder.step(&running.batch)?;
+        running.append(&chosen, self.context, &mut progress.finished)?;
+        progress.running = Some(running);
+        Ok(true)
     }
 
     /// How many slots a caption takes.
     fn beams(&self) -> usize {
-        match &self.context.settings.strategy {
-            Strategy::Beam(beams) => beams.num_beams.max(1),
-            Strategy::Greedy | Strategy::Sample(_) => 1,
-        }
+        self.context.settings.strategy.beams()
     }
 
     /// Processes the prompts of the next requests, at most `most`; none if the queue is empty. Captions of one token go to
     /// `finished`.
-    fn prefill_next(
-        &mut self,
-        most: usize,
-        most_tokens: usize,
-        finished: &mut Finished,
-    ) -> Result<Option<Prefilled>, OnnxError> {
+    fn prefill_next(&mut self, most: usize, progress: &mut Progress) -> Result<Option<Prefilled>, OnnxError> {
         loop {
             let requests = self.queue.next_batch(most);
             if requests.is_empty() {
                 return Ok(None);
             }
-            let prefilled = self.prefill(&requests, most_tokens, finished)?;
+            let prefilled = self.prefill(&requests, progress.most_tokens, &mut progress.finished)?;
             if !prefilled.captions.is_empty() {
                 return Ok(Some(prefilled));
             }
