@@ -9,6 +9,7 @@ use super::prefill::{PrefillBuilder, PromptEncoder, PromptedRequest};
 use super::scheduler::{RequestQueue, Scheduler};
 use super::sequence::{DecodeContext, GenerationRequest, Sequence};
 use super::settings::GenerationSettings;
+use super::token_selection::{SPARE_CANDIDATES, TokenSelection};
 use crate::engine::decoder::continuous_batching::enable_continuous_batching;
 use crate::engine::decoder::run::Decoder;
 use crate::engine::decoder::static_decoder::StaticDecoder;
@@ -19,7 +20,6 @@ use crate::engine::encode::tokenizer::TextTokenizer;
 use crate::engine::prompt::expand::TokenizedPrompt;
 use crate::engine::prompt::position_limits::PositionLimits;
 use crate::model::{ModelDirectory, Role};
-use crate::onnx::choose::Choice;
 use crate::onnx::{GraphOptions, OnnxError, OnnxErrorKind};
 use crate::row::error::{ErrorKind, RowError, Stage};
 
@@ -49,8 +49,19 @@ impl CaptionGenerator {
         options: GraphOptions,
         text: Option<&SharedGraph>,
     ) -> Result<Option<Self>, OnnxError> {
+        Self::open_with(directory, settings, options, text, SPARE_CANDIDATES)
+    }
+
+    /// The same, with steps on a device that give `spare` candidates more than a search needs.
+    fn open_with(
+        directory: &ModelDirectory,
+        settings: GenerationSettings,
+        options: GraphOptions,
+        text: Option<&SharedGraph>,
+        spare: usize,
+    ) -> Result<Option<Self>, OnnxError> {
         let Some(mut decoder) = Decoder::open(directory, options, text)? else { return Ok(None) };
-        let static_decoder = open_static(&mut decoder, directory, &settings, options)?;
+        let static_decoder = open_static(&mut decoder, directory, &settings, options, spare)?;
         let continuous_batching = static_decoder.is_some() || enable_continuous_batching(&mut decoder);
         let encoder = PromptEncoder::open(directory, options)?;
         let limits = PositionLimits::of(directory);
@@ -132,6 +143,7 @@ fn open_static(
     directory: &ModelDirectory,
     settings: &GenerationSettings,
     options: GraphOptions,
+    spare: usize,
 ) -> Result<Option<StaticDecoder>, OnnxError> {
     let step = match decoder.graph.static_step.take() {
         None => return Ok(None),
@@ -142,13 +154,15 @@ fn open_static(
         }
     };
     let logits = directory.graph(Role::Decoder).and_then(|graph| graph.header.output(StepGraph::LOGITS));
-    let Some(choice) = logits.and_then(|logits| logits.fixed(2)).and_then(|size| Choice::of(settings, size)) else {
-        tracing::info!("the decoder's steps run as they were exported: tokens are selected by more than their logits");
+    let vocabulary = logits.and_then(|logits| logits.fixed(2)).unwrap_or(0);
+    let (selection, choice) = TokenSelection::with_spare(settings, vocabulary, spare);
+    if let TokenSelection::Host(_) = selection {
+        tracing::info!("the decoder's steps run as they were exported: {selection}");
         return Ok(None);
-    };
-    match StaticDecoder::open(decoder, &step, &choice, options) {
+    }
+    match StaticDecoder::open(decoder, &step, &choice, settings.strategy.beams(), options) {
         Ok(opened) => {
-            tracing::info!(captured = opened.captures(), "the decoder's steps have one shape");
+            tracing::info!(captured = opened.captures(), "the decoder's steps have one shape; {selection}");
             Ok(Some(opened))
         }
         Err(error) if error.kind == OnnxErrorKind::OutOfMemory => Err(error),

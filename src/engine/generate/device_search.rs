@@ -1,21 +1,24 @@
-//! Greedy and beam search on a device: the scheduler for decoders with a static step ([`StaticDecoder`]). In: tokenized requests. Out:
-//! the tokens of each caption with their log-probability. The graph chooses tokens, or the candidates of each beam; here captions
-//! end, leave the batch, and waiting requests take their slots (continuous batching). Which rows share a batch depends on their order
-//! and lengths only.
+//! Generation on a device: the scheduler for decoders with a static step ([`StaticDecoder`]). In: tokenized requests. Out: the tokens of
+//! each caption with their log-probability. The graph chooses tokens, or gives candidates, among which those of each caption are selected
+//! ([`super::token_selection`]); here captions end, leave the batch, and waiting requests take their slots (continuous batching). Which
+//! rows share a batch depends on their order and lengths only.
 
 use std::ops::ControlFlow;
 
+use rayon::iter::{IntoParallelIterator, ParallelIterator};
+
 use super::beam_search::BeamSearch;
-use super::logits_processors::only_ban_tokens;
 use super::prefill::{PrefillBatch, PrefillBuilder, PromptedRequest};
+use super::sampler::Sampler;
 use super::scheduler::RequestQueue;
-use super::sequence::{DecodeContext, Sequence, SequenceRequest};
-use super::settings::{GenerationSettings, Strategy};
+use super::sequence::{DecodeContext, Sequence, SequenceRequest, Told};
+use super::settings::Strategy;
 use crate::engine::decoder::cache::Slot;
-use crate::engine::decoder::run::Decoder;
-use crate::engine::decoder::static_decoder::{Chosen, NewRows, RowStart, StaticBatch, StaticDecoder};
-use crate::onnx::OnnxError;
-use crate::onnx::choose::Choice;
+use crate::engine::decoder::chosen::Chosen;
+use crate::engine::decoder::run::{Decoder, Logits};
+use crate::engine::decoder::static_batch::{RowStart, StaticBatch};
+use crate::engine::decoder::static_decoder::{NewRows, StaticDecoder};
+use crate::onnx::{OnnxError, Tensor};
 
 /// Waiting requests join once one in this many slots is free: whenever some join, all rows are moved.
 const SLOTS_PER_FREE_SLOT: usize = 4;
@@ -45,8 +48,18 @@ struct Caption {
 /// The state of the search for the tokens of one caption.
 #[derive(Debug)]
 enum SearchState {
-    Greedy(Slot, Sequence),
+    Sampler(Sampler),
     Beams(BeamSearch),
+}
+
+/// A caption after a step.
+#[derive(Debug)]
+enum Selected {
+    GoesOn(Caption),
+    /// With its row.
+    Finished(usize, Sequence),
+    /// All logits are needed to select its next tokens; the caption before the step.
+    Unknown(Caption),
 }
 
 /// The captions of a batch, each in as many slots as there are beams; none where one is finished.
@@ -78,25 +91,6 @@ pub(super) struct Progress {
 
 /// Finished captions with their rows.
 type Finished = Vec<(usize, Sequence)>;
-
-impl Choice {
-    /// What the graph chooses by for `settings`; `None` if these ask for more than the graph does.
-    pub(crate) fn of(settings: &GenerationSettings, vocabulary: usize) -> Option<Self> {
-        let candidates = match &settings.strategy {
-            Strategy::Greedy => 1,
-            Strategy::Beam(beams) => beams.candidates(settings),
-            Strategy::Sample(_) => return None,
-        };
-        // tokens come to the host as float32
-        let exact = vocabulary < 1 << f32::MANTISSA_DIGITS;
-        (only_ban_tokens(settings) && exact && candidates <= vocabulary).then(|| Self {
-            vocabulary,
-            candidates,
-            ends: if settings.min_new_tokens > 0 { settings.eos_token_ids.clone() } else { Vec::new() },
-            suppressed: settings.suppress_tokens.clone(),
-        })
-    }
-}
 
 impl DeviceSearch<'_> {
     /// Generates the captions of all requests in the queue. Returns them with their rows, in the order in which they were
@@ -135,14 +129,14 @@ impl DeviceSearch<'_> {
             }
         }
         let shrinks = |running: &Running| self.static_decoder.bucket(live * self.beams()) < running.batch.slots();
-        let mut running = match progress.running.take() {
+        let Running { batch, captions } = match progress.running.take() {
             Some(running) if joining.is_none() && !shrinks(&running) => self.go_on(running)?,
             None if joining.is_none() => return Ok(false),
             running => self.place(running, joining)?,
         };
-        let chosen = self.static_decoder.step(&running.batch)?;
-        running.append(&chosen, self.context, &mut progress.finished)?;
-        progress.running = Some(running);
+        let chosen = self.static_decoder.step(&batch)?;
+        let captions = self.select(captions, &chosen, batch.logits(), &mut progress.finished)?;
+        progress.running = Some(Running { batch, captions });
         Ok(true)
     }
 
@@ -178,13 +172,13 @@ impl DeviceSearch<'_> {
         let caption = |(slot, request): (usize, SequenceRequest)| {
             let search = match settings.strategy {
                 Strategy::Beam(beams) => SearchState::Beams(BeamSearch::new(beams, Slot(slot))),
-                Strategy::Greedy | Strategy::Sample(_) => SearchState::Greedy(Slot(slot), Sequence::empty()),
+                Strategy::Greedy | Strategy::Sample(_) => SearchState::Sampler(Sampler::new(Slot(slot))),
             };
             // the step that chooses the first token processes the last one of the prompt
             let length = request.prompt.len().saturating_sub(1);
             Caption { request, search, length, shortest: length + settings.min_new_tokens }
         };
-        let mut captions: Vec<Caption> = sequences.into_iter().enumerate().map(caption).collect();
+        let captions: Vec<Caption> = sequences.into_iter().enumerate().map(caption).collect();
         let single = embedded.is_none() && captions.iter().all(|caption| caption.request.prompt.len() == 1);
         if single && self.decoder.begins_without_prefill() {
             let state = self.decoder.begin(encoder_outputs, captions.len())?;
@@ -195,17 +189,69 @@ impl DeviceSearch<'_> {
         let (state, logits) = self.decoder.prefill_on_device(encoder_outputs, &prompts, embedded)?;
         let starts: Vec<_> = captions.iter().flat_map(|caption| caption.starts(1)).collect();
         let chosen = self.static_decoder.choose_first(&logits, &starts)?;
+        let selected = self.select(captions.into_iter().map(Some).collect(), &chosen, Some(&logits), finished)?;
         drop(logits);
         let tensors = self.static_decoder.new_rows(state, true)?;
         // some decoders have the image's states in their cache, before the prompt
         let more = tensors.tokens().saturating_sub(prompts.first().map_or(0, Vec::len));
-        let mut unfinished = Vec::with_capacity(captions.len());
-        for caption in captions.drain(..) {
+        let unfinished = selected.into_iter().flatten().map(|caption| {
             let Caption { length, shortest, .. } = caption;
-            let caption = Caption { length: length + more, shortest: shortest + more, ..caption };
-            unfinished.extend(caption.append(&chosen, self.context, finished)?);
+            Caption { length: length + more, shortest: shortest + more, ..caption }
+        });
+        Ok(Prefilled { tensors, room: StaticDecoder::room(most_tokens + more), captions: unfinished.collect() })
+    }
+
+    /// Selects the next tokens of `captions`, with `chosen` for each slot; `logits`, `[slots, tokens, vocabulary]`, are read where that
+    /// does not tell. Finished captions go to `finished`.
+    fn select(
+        &mut self,
+        captions: Vec<Option<Caption>>,
+        chosen: &[Chosen],
+        logits: Option<&Tensor>,
+        finished: &mut Finished,
+    ) -> Result<Vec<Option<Caption>>, OnnxError> {
+        let (context, vocabulary) = (self.context, self.static_decoder.vocabulary());
+        let select = |scores: &mut Vec<f32>, caption: Option<Caption>| {
+            caption.map(|caption| caption.select_among(chosen, vocabulary, &context, scores)).transpose()
+        };
+        let selected: Vec<_> = if self.static_decoder.chooses() {
+            captions.into_iter().map(|caption| select(&mut Vec::new(), caption)).collect::<Result<_, _>>()?
+        } else {
+            let all = || captions.into_par_iter().map_init(Vec::new, select).collect::<Result<_, _>>();
+            context.workers.install(all)?
+        };
+        let unknown = selected.iter().flatten().filter_map(|selected| match selected {
+            Selected::Unknown(caption) => Some(caption.live_slots()),
+            Selected::GoesOn(_) | Selected::Finished(..) => None,
+        });
+        let unknown: Vec<Slot> = unknown.flatten().collect();
+        let read = match logits.filter(|_| !unknown.is_empty()) {
+            Some(logits) => {
+                let rows: Vec<_> = unknown.iter().map(|Slot(slot)| *slot).collect();
+                let rows = self.decoder.row_gather.gather(logits, &rows)?.to_host()?;
+                Some(Logits::of_slots(rows, unknown)?)
+            }
+            None => None,
+        };
+        let (mut left, mut scores) = (Vec::with_capacity(selected.len()), Vec::new());
+        for selected in selected {
+            let selected = match (selected, &read) {
+                (Some(Selected::Unknown(caption)), Some(logits)) => {
+                    Some(caption.select(logits, &context, &mut scores)?)
+                }
+                (selected, _) => selected,
+            };
+            left.push(match selected {
+                Some(Selected::GoesOn(caption)) => Some(caption),
+                Some(Selected::Finished(row, sequence)) => {
+                    finished.push((row, sequence));
+                    None
+                }
+                Some(Selected::Unknown(_)) => return Err(OnnxError::of_run("a step without logits")),
+                None => None,
+            });
         }
-        Ok(Prefilled { tensors, room: StaticDecoder::room(most_tokens + more), captions: unfinished })
+        Ok(left)
     }
 
     /// The next batch: the unfinished captions of `running`, then those of `joining`.
@@ -228,7 +274,7 @@ impl DeviceSearch<'_> {
         }
         let mut batch = self.static_decoder.place(old.map(|batch| (batch, kept.as_slice())), tensors.as_ref(), room)?;
         let starts: Vec<_> = captions.iter().flat_map(|caption| caption.starts(beams)).collect();
-        StaticDecoder::start(&mut batch, &starts)?;
+        batch.start(&starts)?;
         let mut captions: Vec<_> = captions.into_iter().map(Some).collect();
         assign_slots(&mut captions, beams);
         Ok(Running { batch, captions })
@@ -237,7 +283,7 @@ impl DeviceSearch<'_> {
     /// The next step of the same captions in the same slots. If the graph chose the tokens, it has its input already.
     fn go_on(&mut self, running: Running) -> Result<Running, OnnxError> {
         let (Running { mut batch, mut captions }, beams) = (running, self.beams());
-        if beams > 1 {
+        if !self.static_decoder.chooses() {
             let slots = captions.iter().enumerate().flat_map(|(index, caption)| match caption {
                 Some(caption) => caption.slots(beams),
                 None => (index * beams..(index + 1) * beams).collect(),
@@ -248,7 +294,7 @@ impl DeviceSearch<'_> {
                 Some(caption) => caption.starts(beams),
                 None => idle.clone(),
             });
-            StaticDecoder::start(&mut batch, &starts.collect::<Vec<_>>())?;
+            batch.start(&starts.collect::<Vec<_>>())?;
             assign_slots(&mut captions, beams);
         }
         Ok(Running { batch, captions })
@@ -259,7 +305,7 @@ impl DeviceSearch<'_> {
 fn assign_slots(captions: &mut [Option<Caption>], beams: usize) {
     for (index, caption) in captions.iter_mut().enumerate() {
         match caption.as_mut().map(|caption| &mut caption.search) {
-            Some(SearchState::Greedy(slot, _)) => *slot = Slot(index * beams),
+            Some(SearchState::Sampler(sampler)) => drop(sampler.assign_slots(index * beams)),
             Some(SearchState::Beams(search)) => drop(search.assign_slots(index * beams)),
             None => {}
         }
@@ -271,21 +317,6 @@ impl Running {
     fn live(&self) -> usize {
         self.captions.iter().flatten().count()
     }
-
-    /// Appends what a step chose to the captions.
-    fn append(
-        &mut self,
-        chosen: &[Chosen],
-        context: DecodeContext<'_>,
-        finished: &mut Finished,
-    ) -> Result<(), OnnxError> {
-        for caption in &mut self.captions {
-            if let Some(unfinished) = caption.take() {
-                *caption = unfinished.append(chosen, context, finished)?;
-            }
-        }
-        Ok(())
-    }
 }
 
 impl Caption {
@@ -294,12 +325,17 @@ impl Caption {
     fn sequences(&self, beams: usize) -> Vec<(Slot, i64)> {
         let last_of_prompt = self.request.prompt.last().copied().unwrap_or(0);
         let mut sequences = match &self.search {
-            SearchState::Greedy(slot, sequence) => vec![(*slot, *sequence.tokens.last().unwrap_or(&last_of_prompt))],
+            SearchState::Sampler(sampler) => vec![sampler.slot_and_token(last_of_prompt)],
             SearchState::Beams(search) => search.slots_and_tokens(last_of_prompt),
         };
         let first = sequences.first().copied();
         sequences.extend(first.into_iter().cycle().take(beams.saturating_sub(sequences.len())));
         sequences
+    }
+
+    /// The slots of its sequences.
+    fn live_slots(&self) -> Vec<Slot> {
+        self.sequences(1).into_iter().map(|(slot, _)| slot).collect()
     }
 
     fn slots(&self, beams: usize) -> Vec<usize> {
@@ -311,46 +347,61 @@ impl Caption {
         self.sequences(beams).into_iter().map(start).collect()
     }
 
-    /// The caption with one more token; `None`, and it goes to `finished`, if that ends it.
-    fn append(
+    /// Selects its next tokens among those that `chosen` has for its slots.
+    fn select_among(
         self,
         chosen: &[Chosen],
-        context: DecodeContext<'_>,
-        finished: &mut Finished,
-    ) -> Result<Option<Self>, OnnxError> {
-        let candidates = |Slot(slot): Slot| {
-            let chosen = chosen.get(slot).filter(|chosen| chosen.finite)?;
-            Some(chosen.candidates.clone())
-        };
-        let next = match self.search {
-            SearchState::Greedy(slot, sequence) => match candidates(slot).and_then(|all| all.first().copied()) {
-                Some(choice) => sequence.with(choice, &context)?.map_continue(|more| SearchState::Greedy(slot, more)),
-                None => ControlFlow::Break(Sequence { finite: false, ..sequence }),
-            },
-            SearchState::Beams(search) => search.select_among(candidates, &context)?.map_continue(SearchState::Beams),
-        };
-        Ok(match next {
-            ControlFlow::Continue(search) => Some(Self { search, length: self.length + 1, ..self }),
-            ControlFlow::Break(sequence) => {
-                finished.push((self.request.row, sequence));
-                None
+        vocabulary: usize,
+        context: &DecodeContext<'_>,
+        scores: &mut Vec<f32>,
+    ) -> Result<Selected, OnnxError> {
+        let Self { request, search, length, shortest } = self;
+        let told = match search {
+            SearchState::Sampler(sampler) => {
+                let (Slot(slot), _) = sampler.slot_and_token(0);
+                let chosen = chosen.get(slot).ok_or_else(|| OnnxError::of_run("a slot without candidates"))?;
+                match sampler.select_among(&request, chosen, vocabulary, context, scores)? {
+                    Told::Next(next) => Told::Next(next.map_continue(SearchState::Sampler)),
+                    Told::Unknown(sampler) => Told::Unknown(SearchState::Sampler(sampler)),
+                }
             }
+            SearchState::Beams(beams) => match beams.select_among(&request, chosen, vocabulary, context, scores)? {
+                Told::Next(next) => Told::Next(next.map_continue(SearchState::Beams)),
+                Told::Unknown(beams) => Told::Unknown(SearchState::Beams(beams)),
+            },
+        };
+        Ok(match told {
+            Told::Next(next) => Self::after(request, length, shortest, next),
+            Told::Unknown(search) => Selected::Unknown(Self { request, search, length, shortest }),
         })
     }
-}
 
-impl Sequence {
-    /// The sequence with one more token and its log-probability; it breaks if that ends it.
-    fn with(
-        mut self,
-        (token, logprob): (i64, f64),
+    /// Selects its next tokens by the logits of its slots.
+    fn select(
+        self,
+        logits: &Logits,
         context: &DecodeContext<'_>,
-    ) -> Result<ControlFlow<Self, Self>, OnnxError> {
-        self.tokens.push(token);
-        self.logprob += logprob;
-        Ok(match context.finish(&self.tokens)? {
-            Some(finish) => ControlFlow::Break(Self { finish, ..self }),
-            None => ControlFlow::Continue(self),
-        })
+        scores: &mut Vec<f32>,
+    ) -> Result<Selected, OnnxError> {
+        let Self { request, search, length, shortest } = self;
+        let next = match search {
+            SearchState::Sampler(sampler) => {
+                sampler.select(&request, logits, context, scores)?.map_continue(SearchState::Sampler)
+            }
+            SearchState::Beams(beams) => beams.select(&request, logits, context)?.map_continue(SearchState::Beams),
+        };
+        Ok(Self::after(request, length, shortest, next))
+    }
+
+    fn after(
+        request: SequenceRequest,
+        length: usize,
+        shortest: usize,
+        next: ControlFlow<Sequence, SearchState>,
+    ) -> Selected {
+        match next {
+            ControlFlow::Continue(search) => Selected::GoesOn(Self { request, search, length: length + 1, shortest }),
+            ControlFlow::Break(sequence) => Selected::Finished(request.row, sequence),
+        }
     }
 }

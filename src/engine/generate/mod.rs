@@ -4,7 +4,8 @@
 //! - `settings`, `resolve`: generation settings, from the job and the model directory
 //! - `captioner`: the entry: tokenizes the prompts of all requests
 //! - `scheduler`: takes requests out of the queue and runs the decoder until all are finished
-//! - `device_search`: the same for greedy search on a device
+//! - `device_search`: the same on a device with steps of one shape
+//! - `token_selection`: where tokens are selected: by the graph, among its candidates, or from all logits
 //! - `prefill`: makes the input of a prefill
 //! - `sequence`: what scheduler and search share: requests, sequences of tokens, captions
 //! - `sampler` (greedy search, sampling), `beam_search`: select the next tokens
@@ -22,3 +23,4 @@ pub(crate) mod scheduler;
 pub(crate) mod sequence;
 pub(crate) mod settings;
 pub(crate) mod softmax;
+pub(crate) mod token_selection;

@@ -266,6 +266,16 @@ impl Tensor {
         Ok(())
     }
 
+    /// A copy in the host's memory.
+    ///
+    /// # Errors
+    /// When memory ran out, or the transfer fails.
+    pub(crate) fn to_host(&self) -> Result<Self, OnnxError> {
+        let mut host = Self::zeros(self.dtype(), &self.shape())?;
+        self.copy_into(&mut host)?;
+        Ok(host)
+    }
+
     /// The tensor as the input of a run, not copied.
     pub(crate) fn as_input(&self) -> ort::Result<SessionInputValue<'_>> {
         fn view<T: Element>(value: &Tensor) -> ort::Result<SessionInputValue<'_>> {

@@ -11,7 +11,7 @@ use super::*;
 use crate::engine::encode::fusion::Fusion;
 use crate::engine::encode::text::TextEncoder;
 use crate::engine::encode::vision::{ImageEncoder, ImageFeatures};
-use crate::engine::generate::settings::{GenerationOverrides, StrategyName};
+use crate::engine::generate::settings::{GenerationOverrides, Strategy, StrategyName};
 use crate::onnx::{Device, RunContext, Transfers};
 use crate::preprocess::{ImageProcessor, PixelValues, RgbImage};
 
@@ -56,13 +56,24 @@ fn prompt(model: &str) -> Option<String> {
 }
 
 fn opened(model: &str, overrides: &GenerationOverrides) -> (ModelDirectory, CaptionGenerator) {
+    opened_with(model, overrides, |_| {}, SPARE_CANDIDATES)
+}
+
+/// With settings that only a model's files have, and so many spare candidates.
+fn opened_with(
+    model: &str,
+    overrides: &GenerationOverrides,
+    change: impl Fn(&mut GenerationSettings),
+    spare: usize,
+) -> (ModelDirectory, CaptionGenerator) {
     let directory = directory(&format!("models/{model}"));
     let prompt = overrides.prompt.clone().or_else(|| prompt(model));
     let overrides = GenerationOverrides { prompt, ..overrides.clone() };
-    let settings = GenerationSettings::resolve(&directory, &overrides).unwrap();
+    let mut settings = GenerationSettings::resolve(&directory, &overrides).unwrap();
+    change(&mut settings);
     let text = TextEncoder::open(&directory, options()).unwrap();
     let text = text.as_ref().map(|text| &text.graph);
-    let captioner = CaptionGenerator::open(&directory, settings, options(), text).unwrap().unwrap();
+    let captioner = CaptionGenerator::open_with(&directory, settings, options(), text, spare).unwrap().unwrap();
     (directory, captioner)
 }
 
@@ -244,7 +255,7 @@ fn a_step_of_beams_moves_the_numbers_of_its_candidates() {
         assert!((6..=7).contains(&steps.len()), "{model}: {steps:?}");
         // six rows are in six slots
         let (slots, candidates) = (2 * BEAMS, 2 * BEAMS);
-        let chosen = slots * (2 * candidates + 1) * 4;
+        let chosen = slots * (3 * candidates + 1) * 4;
         // the token, the length and the least length of each row
         let start = 3 * 8 * slots;
         // which rows the caches come from, and how much they are padded
@@ -298,4 +309,86 @@ fn steps_give_the_captions_of_the_exported_decoder_in_batches_of_every_size() {
         }
         println!("{model}, {strategy:?}: log-probabilities differ by {worst:.1e}");
     }
+}
+
+/// Settings that need more than the highest logits, each by a name.
+fn processed() -> Vec<(&'static str, GenerationOverrides, fn(&mut GenerationSettings))> {
+    let greedy = || GenerationOverrides {
+        strategy: Some(StrategyName::Greedy),
+        no_repeat_ngram_size: Some(0),
+        max_new_tokens: Some(8),
+        ..GenerationOverrides::default()
+    };
+    let beams = || GenerationOverrides { strategy: Some(StrategyName::Beam), num_beams: Some(3), ..greedy() };
+    let sample = || GenerationOverrides { strategy: Some(StrategyName::Sample), top_k: Some(6), ..greedy() };
+    let nothing: fn(&mut GenerationSettings) = |_| {};
+    vec![
+        ("repetition_penalty", GenerationOverrides { repetition_penalty: Some(1.7), ..greedy() }, nothing),
+        ("no_repeat_ngram_size", GenerationOverrides { no_repeat_ngram_size: Some(2), ..greedy() }, nothing),
+        (
+            "min_new_tokens",
+            GenerationOverrides { min_new_tokens: Some(6), no_repeat_ngram_size: Some(1), ..greedy() },
+            nothing,
+        ),
+        ("bad words", greedy(), |settings| {
+            settings.bad_words_ids = vec![vec![9], vec![30], vec![12, 20], vec![14, 14]]
+        }),
+        ("forced tokens", greedy(), |settings| {
+            (settings.forced_bos_token_id, settings.forced_eos_token_ids) = (Some(7), vec![settings.eos_token_ids[0]]);
+        }),
+        ("suppressed at first", greedy(), |settings| settings.begin_suppress_tokens = (3..60).collect()),
+        ("suppressed", greedy(), |settings| settings.suppress_tokens = (10..70).collect()),
+        (
+            "beams, processed",
+            GenerationOverrides { repetition_penalty: Some(1.5), no_repeat_ngram_size: Some(2), ..beams() },
+            nothing,
+        ),
+        ("beams, forced", GenerationOverrides { min_new_tokens: Some(3), ..beams() }, |settings| {
+            (settings.forced_bos_token_id, settings.forced_eos_token_ids) = (Some(7), vec![settings.eos_token_ids[0]]);
+            settings.bad_words_ids = vec![vec![12, 20], vec![14, 14]];
+        }),
+        ("beams, nearly all suppressed", beams(), |settings| {
+            settings.suppress_tokens = (0..1000).filter(|token| !(40..43).contains(token)).collect()
+        }),
+        ("sampling", GenerationOverrides { temperature: Some(1.3), ..sample() }, nothing),
+        ("sampling, filtered", GenerationOverrides { top_p: Some(0.8), min_p: Some(0.02), ..sample() }, nothing),
+        (
+            "sampling, processed",
+            GenerationOverrides { repetition_penalty: Some(1.4), no_repeat_ngram_size: Some(2), ..sample() },
+            nothing,
+        ),
+    ]
+}
+
+#[test]
+fn the_host_selects_among_candidates_what_it_selects_from_all_logits() {
+    // runs with one spare candidate, where logits are read often, and with the usual number
+    let mut runs = [0; 2];
+    for model in ["vit_gpt2", "smolvlm"] {
+        for (name, overrides, change) in processed() {
+            let (directory, mut exported) = opened_with(model, &overrides, change, 0);
+            (exported.static_decoder, exported.continuous_batching) = (None, false);
+            let images = images(&directory, 6);
+            let tokenizer = TextTokenizer::load(&directory).unwrap().unwrap();
+            let seeds = if name.starts_with("sampling") { 0..6 } else { 0..1 };
+            for (spare, runs) in [1, SPARE_CANDIDATES].into_iter().zip(&mut runs) {
+                let (_, mut captioner) = opened_with(model, &overrides, change, spare);
+                assert!(captioner.has_static_steps(), "{model}, {name}");
+                for seed in seeds.clone() {
+                    for settings in [&mut exported.settings, &mut captioner.settings] {
+                        if let Strategy::Sample(sampling) = &mut settings.strategy {
+                            sampling.seed = seed;
+                        }
+                    }
+                    let expected = generated(&mut exported, &tokenizer, &images, &[], 3);
+                    let context = RunContext::new().unwrap();
+                    let found = context.enter(|| generated(&mut captioner, &tokenizer, &images, &[], 4));
+                    assert_alike(&found, &expected, &format!("{model}, {name}, {spare} spare, seed {seed}"));
+                    *runs += context.transfers().runs;
+                }
+            }
+        }
+    }
+    println!("{runs:?} runs");
+    assert!(runs[0] > runs[1] + 100, "logits are read where one spare candidate does not tell: {runs:?}");
 }
