@@ -26,6 +26,8 @@ pub(super) struct BatchLayout {
     pub(super) vocabulary: usize,
     /// Whether caches are reordered between two steps.
     pub(super) reorders: bool,
+    /// How many tokens a row may have, if that is limited.
+    pub(super) positions: Option<usize>,
 }
 
 /// The step's session, and tensors that are bound to it.
@@ -37,6 +39,8 @@ pub(super) struct Batches {
     has_shortest: bool,
     /// Tensors that no batch uses now.
     free: Vec<StaticBatch>,
+    /// The most bytes that a slot of a batch took.
+    slot_bytes: usize,
 }
 
 /// The tensors of a batch, bound to the step's graph.
@@ -80,7 +84,7 @@ impl Batches {
     /// Without tensors yet.
     pub(super) fn new(session: Session, capture: Capture, layout: BatchLayout) -> Self {
         let has_shortest = session.inputs().iter().any(|port| port.name == names::SHORTEST);
-        Self { session, capture, layout, has_shortest, free: Vec::new() }
+        Self { session, capture, layout, has_shortest, free: Vec::new(), slot_bytes: 0 }
     }
 
     pub(super) fn layout(&self) -> &BatchLayout {
@@ -95,6 +99,11 @@ impl Batches {
     /// Whether rows may have a length before which they do not end.
     pub(super) fn has_shortest(&self) -> bool {
         self.has_shortest
+    }
+
+    /// The most bytes of the device's memory that a slot of a batch took so far.
+    pub(super) fn slot_bytes(&self) -> usize {
+        self.slot_bytes
     }
 
     /// Steps start one kernel after the other from now on.
@@ -143,7 +152,9 @@ impl Batches {
         let numbers = || session.allocate(DataType::I64, &[slots]);
         let (mut lengths, shortest, mut longest) = (numbers()?, numbers()?, numbers()?);
         let mut tokens = session.allocate(DataType::I64, &[slots, 1])?;
-        Tensor::from_i64(&[slots], vec![room as i64 - 1; slots])?.copy_into(&mut longest)?;
+        // rows that are finished stay in their slots and grow up to this
+        let most = layout.positions.map_or(room, |positions| room.min(positions)).saturating_sub(1);
+        Tensor::from_i64(&[slots], vec![most as i64; slots])?.copy_into(&mut longest)?;
         let chooses = layout.candidates == 1;
         let width = if chooses { 3 } else { 3 * layout.candidates + 1 };
         let mut chosen = session.allocate(DataType::F32, &[slots, width])?;
@@ -175,6 +186,7 @@ impl Batches {
         let spare = if layout.reorders { sets.pop() } else { None };
         let Some(caches) = sets.pop() else { return Err(OnnxError::of_run("a batch without caches")) };
         let mut batch = StaticBatch { slots, room, fixed, caches, spare, tokens, lengths, shortest, chosen, logits };
+        self.slot_bytes = self.slot_bytes.max(batch.bytes().div_ceil(slots.max(1)));
         if self.captures() {
             // the run that captures the graph is not a step: it runs several times, on whatever is there
             batch.start(&[RowStart { token: 0, length: 0, shortest: 0 }])?;
@@ -190,6 +202,12 @@ impl StaticBatch {
     /// How many tokens its caches have room for.
     pub(crate) fn room(&self) -> usize {
         self.room
+    }
+
+    /// The bytes of its tensors.
+    fn bytes(&self) -> usize {
+        let caches = std::iter::once(&self.caches).chain(&self.spare).flat_map(|set| &set.caches);
+        caches.chain(&self.fixed).chain([&self.chosen]).chain(&self.logits).map(Tensor::bytes).sum()
     }
 
     /// How many slots it has.

@@ -108,7 +108,8 @@ impl StaticDecoder {
         let zeros = zeros.collect::<Result<_, _>>()?;
         let prefill_choice = open_choice(&step.graph, choice, options)?;
         let Choice { candidates, vocabulary, .. } = *choice;
-        let layout = BatchLayout { fixed, caches, candidates, vocabulary, reorders: beams > 1 };
+        let layout =
+            BatchLayout { fixed, caches, candidates, vocabulary, reorders: beams > 1, positions: step.positions() };
         let batches = Batches::new(session, capture, layout);
         Ok(Self { batches, prefill_choice, placement, sources, cache_entries, zeros, slots: 1 })
     }
@@ -124,9 +125,21 @@ impl StaticDecoder {
         self.batches.capture_nothing();
     }
 
+    /// How many tokens a row may have in its cache and its step together, if that is limited.
+    pub(crate) fn positions(&self) -> Option<usize> {
+        self.batches.layout().positions
+    }
+
     /// How many logits a row has.
     pub(crate) fn vocabulary(&self) -> usize {
         self.batches.layout().vocabulary
+    }
+
+    /// The bytes of the device's memory that all batches of at most `slots` slots take together, by the largest slot so far: tensors of
+    /// each bucket are kept, and rows move from one batch to another.
+    pub(crate) fn bytes(&self, slots: usize) -> usize {
+        let smaller: usize = BUCKETS.into_iter().filter(|bucket| *bucket < slots).sum();
+        self.batches.slot_bytes() * (smaller + 2 * slots)
     }
 
     /// Whether the graph chooses the tokens, which are then the input of its next step.

@@ -64,7 +64,8 @@ impl CaptionGenerator {
         let static_decoder = open_static(&mut decoder, directory, &settings, options, spare)?;
         let continuous_batching = static_decoder.is_some() || enable_continuous_batching(&mut decoder);
         let encoder = PromptEncoder::open(directory, options)?;
-        let limits = PositionLimits::of(directory);
+        let positions = static_decoder.as_ref().and_then(StaticDecoder::positions);
+        let limits = PositionLimits::of(directory).on_device(positions);
         let workers = ThreadPoolBuilder::new()
             .num_threads(options.threads)
             .thread_name(|index| format!("select-{index}"))
@@ -76,6 +77,12 @@ impl CaptionGenerator {
     /// Whether steps have one shape and choose tokens on the device.
     pub(crate) fn has_static_steps(&self) -> bool {
         self.static_decoder.is_some()
+    }
+
+    /// The bytes of a device's memory that captions take, `slots` of the decoder at once, by those that were generated so far.
+    pub(crate) fn device_bytes(&self, slots: usize) -> usize {
+        let slots = slots.max(self.settings.strategy.beams());
+        self.static_decoder.as_ref().map_or(0, |decoder| decoder.bytes(slots))
     }
 
     /// Whether captions depend on the outputs of the graph of `role`.

@@ -3,16 +3,12 @@
 //! ([`super::token_selection`]); here captions end, leave the batch, and waiting requests take their slots (continuous batching). Which
 //! rows share a batch depends on their order and lengths only.
 
-use std::ops::ControlFlow;
-
 use rayon::iter::{IntoParallelIterator, ParallelIterator};
 
-use super::beam_search::BeamSearch;
+use super::open_caption::{OpenCaption, Selected};
 use super::prefill::{PrefillBatch, PrefillBuilder, PromptedRequest};
-use super::sampler::Sampler;
 use super::scheduler::RequestQueue;
-use super::sequence::{DecodeContext, Sequence, SequenceRequest, Told};
-use super::settings::Strategy;
+use super::sequence::{DecodeContext, Sequence};
 use crate::engine::decoder::cache::Slot;
 use crate::engine::decoder::chosen::Chosen;
 use crate::engine::decoder::run::{Decoder, Logits};
@@ -34,39 +30,11 @@ pub(crate) struct DeviceSearch<'a> {
     pub(crate) context: DecodeContext<'a>,
 }
 
-/// A caption that is being generated.
-#[derive(Debug)]
-struct Caption {
-    request: SequenceRequest,
-    search: SearchState,
-    /// How many tokens are in the cache before the next step.
-    length: usize,
-    /// The caption does not end while fewer tokens than this are in the cache.
-    shortest: usize,
-}
-
-/// The state of the search for the tokens of one caption.
-#[derive(Debug)]
-enum SearchState {
-    Sampler(Sampler),
-    Beams(BeamSearch),
-}
-
-/// A caption after a step.
-#[derive(Debug)]
-enum Selected {
-    GoesOn(Caption),
-    /// With its row.
-    Finished(usize, Sequence),
-    /// All logits are needed to select its next tokens; the caption before the step.
-    Unknown(Caption),
-}
-
 /// The captions of a batch, each in as many slots as there are beams; none where one is finished.
 #[derive(Debug)]
 struct Running {
     batch: StaticBatch,
-    captions: Vec<Option<Caption>>,
+    captions: Vec<Option<OpenCaption>>,
 }
 
 /// Captions whose prompts are processed. Their slots are rows of the tensors.
@@ -75,7 +43,7 @@ struct Prefilled {
     tensors: NewRows,
     /// How many tokens their caches, and those of all others in the queue, need room for.
     room: usize,
-    captions: Vec<Caption>,
+    captions: Vec<OpenCaption>,
 }
 
 /// A search between two steps.
@@ -169,16 +137,9 @@ impl DeviceSearch<'_> {
         let PrefillBatch { sequences, encoder_outputs, embedded } =
             self.prefill_builder.build(requests, self.decoder)?;
         let settings = self.context.settings;
-        let caption = |(slot, request): (usize, SequenceRequest)| {
-            let search = match settings.strategy {
-                Strategy::Beam(beams) => SearchState::Beams(BeamSearch::new(beams, Slot(slot))),
-                Strategy::Greedy | Strategy::Sample(_) => SearchState::Sampler(Sampler::new(Slot(slot))),
-            };
-            // the step that chooses the first token processes the last one of the prompt
-            let length = request.prompt.len().saturating_sub(1);
-            Caption { request, search, length, shortest: length + settings.min_new_tokens }
-        };
-        let captions: Vec<Caption> = sequences.into_iter().enumerate().map(caption).collect();
+        let captions = sequences.into_iter().enumerate();
+        let captions: Vec<_> =
+            captions.map(|(slot, request)| OpenCaption::new(request, Slot(slot), settings)).collect();
         let single = embedded.is_none() && captions.iter().all(|caption| caption.request.prompt.len() == 1);
         if single && self.decoder.begins_without_prefill() {
             let state = self.decoder.begin(encoder_outputs, captions.len())?;
@@ -193,11 +154,15 @@ impl DeviceSearch<'_> {
         drop(logits);
         let tensors = self.static_decoder.new_rows(state, true)?;
         // some decoders have the image's states in their cache, before the prompt
-        let more = tensors.tokens().saturating_sub(prompts.first().map_or(0, Vec::len));
-        let unfinished = selected.into_iter().flatten().map(|caption| {
-            let Caption { length, shortest, .. } = caption;
-            Caption { length: length + more, shortest: shortest + more, ..caption }
-        });
+        let length = prompts.first().map_or(0, Vec::len);
+        let more = tensors.tokens().saturating_sub(length);
+        let most = (length + more + self.context.settings.max_new_tokens).saturating_sub(1);
+        if let Some(positions) = self.static_decoder.positions().filter(|positions| most > *positions) {
+            let what =
+                format!("rows may have {most} tokens in their cache, and a step on a GPU has {positions} positions");
+            return Err(OnnxError::of_run(what));
+        }
+        let unfinished = selected.into_iter().flatten().map(|caption| caption.longer_by(more));
         Ok(Prefilled { tensors, room: StaticDecoder::room(most_tokens + more), captions: unfinished.collect() })
     }
 
@@ -205,13 +170,13 @@ impl DeviceSearch<'_> {
     /// does not tell. Finished captions go to `finished`.
     fn select(
         &mut self,
-        captions: Vec<Option<Caption>>,
+        captions: Vec<Option<OpenCaption>>,
         chosen: &[Chosen],
         logits: Option<&Tensor>,
         finished: &mut Finished,
-    ) -> Result<Vec<Option<Caption>>, OnnxError> {
+    ) -> Result<Vec<Option<OpenCaption>>, OnnxError> {
         let (context, vocabulary) = (self.context, self.static_decoder.vocabulary());
-        let select = |scores: &mut Vec<f32>, caption: Option<Caption>| {
+        let select = |scores: &mut Vec<f32>, caption: Option<OpenCaption>| {
             caption.map(|caption| caption.select_among(chosen, vocabulary, &context, scores)).transpose()
         };
         let selected: Vec<_> = if self.static_decoder.chooses() {
@@ -264,7 +229,8 @@ impl DeviceSearch<'_> {
             Some(Running { batch, captions }) => (Some(batch), captions.into_iter().flatten().collect()),
             None => (None, Vec::new()),
         };
-        let slots = |captions: &[Caption]| captions.iter().flat_map(|caption| caption.slots(beams)).collect::<Vec<_>>();
+        let slots =
+            |captions: &[OpenCaption]| captions.iter().flat_map(|caption| caption.slots(beams)).collect::<Vec<_>>();
         let kept = slots(&captions);
         let mut tensors = None;
         if let Some(Prefilled { tensors: mut new, captions: others, .. }) = joining {
@@ -302,12 +268,10 @@ impl DeviceSearch<'_> {
 }
 
 /// Gives every caption the slots of its index.
-fn assign_slots(captions: &mut [Option<Caption>], beams: usize) {
+fn assign_slots(captions: &mut [Option<OpenCaption>], beams: usize) {
     for (index, caption) in captions.iter_mut().enumerate() {
-        match caption.as_mut().map(|caption| &mut caption.search) {
-            Some(SearchState::Sampler(sampler)) => drop(sampler.assign_slots(index * beams)),
-            Some(SearchState::Beams(search)) => drop(search.assign_slots(index * beams)),
-            None => {}
+        if let Some(caption) = caption {
+            caption.assign_slots(index * beams);
         }
     }
 }
@@ -316,92 +280,5 @@ impl Running {
     /// How many captions are unfinished.
     fn live(&self) -> usize {
         self.captions.iter().flatten().count()
-    }
-}
-
-impl Caption {
-    /// The slot that each of its sequences comes from, and the token that the next step processes; the first again for sequences that
-    /// there are not, up to `beams`.
-    fn sequences(&self, beams: usize) -> Vec<(Slot, i64)> {
-        let last_of_prompt = self.request.prompt.last().copied().unwrap_or(0);
-        let mut sequences = match &self.search {
-            SearchState::Sampler(sampler) => vec![sampler.slot_and_token(last_of_prompt)],
-            SearchState::Beams(search) => search.slots_and_tokens(last_of_prompt),
-        };
-        let first = sequences.first().copied();
-        sequences.extend(first.into_iter().cycle().take(beams.saturating_sub(sequences.len())));
-        sequences
-    }
-
-    /// The slots of its sequences.
-    fn live_slots(&self) -> Vec<Slot> {
-        self.sequences(1).into_iter().map(|(slot, _)| slot).collect()
-    }
-
-    fn slots(&self, beams: usize) -> Vec<usize> {
-        self.sequences(beams).into_iter().map(|(Slot(slot), _)| slot).collect()
-    }
-
-    fn starts(&self, beams: usize) -> Vec<RowStart> {
-        let start = |(_, token)| RowStart { token, length: self.length, shortest: self.shortest };
-        self.sequences(beams).into_iter().map(start).collect()
-    }
-
-    /// Selects its next tokens among those that `chosen` has for its slots.
-    fn select_among(
-        self,
-        chosen: &[Chosen],
-        vocabulary: usize,
-        context: &DecodeContext<'_>,
-        scores: &mut Vec<f32>,
-    ) -> Result<Selected, OnnxError> {
-        let Self { request, search, length, shortest } = self;
-        let told = match search {
-            SearchState::Sampler(sampler) => {
-                let (Slot(slot), _) = sampler.slot_and_token(0);
-                let chosen = chosen.get(slot).ok_or_else(|| OnnxError::of_run("a slot without candidates"))?;
-                match sampler.select_among(&request, chosen, vocabulary, context, scores)? {
-                    Told::Next(next) => Told::Next(next.map_continue(SearchState::Sampler)),
-                    Told::Unknown(sampler) => Told::Unknown(SearchState::Sampler(sampler)),
-                }
-            }
-            SearchState::Beams(beams) => match beams.select_among(&request, chosen, vocabulary, context, scores)? {
-                Told::Next(next) => Told::Next(next.map_continue(SearchState::Beams)),
-                Told::Unknown(beams) => Told::Unknown(SearchState::Beams(beams)),
-            },
-        };
-        Ok(match told {
-            Told::Next(next) => Self::after(request, length, shortest, next),
-            Told::Unknown(search) => Selected::Unknown(Self { request, search, length, shortest }),
-        })
-    }
-
-    /// Selects its next tokens by the logits of its slots.
-    fn select(
-        self,
-        logits: &Logits,
-        context: &DecodeContext<'_>,
-        scores: &mut Vec<f32>,
-    ) -> Result<Selected, OnnxError> {
-        let Self { request, search, length, shortest } = self;
-        let next = match search {
-            SearchState::Sampler(sampler) => {
-                sampler.select(&request, logits, context, scores)?.map_continue(SearchState::Sampler)
-            }
-            SearchState::Beams(beams) => beams.select(&request, logits, context)?.map_continue(SearchState::Beams),
-        };
-        Ok(Self::after(request, length, shortest, next))
-    }
-
-    fn after(
-        request: SequenceRequest,
-        length: usize,
-        shortest: usize,
-        next: ControlFlow<Sequence, SearchState>,
-    ) -> Selected {
-        match next {
-            ControlFlow::Continue(search) => Selected::GoesOn(Self { request, search, length: length + 1, shortest }),
-            ControlFlow::Break(sequence) => Selected::Finished(request.row, sequence),
-        }
     }
 }

@@ -4,7 +4,7 @@
 //! - `settings`, `resolve`: generation settings, from the job and the model directory
 //! - `captioner`: the entry: tokenizes the prompts of all requests
 //! - `scheduler`: takes requests out of the queue and runs the decoder until all are finished
-//! - `device_search`: the same on a device with steps of one shape
+//! - `device_search`: the same on a device with steps of one shape; `open_caption`: a caption there
 //! - `token_selection`: where tokens are selected: by the graph, among its candidates, or from all logits
 //! - `prefill`: makes the input of a prefill
 //! - `sequence`: what scheduler and search share: requests, sequences of tokens, captions
@@ -15,6 +15,7 @@ pub(crate) mod beam_search;
 pub(crate) mod captioner;
 pub(crate) mod device_search;
 pub(crate) mod logits_processors;
+mod open_caption;
 pub(crate) mod prefill;
 pub(crate) mod random;
 pub(crate) mod resolve;
