@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::io::Write;
 use std::sync::Arc;
 
-use super::calibrate;
 use super::context::{Context, judge};
 use super::prepare::{PreparedJob, prepare};
+use super::{calibrate, device_memory};
 use crate::cli::RunArgs;
 use crate::engine::Models;
 use crate::error::{Error, ExitStatus};
@@ -145,15 +145,20 @@ fn claim_run(
                 return Ok(ToDo::Nothing);
             }
             let device = prepared.job.runtime.devices.first().copied().unwrap_or_default();
-            let batch_size = match asked {
+            let fits = device_memory::most_rows(prepared, models)?;
+            let wanted = match asked {
                 Some(rows) => rows,
-                None => calibrate::batch_size(models, device, prepared.processor.as_deref(), rows)?,
+                None => calibrate::batch_size(models, device, prepared.processor.as_deref(), rows, fits)?,
             };
+            let batch_size = fits.map_or(wanted, |fits| wanted.min(fits));
+            if batch_size < wanted {
+                tracing::info!(rows = batch_size, wanted, "the batch size that fits `runtime.device_memory_bytes`");
+            }
             Box::new(new_run.put(store, &draft, decision, batch_size)?)
         }
     };
     let planned = claimed.plan.batch_size;
-    if let Some(asked) = asked.filter(|asked| planned != *asked) {
+    if let Some(asked) = asked.filter(|asked| planned != *asked && claimed.resumed) {
         tracing::warn!(
             planned,
             asked,

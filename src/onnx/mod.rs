@@ -29,7 +29,7 @@ pub use rows::gather::RowGather;
 pub(crate) use rows::host::host_memory;
 pub(crate) use rows::place::{RowPlacement, RowSource, Rows};
 pub(crate) use runtime::bound::{BoundRun, Capture};
-pub use runtime::device::{AttentionKernels, Device};
+pub use runtime::device::{AttentionKernels, Device, limit_device_memory};
 pub use runtime::environment::{OnnxRuntime, runtime};
 pub(crate) use runtime::host_memory::{HostMemory, HostValues};
 pub use runtime::library::{LibraryAttempt, LibraryError};

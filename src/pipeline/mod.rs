@@ -59,6 +59,8 @@ use std::collections::BTreeSet;
 use std::sync::mpsc::{self, Sender};
 use std::thread::{Builder, Scope};
 
+pub(crate) use self::batch_runner::BATCHES_TO_REFILL;
+pub(crate) use self::encoded_images::most_bytes as most_state_bytes;
 pub use self::stages::{Stages, Stop};
 use crate::engine::Models;
 use crate::error::Error;
