@@ -219,7 +219,9 @@ impl Session {
     pub fn run(&mut self, inputs: &[(&str, SessionInput<'_>)]) -> Result<Outputs, OnnxError> {
         let Self { path, device, inner, .. } = self;
         let mut run = || {
-            inputs.iter().for_each(|(_, input)| input.count(*device));
+            for (_, input) in inputs {
+                input.count(*device);
+            }
             let feeds = inputs.iter().map(|(name, input)| Ok((Cow::Borrowed(*name), input.feed()?)));
             let feeds = feeds.collect::<ort::Result<Vec<_>>>()?;
             run_context::run(|options| {

@@ -290,7 +290,7 @@ fn steps_give_the_captions_of_the_exported_decoder_in_batches_of_every_size() {
         let (directory, mut captioner) = opened(model, &overrides);
         let images = images(&directory, ROWS);
         let tokenizer = TextTokenizer::load(&directory).unwrap().unwrap();
-        let mut in_batches = |captioner: &mut CaptionGenerator| {
+        let in_batches = |captioner: &mut CaptionGenerator| {
             SIZES.map(|captions| generated(captioner, &tokenizer, &images, prompts, captions))
         };
         let captured = in_batches(&mut captioner);
@@ -308,8 +308,11 @@ fn steps_give_the_captions_of_the_exported_decoder_in_batches_of_every_size() {
     }
 }
 
-/// Settings that need more than the highest logits, each by a name.
-fn processed() -> Vec<(&'static str, GenerationOverrides, fn(&mut GenerationSettings))> {
+/// A name, settings of a job, and a change of those that come from a model's files.
+type Processed = (&'static str, GenerationOverrides, fn(&mut GenerationSettings));
+
+/// Settings that need more than the highest logits.
+fn processed() -> Vec<Processed> {
     let greedy = || GenerationOverrides {
         strategy: Some(StrategyName::Greedy),
         no_repeat_ngram_size: Some(0),
@@ -328,7 +331,7 @@ fn processed() -> Vec<(&'static str, GenerationOverrides, fn(&mut GenerationSett
             nothing,
         ),
         ("bad words", greedy(), |settings| {
-            settings.bad_words_ids = vec![vec![9], vec![30], vec![12, 20], vec![14, 14]]
+            settings.bad_words_ids = vec![vec![9], vec![30], vec![12, 20], vec![14, 14]];
         }),
         ("forced tokens", greedy(), |settings| {
             (settings.forced_bos_token_id, settings.forced_eos_token_ids) = (Some(7), vec![settings.eos_token_ids[0]]);
@@ -345,7 +348,7 @@ fn processed() -> Vec<(&'static str, GenerationOverrides, fn(&mut GenerationSett
             settings.bad_words_ids = vec![vec![12, 20], vec![14, 14]];
         }),
         ("beams, nearly all suppressed", beams(), |settings| {
-            settings.suppress_tokens = (0..1000).filter(|token| !(40..43).contains(token)).collect()
+            settings.suppress_tokens = (0..1000).filter(|token| !(40..43).contains(token)).collect();
         }),
         ("sampling", GenerationOverrides { temperature: Some(1.3), ..sample() }, nothing),
         ("sampling, filtered", GenerationOverrides { top_p: Some(0.8), min_p: Some(0.02), ..sample() }, nothing),
