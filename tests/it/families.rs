@@ -214,7 +214,7 @@ fn runs_over_the_sample_photographs(family: &str) {
 
 #[test]
 fn steps_have_one_shape_on_a_device() {
-    // sampling from all tokens, and a penalty that raises scores, need all logits
+    // sampling without a filter, and a penalty that raises scores, need all logits
     for (top_k, repetition_penalty) in [(0, 1.0), (20, 0.9)] {
         let strategy = Some(StrategyName::Sample);
         let overrides = GenerationOverrides {

@@ -74,6 +74,11 @@ pub(crate) fn warp(settings: &SampleSettings, scores: &mut [f32]) {
     if settings.top_p < 1.0 {
         top_p(settings.top_p, scores);
     }
+    keep_likely(settings, scores);
+}
+
+/// Applies the last warper: keeps the tokens that `min_p` does.
+pub(crate) fn keep_likely(settings: &SampleSettings, scores: &mut [f32]) {
     if let Some(min_p) = settings.min_p {
         self::min_p(min_p, scores);
     }

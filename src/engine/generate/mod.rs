@@ -5,7 +5,8 @@
 //! - `captioner`: the entry: tokenizes the prompts of all requests
 //! - `scheduler`: takes requests out of the queue and runs the decoder until all are finished
 //! - `device_search`: the same on a device with steps of one shape; `open_caption`: a caption there
-//! - `token_selection`: where tokens are selected: by the graph, among its candidates, or from all logits
+//! - `token_selection`: where tokens are selected: by the graph, among its candidates, or from all logits; `certain_filter`: what filters of
+//!   sampling keep of candidates
 //! - `prefill`: makes the input of a prefill
 //! - `sequence`: what scheduler and search share: requests, sequences of tokens, captions
 //! - `sampler` (greedy search, sampling), `beam_search`: select the next tokens
@@ -13,6 +14,7 @@
 
 pub(crate) mod beam_search;
 pub(crate) mod captioner;
+mod certain_filter;
 pub(crate) mod device_search;
 pub(crate) mod logits_processors;
 mod open_caption;

@@ -8,7 +8,8 @@
 
 use std::fmt;
 
-use super::logits_processors::{always_banned, beyond_bans, is_forced, process, warp};
+use super::certain_filter::{filter, may_decide};
+use super::logits_processors::{always_banned, beyond_bans, is_forced, keep_likely, process, warp};
 use super::random::sample;
 use super::settings::{GenerationSettings, Strategy};
 use super::softmax::argmax;
@@ -17,6 +18,8 @@ use crate::onnx::choose::Choice;
 
 /// So many candidates more than a search needs: those that processors put behind others.
 pub(crate) const SPARE_CANDIDATES: usize = 48;
+/// Sampling without `top_k` asks for as many candidates as this times the spare ones, and these.
+const SPARES_OF_FILTER: usize = 4;
 /// The highest `top_k` for which candidates are asked for.
 const MOST_TOP_K: usize = 464;
 /// Token ids come to the host as float32, which has all whole numbers below this.
@@ -47,17 +50,21 @@ impl TokenSelection {
             Strategy::Beam(beams) => beams.candidates(settings),
             Strategy::Sample(sampling) => {
                 asking.insert(0, "sampling");
-                sampling.top_k
+                if sampling.top_k > 0 { sampling.top_k } else { SPARES_OF_FILTER * spare }
             }
         };
         let refused = if !(2..MOST_TOKENS).contains(&vocabulary) {
             Some("the number of tokens")
         } else if settings.repetition_penalty < 1.0 {
             Some("repetition_penalty below 1")
-        } else if matches!(settings.strategy, Strategy::Sample(_)) && !(1..=MOST_TOP_K).contains(&needed) {
-            Some(if needed == 0 { "sampling without top_k" } else { "sampling with top_k above 464" })
         } else {
-            None
+            match &settings.strategy {
+                Strategy::Sample(sampling) if sampling.top_k > MOST_TOP_K => Some("sampling with top_k above 464"),
+                Strategy::Sample(sampling) if sampling.top_k == 0 && !may_decide(sampling) => {
+                    Some("sampling without top_k, and without top_p at a temperature of at most 1")
+                }
+                _ => None,
+            }
         };
         let on_host = !asking.is_empty();
         let choice = Choice {
@@ -123,12 +130,19 @@ pub(super) fn select_among(
     let decided = bound == f32::NEG_INFINITY || is_forced(settings, prompt, history);
     let token = match &settings.strategy {
         Strategy::Sample(sampling) => {
-            let temperature = sampling.temperature as f32;
-            let above = scores.iter().filter(|score| **score / temperature > bound / temperature).count();
-            if !decided && above < sampling.top_k {
-                return None;
+            if !decided && sampling.top_k == 0 {
+                filter(sampling, candidates, bound, scores)?;
+                if sampling.top_p < 1.0 {
+                    keep_likely(sampling, scores);
+                }
+            } else {
+                let temperature = sampling.temperature as f32;
+                let above = scores.iter().filter(|score| **score / temperature > bound / temperature).count();
+                if !decided && above < sampling.top_k {
+                    return None;
+                }
+                warp(sampling, scores);
             }
-            warp(sampling, scores);
             sample(sampling.seed, key, history.len() - prompt, scores)
         }
         Strategy::Greedy | Strategy::Beam(_) => {

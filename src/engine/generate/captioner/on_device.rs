@@ -353,6 +353,22 @@ fn processed() -> Vec<Processed> {
         ("sampling", GenerationOverrides { temperature: Some(1.3), ..sample() }, nothing),
         ("sampling, filtered", GenerationOverrides { top_p: Some(0.8), min_p: Some(0.02), ..sample() }, nothing),
         (
+            "sampling, nucleus",
+            GenerationOverrides {
+                top_k: Some(0),
+                top_p: Some(0.7),
+                temperature: Some(0.6),
+                min_p: Some(0.01),
+                ..sample()
+            },
+            nothing,
+        ),
+        (
+            "sampling, likely",
+            GenerationOverrides { top_k: Some(0), min_p: Some(0.2), no_repeat_ngram_size: Some(2), ..sample() },
+            nothing,
+        ),
+        (
             "sampling, processed",
             GenerationOverrides { repetition_penalty: Some(1.4), no_repeat_ngram_size: Some(2), ..sample() },
             nothing,
