@@ -48,7 +48,7 @@ impl Measured {
     }
 }
 
-/// The batch size for a run of `rows` rows on `device` and others like it.
+/// The batch size for a run of `rows` rows on `device` and others like it, if batches of `fits` rows fit its memory.
 ///
 /// # Errors
 /// When the model cannot run a batch of the default size.
@@ -57,9 +57,10 @@ pub(super) fn batch_size(
     device: Device,
     preprocessor: Option<&Preprocessor>,
     rows: u64,
+    fits: Option<usize>,
 ) -> Result<usize, Error> {
     tracing::debug!(rows, "choosing the batch size");
-    if rows < MIN_BATCHES * DEFAULT_SIZE as u64 {
+    if rows < MIN_BATCHES * DEFAULT_SIZE as u64 || fits.is_some_and(|fits| fits <= DEFAULT_SIZE) {
         return Ok(DEFAULT_SIZE);
     }
     // The plan has one size for all devices; the first is measured.

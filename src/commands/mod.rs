@@ -7,6 +7,7 @@
 mod calibrate;
 mod compact;
 mod context;
+mod device_memory;
 mod discard;
 mod finalize;
 mod init;

@@ -72,7 +72,10 @@ fn line(report: &LoadReport) -> String {
     done.extend((*hoisted_values > 0).then(|| format!("{hoisted_values} values computed once per batch")));
     let done = if done.is_empty() { "unchanged".to_owned() } else { done.join("; ") };
     let steps = match (report.static_step, &report.not_static) {
-        (Some(true), _) => "  its steps have one shape on a GPU\n".to_owned(),
+        (Some(true), _) => {
+            let selection = report.token_selection.iter().map(|selection| format!("; {selection}"));
+            format!("  its steps have one shape on a GPU{}\n", selection.collect::<String>())
+        }
         (_, Some(reason)) => format!("  its steps grow on a GPU: {reason}\n"),
         _ => String::new(),
     };

@@ -12,7 +12,7 @@ use crate::error::Error;
 use crate::job::{Job, VectorType};
 use crate::manifest::Manifest;
 use crate::model::ModelDirectory;
-use crate::onnx::{DataType, Device};
+use crate::onnx::{DataType, Device, limit_device_memory};
 use crate::output::part::columns::{OutputColumns, RunStamp, part_schema};
 use crate::output::part::rows::Fingerprints;
 use crate::output::part::writer::PartEncoder;
@@ -217,6 +217,9 @@ impl PreparedJob {
     /// Loads the job's models, once for each device.
     pub(super) fn load_models(&self) -> Result<Vec<Models>, Error> {
         let devices = &self.job.runtime.devices;
+        if let Some(bytes) = self.job.runtime.device_memory_bytes {
+            limit_device_memory(bytes);
+        }
         let threads = self.job.runtime.threads.div_ceil(devices.len());
         devices.iter().map(|device| self.load_models_on(*device, threads)).collect()
     }

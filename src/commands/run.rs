@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::io::Write;
 use std::sync::Arc;
 
-use super::calibrate;
 use super::context::{Context, judge};
 use super::prepare::{PreparedJob, prepare};
+use super::{calibrate, device_memory};
 use crate::cli::RunArgs;
 use crate::engine::Models;
 use crate::error::{Error, ExitStatus};
@@ -23,7 +23,7 @@ use crate::pipeline::{self, Stages};
 use crate::plan::PlanError;
 use crate::plan::claim::{Claim, Claimed, claim, refuse_ended};
 use crate::plan::shard::Shard;
-use crate::support::metrics::{Metrics, ModelWaits, StageTimes};
+use crate::support::metrics::{DeviceTraffic, Metrics, ModelWaits, StageTimes};
 use crate::support::progress::Progress;
 
 pub(super) fn execute(args: &RunArgs, context: &mut Context<'_>) -> Result<ExitStatus, Error> {
@@ -145,15 +145,20 @@ fn claim_run(
                 return Ok(ToDo::Nothing);
             }
             let device = prepared.job.runtime.devices.first().copied().unwrap_or_default();
-            let batch_size = match asked {
+            let fits = device_memory::most_rows(prepared, models)?;
+            let wanted = match asked {
                 Some(rows) => rows,
-                None => calibrate::batch_size(models, device, prepared.processor.as_deref(), rows)?,
+                None => calibrate::batch_size(models, device, prepared.processor.as_deref(), rows, fits)?,
             };
+            let batch_size = fits.map_or(wanted, |fits| wanted.min(fits));
+            if batch_size < wanted {
+                tracing::info!(rows = batch_size, wanted, "the batch size that fits `runtime.device_memory_bytes`");
+            }
             Box::new(new_run.put(store, &draft, decision, batch_size)?)
         }
     };
     let planned = claimed.plan.batch_size;
-    if let Some(asked) = asked.filter(|asked| planned != *asked) {
+    if let Some(asked) = asked.filter(|asked| planned != *asked && claimed.resumed) {
         tracing::warn!(
             planned,
             asked,
@@ -210,6 +215,9 @@ fn report_stages(metrics: &Metrics, context: &Context<'_>) {
         }
         let ModelWaits { pixels_s, host_s, nothing_s } = metrics.model_waits();
         tracing::info!(pixels_s, host_s, nothing_s, "the model waited");
+        if let Some(DeviceTraffic { runs, bytes_to_device, bytes_to_host }) = metrics.device_traffic() {
+            tracing::info!(runs, bytes_to_device, bytes_to_host, "copied between host and device");
+        }
     } else {
         // The run is finished: a closed stderr is no reason to fail.
         let _ = write!(context.terminal.clone(), "{metrics}");

@@ -154,6 +154,11 @@ impl Engine {
         self.captioner.as_ref().is_some_and(|captioner| captioner.continuous_batching)
     }
 
+    /// The bytes of a device's memory that captions in batches of `batch_size` take, by the rows that were run so far.
+    pub fn device_bytes(&self, batch_size: usize) -> usize {
+        self.captioner.as_ref().map_or(0, |captioner| captioner.device_bytes(batch_size))
+    }
+
     /// Whether the decoder runs steps of one shape, which choose tokens on the device.
     pub fn has_static_steps(&self) -> bool {
         self.captioner.as_ref().is_some_and(CaptionGenerator::has_static_steps)

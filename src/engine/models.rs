@@ -66,6 +66,11 @@ impl Models {
         Ok(both.map(|(model, embedding)| EncodedImage { model, embedding: Some(embedding) }).collect())
     }
 
+    /// As [`Engine::device_bytes`].
+    pub fn device_bytes(&self, batch_size: usize) -> usize {
+        self.model.device_bytes(batch_size)
+    }
+
     /// As [`Engine::supports_continuous_batching`].
     pub fn supports_continuous_batching(&self) -> bool {
         self.model.supports_continuous_batching()

@@ -6,8 +6,10 @@ use std::time::Instant;
 use serde::Serialize;
 
 use super::decoder::encoder_outputs::Precomputed;
-use super::decoder::step_graph::open_decoder;
+use super::decoder::step_graph::{StepGraph, open_decoder};
 use super::decoder::step_ports::step_ports;
+use super::generate::settings::{GenerationOverrides, GenerationSettings};
+use super::generate::token_selection::TokenSelection;
 use crate::model::{ModelDirectory, Role};
 use crate::onnx::{FusedOperators, GraphOptions, OnnxError, recognise_static};
 
@@ -30,6 +32,9 @@ pub struct LoadReport {
     pub static_step: Option<bool>,
     /// Why it does not.
     pub not_static: Option<String>,
+    /// Where tokens are selected on such a device by the directory's own generation settings; `None` without steps of one shape, or if a
+    /// job has to say how captions are generated.
+    pub token_selection: Option<String>,
     /// What becomes one operator of an encoder's graph on a GPU; `None` for other graphs.
     pub fused_operators: Option<FusedOperators>,
     /// How long it took to open, in seconds.
@@ -68,6 +73,12 @@ pub fn open_each(directory: &ModelDirectory, options: GraphOptions) -> Result<Ve
         };
         let static_step = made.as_ref().map(Result::is_ok);
         let not_static = made.and_then(Result::err).map(|not| not.reason);
+        let settings = GenerationSettings::resolve(directory, &GenerationOverrides::default()).ok();
+        let settings = settings.filter(|_| static_step == Some(true));
+        let token_selection = settings.map(|settings| {
+            let logits = graph.header.output(StepGraph::LOGITS).and_then(|logits| logits.fixed(2));
+            TokenSelection::of(&settings, logits.unwrap_or(0)).to_string()
+        });
         let (file, subgraph_outputs) = (graph.file.clone(), outputs.or_else(|| graph.source.outputs.clone()));
         let fused_operators = match role {
             Role::Vision | Role::Text | Role::Fusion => Some(graph.source.fused_operators()?),
@@ -82,6 +93,7 @@ pub fn open_each(directory: &ModelDirectory, options: GraphOptions) -> Result<Ve
             hoisted_values,
             static_step,
             not_static,
+            token_selection,
             fused_operators,
             seconds,
         });

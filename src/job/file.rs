@@ -116,6 +116,7 @@ pub(super) enum BatchSize {
 pub(super) struct RuntimeFile {
     pub(super) devices: Option<Vec<String>>,
     pub(super) batch_size: Option<BatchSize>,
+    pub(super) device_memory_bytes: Option<usize>,
     pub(super) prefetch_bytes: Option<usize>,
     pub(super) repeatable: Option<bool>,
     pub(super) threads: Option<usize>,

@@ -232,7 +232,10 @@ impl RuntimeFile {
         let prefetch_bytes =
             in_range("runtime.prefetch_bytes", self.prefetch_bytes.unwrap_or(256 << 20), 1 << 20, 1 << 40)?;
         let repeatable = self.repeatable.unwrap_or(true);
-        Ok(Runtime { devices, batch_size, prefetch_bytes, repeatable, threads })
+        let device_memory_bytes = self.device_memory_bytes;
+        let device_memory_bytes =
+            device_memory_bytes.map(|bytes| in_range("runtime.device_memory_bytes", bytes, 1, 1 << 40)).transpose()?;
+        Ok(Runtime { devices, batch_size, device_memory_bytes, prefetch_bytes, repeatable, threads })
     }
 }
 

@@ -225,6 +225,8 @@ pub struct Runtime {
     pub devices: Vec<Device>,
     /// Rows in a batch; None: measured before the run is planned.
     pub batch_size: Option<usize>,
+    /// Most bytes of a GPU's memory; None: what there is.
+    pub device_memory_bytes: Option<usize>,
     /// Most bytes of fetched images and pixel values waiting for the model.
     pub prefetch_bytes: usize,
     /// Whether two runs give the same bytes on a GPU, as they do on the CPU.

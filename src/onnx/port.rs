@@ -41,6 +41,16 @@ pub enum DataType {
 }
 
 impl DataType {
+    /// The bytes of an element; 4 for a type whose size is not known.
+    pub(crate) fn bytes(self) -> usize {
+        match self {
+            Self::F16 | Self::Other("uint16" | "int16" | "bfloat16") => 2,
+            Self::I64 | Self::Other("double" | "uint64") => 8,
+            Self::Bool | Self::Other("uint8" | "int8") => 1,
+            Self::F32 | Self::Other(_) => 4,
+        }
+    }
+
     /// The type with this number in ONNX's `TensorProto.DataType`.
     pub(crate) fn from_onnx(code: i32) -> Self {
         match code {

@@ -14,7 +14,7 @@ use crate::row::error::{RowError, Stage};
 use crate::support::failpoint;
 
 /// Batches of rows in one call with continuous batching: slots stay empty only at the end of a call.
-const BATCHES_TO_REFILL: usize = 4;
+pub(crate) const BATCHES_TO_REFILL: usize = 4;
 
 /// The models and their batch size.
 pub(super) struct BatchRunner {

@@ -10,7 +10,7 @@ use crate::preprocess::Preprocessed;
 use crate::row::error::RowError;
 
 /// How many bytes of encoder states may be in memory. States of a device are in its memory, which nothing else needs for as long.
-pub(super) const fn most_bytes(device: Device) -> usize {
+pub(crate) const fn most_bytes(device: Device) -> usize {
     match device {
         Device::Cpu => 128 << 20,
         Device::Cuda(_) | Device::TensorRt(_) | Device::StandIn => 1 << 30,

@@ -59,11 +59,14 @@ use std::collections::BTreeSet;
 use std::sync::mpsc::{self, Sender};
 use std::thread::{Builder, Scope};
 
+pub(crate) use self::batch_runner::BATCHES_TO_REFILL;
+pub(crate) use self::encoded_images::most_bytes as most_state_bytes;
 pub use self::stages::{Stages, Stop};
 use crate::engine::Models;
 use crate::error::Error;
-use crate::onnx::RunContext;
+use crate::onnx::{RunContext, Transfers};
 use crate::panics;
+use crate::support::metrics::DeviceTraffic;
 
 /// Makes `parts` of the plan, each in the lane of one of `models`. On return every one of them is in OUTPUT, unless a stop was
 /// requested.
@@ -119,6 +122,9 @@ impl<'a> Lane<'a> {
             let context = contexts.get(number).cloned().map_or_else(RunContext::new, Ok)?;
             let outcome = context.enter(|| infer::run(stages, models, device, &assemble_in, &infer_out));
             stages.metrics.add_run_time(context.run_time());
+            let Transfers { runs, to_device, to_host } = context.transfers();
+            let (bytes_to_device, bytes_to_host) = (to_device.bytes, to_host.bytes);
+            stages.metrics.add_device_traffic(DeviceTraffic { runs, bytes_to_device, bytes_to_host });
             outcome
         });
         self.spawn(scope, "write", move || write::run(stages, &infer_in));

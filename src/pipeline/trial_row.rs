@@ -26,11 +26,27 @@ impl TrialRow {
     /// # Errors
     /// When a graph fails.
     pub(crate) fn run(&self, models: &mut Models, rows: usize) -> Result<(), OnnxError> {
+        self.run_encoded(models, rows).map(drop)
+    }
+
+    /// Runs one copy of this row. Returns the bytes of its pixels and of its encoded image.
+    ///
+    /// # Errors
+    /// When a graph fails.
+    pub(crate) fn measure(&self, models: &mut Models) -> Result<[usize; 2], OnnxError> {
+        let pixels = self.image.iter().flat_map(|image| std::iter::once(&image.model).chain(&image.embedding));
+        Ok([pixels.map(|pixels| size_of::<f32>() * pixels.data.len()).sum(), self.run_encoded(models, 1)?])
+    }
+
+    /// Runs a batch of `rows` copies of this row. Returns the bytes of their encoded images.
+    fn run_encoded(&self, models: &mut Models, rows: usize) -> Result<usize, OnnxError> {
         let images: Vec<&Preprocessed> = self.image.iter().cycle().take(rows).collect();
         let encoded: Vec<EncodedImage> = if images.is_empty() { Vec::new() } else { models.encode_images(&images)? };
+        let bytes = encoded.iter().map(EncodedImage::bytes).sum();
         let mut encoded = encoded.into_iter();
         let row = |key| ModelsInput { image: encoded.next(), text: self.text.clone(), prompt: None, key };
         let inputs: Vec<_> = (0..rows as u64).map(row).collect();
-        models.run(&inputs, rows).map(drop)
+        models.run(&inputs, rows)?;
+        Ok(bytes)
     }
 }

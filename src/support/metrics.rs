@@ -77,6 +77,9 @@ pub struct Metrics {
     pub write: Meter,
     /// How long the graphs of the model stage ran.
     run_ns: AtomicU64,
+    runs: AtomicU64,
+    bytes_to_device: AtomicU64,
+    bytes_to_host: AtomicU64,
     copied_rows: AtomicU64,
 }
 
@@ -106,7 +109,38 @@ pub struct ModelWaits {
     pub nothing_s: f64,
 }
 
+/// What crossed between the memory of the host and those of the devices.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeviceTraffic {
+    /// Runs of graphs.
+    pub runs: u64,
+    /// Bytes that went to devices.
+    pub bytes_to_device: u64,
+    /// Bytes that came from devices.
+    pub bytes_to_host: u64,
+}
+
 impl Metrics {
+    /// Counts what crossed between host and device.
+    pub fn add_device_traffic(&self, traffic: DeviceTraffic) {
+        let DeviceTraffic { runs, bytes_to_device, bytes_to_host } = traffic;
+        self.runs.fetch_add(runs, Ordering::Relaxed);
+        self.bytes_to_device.fetch_add(bytes_to_device, Ordering::Relaxed);
+        self.bytes_to_host.fetch_add(bytes_to_host, Ordering::Relaxed);
+    }
+
+    /// What crossed between host and devices; `None` without a device that has a memory of its own.
+    #[must_use]
+    pub fn device_traffic(&self) -> Option<DeviceTraffic> {
+        let number = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let (runs, bytes_to_device) = (number(&self.runs), number(&self.bytes_to_device));
+        (bytes_to_device > 0).then(|| DeviceTraffic {
+            runs,
+            bytes_to_device,
+            bytes_to_host: number(&self.bytes_to_host),
+        })
+    }
+
     /// Counts time in which graphs of the model stage ran.
     pub fn add_run_time(&self, time: Duration) {
         add(&self.run_ns, time);
@@ -165,6 +199,11 @@ impl fmt::Display for Metrics {
         writeln!(
             f,
             "the model waited {pixels_s:.2} s for pixels, {host_s:.2} s for the host, and ran for {nothing_s:.2} s"
-        )
+        )?;
+        if let Some(DeviceTraffic { runs, bytes_to_device, bytes_to_host }) = self.device_traffic() {
+            let [to_device, to_host] = [bytes_to_device, bytes_to_host].map(|bytes| bytes as f64 / 1e6);
+            writeln!(f, "its {runs} runs took {to_device:.1} MB from the host and gave {to_host:.1} MB back")?;
+        }
+        Ok(())
     }
 }

@@ -100,11 +100,80 @@ fn two_devices_make_the_parts_of_one() {
     let workplace = Workplace::with_images(23, 3);
     workplace.run_ok(&["--run-id", "night", "--set", "output.path=one"]);
     workplace.run_ok(&["--run-id", "night", "--set", "output.path=two", "--set", "runtime.devices=[\"cpu\", \"cpu\"]"]);
-    let (one, two) = (workplace.parts("one", "night"), workplace.parts("two", "night"));
+    assert_equal_parts(&workplace, "one", "two");
+}
+
+fn assert_equal_parts(workplace: &Workplace, one: &str, two: &str) {
+    let (one, two) = (workplace.parts(one, "night"), workplace.parts(two, "night"));
     for (one, two) in one.iter().zip(&two) {
         assert!(one == two, "{} of {} bytes is not {} of {}", one.0, one.1.len(), two.0, two.1.len());
     }
     assert_eq!(one.len(), two.len());
+}
+
+/// The settings of a run of a captioner on as many stand-ins for GPUs.
+fn on_stand_ins(count: usize) -> Vec<String> {
+    let model = format!("model.path={}", repo("tests/fixtures/models/vit_gpt2").display());
+    let devices = format!("runtime.devices=[{}]", vec!["\"stand-in\""; count].join(", "));
+    vec!["--run-id".to_owned(), "night".to_owned(), "--set".to_owned(), model, "--set".to_owned(), devices]
+}
+
+/// A folder with images and a job without texts.
+fn captioned_images(rows: u32, part_rows: u32) -> Workplace {
+    let workplace = Workplace::with_images(rows, part_rows);
+    let job = std::fs::read_to_string(workplace.path("job.toml")).unwrap();
+    workplace.job(&job.replace("text = \"title\"\n", ""));
+    workplace
+}
+
+#[test]
+fn two_devices_with_memories_of_their_own_make_the_parts_of_one() {
+    let workplace = captioned_images(17, 3);
+    for (output, count) in [("one", 1), ("two", 2)] {
+        let mut command = workplace.command("run", &["--set", &format!("output.path={output}")]);
+        let ran = command.args(on_stand_ins(count)).output().unwrap();
+        let log = String::from_utf8_lossy(&ran.stderr).into_owned();
+        assert!(ran.status.success() && log.contains("MB from the host"), "{log}");
+    }
+    assert_equal_parts(&workplace, "one", "two");
+}
+
+#[test]
+fn a_limit_of_device_memory_gives_smaller_batches_and_the_same_captions() {
+    let workplace = captioned_images(9, 9);
+    let run = |output: &str, bytes: Option<u64>| {
+        let mut command = workplace.command("run", &["--set", &format!("output.path={output}")]);
+        let bytes = bytes.map(|bytes| format!("runtime.device_memory_bytes={bytes}"));
+        command.args(on_stand_ins(1)).args(bytes.iter().flat_map(|bytes| ["--set", bytes]));
+        let ran = command.output().unwrap();
+        (ran.status.code(), String::from_utf8_lossy(&ran.stderr).into_owned())
+    };
+    let planned = |output: &str| {
+        let plan = std::fs::read(workplace.path(&format!("{output}/_nightcap/runs/night/plan.json"))).unwrap();
+        serde_json::from_slice::<Value>(&plan).unwrap()["batch_size"].as_u64().unwrap()
+    };
+    assert_eq!(run("whole", None).0, Some(0));
+    assert_eq!(planned("whole"), 4);
+    let (status, log) = run("none", Some(1000));
+    assert!(status == Some(2) && log.contains("`runtime.device_memory_bytes`: expected at least"), "{log}");
+    assert!(log.contains("hint: give it more") && workplace.published("none").is_empty(), "{log}");
+    let number = |after: &str| -> u64 {
+        let rest = &log[log.find(after).unwrap() + after.len()..];
+        rest.chars().take_while(char::is_ascii_digit).collect::<String>().parse().unwrap()
+    };
+    let (one, weights) = (number("expected at least "), number("of which the weights are "));
+    assert!(weights > 100_000 && one > weights + 1000, "{log}");
+    let (status, log) = run("small", Some(one));
+    assert!(status == Some(0) && log.contains("the batch size that fits `runtime.device_memory_bytes`"), "{log}");
+    assert_eq!(planned("small"), 1);
+    let (status, log) = run("large", Some(1 << 33));
+    assert_eq!((status, planned("large")), (Some(0), 4), "{log}");
+    let captions = |output: &str| workplace.rows(output, None).text("caption");
+    assert!(captions("whole").iter().flatten().any(|caption| !caption.is_empty()));
+    assert_eq!((captions("small"), captions("large")), (captions("whole"), captions("whole")));
+    // the plan of a run decides, whatever the limit is when it goes on
+    let (status, log) = run("small", Some(1 << 33));
+    assert!(status == Some(0) && planned("small") == 1, "{log}");
 }
 
 #[test]

@@ -189,23 +189,27 @@ fn one_device_that_fails_stops_the_others_at_once() {
     let server = TcpListener::bind("127.0.0.1:0").unwrap();
     let silent = format!("http://{}/never.png", server.local_addr().unwrap());
     write_manifest(&workplace, 8, &[4, 5, 6, 7], |row| if row == 0 { silent.clone() } else { photo(row) });
-    let mut command = workplace.command("run", &["--run-id", "night", "--set", &model]);
-    command.args(["--set", "runtime.devices=[\"cpu\", \"cpu\"]", "--set", "limits.fetch_timeout_ms=600000"]);
-    command.args(["--set", "limits.allow_private_hosts=127.0.0.1"]);
-    let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
-    let started = Instant::now();
-    while child.try_wait().unwrap().is_none() {
-        if started.elapsed() > Duration::from_mins(2) {
-            child.kill().unwrap();
+    for device in ["cpu", "stand-in"] {
+        let devices = format!("runtime.devices=[\"{device}\", \"{device}\"]");
+        let output = format!("output.path={device}");
+        let mut command = workplace.command("run", &["--run-id", "night", "--set", &model, "--set", &devices]);
+        command.args(["--set", "limits.fetch_timeout_ms=600000", "--set", &output]);
+        command.args(["--set", "limits.allow_private_hosts=127.0.0.1"]);
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+        let started = Instant::now();
+        while child.try_wait().unwrap().is_none() {
+            if started.elapsed() > Duration::from_mins(2) {
+                child.kill().unwrap();
+            }
+            std::thread::sleep(Duration::from_millis(5));
         }
-        std::thread::sleep(Duration::from_millis(5));
+        let output = child.wait_with_output().unwrap();
+        let log = log_of(&output);
+        assert_eq!(output.status.code(), Some(2), "{log}");
+        assert!(log.contains("stopping the work on all devices") && log.contains("lane=1"), "{log}");
+        assert!(log.contains("each of 4 rows of a batch fails alone"), "{log}");
+        assert!(workplace.published(device).is_empty());
     }
-    let output = child.wait_with_output().unwrap();
-    let log = log_of(&output);
-    assert_eq!(output.status.code(), Some(2), "{log}");
-    assert!(log.contains("stopping the work on all devices") && log.contains("lane=1"), "{log}");
-    assert!(log.contains("each of 4 rows of a batch fails alone"), "{log}");
-    assert!(workplace.published("out").is_empty());
 }
 
 #[test]

@@ -273,15 +273,16 @@ fn prepare_says_what_is_done_to_each_graph() {
     vision: encoder_model.onnx: unchanged
       on a GPU one operator each: attention (1 of 1), sum and layer normalization (2)
     decoder: decoder_with_past_model.onnx: 150 shape values folded; 3 values computed once per batch
-      its steps have one shape on a GPU
+      its steps have one shape on a GPU; tokens are chosen on the device
     ");
     insta::assert_snapshot!(said("blip"), @r"
     vision: onnx/encoder_model.onnx: unchanged
       on a GPU one operator each: attention (2 of 2), sum and layer normalization (4)
     prefill: onnx/decoder_model.onnx: reduced to what computes present.0.encoder.key and 3 more
     decoder: onnx/decoder_with_past_model.onnx: 58 shape values folded; 5 copies removed
-      its steps have one shape on a GPU
+      its steps have one shape on a GPU; tokens are chosen on the device
     ");
+    insta::assert_snapshot!(said("trocr").lines().last().unwrap(), @"  its steps have one shape on a GPU; tokens are selected by the host among the 49 best of each row (bad_words_ids of several tokens, forced_eos_token_id, begin_suppress_tokens)");
     insta::assert_snapshot!(said("coca").lines().last().unwrap(), @"  its steps grow on a GPU: it keeps no cache: each step processes all tokens so far");
     insta::assert_snapshot!(said("clip"), @r"
     vision: model.onnx: reduced to what computes image_embeds

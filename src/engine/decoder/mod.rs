@@ -8,14 +8,16 @@
 //! - `step_graph`: one graph, opened and fed
 //! - `cache`: the state between two steps
 //! - `run`: the prefill and the steps
-//! - `static_decoder`: steps of one shape on a device
+//! - `static_decoder`: steps of one shape on a device; `static_batch`: their tensors; `chosen`: what they give
 //! - `continuous_batching`: whether sequences of different lengths can share a batch
 
 pub(crate) mod cache;
+pub(crate) mod chosen;
 pub(crate) mod continuous_batching;
 pub(crate) mod encoder_outputs;
 pub(crate) mod probe_inputs;
 pub(crate) mod run;
+pub(crate) mod static_batch;
 pub(crate) mod static_decoder;
 pub(crate) mod step_graph;
 pub(crate) mod step_ports;

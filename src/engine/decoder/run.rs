@@ -62,6 +62,8 @@ pub(crate) struct Logits {
     /// `tokens * vocabulary`
     width: usize,
     vocabulary: usize,
+    /// The slots that the rows are of; `None`: of all slots, in their order.
+    slots: Option<Vec<Slot>>,
 }
 
 impl Logits {
@@ -73,12 +75,22 @@ impl Logits {
         if shape.len() < 2 || width == 0 {
             return Err(OnnxError::of_run(format!("expected logits [rows, tokens, vocabulary], found {shape:?}")));
         }
-        Ok(Self { value, width, vocabulary })
+        Ok(Self { value, width, vocabulary, slots: None })
+    }
+
+    /// The logits of `slots`, a row for each.
+    pub(crate) fn of_slots(value: Tensor, slots: Vec<Slot>) -> Result<Self, OnnxError> {
+        Ok(Self { slots: Some(slots), ..Self::of(value)? })
     }
 
     /// The logits of a slot, one for each token of the vocabulary.
     pub(crate) fn row(&self, Slot(slot): Slot) -> Result<Cow<'_, [f32]>, OnnxError> {
-        let end = (slot + 1) * self.width;
+        let row = match &self.slots {
+            Some(slots) => slots.iter().position(|Slot(of)| *of == slot),
+            None => Some(slot),
+        };
+        let row = row.ok_or_else(|| OnnxError::of_run(format!("no logits of slot {slot}")))?;
+        let end = (row + 1) * self.width;
         self.value.range_to_f32(end - self.vocabulary..end)
     }
 }

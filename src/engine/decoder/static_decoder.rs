@@ -12,12 +12,14 @@
 //! of one image differ in their caches only: these are reordered between two sets of tensors, and what they attend to stays where it is.
 
 use super::cache::{CacheKind, DecoderState};
+use super::chosen::Chosen;
 use super::encoder_outputs::StepInvariant;
 use super::run::Decoder;
+use super::static_batch::{BatchLayout, Batches, RowStart, StaticBatch, StaticCachePort};
 use crate::onnx::choose::{Choice, names};
 use crate::onnx::{
-    AttentionKernels, BoundRun, Capture, DataType, GraphOptions, OnnxError, OnnxErrorKind, RowPlacement, RowSource,
-    Rows, Session, StaticGraph, Tensor, open_choice, open_static_step,
+    AttentionKernels, GraphOptions, OnnxError, RowPlacement, RowSource, Rows, Session, StaticGraph, Tensor,
+    open_choice, open_static_step,
 };
 
 /// The numbers of slots of a batch that is not full.
@@ -28,28 +30,17 @@ const ROOM_STEP: usize = 8;
 /// A decoder's step with static caches, and the tensors of its batches.
 #[derive(Debug)]
 pub(crate) struct StaticDecoder {
-    step: Session,
-    capture: Capture,
+    batches: Batches,
     /// Chooses the first token of prompts that another graph has processed.
     prefill_choice: Session,
     placement: RowPlacement,
-    fixed: Vec<FixedInput>,
-    caches: Vec<StaticCachePort>,
+    /// Of each input that is the same in every step.
+    sources: Vec<FixedSource>,
+    /// The index of each cache in [`DecoderState::cache`].
+    cache_entries: Vec<usize>,
     /// A cache of one token, of zeros, for each cache: it begins rows without tokens.
     zeros: Vec<Tensor>,
-    candidates: usize,
-    has_shortest: bool,
-    /// Tensors that no batch uses now.
-    free: Vec<StaticBatch>,
     slots: usize,
-}
-
-/// An input that is the same in every step, `[slots, ...]`.
-#[derive(Debug)]
-struct FixedInput {
-    name: String,
-    dtype: DataType,
-    source: FixedSource,
 }
 
 /// Where the rows of an input that is the same in every step come from.
@@ -59,62 +50,6 @@ enum FixedSource {
     Cache(usize),
     /// An encoder output, or a mask of it.
     Invariant(StepInvariant),
-}
-
-/// A cache `[slots, heads, room, width]`, which a step writes in place.
-#[derive(Debug)]
-struct StaticCachePort {
-    input: String,
-    output: String,
-    dtype: DataType,
-    heads: usize,
-    width: usize,
-    /// The index in [`DecoderState::cache`].
-    index: usize,
-}
-
-/// The tensors of a batch, bound to the step's graph.
-#[derive(Debug)]
-pub(crate) struct StaticBatch {
-    slots: usize,
-    /// How many tokens the caches have room for.
-    room: usize,
-    fixed: Vec<Tensor>,
-    /// The caches of the next step, and the run that is bound to them.
-    caches: CacheSet,
-    /// Where caches are reordered to; none if the graph chooses the tokens.
-    spare: Option<CacheSet>,
-    tokens: Tensor,
-    lengths: Tensor,
-    shortest: Tensor,
-    chosen: Tensor,
-}
-
-/// The caches of a batch, and the step that is bound to them.
-#[derive(Debug)]
-struct CacheSet {
-    caches: Vec<Tensor>,
-    run: BoundRun,
-}
-
-/// The numbers of a row that a step depends on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct RowStart {
-    /// The token that the next step processes.
-    pub(crate) token: i64,
-    /// How many tokens are in the cache.
-    pub(crate) length: usize,
-    /// The row does not end while fewer tokens than this are in the cache.
-    pub(crate) shortest: usize,
-}
-
-/// What was chosen for a row.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Chosen {
-    /// Tokens with their log-probabilities, best first.
-    pub(crate) candidates: Vec<(i64, f64)>,
-    /// Whether all logits of the row are finite.
-    pub(crate) finite: bool,
 }
 
 /// Rows that join a batch, in slots of their own.
@@ -128,29 +63,26 @@ pub(crate) struct NewRows {
 }
 
 impl StaticDecoder {
-    /// Opens the static step of `decoder`, which chooses tokens as `choice` says.
+    /// Opens the static step of `decoder`, which chooses tokens as `choice` says; `beams`: how many sequences a caption has.
     pub(crate) fn open(
         decoder: &Decoder,
         step: &StaticGraph,
         choice: &Choice,
+        beams: usize,
         options: GraphOptions,
     ) -> Result<Self, OnnxError> {
         let (session, capture) = open_static_step(step, choice, options, AttentionKernels::OneQuery)?;
         let index_of = |name: &str| decoder.cache_ports.iter().position(|port| port.input == name);
-        let mut caches = Vec::with_capacity(step.caches.len());
+        let (mut caches, mut cache_entries) = (Vec::with_capacity(step.caches.len()), Vec::new());
         for cache in &step.caches {
             let index = index_of(&cache.input)
                 .ok_or_else(|| OnnxError::of_run(format!("{:?} is no cache of the decoder", cache.input)))?;
-            caches.push(StaticCachePort {
-                input: cache.input.clone(),
-                output: cache.output.clone(),
-                dtype: cache.dtype,
-                heads: cache.heads,
-                width: cache.width,
-                index,
-            });
+            cache_entries.push(index);
+            let (input, output) = (cache.input.clone(), cache.output.clone());
+            let (dtype, heads, width) = (cache.dtype, cache.heads, cache.width);
+            caches.push(StaticCachePort { input, output, dtype, heads, width });
         }
-        let mut fixed = Vec::new();
+        let (mut fixed, mut sources) = (Vec::new(), Vec::new());
         let own = [names::TOKENS, names::LENGTHS, names::SHORTEST, names::LONGEST];
         for port in session.inputs() {
             let name = port.name.as_str();
@@ -158,42 +90,61 @@ impl StaticDecoder {
                 continue;
             }
             let cached = index_of(name).filter(|&index| decoder.cache_ports[index].kind == CacheKind::Static);
-            let source = match (cached, decoder.graph.invariant(name)) {
+            sources.push(match (cached, decoder.graph.invariant(name)) {
                 (Some(index), _) => FixedSource::Cache(index),
                 (None, Some(invariant)) => FixedSource::Invariant(invariant),
                 (None, None) => {
                     return Err(OnnxError::of_run(format!("nothing feeds input {name:?} of the static step")));
                 }
-            };
-            fixed.push(FixedInput { name: name.to_owned(), dtype: port.dtype, source });
+            });
+            fixed.push((name.to_owned(), port.dtype));
         }
         let placement = RowPlacement::new(
             options,
-            fixed.iter().map(|input| input.dtype).collect(),
+            fixed.iter().map(|(_, dtype)| *dtype).collect(),
             caches.iter().map(|cache| cache.dtype).collect(),
         );
         let zeros = caches.iter().map(|cache| Tensor::zeros(cache.dtype, &[1, cache.heads, 1, cache.width]));
         let zeros = zeros.collect::<Result<_, _>>()?;
-        let has_shortest = session.inputs().iter().any(|port| port.name == names::SHORTEST);
         let prefill_choice = open_choice(&step.graph, choice, options)?;
-        Ok(Self {
-            step: session,
-            capture,
-            prefill_choice,
-            placement,
-            fixed,
-            caches,
-            zeros,
-            candidates: choice.candidates,
-            has_shortest,
-            free: Vec::new(),
-            slots: 1,
-        })
+        let Choice { candidates, vocabulary, .. } = *choice;
+        let layout =
+            BatchLayout { fixed, caches, candidates, vocabulary, reorders: beams > 1, positions: step.positions() };
+        let batches = Batches::new(session, capture, layout);
+        Ok(Self { batches, prefill_choice, placement, sources, cache_entries, zeros, slots: 1 })
     }
 
     /// Whether steps are replayed as CUDA graphs.
     pub(crate) fn captures(&self) -> bool {
-        self.capture == Capture::EachBinding
+        self.batches.captures()
+    }
+
+    /// Steps start one kernel after the other from now on.
+    #[cfg(test)]
+    pub(crate) fn capture_nothing(&mut self) {
+        self.batches.capture_nothing();
+    }
+
+    /// How many tokens a row may have in its cache and its step together, if that is limited.
+    pub(crate) fn positions(&self) -> Option<usize> {
+        self.batches.layout().positions
+    }
+
+    /// How many logits a row has.
+    pub(crate) fn vocabulary(&self) -> usize {
+        self.batches.layout().vocabulary
+    }
+
+    /// The bytes of the device's memory that all batches of at most `slots` slots take together, by the largest slot so far: tensors of
+    /// each bucket are kept, and rows move from one batch to another.
+    pub(crate) fn bytes(&self, slots: usize) -> usize {
+        let smaller: usize = BUCKETS.into_iter().filter(|bucket| *bucket < slots).sum();
+        self.batches.slot_bytes() * (smaller + 2 * slots)
+    }
+
+    /// Whether the graph chooses the tokens, which are then the input of its next step.
+    pub(crate) fn chooses(&self) -> bool {
+        self.batches.layout().candidates == 1
     }
 
     /// Batches have at most `slots` slots from now on.
@@ -217,21 +168,22 @@ impl StaticDecoder {
         let DecoderState { encoder_outputs, cache, .. } = state;
         let mut cache: Vec<_> = cache.into_iter().map(|entry| Some(entry.value)).collect();
         let lost = || OnnxError::of_run("a cache entry of the prefill is used twice");
-        let mut fixed = Vec::with_capacity(self.fixed.len());
+        let mut fixed = Vec::with_capacity(self.sources.len());
         let mut shared: Vec<Option<Tensor>> = encoder_outputs.into_iter().map(Some).collect();
-        for input in &self.fixed {
-            fixed.push(match input.source {
+        for (source, (_, dtype)) in self.sources.iter().zip(&self.batches.layout().fixed) {
+            fixed.push(match *source {
                 FixedSource::Cache(index) => cache.get_mut(index).and_then(Option::take).ok_or_else(lost)?,
                 FixedSource::Invariant(StepInvariant::Tensor(index)) => {
                     shared.get_mut(index).and_then(Option::take).ok_or_else(lost)?
                 }
                 FixedSource::Invariant(StepInvariant::Ones(index)) => {
                     let value = shared.get(index).and_then(Option::as_ref).ok_or_else(lost)?;
-                    Tensor::ones(input.dtype, &[slots, value.shape().get(1).copied().unwrap_or(0)])?
+                    Tensor::ones(*dtype, &[slots, value.shape().get(1).copied().unwrap_or(0)])?
                 }
             });
         }
-        let caches = self.caches.iter().map(|port| cache.get_mut(port.index).and_then(Option::take).ok_or_else(lost));
+        let caches =
+            self.cache_entries.iter().map(|&index| cache.get_mut(index).and_then(Option::take).ok_or_else(lost));
         let caches = prefilled.then(|| caches.collect::<Result<Vec<_>, _>>()).transpose()?;
         Ok(NewRows { fixed, caches, rows: (0..slots).collect() })
     }
@@ -258,7 +210,7 @@ impl StaticDecoder {
             .flatten()
             .map(|value| std::iter::once(slots).chain(value.shape().into_iter().skip(1)).collect())
             .collect();
-        let mut batch = self.take(slots, room, &shapes)?;
+        let mut batch = self.batches.take(slots, room, &shapes)?;
         // the slots beyond the last row hold copies of it
         let padded = |rows: &[usize], missing: usize| -> Vec<usize> {
             let copies = std::iter::repeat_n(rows.last().copied().unwrap_or(0), missing);
@@ -281,7 +233,9 @@ impl StaticDecoder {
             sources.push(RowSource { fixed: Rows { tensors: &new.fixed, rows }, caches });
         }
         self.placement.place(&sources, room, &mut batch.fixed, &mut batch.caches.caches)?;
-        self.free.extend(running.map(|(batch, _)| batch));
+        if let Some((batch, _)) = running {
+            self.batches.release(batch);
+        }
         Ok(batch)
     }
 
@@ -297,23 +251,11 @@ impl StaticDecoder {
         Ok(())
     }
 
-    /// Sets what the next step processes, one entry for each slot of `batch`.
-    pub(crate) fn start(batch: &mut StaticBatch, rows: &[RowStart]) -> Result<(), OnnxError> {
-        let slot = |slot: usize| rows.get(slot).or(rows.last());
-        let numbers = |number: fn(&RowStart) -> i64| (0..batch.slots).filter_map(slot).map(number).collect::<Vec<_>>();
-        let tokens = Tensor::from_i64(&[batch.slots, 1], numbers(|row| row.token))?;
-        let lengths = Tensor::from_i64(&[batch.slots], numbers(|row| row.length as i64))?;
-        let shortest = Tensor::from_i64(&[batch.slots], numbers(|row| row.shortest as i64))?;
-        tokens.copy_into(&mut batch.tokens)?;
-        lengths.copy_into(&mut batch.lengths)?;
-        shortest.copy_into(&mut batch.shortest)
-    }
-
     /// Runs one step; returns what was chosen for each slot. If that is one token, it is the input of the next step; otherwise
-    /// [`start`](Self::start) sets that.
+    /// [`StaticBatch::start`] sets that.
     pub(crate) fn step(&mut self, batch: &StaticBatch) -> Result<Vec<Chosen>, OnnxError> {
-        self.step.run_bound(&batch.caches.run)?;
-        read(&batch.chosen)
+        self.batches.run(batch)?;
+        Chosen::of_numbers(&batch.chosen.to_host()?)
     }
 
     /// Chooses the tokens after prompts with these logits, `[rows, tokens, vocabulary]` in the memory of the device.
@@ -321,81 +263,17 @@ impl StaticDecoder {
         use crate::onnx::SessionInput::{Owned, Shared};
         let numbers = |number: fn(&RowStart) -> i64| Tensor::from_i64(&[rows.len()], rows.iter().map(number).collect());
         let mut feeds = vec![(names::LOGITS, Shared(logits))];
-        if self.has_shortest {
+        if self.batches.has_shortest() {
             feeds.push((names::LENGTHS, Owned(numbers(|row| row.length as i64)?)));
             feeds.push((names::SHORTEST, Owned(numbers(|row| row.shortest as i64)?)));
         }
         let outputs = self.prefill_choice.run_on_device(&feeds, &[names::CHOSEN])?;
-        of_numbers(outputs.get(names::CHOSEN, rows.len())?)
+        Chosen::of_numbers(outputs.get(names::CHOSEN, rows.len())?)
     }
 
     /// Gives the tensors of `batch` back.
     pub(crate) fn release(&mut self, batch: StaticBatch) {
-        self.free.push(batch);
-    }
-
-    /// Free tensors of these shapes, or new ones.
-    fn take(&mut self, slots: usize, room: usize, fixed: &[Vec<usize>]) -> Result<StaticBatch, OnnxError> {
-        let fits = |batch: &StaticBatch| {
-            batch.slots == slots
-                && batch.room == room
-                && batch.fixed.iter().map(Tensor::shape).eq(fixed.iter().cloned())
-        };
-        match self.free.iter().position(fits) {
-            Some(index) => Ok(self.free.swap_remove(index)),
-            None => match self.allocate(slots, room, fixed) {
-                // those that no batch uses now may be what is missing
-                Err(error) if error.kind == OnnxErrorKind::OutOfMemory && !self.free.is_empty() => {
-                    self.free.clear();
-                    self.allocate(slots, room, fixed)
-                }
-                allocated => allocated,
-            },
-        }
-    }
-
-    fn allocate(&mut self, slots: usize, room: usize, shapes: &[Vec<usize>]) -> Result<StaticBatch, OnnxError> {
-        // those of other lengths of prompts will hardly be used again
-        self.free.retain(|batch| batch.room == room);
-        let session = &self.step;
-        let allocated = self.fixed.iter().zip(shapes).map(|(input, shape)| session.allocate(input.dtype, shape));
-        let fixed = allocated.collect::<Result<Vec<_>, _>>()?;
-        let numbers = || session.allocate(DataType::I64, &[slots]);
-        let (mut lengths, shortest, mut longest) = (numbers()?, numbers()?, numbers()?);
-        let mut tokens = session.allocate(DataType::I64, &[slots, 1])?;
-        let mut chosen = session.allocate(DataType::F32, &[slots, 2 * self.candidates + 1])?;
-        Tensor::from_i64(&[slots], vec![room as i64 - 1; slots])?.copy_into(&mut longest)?;
-        let chooses = self.candidates == 1;
-        let mut sets = Vec::with_capacity(2);
-        for _ in 0..if chooses { 1 } else { 2 } {
-            let cache = |port: &StaticCachePort| session.allocate(port.dtype, &[slots, port.heads, room, port.width]);
-            let mut caches = self.caches.iter().map(cache).collect::<Result<Vec<_>, _>>()?;
-            let mut inputs: Vec<_> =
-                self.fixed.iter().zip(&fixed).map(|(input, value)| (input.name.as_str(), value)).collect();
-            inputs.extend(self.has_shortest.then_some((names::SHORTEST, &shortest)));
-            let ports = self.caches.iter().map(|port| [port.input.as_str(), port.output.as_str()]);
-            let mut in_place: Vec<_> = ports.zip(&mut caches).collect();
-            if chooses {
-                inputs.push((names::LONGEST, &longest));
-                in_place.push(([names::TOKENS, names::NEXT_TOKENS], &mut tokens));
-                in_place.push(([names::LENGTHS, names::NEXT_LENGTHS], &mut lengths));
-            } else {
-                inputs.extend([(names::TOKENS, &tokens), (names::LENGTHS, &lengths)]);
-            }
-            let run = session.bind(&inputs, &mut [(names::CHOSEN, &mut chosen)], &mut in_place, self.capture)?;
-            sets.push(CacheSet { caches, run });
-        }
-        let spare = if chooses { None } else { sets.pop() };
-        let Some(caches) = sets.pop() else { return Err(OnnxError::of_run("a batch without caches")) };
-        let mut batch = StaticBatch { slots, room, fixed, caches, spare, tokens, lengths, shortest, chosen };
-        if self.captures() {
-            // the run that captures the graph is not a step: it runs several times, on whatever is there
-            Self::start(&mut batch, &[RowStart { token: 0, length: 0, shortest: 0 }])?;
-            for set in std::iter::once(&batch.caches).chain(&batch.spare) {
-                self.step.run_bound(&set.run)?;
-            }
-        }
-        Ok(batch)
+        self.batches.release(batch);
     }
 }
 
@@ -405,34 +283,4 @@ impl NewRows {
         let cache = self.caches.as_ref().and_then(|caches| caches.first());
         cache.and_then(|cache| cache.shape().get(2).copied()).unwrap_or(0)
     }
-}
-
-impl StaticBatch {
-    /// How many tokens its caches have room for.
-    pub(crate) fn room(&self) -> usize {
-        self.room
-    }
-
-    /// How many slots it has.
-    pub(crate) fn slots(&self) -> usize {
-        self.slots
-    }
-}
-
-/// What was chosen, from the memory of the device.
-fn read(chosen: &Tensor) -> Result<Vec<Chosen>, OnnxError> {
-    let mut host = Tensor::zeros(DataType::F32, &chosen.shape())?;
-    chosen.copy_into(&mut host)?;
-    of_numbers(&host)
-}
-
-/// What [`names::CHOSEN`], `[rows, width]`, says of each row.
-fn of_numbers(chosen: &Tensor) -> Result<Vec<Chosen>, OnnxError> {
-    let width = chosen.shape().last().copied().unwrap_or(0).max(1);
-    let row = |numbers: &[f32]| {
-        let (tokens, rest) = numbers.split_at(width / 2);
-        let candidates = tokens.iter().zip(rest).map(|(token, logprob)| (*token as i64, f64::from(*logprob)));
-        Chosen { candidates: candidates.collect(), finite: rest.last().is_some_and(|finite| *finite > 0.0) }
-    };
-    Ok(chosen.to_f32()?.chunks_exact(width).map(row).collect())
 }

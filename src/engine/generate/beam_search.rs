@@ -7,11 +7,13 @@ use std::ops::ControlFlow;
 
 use itertools::Itertools;
 
-use super::logits_processors::process;
-use super::sequence::{DecodeContext, Sequence, SequenceRequest};
+use super::logits_processors::{beyond_bans, is_forced, process};
+use super::sequence::{DecodeContext, Sequence, SequenceRequest, Told};
 use super::settings::{BeamSettings, EarlyStopping, GenerationSettings};
 use super::softmax::Softmax;
+use super::token_selection::process_candidates;
 use crate::engine::decoder::cache::Slot;
+use crate::engine::decoder::chosen::{Candidate, Chosen};
 use crate::engine::decoder::run::Logits;
 use crate::engine::encode::finite::is_finite;
 use crate::onnx::OnnxError;
@@ -104,27 +106,53 @@ impl BeamSearch {
         self.advance(best, context)
     }
 
-    /// Selects the next token of every beam among the candidates of its slot, each the best [`BeamSettings::candidates`] tokens with their
-    /// log-probabilities; `None` in a slot whose logits are not finite.
+    /// Selects the next token of every beam as `chosen`, which is in the order of slots, tells them.
     pub(crate) fn select_among(
         self,
-        candidates: impl Fn(Slot) -> Option<Vec<(i64, f64)>>,
+        request: &SequenceRequest,
+        chosen: &[Chosen],
+        vocabulary: usize,
         context: &DecodeContext<'_>,
-    ) -> Result<ControlFlow<Sequence, Self>, OnnxError> {
-        let mut all = Vec::new();
-        for (beam, Beam { slot, score, .. }) in self.running.iter().enumerate() {
-            let Some(candidates) = candidates(*slot) else {
-                return Ok(ControlFlow::Break(Sequence { finite: false, ..Sequence::empty() }));
+        scores: &mut Vec<f32>,
+    ) -> Result<Told<Self>, OnnxError> {
+        let (settings, prompt) = (context.settings, &request.prompt);
+        let only_bans = beyond_bans(settings).is_empty();
+        let (mut all, mut bound) = (Vec::new(), f64::NEG_INFINITY);
+        for (beam, Beam { slot: Slot(slot), score, tokens, .. }) in self.running.iter().enumerate() {
+            let Some(chosen) = chosen.get(*slot).filter(|chosen| chosen.finite) else {
+                return Ok(Told::Next(ControlFlow::Break(Sequence { finite: false, ..Sequence::empty() })));
             };
-            all.extend(candidates.into_iter().map(|(token, logprob)| Continuation {
-                score: score + logprob,
-                beam,
-                token: usize::try_from(token).unwrap_or(0),
-                logprob,
-            }));
+            let history = [prompt.as_slice(), tokens].concat();
+            if !only_bans {
+                process_candidates(&chosen.candidates, vocabulary, settings, prompt.len(), &history, scores);
+            }
+            let known = all.len();
+            for Candidate { token, logprob, score: unprocessed } in &chosen.candidates {
+                let token = usize::try_from(*token).unwrap_or(0);
+                let processed =
+                    if only_bans { *unprocessed } else { scores.get(token).copied().unwrap_or(*unprocessed) };
+                if processed > f32::NEG_INFINITY {
+                    all.push(Continuation { score: score + f64::from(processed), beam, token, logprob: *logprob });
+                }
+            }
+            if is_forced(settings, prompt.len(), &history) {
+                // the forced tokens may be no candidates
+                let left = scores.iter().filter(|score| **score > f32::NEG_INFINITY).count();
+                if all.len() - known < left {
+                    return Ok(Told::Unknown(self));
+                }
+            } else {
+                bound = bound.max(score + f64::from(chosen.bound(vocabulary)));
+            }
         }
-        let best = all.into_iter().k_smallest_by(self.settings.candidates(context.settings), by_score).collect();
-        self.advance(best, context)
+        let keep = self.settings.candidates(settings);
+        let best: Vec<_> = all.into_iter().k_smallest_by(keep, by_score).collect();
+        // the order of equal candidates is that of their ids, unless they were processed
+        let is_above = |last: &Continuation| last.score > bound || (only_bans && last.score >= bound);
+        if bound > f64::NEG_INFINITY && !best.last().is_some_and(|last| best.len() == keep && is_above(last)) {
+            return Ok(Told::Unknown(self));
+        }
+        self.advance(best, context).map(Told::Next)
     }
 
     /// Scores every token after every beam; `None` if a logit is not finite.

@@ -8,7 +8,8 @@ use super::device_search::DeviceSearch;
 use super::prefill::{PrefillBuilder, PromptEncoder, PromptedRequest};
 use super::scheduler::{RequestQueue, Scheduler};
 use super::sequence::{DecodeContext, GenerationRequest, Sequence};
-use super::settings::{GenerationSettings, Strategy};
+use super::settings::GenerationSettings;
+use super::token_selection::{SPARE_CANDIDATES, TokenSelection};
 use crate::engine::decoder::continuous_batching::enable_continuous_batching;
 use crate::engine::decoder::run::Decoder;
 use crate::engine::decoder::static_decoder::StaticDecoder;
@@ -19,7 +20,6 @@ use crate::engine::encode::tokenizer::TextTokenizer;
 use crate::engine::prompt::expand::TokenizedPrompt;
 use crate::engine::prompt::position_limits::PositionLimits;
 use crate::model::{ModelDirectory, Role};
-use crate::onnx::choose::Choice;
 use crate::onnx::{GraphOptions, OnnxError, OnnxErrorKind};
 use crate::row::error::{ErrorKind, RowError, Stage};
 
@@ -49,11 +49,23 @@ impl CaptionGenerator {
         options: GraphOptions,
         text: Option<&SharedGraph>,
     ) -> Result<Option<Self>, OnnxError> {
+        Self::open_with(directory, settings, options, text, SPARE_CANDIDATES)
+    }
+
+    /// The same, with steps on a device that give `spare` candidates more than a search needs.
+    fn open_with(
+        directory: &ModelDirectory,
+        settings: GenerationSettings,
+        options: GraphOptions,
+        text: Option<&SharedGraph>,
+        spare: usize,
+    ) -> Result<Option<Self>, OnnxError> {
         let Some(mut decoder) = Decoder::open(directory, options, text)? else { return Ok(None) };
-        let static_decoder = open_static(&mut decoder, directory, &settings, options)?;
+        let static_decoder = open_static(&mut decoder, directory, &settings, options, spare)?;
         let continuous_batching = static_decoder.is_some() || enable_continuous_batching(&mut decoder);
         let encoder = PromptEncoder::open(directory, options)?;
-        let limits = PositionLimits::of(directory);
+        let positions = static_decoder.as_ref().and_then(StaticDecoder::positions);
+        let limits = PositionLimits::of(directory).on_device(positions);
         let workers = ThreadPoolBuilder::new()
             .num_threads(options.threads)
             .thread_name(|index| format!("select-{index}"))
@@ -65,6 +77,12 @@ impl CaptionGenerator {
     /// Whether steps have one shape and choose tokens on the device.
     pub(crate) fn has_static_steps(&self) -> bool {
         self.static_decoder.is_some()
+    }
+
+    /// The bytes of a device's memory that captions take, `slots` of the decoder at once, by those that were generated so far.
+    pub(crate) fn device_bytes(&self, slots: usize) -> usize {
+        let slots = slots.max(self.settings.strategy.beams());
+        self.static_decoder.as_ref().map_or(0, |decoder| decoder.bytes(slots))
     }
 
     /// Whether captions depend on the outputs of the graph of `role`.
@@ -91,10 +109,7 @@ impl CaptionGenerator {
             }
         }
         let queue = RequestQueue::new(prompted, self.attends_to(Role::Fusion));
-        let captions = match self.settings.strategy {
-            Strategy::Beam(beams) => (batch_size / beams.num_beams.max(1)).max(1),
-            Strategy::Greedy | Strategy::Sample(_) => batch_size,
-        };
+        let captions = (batch_size / self.settings.strategy.beams()).max(1);
         let decoder = &mut self.decoder;
         let prefill_builder = PrefillBuilder { encoder: self.encoder.as_mut(), fused };
         let context = DecodeContext { settings: &self.settings, tokenizer, workers: &self.workers };
@@ -135,6 +150,7 @@ fn open_static(
     directory: &ModelDirectory,
     settings: &GenerationSettings,
     options: GraphOptions,
+    spare: usize,
 ) -> Result<Option<StaticDecoder>, OnnxError> {
     let step = match decoder.graph.static_step.take() {
         None => return Ok(None),
@@ -145,13 +161,15 @@ fn open_static(
         }
     };
     let logits = directory.graph(Role::Decoder).and_then(|graph| graph.header.output(StepGraph::LOGITS));
-    let Some(choice) = logits.and_then(|logits| logits.fixed(2)).and_then(|size| Choice::of(settings, size)) else {
-        tracing::info!("the decoder's steps run as they were exported: tokens are selected by more than their logits");
+    let vocabulary = logits.and_then(|logits| logits.fixed(2)).unwrap_or(0);
+    let (selection, choice) = TokenSelection::with_spare(settings, vocabulary, spare);
+    if let TokenSelection::Host(_) = selection {
+        tracing::info!("the decoder's steps run as they were exported: {selection}");
         return Ok(None);
-    };
-    match StaticDecoder::open(decoder, &step, &choice, options) {
+    }
+    match StaticDecoder::open(decoder, &step, &choice, settings.strategy.beams(), options) {
         Ok(opened) => {
-            tracing::info!(captured = opened.captures(), "the decoder's steps have one shape");
+            tracing::info!(captured = opened.captures(), "the decoder's steps have one shape; {selection}");
             Ok(Some(opened))
         }
         Err(error) if error.kind == OnnxErrorKind::OutOfMemory => Err(error),
@@ -163,74 +181,4 @@ fn open_static(
 }
 
 #[cfg(test)]
-mod tests {
-    use std::path::Path;
-
-    use super::*;
-    use crate::engine::encode::fusion::Fusion;
-    use crate::engine::encode::text::TextEncoder;
-    use crate::engine::encode::vision::{ImageEncoder, ImageFeatures};
-    use crate::engine::generate::settings::GenerationOverrides;
-    use crate::onnx::Device;
-    use crate::preprocess::{ImageProcessor, RgbImage};
-
-    const OPTIONS: GraphOptions =
-        GraphOptions { device: Device::StandIn, threads: 1, dynamic_shapes: true, repeatable: true };
-
-    fn directory(model: &str) -> ModelDirectory {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(model);
-        ModelDirectory::open(&path, None).unwrap()
-    }
-
-    /// Images of two shades of gray, encoded.
-    fn images(directory: &ModelDirectory) -> Vec<std::sync::Arc<ImageFeatures>> {
-        let processor = ImageProcessor::from_config(&directory.preprocessor().unwrap().value).unwrap();
-        let image = |gray| RgbImage { width: 40, height: 30, pixels: vec![gray; 3600] };
-        let pixels = [50, 200].map(|gray| processor.process(&image(gray)));
-        let mut encoder = ImageEncoder::open(directory, OPTIONS, true).unwrap().unwrap();
-        encoder.encode(&pixels.iter().collect::<Vec<_>>()).unwrap()
-    }
-
-    #[test]
-    fn image_states_are_on_the_device_from_the_encoder_to_the_prefill() {
-        for model in ["vit_gpt2", "trocr", "blip", "git", "coca", "florence2", "llava", "smolvlm"] {
-            let directory = directory(&format!("models/{model}"));
-            let images = images(&directory);
-            assert!(images.iter().all(|image| image.hidden.as_ref().unwrap().values().is_none()), "{model}");
-            assert!(images.iter().all(|image| image.finite), "{model}");
-            let prompt = match model {
-                "florence2" => Some("<CAPTION>"),
-                "llava" | "smolvlm" => Some("Describe this image."),
-                _ => None,
-            };
-            let overrides = GenerationOverrides { prompt: prompt.map(str::to_owned), ..GenerationOverrides::default() };
-            let settings = GenerationSettings::resolve(&directory, &overrides).unwrap();
-            let text = TextEncoder::open(&directory, OPTIONS).unwrap();
-            let text = text.as_ref().map(|text| &text.graph);
-            let mut captioner = CaptionGenerator::open(&directory, settings, OPTIONS, text).unwrap().unwrap();
-            let tokenizer = TextTokenizer::load(&directory).unwrap().unwrap();
-            let request = |(row, image)| GenerationRequest { row, key: 0, image, prompt: None, fused: None };
-            let requests = images.iter().map(|image| &**image).enumerate().map(request);
-            let prompted: Vec<_> = requests
-                .map(|request| PromptedRequest { request, prompt: captioner.tokenize(&request, &tokenizer).unwrap() })
-                .collect();
-            let mut builder = PrefillBuilder { encoder: captioner.encoder.as_mut(), fused: &[] };
-            let batch = builder.build(&prompted, &mut captioner.decoder).unwrap();
-            let tensors: Vec<_> = batch.encoder_outputs.iter().chain(&batch.embedded).collect();
-            let on_device = tensors.iter().filter(|tensor| tensor.device().is_some()).count();
-            assert_eq!(on_device, tensors.len(), "{model}: tensors of states on the host");
-            assert!(on_device > 0, "{model}");
-        }
-    }
-
-    #[test]
-    fn fused_states_stay_on_the_device() {
-        let directory = directory("tiny_model");
-        let images = images(&directory);
-        let mut fusion = Fusion::open(&directory, OPTIONS).unwrap().unwrap();
-        let images: Vec<_> = images.iter().map(|image| &**image).collect();
-        let fused = fusion.fuse(&images, &[None, None], None).unwrap();
-        assert!(fused.states.iter().all(|(_, states)| states.device().is_some()) && !fused.states.is_empty());
-        assert_eq!(fused.embeddings.len(), 2, "embeddings are read");
-    }
-}
+mod on_device;

@@ -14,11 +14,11 @@ pub(crate) fn process(settings: &GenerationSettings, prompt: usize, history: &[i
     if generated < settings.min_new_tokens {
         ban(&settings.eos_token_ids, scores);
     }
-    if let Some(token) = settings.forced_bos_token_id.filter(|_| history.len() == 1) {
+    if let Some(token) = forced_first(settings, history) {
         force(&[token], scores);
     }
-    if !settings.forced_eos_token_ids.is_empty() && generated + 1 == settings.max_new_tokens {
-        force(&settings.forced_eos_token_ids, scores);
+    if let Some(tokens) = forced_last(settings, generated) {
+        force(tokens, scores);
     }
     ban(&settings.suppress_tokens, scores);
     if generated == usize::from(prompt == 1 && settings.forced_bos_token_id.is_some()) {
@@ -26,15 +26,41 @@ pub(crate) fn process(settings: &GenerationSettings, prompt: usize, history: &[i
     }
 }
 
-/// Whether the logits processors of `settings` do nothing but to ban the same tokens in every step, or the end tokens until a caption is
-/// long enough.
-pub(crate) fn only_ban_tokens(settings: &GenerationSettings) -> bool {
-    (settings.repetition_penalty - 1.0).abs() < f64::EPSILON
-        && settings.no_repeat_ngram_size == 0
-        && settings.bad_words_ids.is_empty()
-        && settings.forced_bos_token_id.is_none()
-        && settings.forced_eos_token_ids.is_empty()
-        && settings.begin_suppress_tokens.is_empty()
+/// Whether the next token is one of those that are forced, whatever the scores are.
+pub(crate) fn is_forced(settings: &GenerationSettings, prompt: usize, history: &[i64]) -> bool {
+    forced_first(settings, history).is_some() || forced_last(settings, history.len() - prompt).is_some()
+}
+
+/// The token that is forced because it is the first.
+fn forced_first(settings: &GenerationSettings, history: &[i64]) -> Option<i64> {
+    settings.forced_bos_token_id.filter(|_| history.len() == 1)
+}
+
+/// The tokens that are forced because a caption with `generated` tokens gets its last one.
+fn forced_last(settings: &GenerationSettings, generated: usize) -> Option<&[i64]> {
+    let forced = settings.forced_eos_token_ids.as_slice();
+    (!forced.is_empty() && generated + 1 == settings.max_new_tokens).then_some(forced)
+}
+
+/// The settings whose logits processors do more than to ban the same tokens in every step, or the end tokens until a caption is long
+/// enough.
+pub(crate) fn beyond_bans(settings: &GenerationSettings) -> Vec<&'static str> {
+    let named = [
+        ((settings.repetition_penalty - 1.0).abs() >= f64::EPSILON, "repetition_penalty"),
+        (settings.no_repeat_ngram_size > 0, "no_repeat_ngram_size"),
+        (settings.bad_words_ids.iter().any(|word| word.len() > 1), "bad_words_ids of several tokens"),
+        (settings.forced_bos_token_id.is_some(), "forced_bos_token_id"),
+        (!settings.forced_eos_token_ids.is_empty(), "forced_eos_token_id"),
+        (!settings.begin_suppress_tokens.is_empty(), "begin_suppress_tokens"),
+    ];
+    named.into_iter().filter_map(|(set, name)| set.then_some(name)).collect()
+}
+
+/// The tokens that are banned in every step.
+pub(crate) fn always_banned(settings: &GenerationSettings) -> Vec<i64> {
+    let single = settings.bad_words_ids.iter().filter(|word| word.len() == 1).flatten();
+    let single = single.filter(|word| !settings.eos_token_ids.contains(word));
+    settings.suppress_tokens.iter().chain(single).copied().collect()
 }
 
 /// Applies the warpers of sampling.
@@ -48,6 +74,11 @@ pub(crate) fn warp(settings: &SampleSettings, scores: &mut [f32]) {
     if settings.top_p < 1.0 {
         top_p(settings.top_p, scores);
     }
+    keep_likely(settings, scores);
+}
+
+/// Applies the last warper: keeps the tokens that `min_p` does.
+pub(crate) fn keep_likely(settings: &SampleSettings, scores: &mut [f32]) {
     if let Some(min_p) = settings.min_p {
         self::min_p(min_p, scores);
     }

@@ -4,7 +4,9 @@
 //! - `settings`, `resolve`: generation settings, from the job and the model directory
 //! - `captioner`: the entry: tokenizes the prompts of all requests
 //! - `scheduler`: takes requests out of the queue and runs the decoder until all are finished
-//! - `device_search`: the same for greedy search on a device
+//! - `device_search`: the same on a device with steps of one shape; `open_caption`: a caption there
+//! - `token_selection`: where tokens are selected: by the graph, among its candidates, or from all logits; `certain_filter`: what filters of
+//!   sampling keep of candidates
 //! - `prefill`: makes the input of a prefill
 //! - `sequence`: what scheduler and search share: requests, sequences of tokens, captions
 //! - `sampler` (greedy search, sampling), `beam_search`: select the next tokens
@@ -12,8 +14,10 @@
 
 pub(crate) mod beam_search;
 pub(crate) mod captioner;
+mod certain_filter;
 pub(crate) mod device_search;
 pub(crate) mod logits_processors;
+mod open_caption;
 pub(crate) mod prefill;
 pub(crate) mod random;
 pub(crate) mod resolve;
@@ -22,3 +26,4 @@ pub(crate) mod scheduler;
 pub(crate) mod sequence;
 pub(crate) mod settings;
 pub(crate) mod softmax;
+pub(crate) mod token_selection;

@@ -4,10 +4,12 @@ use std::ops::ControlFlow;
 
 use super::logits_processors::{process, warp};
 use super::random::sample;
-use super::sequence::{DecodeContext, Sequence, SequenceRequest};
+use super::sequence::{DecodeContext, Sequence, SequenceRequest, Told};
 use super::settings::{GenerationSettings, Strategy};
 use super::softmax::{Softmax, argmax};
+use super::token_selection::select_among;
 use crate::engine::decoder::cache::Slot;
+use crate::engine::decoder::chosen::Chosen;
 use crate::engine::decoder::run::Logits;
 use crate::engine::encode::finite::is_finite;
 use crate::onnx::OnnxError;
@@ -35,18 +37,58 @@ impl Sampler {
         first + 1
     }
 
+    /// Its slot, and the token that comes next into the cache: its last, or `first` before there is one.
+    pub(crate) fn slot_and_token(&self, first: i64) -> (Slot, i64) {
+        (self.slot, self.sequence.tokens.last().copied().unwrap_or(first))
+    }
+
+    /// Selects the next token as `chosen`, which is of its slot, tells it.
+    pub(crate) fn select_among(
+        self,
+        request: &SequenceRequest,
+        chosen: &Chosen,
+        vocabulary: usize,
+        context: &DecodeContext<'_>,
+        scores: &mut Vec<f32>,
+    ) -> Result<Told<Self>, OnnxError> {
+        let selected = match chosen.candidates.as_slice() {
+            _ if !chosen.finite => None,
+            // the graph has chosen it
+            [only] => Some((only.token, only.logprob)),
+            _ => {
+                let (settings, prompt) = (context.settings, &request.prompt);
+                let history = [prompt.as_slice(), &self.sequence.tokens].concat();
+                match select_among(chosen, vocabulary, settings, prompt.len(), &history, request.key, scores) {
+                    Some(selected) => Some(selected),
+                    None => return Ok(Told::Unknown(self)),
+                }
+            }
+        };
+        self.append(selected, context).map(Told::Next)
+    }
+
     /// Selects the next token.
     pub(crate) fn select(
-        mut self,
+        self,
         request: &SequenceRequest,
         logits: &Logits,
         context: &DecodeContext<'_>,
         scores: &mut Vec<f32>,
     ) -> Result<ControlFlow<Sequence, Self>, OnnxError> {
-        let (sequence, prompt) = (&mut self.sequence, &request.prompt);
-        let history = [prompt.as_slice(), &sequence.tokens].concat();
+        let prompt = &request.prompt;
+        let history = [prompt.as_slice(), &self.sequence.tokens].concat();
         let logits = logits.row(self.slot)?;
         let selected = select_token(&logits, context.settings, prompt.len(), &history, request.key, scores);
+        self.append(selected, context)
+    }
+
+    /// The sequence with a token and its log-probability; it breaks if that ends it, or if there is none because a logit is not finite.
+    fn append(
+        mut self,
+        selected: Option<(i64, f64)>,
+        context: &DecodeContext<'_>,
+    ) -> Result<ControlFlow<Sequence, Self>, OnnxError> {
+        let sequence = &mut self.sequence;
         let Some((token, logprob)) = selected else {
             return Ok(ControlFlow::Break(Sequence { finite: false, ..self.sequence }));
         };

@@ -5,6 +5,8 @@
 //! stays with a request until its caption is known; a *slot* ([`Slot`](crate::engine::decoder::cache::Slot)) is the index in the
 //! decoder's batch, and changes when sequences leave or join.
 
+use std::ops::ControlFlow;
+
 use rayon::ThreadPool;
 
 use super::settings::GenerationSettings;
@@ -92,6 +94,15 @@ impl Sequence {
     pub(crate) fn empty() -> Self {
         Self { tokens: Vec::new(), logprob: 0.0, finish: Finish::Length, finite: true }
     }
+}
+
+/// What a search knows after a step whose candidates it has seen.
+#[derive(Debug)]
+pub(crate) enum Told<Search> {
+    /// How it goes on, or its caption.
+    Next(ControlFlow<Sequence, Search>),
+    /// All logits are needed; the search before the step.
+    Unknown(Search),
 }
 
 /// What decides how tokens are selected and when captions end.

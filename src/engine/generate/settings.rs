@@ -126,6 +126,16 @@ pub enum Strategy {
     Sample(SampleSettings),
 }
 
+impl Strategy {
+    /// How many sequences are followed for a caption.
+    pub(crate) fn beams(&self) -> usize {
+        match self {
+            Self::Beam(beams) => beams.num_beams.max(1),
+            Self::Greedy | Self::Sample(_) => 1,
+        }
+    }
+}
+
 /// Beam search; fields as in [`GenerationOverrides`].
 #[allow(missing_docs, reason = "documented where a job gives them")]
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -11,6 +11,8 @@ pub(crate) struct PositionLimits {
     /// Of the encoder of prompts that hold the image, if there is one.
     encoder: Option<Sourced<usize>>,
     decoder: Option<Sourced<usize>>,
+    /// Of the decoder's steps on a device, whose computed positions are in tables.
+    device: Option<usize>,
 }
 
 /// A prompt that is too long.
@@ -26,7 +28,12 @@ impl PositionLimits {
     pub(crate) fn of(directory: &ModelDirectory) -> Self {
         let encoder = directory.position_limit(&[Role::Encoder]);
         let decoder = directory.position_limit(&[Role::Prefill, Role::Decoder]);
-        Self { encoder, decoder }
+        Self { encoder, decoder, device: None }
+    }
+
+    /// With `positions` of the decoder's steps on a device, if these are limited.
+    pub(crate) fn on_device(self, positions: Option<usize>) -> Self {
+        Self { device: positions, ..self }
     }
 
     /// Whether the model can process `prompt` and generate `max_new_tokens` after it.
@@ -46,7 +53,9 @@ impl PositionLimits {
         // the last generated token is not fed to the decoder
         let length = prompt.decoder_start.map_or(prompt.ids.len(), |_| 1);
         let fed = (length + max_new_tokens).saturating_sub(1);
-        let Some(Sourced { value, source }) = self.decoder.as_ref().filter(|limit| fed > limit.value) else {
+        let of_device = self.device.map(|value| Sourced { value, source: "a step on a GPU".to_owned() });
+        let limits = [&self.decoder, &of_device].into_iter().flatten();
+        let Some(Sourced { value, source }) = limits.into_iter().find(|limit| fed > limit.value) else {
             return Ok(());
         };
         let prompt = prompt.decoder_start.map_or_else(|| format!("the prompt has {of_prompt} and "), |_| String::new());

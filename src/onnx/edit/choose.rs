@@ -26,8 +26,9 @@ pub(crate) mod names {
     /// Output, int64 `[rows]`: the lengths of the next step. They depend on the chosen tokens, so that they can be written over
     /// [`LENGTHS`]: by then nothing reads those.
     pub(crate) const NEXT_LENGTHS: &str = "static.next_lengths";
-    /// Output, float32 `[rows, 2 * candidates + 1]`: the candidates, best first; their log-probabilities; and 1 if all logits of the row
-    /// are finite.
+    /// Output, float32 `[rows, 3 * candidates + 1]`: the candidates, best first; their log-probabilities; what they are ordered by, with
+    /// the lowest number added where the token is banned; and 1 if all logits of the row are finite. `[rows, 3]`, without the order, for
+    /// one candidate.
     pub(crate) const CHOSEN: &str = "static.chosen";
 }
 
@@ -38,6 +39,8 @@ pub(crate) struct Choice {
     pub(crate) vocabulary: usize,
     /// How many candidates a row has; 1: the graph chooses the token.
     pub(crate) candidates: usize,
+    /// Whether several candidates are ordered by logits, and not by log-probabilities, among which more are equal.
+    pub(crate) by_logits: bool,
     /// The tokens that a row that is too short must not have.
     pub(crate) ends: Vec<i64>,
     /// Tokens that no row has.
@@ -100,7 +103,8 @@ pub(crate) fn add_choice(graph: &mut GraphProto, logits: &str, choice: &Choice) 
     let scores = nodes.add("Cast", &[&last], "logits", &[("to", FLOAT)]);
     let column = nodes.integer("column", &[1], 1);
     let logprobs = nodes.add("LogSoftmax", &[&scores], "logprobs", &[("axis", -1)]);
-    let mut biased = if choice.candidates > 1 { logprobs.clone() } else { scores.clone() };
+    let by_logits = choice.by_logits || choice.candidates == 1;
+    let mut biased = if by_logits { scores.clone() } else { logprobs.clone() };
     if !choice.ends.is_empty() {
         let bias = nodes.ban("ends", choice.vocabulary, &choice.ends);
         let short = nodes.add("Less", &[names::LENGTHS, names::SHORTEST], "short", &[]);
@@ -113,11 +117,13 @@ pub(crate) fn add_choice(graph: &mut GraphProto, logits: &str, choice: &Choice) 
         let bias = nodes.ban("suppressed", choice.vocabulary, &choice.suppressed);
         biased = nodes.add("Add", &[&biased, &bias], "unsuppressed", &[]);
     }
+    let mut order = None;
     let next = if choice.candidates > 1 {
         let count = nodes.integer("candidates", &[1], choice.candidates as i64);
         let [values, next] = [format!("{}.values", names::NEXT_TOKENS), names::NEXT_TOKENS.to_owned()];
         let input = vec![biased, count];
-        let top = NodeProto { output: vec![values, next.clone()], ..NodeProto::of("TopK", input, "") };
+        let top = NodeProto { output: vec![values.clone(), next.clone()], ..NodeProto::of("TopK", input, "") };
+        order = Some(values);
         nodes.graph.node.push(NodeProto { attribute: vec![AttributeProto::int("axis", -1)], ..top });
         next
     } else {
@@ -131,7 +137,9 @@ pub(crate) fn add_choice(graph: &mut GraphProto, logits: &str, choice: &Choice) 
     let finite = nodes.add("Equal", &[&nothing, &zero], "finite", &[]);
     let finite = nodes.add("Cast", &[&finite], "finite_float", &[("to", FLOAT)]);
     let token = nodes.add("Cast", &[&next], "token", &[("to", FLOAT)]);
-    nodes.add("Concat", &[&token, &logprob, &finite], names::CHOSEN, &[("axis", 1)]);
+    let numbers: Vec<&str> =
+        [&token, &logprob].into_iter().chain(&order).chain([&finite]).map(String::as_str).collect();
+    nodes.add("Concat", &numbers, names::CHOSEN, &[("axis", 1)]);
     if !choice.ends.is_empty() {
         graph.input.push(ValueInfoProto::tensor(names::SHORTEST, DataType::I64, Some(1)));
     }

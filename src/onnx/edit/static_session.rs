@@ -16,8 +16,8 @@ use crate::onnx::runtime::bound::Capture;
 use crate::onnx::runtime::device::AttentionKernels;
 use crate::onnx::runtime::session::{EditedGraph, GraphOptions, Session};
 
-/// Opens `step`, which returns what it chooses instead of the logits, and the input of the next step if it chooses
-/// the token; its attention runs on `kernels`.
+/// Opens `step`, which returns what it chooses: the token and the input of the next step instead of the logits, or several candidates
+/// beside the logits; its attention runs on `kernels`.
 /// Returns whether its runs are captured as CUDA graphs: that needs every node on the GPU.
 ///
 /// # Errors
@@ -29,7 +29,7 @@ pub(crate) fn open_static_step(
     kernels: AttentionKernels,
 ) -> Result<(Session, Capture), OnnxError> {
     let mut graph = step.graph.clone();
-    graph.output.retain(|output| output.name() != names::LOGITS);
+    graph.output.retain(|output| choice.candidates > 1 || output.name() != names::LOGITS);
     add_choice(&mut graph, names::LOGITS, choice);
     if choice.candidates == 1 {
         add_next_step(&mut graph);
@@ -89,7 +89,10 @@ mod tests {
         }
         let outputs = session.run_on_device(&feeds, &[names::CHOSEN]).unwrap();
         let numbers = outputs.get(names::CHOSEN, rows.len()).unwrap().to_f32().unwrap().into_owned();
-        numbers.chunks(2 * choice.candidates + 1).map(<[f32]>::to_vec).collect()
+        numbers
+            .chunks(if choice.candidates == 1 { 3 } else { 3 * choice.candidates + 1 })
+            .map(<[f32]>::to_vec)
+            .collect()
     }
 
     /// The log-probability of the token at `index`, in double precision.
@@ -101,7 +104,7 @@ mod tests {
     #[test]
     fn the_highest_logit_is_chosen_among_those_that_may_be() {
         let row = [1.0, 4.0, 4.0, 3.0, -2.0];
-        let greedy = Choice { vocabulary: 5, candidates: 1, ends: vec![1, 2], suppressed: Vec::new() };
+        let greedy = Choice { vocabulary: 5, candidates: 1, ends: vec![1, 2], ..Choice::default() };
         let found = chosen(&greedy, &[row, row], &[3, 3], &[3, 4]);
         let expected = [[1.0, logprob(row, 1), 1.0], [3.0, logprob(row, 3), 1.0]];
         for (found, expected) in found.iter().zip(expected) {
@@ -114,15 +117,26 @@ mod tests {
     #[test]
     fn candidates_come_best_first_with_their_log_probabilities() {
         let (a, b) = ([1.0, 4.0, 2.0, 3.0, -2.0], [0.5, 0.25, 0.0, 1.0, 0.75]);
-        let choice = Choice { vocabulary: 5, candidates: 3, ends: vec![3], suppressed: vec![1] };
+        let choice = Choice { vocabulary: 5, candidates: 3, ends: vec![3], suppressed: vec![1], ..Choice::default() };
         let found = chosen(&choice, &[a, b], &[0, 0], &[1, 0]);
         let of = |row: [f32; 5], tokens: [usize; 3]| -> Vec<f32> {
             let logprobs = tokens.map(|token| logprob(row, token));
-            tokens.map(|token| token as f32).into_iter().chain(logprobs).chain([1.0]).collect()
+            tokens.map(|token| token as f32).into_iter().chain(logprobs).chain(logprobs).chain([1.0]).collect()
         };
         for (found, expected) in found.iter().zip([of(a, [2, 0, 4]), of(b, [3, 4, 0])]) {
             assert!(found.iter().zip(&expected).all(|(a, b)| (a - b).abs() < 1e-6), "{found:?}, not {expected:?}");
         }
+    }
+
+    #[test]
+    fn candidates_by_logits_have_them_and_banned_ones_the_lowest_number() {
+        let row = [1.0, 4.0, 2.0, 3.0, -2.0];
+        let choice =
+            Choice { vocabulary: 5, candidates: 3, by_logits: true, suppressed: vec![0, 1, 2], ..Choice::default() };
+        let found = chosen(&choice, &[row], &[], &[]).remove(0);
+        assert_eq!((&found[..2], &found[6..8], found[9]), (&[3.0, 4.0][..], &[3.0, -2.0][..], 1.0), "{found:?}");
+        assert!(found[8] < f32::MIN / 2.0, "the third candidate is banned: {found:?}");
+        assert!((found[3] - logprob(row, 3)).abs() < 1e-6);
     }
 
     #[test]

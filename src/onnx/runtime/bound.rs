@@ -14,6 +14,7 @@ use super::device::{AttentionKernels, Device};
 use super::run_context;
 use super::session::{EditedGraph, GraphOptions, Session};
 use super::tensor::Tensor;
+use super::transfers::Direction;
 use crate::onnx::error::{OnnxError, OnnxErrorKind};
 use crate::onnx::port::DataType;
 
@@ -41,6 +42,8 @@ pub(crate) enum Capture {
 /// The annotation of the next captured graph; 0 is ONNX Runtime's own. They are never used again: nothing checks that a graph is
 /// replayed with the tensors that it was captured with.
 static NEXT_GRAPH: AtomicU32 = AtomicU32::new(1);
+/// The annotation of a run that is neither captured nor replayed.
+const NO_GRAPH: &str = "-1";
 
 impl Session {
     /// Opens a graph made from the file at `path`, whose runs are bound with [`bind`](Self::bind); its attention runs on `kernels`,
@@ -73,6 +76,9 @@ impl Session {
         let bind = || -> ort::Result<BoundRun> {
             let mut binding = self.inner().create_binding()?;
             for (name, tensor) in inputs {
+                if tensor.device().is_none() && self.device().has_memory() {
+                    run_context::copied(Direction::ToDevice, tensor.bytes());
+                }
                 binding.bind_input(*name, tensor.value())?;
             }
             for (name, tensor) in outputs {
@@ -83,9 +89,12 @@ impl Session {
                 binding.bind_output(*output, tensor.value_mut())?;
             }
             let mut options = RunOptions::new()?;
-            if capture == Capture::EachBinding && self.device().captures() {
-                let graph = NEXT_GRAPH.fetch_add(1, Ordering::Relaxed);
-                options.set("gpu_graph_id", graph.to_string())?;
+            if self.device().captures() {
+                let graph = match capture {
+                    Capture::EachBinding => NEXT_GRAPH.fetch_add(1, Ordering::Relaxed).to_string(),
+                    Capture::Never => NO_GRAPH.to_owned(),
+                };
+                options.set("gpu_graph_id", graph)?;
             }
             Ok(BoundRun { binding, options })
         };
@@ -125,9 +134,9 @@ impl Session {
 }
 
 impl Device {
-    /// Whether runs on it can be captured as graphs.
+    /// Whether runs on it can be captured as graphs. The stand-in for a GPU captures nothing, but is used as if it did.
     pub(crate) fn captures(self) -> bool {
-        matches!(self, Self::Cuda(_))
+        matches!(self, Self::Cuda(_) | Self::StandIn)
     }
 }
 

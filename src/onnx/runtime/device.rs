@@ -2,10 +2,19 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use ort::ep::cuda::{AttentionBackend, ConvAlgorithmSearch};
 use ort::ep::{CUDA, ExecutionProviderDispatch, TensorRT};
 use ort::memory::{AllocationDevice, AllocatorType, MemoryInfo, MemoryType};
+
+/// The most bytes of a device's memory that the arena of one graph takes; 0: as many as there are.
+static MEMORY_LIMIT: AtomicUsize = AtomicUsize::new(0);
+
+/// No graph that is opened from now on takes more than `bytes` bytes of a device's memory for its tensors.
+pub fn limit_device_memory(bytes: usize) {
+    MEMORY_LIMIT.store(bytes, Ordering::Relaxed);
+}
 
 /// Where a graph runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -50,7 +59,7 @@ impl Device {
     pub const EXPECTED: &str = "\"cpu\", \"cuda:0\" or \"tensorrt:0\", with any GPU's number";
 
     /// Whether it has a memory of its own, where tensors stay between runs.
-    pub(crate) fn has_memory(self) -> bool {
+    pub fn has_memory(self) -> bool {
         self != Self::Cpu
     }
 
@@ -87,6 +96,10 @@ impl Device {
             let provider = CUDA::default().with_device_id(number).with_tf32(false);
             let provider = provider.with_conv_algorithm_search(ConvAlgorithmSearch::Heuristic);
             let provider = provider.with_cuda_graph(captured);
+            let provider = match MEMORY_LIMIT.load(Ordering::Relaxed) {
+                0 => provider,
+                bytes => provider.with_memory_limit(bytes),
+            };
             match kernels.backend() {
                 Some(backend) => provider.with_attention_backend(backend).build().error_on_failure(),
                 None => provider.build().error_on_failure(),
@@ -110,6 +123,8 @@ impl FromStr for Device {
         let number = || number.parse::<u16>().map(i32::from).map_err(|_| ());
         match kind {
             "cpu" if kind == name => Ok(Self::Cpu),
+            // for tests; release builds do not know it
+            "stand-in" if kind == name && cfg!(debug_assertions) => Ok(Self::StandIn),
             "cuda" => number().map(Self::Cuda),
             "tensorrt" => number().map(Self::TensorRt),
             _ => Err(()),

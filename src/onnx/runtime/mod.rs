@@ -6,7 +6,8 @@
 //! - `device`: execution providers and memory
 //! - `tensor`: tensors in the memory of host or device
 //! - `host_memory`: memory of the host that a device copies from fastest
-//! - `run_context`: ends the runs of another thread, and counts their time
+//! - `transfers`: counts what crosses between host and device
+//! - `run_context`: ends the runs of another thread, and counts their time and transfers
 //! - `session`: an opened graph
 //! - `bound`: runs on tensors that are bound once
 
@@ -18,3 +19,4 @@ pub(crate) mod library;
 pub(crate) mod run_context;
 pub(crate) mod session;
 pub(crate) mod tensor;
+pub(crate) mod transfers;

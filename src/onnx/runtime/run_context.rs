@@ -1,5 +1,6 @@
-//! What the runs of one thread have in common: another thread can end them, and their time is counted. In: a context, entered by the thread
-//! that runs graphs. Out: an error of the run at hand once the context is interrupted, and the time of all runs.
+//! What the runs of one thread have in common: another thread can end them, and their time and transfers are counted. In: a context,
+//! entered by the thread that runs graphs. Out: an error of the run at hand once the context is interrupted; the time and the transfers of
+//! all runs.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -10,6 +11,7 @@ use std::time::{Duration, Instant};
 use ort::session::{NoSelectedOutputs, RunOptions};
 
 use super::environment::runtime;
+use super::transfers::{Direction, TransferCounters, Transfers};
 use crate::onnx::error::{OnnxError, OnnxErrorKind};
 
 /// The options of a run that another thread can end.
@@ -28,6 +30,7 @@ struct Shared {
     options: Options,
     interrupted: AtomicBool,
     run_ns: AtomicU64,
+    transfers: TransferCounters,
 }
 
 impl fmt::Debug for RunContext {
@@ -44,7 +47,8 @@ impl RunContext {
     pub(crate) fn new() -> Result<Self, OnnxError> {
         runtime()?;
         let options = Options::new().map_err(|error| OnnxError::from_ort(OnnxErrorKind::Run, "a run", &error))?;
-        Ok(Self(Arc::new(Shared { options, interrupted: AtomicBool::new(false), run_ns: AtomicU64::new(0) })))
+        let (interrupted, run_ns, transfers) = (AtomicBool::new(false), AtomicU64::new(0), TransferCounters::default());
+        Ok(Self(Arc::new(Shared { options, interrupted, run_ns, transfers })))
     }
 
     /// Does `work` in this context.
@@ -67,6 +71,11 @@ impl RunContext {
     pub(crate) fn run_time(&self) -> Duration {
         Duration::from_nanos(self.0.run_ns.load(Ordering::Relaxed))
     }
+
+    /// How many runs were made, and what crossed between host and device.
+    pub(crate) fn transfers(&self) -> Transfers {
+        self.0.transfers.read()
+    }
 }
 
 /// Makes one run in the context of this thread, if it is in one: with its options, unless the run needs options of its own.
@@ -76,9 +85,19 @@ pub(super) fn run<T>(run: impl FnOnce(Option<&Options>) -> ort::Result<T>) -> or
         return Err(ort::Error::new(OnnxError::INTERRUPTED));
     }
     let started = Instant::now();
+    shared.transfers.add_run();
     let done = run(Some(&shared.options));
     shared.run_ns.fetch_add(u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
     done
+}
+
+/// Counts a copy of `bytes` bytes in the context of this thread, if it is in one.
+pub(super) fn copied(direction: Direction, bytes: usize) {
+    CURRENT.with_borrow(|context| {
+        if let Some(RunContext(shared)) = context {
+            shared.transfers.add(direction, bytes);
+        }
+    });
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ use super::device::{AttentionKernels, Device};
 use super::environment::runtime;
 use super::run_context;
 use super::tensor::{Tensor, data_type};
+use super::transfers::Direction;
 use crate::onnx::error::{OnnxError, OnnxErrorKind};
 use crate::onnx::port::{Dim, Port};
 
@@ -216,8 +217,11 @@ impl Session {
     /// # Errors
     /// [`OnnxErrorKind::Run`] if ONNX Runtime refuses a value or an operator fails, [`OnnxErrorKind::OutOfMemory`].
     pub fn run(&mut self, inputs: &[(&str, SessionInput<'_>)]) -> Result<Outputs, OnnxError> {
-        let Self { path, inner, .. } = self;
+        let Self { path, device, inner, .. } = self;
         let mut run = || {
+            for (_, input) in inputs {
+                input.count(*device);
+            }
             let feeds = inputs.iter().map(|(name, input)| Ok((Cow::Borrowed(*name), input.feed()?)));
             let feeds = feeds.collect::<ort::Result<Vec<_>>>()?;
             run_context::run(|options| {
@@ -228,7 +232,9 @@ impl Session {
                 Ok(outputs.into_iter().map(|(name, value)| (name.to_owned(), Tensor::from_ort(value))).collect())
             })
         };
-        Outputs::of(path, run())
+        let outputs = Outputs::of(path, run())?;
+        outputs.count(*device);
+        Ok(outputs)
     }
 
     /// Runs the graph as [`run`](Self::run) does, but leaves outputs of floats in the memory of its device, if that has one of its own,
@@ -249,6 +255,7 @@ impl Session {
             // a binding that is used again would overwrite the outputs of the previous run
             let mut binding = inner.create_binding()?;
             for (name, input) in inputs {
+                input.count(*device);
                 match input.copied(*device)? {
                     Some(copy) => binding.bind_input(*name, &*copy.as_input()?)?,
                     None => binding.bind_input(*name, &*input.feed()?)?,
@@ -270,7 +277,9 @@ impl Session {
                 Ok(ran.into_iter().map(|(name, found)| (name.to_owned(), value(name, found))).collect())
             })
         };
-        Outputs::of(path, run())
+        let outputs = Outputs::of(path, run())?;
+        outputs.count(*device);
+        Ok(outputs)
     }
 }
 
@@ -290,6 +299,20 @@ impl SessionInput<'_> {
         Ok(Some(copy))
     }
 
+    /// Counts the copy to the memory of `device`, if it has one and the values are not there.
+    fn count(&self, device: Device) {
+        let bytes = match self {
+            Self::Owned(value) if value.device().is_none() => value.bytes(),
+            Self::Shared(value) if value.device().is_none() => value.bytes(),
+            Self::Owned(_) | Self::Shared(_) => return,
+            Self::Floats(_, values) => size_of_val(*values),
+            Self::Halves(_, values) => size_of_val(*values),
+        };
+        if device.has_memory() {
+            run_context::copied(Direction::ToDevice, bytes);
+        }
+    }
+
     fn feed(&self) -> ort::Result<SessionInputValue<'_>> {
         match self {
             Self::Owned(value) => value.as_input(),
@@ -304,6 +327,12 @@ impl Outputs {
     fn of(graph: &Path, ran: ort::Result<Vec<(String, Tensor)>>) -> Result<Self, OnnxError> {
         let fail = |error: ort::Error| OnnxError::from_ort(OnnxErrorKind::Run, &graph.display().to_string(), &error);
         Ok(Self { graph: graph.to_path_buf(), values: ran.map_err(fail)? })
+    }
+
+    /// Counts the outputs that a run on `device` gave to the host.
+    fn count(&self, device: Device) {
+        let on_host = self.values.iter().filter(|(_, value)| device.has_memory() && value.device().is_none());
+        on_host.for_each(|(_, value)| run_context::copied(Direction::ToHost, value.bytes()));
     }
 
     /// The output called `name`, whose axis 0 must have size `batch`.

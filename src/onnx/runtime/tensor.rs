@@ -16,6 +16,8 @@ use ort::value::{
 
 use super::device::Device;
 use super::environment::runtime;
+use super::run_context;
+use super::transfers::Direction;
 use crate::onnx::error::{OnnxError, OnnxErrorKind};
 use crate::onnx::port::DataType;
 use crate::onnx::proto::TensorProto;
@@ -142,6 +144,11 @@ impl Tensor {
         data_type(self.tensor.dtype())
     }
 
+    /// The bytes of its elements.
+    pub(crate) fn bytes(&self) -> usize {
+        self.shape().iter().product::<usize>() * self.dtype().bytes()
+    }
+
     /// Its elements as float32, row-major; converted if they are float16.
     ///
     /// # Errors
@@ -250,7 +257,23 @@ impl Tensor {
             let to = target.tensor.view_mut().downcast::<DynTensorValueType>()?;
             from.copy_into(to)
         };
-        copy().map_err(|error| failed(&error))
+        copy().map_err(|error| failed(&error))?;
+        match (self.device(), target.device()) {
+            (None, Some(_)) => run_context::copied(Direction::ToDevice, self.bytes()),
+            (Some(_), None) => run_context::copied(Direction::ToHost, self.bytes()),
+            (None, None) | (Some(_), Some(_)) => {}
+        }
+        Ok(())
+    }
+
+    /// A copy in the host's memory.
+    ///
+    /// # Errors
+    /// When memory ran out, or the transfer fails.
+    pub(crate) fn to_host(&self) -> Result<Self, OnnxError> {
+        let mut host = Self::zeros(self.dtype(), &self.shape())?;
+        self.copy_into(&mut host)?;
+        Ok(host)
     }
 
     /// The tensor as the input of a run, not copied.

@@ -17,6 +17,8 @@ pub(crate) const TOKENS: &str = "static.tokens";
 pub(crate) const LENGTHS: &str = "static.lengths";
 /// The most tokens of a row, this step's included: tables have no more positions.
 pub(crate) const POSITIONS: usize = 1 << 15;
+/// How the names of tables with a row for each position begin.
+pub(super) const TABLE: &str = "static.table.";
 /// The lowest ONNX Runtime that has the operators.
 pub(crate) const LOWEST_RUNTIME: &str = "1.25";
 
@@ -57,6 +59,12 @@ impl StaticGraph {
     /// The graph's file, for messages.
     pub(crate) fn path(&self) -> &Path {
         self.file.path()
+    }
+
+    /// How many tokens a row may have, if its angles are in tables.
+    pub(crate) fn positions(&self) -> Option<usize> {
+        let tables = self.graph.initializer.iter().filter(|tensor| tensor.name().starts_with(TABLE));
+        tables.filter_map(|table| usize::try_from(*table.dims.first()?).ok()).min()
     }
 
     /// Encodes `graph`, which was made from this one. Weights stay in their files.

@@ -8,7 +8,7 @@ use std::collections::HashSet;
 
 use super::counted::refused;
 use super::outcome::NotStatic;
-use super::step::{LENGTHS, POSITIONS};
+use super::step::{LENGTHS, POSITIONS, TABLE};
 use crate::onnx::edit::extract::{extract, uses};
 use crate::onnx::edit::file::OnnxFile;
 use crate::onnx::error::OnnxError;
@@ -48,7 +48,7 @@ pub(super) fn with_tables(
             let what = format!("its angles {name:?} are {} of shape {:?}", value.dtype(), value.shape());
             return Ok(Err(NotStatic::because(what)));
         };
-        let table = format!("static.table.{number}");
+        let table = format!("{TABLE}{number}");
         graph.initializer.push(TensorProto { name: Some(table.clone()), ..tensor });
         for node in graph.node.iter_mut().filter(|node| node.output.first() == Some(name)) {
             let row = NodeProto::of("Gather", vec![table.clone(), LENGTHS.to_owned()], name);
