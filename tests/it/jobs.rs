@@ -94,6 +94,12 @@ fn help_says_what_there_is() {
           --shard <I/N>
               Make only every Nth part, starting with part I (0 to N-1); `/N` takes I from `JOB_COMPLETION_INDEX` or `AWS_BATCH_JOB_ARRAY_INDEX`
 
+          --metrics-file <PATH>
+              Write metrics for Prometheus to this file, every 15 seconds and at the end
+
+          --ping <URL>
+              Request URL/start at the start, URL at the end, or URL/STATUS if the exit status is not 0. Default: the environment variable `NIGHTCAP_PING_URL`, which other users of the machine cannot see
+
           --log-format <LOG_FORMAT>
               Form of the log lines on stderr
 

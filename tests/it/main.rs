@@ -47,6 +47,7 @@ mod loaded_models;
 mod manifest_command;
 mod model_directory;
 mod model_failures;
+mod monitor;
 mod odd_values;
 mod outage;
 #[allow(unreachable_pub, reason = "a module of a test binary")]
