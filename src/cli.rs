@@ -3,12 +3,16 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 
 use crate::monitor::{PingUrl, ping_url};
 
+/// Version, commit, and the ONNX Runtime that is looked for.
+pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (commit ", env!("NIGHTCAP_COMMIT"), ")");
+
 /// Captions image collections overnight and builds search indexes from them: Parquet in, Parquet out.
 #[derive(Debug, Parser)]
-#[command(name = "nightcap", version, max_term_width = 100, subcommand_required = true, arg_required_else_help = true)]
+#[command(name = "nightcap", version, long_version = VERSION, max_term_width = 100, subcommand_required = true, arg_required_else_help = true)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -49,6 +53,23 @@ pub enum Command {
     /// Explain a model directory, or what loading it does.
     #[command(subcommand)]
     Model(ModelCommand),
+    /// Say what this machine has of what jobs may need: ONNX Runtime, GPUs, credentials, caches.
+    Doctor {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print the completions of a shell.
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
+    /// Write man pages into a folder.
+    Man {
+        /// The folder.
+        #[arg(value_name = "FOLDER")]
+        folder: PathBuf,
+    },
 }
 
 /// Who is told about a command while it runs and when it ends.

@@ -6,8 +6,10 @@
 
 mod calibrate;
 mod compact;
+mod completions;
 mod context;
 mod discard;
+mod doctor;
 mod finalize;
 mod init;
 mod manifest;
@@ -47,6 +49,9 @@ pub fn execute(cli: Cli, context: &mut Context<'_>) -> Result<ExitStatus, Error>
             let settings = monitored::settings("compact", &args.output, None, &args.watch, context)?;
             monitored::execute(settings, context, |context| compact::execute(&args, context))
         }
+        Command::Doctor { json } => doctor::execute(json, context),
+        Command::Completions { shell } => completions::completions(shell, context),
+        Command::Man { folder } => completions::man(&folder),
         Command::Model(ModelCommand::Inspect { dir, precision, json }) => {
             model::inspect(&dir, precision.as_deref(), json, context)
         }

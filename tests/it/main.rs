@@ -23,6 +23,7 @@ mod decoding;
 mod descriptors;
 mod discard;
 mod disk;
+mod doctor;
 mod documents;
 mod engine;
 mod external_data;

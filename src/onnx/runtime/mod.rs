@@ -8,10 +8,12 @@
 //! - `host_memory`: memory of the host that a device copies from fastest
 //! - `run_context`: ends the runs of another thread, and counts their time
 //! - `session`: an opened graph
+//! - `diagnosis`: whether a device can be used
 //! - `bound`: runs on tensors that are bound once
 
 pub(crate) mod bound;
 pub(crate) mod device;
+pub(crate) mod diagnosis;
 pub(crate) mod environment;
 pub(crate) mod host_memory;
 pub(crate) mod library;
