@@ -100,7 +100,7 @@ fn part(criterion: &mut Criterion) {
         let schema = part_schema(carried.clone(), &columns).unwrap();
         let encoder = PartEncoder::new(schema, columns, stamp);
         let encode = || encoder.encode(0, std::slice::from_ref(&rows), &results, None, 0).unwrap();
-        group.throughput(Throughput::Bytes(encode().len() as u64));
+        group.throughput(Throughput::Bytes(encode().bytes.len() as u64));
         group.bench_function(name, |b| b.iter(encode));
     }
     group.finish();

@@ -3,10 +3,16 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+use crate::monitor::{PingUrl, ping_url};
+
+/// Version, commit, and the ONNX Runtime that is looked for.
+pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (commit ", env!("NIGHTCAP_COMMIT"), ")");
 
 /// Captions image collections overnight and builds search indexes from them: Parquet in, Parquet out.
 #[derive(Debug, Parser)]
-#[command(name = "nightcap", version, max_term_width = 100, subcommand_required = true, arg_required_else_help = true)]
+#[command(name = "nightcap", version, long_version = VERSION, max_term_width = 100, subcommand_required = true, arg_required_else_help = true)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -47,6 +53,34 @@ pub enum Command {
     /// Explain a model directory, or what loading it does.
     #[command(subcommand)]
     Model(ModelCommand),
+    /// Say what this machine has of what jobs may need: ONNX Runtime, GPUs, credentials, caches.
+    Doctor {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print the completions of a shell.
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
+    /// Write man pages into a folder.
+    Man {
+        /// The folder.
+        #[arg(value_name = "FOLDER")]
+        folder: PathBuf,
+    },
+}
+
+/// Who is told about a command while it runs and when it ends.
+#[derive(Debug, Args)]
+pub struct WatchArgs {
+    /// Write metrics for Prometheus to this file, every 15 seconds and at the end.
+    #[arg(long, value_name = "PATH")]
+    pub metrics_file: Option<PathBuf>,
+    /// Request URL/start at the start, URL at the end, or URL/STATUS if the exit status is not 0. Default: the environment variable `NIGHTCAP_PING_URL`, which other users of the machine cannot see.
+    #[arg(long, value_name = "URL", value_parser = ping_url)]
+    pub ping: Option<PingUrl>,
 }
 
 /// Arguments of `manifest`.
@@ -118,6 +152,9 @@ pub struct RunArgs {
     /// Make only every Nth part, starting with part I (0 to N-1); `/N` takes I from `JOB_COMPLETION_INDEX` or `AWS_BATCH_JOB_ARRAY_INDEX`.
     #[arg(long, value_name = "I/N")]
     pub shard: Option<String>,
+    /// Who is told about the command.
+    #[command(flatten)]
+    pub watch: WatchArgs,
 }
 
 /// Arguments of `plan`.
@@ -140,6 +177,12 @@ pub struct StatusArgs {
     /// Read every row of every published part and compare counts with the records; exit status 2 if something is wrong.
     #[arg(long)]
     pub check: bool,
+    /// Show the shards of unfinished runs again and again, until no run is unfinished: which process is alive, and its parts. With `--json`, one line each time.
+    #[arg(long, conflicts_with = "check")]
+    pub watch: bool,
+    /// How often `--watch` looks.
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, requires = "watch", value_parser = clap::value_parser!(u64).range(1..))]
+    pub interval: u64,
 }
 
 /// Arguments of `finalize`.
@@ -154,6 +197,9 @@ pub struct FinalizeArgs {
     /// Publish the finished parts only; the next run takes the other rows.
     #[arg(long)]
     pub partial: bool,
+    /// Who is told about the command.
+    #[command(flatten)]
+    pub watch: WatchArgs,
 }
 
 /// Arguments of `discard`.
@@ -185,6 +231,9 @@ pub struct CompactArgs {
     /// Name of the new run. Default: one like `r20261123t041500z-k3f9`.
     #[arg(long, value_name = "ID")]
     pub run_id: Option<String>,
+    /// Who is told about the command.
+    #[command(flatten)]
+    pub watch: WatchArgs,
 }
 
 /// Commands about model directories.

@@ -29,6 +29,7 @@
 //! | [`commands`] | what each command does: arguments in, data on stdout, an exit status out |
 //! | [`cli`] | the arguments of every command |
 //! | [`pipeline`] | the stages of a run, and the file that wires them |
+//! | [`monitor`] | what an operator's tools are told: metrics, pings |
 //! | [`panics`] | a panic, as an error of nightcap itself |
 //! | [`error`] | how a command ends: exit statuses, and what ends it early |
 //! | [`plan`] | what one run will do, decided once: scan, listing, delta, claim; shards |
@@ -71,6 +72,7 @@ pub mod fuzz;
 pub mod job;
 pub mod manifest;
 pub mod model;
+pub mod monitor;
 pub mod onnx;
 pub mod output;
 pub mod panics;

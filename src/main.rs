@@ -9,6 +9,7 @@ use clap::Parser;
 use nightcap::cli::{Cli, LogFormat};
 use nightcap::commands::{Context, execute};
 use nightcap::error::ExitStatus;
+use nightcap::monitor::Monitor;
 use nightcap::panics;
 use nightcap::pipeline::Stop;
 use nightcap::storage::environment::{all_variables, variable};
@@ -32,7 +33,8 @@ fn main() -> ExitCode {
     let stop = Stop::default();
     watch_signals(stop.clone());
     let mut stdout = io::stdout();
-    let mut context = Context { stdout: &mut stdout, terminal: terminal.clone(), json_log, stop, variable };
+    let monitor = Monitor::default();
+    let mut context = Context { stdout: &mut stdout, terminal: terminal.clone(), json_log, stop, monitor, variable };
     let status = match panics::caught("the command", || execute(cli, &mut context)) {
         Ok(status) => status,
         Err(error) => {

@@ -33,7 +33,11 @@ pub(super) fn execute(args: &CompactArgs, context: &mut Context<'_>) -> Result<E
     let ended = |error| Error::from(error).while_making_parts();
     let unnamed = args.run_id.is_none();
     match outcome.map_err(|error| if unnamed { ended(error).of_unnamed_run() } else { ended(error) })? {
-        CompactOutcome::Compacted(compaction) => print(context, &to_json(&compaction)?)?,
+        CompactOutcome::Compacted(compaction) => {
+            let published = &compaction.published;
+            context.monitor.published(&published.run, published.parts, &published.counts);
+            print(context, &to_json(&compaction)?)?;
+        }
         CompactOutcome::Nothing(why) => tracing::info!("{why}; there is nothing to do"),
         CompactOutcome::Stopped => {
             tracing::warn!("stopped, and nothing was changed; run the same command again");

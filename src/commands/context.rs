@@ -4,8 +4,9 @@ use std::io::Write;
 
 use crate::error::{Error, ExitStatus};
 use crate::job::FailureLimits;
-use crate::output::Counts;
+use crate::monitor::Monitor;
 use crate::pipeline::Stop;
+use crate::support::counts::Counts;
 use crate::support::progress::Terminal;
 use crate::support::redact;
 
@@ -19,6 +20,8 @@ pub struct Context<'a> {
     pub json_log: bool,
     /// Set by SIGTERM and SIGINT.
     pub stop: Stop,
+    /// Tells an operator's tools about the command.
+    pub monitor: Monitor,
     /// Looks up an environment variable.
     pub variable: fn(&'static str) -> Option<String>,
 }

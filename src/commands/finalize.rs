@@ -19,6 +19,7 @@ pub(super) fn execute(args: &FinalizeArgs, context: &mut Context<'_>) -> Result<
     }
     let plan = load_plan(&store, run)?;
     let published = publish(&store, run, args.partial).map_err(|error| Error::from(error).while_making_parts())?;
+    context.monitor.published(run, published.parts, &published.counts);
     if published.counts.rows == 0 {
         tracing::info!(run, "nothing was new: the run is published without rows");
     }

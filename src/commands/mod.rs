@@ -6,13 +6,16 @@
 
 mod calibrate;
 mod compact;
+mod completions;
 mod context;
 mod device_memory;
 mod discard;
+mod doctor;
 mod finalize;
 mod init;
 mod manifest;
 mod model;
+mod monitored;
 mod plan;
 mod prepare;
 mod run;
@@ -32,12 +35,24 @@ pub fn execute(cli: Cli, context: &mut Context<'_>) -> Result<ExitStatus, Error>
     match cli.command {
         Command::Manifest(args) => manifest::execute(&args, context),
         Command::Init(args) => init::execute(&args, context),
-        Command::Run(args) => run::execute(&args, context),
+        Command::Run(args) => {
+            let settings = monitored::settings("run", &args.job.job, args.shard.as_deref(), &args.watch, context)?;
+            monitored::execute(settings, context, |context| run::execute(&args, context))
+        }
         Command::Plan(args) => plan::execute(&args, context),
         Command::Status(args) => status::execute(&args, context),
-        Command::Finalize(args) => finalize::execute(&args, context),
+        Command::Finalize(args) => {
+            let settings = monitored::settings("finalize", &args.output, None, &args.watch, context)?;
+            monitored::execute(settings, context, |context| finalize::execute(&args, context))
+        }
         Command::Discard(args) => discard::execute(&args),
-        Command::Compact(args) => compact::execute(&args, context),
+        Command::Compact(args) => {
+            let settings = monitored::settings("compact", &args.output, None, &args.watch, context)?;
+            monitored::execute(settings, context, |context| compact::execute(&args, context))
+        }
+        Command::Doctor { json } => doctor::execute(json, context),
+        Command::Completions { shell } => completions::completions(shell, context),
+        Command::Man { folder } => completions::man(&folder),
         Command::Model(ModelCommand::Inspect { dir, precision, json }) => {
             model::inspect(&dir, precision.as_deref(), json, context)
         }

@@ -11,6 +11,7 @@ use crate::cli::RunArgs;
 use crate::engine::Models;
 use crate::error::{Error, ExitStatus};
 use crate::fetch::Fetcher;
+use crate::monitor::RunProgress;
 use crate::output::heartbeat::Heartbeat;
 use crate::output::publish::finalize::finalize;
 use crate::output::publish::reuse::Reuse;
@@ -23,6 +24,7 @@ use crate::pipeline::{self, Stages};
 use crate::plan::PlanError;
 use crate::plan::claim::{Claim, Claimed, claim, refuse_ended};
 use crate::plan::shard::Shard;
+use crate::support::counts::Counts;
 use crate::support::metrics::{DeviceTraffic, Metrics, ModelWaits, StageTimes};
 use crate::support::progress::Progress;
 
@@ -75,11 +77,13 @@ fn work_on(
     let limits = &prepared.job.limits.failures;
     if let Some(published) = load_published(store, run)? {
         let published = published.whole()?;
+        context.monitor.published(run, published.parts, &published.counts);
         tracing::info!(run, "this run is published already; there is nothing to do");
         return Ok(if shard.is_some() { ExitStatus::Done } else { judge(&published.counts, limits) });
     }
     let interrupted = |error: OutputError| Error::from(error).while_making_parts();
-    let _heartbeat = Heartbeat::start(store, run).map_err(interrupted)?;
+    let ours = shard.unwrap_or(Shard::WHOLE);
+    let _heartbeat = Heartbeat::of_shard(store, run, (ours.index, ours.count)).map_err(interrupted)?;
     let present = present_parts(store, run).map_err(interrupted)?;
     let reasons: Vec<String> = claimed.plan.reasons.named().map(|(name, rows)| format!("{rows} {name}")).collect();
     tracing::info!(
@@ -94,7 +98,6 @@ fn work_on(
     if claimed.plan.rows == 0 {
         tracing::info!(run, "nothing is new; finalize publishes a run without rows");
     }
-    let ours = shard.unwrap_or(Shard::WHOLE);
     let missing: BTreeSet<u64> =
         (0..claimed.plan.parts).filter(|part| ours.makes(*part) && !present.contains(part)).collect();
     make_parts(prepared, claimed, store, models, &missing, context)?;
@@ -110,12 +113,25 @@ fn work_on(
     }
     let published = finalize(store, run).map_err(interrupted)?;
     let counts = &published.counts;
+    context.monitor.published(run, published.parts, counts);
     tracing::info!(run, rows = counts.rows, ok = counts.ok, failed = counts.failed, "published");
     if counts.failed > 0 {
         let kinds: Vec<_> = counts.failures.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
         tracing::warn!("some rows failed: {}; their error_message says why", kinds.join(", "));
     }
+    warn_of_captions(counts);
     Ok(judge(counts, limits))
+}
+
+/// Warns of captions that somebody should look at.
+fn warn_of_captions(counts: &Counts) {
+    let Counts { ok, empty_captions: empty, repeating_captions: repeating, .. } = *counts;
+    if empty > 0 {
+        tracing::warn!(captions = empty, of = ok, "some captions are empty");
+    }
+    if repeating > 0 {
+        tracing::warn!(captions = repeating, of = ok, "some captions repeat themselves; `caption_repeats` says which");
+    }
 }
 
 /// What to do after the run was claimed.
@@ -181,6 +197,15 @@ fn make_parts(
     tracing::debug!(first = part_path(&claimed.plan.run, *first), parts = missing.len(), "making parts");
     let reuse = Reuse::open(store, &claimed.plan)?.map(Arc::new);
     let (metrics, progress) = (Arc::new(Metrics::default()), Progress::new(&context.terminal, rows));
+    let (run, parts) = (claimed.plan.run.clone(), missing.len() as u64);
+    let published = None;
+    context.monitor.observe(RunProgress {
+        run,
+        planned_rows: rows,
+        planned_parts: parts,
+        published,
+        metrics: Some(metrics.clone()),
+    });
     let (fetcher, encoder) = (Fetcher::new(&prepared.job.limits, &prepared.storage), prepared.encoder(&claimed.plan));
     let stages = Stages {
         job: &prepared.job,

@@ -30,6 +30,7 @@ pub(crate) use rows::host::host_memory;
 pub(crate) use rows::place::{RowPlacement, RowSource, Rows};
 pub(crate) use runtime::bound::{BoundRun, Capture};
 pub use runtime::device::{AttentionKernels, Device, limit_device_memory};
+pub use runtime::diagnosis::check_device;
 pub use runtime::environment::{OnnxRuntime, runtime};
 pub(crate) use runtime::host_memory::{HostMemory, HostValues};
 pub use runtime::library::{LibraryAttempt, LibraryError};

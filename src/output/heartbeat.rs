@@ -44,6 +44,9 @@ pub struct Beat {
     /// The process that put it.
     #[serde(flatten)]
     pub worker: Worker,
+    /// Which parts it makes: those whose number divided by the second one leaves the first one; None: it makes no parts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shard: Option<(u64, u64)>,
     /// None: the process is working as long as the record is fresh.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended: Option<Ended>,
@@ -53,7 +56,7 @@ impl Beat {
     /// That of the process that uses `store`.
     #[must_use]
     pub fn this(store: &OutputStore) -> Self {
-        Self { worker: store.process().worker(), ended: None }
+        Self { worker: store.process().worker(), shard: None, ended: None }
     }
 
     /// Reads the record at `path`; None when it is gone, or damaged: then it is no heartbeat.
@@ -116,6 +119,25 @@ pub fn age(store: &OutputStore, path: &str) -> Result<Option<Duration>, OutputEr
     Ok(now.zip(put).map(|(now, put)| (now - put).to_std().unwrap_or_default()))
 }
 
+/// The heartbeats of the processes that make parts of `run`, or did so until they were killed; each with its age by the storage's clock,
+/// and whether the process is alive.
+///
+/// # Errors
+/// [`OutputError::Store`].
+pub fn workers(store: &OutputStore, run: &str) -> Result<Vec<(Beat, Duration, bool)>, OutputError> {
+    store.put_over(CLOCK, "")?;
+    let Some(now) = store.modified(CLOCK)? else { return Ok(Vec::new()) };
+    let mut workers = Vec::new();
+    for name in store.files(&run_folder(run))?.iter().filter(|name| name.starts_with(HEARTBEAT)) {
+        let path = format!("{}/{name}", run_folder(run));
+        let Some(beat) = Beat::read(store, &path)?.filter(|beat| beat.shard.is_some()) else { continue };
+        let Some(put) = store.modified(&path)? else { continue };
+        let is_alive = !beat.is_over(store) && (now - put).abs() < heartbeat_freshness(FRESH);
+        workers.push((beat, (now - put).to_std().unwrap_or_default(), is_alive));
+    }
+    Ok(workers)
+}
+
 /// Another process that is working on `run`, if there is one.
 ///
 /// # Errors
@@ -161,7 +183,18 @@ impl Heartbeat {
     /// # Errors
     /// [`OutputError::Store`] when the first one cannot be put.
     pub fn start(store: &OutputStore, run: &str) -> Result<Self, OutputError> {
-        let beat = Beat::this(store);
+        Self::put_first(store, run, Beat::this(store))
+    }
+
+    /// The same, of a process that makes the parts of shard `shard.0` of `shard.1`.
+    ///
+    /// # Errors
+    /// [`OutputError::Store`] when the first one cannot be put.
+    pub fn of_shard(store: &OutputStore, run: &str, shard: (u64, u64)) -> Result<Self, OutputError> {
+        Self::put_first(store, run, Beat { shard: Some(shard), ..Beat::this(store) })
+    }
+
+    fn put_first(store: &OutputStore, run: &str, beat: Beat) -> Result<Self, OutputError> {
         let (store, path) = (store.with_timeout(PUT_TIMEOUT)?, heartbeat_path(&beat.worker, run));
         store.put_over(&path, super::json(&beat, &path)?)?;
         Ok(Self::renew(store, path, beat, None))

@@ -45,10 +45,9 @@ pub mod store;
 pub mod upkeep;
 pub mod worker;
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 /// Why OUTPUT cannot be read, written or changed.
 #[derive(Debug, thiserror::Error)]
@@ -322,39 +321,6 @@ pub enum OutputError {
         /// The name.
         column: String,
     },
-}
-
-/// Rows of a part or a run by outcome.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Counts {
-    /// All rows.
-    pub rows: u64,
-    /// Rows with results.
-    pub ok: u64,
-    /// Rows with an error instead.
-    pub failed: u64,
-    /// Failed rows by `error_kind`.
-    pub failures: BTreeMap<String, u64>,
-}
-
-impl Counts {
-    /// Adds another part's counts. Sums that do not fit stay the largest number, which no check accepts.
-    pub fn add(&mut self, other: &Self) {
-        let add = |sum: &mut u64, count: u64| *sum = sum.saturating_add(count);
-        add(&mut self.rows, other.rows);
-        add(&mut self.ok, other.ok);
-        add(&mut self.failed, other.failed);
-        for (kind, count) in &other.failures {
-            add(self.failures.entry(kind.clone()).or_default(), *count);
-        }
-    }
-
-    /// Whether all rows are ok or failed, and all failed rows have a kind.
-    #[must_use]
-    pub fn add_up(&self) -> bool {
-        let of_a_kind = self.failures.values().try_fold(0_u64, |sum, count| sum.checked_add(*count));
-        self.ok.checked_add(self.failed) == Some(self.rows) && of_a_kind == Some(self.failed)
-    }
 }
 
 /// Folder of a run's parts within OUTPUT.

@@ -6,6 +6,7 @@ use std::sync::mpsc::Receiver;
 use super::stages::{FinishedPart, Stages};
 use crate::error::Error;
 use crate::output::part::commit::commit_part;
+use crate::output::part::writer::EncodedPart;
 use crate::output::part_path;
 use crate::output::publish::reuse::Reuse;
 use crate::output::store::Put;
@@ -26,7 +27,8 @@ fn write(stages: &Stages<'_>, finished: &FinishedPart) -> Result<(), Error> {
     let (encoder, results) = (stages.encoder, &finished.results);
     let fetch = |reuse: &Arc<Reuse>| reuse.fetch(stages.store, &encoder.copied_columns(), results);
     let copies = stages.reuse.as_ref().map(fetch).transpose()?;
-    let bytes = encoder.encode(finished.part, &finished.carried, results, copies.as_ref(), finished.halved)?;
+    let part = encoder.encode(finished.part, &finished.carried, results, copies.as_ref(), finished.halved)?;
+    let EncodedPart { bytes, counts } = part;
     let size = bytes.len();
     if size > LARGEST {
         tracing::warn!(
@@ -40,5 +42,6 @@ fn write(stages: &Stages<'_>, finished: &FinishedPart) -> Result<(), Error> {
     }
     stages.metrics.add_copied_rows(copies.map_or(0, |copies| copies.rows));
     stages.metrics.write.add_bytes(size);
+    stages.metrics.add_part(&counts, finished.halved);
     Ok(())
 }

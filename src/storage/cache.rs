@@ -157,7 +157,7 @@ fn files(objects: Vec<ObjectMeta>, prefix: &object_store::path::Path) -> Result<
 
 /// `${XDG_CACHE_HOME:-~/.cache}/nightcap/models`, which only this user can read and write. A relative path does not count, as the XDG
 /// specification says: whoever can write to the current folder could put models there.
-fn models_folder() -> Result<PathBuf> {
+pub(super) fn models_folder() -> Result<PathBuf> {
     let absolute = |name| variable(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let caches = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")));
     let caches =

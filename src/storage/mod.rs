@@ -6,13 +6,14 @@
 //! [`Location`] is what users write (`paths` for local ones), `settings`, `environment` and `credentials` say how it is reached, `clouds`
 //! makes the stores of buckets, `connector` and `redirect` their HTTP client, `private_hosts` and `addresses` say which hosts it may
 //! connect to, `failure` says what their errors mean, `hidden_parents` finds a `..` that a URL hides. `cache` keeps local copies of
-//! remote model directories.
+//! remote model directories; `diagnosis` is for `nightcap doctor`.
 
 mod addresses;
 mod cache;
 mod clouds;
 mod connector;
 mod credentials;
+mod diagnosis;
 pub mod environment;
 mod error;
 mod failure;
@@ -38,6 +39,7 @@ use tokio::sync::oneshot;
 
 use self::clouds::Clouds;
 use self::connector::{Connector, Shared};
+pub use self::diagnosis::{CredentialSources, credential_sources, model_cache};
 use self::error::generic;
 pub use self::failure::Failure;
 pub(crate) use self::failure::{explain, lacks_condition};

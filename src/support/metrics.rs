@@ -2,7 +2,10 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+use super::counts::Counts;
 
 /// The counters of one stage, added to from any thread.
 #[derive(Debug, Default)]
@@ -81,6 +84,18 @@ pub struct Metrics {
     bytes_to_device: AtomicU64,
     bytes_to_host: AtomicU64,
     copied_rows: AtomicU64,
+    parts: Mutex<PartTotals>,
+}
+
+/// What finished parts add up to.
+#[derive(Debug, Clone, Default)]
+pub struct PartTotals {
+    /// Parts.
+    pub parts: u64,
+    /// Their rows.
+    pub counts: Counts,
+    /// How often a batch was halved.
+    pub halved: u64,
 }
 
 /// One stage's counters in seconds and bytes.
@@ -165,6 +180,20 @@ impl Metrics {
     #[must_use]
     pub fn copied_rows(&self) -> u64 {
         self.copied_rows.load(Ordering::Relaxed)
+    }
+
+    /// Counts a part that is in OUTPUT.
+    pub fn add_part(&self, counts: &Counts, halved: u32) {
+        let mut totals = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
+        totals.parts += 1;
+        totals.counts.add(counts);
+        totals.halved += u64::from(halved);
+    }
+
+    /// What the parts in OUTPUT add up to, of those that this process has made.
+    #[must_use]
+    pub fn parts(&self) -> PartTotals {
+        self.parts.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The stages in the order of the data.

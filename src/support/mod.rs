@@ -8,6 +8,7 @@
 
 pub(crate) mod canonical;
 pub(crate) mod clock;
+pub mod counts;
 pub(crate) mod descriptors;
 pub(crate) mod failpoint;
 pub(crate) mod jinja;
@@ -17,6 +18,7 @@ pub(crate) mod nearest;
 pub mod progress;
 pub mod redact;
 pub(crate) mod regular_file;
+pub mod repetition;
 pub(crate) mod untrusted_parquet;
 pub(crate) mod unwind;
 pub(crate) mod whole_file;

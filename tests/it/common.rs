@@ -51,6 +51,7 @@ pub fn nightcap() -> std::process::Command {
         "NIGHTCAP_KILL_AT",
         "NIGHTCAP_STOP_AT",
         "NIGHTCAP_HEARTBEAT_SECONDS",
+        "NIGHTCAP_PING_URL",
     ] {
         command.env_remove(name);
     }

@@ -106,7 +106,7 @@ fn publish(store: &OutputStore, number: u64, rows: &BTreeMap<u32, End>, part_row
         };
         let results: Vec<_> = rows.iter().map(result).collect();
         let bytes = encoder.encode(part, &[keys], &results, None, 0).unwrap();
-        store.put_new(&part_path(&run, part), bytes).unwrap();
+        store.put_new(&part_path(&run, part), bytes.bytes).unwrap();
     }
     finalize(store, &run).unwrap();
     run_seq

@@ -39,16 +39,19 @@ fn help_says_what_there_is() {
     Usage: nightcap [OPTIONS] <COMMAND>
 
     Commands:
-      manifest  Write a manifest of the images in a folder: paths, sizes, modification times
-      init      Write a commented job file for a manifest or a folder of images
-      run       Run a job: caption and embed every selected row, write parts, publish the run
-      plan      Say what `run` would do: rows, parts, bytes, columns. Writes nothing
-      status    List the runs of an OUTPUT: parts, counts, failures by kind
-      finalize  Check that all parts of a run exist, then publish it
-      discard   Remove an unpublished run
-      compact   Rewrite the newest row of every key into one run that replaces the others, which are removed after a while
-      model     Explain a model directory, or what loading it does
-      help      Print this message or the help of the given subcommand(s)
+      manifest     Write a manifest of the images in a folder: paths, sizes, modification times
+      init         Write a commented job file for a manifest or a folder of images
+      run          Run a job: caption and embed every selected row, write parts, publish the run
+      plan         Say what `run` would do: rows, parts, bytes, columns. Writes nothing
+      status       List the runs of an OUTPUT: parts, counts, failures by kind
+      finalize     Check that all parts of a run exist, then publish it
+      discard      Remove an unpublished run
+      compact      Rewrite the newest row of every key into one run that replaces the others, which are removed after a while
+      model        Explain a model directory, or what loading it does
+      doctor       Say what this machine has of what jobs may need: ONNX Runtime, GPUs, credentials, caches
+      completions  Print the completions of a shell
+      man          Write man pages into a folder
+      help         Print this message or the help of the given subcommand(s)
 
     Options:
           --log-format <LOG_FORMAT>
@@ -93,6 +96,12 @@ fn help_says_what_there_is() {
 
           --shard <I/N>
               Make only every Nth part, starting with part I (0 to N-1); `/N` takes I from `JOB_COMPLETION_INDEX` or `AWS_BATCH_JOB_ARRAY_INDEX`
+
+          --metrics-file <PATH>
+              Write metrics for Prometheus to this file, every 15 seconds and at the end
+
+          --ping <URL>
+              Request URL/start at the start, URL at the end, or URL/STATUS if the exit status is not 0. Default: the environment variable `NIGHTCAP_PING_URL`, which other users of the machine cannot see
 
           --log-format <LOG_FORMAT>
               Form of the log lines on stderr

@@ -23,6 +23,7 @@ mod decoding;
 mod descriptors;
 mod discard;
 mod disk;
+mod doctor;
 mod documents;
 mod engine;
 mod external_data;
@@ -47,6 +48,7 @@ mod loaded_models;
 mod manifest_command;
 mod model_directory;
 mod model_failures;
+mod monitor;
 mod odd_values;
 mod outage;
 #[allow(unreachable_pub, reason = "a module of a test binary")]

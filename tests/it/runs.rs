@@ -33,6 +33,7 @@ fn every_row_comes_out_once_in_manifest_order_with_the_documented_schema() {
     caption_tokens Int32
     caption_finish Utf8
     caption_similarity Float32
+    caption_repeats Boolean
     image_embedding FixedSizeList(16 x non-null Float32, field: 'element')
     text_embedding FixedSizeList(16 x non-null Float32, field: 'element')
     fused_embedding FixedSizeList(16 x non-null Float32, field: 'element')

@@ -30,6 +30,7 @@ COLUMNS = {
     "caption_tokens": Column("INTEGER", pl.Int32, "caption"),
     "caption_finish": Column("VARCHAR", pl.String, "caption"),
     "caption_similarity": Column("FLOAT", pl.Float32, "optional"),
+    "caption_repeats": Column("BOOLEAN", pl.Boolean, "caption"),
     "image_embedding": Column("FLOAT[]", VECTOR, "optional"),
     "text_embedding": Column("FLOAT[]", VECTOR, "optional"),
     "fused_embedding": Column("FLOAT[]", VECTOR, "optional"),
@@ -46,7 +47,7 @@ COLUMNS = {
 ERRORS = ("error_stage", "error_kind", "error_message")
 VECTORS = ("image_embedding", "text_embedding", "fused_embedding")
 NEVER_NULL = ("status", "content_signature", "caption_fingerprint", "embedding_fingerprint", "run_seq")
-CAPTION = ("caption", "caption_logprob", "caption_tokens", "caption_finish", "caption_similarity")
+CAPTION = ("caption", "caption_logprob", "caption_tokens", "caption_finish", "caption_similarity", "caption_repeats")
 NULL_IF_FAILED = (*CAPTION, *VECTORS, "image_text_similarity", "image_text_match")
 SET_IF_OK = (*CAPTION, "image_embedding", "image_width", "image_height", "content_hash")
 

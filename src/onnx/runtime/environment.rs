@@ -23,6 +23,11 @@ impl OnnxRuntime {
         &self.library
     }
 
+    /// Its version, as far as the file's name says it.
+    pub fn version(&self) -> String {
+        version(&self.library)
+    }
+
     pub(crate) fn environment(&self) -> &Environment {
         &self.environment
     }

@@ -9,10 +9,12 @@
 //! - `transfers`: counts what crosses between host and device
 //! - `run_context`: ends the runs of another thread, and counts their time and transfers
 //! - `session`: an opened graph
+//! - `diagnosis`: whether a device can be used
 //! - `bound`: runs on tensors that are bound once
 
 pub(crate) mod bound;
 pub(crate) mod device;
+pub(crate) mod diagnosis;
 pub(crate) mod environment;
 pub(crate) mod host_memory;
 pub(crate) mod library;

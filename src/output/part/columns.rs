@@ -3,7 +3,9 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, FixedSizeListArray, Float16Array, Float32Array, Int32Array, Int64Array, StringArray};
+use arrow::array::{
+    ArrayRef, BooleanArray, FixedSizeListArray, Float16Array, Float32Array, Int32Array, Int64Array, StringArray,
+};
 use arrow::buffer::NullBuffer;
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use arrow::error::ArrowError;
@@ -17,6 +19,7 @@ use crate::job::VectorType;
 use crate::output::OutputError;
 use crate::row::error::RowError;
 use crate::support::redact;
+use crate::support::repetition::repeats;
 
 /// Which of the optional columns a job writes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -125,7 +128,7 @@ impl Column {
 const ALWAYS_TEXT: fn(&OutputColumns) -> Option<DataType> = |_| Some(DataType::Utf8);
 
 /// Every column that can be in a part besides the carried ones, in order.
-static COLUMNS: [Column; 21] = [
+static COLUMNS: [Column; 22] = [
     own("status", ALWAYS_TEXT, false, |rows| {
         rows.text(|row| Some(if row.outcome.is_ok() { "ok" } else { "failed" }.to_owned()))
     }),
@@ -156,6 +159,11 @@ static COLUMNS: [Column; 21] = [
         "caption_similarity",
         |c| (c.caption && c.caption_similarity).then_some(DataType::Float32),
         |rows| rows.float(|row| caption(row)?.similarity),
+    ),
+    copied(
+        "caption_repeats",
+        |c| c.caption.then_some(DataType::Boolean),
+        |rows| rows.boolean(|row| Some(repeats(&caption(row)?.text))),
     ),
     embedding("image_embedding", |c| c.vector(c.image_embedding), |output| output.image_embedding.as_ref()),
     embedding("text_embedding", |c| c.vector(c.text_embedding), |output| output.text_embedding.as_ref()),
@@ -281,6 +289,10 @@ impl Rows<'_> {
 
     fn float(&self, value: impl Fn(&RowResult) -> Option<f32>) -> ArrayRef {
         Arc::new(self.results.iter().map(value).collect::<Float32Array>())
+    }
+
+    fn boolean(&self, value: impl Fn(&RowResult) -> Option<bool>) -> ArrayRef {
+        Arc::new(self.results.iter().map(value).collect::<BooleanArray>())
     }
 
     fn integer(&self, value: impl Fn(&RowResult) -> Option<i32>) -> ArrayRef {

@@ -3,8 +3,9 @@
 use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 
 use super::hashes::{Chunk, PartHash, chunks, hash};
+use crate::output::OutputError;
 use crate::output::store::OutputStore;
-use crate::output::{Counts, OutputError};
+use crate::support::counts::Counts;
 use crate::support::untrusted_parquet::{check_footer, check_metadata, footer_length, guarded};
 
 /// The entry in the footer of a filler, without the prefix.

@@ -1,14 +1,14 @@
 //! The columns of a part that indexes, checks and compactions read: key, content, fingerprints, status.
 
-use arrow::array::{Array, AsArray, Int64Array, StringArray};
+use arrow::array::{Array, AsArray, BooleanArray, Int64Array, StringArray};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int64Type};
 use arrow::record_batch::RecordBatch;
 use serde::{Deserialize, Serialize};
 
-use crate::output::Counts;
 use crate::row::error::ErrorKind;
 use crate::row::signature::{KeyHash, Signature};
+use crate::support::counts::Counts;
 
 /// The status of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,10 +40,32 @@ pub struct PartRows {
     embedding_fingerprint: Option<StringArray>,
     run_seq: Int64Array,
     content_hash: Option<StringArray>,
+    captions: Option<Captions>,
+}
+
+/// The columns by which captions are counted.
+pub(super) struct Captions {
+    text: StringArray,
+    repeats: BooleanArray,
+}
+
+impl Captions {
+    /// Those of a batch of a part; None where the job makes no captions.
+    pub(super) fn of(batch: &RecordBatch) -> Option<Self> {
+        let text = batch.column_by_name("caption")?.as_string_opt::<i32>()?.clone();
+        let repeats = batch.column_by_name("caption_repeats")?.as_boolean_opt()?.clone();
+        Some(Self { text, repeats })
+    }
+
+    /// Adds those that somebody should look at to `counts`.
+    pub(super) fn count(&self, counts: &mut Counts) {
+        counts.empty_captions += self.text.iter().flatten().filter(|text| text.trim().is_empty()).count() as u64;
+        counts.repeating_captions += self.repeats.true_count() as u64;
+    }
 }
 
 impl PartRows {
-    /// The names of the columns that [`PartRows::new`] needs; `key` is the key column's.
+    /// The names of the columns that [`PartRows::new`] needs, except for [`PartRows::count`]; `key` is the key column's.
     #[must_use]
     pub fn columns(key: &str) -> Vec<&str> {
         vec![
@@ -79,6 +101,7 @@ impl PartRows {
             embedding_fingerprint: optional("embedding_fingerprint")?,
             run_seq: run_seq.ok_or("no integer column `run_seq`")?.clone(),
             content_hash: optional("content_hash")?,
+            captions: Captions::of(batch),
         })
     }
 
@@ -115,7 +138,7 @@ impl PartRows {
         self.key.is_null(index)
     }
 
-    /// The rows by status.
+    /// The rows by status, and captions to look at. Needs all columns of the part.
     #[must_use]
     pub fn count(&self) -> Counts {
         let mut counts = Counts { rows: self.len() as u64, ..Counts::default() };
@@ -127,6 +150,7 @@ impl PartRows {
                 *counts.failures.entry(self.error_kind.value(index).to_owned()).or_default() += 1;
             }
         }
+        self.captions.iter().for_each(|captions| captions.count(&mut counts));
         counts
     }
 

@@ -18,7 +18,9 @@ use super::copies::Copies;
 use super::footer::FILLER;
 use super::hashes::{COLUMN_HASHES, column_hashes};
 use super::result::RowResult;
-use crate::output::{Counts, OutputError};
+use super::rows::Captions;
+use crate::output::OutputError;
+use crate::support::counts::Counts;
 
 /// Encodes the parts of one run.
 #[derive(Debug)]
@@ -47,7 +49,7 @@ impl PartEncoder {
         columns(&self.columns).filter(|(column, _)| column.copied).map(|(column, _)| column.name).collect()
     }
 
-    /// The Parquet bytes of part `part`; `carried` holds the same rows as `results`, in order, and `copies` what some of them
+    /// Part `part`; `carried` holds the same rows as `results`, in order, and `copies` what some of them
     /// are copies of; `halved` says how often a batch was halved, because memory ran out or a run failed.
     ///
     /// # Errors
@@ -59,11 +61,17 @@ impl PartEncoder {
         results: &[RowResult],
         copies: Option<&Copies>,
         halved: u32,
-    ) -> Result<Vec<u8>, OutputError> {
+    ) -> Result<EncodedPart, OutputError> {
         let (run, plan_digest) = (&self.stamp.run, &self.stamp.plan_digest);
-        let footer = PartFooter { run, plan_digest, part, counts: &count(results), halved, is_filler: false };
-        let bytes = self.batch(carried, results, copies).and_then(|batch| encode_batch(&batch, &footer));
-        bytes.map_err(|source| OutputError::Encode { part, source })
+        let mut counts = count(results);
+        let encoded = self.batch(carried, results, copies).and_then(|batch| {
+            if let Some(captions) = Captions::of(&batch) {
+                captions.count(&mut counts);
+            }
+            encode_batch(&batch, &PartFooter { run, plan_digest, part, counts: &counts, halved, is_filler: false })
+        });
+        let bytes = encoded.map_err(|source| OutputError::Encode { part, source })?;
+        Ok(EncodedPart { bytes, counts })
     }
 
     fn batch(
@@ -85,6 +93,15 @@ impl PartEncoder {
         }
         Ok(RecordBatch::try_new(self.schema.clone(), arrays)?)
     }
+}
+
+/// A part as it is put.
+#[derive(Debug)]
+pub struct EncodedPart {
+    /// The Parquet file.
+    pub bytes: Vec<u8>,
+    /// Its rows.
+    pub counts: Counts,
 }
 
 /// The metadata in the footer of a part.

@@ -15,7 +15,8 @@ use crate::output::records::plan::Plan;
 use crate::output::records::published::present_parts;
 use crate::output::records::put_intent::announced_parts;
 use crate::output::store::OutputStore;
-use crate::output::{Counts, OutputError, part_path};
+use crate::output::{OutputError, part_path};
+use crate::support::counts::Counts;
 use crate::support::failpoint;
 
 /// Takes the names of the parts that may still arrive at the run of `plan`, which was closed. Returns the parts that are there, fillers

@@ -21,7 +21,8 @@ use crate::output::records::published::{
     Published, load_published, present_parts, published_names, runs_with_records, superseded,
 };
 use crate::output::store::{OutputStore, Put};
-use crate::output::{Counts, OutputError, part_path, published_path, run_folder};
+use crate::output::{OutputError, part_path, published_path, run_folder};
+use crate::support::counts::Counts;
 use crate::support::failpoint;
 
 /// Publishes `run` after checking that every part is there with the right rows and schema. A run that is published already stays as it is.

@@ -11,7 +11,8 @@ use super::outcome::decided_runs;
 use super::plan::{Plan, load_plan};
 use super::run_id::is_run_id;
 use crate::output::store::OutputStore;
-use crate::output::{Counts, OutputError, part_folder, published_path};
+use crate::output::{OutputError, part_folder, published_path};
+use crate::support::counts::Counts;
 use crate::support::failpoint;
 
 /// The folder of the records that publish runs.

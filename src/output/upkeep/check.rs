@@ -24,8 +24,9 @@ use crate::output::records::plan::{Plan, load_plan};
 use crate::output::records::published::{Published, part_number, present_parts};
 use crate::output::records::schema::check_schema;
 use crate::output::store::OutputStore;
-use crate::output::{Counts, OutputError, part_folder, part_path, published_path, run_folder};
+use crate::output::{OutputError, part_folder, part_path, published_path, run_folder};
 use crate::row::signature::{KeyHash, Signature};
+use crate::support::counts::Counts;
 
 /// Missing parts that are reported one by one.
 const MOST_MISSING: u64 = 100;

@@ -9,4 +9,5 @@ pub mod discard;
 pub(crate) mod rewrite;
 pub mod status;
 pub(crate) mod sweep;
+pub mod watch;
 pub(crate) mod winners;

@@ -17,7 +17,8 @@ use crate::output::records::published::{NO_RUN_ID, Published, load_published, pr
 use crate::output::records::run_id::is_run_id;
 use crate::output::store::OutputStore;
 use crate::output::worker::Worker;
-use crate::output::{Counts, OutputError, part_path, plan_path, published_path};
+use crate::output::{OutputError, part_path, plan_path, published_path};
+use crate::support::counts::Counts;
 
 /// Characters of an odd folder's path in a finding.
 const LONGEST_SHOWN: usize = 200;
@@ -46,7 +47,7 @@ pub enum State {
 }
 
 impl State {
-    const fn as_str(self) -> &'static str {
+    pub(super) const fn as_str(self) -> &'static str {
         match self {
             Self::Published => "published",
             Self::Partial => "partial",

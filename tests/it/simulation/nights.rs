@@ -126,7 +126,7 @@ impl Night {
             let outcome = if text == "broken" { Err(broken()) } else { Ok(output) };
             RowResult { outcome, copy: None, image_size: None, content_hash: None, content_signature }
         });
-        self.encoder(plan).encode(part, &carried, &results.collect::<Vec<_>>(), None, 0)
+        self.encoder(plan).encode(part, &carried, &results.collect::<Vec<_>>(), None, 0).map(|part| part.bytes)
     }
 
     fn read(&self, selection: &Selection, plan: &Plan, part: u64) -> (Vec<RecordBatch>, Vec<String>) {
