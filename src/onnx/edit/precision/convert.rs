@@ -43,7 +43,7 @@ pub fn convert(source: &Path, target: &Path, half: HalfPrecision) -> Result<Conv
 }
 
 /// Converts as [`convert`] does, with at most `most_inside` bytes of weights in the graph file.
-fn convert_within(
+pub(super) fn convert_within(
     source: &Path,
     target: &Path,
     half: HalfPrecision,

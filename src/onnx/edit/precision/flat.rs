@@ -40,6 +40,7 @@ pub(super) fn flat(mut model: ModelProto) -> Result<ModelProto, String> {
         }
         lift_constants(graph);
         unique(graph, &mut HashSet::new(), &HashMap::new());
+        skip_copies(graph, &mut HashMap::new());
     }
     Ok(model)
 }
@@ -172,6 +173,37 @@ fn float_constant(node: &mut NodeProto) -> Option<TensorProto> {
         _ => return None,
     };
     Some(TensorProto { name: Some(name), ..tensor })
+}
+
+/// Leaves out copies of float32 initializers, with which exporters give one weight several names. `names` are the initializers of the
+/// graphs around `graph`, by their own names and those of their copies.
+fn skip_copies(graph: &mut GraphProto, names: &mut HashMap<String, String>) {
+    let weights = graph.initializer.iter().filter(|tensor| tensor.data_type() == FLOAT);
+    names.extend(weights.map(|tensor| (tensor.name().to_owned(), tensor.name().to_owned())));
+    let outputs: HashSet<String> = graph.output.iter().map(|output| output.name().to_owned()).collect();
+    graph.node.retain_mut(|node| {
+        for input in &mut node.input {
+            if let Some(weight) = names.get(input.as_str()) {
+                input.clone_from(weight);
+            }
+        }
+        let inner = node.attribute.iter_mut().flat_map(|held| held.g.iter_mut().chain(&mut held.graphs));
+        inner.for_each(|graph| skip_copies(graph, names));
+        let (input, output) = (node.input.first(), node.output.first().filter(|output| !outputs.contains(*output)));
+        match (input.and_then(|input| names.get(input)).cloned(), output) {
+            (Some(weight), Some(output)) if node.op_type() == "Identity" => {
+                names.insert(output.clone(), weight);
+                false
+            }
+            _ => true,
+        }
+    });
+    // a branch may give a copy that was made around it
+    for output in &mut graph.output {
+        if let Some(weight) = names.get(output.name()) {
+            output.name = Some(weight.clone());
+        }
+    }
 }
 
 /// Renames the values of `graph` and of the graphs inside it whose names are `taken`; `outer` are the new names of values around it.

@@ -16,6 +16,8 @@ mod flat;
 mod half;
 mod operators;
 mod rewrite;
+#[cfg(test)]
+mod small_graphs;
 mod types;
 mod weights;
 mod write;
