@@ -47,8 +47,9 @@ impl Conversion {
         let target = |file: &String| if named.contains(file) { file.clone() } else { with_suffix(file, precision) };
         let converted = graphs.iter().map(|graph| (graph.file.clone(), target(&graph.file))).collect();
         let weights: BTreeSet<&Path> = graphs.iter().flat_map(|graph| &graph.external).map(PathBuf::as_path).collect();
-        let copied =
-            side_files(folder).map_err(|error| refuse(".", format!("not readable: {error}"), String::new()))?;
+        let unreadable =
+            |error: std::io::Error| ModelError::one(folder, Problem::new(".", format!("not readable: {error}")));
+        let copied = side_files(folder).map_err(unreadable)?;
         let is_weight =
             |file: &String| folder.join(file).canonicalize().is_ok_and(|file| weights.contains(file.as_path()));
         let copied = copied.into_iter().filter(|file| !is_weight(file)).collect();
