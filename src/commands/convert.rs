@@ -15,6 +15,9 @@ use crate::model::{Conversion, ModelDirectory};
 use crate::onnx::{ConvertedGraph, GraphOptions, HalfPrecision, convert};
 use crate::support::redact::lines;
 
+/// The bytes of graphs that are opened on the processor, which makes float32 of them in memory.
+const MOST_OPENED: u64 = 2 << 30;
+
 /// What was written.
 #[derive(Debug, Serialize)]
 struct Report {
@@ -52,14 +55,15 @@ pub(super) fn execute(args: &PrepareArgs, output: &Path, context: &mut Context<'
     let work = work.tempdir_in(parent).map_err(unwritable)?;
     let mut graphs = Vec::new();
     for (from, to) in &conversion.graphs {
+        let (source, target) = (folder.join(from), work.path().join(to));
+        target.parent().map_or(Ok(()), std::fs::create_dir_all).map_err(unwritable)?;
+        tracing::info!("converting {from}");
+        let converted = convert(&source, &target, half, &|| context.stop.requested());
         if context.stop.requested() {
             tracing::warn!("stopped, and nothing was written; run the same command again");
             return Ok(ExitStatus::Stopped);
         }
-        let (source, target) = (folder.join(from), work.path().join(to));
-        target.parent().map_or(Ok(()), std::fs::create_dir_all).map_err(unwritable)?;
-        tracing::info!("converting {from}");
-        let converted = convert(&source, &target, half)?;
+        let converted = converted?;
         graphs.push(GraphReport { from: from.clone(), to: to.clone(), converted, bytes_before: 0 });
     }
     for file in &conversion.copied {
@@ -72,9 +76,10 @@ pub(super) fn execute(args: &PrepareArgs, output: &Path, context: &mut Context<'
     // the new directory is opened as a run opens it, before it gets its name
     let runs_on_cpu = half == HalfPrecision::F16;
     let opened = ModelDirectory::open(work.path(), Some(half.name()))?;
-    if runs_on_cpu {
+    let bytes: u64 = graphs.iter().map(|graph| graph.converted.bytes).sum();
+    if runs_on_cpu && bytes <= MOST_OPENED {
         open_each(&opened, GraphOptions::default())?;
-    } else {
+    } else if !runs_on_cpu {
         tracing::warn!(
             "ONNX Runtime has no bfloat16 arithmetic for processors: this model runs on a GPU only, and was not opened here"
         );

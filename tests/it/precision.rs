@@ -91,8 +91,8 @@ fn families_differ_by_rounding_only() {
         }
         let captions = &difference["captions"];
         assert_eq!(captions.is_null(), model == "models/clip", "{model}");
-        // models of random weights, whose next tokens are nearly equally likely
-        assert!(captions["changed"].as_u64().unwrap_or(0) <= 1, "{model}: {captions}");
+        // the logits differ by 0.2 % of their range; with random weights, the two largest often differ by less
+        assert!(captions["changed"].as_u64().unwrap_or(0) <= 2, "{model}: {captions}");
         for graph in report["graphs"].as_array().unwrap() {
             let (nodes, in_float32) = (graph["nodes"].as_u64().unwrap(), graph["in_float32"].as_u64().unwrap());
             assert!(in_float32 * 2 < nodes, "{model}: {graph}");
@@ -222,9 +222,7 @@ fn what_cannot_be_written_is_refused_before_anything_is_done() {
     error: --precision int8: expected fp16 or bf16 to convert to with -o
     hint: jobs/export/quantize.py makes int8 graphs
     ");
-    insta::assert_snapshot!(refused(from.path(), work.path().join("no/half").as_path(), "fp16"), @"
-    error: -o WORK/no/half: expected a new folder in an existing one, found no folder WORK/no
-    ");
+    insta::assert_snapshot!(refused(from.path(), work.path().join("no/half").as_path(), "fp16"), @"error: -o WORK/no/half: expected a new folder in an existing one, found no folder WORK/no");
     insta::assert_snapshot!(refused(from.path(), from.path(), "fp16"), @"
     error: -o DIR: expected no such folder or an empty one, found something
     hint: name a folder that does not exist; nothing is replaced

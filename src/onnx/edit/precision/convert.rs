@@ -11,7 +11,7 @@ use super::half::HalfPrecision;
 use super::operators;
 use super::rewrite::rewrite;
 use super::types::{FLOAT, Types};
-use super::write::{MOST_INSIDE, write};
+use super::write::{MOST_INSIDE, Writing, write};
 use crate::onnx::edit::file::OnnxFile;
 use crate::onnx::edit::header::port;
 use crate::onnx::edit::static_step::opset_version;
@@ -37,9 +37,14 @@ pub struct ConvertedGraph {
 /// Converts the graph file at `source` to `half`, and writes it to `target`, which must not exist.
 ///
 /// # Errors
-/// [`OnnxErrorKind::Load`] if the file is no float32 graph, or a weight has no finite value in `half`.
-pub fn convert(source: &Path, target: &Path, half: HalfPrecision) -> Result<ConvertedGraph, OnnxError> {
-    convert_within(source, target, half, MOST_INSIDE)
+/// [`OnnxErrorKind::Load`] if the file is no float32 graph, if a weight has no finite value in `half`, or once `stop` says so.
+pub fn convert(
+    source: &Path,
+    target: &Path,
+    half: HalfPrecision,
+    stop: &dyn Fn() -> bool,
+) -> Result<ConvertedGraph, OnnxError> {
+    convert_within(source, target, half, MOST_INSIDE, stop)
 }
 
 /// Converts as [`convert`] does, with at most `most_inside` bytes of weights in the graph file.
@@ -48,6 +53,7 @@ pub(super) fn convert_within(
     target: &Path,
     half: HalfPrecision,
     most_inside: u64,
+    stop: &dyn Fn() -> bool,
 ) -> Result<ConvertedGraph, OnnxError> {
     let fail = |what: String| OnnxError::new(OnnxErrorKind::Load, source.display().to_string(), what);
     let file = OnnxFile::read(&GraphSource::file(source))?;
@@ -63,7 +69,8 @@ pub(super) fn convert_within(
     }
     let rewritten = rewrite(graph, half, opset);
     model.graph = Some(rewritten.graph);
-    let bytes = write(model, &file, &rewritten.rounded, half, target, most_inside).map_err(|error| {
+    let how = Writing { original: &file, rounded: &rewritten.rounded, half, most_inside, stop };
+    let bytes = write(model, target, &how).map_err(|error| {
         let out_of_range = half == HalfPrecision::F16 && error.what.contains("do not fit");
         if out_of_range { error.with_hint("bfloat16 has the range of float32: --precision bf16") } else { error }
     })?;

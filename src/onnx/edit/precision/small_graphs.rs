@@ -93,14 +93,14 @@ impl Graph {
     }
 
     fn refused(&self) -> String {
-        let error = convert(&self.path(), &self.half(), F16).unwrap_err();
+        let error = convert(&self.path(), &self.half(), F16, &|| false).unwrap_err();
         let hint = error.hint.unwrap_or_default();
         format!("{}\nhint: {hint}", error.what)
     }
 
     /// Converts it to float16; which operators stay in float32, in the order of their nodes, without casts.
     fn float32(&self) -> Vec<String> {
-        convert(&self.path(), &self.half(), F16).unwrap();
+        convert(&self.path(), &self.half(), F16, &|| false).unwrap();
         let file = OnnxFile::read(&GraphSource::file(self.half())).unwrap();
         let types = super::types::Types::of(&file.graph);
         let is_single = |node: &&&NodeProto| node.input.iter().chain(&node.output).any(|name| types.is_float(name));
@@ -357,7 +357,7 @@ fn what_cannot_be_converted_is_refused_by_name() {
     hint: bfloat16 has the range of float32: --precision bf16
     "#);
     let graph = product(floats("weight", &[2, 2], &noise(4)));
-    convert(&graph.path(), &graph.half(), F16).unwrap();
+    convert(&graph.path(), &graph.half(), F16, &|| false).unwrap();
     let again = Graph(tempfile::tempdir().unwrap());
     std::fs::copy(graph.half(), again.path()).unwrap();
     insta::assert_snapshot!(again.refused(), @r#"
@@ -389,12 +389,15 @@ fn large_weights_lie_beside_the_graph_and_the_bytes_are_the_same_each_time() {
     let [one, other] = ["one", "other"].map(|name| {
         let folder = graph.0.path().join(name);
         std::fs::create_dir(&folder).unwrap();
-        let ConvertedGraph { bytes, .. } = convert_within(&graph.path(), &folder.join("g.onnx"), F16, 0).unwrap();
+        let ConvertedGraph { bytes, .. } =
+            convert_within(&graph.path(), &folder.join("g.onnx"), F16, 0, &|| false).unwrap();
         let files = ["g.onnx", "g.onnx_data"].map(|file| std::fs::read(folder.join(file)).unwrap());
         assert_eq!((bytes, files[1].len()), ((files[0].len() + files[1].len()) as u64, 2048));
         files
     });
     assert_eq!(one, other);
+    let stopped = convert_within(&graph.path(), &graph.0.path().join("stopped.onnx"), F16, 0, &|| true).unwrap_err();
+    assert!(stopped.what.ends_with("stopped"), "{stopped}");
     // and from there
     let beside = Graph(tempfile::tempdir().unwrap());
     std::fs::copy(graph.path(), beside.path()).unwrap();
@@ -429,7 +432,7 @@ fn a_bfloat16_graph_takes_and_gives_float32_and_computes_the_same() {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/models/clip_split/vision_model.onnx");
     let folder = tempfile::tempdir().unwrap();
     let target = folder.path().join("vision_model_bf16.onnx");
-    let ConvertedGraph { nodes, in_float32, .. } = convert(&source, &target, Bf16).unwrap();
+    let ConvertedGraph { nodes, in_float32, .. } = convert(&source, &target, Bf16, &|| false).unwrap();
     assert!(in_float32 * 2 < nodes, "{in_float32} of {nodes}");
     let header = crate::onnx::GraphHeader::read(&GraphSource::file(&target)).unwrap();
     assert!(header.inputs.iter().chain(&header.outputs).all(|port| port.dtype == DataType::F32));

@@ -25,18 +25,28 @@ const ALIGNMENT: u64 = 64;
 /// because they are in memory twice.
 pub(super) const MOST_INSIDE: u64 = 1 << 30;
 
-/// Writes `model`, which was made from `original`, to `path`; of its initializers, `rounded` are in `half`. Returns the bytes written.
+/// How a graph is written.
+pub(super) struct Writing<'a> {
+    /// The file that the model was made from.
+    pub(super) original: &'a OnnxFile,
+    /// The initializers that are rounded.
+    pub(super) rounded: &'a HashSet<String>,
+    pub(super) half: HalfPrecision,
+    /// The bytes of weights that are written into the graph file, at most.
+    pub(super) most_inside: u64,
+    /// Whether to stop.
+    pub(super) stop: &'a dyn Fn() -> bool,
+}
+
+/// What the error of a stopped conversion says.
+const STOPPED: &str = "stopped";
+
+/// Writes `model` to `path`. Returns the bytes written.
 ///
 /// # Errors
-/// [`OnnxErrorKind::Load`] if weights are missing or out of range, or if a file cannot be written.
-pub(super) fn write(
-    mut model: ModelProto,
-    original: &OnnxFile,
-    rounded: &HashSet<String>,
-    half: HalfPrecision,
-    path: &Path,
-    most_inside: u64,
-) -> Result<u64, OnnxError> {
+/// [`OnnxErrorKind::Load`] if weights are missing or out of range, if a file cannot be written, or if it is stopped.
+pub(super) fn write(mut model: ModelProto, path: &Path, how: &Writing<'_>) -> Result<u64, OnnxError> {
+    let Writing { original, rounded, half, most_inside, stop } = *how;
     let unwritable = |error: io::Error| fail(path, format!("not writable: {error}"));
     let beside = !original.locations().is_empty() || bytes_of(&model, original, rounded)? > most_inside;
     let location = format!("{}_data", path.file_name().and_then(|name| name.to_str()).unwrap_or_default());
@@ -61,7 +71,10 @@ pub(super) fn write(
         match data.as_mut().filter(|_| !inside && length >= SMALL) {
             Some(data) => {
                 let offset = data.align().map_err(unwritable)?;
-                let mut give = |chunk: &[u8]| data.write(chunk).map_err(|error| format!("not writable: {error}"));
+                let mut give = |chunk: &[u8]| match stop() {
+                    true => Err(STOPPED.to_owned()),
+                    false => data.write(chunk).map_err(|error| format!("not writable: {error}")),
+                };
                 if is_rounded { round(&elements, half, &mut give) } else { give(&elements) }.map_err(wrong)?;
                 clear(tensor);
                 let numbers = [("offset", offset.to_string()), ("length", length.to_string())];
