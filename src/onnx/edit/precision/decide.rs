@@ -16,7 +16,7 @@ use super::half::HalfPrecision;
 use super::operators;
 use super::types::Types;
 use super::weights;
-use crate::onnx::proto::{GraphProto, NodeProto, TensorProto};
+use crate::onnx::proto::{GraphProto, NodeProto, TensorProto, ValueInfoProto};
 
 /// A constant of at most as many bytes is no weight.
 pub(super) const SMALL: usize = 1024;
@@ -82,8 +82,7 @@ pub(super) fn decide(
     let outputs = nodes.iter().filter(inner).flat_map(|node| &node.attribute);
     let outputs =
         outputs.flat_map(|held| held.g.iter().chain(&held.graphs)).chain([graph]).flat_map(|graph| &graph.output);
-    for name in nodes.iter().flat_map(|node| &node.input).map(String::as_str).chain(outputs.map(|output| output.name()))
-    {
+    for name in nodes.iter().flat_map(|node| &node.input).map(String::as_str).chain(outputs.map(ValueInfoProto::name)) {
         *uses.entry(name).or_default() += 1;
     }
     let producers = nodes.iter().flat_map(|node| node.output.iter().map(|output| (output.as_str(), *node))).collect();

@@ -50,12 +50,11 @@ pub(super) fn write(mut model: ModelProto, path: &Path, how: &Writing<'_>) -> Re
     let unwritable = |error: io::Error| fail(path, format!("not writable: {error}"));
     let beside = !original.locations().is_empty() || bytes_of(&model, original, rounded)? > most_inside;
     let location = format!("{}_data", path.file_name().and_then(|name| name.to_str()).unwrap_or_default());
-    let mut data = match beside {
-        true => {
-            Some(Data { file: BufWriter::new(create(&path.with_file_name(&location)).map_err(unwritable)?), at: 0 })
-        }
-        false => None,
-    };
+    let beside_at = path.with_file_name(&location);
+    let mut data = None;
+    if beside {
+        data = Some(Data { file: BufWriter::new(create(&beside_at).map_err(unwritable)?), at: 0 });
+    }
     let is_weight: HashSet<String> = initializers(&model).map(|tensor| tensor.name().to_owned()).collect();
     // a weight that several graphs have in common is written once
     visit_tensors::<OnnxError>(&mut model, &mut |tensor| {
@@ -71,9 +70,11 @@ pub(super) fn write(mut model: ModelProto, path: &Path, how: &Writing<'_>) -> Re
         match data.as_mut().filter(|_| !inside && length >= SMALL) {
             Some(data) => {
                 let offset = data.align().map_err(unwritable)?;
-                let mut give = |chunk: &[u8]| match stop() {
-                    true => Err(STOPPED.to_owned()),
-                    false => data.write(chunk).map_err(|error| format!("not writable: {error}")),
+                let mut give = |chunk: &[u8]| {
+                    if stop() {
+                        return Err(STOPPED.to_owned());
+                    }
+                    data.write(chunk).map_err(|error| format!("not writable: {error}"))
                 };
                 if is_rounded { round(&elements, half, &mut give) } else { give(&elements) }.map_err(wrong)?;
                 clear(tensor);
