@@ -251,16 +251,29 @@ pub enum ModelCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Load every graph as `run` does, and say how it is changed and how long that takes. Writes nothing.
-    Prepare {
-        /// The model directory: a path or URI.
-        #[arg(value_name = "DIR")]
-        dir: PathBuf,
-        /// Take graphs of this precision, such as fp16 or int8, by the suffix of their file names.
-        #[arg(long)]
-        precision: Option<String>,
-        /// Print JSON.
-        #[arg(long)]
-        json: bool,
-    },
+    /// Load every graph as `run` does, and say how it is changed and how long that takes; with -o, write the model in another precision.
+    Prepare(PrepareArgs),
+}
+
+/// Arguments of `model prepare`.
+#[derive(Debug, Args)]
+pub struct PrepareArgs {
+    /// The model directory: a path or URI.
+    #[arg(value_name = "DIR")]
+    pub dir: PathBuf,
+    /// Without -o: take graphs of this precision, such as fp16 or int8, by the suffix of their file names. With -o: convert to it, fp16 or bf16.
+    #[arg(long)]
+    pub precision: Option<String>,
+    /// Write the model, converted to --precision, to this new folder.
+    #[arg(short, long, value_name = "DIR2", requires = "precision")]
+    pub output: Option<PathBuf>,
+    /// Run the model before and after on these images (a folder or manifest), and say how far captions and vectors differ.
+    #[arg(long, value_name = "FOLDER|MANIFEST", requires = "output")]
+    pub sample: Option<PathBuf>,
+    /// Set a key of the job that runs the sample, as in `--set generation.prompt="<CAPTION>"`.
+    #[arg(long, value_name = "SECTION.KEY=VALUE", requires = "sample")]
+    pub set: Vec<String>,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
 }

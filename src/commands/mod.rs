@@ -2,13 +2,15 @@
 //! stderr, an exit status. Never here: the work itself, which is in the rooms below.
 //!
 //! `run` and `plan` share `prepare`, which opens and checks everything that a job names; `calibrate` chooses the batch size for
-//! `run`.
+//! `run`; `difference` runs two models on one sample for `convert`.
 
 mod calibrate;
 mod compact;
 mod completions;
 mod context;
+mod convert;
 mod device_memory;
+mod difference;
 mod discard;
 mod doctor;
 mod finalize;
@@ -56,8 +58,9 @@ pub fn execute(cli: Cli, context: &mut Context<'_>) -> Result<ExitStatus, Error>
         Command::Model(ModelCommand::Inspect { dir, precision, json }) => {
             model::inspect(&dir, precision.as_deref(), json, context)
         }
-        Command::Model(ModelCommand::Prepare { dir, precision, json }) => {
-            model::prepare(&dir, precision.as_deref(), json, context)
-        }
+        Command::Model(ModelCommand::Prepare(args)) => match &args.output {
+            Some(output) => convert::execute(&args, output, context),
+            None => model::prepare(&args.dir, args.precision.as_deref(), args.json, context),
+        },
     }
 }

@@ -29,7 +29,7 @@ pub(super) fn inspect(
 }
 
 /// The model directory `dir`, fetched first where it is a URI of remote storage.
-fn local_folder(dir: &Path) -> Result<PathBuf, Error> {
+pub(super) fn local_folder(dir: &Path) -> Result<PathBuf, Error> {
     let Some(uri) = dir.to_str().filter(|text| text.contains("://")) else { return Ok(dir.to_owned()) };
     let location = Location::Local(PathBuf::from("/")).resolve(uri);
     let location = location.map_err(|error| Error::Unfit(format!("DIR: {error}")))?;

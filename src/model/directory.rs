@@ -38,7 +38,8 @@ impl ModelDirectory {
     /// The output of a fusion graph that rates how well image and text match, logits `[batch, 2]` of no and yes.
     pub const MATCH: &'static str = "itm_logits";
 
-    /// Opens the model directory at `path` with graphs of `precision` (`None`: the files without suffix, float32).
+    /// Opens the model directory at `path` with graphs of `precision` (`None`: the files without
+    /// suffix, float32; if there are none, and the graphs that there are have one precision, that one).
     /// Reads declarations and settings only, no weights.
     ///
     /// # Errors
@@ -111,6 +112,11 @@ impl ModelDirectory {
     /// The graph that plays `role`.
     pub fn graph(&self, role: Role) -> Option<&GraphFile> {
         self.graphs.get(&role)
+    }
+
+    /// The bytes of the graph file `file` and its weights; 0 if it plays no role.
+    pub fn bytes_of(&self, file: &str) -> u64 {
+        self.graphs.values().find(|graph| graph.file == file).map_or(0, |graph| graph.bytes)
     }
 
     /// What feeds every graph input.

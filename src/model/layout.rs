@@ -28,9 +28,10 @@ pub(super) struct Layout {
 }
 
 /// Precision names and their file-name suffixes, as optimum and transformers.js write them.
-const PRECISIONS: [(&str, &str); 9] = [
+const PRECISIONS: [(&str, &str); 10] = [
     ("fp32", ""),
     ("fp16", "_fp16"),
+    ("bf16", "_bf16"),
     ("int8", "_int8"),
     ("uint8", "_uint8"),
     ("quantized", "_quantized"),
@@ -89,7 +90,8 @@ pub(super) fn find(
 ) -> Layout {
     let files = graph_files(folder);
     let mut layout = Layout::default();
-    let wanted = precision.unwrap_or("fp32");
+    let only = only_precision(folder).filter(|_| precision.is_none() && overrides.graphs.is_empty());
+    let wanted = precision.or(only.as_ref().map(|(precision, _)| *precision)).unwrap_or("fp32");
     let Some(&(_, suffix)) = PRECISIONS.iter().find(|(name, _)| *name == wanted) else {
         let problem = Problem::new("precision", format!("{wanted:?} is no known precision"));
         problems.push(problem.with_hint(did_you_mean(wanted, &PRECISIONS.map(|(name, _)| name))));
@@ -160,6 +162,36 @@ pub(super) fn find(
         problems.push(problem);
     }
     layout
+}
+
+/// The precision of all graphs in `folder` that play a role, if they have one in common that is not float32, and the first file.
+pub(super) fn only_precision(folder: &Path) -> Option<(&'static str, String)> {
+    if !files_of(folder, "fp32").is_empty() {
+        return None;
+    }
+    // a suffix that has two names counts once
+    let others = PRECISIONS.iter().filter(|(precision, _)| *precision != "q8");
+    let mut found =
+        others.filter_map(|(precision, _)| Some((*precision, files_of(folder, precision).into_iter().next()?)));
+    found.next().filter(|_| found.next().is_none())
+}
+
+/// The graph files of `folder` that have standard names of `precision`.
+pub(super) fn files_of(folder: &Path, precision: &str) -> Vec<String> {
+    let suffix = PRECISIONS.iter().find(|(name, _)| *name == precision).map(|(_, suffix)| *suffix);
+    let names: Vec<_> =
+        suffix.map(|suffix| known_files().iter().map(|file| suffixed(file, suffix)).collect()).unwrap_or_default();
+    graph_files(folder).into_iter().filter(|file| names.iter().any(|name| name == file_name(file))).collect()
+}
+
+/// The name of the graph file `file` in `precision`.
+pub(super) fn with_suffix(file: &str, precision: &str) -> String {
+    let suffix = PRECISIONS.iter().find(|(name, _)| *name == precision).map_or("", |(_, suffix)| *suffix);
+    suffixed(file, suffix)
+}
+
+fn suffixed(file: &str, suffix: &str) -> String {
+    format!("{}{suffix}.onnx", file.strip_suffix(".onnx").unwrap_or(file))
 }
 
 /// Whether the folder of `file` is, by links, not below the model directory `folder`. The file itself may be a link to anywhere, as in the

@@ -6,11 +6,13 @@
 //! - `first_step`: whether the decoder's graph can also run the prefill
 //! - `config`: the JSON files and their settings
 //! - `directory`: puts all of it together; `description` reports it (`model inspect`)
+//! - `conversion`: the files of a directory of another precision
 //! - `fingerprint`: hashes of everything that decides results
 
 mod binding;
 mod cache_names;
 mod config;
+mod conversion;
 mod description;
 mod directory;
 mod error;
@@ -24,6 +26,7 @@ mod role;
 
 pub use binding::Bindings;
 pub use config::{ConfigFiles, Sourced};
+pub use conversion::Conversion;
 pub use description::{Capabilities, Description, GraphDescription, PortDescription, Setting, inspect};
 pub use directory::ModelDirectory;
 pub use error::{ModelError, Problem};

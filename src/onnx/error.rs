@@ -82,6 +82,10 @@ impl OnnxError {
             let what = "the run was ended early, because another part of the job failed";
             return Self::new(OnnxErrorKind::Device, graph, what);
         }
+        if message.contains("Could not find an implementation") {
+            let hint = "the device has no kernel for this operator and element type; graphs in bfloat16 need a GPU";
+            return Self::new(kind, graph, format!("onnx runtime says: {message}")).with_hint(hint);
+        }
         let is_device = kind == OnnxErrorKind::Run && DEVICE.iter().any(|text| message.contains(text));
         let kind = if is_device { OnnxErrorKind::Device } else { kind };
         Self::new(kind, graph, format!("onnx runtime says: {message}"))

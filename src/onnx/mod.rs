@@ -20,6 +20,7 @@ pub use edit::encoder_graph::FusedOperators;
 pub use edit::fold_shapes::ProbeInputs;
 pub use edit::header::GraphHeader;
 pub use edit::hoist::HoistedGraph;
+pub use edit::precision::{ConvertedGraph, HalfPrecision, convert};
 pub(crate) use edit::static_session::{open_choice, open_static_step};
 pub(crate) use edit::static_step::{EmbedGraph, NotStatic, StaticGraph, StepPort, StepPorts, recognise_static};
 pub use edit::subgraph::open_subgraph;

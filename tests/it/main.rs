@@ -55,6 +55,7 @@ mod outage;
 mod place;
 mod planners;
 mod planning;
+mod precision;
 mod predicates;
 mod preprocess;
 mod private_hosts;

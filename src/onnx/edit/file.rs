@@ -75,7 +75,7 @@ impl OnnxFile {
     /// The locations of external data that its tensors name.
     pub(crate) fn locations(&self) -> BTreeSet<String> {
         let mut found = BTreeSet::new();
-        let Ok(()) = visit_tensors::<Infallible>(&mut self.with_graph(self.graph.clone()), &mut |tensor| {
+        let Ok(()) = visit_tensors::<Infallible>(&mut self.model(self.graph.clone()), &mut |tensor| {
             found.extend(locations(tensor).map(str::to_owned));
             Ok(())
         });
@@ -102,7 +102,7 @@ impl OnnxFile {
         imports: impl Fn(&[Bytes]) -> Vec<Bytes>,
     ) -> Result<EditedGraph, OnnxError> {
         let own = self.path().canonicalize().map_err(|error| self.fail(format!("not readable: {error}")))?;
-        let mut model = self.with_graph(graph);
+        let mut model = self.model(graph);
         model.opset_import = imports(&model.opset_import);
         let mut files: BTreeMap<String, PathBuf> = BTreeMap::new();
         visit_tensors::<OnnxError>(&mut model, &mut |tensor| {
@@ -195,7 +195,7 @@ impl OnnxFile {
     }
 
     /// The file's model with `graph` as its graph.
-    fn with_graph(&self, graph: GraphProto) -> ModelProto {
+    pub(crate) fn model(&self, graph: GraphProto) -> ModelProto {
         ModelProto { graph: Some(graph), ..self.model.clone() }
     }
 
@@ -204,7 +204,8 @@ impl OnnxFile {
     }
 }
 
-fn entry(key: &str, value: String) -> StringStringEntryProto {
+/// An entry of a tensor's external data.
+pub(crate) fn entry(key: &str, value: String) -> StringStringEntryProto {
     StringStringEntryProto { key: Some(key.to_owned()), value: Some(value) }
 }
 

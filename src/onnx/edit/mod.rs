@@ -1,5 +1,5 @@
 //! Edits of ONNX graphs, made in memory before a session is opened. In: a graph file, and what is wanted of it. Out: its declarations,
-//! or a session. No edit changes what a graph computes, and no file is changed.
+//! or a session. No edit changes what a graph computes, except `precision`, which writes a new file; no file is changed.
 //!
 //! - `external_data`, `file`: reads a graph file, whose weights stay in the file, and encodes an edited graph; `decoded_size`: whether
 //!   it is one that can be read
@@ -12,6 +12,7 @@
 //! - `static_step`: the step of one shape of a decoder
 //! - `attention`: where a graph computes attention, and one operator in its place
 //! - `subgraph`: opens a graph or a subgraph
+//! - `precision`: converts a graph file to float16 or bfloat16
 //! - `decoder_graph`, `encoder_graph`: open the graph of a decoder or an encoder with all edits
 
 pub(crate) mod attention;
@@ -33,6 +34,7 @@ pub(crate) mod hoist;
 pub(crate) mod known_values;
 #[cfg(test)]
 mod mutations;
+pub(crate) mod precision;
 pub(crate) mod static_session;
 pub(crate) mod static_step;
 pub(crate) mod subgraph;

@@ -41,6 +41,7 @@ mod step;
 mod tables;
 mod values;
 
+pub(super) use opset::version as opset_version;
 pub(crate) use outcome::NotStatic;
 pub(crate) use ports::{EmbedGraph, StepPort, StepPorts};
 pub(crate) use recognise::{recognise_static, static_step};

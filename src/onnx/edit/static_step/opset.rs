@@ -117,7 +117,7 @@ struct OperatorSet {
 }
 
 /// The version of ONNX's own operators among `imports`.
-pub(super) fn version(imports: &[Bytes]) -> Option<i64> {
+pub(in crate::onnx::edit) fn version(imports: &[Bytes]) -> Option<i64> {
     let sets = imports.iter().filter_map(|set| OperatorSet::decode(set.clone()).ok());
     sets.filter(|set| matches!(set.domain(), "" | "ai.onnx")).find_map(|set| set.version)
 }
