@@ -17,12 +17,13 @@ import argparse
 import datetime
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
 
-import ray
+os.environ.setdefault("RAY_DEDUP_LOGS", "0")  # the last lines of a shard that fails are like those of another one, and wanted
+
+import ray  # noqa: E402
 
 STOPPED, REFUSED = 75, 2
 
@@ -33,8 +34,11 @@ def nightcap(arguments, program, stdout=None):
     try:
         written, _ = process.communicate()
     except BaseException:  # KeyboardInterrupt is how Ray cancels a task
-        process.send_signal(signal.SIGTERM)
-        process.wait()
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
         raise
     # Ended by a signal, perhaps because memory ran out: what is missing is made by the next attempt.
     return (STOPPED if process.returncode < 0 else process.returncode), written
@@ -103,6 +107,9 @@ def run_shards(options, start):
 
 def main():
     options = arguments()
+    # Ray says on stdout what its workers and daemons say; here that is kept for the record.
+    stdout = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     ray.init(address=os.environ.get("RAY_ADDRESS", "auto"), log_to_driver=True)
     # What a dead worker did is done again by Ray; what nightcap says decides `run_shards`.
     remote = ray.remote(max_retries=options.attempts, retry_exceptions=False)(nightcap)
@@ -129,7 +136,8 @@ def main():
     if missing:
         print(f"not finished: shards {missing} of run {run}", file=sys.stderr)
     status, written = ray.get(call(["finalize", options.output, "--run-id", run]))
-    print(written, end="")
+    stdout.write(written or "")
+    stdout.close()
     sys.exit(status)
 
 

@@ -30,7 +30,7 @@ def published(output, columns=None):
     )
 
 
-def newest(output, key, columns=None):
+def newest(output, key, columns=None, partitions=None):
     """The newest row of each key, even if it failed. It moves all rows between the workers: for a large OUTPUT, `nightcap compact` it first
     and take the rows of the compacted run."""
     wanted = None if columns is None else sorted({key, "run_seq", *columns})
@@ -38,4 +38,4 @@ def newest(output, key, columns=None):
     def last(rows):
         return rows.sort_by([("run_seq", "descending")]).slice(0, 1)
 
-    return published(output, wanted).groupby(key).map_groups(last, batch_format="pyarrow")
+    return published(output, wanted).groupby(key, num_partitions=partitions).map_groups(last, batch_format="pyarrow")

@@ -10,11 +10,14 @@ use crate::common::{repo, said, skip};
 
 /// A script and everything that it starts, in a PID namespace of its own: when the script ends, the kernel kills all of them, daemons
 /// included. It ends when its standard input closes, which the end of this process does too; then its folder is removed.
+///
+/// It may have a network of its own as well, with nothing but a loopback address.
 pub struct Held {
     holder: Child,
     alive: Option<ChildStdin>,
     /// The folder of the script.
     pub folder: PathBuf,
+    script: String,
 }
 
 impl Held {
@@ -30,15 +33,35 @@ impl Held {
         possible
     }
 
-    /// Starts `script` in `folder`, with what `settings` sets.
-    pub fn start(folder: PathBuf, script: &str, settings: impl FnOnce(&mut Command)) -> Self {
-        let inner = format!("{script}\nread -r line");
-        let outer = r#"unshare --pid --fork --kill-child --mount-proc bash -c "$0" >>log 2>&1; cd /; rm -rf "$1""#;
+    /// Starts `script` in `folder`, in the network of this machine.
+    pub fn start(folder: PathBuf, script: &str) -> Self {
+        Self::start_with(folder, "--pid", script)
+    }
+
+    /// Starts `script` in `folder`, in a network of its own.
+    pub fn start_alone(folder: PathBuf, script: &str) -> Self {
+        Self::start_with(folder, "--pid --net", &format!("ip link set lo up\n{script}"))
+    }
+
+    fn start_with(folder: PathBuf, namespaces: &str, script: &str) -> Self {
+        let script = format!("cd {}\n{script}\nread -r line", folder.display());
+        let outer = format!(
+            r#"unshare {namespaces} --fork --kill-child --mount-proc bash -c "$0" >>log 2>&1; cd /; rm -rf "$1""#
+        );
         let mut command = Command::new("setsid");
-        command.args(["bash", "-c", outer, &inner]).arg(&folder).current_dir(&folder);
-        settings(&mut command);
+        command.args(["bash", "-c", &outer, &script]).arg(&folder).current_dir(&folder);
         let mut holder = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        Self { alive: holder.stdin.take(), holder, folder }
+        Self { alive: holder.stdin.take(), holder, folder, script }
+    }
+
+    /// `program` in the namespaces of the script.
+    pub fn inside(&self, program: &Path) -> Command {
+        let words = ["bash", "-c", &self.script];
+        let first = || processes().into_iter().find(|process| process.words == words);
+        let first = wait_for("the first process", first, || self.log());
+        let mut command = Command::new("nsenter");
+        command.args(["--target", &first.id.to_string(), "--pid", "--mount", "--net", "--"]).arg(program);
+        command
     }
 
     /// What the script has said.
@@ -74,16 +97,15 @@ pub fn succeed(command: &mut Command) -> String {
     stdout
 }
 
-/// A program of the Python that `make` prepares for these tests in `.venv-cluster` (`NIGHTCAP_CLUSTER_PYTHON`), in which `package` can be
-/// imported; None skips.
-pub fn python_program(name: &str, package: &str) -> Option<PathBuf> {
+/// A program beside the Python that `make` prepares for these tests in `.venv-cluster` (`NIGHTCAP_CLUSTER_PYTHON`); None skips.
+pub fn program(name: &str) -> Option<PathBuf> {
     let python =
         std::env::var_os("NIGHTCAP_CLUSTER_PYTHON").map_or_else(|| repo(".venv-cluster/bin/python"), PathBuf::from);
-    let import = format!("import importlib.util, sys; sys.exit(importlib.util.find_spec({package:?}) is None)");
-    if Command::new(&python).args(["-c", &import]).status().is_ok_and(|status| status.success()) {
-        return Some(python.with_file_name(name));
+    let program = python.with_file_name(name);
+    if program.exists() && python.with_file_name("../.installed").exists() {
+        return Some(program);
     }
-    skip(&format!("{} has no {package}; `make test` installs it", python.display()));
+    skip(&format!("{} is missing; `make test` installs it", program.display()));
     None
 }
 
@@ -131,5 +153,6 @@ impl Process {
 
 fn nul_separated(bytes: &[u8]) -> Vec<String> {
     let words = bytes.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned());
+    // The last one ends with a zero too.
     words.filter(|word| !word.is_empty()).collect()
 }

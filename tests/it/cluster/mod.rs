@@ -5,5 +5,8 @@
 //! that names that place to the real one ([`Wrapper`]).
 
 mod engine;
+mod kubernetes;
+mod ray;
+mod services;
 mod slurm;
 mod workload;

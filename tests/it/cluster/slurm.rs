@@ -10,7 +10,7 @@ use tokio::net::TcpSocket;
 
 use super::engine::{Held, Process, path_with, processes, succeed, wait_for};
 use super::workload::{PARTS, Workload};
-use crate::common::{killed_at, repo, said, skip};
+use crate::common::{repo, said, skip};
 use crate::seaweed::hold_ports;
 
 /// A running cluster. Its processes end with the test.
@@ -82,7 +82,7 @@ impl Slurm {
              while [ ! -S {dir}/munge.sock ]; do sleep 0.1; done\n\
              slurmctld -D & slurmd -D -N n1 & slurmd -D -N n2 &"
         );
-        let cluster = Self { daemons: Held::start(folder, &script, |_| {}), _held: held };
+        let cluster = Self { daemons: Held::start(folder, &script), _held: held };
         cluster.is_idle();
         Some(cluster)
     }
@@ -279,9 +279,8 @@ fn a_job_that_is_wrong_ends_at_once(slurm: &Slurm) {
 
 fn what_an_earlier_night_left_is_published_first(slurm: &Slurm) {
     let workload = Workload::new();
-    let output = format!("output.path={}", workload.path("second"));
-    killed_at(&mut workload.workplace.command("run", &["--run-id", "monday", "--set", &output]), "after_part:4");
-    killed_at(&mut workload.workplace.command("run", &["--run-id", "sunday", "--set", &output]), "before_part:1");
+    workload.leaves("second", "monday", 4);
+    workload.leaves("second", "sunday", 0);
     let night = Night { slurm, workload: &workload, output: "second" };
     let submitted = night.submit(&[]);
     night.ends(&submitted.finalize, "COMPLETED");

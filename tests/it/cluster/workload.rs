@@ -3,7 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
-use crate::common::{Workplace, nightcap};
+use crate::common::{Workplace, age_heartbeats, killed_at, nightcap};
 
 /// Images of the job.
 const ROWS: u32 = 24;
@@ -42,6 +42,14 @@ impl Workload {
     /// A path in the workplace, as text.
     pub fn path(&self, name: &str) -> String {
         self.workplace.path(name).to_str().unwrap().to_owned()
+    }
+
+    /// A run that was killed long ago when it had written this many parts.
+    pub fn leaves(&self, output: &str, run: &str, parts: u32) {
+        let place = if parts == 0 { "before_part:1".to_owned() } else { format!("after_part:{parts}") };
+        let to = format!("output.path={}", self.path(output));
+        killed_at(&mut self.workplace.command("run", &["--run-id", run, "--set", &to]), &place);
+        age_heartbeats(&self.workplace, output, run);
     }
 
     /// Checks that `output` is whole: only `run` is published, every row is there once, and the parts have the bytes that one process
