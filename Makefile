@@ -5,7 +5,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-builtin-rules --no-print-directory
 .SILENT:
-.PHONY: help demo test torture fuzz setup tools slurm lint docs
+.PHONY: help demo test torture fuzz setup tools engines lint docs
 
 REQUIREMENTS := tests/readers/requirements.txt jobs/requirements.txt
 INSTALLED := .venv/.installed
@@ -27,7 +27,7 @@ demo: setup ## caption the sample photographs and print the captions
 	$(ENVIRONMENT) cargo run --quiet --locked -- run jobs/sample.toml
 	.venv/bin/python tests/readers/show_captions.py out/sample
 
-test: setup $(CLUSTER_INSTALLED) slurm ## run every test
+test: setup engines ## run every test
 	$(ENVIRONMENT) log="$$(mktemp)"; trap 'rm -f "$$log"' EXIT; status=0; \
 	cargo test --locked --no-fail-fast | tee "$$log" || status=$$?; \
 	awk '/^test result:/ { passed += $$4; failed += $$6; skipped += $$8 } /skipped: / { passed -= 1; skipped += 1 } \
@@ -80,10 +80,13 @@ tools:
 		printf 'hint: sudo apt-get install %s\n' "$${missing[*]}" >&2; exit 1; \
 	fi
 
-# A Slurm cluster for the tests, where nobody has to be asked; tests that lack it say so.
-slurm:
-	if PATH="$$PATH:/usr/sbin" command -v slurmctld slurmd munged sbatch >/dev/null; then exit 0; fi; \
-	if ! $(call apt_install,slurm-wlm munge); then echo "setup: without slurm-wlm and munge, tests are skipped" >&2; fi
+# What the launchers in jobs/ are tested with. Tests that lack something say so.
+engines:
+	$(MAKE) $(CLUSTER_INSTALLED) || echo "setup: without .venv-cluster, tests of launchers are skipped" >&2
+	for tool in slurmctld slurmd sbatch munged missing; do PATH="$$PATH:/usr/sbin" command -v "$$tool" >/dev/null || break; done; \
+	if [ "$$tool" != missing ] && ! $(call apt_install,slurm-wlm munge); then \
+		printf 'setup: expected slurm-wlm and munge, found no %s: a test is skipped\nhint: sudo apt-get install slurm-wlm munge\n' "$$tool" >&2; \
+	fi
 
 # Installs Debian packages without asking and without starting their services; fails where that is not possible.
 apt_install = { as_root=(); [ "$$(id -u)" = 0 ] || as_root=(sudo -n); \

@@ -4,11 +4,13 @@ Where the tasks run is Airflow's affair: with Celery or Kubernetes executors, ev
 OUTPUT. The run is named after the time that the DAG run is for, so clearing tasks goes on with the same run.
 """
 
+import json
 import os
+import subprocess
 
 import pendulum
 from airflow.providers.standard.hooks.subprocess import SubprocessHook
-from airflow.sdk import DAG, BaseOperator
+from airflow.sdk import DAG, BaseOperator, task
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 JOB = os.environ.get("NIGHTCAP_JOB", "/srv/nightcap/job.toml")
@@ -38,6 +40,16 @@ class Nightcap(BaseOperator):
         self.hook.send_sigterm()
 
 
+@task
+def publish_what_is_left(output, tonight):
+    """Publishes the parts that unfinished nights have made, so that this one makes only the rest. In the first night there is no OUTPUT."""
+    written = subprocess.run(["nightcap", "status", output, "--json"], stdout=subprocess.PIPE, check=False).stdout
+    for left in json.loads(written)["runs"] if written else []:
+        if left["state"] == "unfinished" and left["run"] != tonight:
+            words = ["finalize", output, "--partial"] if left["parts_present"] else ["discard", output]
+            subprocess.run(["nightcap", *words, "--run-id", left["run"]], check=True)
+
+
 with DAG(
     dag_id="nightcap",
     schedule="0 22 * * *",
@@ -59,4 +71,4 @@ with DAG(
     )
     # Also if a shard has failed: finalize says which part is missing, with 75.
     publish = Nightcap(task_id="finalize", words=["finalize", OUTPUT, "--run-id", RUN], trigger_rule="all_done", retries=2)
-    shards >> publish
+    publish_what_is_left(OUTPUT, RUN) >> shards >> publish

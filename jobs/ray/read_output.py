@@ -6,9 +6,11 @@
 """
 
 import json
+import os
 
 import pyarrow.fs
 import ray.data
+from ray.data.datasource.partitioning import PathPartitionFilter
 
 
 def published(output, columns=None):
@@ -16,17 +18,19 @@ def published(output, columns=None):
     if "://" in output:
         filesystem, root = pyarrow.fs.FileSystem.from_uri(output)
     else:
-        filesystem, root = pyarrow.fs.LocalFileSystem(), output
+        filesystem, root = pyarrow.fs.LocalFileSystem(), os.path.abspath(output)
     listed = filesystem.get_file_info(pyarrow.fs.FileSelector(f"{root}/_nightcap/published"))
     records = [json.loads(filesystem.open_input_stream(file.path).read()) for file in listed if file.path.endswith(".json")]
     # A compaction has replaced these; their files may still be there.
     replaced = {run for record in records for run in record.get("supersedes", [])}
     # Runs without rows have no folder; a run that was closed early may have parts without rows.
-    runs = [record["run"] for record in records if record["run"] not in replaced and record["rows"]]
+    runs = {record["run"] for record in records if record["run"] not in replaced and record["rows"]}
     if not runs:
         raise ValueError(f"{output}: expected a published run with rows, found none")
+    # One folder and a filter, not a list of folders: Ray's threads may fail when they begin with several (2.60, `HTTPFileSystem`).
+    only = PathPartitionFilter.of(lambda partition: partition.get("run") in runs, style="hive", base_dir=root)
     return ray.data.read_parquet(
-        [f"{root}/run={run}" for run in sorted(runs)], filesystem=filesystem, columns=columns, file_extensions=["parquet"]
+        root, filesystem=filesystem, columns=columns, file_extensions=["parquet"], partition_filter=only
     )
 
 

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Reads an OUTPUT as `jobs/ray/read_output.py` does.
+"""Reads two OUTPUTs as `jobs/ray/read_output.py` does.
 
-In:  OUTPUT; RAY_ADDRESS
-Out: {"published": [[id, run_seq], ...], "newest": [[id, run_seq, caption], ...], "types": {column: Arrow type}}
+In:  OUTPUT, OUTPUT; RAY_ADDRESS
+Out: on the last line {"published": [[id, run], ...] of the first, "newest": [[id, caption], ...] of the second,
+     "types": {column: Arrow type} of the first}
 """
 
 import json
@@ -18,11 +19,11 @@ ray.init(logging_level=logging.ERROR, log_to_driver=False)
 
 from read_output import newest, published  # noqa: E402
 
-output = sys.argv[1]
-rows = published(output)
+rows = published(sys.argv[1])
+last = newest(sys.argv[2], "id", ["caption"], partitions=2)
 seen = {
-    "published": sorted([row["id"], row["run_seq"]] for row in rows.select_columns(["id", "run_seq"]).iter_rows()),
-    "newest": sorted([row["id"], row["run_seq"], row["caption"]] for row in newest(output, "id", ["caption"], partitions=2).iter_rows()),
+    "published": sorted([row["id"], row["run"]] for row in rows.select_columns(["id", "run"]).iter_rows()),
+    "newest": sorted([row["id"], row["caption"]] for row in last.iter_rows()),
     "types": {name: str(kind) for name, kind in zip(rows.schema().names, rows.schema().types)},
 }
 print(json.dumps(seen))

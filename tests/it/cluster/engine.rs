@@ -84,7 +84,7 @@ pub fn wait_for<T>(what: &str, found: impl Fn() -> Option<T>, why: impl Fn() -> 
         if let Some(found) = found() {
             return found;
         }
-        assert!(started.elapsed() < Duration::from_mins(4), "{what}: not after {:?}\n{}", started.elapsed(), why());
+        assert!(started.elapsed() < Duration::from_mins(10), "{what}: not after {:?}\n{}", started.elapsed(), why());
         std::thread::sleep(Duration::from_millis(50));
     }
 }

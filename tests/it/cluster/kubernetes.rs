@@ -2,13 +2,14 @@
 //! Dockerfile by hadolint; and what a pod runs, as process 1 of a PID namespace, as in a container. There is no API server here.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
+use nightcap::job::Job;
 use rustix::process::Signal;
 use serde_json::Value;
 
-use super::engine::{Held, Process, processes, program, succeed, wait_for};
+use super::engine::{Held, Process, path_with, processes, program, succeed, wait_for};
 use super::workload::Workload;
 use crate::common::{png_image, repo, said};
 
@@ -137,6 +138,11 @@ fn faults(cron_job: &Value, maps: &[Value]) -> Vec<String> {
     faults
 }
 
+/// The `ConfigMap` with files, as a volume shows it.
+fn files_of(maps: &[Value]) -> &serde_json::Map<String, Value> {
+    maps.iter().filter_map(|map| map["data"].as_object()).find(|data| data.contains_key("job.toml")).unwrap()
+}
+
 /// Whether this is a time of cron, of numbers and stars.
 fn is_schedule(text: &str) -> bool {
     let fields: Vec<_> = text.split(' ').collect();
@@ -158,6 +164,8 @@ fn manifests_are_as_kubernetes_wants_them() {
         assert_eq!(faults(cron_job, maps), [""; 0], "{folder}");
         assert_eq!(objects["Namespace"][0]["metadata"]["name"], cron_job["metadata"]["namespace"]);
         let container = &cron_job["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"][0];
+        let job = files_of(maps)["job.toml"].as_str().unwrap();
+        Job::parse(job, "job.toml", &repo(""), &[]).unwrap_or_else(|error| panic!("{error}"));
         let gpus = &container["resources"]["limits"]["nvidia.com/gpu"];
         let image = container["image"].as_str().unwrap();
         assert_eq!(
@@ -166,29 +174,28 @@ fn manifests_are_as_kubernetes_wants_them() {
         );
 
         // The schema takes these; the checks above do not.
-        let job = "/spec/jobTemplate/spec";
-        for (at, wrong, found) in [
-            (format!("{job}/completionMode"), "Indexedd".into(), "completionMode"),
-            (format!("{job}/template/spec/restartPolicy"), "Always".into(), "restartPolicy"),
-            ("/spec/schedule".to_owned(), "61 * * * *".into(), "schedule"),
-            (format!("{job}/completions"), 15.into(), "SHARDS"),
-            (format!("{job}/podFailurePolicy/rules/0/action"), "FailJobs".into(), "exit codes 1 and 2"),
-            (format!("{job}/podFailurePolicy/rules/2/onPodConditions/0/type"), "Disrupted".into(), "DisruptionTarget"),
-            (format!("{job}/template/spec/containers/0/env/0/name"), "RUN".into(), "RUN_ID"),
-            (format!("{job}/template/spec/containers/0/resources/limits/memory"), "2Gi".into(), "memory"),
-            (format!("{job}/template/spec/securityContext/runAsUser"), 0.into(), "security"),
+        for (right, wrong, found) in [
+            (r#""completionMode":"Indexed""#, r#""completionMode":"Indexedd""#, "completionMode"),
+            (r#""restartPolicy":"Never""#, r#""restartPolicy":"Always""#, "restartPolicy"),
+            (r#""schedule":"0 22"#, r#""schedule":"61 22"#, "schedule"),
+            (r#""completions":16"#, r#""completions":15"#, "SHARDS"),
+            ("FailJob", "FailJobs", "exit codes 1 and 2"),
+            ("DisruptionTarget", "Disrupted", "DisruptionTarget"),
+            ("metadata.labels['batch.kubernetes.io/job-name']", "metadata.name", "RUN_ID"),
+            (r#""memory":"8Gi""#, r#""memory":"2Gi""#, "memory"),
+            (r#""runAsUser":65532"#, r#""runAsUser":0"#, "security"),
         ] {
-            let mut changed = cron_job.clone();
-            let value: &mut Value = changed.pointer_mut(&at).unwrap_or_else(|| panic!("{at}"));
-            let wrong: Value = wrong;
-            *value = wrong;
-            assert_eq!(faults(&changed, maps), [found], "{at}");
+            let changed = cron_job.to_string().replace(right, wrong);
+            assert_ne!(changed, cron_job.to_string(), "{right}");
+            assert_eq!(faults(&serde_json::from_str(&changed).unwrap(), maps), [found], "{wrong}");
         }
     }
 }
 
 /// The container of a pod of the rendered `CronJob`: its command and environment, in a process 1 of its own.
 struct Pods {
+    /// Pods end with it.
+    node: Held,
     workload: Workload,
     /// Where the `ConfigMap` with the script is mounted.
     job: PathBuf,
@@ -207,10 +214,8 @@ impl Pods {
         let container = &objects["CronJob"][0]["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"][0];
         let job = workload.workplace.path("job");
         std::fs::create_dir(&job).unwrap();
-        for map in &objects["ConfigMap"] {
-            for (name, text) in map["data"].as_object().unwrap().iter().filter(|(name, _)| name.contains('.')) {
-                std::fs::write(job.join(name), text.as_str().unwrap()).unwrap();
-            }
+        for (name, text) in files_of(&objects["ConfigMap"]) {
+            std::fs::write(job.join(name), text.as_str().unwrap()).unwrap();
         }
         std::fs::copy(workload.workplace.path("job.toml"), workload.workplace.path("the-job.toml")).unwrap();
         let words = container["command"].as_array().unwrap().iter().map(|word| word.as_str().unwrap());
@@ -220,18 +225,19 @@ impl Pods {
             (variable["name"].as_str().unwrap().to_owned(), value)
         });
         let environment = environment.filter(|(name, _)| name == "RUN_ID").collect();
-        Some(Self { job, command, environment, run, workload })
+        let node = Held::start(tempfile::tempdir().unwrap().keep(), "");
+        Some(Self { node, job, command, environment, run, workload })
     }
 
     fn start(&self, index: u32, shards: u32) -> Child {
-        let mut pod = Command::new("unshare");
+        let mut pod = self.node.inside(Path::new("unshare"));
         pod.args(["--pid", "--fork", "--kill-child", "--mount-proc"]).args(&self.command);
         pod.envs(self.environment.iter().cloned())
             .env("JOB_COMPLETION_INDEX", index.to_string())
             .env("SHARDS", shards.to_string())
             .env("OUTPUT", self.workload.path("out"))
             .env("JOB", self.workload.path("the-job.toml"))
-            .env("PATH", super::engine::path_with(&self.workload.bin()));
+            .env("PATH", path_with(&self.workload.bin()));
         pod.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     }
 

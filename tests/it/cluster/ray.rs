@@ -7,7 +7,7 @@ use rustix::process::Signal;
 
 use super::engine::{Held, Process, path_with, processes, program, succeed, wait_for};
 use super::workload::{PARTS, Workload};
-use crate::common::{killed_at, nightcap, repo, said};
+use crate::common::{copy_output, killed_at, nightcap, repo, said};
 
 const ADDRESS: &str = "127.0.0.1:6379";
 
@@ -144,30 +144,24 @@ fn ray_data_reads_what_counts(ray: &Ray) {
     assert!(ended.status.success(), "{}", said(&ended));
     assert_eq!(workload.workplace.published("out"), ["monday".to_owned(), run_id(&ended)]);
     // A row of an unfinished run must not be read.
-    killed_at(
-        &mut workload.workplace.command("run", &["--full", "--run-id", "unfinished", "--set", &to]),
-        "after_part:2",
-    );
-    let read = || -> serde_json::Value {
-        let text = succeed(ray.script(&repo("tests/cluster/read_with_ray.py"), &workload).arg(workload.path("out")));
-        serde_json::from_str(text.lines().last().unwrap()).unwrap()
-    };
-    let seen = read();
-    let count = |seen: &serde_json::Value, view: &str| seen[view].as_array().unwrap().len();
-    assert_eq!((count(&seen, "published"), count(&seen, "newest")), (2 * PARTS, 2 * PARTS));
-    let types = seen["types"].as_object().unwrap();
-    assert_eq!(types["caption"], "string");
-    assert!(types["image_embedding"].as_str().unwrap().contains("8"), "{types:?}");
-
-    // Every row once more, and then the rows of both runs in one.
+    killed_at(&mut workload.workplace.command("run", &["--full", "--run-id", "half", "--set", &to]), "after_part:2");
+    copy_output(&workload.workplace, "out", "compacted");
+    let to = format!("output.path={}", workload.path("compacted"));
     workload.workplace.run_ok(&["--full", "--run-id", "again", "--set", &to]);
-    let compacted = nightcap().arg("compact").arg(workload.path("out")).output().unwrap();
+    let compacted = nightcap().arg("compact").arg(workload.path("compacted")).output().unwrap();
     assert!(compacted.status.success(), "{}", said(&compacted));
-    let seen = read();
-    assert_eq!((count(&seen, "published"), count(&seen, "newest")), (2 * PARTS, 2 * PARTS));
-    let rows = workload.workplace.rows("out", Some("again"));
-    let (ids, captions) = (rows.text("id"), rows.text("caption"));
-    for (row, (id, caption)) in seen["newest"].as_array().unwrap().iter().zip(ids.into_iter().zip(captions)) {
-        assert_eq!((row[0].as_str(), row[2].as_str()), (id.as_deref(), caption.as_deref()));
-    }
+    let mut read = ray.script(&repo("tests/cluster/read_with_ray.py"), &workload);
+    let printed = succeed(read.args([workload.path("out"), workload.path("compacted")]));
+
+    let seen: serde_json::Value = serde_json::from_str(printed.lines().last().unwrap()).unwrap();
+    let of = |run: &str| workload.workplace.rows("out", Some(run)).text("id").into_iter().map(Option::unwrap);
+    let night = run_id(&ended);
+    let mut published: Vec<_> =
+        of("monday").map(|id| (id, "monday")).chain(of(&night).map(|id| (id, &*night))).collect();
+    published.sort_unstable();
+    assert_eq!((published.len(), &seen["published"]), (2 * PARTS, &serde_json::json!(published)));
+    assert_eq!(seen["types"]["image_embedding"], "fixed_size_list<element: float not null>[16]");
+    let rows = workload.workplace.rows("compacted", Some("again"));
+    let newest: Vec<_> = rows.text("id").into_iter().zip(rows.text("caption")).collect();
+    assert_eq!((newest.len(), &seen["newest"]), (2 * PARTS, &serde_json::json!(newest)));
 }
