@@ -74,13 +74,13 @@ fn faults(cron_job: &Value, maps: &[Value]) -> Vec<String> {
     };
     expect(exits("FailJob") == [2] && exits("FailIndex") == [1], "exit codes 1 and 2");
     expect(!rules.iter().any(|rule| rule.to_string().contains("75")), "75 counts as an attempt");
-    let named = |rule: &&Value| rule["onExitCodes"]["containerName"] == container["name"];
-    expect(rules.iter().filter(|rule| !rule["onExitCodes"].is_null()).all(|rule| named(&rule)), "containerName");
-    let evicted = |rule: &&Value| {
+    let named = |rule: &Value| rule["onExitCodes"]["containerName"] == container["name"];
+    expect(rules.iter().filter(|rule| !rule["onExitCodes"].is_null()).all(|rule| named(rule)), "containerName");
+    let evicted = |rule: &Value| {
         rule["action"] == "Ignore"
             && rule["onPodConditions"][0] == serde_json::json!({"type": "DisruptionTarget", "status": "True"})
     };
-    expect(rules.iter().any(|rule| evicted(&rule)), "DisruptionTarget");
+    expect(rules.iter().any(|rule| evicted(rule)), "DisruptionTarget");
 
     let env = |name: &str| container["env"].as_array().unwrap().iter().find(|variable| variable["name"] == name);
     let job_name = "metadata.labels['batch.kubernetes.io/job-name']";
@@ -226,7 +226,7 @@ impl Pods {
         });
         let environment = environment.filter(|(name, _)| name == "RUN_ID").collect();
         let node = Held::start(tempfile::tempdir().unwrap().keep(), "");
-        Some(Self { node, job, command, environment, run, workload })
+        Some(Self { node, workload, job, command, environment, run })
     }
 
     fn start(&self, index: u32, shards: u32) -> Child {

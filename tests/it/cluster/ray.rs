@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::time::SystemTime;
 
 use rustix::process::Signal;
 
@@ -83,7 +84,7 @@ fn killed_workers_leave_no_gap(ray: &Ray) {
     let workload = Workload::new();
     workload.nightcap_does(&format!(
         "case \"$*\" in *\" 0/5 \"*|*\" 2/5 \"*) point=STOP_AT=before_part:2;; *\" 1/5 \"*) point=KILL_AT=after_part:1;; esac\n\
-         if [ -n \"$point\" ] && mkdir \"{}/tried.${{6%/5}}\" 2>/dev/null; then export NIGHTCAP_$point; fi",
+         if [ -n \"$point\" ] && mkdir \"{0}/tried.${{6%/5}}\" 2>/dev/null; then export NIGHTCAP_$point; else touch \"{0}/again.${{6%/5}}\"; fi",
         workload.path("bin")
     ));
     let driver = ray
@@ -96,6 +97,7 @@ fn killed_workers_leave_no_gap(ray: &Ray) {
     let worker = processes().into_iter().find(|process| process.id == first.parent).unwrap();
     assert!(worker.words[0].starts_with("ray::nightcap"), "{:?}", worker.words);
     worker.send(Signal::KILL);
+    let killed = SystemTime::now();
     let second = stopped(&workload, "out", "2/5");
     second.send(Signal::TERM);
     second.send(Signal::CONT);
@@ -110,6 +112,9 @@ fn killed_workers_leave_no_gap(ray: &Ray) {
     let published: serde_json::Value = serde_json::from_slice(&ended.stdout).unwrap();
     assert_eq!((&published["parts"], published["run"].as_str()), (&PARTS.into(), Some(run_id(&ended).as_str())));
     workload.is_complete("out", &run_id(&ended));
+    let again = std::fs::metadata(workload.path("bin/again.0")).unwrap().modified().unwrap();
+    let seconds = again.duration_since(killed).unwrap().as_secs_f32();
+    println!("Ray has started the shard of a killed worker again after {seconds:.1} s");
 }
 
 fn a_job_that_is_wrong_stops_every_shard(ray: &Ray) {

@@ -4,6 +4,7 @@ use std::io::Read;
 use std::net::Ipv4Addr;
 use std::path::Path;
 use std::process::{Command, Output};
+use std::time::Instant;
 
 use rustix::process::Signal;
 use tokio::net::TcpSocket;
@@ -341,16 +342,24 @@ fn killed_tasks_and_a_lost_node_leave_no_gap(slurm: &Slurm) {
     let task: Vec<_> = all.iter().filter(of_task).collect();
     let script = task.iter().copied().find(script).expect("the script of task 2");
     script.send(Signal::STOP);
-    task.iter().for_each(|process| process.send(Signal::KILL));
+    for process in task {
+        process.send(Signal::KILL);
+    }
     night.ends(&submitted.task(2), "FAILED");
     // As Slurm does it at the end of a task's time, --signal=TERM@60.
     slurm.says(&["scancel", "--signal=TERM", &submitted.task(3)]);
     slurm.says(&["scancel", "--signal=CONT", &submitted.task(3)]);
+    let signalled = Instant::now();
     night.ends(&submitted.task(3), "COMPLETED");
+    let seconds = signalled.elapsed().as_secs_f32();
+    println!("Slurm has made the shard of a task that requeued itself {seconds:.0} s later, with cred_expire=5");
     night.ends(&submitted.task(1), "COMPLETED");
     let node = slurm.says(&["squeue", "--noheader", "-o", "%N", "-j", &submitted.task(0)]);
     slurm.kill_node(node.trim());
+    let killed = Instant::now();
     night.ends(&submitted.task(0), "COMPLETED");
+    let seconds = killed.elapsed().as_secs_f32();
+    println!("Slurm has made the shard of a lost node {seconds:.0} s later, with SlurmdTimeout=5 and cred_expire=5");
     night.ends(&submitted.finalize, "COMPLETED");
     for (task, starts_again) in [(0, 1), (1, 1), (2, 0), (3, 1), (4, 0)] {
         let (state, restarts) = slurm.state(&submitted.task(task));
