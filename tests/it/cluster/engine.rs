@@ -78,7 +78,7 @@ impl Drop for Held {
 }
 
 /// Waits until `found` finds something; `why` tells what there is if it does not.
-pub fn wait_for<T>(what: &str, found: impl Fn() -> Option<T>, why: impl Fn() -> String) -> T {
+pub fn wait_for<T>(what: &str, mut found: impl FnMut() -> Option<T>, why: impl Fn() -> String) -> T {
     let started = Instant::now();
     loop {
         if let Some(found) = found() {

@@ -1,7 +1,7 @@
 //! `jobs/ray` on a real Ray cluster: one node with two processors, in a network of its own, because Ray listens on every address of a machine.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::SystemTime;
 
 use rustix::process::Signal;
@@ -11,6 +11,11 @@ use super::workload::{PARTS, Workload};
 use crate::common::{copy_output, killed_at, nightcap, repo, said};
 
 const ADDRESS: &str = "127.0.0.1:6379";
+/// Without it, anybody who reaches a port of Ray may run code.
+const TOKEN: [(&str, &str); 2] = [
+    ("RAY_AUTH_MODE", "token"),
+    ("RAY_AUTH_TOKEN", "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff"),
+];
 
 struct Ray {
     cluster: Held,
@@ -26,9 +31,10 @@ impl Ray {
         let folder = tempfile::tempdir().unwrap().keep();
         // One worker for each processor; what a folder of sockets may be called is short.
         let script = format!(
-            "export RAY_USAGE_STATS_ENABLED=0 RAY_enable_metrics_collection=0\n\
+            "export RAY_USAGE_STATS_ENABLED=0 RAY_enable_metrics_collection=0 {}\n\
              {} start --head --port=6379 --num-cpus=2 --memory=4000000000 --object-store-memory=100000000 \
              --include-dashboard=false --disable-usage-stats --temp-dir={}/r && touch ready",
+            TOKEN.map(|(name, value)| format!("{name}={value}")).join(" "),
             ray.display(),
             folder.display(),
         );
@@ -41,7 +47,7 @@ impl Ray {
     /// A script in the cluster.
     fn script(&self, path: &Path, workload: &Workload) -> Command {
         let mut command = self.cluster.inside(&self.python);
-        command.arg(path).env("RAY_ADDRESS", ADDRESS).env("PATH", path_with(&workload.bin()));
+        command.arg(path).env("RAY_ADDRESS", ADDRESS).envs(TOKEN).env("PATH", path_with(&workload.bin()));
         command
     }
 
@@ -56,13 +62,19 @@ impl Ray {
     }
 }
 
-/// The stopped worker on a shard of `output`.
-fn stopped(workload: &Workload, output: &str, shard: &str) -> Process {
-    let of_output = format!("output.path={}", workload.path(output));
+/// The stopped worker on a shard of a driver's OUTPUT, `out`.
+fn stopped(driver: &mut Child, workload: &Workload, shard: &str) -> Process {
+    let of_output = format!("output.path={}", workload.path("out"));
     let wanted = |process: &Process| {
         process.state == 'T' && process.words.contains(&of_output) && process.words.contains(&shard.to_owned())
     };
-    wait_for(&format!("shard {shard} to stop"), || processes().into_iter().find(wanted), String::new)
+    let found = || {
+        if driver.try_wait().unwrap().is_some() {
+            panic!("{}", std::io::read_to_string(driver.stderr.take().unwrap()).unwrap());
+        }
+        processes().into_iter().find(wanted)
+    };
+    wait_for(&format!("shard {shard} to stop"), found, String::new)
 }
 
 /// Which line of stderr names the run.
@@ -87,18 +99,14 @@ fn killed_workers_leave_no_gap(ray: &Ray) {
          if [ -n \"$point\" ] && mkdir \"{0}/tried.${{6%/5}}\" 2>/dev/null; then export NIGHTCAP_$point; else touch \"{0}/again.${{6%/5}}\"; fi",
         workload.path("bin")
     ));
-    let driver = ray
-        .driver(&workload, "out", &[])
-        .stdout(std::process::Stdio::piped())
-        .stderr(std::process::Stdio::piped())
-        .spawn();
-    let driver = driver.unwrap();
-    let first = stopped(&workload, "out", "0/5");
+    let mut driver = ray.driver(&workload, "out", &[]);
+    let mut driver = driver.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let first = stopped(&mut driver, &workload, "0/5");
     let worker = processes().into_iter().find(|process| process.id == first.parent).unwrap();
     assert!(worker.words[0].starts_with("ray::nightcap"), "{:?}", worker.words);
     worker.send(Signal::KILL);
     let killed = SystemTime::now();
-    let second = stopped(&workload, "out", "2/5");
+    let second = stopped(&mut driver, &workload, "2/5");
     second.send(Signal::TERM);
     second.send(Signal::CONT);
     let ended = driver.wait_with_output().unwrap();
@@ -124,13 +132,9 @@ fn a_job_that_is_wrong_stops_every_shard(ray: &Ray) {
         "case \"$*\" in *\" 1/5 \"*) export NIGHTCAP_STOP_AT=before_part:1;; *\" 0/5 \"*) while [ ! -e {} ]; do sleep 0.1; done; set -- \"$@\" --set model.path=/nowhere;; esac",
         workload.path("go"),
     ));
-    let driver = ray
-        .driver(&workload, "out", &["--run-id", "wrong"])
-        .stdout(std::process::Stdio::piped())
-        .stderr(std::process::Stdio::piped())
-        .spawn();
-    let driver = driver.unwrap();
-    stopped(&workload, "out", "1/5");
+    let mut driver = ray.driver(&workload, "out", &["--run-id", "wrong"]);
+    let mut driver = driver.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    stopped(&mut driver, &workload, "1/5");
     std::fs::write(workload.path("go"), "").unwrap();
     let ended = driver.wait_with_output().unwrap();
     assert!(ended.status.code() == Some(2) && said(&ended).contains("/nowhere"), "{}", said(&ended));
