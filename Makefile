@@ -5,14 +5,17 @@ SHELL := bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-builtin-rules --no-print-directory
 .SILENT:
-.PHONY: help demo test torture fuzz setup tools lint docs
+.PHONY: help demo test torture fuzz setup tools engines lint docs
 
 REQUIREMENTS := tests/readers/requirements.txt jobs/requirements.txt
 INSTALLED := .venv/.installed
+# Ray, Airflow and the like are large, and only tests need them.
+CLUSTER_REQUIREMENTS := tests/cluster/requirements.txt
+CLUSTER_INSTALLED := .venv-cluster/.installed
 
 # Where nightcap finds ONNX Runtime, and the tests the Python with DuckDB and Polars. Wildcards are left to the shell,
 # because make would look before setup has run.
-ENVIRONMENT = export NIGHTCAP_PYTHON="$(CURDIR)/.venv/bin/python"; \
+ENVIRONMENT = export NIGHTCAP_PYTHON="$(CURDIR)/.venv/bin/python" NIGHTCAP_CLUSTER_PYTHON="$(CURDIR)/.venv-cluster/bin/python"; \
 	library=("$(CURDIR)"/.venv/lib/python3*/site-packages/onnxruntime/capi/libonnxruntime.so.*); \
 	export ORT_DYLIB_PATH="$${ORT_DYLIB_PATH:-$${library[0]}}";
 
@@ -24,7 +27,7 @@ demo: setup ## caption the sample photographs and print the captions
 	$(ENVIRONMENT) cargo run --quiet --locked -- run jobs/sample.toml
 	.venv/bin/python tests/readers/show_captions.py out/sample
 
-test: setup ## run every test
+test: setup engines ## run every test
 	$(ENVIRONMENT) log="$$(mktemp)"; trap 'rm -f "$$log"' EXIT; status=0; \
 	cargo test --locked --no-fail-fast | tee "$$log" || status=$$?; \
 	awk '/^test result:/ { passed += $$4; failed += $$6; skipped += $$8 } /skipped: / { passed -= 1; skipped += 1 } \
@@ -72,27 +75,47 @@ tools:
 	missing=(); \
 	for tool in cmake nasm; do command -v "$$tool" >/dev/null || missing+=("$$tool"); done; \
 	if [ "$${#missing[@]}" = 0 ]; then exit 0; fi; \
-	if [ "$$(id -u)" = 0 ]; then as_root=(); else as_root=(sudo -n); fi; \
-	if ! command -v apt-get >/dev/null || ! "$${as_root[@]}" true 2>/dev/null; then \
+	if ! $(call apt_install,"$${missing[@]}"); then \
 		printf 'setup: expected %s on PATH, found none\n' "$${missing[*]}" >&2; \
 		printf 'hint: sudo apt-get install %s\n' "$${missing[*]}" >&2; exit 1; \
-	fi; \
-	echo "setup: installing $${missing[*]} with apt-get"; \
-	"$${as_root[@]}" apt-get update -qq; \
-	"$${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
-		apt-get install -qq --no-install-recommends "$${missing[@]}" >/dev/null
+	fi
 
-$(INSTALLED): $(REQUIREMENTS) | tools
-	for python in python3 python3.14 python3.13 python3.12 python3.11 none; do \
-		if "$$python" -c 'import ensurepip, sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))' 2>/dev/null; \
+# What the launchers in jobs/ are tested with. Tests that lack something say so.
+engines:
+	$(MAKE) $(CLUSTER_INSTALLED) || echo "setup: without .venv-cluster, tests of launchers are skipped" >&2
+	for tool in slurmctld slurmd sbatch munged missing; do PATH="$$PATH:/usr/sbin" command -v "$$tool" >/dev/null || break; done; \
+	if [ "$$tool" != missing ] && ! $(call apt_install,slurm-wlm munge); then \
+		printf 'setup: expected slurm-wlm and munge, found no %s: a test is skipped\nhint: sudo apt-get install slurm-wlm munge\n' "$$tool" >&2; \
+	fi
+
+# Installs Debian packages without asking and without starting their services; fails where that is not possible.
+apt_install = { as_root=(); [ "$$(id -u)" = 0 ] || as_root=(sudo -n); \
+	command -v apt-get >/dev/null && "$${as_root[@]}" true 2>/dev/null && echo "setup: installing" $(1) "with apt-get" && \
+	"$${as_root[@]}" apt-get update -qq && \
+	"$${as_root[@]}" env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -qq --no-install-recommends $(1) >/dev/null; }
+
+# The first of these that can make a venv.
+find_python = for python in $(1) none; do \
+		if "$$python" -c 'import ensurepip, sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, $(2)))' 2>/dev/null; \
 		then break; fi; \
 	done; \
 	if [ "$$python" = none ]; then \
-		echo "setup: expected Python 3.11 to 3.14 with the venv module, found $$(python3 --version 2>&1 || true)" >&2; \
+		echo "setup: expected Python 3.11 to 3.$(2) with the venv module, found $$(python3 --version 2>&1 || true)" >&2; \
 		echo "hint: sudo apt-get install python3 python3-venv" >&2; exit 1; \
-	fi; \
+	fi
+
+$(INSTALLED): $(REQUIREMENTS) | tools
+	$(call find_python,python3 python3.14 python3.13 python3.12 python3.11,14); \
 	echo "setup: installing ONNX Runtime, DuckDB and Polars into .venv"; \
 	"$$python" -m venv --clear .venv; \
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check --only-binary :all: --no-deps --require-hashes \
 		$(addprefix -r ,$(REQUIREMENTS)); \
+	touch $@
+
+$(CLUSTER_INSTALLED): $(CLUSTER_REQUIREMENTS)
+	$(call find_python,python3 python3.13 python3.12 python3.11,13); \
+	echo "setup: installing Ray, Airflow and tools for Kubernetes into .venv-cluster"; \
+	"$$python" -m venv --clear .venv-cluster; \
+	.venv-cluster/bin/python -m pip install --quiet --disable-pip-version-check --only-binary :all: --no-deps --require-hashes \
+		-r $(CLUSTER_REQUIREMENTS); \
 	touch $@

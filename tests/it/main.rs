@@ -14,6 +14,8 @@ mod batches;
 mod changed_rows;
 mod check;
 #[allow(unreachable_pub, reason = "a module of a test binary")]
+mod cluster;
+#[allow(unreachable_pub, reason = "a module of a test binary")]
 mod common;
 mod compact;
 mod conditions;

@@ -38,7 +38,7 @@ fn binary() -> PathBuf {
 /// Ports of this machine that belong to this process until the sockets are dropped: bound, but not listened at. The server's own
 /// sockets may bind them too, since both sides set `SO_REUSEADDR`, as Go does for every listener; no other process is given them by
 /// the system, neither for a listener at port 0 nor for a connection.
-fn hold_ports<const N: usize>() -> [TcpSocket; N] {
+pub fn hold_ports<const N: usize>() -> [TcpSocket; N] {
     std::array::from_fn(|_| {
         let socket = TcpSocket::new_v4().unwrap();
         socket.set_reuseaddr(true).unwrap();
