@@ -10,6 +10,8 @@ import onnx
 from onnx import helper, numpy_helper
 
 SMALLEST = 2048
+# The end of the name of a weight that a graph holds transposed.
+TRANSPOSED = "^T"
 
 
 def compress(source, target):

@@ -1,6 +1,6 @@
 """Run a model directory with ONNX Runtime: greedy and beam search as transformers' `generate` defines them.
 
-In:  pixels `[batch, 3, 224, 224]` f32 and side texts. Out: captions, memory, embeddings.
+In:  pixels `[batch, 3, size, size]` f32 and side texts. Out: captions, memory, embeddings.
 This is the reference in Python; it keeps no state between calls.
 """
 
@@ -11,9 +11,16 @@ import numpy as np
 import onnxruntime
 from tokenizers import Tokenizer
 
-import data
+from data import tokens
 
 NEVER = -1e9
+
+
+def _present(name):
+    """The output that is the next value of this input."""
+    if name.startswith("past_key_values."):
+        return name.replace("past_key_values", "present")
+    return name.replace("past_", "present_")
 
 
 class Pipeline:
@@ -31,11 +38,14 @@ class Pipeline:
         self.config = json.loads((directory / "config.json").read_text())
         self.settings = json.loads((directory / "generation_config.json").read_text())
         self.decoder_vocab = self.config["decoder_vocab_size"]
-        self.past_names = [i.name for i in self.decoder.get_inputs() if i.name.startswith("past_key_values.")]
+        # a name in a shape is a size that is not fixed
+        past = [i for i in self.decoder.get_inputs() if i.name.startswith("past_")]
+        self.past = {i.name: [n if isinstance(n, int) else 0 for n in i.shape[1:]] for i in past}
+        self.one_token_steps = self.decoder.get_inputs()[0].shape[1] == 1
 
     def tokens(self, texts):
         """Ids and mask `[batch, text]` i64; an empty text is a row of zeros."""
-        ids = data.encode(self.tokenizer, texts, self.config["text_max_length"])
+        ids = tokens.encode(self.tokenizer, texts, self.config["text_max_length"])
         ids[[not text for text in texts]] = 0
         return ids, (ids > 0).astype(np.int64)
 
@@ -59,12 +69,14 @@ class Pipeline:
 
     def step(self, ids, memory, past):
         """Logits `[rows, sequence, vocab]` and the grown past; `past` None is an empty one."""
-        heads = self.config["num_attention_heads"]
         if past is None:
-            empty = np.zeros((len(ids), heads, 0, self.config["hidden_size"] // heads), np.float32)
-            past = [empty] * len(self.past_names)
-        names = ["logits", *(name.replace("past_key_values", "present") for name in self.past_names)]
-        feed = {"input_ids": ids, "encoder_hidden_states": memory, **dict(zip(self.past_names, past))}
+            past = [np.zeros((len(ids), *shape), np.float32) for shape in self.past.values()]
+        if self.one_token_steps and ids.shape[1] > 1:
+            logits, past = self.step(ids[:, :1], memory, past)
+            more, past = self.step(ids[:, 1:], memory, past)
+            return np.concatenate([logits, more], 1), past
+        names = ["logits", *(_present(name) for name in self.past)]
+        feed = {"input_ids": ids, "encoder_hidden_states": memory, **dict(zip(self.past, past))}
         logits, *present = self.decoder.run(names, feed)
         return logits, present
 

