@@ -131,12 +131,21 @@ class Recipe:
 
 
 def load(path: str | Path) -> Recipe:
-    """Reads a recipe."""
+    """Reads a recipe. `extends = "FILE"` takes the tables that it does not have from another one, beside it."""
+    return from_table(_tables(Path(path)), str(path))
+
+
+def _tables(path: Path, extended: int = 0) -> dict[str, Any]:
     try:
-        table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, tomllib.TOMLDecodeError) as error:
         raise RecipeError(f"{path}: {error}") from error
-    return from_table(table, str(path))
+    base = table.pop("extends", None)
+    if base is None:
+        return table
+    if not isinstance(base, str) or extended > 8:
+        raise RecipeError(f"{path}: extends: expected the name of a recipe that does not extend this one, found {base!r}")
+    return _tables(path.parent / base, extended + 1) | table
 
 
 def from_table(table: dict[str, Any], where: str = "recipe") -> Recipe:

@@ -37,7 +37,7 @@ class Pipeline:
         self.tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
         self.config = json.loads((directory / "config.json").read_text())
         self.settings = json.loads((directory / "generation_config.json").read_text())
-        self.decoder_vocab = self.config["decoder_vocab_size"]
+        self.size = json.loads((directory / "preprocessor_config.json").read_text())["size"]["height"]
         # a name in a shape is a size that is not fixed
         past = [i for i in self.decoder.get_inputs() if i.name.startswith("past_")]
         self.past = {i.name: [n if isinstance(n, int) else 0 for n in i.shape[1:]] for i in past}

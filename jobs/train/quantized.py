@@ -12,8 +12,8 @@ import subprocess
 import sys
 import tempfile
 
-import data
 import evaluate
+from data import images
 
 REPO = pathlib.Path(__file__).resolve().parents[2]
 
@@ -25,7 +25,7 @@ def scores(nightcap, model, photographs, precision, work, limit):
                    f'[model]\npath = "{model}"\n{asked}[embedding]\nimage = false\ntext = false\nfused = false\n'
                    f'caption_similarity = false\n[output]\npath = "{output}"\ncolumns = []\n')
     subprocess.run([nightcap, "run", job, *(["--limit", str(limit)] if limit else [])], check=True)
-    return evaluate.evaluate_captions(f"{output}/run=*/part-*.parquet", data.read(photographs, limit))["captions"]
+    return evaluate.evaluate_captions(f"{output}/run=*/part-*.parquet", images.read(photographs, limit=limit))["captions"]
 
 
 def main():
