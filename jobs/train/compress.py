@@ -12,6 +12,8 @@ from onnx import helper, numpy_helper
 SMALLEST = 2048
 # The end of the name of a weight that a graph holds transposed.
 TRANSPOSED = "^T"
+# The start of the key of metadata that names the weight that another one is equal to.
+SAME = "weight:"
 
 
 def compress(source, target):

