@@ -93,13 +93,14 @@ def score(nightcap: Path, model: Path, data: Images, known: list[str], work: Pat
 
     pipeline = Pipeline(model, threads=1)
     texts, owners = evaluate.text_embeddings(pipeline, data.captions)
-    other_texts, other_owners = evaluate.text_embeddings(pipeline, others)
+    # the first caption of each image was the side text
+    other = np.concatenate([np.arange(len(group)) > (0 if len(group) > 1 else -1) for group in data.captions])
     found = metrics.caption_scores(captions(plain), data.captions)
     found |= metrics.recalls(vectors(plain, "image_embedding"), texts, owners)
     for name, rows in (("same references", plain), ("side text", assisted)):
         scores = metrics.caption_scores(captions(rows), others)
         found |= {f"{key} {name}": scores[key] for key in ("BLEU-4", "CIDEr")}
-    found["fused i2t R@1 side text"] = metrics.recalls(vectors(assisted, "fused_embedding"), other_texts, other_owners)["i2t R@1"]
+    found["fused i2t R@1 side text"] = metrics.recalls(vectors(assisted, "fused_embedding"), texts[other], owners[other])["i2t R@1"]
     found |= metrics.readability(captions(plain), known)
     similar = [row["caption_similarity"] for row in plain.values() if row["caption_similarity"] is not None]
     size = sum(path.stat().st_size for path in model.iterdir())
