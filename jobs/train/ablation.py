@@ -2,6 +2,8 @@
 
     python ablation.py --train TRAIN.parquet --validation VALIDATION.parquet --work DIR --nightcap PATH_TO_NIGHTCAP
 
+With --models, it scores these finished model directories in the same way instead.
+
 Every recipe has the same budget of steps and the same images. Captions and vectors of the first --images validation images are those
 that `nightcap run` writes, once without and once with a side text (each image's first caption, which is then no reference). Speed is
 images per second of processor time of that run without side text, start and model loading included, so that other programs on the
@@ -139,13 +141,15 @@ def main() -> None:
     parser.add_argument("--work", required=True, type=Path)
     parser.add_argument("--nightcap", required=True, type=Path)
     parser.add_argument("--recipes", nargs="*", type=Path, help="recipes [recipes/ablation/*.toml, base.toml first]")
+    parser.add_argument("--models", nargs="*", type=Path, default=[], help="finished model directories to score")
     parser.add_argument("--limit", type=int, default=3000, help="training images [3000]")
     parser.add_argument("--images", type=int, default=300, help="validation images for the table [300]")
     add_columns(parser)
     args = parser.parse_args()
     columns = images.Columns(args.key, args.image, args.captions)
     named = [option for pair in (("--key", args.key), ("--image", args.image), ("--captions", args.captions)) if pair[1] for option in pair]
-    recipes = args.recipes or sorted((HERE / "recipes/ablation").glob("*.toml"), key=lambda path: (path.stem != "base", path.stem))
+    swapped = sorted((HERE / "recipes/ablation").glob("*.toml"), key=lambda path: (path.stem != "base", path.stem))
+    recipes = [] if args.models else args.recipes or swapped
     data = images.read(args.validation, columns, args.images)
     known = [c for group in images.read(args.train, columns, args.limit).captions for c in group]
     store = args.work / "results.json"
@@ -160,6 +164,9 @@ def main() -> None:
                 "--cache", args.work / "cache", "--limit", args.limit, "--threads", 1, *named)
         command("export.py", "--checkpoint", work / "best.pt", "--output", work / "model")
         results[name] = score(args.nightcap.resolve(), work / "model", data, known, work)
+        store.write_text(json.dumps(results, indent=1))
+    for model in args.models:
+        results[str(model)] = score(args.nightcap.resolve(), model, data, known, args.work)
         store.write_text(json.dumps(results, indent=1))
     print(tables(results))
 

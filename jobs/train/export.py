@@ -11,6 +11,7 @@ import argparse
 import json
 import sys
 import tempfile
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -74,8 +75,10 @@ def export_graphs(captioner: Captioner, directory: Path) -> None:
     }
     for name, (module, inputs, names_in, names_out) in graphs.items():
         path = directory / f"{name}.onnx"
-        torch.onnx.export(module, inputs, path, dynamo=False, opset_version=OPSET, input_names=list(names_in),
-                          output_names=list(names_out), dynamic_axes=names_in | names_out)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of tracing; that other sizes work is what check() and the tests show
+            torch.onnx.export(module, inputs, path, dynamo=False, opset_version=OPSET, input_names=list(names_in),
+                              output_names=list(names_out), dynamic_axes=names_in | names_out)
         graph = onnx.load(path)
         _name_weights(graph, {key.removeprefix("decoder."): value for key, value in module.state_dict().items()})
         for node in graph.graph.node:  # names of nodes are a good part of a small file

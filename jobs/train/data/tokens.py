@@ -8,6 +8,7 @@ ids, or the words of the training captions with letters for all others.
 import json
 import re
 import string
+import unicodedata
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,8 +36,9 @@ class Vocabulary:
 
 
 def clean(caption: str) -> str:
-    """A caption as the decoder should write it: lower case, no punctuation but apostrophes."""
-    text = re.sub(r"[^a-z0-9']+", " ", caption.lower()).replace(" '", "'")
+    """A caption as the decoder should write it: lower case, no accents (the tokenizers have none), no punctuation but apostrophes."""
+    letters = "".join(c for c in unicodedata.normalize("NFD", caption.lower()) if unicodedata.category(c) != "Mn")
+    text = re.sub(r"(?:[^\w']|_)+", " ", letters).replace(" '", "'")
     return " ".join(word.strip("'") for word in text.split()).strip()
 
 

@@ -70,6 +70,11 @@ class Tokens(unittest.TestCase):
         self.assertEqual(ids[1][:3], [tokens.CLS, 5, tokens.UNK])
         self.assertNotIn(tokens.UNK, tokens.encode(made.tokenizer, ["zebra 7"], 16)[0])  # letters spell what is no word
 
+    def test_captions_are_cleaned_in_any_alphabet(self) -> None:
+        for caption, cleaned in [("A dog's, 2 cats'!", "a dog's 2 cats"), ("Ein M\u00e4dchen - im Zoo_", "ein madchen im zoo"),
+                                 ("\u041a\u043e\u0442.", "\u043a\u043e\u0442"), ("'quoted' words", "quoted words")]:
+            self.assertEqual(tokens.clean(caption), cleaned)
+
     def test_long_texts_end_with_the_end(self) -> None:
         made = tokens.build("captions", [["a " * 30]], 1)
         ids = tokens.encode(made.tokenizer, ["a " * 30], 8)
