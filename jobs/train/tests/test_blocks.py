@@ -11,12 +11,14 @@ import captioner as network
 from blocks.decoder.recurrent import GruCell, LstmCell, RecurrentDecoder
 from blocks.fusion.attention import SingleHead
 from blocks.fusion.combine import CombineFusion, Concatenate, Gated
+from blocks.image.cnn import Cnn
+from blocks.image.efficientnet import ConvSame
 from blocks.image.vit import Vit
 from blocks.shared.autoencoder import Autoencoder, mean_squared_error, normalised
 from blocks.shared.contrastive import contrast
 from blocks.text.words import Words
 from data import tokens
-from layers import Attention, mask_bias
+from layers import NORM_EPS, Attention, Layer, mask_bias
 from tests import support
 
 WIDTH, HEADS, BATCH, QUERIES, KEYS = 12, 3, 2, 4, 5
@@ -136,6 +138,55 @@ class Formulas(unittest.TestCase):
         z = z + linear(layer.attention.output, np.concatenate(heads, 1))
         z = z + linear(layer.down, gelu(linear(layer.up, layer_norm(layer.norm, z))))
         self.near(vit(pixels)[0][0], linear(vit.project, layer_norm(vit.norm, z)))
+
+    def test_bert_layer_of_encoder_and_decoder(self) -> None:
+        def copy(theirs: nn.MultiheadAttention, ours: Attention) -> None:
+            parts = (ours.query, ours.key, ours.value)
+            theirs.in_proj_weight.copy_(torch.cat([part.weight for part in parts]))
+            theirs.in_proj_bias.copy_(torch.cat([part.bias for part in parts]))
+            theirs.out_proj.load_state_dict(ours.output.state_dict())
+
+        sizes = {"dim_feedforward": 20, "activation": "gelu", "batch_first": True, "layer_norm_eps": NORM_EPS}
+        causal = torch.triu(torch.full((QUERIES, QUERIES), -1e4), 1)
+        for cross in (False, True):
+            layer = Layer(WIDTH, HEADS, 20, cross=cross).eval()
+            kind = nn.TransformerDecoderLayer if cross else nn.TransformerEncoderLayer
+            reference = kind(WIDTH, HEADS, **sizes).eval()
+            norms = [layer.attention_norm, *([layer.cross_norm] if cross else []), layer.norm]
+            with torch.no_grad():
+                for i, norm in enumerate(norms):
+                    norm.weight.copy_(numbers(WIDTH, seed=i))
+                    norm.bias.copy_(numbers(WIDTH, seed=i + 9))
+                    getattr(reference, f"norm{i + 1}").load_state_dict(norm.state_dict())
+                copy(reference.self_attn, layer.attention)
+                if cross:
+                    copy(reference.multihead_attn, layer.cross)
+                reference.linear1.load_state_dict(layer.up.state_dict())
+                reference.linear2.load_state_dict(layer.down.state_dict())
+            expected = reference(self.x, self.source, tgt_mask=causal) if cross else reference(self.x, src_mask=causal)
+            found, _ = layer(self.x, causal, self.source if cross else None)
+            self.near(found, expected.detach().numpy())
+
+    def test_convolutions_pad_as_tensorflow_does(self) -> None:
+        layer, picture = ConvSame(2, 3, 3, stride=2), numbers(1, 2, 6, 6)
+        weight, padded = layer.weight.detach().double().numpy(), np.zeros((2, 7, 7))
+        padded[:, :6, :6] = picture[0].double().numpy()  # the odd pixel goes to the right and bottom
+        expected = np.zeros((1, 3, 3, 3))
+        for channel, row, column in np.ndindex(3, 3, 3):
+            window = padded[:, 2 * row : 2 * row + 3, 2 * column : 2 * column + 3]
+            expected[0, channel, row, column] = (window * weight[channel]).sum() + layer.bias[channel].item()
+        self.near(layer(picture), expected)
+
+    def test_cnn_tokens_are_the_cells_of_the_grid(self) -> None:
+        cnn = Cnn(support.recipe({"image": support.CNN})).eval()
+        pixels = numbers(1, 3, 64, 64)
+        features = cnn.tail(cnn.stem(pixels))[0].detach().double().numpy()
+        self.assertEqual(features.shape, (1280, 2, 2))
+        cells = np.stack([features[:, row, column] for row in (0, 1) for column in (0, 1)])
+        tokens_, embeds = cnn(pixels)
+        self.near(tokens_[0], layer_norm(cnn.norm, linear(cnn.project, cells)) + cnn.positions.detach().numpy(), 1e-4)
+        vector = linear(cnn.embed, cells.mean(0))
+        self.near(embeds[0], vector / np.linalg.norm(vector))
 
     def test_lstm_cell(self) -> None:
         cell = LstmCell(5, 4)
