@@ -123,12 +123,15 @@ TABLES = {
         "repeat": "repeat", "novel": "novel", "words": "words", "similarity": "similarity"}}
 
 
+FINE = ("distinct-1", "distinct-2", "similarity", "parameters M")
+
+
 def tables(results: dict[str, dict[str, float]]) -> str:
     lines = []
     for title, columns in TABLES.items():
         lines += [f"{title}:", "", "| recipe | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
         for name, row in results.items():
-            values = [f"{row[key]:.2f}" if key in ("similarity", "parameters M") else f"{row[key]:.1f}" for key in columns.values()]
+            values = [f"{row[key]:.{2 if key in FINE else 1}f}" for key in columns.values()]
             lines.append(f"| `{name}` | " + " | ".join(values) + " |")
         lines.append("")
     return "\n".join(lines)
