@@ -5,7 +5,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-builtin-rules --no-print-directory
 .SILENT:
-.PHONY: help demo test torture fuzz setup tools engines lint docs
+.PHONY: help demo test torture fuzz train-test setup tools engines lint docs
 
 REQUIREMENTS := tests/readers/requirements.txt jobs/requirements.txt
 INSTALLED := .venv/.installed
@@ -20,7 +20,7 @@ ENVIRONMENT = export NIGHTCAP_PYTHON="$(CURDIR)/.venv/bin/python" NIGHTCAP_CLUST
 	export ORT_DYLIB_PATH="$${ORT_DYLIB_PATH:-$${library[0]}}";
 
 help: ## list the targets
-	awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 demo: setup ## caption the sample photographs and print the captions
 	cargo build --locked
@@ -55,6 +55,25 @@ fuzz: setup ## give damaged input to everything that reads, for MINUTES=60
 			"tests/fuzz/crashes/$$target" -- -max_total_time="$$seconds" -timeout=30 -rss_limit_mb=4096 -max_len=65536; \
 	done
 
+# PyTorch and what else jobs/train needs, about 5 GB, in a venv of its own in the user's cache, which all checkouts share.
+TRAIN_REQUIREMENTS := jobs/train/requirements.txt jobs/train/requirements-test.txt
+TRAIN_VENV ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/nightcap/train-venv
+
+train-test: setup ## lint and type jobs/, train a toy of every block and run it with nightcap
+	venv="$(TRAIN_VENV)-$$(cat $(TRAIN_REQUIREMENTS) | sha256sum | cut -c1-12)"; \
+	if [ ! -e "$$venv/.installed" ]; then \
+		echo "train-test: installing PyTorch into $$venv"; \
+		.venv/bin/python -m venv --clear "$$venv"; \
+		"$$venv/bin/python" -m pip install --quiet --disable-pip-version-check --only-binary :all: \
+			$(addprefix -r ,$(TRAIN_REQUIREMENTS)); \
+		touch "$$venv/.installed"; \
+	fi; \
+	cargo build --locked; \
+	"$$venv/bin/ruff" check --quiet jobs; \
+	(cd jobs && "$$venv/bin/mypy" --python-executable "$$venv/bin/python" train export); \
+	$(ENVIRONMENT) export NIGHTCAP="$${CARGO_TARGET_DIR:-$(CURDIR)/target}/debug/nightcap" OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive; \
+	"$$venv/bin/python" -W ignore -m unittest discover -s jobs/train -t jobs/train
+
 lint: setup ## check formatting and run clippy
 	cargo fmt --check
 	cargo clippy --all-targets --locked -- -D warnings
@@ -80,12 +99,15 @@ tools:
 		printf 'hint: sudo apt-get install %s\n' "$${missing[*]}" >&2; exit 1; \
 	fi
 
-# What the launchers in jobs/ are tested with. Tests that lack something say so.
+# What launchers and metrics are tested with. Tests that lack something say so.
 engines:
 	$(MAKE) $(CLUSTER_INSTALLED) || echo "setup: without .venv-cluster, tests of launchers are skipped" >&2
 	for tool in slurmctld slurmd sbatch munged missing; do PATH="$$PATH:/usr/sbin" command -v "$$tool" >/dev/null || break; done; \
 	if [ "$$tool" != missing ] && ! $(call apt_install,slurm-wlm munge); then \
 		printf 'setup: expected slurm-wlm and munge, found no %s: a test is skipped\nhint: sudo apt-get install slurm-wlm munge\n' "$$tool" >&2; \
+	fi
+	if ! command -v promtool >/dev/null && ! $(call apt_install,prometheus); then \
+		printf 'setup: expected promtool, found none: a test is skipped\nhint: sudo apt-get install prometheus\n' >&2; \
 	fi
 
 # Installs Debian packages without asking and without starting their services; fails where that is not possible.

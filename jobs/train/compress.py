@@ -5,18 +5,24 @@ table stays int8 in memory: its rows are gathered first and scaled after. Depthw
 f16 with a Cast; what has fewer than SMALLEST values stays as it is.
 """
 
+from pathlib import Path
+
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
 SMALLEST = 2048
+# The end of the name of a weight that a graph holds transposed.
+TRANSPOSED = "^T"
+# The start of the key of metadata that names the weight that another one is equal to.
+SAME = "weight:"
 
 
-def compress(source, target):
+def compress(source: Path, target: Path) -> None:
     """Read the graph `source`, write the compressed one to `target`."""
     model = onnx.load(source)
     graph = model.graph
-    uses = {}
+    uses: dict[str, list[tuple[onnx.NodeProto, int]]] = {}
     for node in graph.node:
         for slot, name in enumerate(node.input):
             uses.setdefault(name, []).append((node, slot))
@@ -49,18 +55,18 @@ def compress(source, target):
     onnx.save(model, target)
 
 
-def _output_axis(weight, uses):
+def _output_axis(weight: np.ndarray, uses: list[tuple[onnx.NodeProto, int]]) -> int:
     """The axis of output channels: the last one of a MatMul's weight, the first of a transposed one."""
     node, _ = uses[0]
     transposed = node.op_type == "Gemm" and any(a.name == "transB" and a.i for a in node.attribute)
     return 0 if transposed or node.op_type == "Transpose" else weight.ndim - 1
 
 
-def _add(graph, name, array):
+def _add(graph: onnx.GraphProto, name: str, array: np.ndarray) -> None:
     graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
 
 
-def _gather_rows(graph, node, name):
+def _gather_rows(graph: onnx.GraphProto, node: onnx.NodeProto, name: str) -> None:
     """Replace Gather(W, ids) by Cast(Gather(int8 W, ids)) * Gather(scale, ids)."""
     out, ids = node.output[0], node.input[1]
     at = list(graph.node).index(node)

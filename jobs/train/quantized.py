@@ -12,23 +12,24 @@ import subprocess
 import sys
 import tempfile
 
-import data
 import evaluate
+from data import images
 
 REPO = pathlib.Path(__file__).resolve().parents[2]
 
 
-def scores(nightcap, model, photographs, precision, work, limit):
+def scores(nightcap: pathlib.Path, model: pathlib.Path, photographs: pathlib.Path, precision: str, work: pathlib.Path,
+           limit: int | None) -> dict[str, float]:
     job, output = work / f"{precision}.toml", work / precision
     asked = "" if precision == "fp32" else f'precision = "{precision}"\n'
     job.write_text(f'[input]\nmanifest = "{photographs.resolve()}"\nkey = "image_id"\nimage = "image"\n'
                    f'[model]\npath = "{model}"\n{asked}[embedding]\nimage = false\ntext = false\nfused = false\n'
                    f'caption_similarity = false\n[output]\npath = "{output}"\ncolumns = []\n')
     subprocess.run([nightcap, "run", job, *(["--limit", str(limit)] if limit else [])], check=True)
-    return evaluate.evaluate_captions(f"{output}/run=*/part-*.parquet", data.read(photographs, limit))["captions"]
+    return evaluate.evaluate_captions(f"{output}/run=*/part-*.parquet", images.read(photographs, limit=limit))["captions"]
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nightcap", type=pathlib.Path, required=True)
     parser.add_argument("--data", type=pathlib.Path, required=True, help="Parquet: image_id, image {bytes, path}, captions")
@@ -36,8 +37,8 @@ def main():
     parser.add_argument("--limit", type=int, help="use only the first rows")
     parser.add_argument("options", nargs="*", metavar="OPTION", help="for quantize.py")
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as work:
-        work = pathlib.Path(work)
+    with tempfile.TemporaryDirectory() as folder:
+        work = pathlib.Path(folder)
         model = shutil.copytree(args.model, work / "model")
         subprocess.run([sys.executable, REPO / "jobs/export/quantize.py", model, *args.options], check=True)
         found = {precision: scores(args.nightcap.resolve(), model, args.data, precision, work, args.limit)

@@ -16,22 +16,22 @@ use crate::common::{Workplace, device, devices, repo};
 use crate::generation::{fixture, overrides, strings};
 
 /// How far a log-probability of a caption may be from `PyTorch`'s.
-const LOGPROB: f64 = 5e-4;
+pub(crate) const LOGPROB: f64 = 5e-4;
 /// How far an element of a vector of length 1, or a probability, may be from `PyTorch`'s.
 const VECTOR: f64 = 2e-5;
 /// How far an encoder state may be from `PyTorch`'s.
 const STATE: f64 = 1e-4;
-const BATCHES: [usize; 3] = [1, 3, 8];
-/// Families whose decoders take position ids and an attention mask, so that rows can join a running batch.
-const REFILLED: [&str; 2] = ["llava", "smolvlm"];
+pub(crate) const BATCHES: [usize; 3] = [1, 3, 8];
+/// Families whose decoders are recurrent, or take position ids and an attention mask, so that rows can join a running batch.
+const REFILLED: [&str; 4] = ["llava", "recipe_gru", "recipe_lstm", "smolvlm"];
 
-fn goldens(family: &str) -> Value {
+pub(crate) fn goldens(family: &str) -> Value {
     let family = family.trim_end_matches("_split");
     let path = repo("tests/goldens/families").join(format!("{family}.json"));
     serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
 }
 
-fn directory(family: &str) -> ModelDirectory {
+pub(crate) fn directory(family: &str) -> ModelDirectory {
     ModelDirectory::open(&fixture(family), None).unwrap()
 }
 
@@ -52,7 +52,7 @@ fn probed(probes: &Value, values: &[&[f32]]) -> f64 {
 }
 
 /// The photographs as `family` takes them.
-fn photographs(family: &str, goldens: &Value) -> Vec<PixelValues> {
+pub(crate) fn photographs(family: &str, goldens: &Value) -> Vec<PixelValues> {
     let directory = directory(family);
     let processor = ImageProcessor::from_config(&directory.preprocessor().unwrap().value).unwrap();
     let paths: Vec<PathBuf> =
@@ -71,13 +71,13 @@ fn photographs(family: &str, goldens: &Value) -> Vec<PixelValues> {
     pixels
 }
 
-fn encode(engine: &mut Engine, pixels: &[PixelValues], size: usize) -> Vec<Arc<ImageFeatures>> {
+pub(crate) fn encode(engine: &mut Engine, pixels: &[PixelValues], size: usize) -> Vec<Arc<ImageFeatures>> {
     let batches = pixels.chunks(size);
     batches.flat_map(|batch| engine.encode_images(&batch.iter().collect::<Vec<_>>()).unwrap()).collect()
 }
 
 /// Every case of the goldens, in every batch size; says how far log-probabilities and states are off.
-fn captions_are_the_golden_ones(family: &str) {
+pub(crate) fn captions_are_the_golden_ones(family: &str) {
     for device in devices() {
         captions_are_golden_on(device, family);
     }
@@ -129,7 +129,7 @@ fn captions_are_golden_on(device: Device, family: &str) {
 }
 
 /// Image, text and fused embeddings, and how well image and text match, in every batch size.
-fn vectors_are_the_golden_ones(family: &str) {
+pub(crate) fn vectors_are_the_golden_ones(family: &str) {
     for device in devices() {
         vectors_are_golden_on(device, family);
     }

@@ -65,6 +65,7 @@ mod prompts;
 #[allow(unreachable_pub, reason = "a module of a test binary")]
 mod proxy;
 mod readers;
+mod recipes;
 #[allow(unreachable_pub, reason = "a module of a test binary")]
 mod redirects;
 mod refusals;
