@@ -73,7 +73,7 @@ pub enum Command {
 }
 
 /// Who is told about a command while it runs and when it ends.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub struct WatchArgs {
     /// Write metrics for Prometheus to this file, every 15 seconds and at the end.
     #[arg(long, value_name = "PATH")]

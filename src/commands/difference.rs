@@ -14,7 +14,7 @@ use tempfile::TempDir;
 
 use super::context::Context;
 use super::{manifest, run};
-use crate::cli::{JobArgs, RunArgs};
+use crate::cli::{JobArgs, RunArgs, WatchArgs};
 use crate::error::{Error, ExitStatus};
 use crate::job::JobTemplate;
 use crate::manifest::usual_names::{Given, JobColumns};
@@ -136,7 +136,7 @@ impl Sample {
         ];
         set.extend(self.set.iter().cloned());
         let job = JobArgs { job, set, limit: None, retry_failed: false, full: false };
-        let args = RunArgs { job, run_id: Some(RUN.to_owned()), shard: None };
+        let args = RunArgs { job, run_id: Some(RUN.to_owned()), shard: None, watch: WatchArgs::default() };
         // this run is nobody's shard
         let variable = std::mem::replace(&mut context.variable, |_| None);
         let status = run::execute(&args, context);
