@@ -69,9 +69,8 @@ fn stopped(driver: &mut Child, workload: &Workload, shard: &str) -> Process {
         process.state == 'T' && process.words.contains(&of_output) && process.words.contains(&shard.to_owned())
     };
     let found = || {
-        if driver.try_wait().unwrap().is_some() {
-            panic!("{}", std::io::read_to_string(driver.stderr.take().unwrap()).unwrap());
-        }
+        let ended = driver.try_wait().unwrap();
+        assert!(ended.is_none(), "{}", std::io::read_to_string(driver.stderr.take().unwrap()).unwrap());
         processes().into_iter().find(wanted)
     };
     wait_for(&format!("shard {shard} to stop"), found, String::new)
@@ -147,6 +146,7 @@ fn a_job_that_is_wrong_stops_every_shard(ray: &Ray) {
 fn ray_data_reads_what_counts(ray: &Ray) {
     let workload = Workload::new();
     let to = format!("output.path={}", workload.path("out"));
+    workload.has_a_bad_image();
     workload.leaves("out", "monday", 4);
     workload.leaves("out", "sunday", 0);
     let ended = ray.driver(&workload, "out", &["--shards", "1"]).output().unwrap();
@@ -156,7 +156,7 @@ fn ray_data_reads_what_counts(ray: &Ray) {
     killed_at(&mut workload.workplace.command("run", &["--full", "--run-id", "half", "--set", &to]), "after_part:2");
     copy_output(&workload.workplace, "out", "compacted");
     let to = format!("output.path={}", workload.path("compacted"));
-    workload.workplace.run_ok(&["--full", "--run-id", "again", "--set", &to]);
+    workload.workplace.run_ok(&["--full", "--run-id", "again", "--set", &to, "--set", "limits.min_failed_rows=10"]);
     let compacted = nightcap().arg("compact").arg(workload.path("compacted")).output().unwrap();
     assert!(compacted.status.success(), "{}", said(&compacted));
     let mut read = ray.script(&repo("tests/cluster/read_with_ray.py"), &workload);

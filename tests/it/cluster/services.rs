@@ -68,6 +68,7 @@ fn airflow_runs_the_dag() {
             .env("PATH", path_with(&workload.bin()));
         command
     };
+    workload.has_a_bad_image();
     workload.leaves("out", "monday", 4);
     workload.leaves("out", "sunday", 0);
     succeed(in_airflow(&airflow).args(["db", "migrate"]));

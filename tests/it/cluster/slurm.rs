@@ -280,6 +280,7 @@ fn a_job_that_is_wrong_ends_at_once(slurm: &Slurm) {
 
 fn what_an_earlier_night_left_is_published_first(slurm: &Slurm) {
     let workload = Workload::new();
+    workload.has_a_bad_image();
     workload.leaves("second", "monday", 4);
     workload.leaves("second", "sunday", 0);
     let night = Night { slurm, workload: &workload, output: "second" };

@@ -3,7 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
-use crate::common::{Workplace, age_heartbeats, killed_at, nightcap};
+use crate::common::{Workplace, age_heartbeats, killed_at, nightcap, png_image};
 
 /// Images of the job.
 const ROWS: u32 = 24;
@@ -42,6 +42,13 @@ impl Workload {
     /// A path in the workplace, as text.
     pub fn path(&self, name: &str) -> String {
         self.workplace.path(name).to_str().unwrap().to_owned()
+    }
+
+    /// Makes one of the first images a bad one, and the job one that takes this for too many.
+    pub fn has_a_bad_image(&self) {
+        std::fs::write(self.workplace.path("photos/3.png"), &png_image(3)[..40]).unwrap();
+        let job = std::fs::read_to_string(self.workplace.path("job.toml")).unwrap();
+        self.workplace.job(&format!("{job}[limits]\nmax_failed_fraction = 0.0\nmin_failed_rows = 1\n"));
     }
 
     /// A run that was killed long ago when it had written this many parts.
