@@ -29,18 +29,23 @@ impl Ray {
             return None;
         }
         let folder = tempfile::tempdir().unwrap().keep();
-        // One worker for each processor; what a folder of sockets may be called is short.
+        // Ray gives up where a node is not there after 30 s, which a busy machine may need.
         let script = format!(
-            "export RAY_USAGE_STATS_ENABLED=0 RAY_enable_metrics_collection=0 {}\n\
-             {} start --head --port=6379 --num-cpus=2 --memory=4000000000 --object-store-memory=100000000 \
-             --include-dashboard=false --disable-usage-stats --temp-dir={}/r && touch ready",
-            TOKEN.map(|(name, value)| format!("{name}={value}")).join(" "),
-            ray.display(),
-            folder.display(),
+            "export RAY_USAGE_STATS_ENABLED=0 RAY_enable_metrics_collection=0 {tokens}\n\
+             for try in 1 2 3 4 5; do\n\
+             {ray} start --head --port=6379 --num-cpus=2 --memory=4000000000 --object-store-memory=100000000 \
+             --include-dashboard=false --disable-usage-stats --temp-dir={folder}/r && touch ready && break\n\
+             {ray} stop --force; rm -rf r\n\
+             done\n\
+             touch tried",
+            tokens = TOKEN.map(|(name, value)| format!("{name}={value}")).join(" "),
+            ray = ray.display(),
+            folder = folder.display(),
         );
         let ray = Self { cluster: Held::start_alone(folder, &script), python };
-        let ready = || ray.cluster.folder.join("ready").exists().then_some(());
-        wait_for("Ray", ready, || ray.cluster.log());
+        let tried = || ray.cluster.folder.join("tried").exists().then_some(());
+        wait_for("Ray", tried, || ray.cluster.log());
+        assert!(ray.cluster.folder.join("ready").exists(), "{}", ray.cluster.log());
         Some(ray)
     }
 
