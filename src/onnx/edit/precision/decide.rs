@@ -198,7 +198,9 @@ impl<'a> Deciding<'a> {
         for reduction in self.nodes.iter().copied().filter(|node| operators::is_reduction(node)) {
             let squares = self.floats(reduction).into_iter().filter_map(|value| self.producers.get(value).copied());
             let squares: Vec<_> = squares.filter(|node| operators::is_square(node)).collect();
-            squares.into_iter().for_each(|node| self.keep(node));
+            for node in squares {
+                self.keep(node);
+            }
         }
     }
 

@@ -35,7 +35,7 @@ pub(super) fn flat(mut model: ModelProto) -> Result<ModelProto, String> {
     }
     if let Some(graph) = &mut model.graph {
         if !functions.is_empty() {
-            let mut calls = Calls { functions: &functions, calls: 0, nodes: 0 };
+            let mut calls = Calls { functions: &functions, replaced: 0, nodes: 0 };
             calls.replace(graph, 0)?;
         }
         lift_constants(graph);
@@ -48,7 +48,7 @@ pub(super) fn flat(mut model: ModelProto) -> Result<ModelProto, String> {
 /// Replaces calls of functions by the functions' nodes.
 struct Calls<'a> {
     functions: &'a [FunctionProto],
-    calls: usize,
+    replaced: usize,
     nodes: usize,
 }
 
@@ -87,10 +87,10 @@ impl Calls<'_> {
 
     /// The nodes of `function` with the values and attributes of the node `call`.
     fn body(&mut self, function: &FunctionProto, call: &NodeProto) -> Vec<NodeProto> {
-        self.calls += 1;
+        self.replaced += 1;
         let mut names: HashMap<String, String> = HashMap::new();
         for name in function.node.iter().flat_map(|node| &node.output).filter(|name| !name.is_empty()) {
-            names.insert(name.clone(), format!("{name} (call {})", self.calls));
+            names.insert(name.clone(), format!("{name} (call {})", self.replaced));
         }
         let given = |names: &[String], number: usize| names.get(number).cloned().unwrap_or_default();
         for (number, name) in function.input.iter().enumerate() {
@@ -221,7 +221,8 @@ fn unique(graph: &mut GraphProto, taken: &mut HashSet<String>, outer: &HashMap<S
         }
         names.remove(name);
         if taken.contains(name) {
-            let other = (2..).map(|number| format!("{name} ({number})")).find(|other| !taken.contains(other));
+            let other =
+                (2..=taken.len() + 2).map(|number| format!("{name} ({number})")).find(|other| !taken.contains(other));
             names.extend(other.map(|other| (name.to_owned(), other)));
         }
         taken.insert(names.get(name).map_or(name, String::as_str).to_owned());

@@ -70,6 +70,7 @@ impl HalfPrecision {
 
     /// Whether `value` is not zero, and becomes zero.
     pub(super) fn vanishes(self, value: f32) -> bool {
-        value != 0.0 && self.round(value) & 0x7fff == 0
+        // All bits but the sign.
+        value != 0.0 && self.round(value) << 1 == 0
     }
 }

@@ -214,7 +214,9 @@ impl Rewriter {
             let outputs = node.output.clone();
             let node = self.node(node);
             nodes.push(node);
-            outputs.iter().for_each(|output| self.cast(output, &mut nodes));
+            for output in &outputs {
+                self.cast(output, &mut nodes);
+            }
         }
         graph.node = nodes;
         graph.value_info.retain(|value| self.types.get(value.name()) > FLOAT);

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::operators::is_standard;
 use crate::onnx::edit::graph_index::{attribute, integer};
-use crate::onnx::proto::{GraphProto, NodeProto, TensorProto, ValueInfoProto};
+use crate::onnx::proto::{GraphProto, NodeProto, TensorProto, TensorTypeProto, ValueInfoProto};
 
 /// `TensorProto.DataType`
 pub(super) const FLOAT: i32 = 1;
@@ -42,7 +42,7 @@ impl Types {
     fn add(&mut self, graph: &GraphProto) {
         for input in &graph.input {
             let tensor = input.r#type.as_ref().and_then(|kind| kind.tensor_type.as_ref());
-            self.0.insert(input.name().to_owned(), tensor.map_or(0, |tensor| tensor.elem_type()));
+            self.0.insert(input.name().to_owned(), tensor.map_or(0, TensorTypeProto::elem_type));
         }
         let sparse = graph.sparse_initializer.iter().filter_map(|tensor| tensor.values.as_ref());
         for tensor in graph.initializer.iter().chain(sparse) {
@@ -50,7 +50,9 @@ impl Types {
         }
         for node in &graph.node {
             let inner: Vec<_> = node.attribute.iter().flat_map(|held| held.g.iter().chain(&held.graphs)).collect();
-            inner.iter().for_each(|graph| self.add(graph));
+            for graph in &inner {
+                self.add(graph);
+            }
             for (number, output) in node.output.iter().enumerate().filter(|(_, output)| !output.is_empty()) {
                 let data_type = self.output(node, number, inner.first().copied());
                 self.0.insert(output.clone(), data_type);

@@ -67,35 +67,32 @@ pub(super) fn write(mut model: ModelProto, path: &Path, how: &Writing<'_>) -> Re
         let elements = elements(tensor, original)?;
         let length = if is_rounded { elements.len() / 2 } else { elements.len() };
         let wrong = |what: String| fail(original.path(), format!("weight {:?}: {what}", tensor.name()));
-        match data.as_mut().filter(|_| !inside && length >= SMALL) {
-            Some(data) => {
-                let offset = data.align().map_err(unwritable)?;
-                let mut give = |chunk: &[u8]| {
-                    if stop() {
-                        return Err(STOPPED.to_owned());
-                    }
-                    data.write(chunk).map_err(|error| format!("not writable: {error}"))
-                };
-                if is_rounded { round(&elements, half, &mut give) } else { give(&elements) }.map_err(wrong)?;
-                clear(tensor);
-                let numbers = [("offset", offset.to_string()), ("length", length.to_string())];
-                tensor.external_data = [("location", location.clone())]
-                    .into_iter()
-                    .chain(numbers)
-                    .map(|(key, value)| entry(key, value))
-                    .collect();
-                tensor.data_location = Some(EXTERNAL);
-            }
-            None => {
-                let mut all = Vec::with_capacity(length);
-                let mut give = |chunk: &[u8]| {
-                    all.extend_from_slice(chunk);
-                    Ok(())
-                };
-                if is_rounded { round(&elements, half, &mut give) } else { give(&elements) }.map_err(wrong)?;
-                clear(tensor);
-                tensor.raw_data = Some(Bytes::from(all));
-            }
+        if let Some(data) = data.as_mut().filter(|_| !inside && length >= SMALL) {
+            let offset = data.align().map_err(unwritable)?;
+            let mut give = |chunk: &[u8]| {
+                if stop() {
+                    return Err(STOPPED.to_owned());
+                }
+                data.write(chunk).map_err(|error| format!("not writable: {error}"))
+            };
+            if is_rounded { round(&elements, half, &mut give) } else { give(&elements) }.map_err(wrong)?;
+            clear(tensor);
+            let numbers = [("offset", offset.to_string()), ("length", length.to_string())];
+            tensor.external_data = [("location", location.clone())]
+                .into_iter()
+                .chain(numbers)
+                .map(|(key, value)| entry(key, value))
+                .collect();
+            tensor.data_location = Some(EXTERNAL);
+        } else {
+            let mut all = Vec::with_capacity(length);
+            let mut give = |chunk: &[u8]| {
+                all.extend_from_slice(chunk);
+                Ok(())
+            };
+            if is_rounded { round(&elements, half, &mut give) } else { give(&elements) }.map_err(wrong)?;
+            clear(tensor);
+            tensor.raw_data = Some(Bytes::from(all));
         }
         if is_rounded {
             tensor.data_type = Some(half.data_type());
