@@ -1,7 +1,7 @@
 """A night on Airflow: a task for each shard, then one that publishes the run.
 
-Where the tasks run is Airflow's affair: with Celery or Kubernetes executors, every worker needs nightcap, ONNX Runtime and access to JOB and
-OUTPUT. The run is named after the time that the DAG run is for, so clearing tasks goes on with the same run.
+Where the tasks run is Airflow's affair: with Celery or Kubernetes executors, every worker needs nightcap, ONNX Runtime and access to JOB
+and OUTPUT. The run is named after the time that the DAG run is for, so clearing tasks goes on with the same run.
 """
 
 import json

@@ -121,7 +121,7 @@ def main():
     run = options.run_id
     if not run:
         close_what_is_left(call, options.output)
-        run = datetime.datetime.now(datetime.timezone.utc).strftime("r%Y%m%dt%H%M%Sz")
+        run = datetime.datetime.now(datetime.UTC).strftime("r%Y%m%dt%H%M%Sz")
     print(f"run {run}", file=sys.stderr)
     settings = [f"output.path={options.output}", f"runtime.threads={options.num_cpus}", *options.set]
     if options.num_gpus:
