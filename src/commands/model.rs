@@ -76,7 +76,7 @@ fn line(report: &LoadReport) -> String {
             let selection = report.token_selection.iter().map(|selection| format!("; {selection}"));
             format!("  its steps have one shape on a GPU{}\n", selection.collect::<String>())
         }
-        (_, Some(reason)) => format!("  its steps grow on a GPU: {reason}\n"),
+        (_, Some(reason)) => format!("  its steps on a GPU are those of the exported graph: {reason}\n"),
         _ => String::new(),
     };
     let on_a_gpu = fused_operators.as_ref().map(fused).unwrap_or_default();

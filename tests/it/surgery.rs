@@ -283,7 +283,7 @@ fn prepare_says_what_is_done_to_each_graph() {
       its steps have one shape on a GPU; tokens are chosen on the device
     ");
     insta::assert_snapshot!(said("trocr").lines().last().unwrap(), @"  its steps have one shape on a GPU; tokens are selected by the host among the 49 best of each row (bad_words_ids of several tokens, forced_eos_token_id, begin_suppress_tokens)");
-    insta::assert_snapshot!(said("coca").lines().last().unwrap(), @"  its steps grow on a GPU: it keeps no cache: each step processes all tokens so far");
+    insta::assert_snapshot!(said("coca").lines().last().unwrap(), @"  its steps on a GPU are those of the exported graph: it keeps no cache: each step processes all tokens so far");
     insta::assert_snapshot!(said("clip"), @r"
     vision: model.onnx: reduced to what computes image_embeds
       on a GPU one operator each: attention (1 of 1), sum and layer normalization (1)
