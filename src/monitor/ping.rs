@@ -13,6 +13,8 @@ use crate::support::redact;
 
 /// The longest that one attempt may take.
 const TIMEOUT: Duration = Duration::from_secs(5);
+/// The fewest characters of a URL's path that can be a secret.
+const SHORTEST_SECRET: usize = 8;
 /// Between two attempts.
 const PAUSE: Duration = Duration::from_secs(1);
 const ATTEMPTS: usize = 2;
@@ -32,15 +34,22 @@ impl std::fmt::Debug for PingUrl {
 /// # Errors
 /// A message that does not repeat the text.
 pub fn ping_url(text: &str) -> Result<PingUrl, String> {
-    redact::remember(text);
+    // Whatever it is, its part behind the scheme may be the secret; a shorter one is none, and may be a word of every message.
+    let secret = |text: &str| {
+        let text = text.trim_start_matches("https:").trim_start_matches("http:").trim_matches('/');
+        if text.len() >= SHORTEST_SECRET {
+            redact::remember(text);
+        }
+    };
+    secret(text);
     let expected = |found: &str| format!("expected a URL as in https://hc-ping.com/UUID, found {found}");
     let url = Url::parse(text).map_err(|error| expected(&format!("something else ({error})")))?;
     match url.scheme() {
         "https" | "http" if url.has_host() => {}
         scheme => return Err(expected(&format!("scheme {}", redact::value(scheme)))),
     }
-    redact::remember(url.as_str());
-    redact::remember(url.path().trim_matches('/'));
+    secret(url.as_str());
+    secret(url.path());
     Ok(PingUrl(url))
 }
 
