@@ -9,7 +9,8 @@ fn every_job_file_parses() {
     let mut parsed = 0;
     for entry in std::fs::read_dir(repo("jobs")).unwrap() {
         let path = entry.unwrap().path();
-        if path.extension().is_some_and(|extension| extension == "toml") {
+        // The other TOML file there says how the Python is checked.
+        if path.extension().is_some_and(|extension| extension == "toml") && !path.ends_with("pyproject.toml") {
             Job::load(&path, &[]).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
             parsed += 1;
         }

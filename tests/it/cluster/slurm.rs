@@ -131,8 +131,10 @@ impl Slurm {
     fn is_over(&self, id: &str) -> String {
         let over = || {
             let (state, _) = self.state(id);
-            let open = ["PENDING", "RUNNING", "COMPLETING", "CONFIGURING", "REQUEUED", "SUSPENDED", "PREEMPTED"];
-            (!open.contains(&state.as_str())).then_some(state)
+            // All others, such as SIGNALING, pass by.
+            let ends =
+                ["COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "BOOT_FAIL", "DEADLINE", "OUT_OF_MEMORY"];
+            ends.contains(&state.as_str()).then_some(state)
         };
         wait_for(&format!("the end of job {id}"), over, || format!("{}\n{}", self.job(id), self.logs()))
     }
