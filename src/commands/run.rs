@@ -16,6 +16,7 @@ use crate::output::heartbeat::Heartbeat;
 use crate::output::publish::finalize::finalize;
 use crate::output::publish::reuse::Reuse;
 use crate::output::records::outcome::ended_or;
+use crate::output::records::plan::load_plan;
 use crate::output::records::published::{load_published, present_parts};
 use crate::output::records::run_id::check_run_id;
 use crate::output::store::OutputStore;
@@ -40,7 +41,11 @@ fn run(args: &RunArgs, context: &mut Context<'_>) -> Result<ExitStatus, Error> {
         return Err(PlanError::Shard(why.to_owned()).into());
     }
     let prepared = prepare(&args.job)?;
-    let mut models = prepared.load_models()?;
+    let mut models = LazyModels { prepared: &prepared, loaded: None };
+    // A model that cannot be loaded is found before anything is written, except where nothing is left to do with it.
+    if !is_made(&prepared, args.run_id.as_deref(), shard)? {
+        models.load()?;
+    }
     let store = OutputStore::create(&prepared.job.output.path, &prepared.storage)?;
     let claimed = match claim_run(&store, &prepared, &mut models, args.run_id.as_deref(), shard.is_some(), context)? {
         ToDo::Run(claimed) => claimed,
@@ -64,12 +69,45 @@ fn run(args: &RunArgs, context: &mut Context<'_>) -> Result<ExitStatus, Error> {
     })
 }
 
+/// The models of a job, loaded when they are needed: loading takes seconds to minutes.
+struct LazyModels<'a> {
+    prepared: &'a PreparedJob,
+    loaded: Option<Vec<Models>>,
+}
+
+impl LazyModels<'_> {
+    fn load(&mut self) -> Result<&mut [Models], Error> {
+        if self.loaded.is_none() {
+            self.loaded = Some(self.prepared.load_models()?);
+        }
+        Ok(self.loaded.as_deref_mut().unwrap_or_default())
+    }
+
+    fn into_loaded(self) -> Result<Vec<Models>, Error> {
+        self.loaded.map_or_else(|| self.prepared.load_models(), Ok)
+    }
+}
+
+/// Whether the parts of `run`, as far as they are those of `shard`, are there already.
+fn is_made(prepared: &PreparedJob, run: Option<&str>, shard: Option<Shard>) -> Result<bool, Error> {
+    let Some(run) = run else { return Ok(false) };
+    let output = &prepared.job.output.path;
+    if output.local().is_some_and(|path| !path.exists()) {
+        return Ok(false);
+    }
+    let store = OutputStore::open(output, &prepared.storage)?;
+    // What is wrong with a plan is said by the claim.
+    let Ok(plan) = load_plan(&store, run) else { return Ok(false) };
+    let (present, ours) = (present_parts(&store, run)?, shard.unwrap_or(Shard::WHOLE));
+    Ok((0..plan.parts).all(|part| !ours.makes(part) || present.contains(&part)))
+}
+
 /// Makes the parts of the run that are missing, and publishes it unless this is a shard.
 fn work_on(
     prepared: &PreparedJob,
     claimed: &Claimed,
     store: &OutputStore,
-    models: Vec<Models>,
+    models: LazyModels<'_>,
     shard: Option<Shard>,
     context: &mut Context<'_>,
 ) -> Result<ExitStatus, Error> {
@@ -100,7 +138,9 @@ fn work_on(
     }
     let missing: BTreeSet<u64> =
         (0..claimed.plan.parts).filter(|part| ours.makes(*part) && !present.contains(part)).collect();
-    make_parts(prepared, claimed, store, models, &missing, context)?;
+    if !missing.is_empty() {
+        make_parts(prepared, claimed, store, models.into_loaded()?, &missing, context)?;
+    }
     if context.stop.requested() {
         tracing::warn!(run, "stopped; run the same command again to resume");
         return Ok(ExitStatus::Stopped);
@@ -144,7 +184,7 @@ enum ToDo {
 fn claim_run(
     store: &OutputStore,
     prepared: &PreparedJob,
-    models: &mut [Models],
+    models: &mut LazyModels<'_>,
     run: Option<&str>,
     sharded: bool,
     context: &Context<'_>,
@@ -160,6 +200,7 @@ fn claim_run(
             if rows == 0 && !sharded {
                 return Ok(ToDo::Nothing);
             }
+            let models = models.load()?;
             let device = prepared.job.runtime.devices.first().copied().unwrap_or_default();
             let fits = device_memory::most_rows(prepared, models)?;
             let wanted = match asked {

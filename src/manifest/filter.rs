@@ -1,20 +1,20 @@
-//! `input.where`: polars evaluates the predicate into a row mask. This file and `predicate` are the only ones that use polars.
+//! `input.where`: polars evaluates the predicate into a row mask. Only this file, `frame` and `predicate` use polars.
 //!
 //! The columns that the predicate reads are decoded as everywhere else, and polars is given copies of them in memory, some rows at a time:
 //! it never opens a file that somebody else has written.
 
-use std::io::Cursor;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType as ArrowType, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
+use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
-use parquet::arrow::{ArrowWriter, ProjectionMask};
 use parquet::errors::ParquetError;
 use polars::error::set_warning_function;
-use polars::prelude::{DataType, Expr, IdxCa, IntoLazy, ParquetReader, PolarsError, SerReader, col};
+use polars::prelude::{DataType, Expr, IdxCa, IntoLazy, PolarsError, col};
 use roaring::RoaringBitmap;
 
+use super::frame::{frame, plain_batch, plain_field};
 use super::predicate::{parse, plain};
 use super::source::storage_error;
 use super::{Manifest, ManifestError, ManifestFile};
@@ -76,7 +76,7 @@ fn select_rows(manifest: &Manifest, file: &ManifestFile, predicate: &str) -> Res
     let columns = mentioned(manifest, &expression).map_err(refuse)?;
     let mut selected = RoaringBitmap::new();
     // The file's own metadata may hold anything, and names no column.
-    let fields: Vec<_> = columns.iter().map(|column| manifest.schema.fields()[*column].clone()).collect();
+    let fields: Vec<_> = columns.iter().map(|column| plain_field(&manifest.schema.fields()[*column])).collect();
     let mut slice = Slice { schema: Arc::new(Schema::new(fields)), first: 0, batches: Vec::new(), rows: 0, bytes: 0 };
     let mut evaluate = |slice: &mut Slice| {
         let rows = caught(|| slice.evaluate(&expression)).and_then(|rows| rows).map_err(refuse)?;
@@ -89,10 +89,11 @@ fn select_rows(manifest: &Manifest, file: &ManifestFile, predicate: &str) -> Res
     for row_group in 0..file.metadata.metadata().num_row_groups() {
         let mut reader = file.read_columns(row_group, &columns)?;
         while let Some(batch) = reader.next()? {
+            let batch = plain_batch(&slice.schema, batch.columns());
+            let batch = batch.map_err(|source| file.damaged(row_group, source))?;
             slice.rows += batch.num_rows();
             slice.bytes += batch.get_array_memory_size();
-            let batch = RecordBatch::try_new(slice.schema.clone(), batch.columns().to_vec());
-            slice.batches.push(batch.map_err(|source| file.damaged(row_group, source))?);
+            slice.batches.push(batch);
             if slice.rows >= SLICE_ROWS || slice.bytes >= SLICE_BYTES {
                 evaluate(&mut slice)?;
             }
@@ -184,14 +185,8 @@ struct Slice {
 impl Slice {
     /// The rows of this slice for which the predicate is true, by their numbers in the file.
     fn evaluate(&self, predicate: &Expr) -> Result<RoaringBitmap, String> {
-        let encode = || {
-            let mut writer = ArrowWriter::try_new(Vec::new(), self.schema.clone(), None)?;
-            self.batches.iter().try_for_each(|batch| writer.write(batch))?;
-            writer.into_inner()
-        };
-        let bytes = encode().map_err(|error: ParquetError| error.to_string())?;
         let polars = |error: PolarsError| plain(&error.to_string());
-        let rows = ParquetReader::new(Cursor::new(bytes)).finish().map_err(polars)?.lazy();
+        let rows = frame(&self.schema, &self.batches).map_err(polars)?.lazy();
         let mut checked = rows.clone().select([predicate.clone().alias("predicate")]);
         let kind = checked.collect_schema().map_err(polars)?.get("predicate").cloned();
         if !matches!(kind, Some(DataType::Boolean | DataType::Null)) {

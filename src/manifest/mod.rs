@@ -4,13 +4,14 @@
 //! a snapshot of the files for the plan, and their rows, streamed. Never here: image bytes from elsewhere than the manifest itself.
 //!
 //! Reading, in the order of the data: `listing` expands paths and globs, `source` opens a file, this file checks the columns, [`filter`]
-//! evaluates `where` (`predicate` says what may stand in it), [`reader`] streams batches, [`row`] gives one row, `prompt` renders its
+//! evaluates `where` (`predicate` says what may stand in it, `frame` hands rows to polars), [`reader`] streams batches, [`row`] gives one row, `prompt` renders its
 //! prompt, `unsigned` takes credentials out of carried URLs. Writing: [`folder`] finds the images
 //! of a folder, [`mod@write`] makes a manifest of them, [`usual_names`] chooses the columns for a new job file.
 
 mod error;
 pub mod filter;
 pub mod folder;
+mod frame;
 mod listing;
 mod predicate;
 mod prompt;

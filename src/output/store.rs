@@ -228,17 +228,31 @@ impl OutputStore {
         }
     }
 
+    /// Waits for `work`, which fetches from this OUTPUT.
+    pub(in crate::output) fn wait<T>(&self, work: impl Future<Output = T>) -> T {
+        self.runtime.block_on(work)
+    }
+
     /// `length` bytes of the object at `path` from byte `start` on; fewer when it ends before.
     ///
     /// # Errors
     /// [`OutputError::Store`], also when it is not there.
     pub fn range(&self, path: &str, start: u64, length: u64) -> Result<Bytes, OutputError> {
+        self.wait(self.fetch_range(path, start, length))
+    }
+
+    /// As [`OutputStore::range`], without blocking.
+    pub(in crate::output) async fn fetch_range(
+        &self,
+        path: &str,
+        start: u64,
+        length: u64,
+    ) -> Result<Bytes, OutputError> {
         if length == 0 {
             return Ok(Bytes::new());
         }
-        let location = ObjectPath::from(path);
-        let get = self.store.get_range(&location, start..start + length);
-        self.runtime.block_on(get).map_err(|source| store_error("read", path, source))
+        let get = self.store.get_range(&ObjectPath::from(path), start..start + length).await;
+        get.map_err(|source| store_error("read", path, source))
     }
 
     /// The object at `path`, or None.
@@ -259,6 +273,11 @@ impl OutputStore {
     /// # Errors
     /// [`OutputError::Store`], also when it is not there.
     pub fn tail(&self, path: &str, length: u64) -> Result<(Bytes, u64), OutputError> {
+        self.wait(self.fetch_tail(path, length))
+    }
+
+    /// As [`OutputStore::tail`], without blocking.
+    pub(in crate::output) async fn fetch_tail(&self, path: &str, length: u64) -> Result<(Bytes, u64), OutputError> {
         let location = ObjectPath::from(path);
         let get = async |range| {
             let options = GetOptions { range: Some(range), ..GetOptions::default() };
@@ -266,17 +285,15 @@ impl OutputStore {
             let size = result.meta.size;
             Ok((result.bytes().await?, size))
         };
-        let tail = async {
-            match get(GetRange::Suffix(length)).await {
-                // Azure does not support suffix ranges.
-                Err(object_store::Error::NotSupported { .. }) => {
-                    let size = self.store.head(&location).await?.size;
-                    get(GetRange::Offset(size.saturating_sub(length))).await
-                }
-                outcome => outcome,
-            }
+        let tail = match get(GetRange::Suffix(length)).await {
+            // Azure does not support suffix ranges.
+            Err(object_store::Error::NotSupported { .. }) => match self.store.head(&location).await {
+                Ok(meta) => get(GetRange::Offset(meta.size.saturating_sub(length))).await,
+                Err(error) => Err(error),
+            },
+            outcome => outcome,
         };
-        self.runtime.block_on(tail).map_err(|source| store_error("read", path, source))
+        tail.map_err(|source| store_error("read", path, source))
     }
 
     /// The JSON record at `path`, or None.

@@ -31,6 +31,7 @@ mod engine;
 mod external_data;
 mod families;
 mod faults;
+mod finalize_requests;
 mod fingerprints;
 mod forged_records;
 mod format;
@@ -53,6 +54,7 @@ mod model_failures;
 mod monitor;
 mod odd_values;
 mod outage;
+mod packaging;
 #[allow(unreachable_pub, reason = "a module of a test binary")]
 mod place;
 mod planners;

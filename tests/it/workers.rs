@@ -154,3 +154,27 @@ fn shards_without_new_rows() {
     assert!(compacted.status.success(), "{}", String::from_utf8_lossy(&compacted.stderr));
     assert_eq!(workplace.rows("out", Some("all")).len(), 6);
 }
+
+/// Models may take minutes to load: a worker that is started again has to see first whether there is something left to do.
+#[test]
+fn a_worker_whose_parts_are_there_loads_no_model() {
+    let workplace = Workplace::with_images(6, 2);
+    let without_library = |arguments: &[&str]| {
+        let missing = workplace.path("libonnxruntime.so");
+        let output = workplace.command("run", arguments).env("ORT_DYLIB_PATH", missing).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let [first, second] = [["--run-id", "night", "--shard", "0/2"], ["--run-id", "night", "--shard", "1/2"]];
+    let (status, said) = without_library(&first);
+    assert!(status == Some(2) && said.contains("no usable ONNX Runtime"), "{said}");
+    assert!(!workplace.path("out").exists(), "nothing is written before the models are there");
+    workplace.run_ok(&first);
+    let (status, said) = without_library(&first);
+    assert!(status == Some(0) && said.contains("shard finished"), "{said}");
+    let (status, said) = without_library(&second);
+    assert!(status == Some(2) && said.contains("no usable ONNX Runtime"), "{said}");
+    workplace.run_ok(&second);
+    let (status, said) = without_library(&["--run-id", "night"]);
+    assert!(status == Some(0) && said.contains("published"), "{said}");
+    assert_eq!(workplace.rows("out", Some("night")).len(), 6);
+}

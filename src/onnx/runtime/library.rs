@@ -146,14 +146,20 @@ const SYSTEM_NAMES: &[&str] = if cfg!(target_os = "windows") {
     &["libonnxruntime.so", "libonnxruntime.so.1"]
 };
 
+/// The folders beside this binary, and the packages of the Python environment that it is installed in: pip and pipx put a wheel's binary
+/// into `bin` of an environment, which need not be the active one.
 fn near_binary() -> Vec<LibraryCandidate> {
-    let Some(folder) = std::env::current_exe().ok().and_then(|exe| exe.parent().map(Path::to_path_buf)) else {
+    const SOURCE: &str = "beside the binary";
+    // links are resolved: pipx links to the binary from another folder
+    let binary = std::env::current_exe().and_then(|binary| binary.canonicalize());
+    let Some(folder) = binary.ok().and_then(|binary| binary.parent().map(Path::to_path_buf)) else {
         return Vec::new();
     };
-    let lib = folder.parent().unwrap_or(&folder).join("lib");
-    [folder.clone(), folder.join("onnxruntime/capi"), lib.clone(), lib.join("onnxruntime/capi")]
-        .map(|path| LibraryCandidate::folder("beside the binary", path))
-        .into()
+    let root = folder.parent().unwrap_or(&folder);
+    let lib = root.join("lib");
+    let near = [folder.clone(), folder.join("onnxruntime/capi"), lib.clone(), lib.join("onnxruntime/capi")];
+    let packages = installed_packages(root);
+    near.into_iter().chain(packages).map(|path| LibraryCandidate::folder(SOURCE, path)).collect()
 }
 
 /// The package of the active virtual environment.
@@ -171,19 +177,26 @@ fn conda_environment() -> Vec<LibraryCandidate> {
     folders.map(|folder| LibraryCandidate::folder(SOURCE, folder)).collect()
 }
 
-/// The folders of the package onnxruntime below the Python environment at `root`. If it is not installed, the folder where it would be,
+/// The folders of the package onnxruntime below the Python environment at `root`. If it has no packages, the folder where it would be,
 /// for the error.
 fn packages_in(root: &Path) -> Vec<PathBuf> {
-    let mut packages: Vec<PathBuf> = std::fs::read_dir(root.join("lib"))
-        .map(|entries| entries.filter_map(Result::ok).map(|entry| entry.path().join("site-packages")).collect())
-        .unwrap_or_default();
-    packages.push(root.join("Lib").join("site-packages"));
-    packages.retain(|path| path.is_dir());
+    let packages = installed_packages(root);
+    if packages.is_empty() { vec![root.join("lib/python3*/site-packages/onnxruntime/capi")] } else { packages }
+}
+
+/// The folders of the package onnxruntime below the Python environment at `root`, if it has packages. (Debian's Python has
+/// `dist-packages`.)
+fn installed_packages(root: &Path) -> Vec<PathBuf> {
+    let versions = std::fs::read_dir(root.join("lib")).into_iter().flatten().filter_map(Result::ok);
+    let mut packages: Vec<PathBuf> = versions
+        .filter(|entry| entry.file_name().to_str().is_some_and(|name| name.starts_with("python3")))
+        .flat_map(|entry| ["site-packages", "dist-packages"].map(|name| entry.path().join(name)))
+        .chain([root.join("Lib").join("site-packages")])
+        .filter(|path| path.is_dir())
+        .map(|path| path.join("onnxruntime/capi"))
+        .collect();
     packages.sort_unstable();
-    if packages.is_empty() {
-        packages.push(root.join("lib/python3*/site-packages"));
-    }
-    packages.into_iter().map(|path| path.join("onnxruntime/capi")).collect()
+    packages
 }
 
 /// The `onnxruntime` folders on the module path of the first `python3` on `PATH`. Nothing is looked up in the current folder: relative

@@ -56,10 +56,19 @@ pub(in crate::output) fn read_footer(
     path: &str,
     published: Option<&PartHash>,
 ) -> Result<Footer, OutputError> {
+    store.wait(fetch_footer(store, path, published))
+}
+
+/// As [`read_footer`], without blocking.
+pub(in crate::output) async fn fetch_footer(
+    store: &OutputStore,
+    path: &str,
+    published: Option<&PartHash>,
+) -> Result<Footer, OutputError> {
     let wrong = |found: String| wrong_part(path, &found);
     let mut length = published.map_or(FIRST_READ, |published| published.footer_bytes.max(1));
     loop {
-        let (tail, size) = store.tail(path, length)?;
+        let (tail, size) = store.fetch_tail(path, length).await?;
         if let Some(PartHash { bytes, footer_hash, .. }) = published {
             if size != *bytes {
                 return Err(wrong(format!("{size} bytes, where {bytes} were published")));

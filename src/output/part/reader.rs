@@ -7,6 +7,7 @@ use arrow::datatypes::{Schema, SchemaRef};
 use arrow::error::ArrowError;
 use arrow::record_batch::{RecordBatch, RecordBatchReader};
 use bytes::{Buf, Bytes};
+use futures::future::try_join_all;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader};
@@ -42,6 +43,16 @@ pub(in crate::output) fn read_rows(
     footer: Footer,
     columns: Option<&[&str]>,
 ) -> Result<PartReader, OutputError> {
+    store.wait(fetch_rows(store, path, footer, columns))
+}
+
+/// As [`read_rows`], without blocking; the columns are fetched at the same time.
+pub(in crate::output) async fn fetch_rows(
+    store: &OutputStore,
+    path: &str,
+    footer: Footer,
+    columns: Option<&[&str]>,
+) -> Result<PartReader, OutputError> {
     let wrong = |error: ParquetError| wrong_part(path, &error);
     let wanted = |name: &str| columns.is_none_or(|columns| columns.contains(&name));
     let Footer { metadata, chunks: all, .. } = footer;
@@ -54,8 +65,9 @@ pub(in crate::output) fn read_rows(
         read.extend(wanted.map(|column| (column.clone(), row_group.num_rows())));
     }
     let (mut chunks, mut changed) = (Vec::new(), Vec::new());
-    for chunk in all.into_iter().filter(|chunk| wanted(&chunk.column)) {
-        let bytes = store.range(path, chunk.start, chunk.length)?;
+    let all: Vec<_> = all.into_iter().filter(|chunk| wanted(&chunk.column)).collect();
+    let fetched = try_join_all(all.iter().map(|chunk| store.fetch_range(path, chunk.start, chunk.length))).await?;
+    for (chunk, bytes) in all.into_iter().zip(fetched) {
         if !chunk.is(&bytes) {
             changed.push(format!("`{}`", chunk.column));
         }

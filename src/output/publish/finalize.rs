@@ -8,12 +8,15 @@
 
 use std::collections::BTreeSet;
 
+use futures::StreamExt;
+use futures::stream;
+
 use super::index::IndexBuilder;
 use super::part_hashes::PartHashes;
 use super::repair::repair_hint;
 use super::reuse_index::ReuseIndexBuilder;
-use crate::output::part::footer::{PartSummary, part_summary, wrong_part};
-use crate::output::part::reader::read_part;
+use crate::output::part::footer::{PartSummary, fetch_footer, part_summary, wrong_part};
+use crate::output::part::reader::{PartReader, fetch_rows};
 use crate::output::part::rows::PartRows;
 use crate::output::records::outcome::{Outcome, decide_outcome, decided_runs, outcome};
 use crate::output::records::plan::{Plan, load_plan};
@@ -24,6 +27,11 @@ use crate::output::store::{OutputStore, Put};
 use crate::output::{OutputError, part_path, published_path, run_folder};
 use crate::support::counts::Counts;
 use crate::support::failpoint;
+
+/// Parts that are fetched at the same time: a bucket answers many requests as fast as one.
+const PARTS_AT_ONCE: u64 = 16;
+/// The most rows of them, of which the indexes need some hundred bytes each.
+const ROWS_AT_ONCE: u64 = 1 << 16;
 
 /// Publishes `run` after checking that every part is there with the right rows and schema. A run that is published already stays as it is.
 ///
@@ -180,6 +188,23 @@ fn put_record(store: &OutputStore, record: Published) -> Result<Published, Outpu
     }
 }
 
+/// Fetches what the record and the indexes need of a part, after checking that it is one of `plan`; None for a filler.
+async fn fetch_part(
+    store: &OutputStore,
+    plan: &Plan,
+    part: u64,
+) -> Result<Option<(PartSummary, PartReader)>, OutputError> {
+    let path = part_path(&plan.run, part);
+    let footer = fetch_footer(store, &path, None).await?;
+    let summary = footer.summary(&path)?;
+    if summary.is_filler {
+        return Ok(None);
+    }
+    check_part(plan, part, &path, &summary)?;
+    let reader = fetch_rows(store, &path, footer, Some(&PartRows::columns(&plan.key))).await?;
+    Ok(Some((summary, reader)))
+}
+
 /// Checks `parts` (of which fillers do not count), puts the indexes of their rows, and makes the record that publishes them.
 fn make_record(store: &OutputStore, plan: &Plan, parts: &BTreeSet<u64>) -> Result<Published, OutputError> {
     let run = plan.run.as_str();
@@ -189,28 +214,29 @@ fn make_record(store: &OutputStore, plan: &Plan, parts: &BTreeSet<u64>) -> Resul
     let rows = plan.rows.min((parts.len() as u64).saturating_mul(plan.part_rows));
     let (mut index, mut reuse_index) = (IndexBuilder::with_capacity(rows), ReuseIndexBuilder::with_capacity(rows));
     let mut part_hashes = PartHashes::default();
-    for &part in parts.range(..plan.parts) {
-        let path = part_path(run, part);
-        let summary = part_summary(store, &path)?;
-        if summary.is_filler {
-            continue;
-        }
-        check_part(plan, part, &path, &summary)?;
-        counted.insert(part);
-        let first = columns.get_or_insert_with(|| summary.columns.clone());
-        if *first != summary.columns {
-            let expected = format!("the columns of the first part ({first})");
-            return Err(OutputError::WrongPart { path, expected, found: summary.columns });
-        }
-        counts.add(&summary.counts);
-        part_hashes.add(part, summary.hash);
-        let mut first = 0;
-        for batch in read_part(store, &path, Some(&PartRows::columns(&plan.key)))? {
-            let batch = batch.map_err(|error| wrong_part(&path, &error))?;
-            let wrong = |found: String| wrong_part(&path, &found);
-            let rows = PartRows::new(&batch, &plan.key).map_err(wrong)?;
-            index.add(&rows).and_then(|()| reuse_index.add(part, first, &rows)).map_err(wrong)?;
-            first += rows.len() as u64;
+    let parts: Vec<u64> = parts.range(..plan.parts).copied().collect();
+    let at_once = (ROWS_AT_ONCE / plan.part_rows.max(1)).clamp(1, PARTS_AT_ONCE) as usize;
+    for group in parts.chunks(at_once) {
+        let fetched = stream::iter(group).map(|part| fetch_part(store, plan, *part)).buffered(at_once);
+        for (part, fetched) in group.iter().copied().zip(store.wait(fetched.collect::<Vec<_>>())) {
+            let Some((summary, reader)) = fetched? else { continue };
+            let path = part_path(run, part);
+            counted.insert(part);
+            let first = columns.get_or_insert_with(|| summary.columns.clone());
+            if *first != summary.columns {
+                let expected = format!("the columns of the first part ({first})");
+                return Err(OutputError::WrongPart { path, expected, found: summary.columns });
+            }
+            counts.add(&summary.counts);
+            part_hashes.add(part, summary.hash);
+            let mut first = 0;
+            for batch in reader {
+                let batch = batch.map_err(|error| wrong_part(&path, &error))?;
+                let wrong = |found: String| wrong_part(&path, &found);
+                let rows = PartRows::new(&batch, &plan.key).map_err(wrong)?;
+                index.add(&rows).and_then(|()| reuse_index.add(part, first, &rows)).map_err(wrong)?;
+                first += rows.len() as u64;
+            }
         }
     }
     failpoint::hit("before_index");
