@@ -104,6 +104,9 @@ class Training:
     label_smoothing: float = 0.1
     averaging: float = 0.998  # decay of the running average of weights, which is what is evaluated and exported
     side_text: float = 0.5  # share of images whose captions are written with a side text
+    self_critical_epochs: int = 0  # after `epochs`: the decoder alone learns from the CIDEr of captions that it samples
+    self_critical_rate: float = 1e-4
+    samples: int = 5  # captions of an image that are sampled in a self-critical step
     bfloat16: bool = False
     seed: int = 7
 
@@ -247,4 +250,8 @@ def _check(recipe: Recipe, where: str) -> None:
             need(decoder.layers <= 6, "decoder.layers: MiniLM has 6")
     for name in ("epochs", "batch", "captions", "views"):
         need(getattr(training, name) > 0, f"training.{name}: expected more than 0")
+    need(training.self_critical_epochs >= 0, "training.self_critical_epochs: expected 0 or more")
+    need(not (training.patience and training.self_critical_epochs),
+         "training.patience: has no meaning with self_critical_epochs, which follow after the last of the other epochs")
+    need(training.samples > 1, "training.samples: expected 2 or more, because a sample is compared with the others")
     need(0 <= training.side_text <= 1, "training.side_text: expected a share from 0 to 1")

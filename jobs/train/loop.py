@@ -20,6 +20,8 @@ from captioner import Captioner
 from configuration import Recipe
 from data.split import Split
 from losses import losses
+from rewards import Cider
+from self_critical import self_critical_losses
 from validation import validate
 
 PRINT_EVERY = 20
@@ -55,7 +57,9 @@ class Run:
         self.batch = min(settings.batch, len(train.images))
         whole = len(train.images) // self.batch
         self.steps_per_epoch = min(settings.steps_per_epoch or whole, whole)
-        self.total = settings.epochs * self.steps_per_epoch
+        self.supervised = settings.epochs * self.steps_per_epoch
+        self.total = self.supervised + settings.self_critical_epochs * self.steps_per_epoch
+        self.reward = Cider(train.images.captions, ending=True)
         self.optimizer, self.averaged = optimizer_for(captioner), copy.deepcopy(captioner)
         self.step, self.best, self.worse, self.seconds = 0, -1.0, 0, 0.0
         self.history: list[dict[str, float]] = []
@@ -119,24 +123,32 @@ class Run:
         # Each of the first epochs makes a new view, later ones draw from those.
         views = np.full(len(part), epoch) if epoch < settings.views else rng.integers(0, settings.views, len(part))
         drawn = self.train.draw(part, settings.captions, rng)
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["base"] * rate_factor(self.step, self.total, settings.warmup_steps)
         frozen = self.train.frozen.get(views, part)
-        self.captioner.train()
+        measured: dict[str, float] = {}
         with torch.autocast("cpu", torch.bfloat16, enabled=settings.bfloat16):
-            found = losses(self.captioner, self.train, frozen, *drawn, rng)
+            if self.step < self.supervised:
+                phase, rate = self.step, rate_factor(self.step, self.supervised, settings.warmup_steps)
+                rates = [rate * group["base"] for group in self.optimizer.param_groups]
+                found = losses(self.captioner.train(), self.train, frozen, *drawn, rng)
+            else:
+                phase = self.step - self.supervised
+                rate = settings.self_critical_rate * rate_factor(phase, self.total - self.supervised, 0)
+                rates = [rate] * len(self.optimizer.param_groups)
+                found, measured["reward"] = self_critical_losses(self.captioner.eval(), self.train, self.reward, part, frozen, *drawn, rng)
+        for group, rate in zip(self.optimizer.param_groups, rates):
+            group["lr"] = rate
         loss = torch.stack(list(found.values())).sum()
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.captioner.parameters(), 1.0)
         self.optimizer.step()
         self.step += 1
-        decay = min(settings.averaging, self.step / (self.step + 10))
+        decay = min(settings.averaging, (phase + 1) / (phase + 11))
         with torch.no_grad():
             for slow, fast in zip(self.averaged.parameters(), self.captioner.parameters()):
                 if fast.requires_grad:
                     slow.lerp_(fast, 1 - decay)
-        return {"loss": loss.item()} | {name: value.item() for name, value in found.items()}
+        return {"loss": loss.item()} | {name: value.item() for name, value in found.items()} | measured
 
     def record(self, trained: dict[str, float], scores: dict[str, float], captions: list[str]) -> None:
         """Prints, logs and draws the epoch, and writes the checkpoints."""
@@ -151,10 +163,10 @@ class Run:
             self.best, self.worse = scores["CIDEr"], 0
             checkpoint.save(self.output / "best.pt", head | {"model": self.averaged.state_dict(), "complete": True})
         with open(self.output / "history.csv", "w", newline="", encoding="utf-8") as file:
-            rows = csv.DictWriter(file, list(self.history[0]))
+            rows = csv.DictWriter(file, list(dict.fromkeys(name for row in self.history for name in row)))
             rows.writeheader()
             rows.writerows(self.history)
-        column = {name: [row[name] for row in self.history] for name in self.history[0]}
+        column = {name: [row[name] for row in self.history] for name in self.history[0] if name in self.history[-1]}
         plots.curves(self.output / "curves.png", {
             "losses": {"training": column["loss"], "validation": column["validation loss"]},
             "captions": {name: column[name] for name in ("BLEU-4", "CIDEr")},

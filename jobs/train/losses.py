@@ -25,6 +25,13 @@ def caption_loss(captioner: Captioner, targets: Tensor, memory: Tensor, smoothin
     return F.cross_entropy(captioner.decoder.logits(states[counted]).float(), wanted[counted], label_smoothing=smoothing)
 
 
+def hidden(mask: Tensor, has_side: np.ndarray, share: float, rng: np.random.Generator) -> Tensor:
+    """The mask `[batch, text]` of side texts with up to half of the words hidden, and all of them but for a share of the images."""
+    kept = rng.random(tuple(mask.shape)) >= rng.uniform(0, 0.5, (len(mask), 1))
+    kept &= (rng.random((len(mask), 1)) < share) & has_side[:, None]
+    return mask * torch.from_numpy(kept.astype(np.int64))
+
+
 def losses(captioner: Captioner, split: Split, frozen: Tensor, captions: np.ndarray, has_side: np.ndarray,
            rng: np.random.Generator) -> dict[str, Tensor]:
     """The losses by name, weighted; `frozen` `[batch, ...]`, `captions` `[batch, written + 1]`, the last one the side text.
@@ -37,9 +44,7 @@ def losses(captioner: Captioner, split: Split, frozen: Tensor, captions: np.ndar
     states, texts = captioner.text.from_input(entered, mask)
     image_tokens, images = captioner.image.from_frozen(frozen)
 
-    kept = rng.random((batch, mask.shape[1])) >= rng.uniform(0, 0.5, (batch, 1))
-    kept &= (rng.random((batch, 1)) < recipe.training.side_text) & has_side[:, None]
-    side = mask[batch:] * torch.from_numpy(kept.astype(np.int64))
+    side = hidden(mask[batch:], has_side, recipe.training.side_text, rng)
     memory, fused = captioner.fusion(image_tokens, states[batch:], side)
 
     targets = torch.from_numpy(split.targets[captions[:, :-1].reshape(-1), :CAPTION_CUT])
