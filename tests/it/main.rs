@@ -51,6 +51,7 @@ mod manifest_command;
 mod model_directory;
 mod model_failures;
 mod monitor;
+mod odd_keys;
 mod odd_values;
 mod outage;
 #[allow(unreachable_pub, reason = "a module of a test binary")]
@@ -92,4 +93,5 @@ mod values;
 mod views;
 #[allow(unreachable_pub, reason = "a module of a test binary")]
 mod web;
+mod web_servers;
 mod workers;
