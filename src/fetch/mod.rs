@@ -13,6 +13,7 @@ mod local;
 mod probe;
 mod timeout;
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -146,13 +147,13 @@ impl ImageObject<'_> {
     /// # Errors
     /// As [`Fetcher::open`].
     pub async fn body(self) -> Result<Bytes, RowError> {
-        use backon::RetryableWithContext as _;
+        use backon::Retryable as _;
         let Self { location, fetcher, result, turn: _turn, .. } = self;
         let location = &location;
-        let read = (|opened: Option<GetResult>| async move { (None, fetcher.read(location, opened).await) })
-            .retry(pauses(fetcher.retries(location)))
-            .context(Some(result));
-        read.when(is_transient).adjust(wait_as_asked).notify(log_retry(location)).await.1
+        let opened = Mutex::new(Some(result));
+        let read = (|| fetcher.read(location, opened.lock().unwrap_or_else(PoisonError::into_inner).take()))
+            .retry(pauses(fetcher.retries(location)));
+        read.when(is_transient).adjust(wait_as_asked).notify(log_retry(location)).await
     }
 }
 

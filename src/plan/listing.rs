@@ -217,7 +217,7 @@ impl From<object_store::Error> for NotListed {
         let kind = Failure::of(&error).kind;
         let is_refused = matches!(kind, ErrorKind::Forbidden | ErrorKind::NotFound);
         let may_exist = kind == ErrorKind::Forbidden;
-        Self { what: explain(&error), is_refused, may_exist, is_outage: !is_refused }
+        Self { what: explain(&error), is_refused, may_exist, is_outage: !is_refused && kind != ErrorKind::InvalidUri }
     }
 }
 

@@ -349,7 +349,7 @@ fn same_version(meta: &ObjectMeta, tag: Option<&str>) -> Result<()> {
 
 /// The status of a refused request.
 fn status(error: &Error) -> Option<u16> {
-    let mut causes = std::iter::successors(std::error::Error::source(error), |cause| cause.source());
+    let mut causes = std::iter::successors(std::error::Error::source(error), |&cause| cause.source());
     causes.find_map(|cause| cause.downcast_ref::<Refusal>()).map(|refusal| refusal.status)
 }
 
