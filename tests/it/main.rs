@@ -10,6 +10,7 @@
 )]
 
 mod aws;
+mod azure;
 mod batches;
 mod changed_rows;
 mod check;
@@ -46,6 +47,7 @@ mod jobs;
 mod late_plans;
 mod library;
 mod loaded_models;
+mod long_values;
 #[allow(unreachable_pub, reason = "a module of a test binary")]
 mod manifest_command;
 mod model_directory;
