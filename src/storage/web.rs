@@ -162,39 +162,38 @@ impl WebFile {
 
     /// The bytes of `range`, of the version `tag` if there is one.
     async fn part(&self, range: Range<u64>, tag: Option<&str>) -> Result<GetResult> {
-        let whole = match self.whole.get() {
-            Some(whole) => whole.clone(),
-            None => {
-                let mut headers = vec![(RANGE, GetRange::Bounded(range.clone()).to_string())];
-                // A weak tag matches nothing in this header.
-                headers.extend(tag.filter(|tag| !is_weak(tag)).map(|tag| (IF_MATCH, tag.to_owned())));
-                let response = match self.send(Method::GET, &headers).await {
-                    // Of an empty file, or one of another size.
-                    Err(error) if status(&error) == Some(416) => self.send(Method::GET, &[]).await?,
-                    response => response?,
-                };
-                let partial = response.status() == StatusCode::PARTIAL_CONTENT;
-                let answered = content_range(response.headers()).filter(|_| partial);
-                let response = match answered {
-                    Some((sent, size))
-                        if sent == (range.start..range.end.min(size)) && codings(response.headers())?.is_empty() =>
-                    {
-                        let meta = meta(response.headers(), size);
-                        same_version(&meta, tag)?;
-                        let body = response.into_body().bytes_stream().map_err(|error| generic(error.into()));
-                        return Ok(result(GetResultPayload::Stream(body.boxed()), meta, sent));
-                    }
-                    // Not the range that was asked for.
-                    _ if partial => {
-                        drop(response);
-                        self.send(Method::GET, &[]).await?
-                    }
-                    _ => response,
-                };
-                tracing::debug!("the web server does not send ranges: the whole file is fetched");
-                let whole = self.whole(response).await?;
-                self.whole.get_or_init(|| whole).clone()
-            }
+        let whole = if let Some(whole) = self.whole.get() {
+            whole.clone()
+        } else {
+            let mut headers = vec![(RANGE, GetRange::Bounded(range.clone()).to_string())];
+            // A weak tag matches nothing in this header.
+            headers.extend(tag.filter(|tag| !is_weak(tag)).map(|tag| (IF_MATCH, tag.to_owned())));
+            let response = match self.send(Method::GET, &headers).await {
+                // Of an empty file, or one of another size.
+                Err(error) if status(&error) == Some(416) => self.send(Method::GET, &[]).await?,
+                response => response?,
+            };
+            let partial = response.status() == StatusCode::PARTIAL_CONTENT;
+            let answered = content_range(response.headers()).filter(|_| partial);
+            let response = match answered {
+                Some((sent, size))
+                    if sent == (range.start..range.end.min(size)) && codings(response.headers())?.is_empty() =>
+                {
+                    let meta = meta(response.headers(), size);
+                    same_version(&meta, tag)?;
+                    let body = response.into_body().bytes_stream().map_err(|error| generic(error.into()));
+                    return Ok(result(GetResultPayload::Stream(body.boxed()), meta, sent));
+                }
+                // Not the range that was asked for.
+                _ if partial => {
+                    drop(response);
+                    self.send(Method::GET, &[]).await?
+                }
+                _ => response,
+            };
+            tracing::debug!("the web server does not send ranges: the whole file is fetched");
+            let whole = self.whole(response).await?;
+            self.whole.get_or_init(|| whole).clone()
         };
         same_version(&whole.meta, tag)?;
         let end = range.end.min(whole.meta.size);
@@ -234,11 +233,11 @@ impl WebFile {
             }
             file.write_all(&chunk).map_err(io_error)?;
         }
-        let file = match codings.is_empty() {
-            true => file,
-            false => tokio::task::spawn_blocking(move || decoded(file, &codings, most))
-                .await
-                .map_err(|error| generic(error.into()))??,
+        let file = if codings.is_empty() {
+            file
+        } else {
+            let decoded = tokio::task::spawn_blocking(move || decoded(file, &codings, most)).await;
+            decoded.map_err(|error| generic(error.into()))??
         };
         let content = match file.into_inner() {
             SpooledData::InMemory(bytes) => Content::Memory(bytes.into_inner().into()),

@@ -9,7 +9,7 @@ fn messages_about_long_values_are_short_wherever_the_value_goes() {
     let job = std::fs::read_to_string(workplace.path("job.toml")).unwrap();
     workplace.job(&job.replace(
         "[runtime]",
-        "[limits]\nmin_failed_rows = 1000\nretries = 0\nallow_private_hosts = \"127.0.0.1\"\n[runtime]",
+        "[limits]\nmin_failed_rows = 1000\nretries = 0\noutage_after = 0\nallow_private_hosts = \"127.0.0.1\"\n[runtime]",
     ));
     let (long, origin) = ("x".repeat(3000), server.origin());
     let segments = vec!["deep words"; 300].join("/");
