@@ -10,7 +10,6 @@
 )]
 
 mod aws;
-mod azure;
 mod batches;
 mod changed_rows;
 mod check;
