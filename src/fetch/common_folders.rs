@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::storage::Location;
+use crate::storage::{Location, keys};
 use crate::support::redact;
 
 /// The deepest folder that all images of a job share, for each disk and bucket. Found while a run is planned, and kept in its plan.
@@ -14,8 +14,11 @@ pub struct CommonFolders(BTreeMap<String, Location>);
 impl CommonFolders {
     /// Adds an image.
     pub fn add(&mut self, image: &Location) {
-        if let Location::Http(_) = image {
-            return;
+        match image {
+            Location::Http(_) => return,
+            // No request can name it.
+            Location::Object { key, .. } if !keys::is_spellable(key) => return,
+            _ => {}
         }
         let store = image.authority();
         match self.0.get_mut(&store) {

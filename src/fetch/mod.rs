@@ -3,30 +3,36 @@
 //! In: a path or URI and the folder it is relative to. Out: the size, then the bytes, so that the caller can reserve memory in
 //! between. Transient failures are retried; after that a failure is a [`RowError`]. Never here: decoding.
 //!
-//! [`Fetcher`] opens and reads one image; `local` checks files of this machine, `timeout` limits an attempt. When many images fail,
+//! [`Fetcher`] opens and reads one image; `local` checks files of this machine, `hosts` limits the requests to
+//! a web server, `timeout` limits an attempt. When many images fail,
 //! `common_folders` (found while planning) and `probe` find out whether the storage answers at all.
 
 mod common_folders;
+mod hosts;
 mod local;
 mod probe;
 mod timeout;
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use object_store::{GetResult, ObjectStoreExt};
+use tokio::sync::OwnedSemaphorePermit;
 
 pub use self::common_folders::CommonFolders;
+use self::hosts::Hosts;
 use self::timeout::within;
 use crate::job::Limits;
 use crate::row::error::{ErrorKind, RowError, Stage};
-use crate::storage::{Failure, Location, NotALocation, SingleAttempts, Storage, pauses};
+use crate::storage::{Failure, Location, NotALocation, SingleAttempts, Storage, pauses, retry_after};
 use crate::support::descriptors::is_exhausted;
 
 /// Fetches images within the job's limits. All of its requests must come from one runtime.
 #[derive(Debug)]
 pub struct Fetcher {
     stores: SingleAttempts,
+    hosts: Hosts,
     roots: Vec<Location>,
     max_image_bytes: u64,
     timeout: Duration,
@@ -41,6 +47,7 @@ pub struct ImageObject<'a> {
     location: Location,
     fetcher: &'a Fetcher,
     result: GetResult,
+    turn: Option<OwnedSemaphorePermit>,
 }
 
 impl Fetcher {
@@ -49,7 +56,8 @@ impl Fetcher {
     pub fn new(limits: &Limits, storage: &Storage) -> Self {
         let timeout = Duration::from_millis(limits.fetch_timeout_ms);
         Self {
-            stores: storage.single_attempts(timeout, &limits.roots),
+            stores: storage.single_attempts(timeout, &limits.roots, limits.max_image_bytes),
+            hosts: Hosts::new(limits.requests_per_host, timeout),
             roots: limits.roots.clone(),
             max_image_bytes: limits.max_image_bytes,
             timeout,
@@ -83,14 +91,15 @@ impl Fetcher {
             let message = format!("{location}: expected the URI of an object, found that of a bucket or folder");
             return Err(RowError::new(Stage::Fetch, ErrorKind::InvalidUri, message));
         }
+        let turn = self.hosts.turn(&location).await;
         let result = {
             use backon::Retryable as _;
             let get = (|| self.get(&location)).retry(pauses(self.retries(&location)));
-            get.when(is_transient).notify(log_retry(&location)).await?
+            get.when(is_transient).adjust(wait_as_asked).notify(log_retry(&location)).await?
         };
         let size = result.meta.size;
         self.check_size(size)?;
-        Ok(ImageObject { size, location, fetcher: self, result })
+        Ok(ImageObject { size, location, fetcher: self, result, turn })
     }
 
     /// One attempt to open it: receives the headers, not the body.
@@ -138,18 +147,23 @@ impl ImageObject<'_> {
     /// # Errors
     /// As [`Fetcher::open`].
     pub async fn body(self) -> Result<Bytes, RowError> {
-        use backon::RetryableWithContext as _;
-        let Self { location, fetcher, result, .. } = self;
+        use backon::Retryable as _;
+        let Self { location, fetcher, result, turn: _turn, .. } = self;
         let location = &location;
-        let read = (|opened: Option<GetResult>| async move { (None, fetcher.read(location, opened).await) })
-            .retry(pauses(fetcher.retries(location)))
-            .context(Some(result));
-        read.when(is_transient).notify(log_retry(location)).await.1
+        let opened = Mutex::new(Some(result));
+        let read = (|| fetcher.read(location, opened.lock().unwrap_or_else(PoisonError::into_inner).take()))
+            .retry(pauses(fetcher.retries(location)));
+        read.when(is_transient).adjust(wait_as_asked).notify(log_retry(location)).await
     }
 }
 
 fn is_transient(error: &RowError) -> bool {
     error.kind.is_transient()
+}
+
+/// The pause before the next attempt, or the longer one that the server asks for.
+fn wait_as_asked(error: &RowError, pause: Option<Duration>) -> Option<Duration> {
+    Some(pause?.max(error.retry_after.unwrap_or_default()))
 }
 
 fn log_retry(location: &Location) -> impl FnMut(&RowError, Duration) {
@@ -163,5 +177,6 @@ fn explain(location: &Location, error: &object_store::Error) -> RowError {
     }
     let Failure { kind, what } = Failure::of(error);
     let message = format!("cannot read {location}: {what}");
-    RowError { is_exhausted: is_exhausted(error), ..RowError::new(Stage::Fetch, kind, message) }
+    let retry_after = retry_after(error);
+    RowError { is_exhausted: is_exhausted(error), retry_after, ..RowError::new(Stage::Fetch, kind, message) }
 }

@@ -130,6 +130,7 @@ pub(super) struct LimitsFile {
     pub(super) max_image_pixels: Option<u64>,
     pub(super) fetch_timeout_ms: Option<u64>,
     pub(super) retries: Option<u32>,
+    pub(super) requests_per_host: Option<usize>,
     pub(super) outage_after: Option<u64>,
     pub(super) roots: Option<Vec<String>>,
     pub(super) allow_private_hosts: Option<OneOrMany>,

@@ -259,6 +259,7 @@ impl LimitsFile {
             max_image_pixels: at_least_1("limits.max_image_pixels", self.max_image_pixels, 100_000_000)?,
             fetch_timeout_ms: at_least_1("limits.fetch_timeout_ms", self.fetch_timeout_ms, default_timeout_ms)?,
             retries: u32::try_from(in_range("limits.retries", retries, 0, 100)?).unwrap_or(DEFAULT_RETRIES),
+            requests_per_host: in_range("limits.requests_per_host", self.requests_per_host.unwrap_or(8), 1, 1000)?,
             outage_after: self.outage_after.unwrap_or(20),
             allow_private_hosts: private_hosts(self.allow_private_hosts)?.with_addresses_of(&roots),
             roots,

@@ -248,6 +248,8 @@ pub struct Limits {
     pub fetch_timeout_ms: u64,
     /// Retries after a transient failure of remote storage.
     pub retries: u32,
+    /// Requests for images that each web server has to answer at the same time.
+    pub requests_per_host: usize,
     /// After this many storage failures of one kind in a row, the folder of the images is requested; 0: never.
     pub outage_after: u64,
     /// Folders and URI prefixes that images must be in; empty: anywhere.

@@ -58,19 +58,21 @@ fn remote(location: &Location, storage: &Arc<Storage>, files: &mut Vec<Location>
     let text = if key.contains(['*', '?', '[']) {
         key.clone()
     } else {
-        let (store, path) = storage.open(location).map_err(failed)?;
-        match storage.wait(async move { store.head(&path).await }) {
-            Ok(_) => {
-                files.push(location.clone());
-                return Ok(());
+        // A key that ends in a slash is a folder's; a request for it would be one for the key without the slash.
+        if !key.is_empty() && !key.ends_with('/') {
+            let (store, path) = storage.open(location).map_err(failed)?;
+            match storage.wait(async move { store.head(&path).await }) {
+                Ok(_) => {
+                    files.push(location.clone());
+                    return Ok(());
+                }
+                // A prefix with objects below it counts as a folder.
+                Err(object_store::Error::NotFound { .. }) => {}
+                Err(error) => return Err(failed(error)),
             }
-            // A prefix with objects below it counts as a folder.
-            Err(object_store::Error::NotFound { .. }) => {
-                let folder = Pattern::escape(key.trim_end_matches('/'));
-                if folder.is_empty() { "*.parquet".to_owned() } else { format!("{folder}/*.parquet") }
-            }
-            Err(error) => return Err(failed(error)),
         }
+        let folder = Pattern::escape(key.strip_suffix('/').unwrap_or(key));
+        if folder.is_empty() { "*.parquet".to_owned() } else { format!("{folder}/*.parquet") }
     };
     let pattern = Pattern::new(&text);
     let pattern = pattern.map_err(|source| ManifestError::Glob { pattern: location.to_string(), source })?;

@@ -6,16 +6,15 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::UNIX_EPOCH;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use futures::TryStreamExt;
 use object_store::ObjectMeta;
-use object_store::path::Path as ObjectPath;
 
 use super::PlanError;
 use crate::row::error::ErrorKind;
 use crate::row::signature::{ContentFingerprint, ListedVersion};
-use crate::storage::{Failure, Location, Storage, explain};
+use crate::storage::{Failure, Location, Storage, explain, keys};
 
 /// The most folders that are listed one by one. If there are more, parents are listed instead.
 const MOST_FOLDERS: usize = 256;
@@ -36,6 +35,8 @@ pub(super) struct Listing {
 pub(super) struct Listed {
     /// Their versions by the hash of the URI, sorted.
     versions: Vec<(u64, ListedVersion)>,
+    /// Nanoseconds since 1970, if a folder may hold objects that were not listed.
+    incomplete: Option<u128>,
 }
 
 impl Listing {
@@ -43,8 +44,8 @@ impl Listing {
     pub(super) fn add(&mut self, location: &Location) -> bool {
         match location {
             Location::Http(_) => return false,
-            // No object can have such a name; reading it fails with a message of its own.
-            Location::Object { key, .. } if ObjectPath::parse(key).is_err() => return false,
+            // Reading one that cannot be spelled fails with a message of its own.
+            Location::Object { key, .. } if !keys::is_listable(key) => return false,
             Location::Object { .. } | Location::Local(_) => {}
         }
         let folder = location.folder();
@@ -82,14 +83,15 @@ impl Listing {
     /// Lists the folders, and keeps the objects whose URI hash is in `wanted` (see [`ContentFingerprint::uri_hash`]). Nothing is listed
     /// outside `roots`, unless they are empty.
     ///
-    /// A folder that cannot be listed does not end planning: its images count as missing, and fetching them gives the error.
+    /// A folder that cannot be listed does not end planning. The images of one that does not exist are missing, and fetching them
+    /// gives the error. Those of one that may not be listed may be there: what is not found elsewhere counts as new.
     ///
     /// # Errors
     /// [`PlanError::Listing`] when a store or disk does not answer, or when all folders are refused.
     pub(super) fn read(self, mut wanted: Vec<u64>, storage: &Storage, roots: &[Location]) -> Result<Listed, PlanError> {
         wanted.sort_unstable();
         wanted.dedup();
-        let mut found = ListedVersions { wanted: Arc::new(wanted), versions: Vec::new() };
+        let mut found = ListedVersions { wanted: Arc::new(wanted), versions: Vec::new(), refused: false };
         let roots = Roots::new(roots);
         let folders: Vec<Location> =
             self.folders.iter().flat_map(|folder| roots.listed_for(folder, self.folded)).collect();
@@ -106,6 +108,7 @@ impl Listing {
                 return Err(error());
             }
             refused += usize::from(failure.is_refused);
+            found.refused |= failure.may_exist;
             first.get_or_insert_with(error);
             tracing::debug!(%folder, why = failure.what, "cannot be listed");
         }
@@ -116,8 +119,13 @@ impl Listing {
             let why = message.lines().next().unwrap_or_default();
             tracing::warn!(example = %folder, why, "folders that the manifest names cannot be listed; their images count as missing");
         }
+        let incomplete =
+            found.refused.then(|| SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos()));
+        if incomplete.is_some() {
+            tracing::warn!("a folder may be read and not listed; images that were not found in a listing count as new");
+        }
         found.versions.sort_unstable_by_key(|(hash, _)| *hash);
-        Ok(Listed { versions: found.versions })
+        Ok(Listed { versions: found.versions, incomplete })
     }
 }
 
@@ -179,6 +187,8 @@ struct ListedVersions {
     /// Sorted.
     wanted: Arc<Vec<u64>>,
     versions: Vec<(u64, ListedVersion)>,
+    /// Whether a folder that exists may not be listed.
+    refused: bool,
 }
 
 /// Why a folder was not listed.
@@ -186,6 +196,8 @@ struct NotListed {
     what: String,
     /// Access is denied, or the bucket does not exist: the job is wrong, if the same is true of all others.
     is_refused: bool,
+    /// Access is denied, so there may be images in it, which may be read.
+    may_exist: bool,
     /// The storage did not answer, so the folder may exist.
     is_outage: bool,
 }
@@ -196,7 +208,7 @@ impl From<io::Error> for NotListed {
         let is_refused = error.kind() == PermissionDenied;
         let is_nowhere = matches!(error.kind(), NotFound | NotADirectory | InvalidFilename | InvalidInput)
             || error.raw_os_error() == Some(libc::ELOOP);
-        Self { what: error.to_string(), is_refused, is_outage: !is_refused && !is_nowhere }
+        Self { what: error.to_string(), is_refused, may_exist: is_refused, is_outage: !is_refused && !is_nowhere }
     }
 }
 
@@ -204,7 +216,8 @@ impl From<object_store::Error> for NotListed {
     fn from(error: object_store::Error) -> Self {
         let kind = Failure::of(&error).kind;
         let is_refused = matches!(kind, ErrorKind::Forbidden | ErrorKind::NotFound);
-        Self { what: explain(&error), is_refused, is_outage: !is_refused && kind != ErrorKind::InvalidUri }
+        let may_exist = kind == ErrorKind::Forbidden;
+        Self { what: explain(&error), is_refused, may_exist, is_outage: !is_refused && kind != ErrorKind::InvalidUri }
     }
 }
 
@@ -230,8 +243,10 @@ fn list_disk(
             // The manifest may name no image below it, so only an outage is an error.
             match if below { list_disk(&path, below, roots, above, found) } else { Ok(()) } {
                 Err(failure) if failure.is_outage => return Err(failure),
-                _ => continue,
+                Err(failure) => found.refused |= failure.may_exist,
+                Ok(()) => {}
             }
+            continue;
         }
         let hash = ContentFingerprint::uri(&Location::Local(path).to_string()).uri_hash();
         if found.wanted.binary_search(&hash).is_ok() {
@@ -276,9 +291,12 @@ fn list_store(storage: &Storage, folder: &Location, below: bool, found: &mut Lis
 }
 
 impl Listed {
-    /// The version of a listed object; None: there is no such object.
-    pub(super) fn version(&self, uri: ContentFingerprint) -> Option<ListedVersion> {
-        let found = self.versions.binary_search_by_key(&uri.uri_hash(), |(hash, _)| *hash).ok()?;
-        Some(self.versions[found].1)
+    /// The content of the object at `uri`, as far as listings tell.
+    pub(super) fn content(&self, uri: ContentFingerprint) -> ContentFingerprint {
+        let found = self.versions.binary_search_by_key(&uri.uri_hash(), |(hash, _)| *hash).ok();
+        match (found.map(|found| self.versions[found].1), self.incomplete) {
+            (None, Some(time)) => uri.not_listed(time),
+            (version, _) => uri.listed(version),
+        }
     }
 }

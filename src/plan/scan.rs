@@ -111,9 +111,7 @@ impl Scan {
         let unlisted = contents.iter().filter(|row| row.unlisted).count() as u64;
         let signature = |row: RowContent| match row.fingerprint {
             None => Signature::unread(row.text),
-            Some(fingerprint) if row.listable => {
-                Signature::new(row.text, fingerprint.listed(listed.version(fingerprint)))
-            }
+            Some(fingerprint) if row.listable => Signature::new(row.text, listed.content(fingerprint)),
             Some(fingerprint) => Signature::new(row.text, fingerprint),
         };
         let signatures: Vec<Signature> = contents.into_iter().map(signature).collect();

@@ -2,6 +2,7 @@
 //! that stop a run are [`crate::error::Error`].
 
 use std::fmt;
+use std::time::Duration;
 
 /// The step of the pipeline in which a row failed; the `error_stage` column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -133,12 +134,14 @@ pub struct RowError {
     pub message: String,
     /// Whether this process ran out of descriptors or memory, and the row is not at fault: it must not become a failed row.
     pub is_exhausted: bool,
+    /// How long the server asks to wait before the next attempt.
+    pub retry_after: Option<Duration>,
 }
 
 impl RowError {
     /// A failure of `kind` in `stage`.
     pub fn new(stage: Stage, kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { stage, kind, message: message.into(), is_exhausted: false }
+        Self { stage, kind, message: message.into(), is_exhausted: false, retry_after: None }
     }
 }
 

@@ -144,6 +144,12 @@ impl ContentFingerprint {
         Self(u64::from_be_bytes(first_bytes(hash(b"listed", &[&self.0.to_be_bytes(), &version.to_be_bytes()]))))
     }
 
+    /// Of this URI, if its storage could not be listed; `time` is that of the plan. It is equal to no other, so that the row is new.
+    #[must_use]
+    pub fn not_listed(self, time: u128) -> Self {
+        Self(u64::from_be_bytes(first_bytes(hash(b"not listed", &[&self.0.to_be_bytes(), &time.to_be_bytes()]))))
+    }
+
     /// The hash of the URI, by which listings are searched; of a [`ContentFingerprint::uri`] only.
     #[must_use]
     pub const fn uri_hash(self) -> u64 {

@@ -6,12 +6,12 @@
 //! with its status.
 
 use std::error::Error as StdError;
-use std::fmt;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use http::header::{AUTHORIZATION, HeaderValue};
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, HeaderValue};
 use object_store::client::{
     ClientConfigKey, HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpService,
     SpawnService,
@@ -21,29 +21,13 @@ use reqwest::redirect::Policy;
 use tokio::runtime::Handle;
 use url::Url;
 
+use super::answers::{Refusal, retry_after};
 use super::error::generic;
+use super::keys;
 use super::location::Location;
 use super::private_hosts::{Guard, PrivateHost};
 use super::redirect::{self, MAX_REDIRECTS, RefusedRedirect};
 use super::settings::RequestPolicy;
-
-/// A response without the object: its HTTP status, and the error code of the store.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Refusal {
-    /// As in `503`.
-    pub(super) status: u16,
-    /// As in `SlowDown`, from an XML body.
-    pub(super) code: Option<String>,
-}
-
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "status {}", self.status)?;
-        self.code.iter().try_for_each(|code| write!(f, " {code}"))
-    }
-}
-
-impl std::error::Error for Refusal {}
 
 /// Makes HTTP clients.
 #[derive(Debug, Clone)]
@@ -57,6 +41,8 @@ pub(super) struct Connector {
     /// Whether the user has named the hosts that requests are for (a bucket's service, a file of a command line): those are not
     /// subject to `guard`, only other origins that they redirect to.
     pub(super) named: bool,
+    /// Whether it requests objects of a bucket, which can be listed.
+    pub(super) is_of_bucket: bool,
     /// The runtime that connections live in, while requests come from anywhere. None: the one that makes the requests, which
     /// must always be the same.
     pub(super) runtime: Option<Handle>,
@@ -115,21 +101,12 @@ impl HttpConnector for Connector {
         let settings = self.client_settings(options);
         let named = if self.named { Some(settings.client(None).map_err(|error| generic(error.into()))?) } else { None };
         let (guard, roots) = (self.guard.clone(), self.roots.clone());
-        let service = Service { settings, named, guard, guarded: Arc::default(), roots };
+        let service =
+            Service { settings, named, is_of_bucket: self.is_of_bucket, guard, guarded: Arc::default(), roots };
         Ok(match &self.runtime {
             Some(runtime) => HttpClient::new(SpawnService::new(service, runtime.clone())),
             None => HttpClient::new(service),
         })
-    }
-}
-
-/// One client for all connections.
-#[derive(Debug, Clone)]
-pub(super) struct Shared(pub(super) HttpClient);
-
-impl HttpConnector for Shared {
-    fn connect(&self, _: &ClientOptions) -> Result<HttpClient> {
-        Ok(self.0.clone())
     }
 }
 
@@ -141,6 +118,7 @@ struct Service {
     settings: ClientSettings,
     /// For the origin that a request is for, if the user has named it. It shares no connection with `guarded`.
     named: Option<reqwest::Client>,
+    is_of_bucket: bool,
     guard: Guard,
     /// For all others. It is made when it is needed: most buckets never redirect.
     guarded: Arc<OnceLock<reqwest::Client>>,
@@ -200,6 +178,22 @@ impl Service {
     }
 }
 
+/// A page of a listing, without the keys for which `object_store` would refuse it or that it would take for others.
+async fn listed(response: HttpResponse) -> Result<HttpResponse, HttpError> {
+    static SAID: AtomicBool = AtomicBool::new(false);
+    let (mut head, body) = response.into_parts();
+    let body = body.bytes().await?;
+    let Some((kept, left_out)) = std::str::from_utf8(&body).ok().and_then(keys::without_odd_keys) else {
+        return Ok(HttpResponse::from_parts(head, body.into()));
+    };
+    if !SAID.swap(true, Ordering::Relaxed) {
+        let expected = keys::EXPECTED;
+        tracing::warn!(left_out, "objects are left out of a listing; expected {expected}");
+    }
+    head.headers.remove(CONTENT_LENGTH);
+    Ok(HttpResponse::from_parts(head, kept.into()))
+}
+
 fn refused(why: impl StdError + Send + Sync + 'static) -> HttpError {
     HttpError::new(HttpErrorKind::Unknown, why)
 }
@@ -225,17 +219,21 @@ impl HttpService for Service {
                 request.uri().query().is_some_and(|query| LISTINGS.iter().any(|mark| query.contains(mark)));
             let response = self.follow(request).await?;
             let status = response.status().as_u16();
+            if is_listing && self.is_of_bucket && status == 200 {
+                return listed(response).await;
+            }
             // Statuses that `object_store` distinguishes itself are left to it.
             if status < 300 || status == 304 || (!is_listing && matches!(status, 401 | 403 | 404 | 409 | 412)) {
                 return Ok(response);
             }
+            let retry_after = retry_after(response.headers());
             let passing = status >= 500 || matches!(status, 408 | 429);
             let kind = if passing { HttpErrorKind::Request } else { HttpErrorKind::Unknown };
             let body = response.into_body().bytes().await.unwrap_or_default();
             let body = String::from_utf8_lossy(&body);
             let code = body.split_once("<Code>").and_then(|(_, rest)| rest.split_once("</Code>"));
             let code = code.map(|(code, _)| code.chars().take(64).collect());
-            Err(HttpError::new(kind, Refusal { status, code }))
+            Err(HttpError::new(kind, Refusal { status, code, retry_after }))
         })
     }
 }

@@ -3,12 +3,14 @@
 
 use std::error::Error as StdError;
 use std::fmt;
+use std::time::Duration;
 
 use object_store::Error;
 use object_store::client::{HttpError, HttpErrorKind};
 
-use super::connector::Refusal;
+use super::answers::{Refusal, WrongAnswer};
 use super::credentials::NoCredentials;
+use super::keys;
 use super::private_hosts::PrivateHost;
 use super::redirect::RefusedRedirect;
 use crate::row::error::ErrorKind;
@@ -33,7 +35,7 @@ impl Failure {
             Error::Unauthenticated { .. } => {
                 return new(ErrorKind::Forbidden, "the storage does not accept these credentials (status 401)");
             }
-            Error::InvalidPath { .. } => return new(ErrorKind::InvalidUri, "no object can have this name"),
+            Error::InvalidPath { .. } => return new(ErrorKind::InvalidUri, &format!("expected {}", keys::EXPECTED)),
             Error::AlreadyExists { .. } => return new(ErrorKind::Io, "it exists already"),
             Error::Precondition { .. } => return new(ErrorKind::Io, "it was changed in the meantime"),
             _ => {}
@@ -42,6 +44,14 @@ impl Failure {
         for cause in causes(error) {
             if let Some(refusal) = cause.downcast_ref::<Refusal>() {
                 return Self::refused(refusal);
+            }
+            match cause.downcast_ref::<WrongAnswer>() {
+                Some(answer @ WrongAnswer::TooLong { .. }) => return new(ErrorKind::TooLarge, &answer.to_string()),
+                Some(answer @ WrongAnswer::Coding(_)) => {
+                    return new(ErrorKind::UnsupportedFormat, &answer.to_string());
+                }
+                Some(answer) => return new(ErrorKind::Connection, &answer.to_string()),
+                None => {}
             }
             if let Some(redirect) = cause.downcast_ref::<RefusedRedirect>() {
                 return new(ErrorKind::Forbidden, &redirect.to_string());
@@ -98,6 +108,11 @@ pub(crate) fn lacks_condition(error: &Error) -> bool {
     matches!(error, Error::NotImplemented { .. } | Error::NotSupported { .. })
         || causes(error).any(|cause| cause.downcast_ref::<Refusal>().is_some_and(|refusal| refusal.status == 501))
         || is_local(error) && causes(error).any(|cause| cause.downcast_ref().is_some_and(refused))
+}
+
+/// How long the server asks to wait before the next attempt.
+pub(crate) fn retry_after(error: &Error) -> Option<Duration> {
+    causes(error).find_map(|cause| cause.downcast_ref::<Refusal>()?.retry_after)
 }
 
 /// The message of [`Failure::of`], with a hint if there is one; for errors that end a command.

@@ -104,10 +104,12 @@ impl Location {
             _ if text.starts_with('/') => local(Path::new("/"), text),
             _ if text.trim().is_empty() => Err(NotALocation::Invalid("a path or URI, found nothing")),
             Self::Object { cloud, bucket, key } => {
-                let mut segments: Vec<&str> = key.split('/').filter(|segment| !segment.is_empty()).collect();
+                let mut segments: Vec<&str> =
+                    if key.is_empty() { Vec::new() } else { key.strip_suffix('/').unwrap_or(key).split('/').collect() };
                 for segment in text.split('/') {
                     match segment {
-                        "" | "." => {}
+                        // An empty one belongs to the key: without it, the key is that of another object.
+                        "." => {}
                         ".." => drop(segments.pop()),
                         other => segments.push(other),
                     }
@@ -187,8 +189,7 @@ impl Location {
     #[must_use]
     pub fn starts_with(&self, root: &Self) -> bool {
         let below = |key: &str, folder: &str| {
-            let folder = folder.trim_end_matches('/');
-            let rest = key.strip_prefix(folder);
+            let rest = key.strip_prefix(folder.strip_suffix('/').unwrap_or(folder));
             folder.is_empty() || rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         };
         match (self, root) {
@@ -301,6 +302,8 @@ mod tests {
         assert_eq!(seen("/data/sets", "../a b.jpg"), is("/data/a b.jpg"));
         assert_eq!(seen("/data", "s3://bucket/a b#1.png"), is("s3://bucket/a b#1.png"));
         assert_eq!(seen("s3://bucket/sets", "photos/./../c%20d.jpg"), is("s3://bucket/sets/c%20d.jpg"));
+        assert_eq!(seen("s3://bucket/sets/", "a//b.jpg"), is("s3://bucket/sets/a//b.jpg"));
+        assert_eq!(seen("s3://bucket", "a/./b.jpg/"), is("s3://bucket/a/b.jpg/"));
         assert_eq!(seen("s3://bucket/sets", "/e.jpg"), is("/e.jpg"));
         assert_eq!(seen("https://host/sets/", "f g.jpg"), is("https://host/sets/f%20g.jpg"));
         assert_eq!(
@@ -317,15 +320,25 @@ mod tests {
     #[test]
     fn folders_and_the_locations_in_them() {
         let location = |text: &str| Location::Local("/".into()).resolve(text).unwrap();
-        for (inside, root) in
-            [("/a/b", "/a"), ("s3://b/x/y", "s3://b/x"), ("s3://b/x", "s3://b"), ("http://h/a/b", "http://h/a")]
-        {
+        for (inside, root) in [
+            ("/a/b", "/a"),
+            ("s3://b/x/y", "s3://b/x"),
+            ("s3://b/x", "s3://b"),
+            ("http://h/a/b", "http://h/a"),
+            ("s3://b/x//y", "s3://b/x//"),
+        ] {
             assert!(location(inside).starts_with(&location(root)), "{inside}");
-            assert_eq!(location(inside).common(&location(root)), Some(location(root)));
+            let folder = location(inside).common(&location(root)).unwrap();
+            assert!(location(inside).starts_with(&folder) && location(root).starts_with(&folder), "{inside}: {folder}");
         }
-        for (outside, root) in
-            [("/ab", "/a"), ("s3://b/xy", "s3://b/x"), ("gs://b/x", "s3://b/x"), ("http://g/a", "http://h")]
-        {
+        for (outside, root) in [
+            ("/ab", "/a"),
+            ("s3://b/xy", "s3://b/x"),
+            ("gs://b/x", "s3://b/x"),
+            ("http://g/a", "http://h"),
+            ("s3://b/x", "s3://b//"),
+            ("s3://b/x/y", "s3://b/x//"),
+        ] {
             assert!(!location(outside).starts_with(&location(root)), "{outside}");
         }
         assert_eq!(location("s3://b/x/1/a").common(&location("s3://b/x/2/a")), Some(location("s3://b/x")));

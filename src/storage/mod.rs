@@ -5,10 +5,13 @@
 //!
 //! [`Location`] is what users write (`paths` for local ones), `settings`, `environment` and `credentials` say how it is reached, `clouds`
 //! makes the stores of buckets, `connector` and `redirect` their HTTP client, `private_hosts` and `addresses` say which hosts it may
-//! connect to, `failure` says what their errors mean, `hidden_parents` finds a `..` that a URL hides. `cache` keeps local copies of
+//! connect to, `web` reads files of web servers, `failure` says what errors and `answers`
+//! mean, `hidden_parents` finds a `..` that a URL hides, `keys` knows the keys that
+//! no request can name. `cache` keeps local copies of
 //! remote model directories; `diagnosis` is for `nightcap doctor`.
 
 mod addresses;
+mod answers;
 mod cache;
 mod clouds;
 mod connector;
@@ -18,19 +21,19 @@ pub mod environment;
 mod error;
 mod failure;
 mod hidden_parents;
+pub(crate) mod keys;
 mod location;
 pub(crate) mod paths;
 mod private_hosts;
 mod redirect;
 mod settings;
+mod web;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use backon::ExponentialBuilder;
 use object_store::client::{HttpClient, HttpConnector};
-use object_store::http::HttpBuilder;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as ObjectPath;
 use object_store::{ObjectStore, Result};
@@ -38,29 +41,24 @@ use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 
 use self::clouds::Clouds;
-use self::connector::{Connector, Shared};
+use self::connector::Connector;
 pub use self::diagnosis::{CredentialSources, credential_sources, model_cache};
 use self::error::generic;
 pub use self::failure::Failure;
-pub(crate) use self::failure::{explain, lacks_condition};
+pub(crate) use self::failure::{explain, lacks_condition, retry_after};
 pub use self::location::{Cloud, Location, NotALocation};
 use self::private_hosts::Guard;
 pub use self::private_hosts::PrivateHosts;
 use self::settings::RequestPolicy;
+pub(crate) use self::settings::pauses;
 pub use self::settings::{DEFAULT_RETRIES, DEFAULT_TIMEOUT, StorageSettings};
+use self::web::WebFile;
 
 /// A store and the path in it.
 pub(crate) type StoreAndPath = (Arc<dyn ObjectStore>, ObjectPath);
 
 /// The timeout of a request that carries a part, as a multiple of that for an image.
 const PART_TIMEOUT_FACTOR: u32 = 5;
-
-/// The pauses before `retries` further attempts: 0.1 s, doubled each time up to 5 s, plus a random part of up to the same length,
-/// so that workers that failed together do not retry together.
-pub(crate) const fn pauses(retries: u32) -> ExponentialBuilder {
-    let pauses = ExponentialBuilder::new().with_min_delay(Duration::from_millis(100)).with_jitter();
-    pauses.with_max_delay(Duration::from_secs(5)).with_max_times(retries as usize)
-}
 
 /// Opens locations, and keeps one object store for each bucket or server. Requests may come from any thread or runtime, since a
 /// thread of its own drives the connections.
@@ -92,7 +90,7 @@ impl Storage {
     }
 
     fn with(clouds: Clouds, retries: u32, timeout: Duration) -> Self {
-        let policy = RequestPolicy { retries, timeout: timeout * PART_TIMEOUT_FACTOR };
+        let policy = RequestPolicy { retries, timeout: timeout * PART_TIMEOUT_FACTOR, most_bytes: None };
         let (stores, without_retries) = (Stores::default(), Stores::default());
         let (private_hosts, roots) = (None, Arc::default());
         Self { clouds, policy, private_hosts, roots, connections: Mutex::new(None), stores, without_retries }
@@ -152,7 +150,7 @@ impl Storage {
 
     fn connector(&self, policy: RequestPolicy, roots: Arc<[Location]>, runtime: Option<Handle>) -> Connector {
         let guard = Guard::new(self.private_hosts.clone().unwrap_or_default());
-        Connector { policy, roots, guard, named: self.private_hosts.is_none(), runtime }
+        Connector { policy, roots, guard, named: self.private_hosts.is_none(), is_of_bucket: false, runtime }
     }
 
     /// Retries after a transient failure.
@@ -160,9 +158,11 @@ impl Storage {
         self.policy.retries
     }
 
-    /// Stores for many small requests from one runtime, without retries. Redirects may lead into `roots` only; none: anywhere.
-    pub(crate) fn single_attempts(&self, timeout: Duration, roots: &[Location]) -> SingleAttempts {
-        let connector = self.connector(RequestPolicy { retries: 0, timeout }, roots.into(), None);
+    /// Stores for many requests for files of at most `most_bytes` from one runtime, without retries. Redirects may lead into `roots`
+    /// only; none: anywhere.
+    pub(crate) fn single_attempts(&self, timeout: Duration, roots: &[Location], most_bytes: u64) -> SingleAttempts {
+        let policy = RequestPolicy { retries: 0, timeout, most_bytes: Some(most_bytes) };
+        let connector = self.connector(policy, roots.into(), None);
         SingleAttempts { clouds: self.clouds.clone(), connector, stores: Stores::default() }
     }
 
@@ -225,12 +225,22 @@ impl Stores {
         match location {
             Location::Local(path) => Ok((Arc::new(LocalFileSystem::new()), ObjectPath::from_absolute_path(path)?)),
             Location::Object { cloud, bucket, key } => {
-                let path = ObjectPath::parse(key)?;
+                // A slash at the end is written for a folder.
+                let name = key.strip_suffix('/').unwrap_or(key);
+                if !keys::is_spellable(name) {
+                    let source = object_store::path::Error::EmptySegment { path: key.clone() };
+                    return Err(object_store::Error::InvalidPath { source });
+                }
+                let path = ObjectPath::parse(name)?;
                 let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
                 if let Some(store) = buckets.get(&location.authority()) {
                     return Ok((store.clone(), path));
                 }
-                let store = clouds.bucket(*cloud, bucket, Connector { named: true, ..connector.clone() })?;
+                let store = clouds.bucket(
+                    *cloud,
+                    bucket,
+                    Connector { named: true, is_of_bucket: true, ..connector.clone() },
+                )?;
                 buckets.insert(location.authority(), store.clone());
                 Ok((store, path))
             }
@@ -240,28 +250,9 @@ impl Stores {
                     Some(client) => client.clone(),
                     None => web.insert(connector.connect(&connector.policy.client().with_allow_http(true))?).clone(),
                 };
-                // The whole URL is the store, so that its query and its encoding stay as they were written.
-                let builder = HttpBuilder::new().with_url(url.as_str()).with_retry(connector.policy.retry());
-                Ok((Arc::new(builder.with_http_connector(Shared(client)).build()?), ObjectPath::default()))
+                let file = WebFile::new(url.clone(), client, connector.policy.retries, connector.policy.most_bytes);
+                Ok((Arc::new(file), ObjectPath::default()))
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use backon::BackoffBuilder;
-
-    use super::*;
-
-    #[test]
-    fn pauses_grow_up_to_a_bound_and_end() {
-        let all: Vec<Duration> = pauses(9).build().collect();
-        assert_eq!(all.len(), 9);
-        for (attempt, pause) in all.into_iter().enumerate() {
-            let least = Duration::from_millis(100 * (1 << attempt)).min(Duration::from_secs(5));
-            assert!((least..=2 * least).contains(&pause), "{attempt}: {pause:?}");
-        }
-        assert_eq!(pauses(0).build().next(), None);
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use backon::ExponentialBuilder;
 use object_store::{BackoffConfig, ClientOptions, RetryConfig};
 use serde::Deserialize;
 
@@ -42,6 +43,8 @@ pub(super) struct RequestPolicy {
     pub(super) retries: u32,
     /// Timeout of one request, with its body.
     pub(super) timeout: Duration,
+    /// The most bytes of a file of a web server that does not say its length before it is read; None: any number.
+    pub(super) most_bytes: Option<u64>,
 }
 
 impl RequestPolicy {
@@ -58,5 +61,30 @@ impl RequestPolicy {
 
     pub(super) fn connect_timeout(self) -> Duration {
         self.timeout.min(Duration::from_secs(5))
+    }
+}
+
+/// The pauses before `retries` further attempts: 0.1 s, doubled each time up to 5 s, plus a random part of up to the same length,
+/// so that workers that failed together do not retry together.
+pub(crate) const fn pauses(retries: u32) -> ExponentialBuilder {
+    let pauses = ExponentialBuilder::new().with_min_delay(Duration::from_millis(100)).with_jitter();
+    pauses.with_max_delay(Duration::from_secs(5)).with_max_times(retries as usize)
+}
+
+#[cfg(test)]
+mod tests {
+    use backon::BackoffBuilder;
+
+    use super::*;
+
+    #[test]
+    fn pauses_grow_up_to_a_bound_and_end() {
+        let all: Vec<Duration> = pauses(9).build().collect();
+        assert_eq!(all.len(), 9);
+        for (attempt, pause) in all.into_iter().enumerate() {
+            let least = Duration::from_millis(100 * (1 << attempt)).min(Duration::from_secs(5));
+            assert!((least..=2 * least).contains(&pause), "{attempt}: {pause:?}");
+        }
+        assert_eq!(pauses(0).build().next(), None);
     }
 }

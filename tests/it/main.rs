@@ -47,11 +47,13 @@ mod jobs;
 mod late_plans;
 mod library;
 mod loaded_models;
+mod long_values;
 #[allow(unreachable_pub, reason = "a module of a test binary")]
 mod manifest_command;
 mod model_directory;
 mod model_failures;
 mod monitor;
+mod odd_keys;
 mod odd_values;
 mod outage;
 mod packaging;
@@ -94,4 +96,5 @@ mod values;
 mod views;
 #[allow(unreachable_pub, reason = "a module of a test binary")]
 mod web;
+mod web_servers;
 mod workers;
