@@ -1,7 +1,7 @@
 //! Every family of models against what `PyTorch` says about photographs (`tests/goldens/families/`), in batches of 1, 3 and 8:
 //! pixels, encoder states, embeddings, and the tokens of every strategy.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use nightcap::engine::{
@@ -53,7 +53,10 @@ fn probed(probes: &Value, values: &[&[f32]]) -> f64 {
 
 /// The photographs as `family` takes them.
 pub(crate) fn photographs(family: &str, goldens: &Value) -> Vec<PixelValues> {
-    let directory = directory(family);
+    photographs_for(family, &directory(family), goldens)
+}
+
+fn photographs_for(family: &str, directory: &ModelDirectory, goldens: &Value) -> Vec<PixelValues> {
     let processor = ImageProcessor::from_config(&directory.preprocessor().unwrap().value).unwrap();
     let paths: Vec<PathBuf> =
         strings(&goldens["photos"]).iter().map(|name| repo("sample_data/photos").join(name)).collect();
@@ -130,17 +133,21 @@ fn captions_are_golden_on(device: Device, family: &str) {
 
 /// Image, text and fused embeddings, and how well image and text match, in every batch size.
 pub(crate) fn vectors_are_the_golden_ones(family: &str) {
+    vectors_of(family, &fixture(family));
+}
+
+/// As [`vectors_are_the_golden_ones`], of a directory that was made from the fixture.
+pub(crate) fn vectors_of(family: &str, folder: &Path) {
     for device in devices() {
-        vectors_are_golden_on(device, family);
+        vectors_are_golden_on(device, family, &ModelDirectory::open(folder, None).unwrap());
     }
 }
 
-fn vectors_are_golden_on(device: Device, family: &str) {
+fn vectors_are_golden_on(device: Device, family: &str, directory: &ModelDirectory) {
     let goldens = goldens(family);
-    let pixels = photographs(family, &goldens);
-    let directory = directory(family);
+    let pixels = photographs_for(family, directory, &goldens);
     let options = EngineOptions { device, threads: 1, wants_fused: true, ..EngineOptions::default() };
-    let mut engine = Engine::load(&directory, options).unwrap();
+    let mut engine = Engine::load(directory, options).unwrap();
     let mut worst: f64 = 0.0;
     for size in BATCHES {
         let images = encode(&mut engine, &pixels, size);
