@@ -39,9 +39,14 @@ pub struct ConfigFiles {
 impl ConfigFiles {
     pub(super) const CONFIG: &'static str = "config.json";
     pub(super) const GENERATION: &'static str = "generation_config.json";
-    /// The names of image preprocessing files: those of transformers, of Immich, and of `open_clip`.
-    pub(super) const PREPROCESSOR: [&'static str; 4] =
-        ["preprocessor_config.json", "processor_config.json", "preprocess_cfg.json", "open_clip_config.json"];
+    /// The names of image preprocessing files: those of transformers, of Immich, of `open_clip`, and of timm.
+    pub(super) const PREPROCESSOR: [&'static str; 5] = [
+        "preprocessor_config.json",
+        "processor_config.json",
+        "preprocess_cfg.json",
+        "open_clip_config.json",
+        Self::CONFIG,
+    ];
     pub(super) const TOKENIZER: &'static str = "tokenizer.json";
     pub(super) const TOKENIZER_CONFIG: &'static str = "tokenizer_config.json";
     /// The files in which transformers saves chat templates, the newest convention first; the oldest is `tokenizer_config.json`.
@@ -94,14 +99,10 @@ impl ConfigFiles {
         }
         let preprocessor = Self::PREPROCESSOR.iter().find_map(|name| {
             let source = inside(Role::Vision, name)?;
-            let mut object = read(&source)?;
-            // open_clip keeps the settings of the model beside them
-            let value = match object.remove("preprocess_cfg") {
-                Some(inner) if name.starts_with("open_clip") => inner,
-                _ if name.starts_with("open_clip") => return None,
-                _ => Value::Object(object),
-            };
-            Some(Sourced { value, source })
+            let object = read(&source)?;
+            // only timm keeps these settings in config.json
+            let says = *name != Self::CONFIG || object.contains_key("pretrained_cfg");
+            says.then_some(Sourced { value: Value::Object(object), source })
         });
         let tokenizer = inside(Role::Text, Self::TOKENIZER);
         let tokenizer_file = inside(Role::Text, Self::TOKENIZER_CONFIG);
@@ -156,7 +157,9 @@ impl ConfigFiles {
 
     /// Whether images and texts are embedded into one space, as far as the files say: the towers are of one family.
     pub(super) fn towers_belong_together(&self) -> bool {
-        let family = |role| self.tower_type(role).map(|kind| kind.trim_end_matches("_vision_model").trim_end_matches("_text_model"));
+        let family = |role| {
+            self.tower_type(role).map(|kind| kind.trim_end_matches("_vision_model").trim_end_matches("_text_model"))
+        };
         self.towers.is_empty() || family(Role::Vision) == family(Role::Text)
     }
 
@@ -164,7 +167,10 @@ impl ConfigFiles {
     pub(super) fn hidden_size(&self, role: Role) -> Option<usize> {
         let config = self.of_tower(role)?;
         let last = config.get("hidden_sizes").and_then(Value::as_array).and_then(|sizes| sizes.last());
-        ["hidden_size", "n_embd", "d_model", "embed_dim"].iter().find_map(|name| count(config.get(*name)?)).or(last.and_then(count))
+        ["hidden_size", "n_embd", "d_model", "embed_dim"]
+            .iter()
+            .find_map(|name| count(config.get(*name)?))
+            .or(last.and_then(count))
     }
 
     /// The names of the classes that the checkpoint was saved from, such as `DetrForObjectDetection`.
@@ -225,8 +231,9 @@ impl ConfigFiles {
     /// level.
     pub fn patch_size(&self) -> Option<usize> {
         let (_, object) = self.layers.iter().find(|(source, _)| source == Self::CONFIG)?;
-        let encoder =
-            ["vision_config", "encoder", "vision_cfg"].into_iter().find_map(|section| object.get(section)?.get("patch_size"));
+        let encoder = ["vision_config", "encoder", "vision_cfg"]
+            .into_iter()
+            .find_map(|section| object.get(section)?.get("patch_size"));
         let own = self.towers.get(&Role::Vision).and_then(|tower| tower.get("patch_size"));
         own.or(encoder).or_else(|| object.get("patch_size")).and_then(count)
     }

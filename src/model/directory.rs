@@ -17,7 +17,7 @@ use super::layout;
 use super::overrides::Overrides;
 use super::producer::{Producer, reads_tokens};
 use super::role::Role;
-use crate::onnx::DataType;
+use crate::onnx::{DataType, Port};
 
 /// A model directory whose graphs and files fit together.
 #[derive(Debug)]
@@ -156,9 +156,14 @@ impl ModelDirectory {
 
     /// The element type of the vision graph's pixel values, if there is one.
     pub fn pixel_type(&self) -> Option<DataType> {
+        Some(self.pixels()?.dtype)
+    }
+
+    /// The vision graph's input of pixel values, if there is one.
+    pub fn pixels(&self) -> Option<&Port> {
         let mut inputs = self.bindings.of(Role::Vision).iter();
         let (pixels, _) = inputs.find(|(_, producer)| *producer == Producer::Pixels)?;
-        Some(self.graph(Role::Vision)?.header.input(pixels)?.dtype)
+        self.graph(Role::Vision)?.header.input(pixels)
     }
 
     /// `tokenizer.json`, if there is one. A directory with a text or decoder graph has one.

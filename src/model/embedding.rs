@@ -42,16 +42,49 @@ type Choice<'a> = (&'a Port, Pooling, String);
 /// Vision models whose `pooler_output` is what they are trained or used for: the library computes it from trained weights, or without
 /// any. ViT, `DeiT` and BERT are not among them: many checkpoints of these have a pooler of random weights.
 const POOLED: [&str; 28] = [
-    "beit", "bit", "clip_vision_model", "convnext", "convnextv2", "data2vec-vision", "dinov2", "dinov2_with_registers",
-    "dinov3_convnext", "dinov3_vit", "donut-swin", "efficientnet", "focalnet", "hiera", "levit", "mobilenet_v1", "mobilenet_v2",
-    "mobilevit", "mobilevitv2", "poolformer", "pvt", "pvt_v2", "regnet", "resnet", "siglip_vision_model", "swin", "swinv2",
+    "beit",
+    "bit",
+    "clip_vision_model",
+    "convnext",
+    "convnextv2",
+    "data2vec-vision",
+    "dinov2",
+    "dinov2_with_registers",
+    "dinov3_convnext",
+    "dinov3_vit",
+    "donut-swin",
+    "efficientnet",
+    "focalnet",
+    "hiera",
+    "levit",
+    "mobilenet_v1",
+    "mobilenet_v2",
+    "mobilevit",
+    "mobilevitv2",
+    "poolformer",
+    "pvt",
+    "pvt_v2",
+    "regnet",
+    "resnet",
+    "siglip_vision_model",
+    "swin",
+    "swinv2",
     "timm_wrapper",
 ];
 /// Those whose class token, behind the last normalization, is the embedding.
 const CLASS_TOKEN: [&str; 5] = ["dinov2", "dinov2_with_registers", "dinov3_convnext", "dinov3_vit", "nomic_bert"];
 /// Those whose embedding is the mean of all places, `[batch, width, height, width]`, or of all tokens.
 const MEAN: [&str; 11] = [
-    "donut-swin", "efficientnet", "focalnet", "ijepa", "mobilenet_v1", "mobilenet_v2", "mobilevit", "regnet", "resnet", "swin",
+    "donut-swin",
+    "efficientnet",
+    "focalnet",
+    "ijepa",
+    "mobilenet_v1",
+    "mobilenet_v2",
+    "mobilevit",
+    "regnet",
+    "resnet",
+    "swin",
     "swinv2",
 ];
 
@@ -64,9 +97,7 @@ pub(super) fn choose(role: Role, graph: &GraphFile, context: &Context<'_>) -> Re
     let named = context.overrides.outputs.get(&role);
     let choice = match named.filter(|named| named.embedding.is_some() || named.pooling.is_some()) {
         Some(named) => Some(explicit(role, graph, named)?),
-        None => by_name(role, graph)?
-            .or_else(|| by_short_name(role, outputs))
-            .or_else(|| siglip(role, graph, context)),
+        None => by_name(role, graph)?.or_else(|| by_short_name(role, outputs)).or_else(|| siglip(role, graph, context)),
     };
     let choice = match choice {
         Some(choice) => choice,
@@ -110,7 +141,8 @@ pub(super) fn joint_output<'a>(role: Role, outputs: &'a [Port], overrides: &'a O
 
 /// Whether an embedding is the one that is taken without any choice.
 pub(super) fn is_usual(role: Role, port: &EmbeddingPort) -> bool {
-    port.pooling == Pooling::Vector && (role.embedding_outputs().contains(&port.output.as_str()) || port.output == POOLER)
+    port.pooling == Pooling::Vector
+        && (role.embedding_outputs().contains(&port.output.as_str()) || port.output == POOLER)
 }
 
 /// What `[outputs]` of `nightcap.toml` says.
@@ -124,8 +156,12 @@ fn explicit<'a>(role: Role, graph: &'a GraphFile, named: &OutputOverride) -> Res
                 .with_hint(did_you_mean(name, &known))
         })?,
         None => states(&header.outputs).ok_or_else(|| {
-            problem(format!("outputs.\"{role}.pooling\": {} has no output with states; found {}", graph.file, listed(graph)))
-                .with_hint(format!("name the output: \"{role}.embedding\" = \"OUTPUT\""))
+            problem(format!(
+                "outputs.\"{role}.pooling\": {} has no output with states; found {}",
+                graph.file,
+                listed(graph)
+            ))
+            .with_hint(format!("name the output: \"{role}.embedding\" = \"OUTPUT\""))
         })?,
     };
     let fits = |ranks: &[usize]| port.dtype.is_float() && port.rank().is_none_or(|rank| ranks.contains(&rank));
@@ -133,7 +169,8 @@ fn explicit<'a>(role: Role, graph: &'a GraphFile, named: &OutputOverride) -> Res
         Some(pooling) => pooling,
         None if is_vector(port) || port.rank().is_none() => Pooling::Vector,
         None => {
-            let what = format!("outputs.\"{role}.embedding\" = {:?} is {}, which is no vector", port.name, port.describe());
+            let what =
+                format!("outputs.\"{role}.embedding\" = {:?} is {}, which is no vector", port.name, port.describe());
             return Err(problem(what).with_hint(format!(
                 "say how its states become one: \"{role}.pooling\" = \"cls\" (the first), \"mean\", or \"eos\" (the last of a text)"
             )));
@@ -145,7 +182,12 @@ fn explicit<'a>(role: Role, graph: &'a GraphFile, named: &OutputOverride) -> Res
         Pooling::Cls | Pooling::Eos => (&[3], "[batch, states, width]"),
     };
     if !fits(ranks) || (pooling == Pooling::Vector && port.rank() == Some(4) && !is_vector(port)) {
-        let what = format!("pooling {:?} of output {:?}: expected float {shape}, found {}", pooling.name(), port.name, port.describe());
+        let what = format!(
+            "pooling {:?} of output {:?}: expected float {shape}, found {}",
+            pooling.name(),
+            port.name,
+            port.describe()
+        );
         return Err(problem(what));
     }
     Ok((port, pooling, format!("{} says so", Overrides::FILE)))
@@ -171,7 +213,12 @@ fn short_names(role: Role) -> &'static [&'static str] {
     match role {
         Role::Vision => &["image_embeddings", "l2norm_image_embeddings", "image_embedding", "embedding", "embeddings"],
         Role::Text => &[
-            "sentence_embedding", "text_embeddings", "l2norm_text_embeddings", "text_embedding", "embedding", "embeddings",
+            "sentence_embedding",
+            "text_embeddings",
+            "l2norm_text_embeddings",
+            "text_embedding",
+            "embedding",
+            "embeddings",
         ],
         _ => &[],
     }
@@ -199,7 +246,11 @@ fn by_rule<'a>(role: Role, graph: &'a GraphFile, context: &Context<'_>) -> Resul
         && let Some(port) = states(outputs)
     {
         if let Some(why) = &modules.unsupported {
-            return Err(Problem::new(&graph.file, format!("its states do not become the model's embedding here: {why}")).with_hint(
+            return Err(Problem::new(
+                &graph.file,
+                format!("its states do not become the model's embedding here: {why}"),
+            )
+            .with_hint(
                 "export it with sentence-transformers (backend=\"onnx\"), whose graph has an output sentence_embedding",
             ));
         }
@@ -211,7 +262,9 @@ fn by_rule<'a>(role: Role, graph: &'a GraphFile, context: &Context<'_>) -> Resul
     if role == Role::Vision {
         // CLIP compares projections, and not what its towers give
         let comparable = kind != "clip_vision_model" || !context.both_towers;
-        if let Some(port) = graph.header.output(POOLER).filter(|port| is_vector(port) && comparable && POOLED.contains(&kind)) {
+        if let Some(port) =
+            graph.header.output(POOLER).filter(|port| is_vector(port) && comparable && POOLED.contains(&kind))
+        {
             return Ok(Some((port, Pooling::Vector, format!("in {kind}, it is the embedding"))));
         }
         if let Some(port) = states(outputs) {
@@ -258,7 +311,8 @@ fn unknown(role: Role, graph: &GraphFile, context: &Context<'_>) -> Problem {
     .into_iter()
     .flatten()
     .collect();
-    let classes = is_classifier(context.config).then_some("its classes are no embedding; export it with --task feature-extraction");
+    let classes = is_classifier(context.config)
+        .then_some("its classes are no embedding; export it with --task feature-extraction");
     let hint = match (lines.as_slice(), classes) {
         (_, Some(classes)) => classes.to_owned(),
         ([], None) => "export it with the task feature-extraction".to_owned(),
@@ -274,7 +328,8 @@ fn is_classifier(config: &ConfigFiles) -> bool {
 /// Whether a port is float `[batch, width]`, or that with axes of size 1 behind it.
 fn is_vector(port: &Port) -> bool {
     let rank = port.rank();
-    port.dtype.is_float() && (rank == Some(2) || (rank == Some(4) && port.fixed(2) == Some(1) && port.fixed(3) == Some(1)))
+    port.dtype.is_float()
+        && (rank == Some(2) || (rank == Some(4) && port.fixed(2) == Some(1) && port.fixed(3) == Some(1)))
 }
 
 /// The output with states: `last_hidden_state`, or the only one with three or four axes.

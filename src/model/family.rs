@@ -26,8 +26,16 @@ const REFUSED: [(&str, &str, &str); 61] = [
     ("blip-2", "BLIP-2", "its query tokens between image encoder and language model are not supported"),
     ("blip_2_qformer", "BLIP-2", "its query tokens between image encoder and language model are not supported"),
     ("instructblip", "InstructBLIP", "its query tokens between image encoder and language model are not supported"),
-    ("instructblipvideo", "InstructBLIP-Video", "its query tokens between image encoder and language model are not supported"),
-    ("siglip2", "SigLIP 2 NaFlex", "its images of varying numbers of patches are not supported; SigLIP 2 of one size has the model_type siglip"),
+    (
+        "instructblipvideo",
+        "InstructBLIP-Video",
+        "its query tokens between image encoder and language model are not supported",
+    ),
+    (
+        "siglip2",
+        "SigLIP 2 NaFlex",
+        "its images of varying numbers of patches are not supported; SigLIP 2 of one size has the model_type siglip",
+    ),
     ("siglip2_vision_model", "SigLIP 2 NaFlex", "its images of varying numbers of patches are not supported"),
     ("llava_next", "LLaVA-NeXT", TILES),
     ("llava_next_video", "LLaVA-NeXT-Video", TILES),
@@ -113,9 +121,12 @@ pub(super) fn refusal(config: &ConfigFiles) -> Option<Problem> {
         return Some(Problem::new(ConfigFiles::CONFIG, what).with_hint(format!("families that can: {SUPPORTED}")));
     }
     let architectures = config.architectures();
-    let found = architectures.iter().find_map(|name| TASKS.iter().find(|(ending, _)| name.ends_with(ending)).map(|task| (name, task.1)));
+    let found = architectures
+        .iter()
+        .find_map(|name| TASKS.iter().find(|(ending, _)| name.ends_with(ending)).map(|task| (name, task.1)));
     let (name, does) = found?;
-    let what = format!("{name} (model_type {kind:?}) cannot run: it {does}, and writes neither captions nor embeddings");
+    let what =
+        format!("{name} (model_type {kind:?}) cannot run: it {does}, and writes neither captions nor embeddings");
     Some(Problem::new(ConfigFiles::CONFIG, what).with_hint(format!("families that can: {SUPPORTED}")))
 }
 
@@ -129,14 +140,18 @@ pub(super) fn without_images(decoder: &str, config: &ConfigFiles) -> Problem {
         None => format!("{decoder} generates texts"),
     };
     let what = format!("{who}, but there is no graph that takes images: a language model alone writes no captions");
-    Problem::new(".", what).with_hint("add the image encoder (vision_model.onnx, vision_encoder.onnx or encoder_model.onnx) of the model")
+    Problem::new(".", what)
+        .with_hint("add the image encoder (vision_model.onnx, vision_encoder.onnx or encoder_model.onnx) of the model")
 }
 
 /// What to do about a directory without graphs that play a role.
 pub(super) fn advice(folder: &Path, config: &ConfigFiles) -> Option<String> {
     let snapshots = folder.join("snapshots");
     if let Some(snapshot) = std::fs::read_dir(&snapshots).ok().and_then(|mut inner| inner.next()?.ok()) {
-        return Some(format!("this is the cache of a repository; name the folder inside it: {}", snapshot.path().display()));
+        return Some(format!(
+            "this is the cache of a repository; name the folder inside it: {}",
+            snapshot.path().display()
+        ));
     }
     let kind = config.model_type()?;
     let blip_matches = config.architectures().contains(&"BlipForImageTextRetrieval");

@@ -53,7 +53,14 @@ const JOINT: &str = "model";
 const TOWERS: [(Role, &[&str]); 2] = [
     (
         Role::Vision,
-        &["visual/model", "vision/model", "vision_model/model", "vision_encoder/model", "image_encoder/model", "image/model"],
+        &[
+            "visual/model",
+            "vision/model",
+            "vision_model/model",
+            "vision_encoder/model",
+            "image_encoder/model",
+            "image/model",
+        ],
     ),
     (Role::Text, &["textual/model", "text/model", "text_model/model", "text_encoder/model"]),
 ];
@@ -172,12 +179,15 @@ pub(super) fn find(
         }
     }
     for (role, stems) in TOWERS.iter().filter(|(role, _)| !overrides.graphs.contains_key(role)) {
-        let is_tower = |file: &&String| stems.iter().any(|stem| without_onnx_folder(file) == format!("{stem}{suffix}.onnx"));
+        let is_tower =
+            |file: &&String| stems.iter().any(|stem| without_onnx_folder(file) == format!("{stem}{suffix}.onnx"));
         let chosen = layout.chosen.get(role).map(|chosen| &chosen.file);
-        if let (Some(chosen), Some(other)) = (chosen, files.iter().filter(is_tower).find(|file| Some(*file) != chosen)) {
+        if let (Some(chosen), Some(other)) = (chosen, files.iter().filter(is_tower).find(|file| Some(*file) != chosen))
+        {
             let what = format!("both {chosen} and {other} could be the {role} graph");
             problems.push(
-                Problem::new(".", what).with_hint(format!("name one in {}: [graphs] {role} = {chosen:?}", Overrides::FILE)),
+                Problem::new(".", what)
+                    .with_hint(format!("name one in {}: [graphs] {role} = {chosen:?}", Overrides::FILE)),
             );
         }
     }

@@ -114,7 +114,9 @@ impl Overrides {
                     output.pooling = Some(pooling);
                     continue;
                 }
-                ("width", Value::Integer(width)) if let Some(width) = usize::try_from(*width).ok().filter(|w| *w > 0) => {
+                ("width", Value::Integer(width))
+                    if let Some(width) = usize::try_from(*width).ok().filter(|w| *w > 0) =>
+                {
                     output.width = Some(width);
                     continue;
                 }

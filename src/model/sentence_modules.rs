@@ -64,7 +64,9 @@ impl SentenceModules {
             modules.files.push(("sentence settings", settings));
         }
         let prompts = at(Self::PROMPTS);
-        if let Some(name) = object(&prompts, problems).and_then(|found| found.get("default_prompt_name")?.as_str().map(str::to_owned)) {
+        if let Some(name) =
+            object(&prompts, problems).and_then(|found| found.get("default_prompt_name")?.as_str().map(str::to_owned))
+        {
             modules.unsupported = Some(format!("{prompts} puts the prompt {name:?} before every text"));
         }
         let mut pooling = vec![at(Self::POOLING)];
@@ -78,7 +80,8 @@ impl SentenceModules {
                     if let Some((kind, _)) = unknown {
                         modules.unsupported = Some(format!("{listed} has the step {kind}, which is not in the graph"));
                     }
-                    pooling = found.into_iter().filter(|(kind, _)| kind == "Pooling").map(|(_, path)| at(&path)).collect();
+                    pooling =
+                        found.into_iter().filter(|(kind, _)| kind == "Pooling").map(|(_, path)| at(&path)).collect();
                 }
                 Err(problem) => problems.push(problem),
             }
@@ -87,16 +90,15 @@ impl SentenceModules {
         for inner in pooling.into_iter().filter(|inner| is_plain(inner)) {
             let file = format!("{inner}/config.json");
             let Some(found) = object(&file, problems) else { continue };
-            let chosen: Vec<_> = MODES
-                .iter()
-                .filter(|(name, _)| found.get(*name).and_then(Value::as_bool) == Some(true))
-                .collect();
+            let chosen: Vec<_> =
+                MODES.iter().filter(|(name, _)| found.get(*name).and_then(Value::as_bool) == Some(true)).collect();
             match chosen.as_slice() {
                 [(_, Some(pooling))] => modules.pooling = Some((*pooling, file.clone())),
                 others => {
                     let names: Vec<_> = others.iter().map(|(name, _)| *name).collect();
                     let names = if names.is_empty() { "no mode".to_owned() } else { names.join(" and ") };
-                    modules.unsupported = Some(format!("{file} asks for {names}; known are cls, mean and last token, one of them"));
+                    modules.unsupported =
+                        Some(format!("{file} asks for {names}; known are cls, mean and last token, one of them"));
                 }
             }
             modules.files.push(("sentence pooling", file));

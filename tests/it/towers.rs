@@ -90,8 +90,7 @@ fn the_folders_of_immich_run_row_by_row_with_tokens_in_int32() {
     let goldens = goldens("immich");
     let mut engine = Engine::load(&directory, EngineOptions { threads: 1, ..EngineOptions::default() }).unwrap();
     let texts = strings(&goldens["texts"]);
-    let rows: Vec<_> =
-        texts.into_iter().map(|text| RowInput { text: Some(text), ..RowInput::default() }).collect();
+    let rows: Vec<_> = texts.into_iter().map(|text| RowInput { text: Some(text), ..RowInput::default() }).collect();
     texts_are_golden(&mut engine, &rows, &goldens["text_embeddings"]);
     // pixels as the file asks for them, in transformers' words
     let copy = copy("immich");
@@ -136,7 +135,10 @@ fn a_sentence_transformer_is_pooled_as_its_files_say() {
     let after = ModelDirectory::open(copy.path(), None).unwrap().embedding_model_hash().unwrap();
     assert_ne!(before, after, "another pooling is another embedding");
     pooling("pooling_mode_max_tokens");
-    insta::assert_snapshot!(refusal(copy.path()), @"");
+    insta::assert_snapshot!(refusal(copy.path()), @r#"
+    onnx/model.onnx: its states do not become the model's embedding here: 1_Pooling/config.json asks for pooling_mode_max_tokens; known are cls, mean and last token, one of them
+      hint: export it with sentence-transformers (backend="onnx"), whose graph has an output sentence_embedding
+    "#);
     pooling("pooling_mode_mean_tokens");
     let module = |path: &str, kind: &str| json!({"path": path, "type": format!("sentence_transformers.models.{kind}")});
     let modules = json!([module("", "Transformer"), module("1_Pooling", "Pooling"), module("2_Dense", "Dense")]);
@@ -144,13 +146,19 @@ fn a_sentence_transformer_is_pooled_as_its_files_say() {
     assert!(refusal(copy.path()).contains("modules.json has the step Dense, which is not in the graph"));
     std::fs::remove_file(copy.path().join("modules.json")).unwrap();
     std::fs::remove_dir_all(copy.path().join("1_Pooling")).unwrap();
-    insta::assert_snapshot!(refusal(copy.path()), @"");
+    insta::assert_snapshot!(refusal(copy.path()), @r#"
+    onnx/model.onnx: no graph uses its outputs (last_hidden_state), and there is no "text_embeds" among them: which one is the embedding of bert does not follow from the files
+      hint: write in nightcap.toml, as the model's card says: [outputs] "text.embedding" = "last_hidden_state" with "text.pooling" = "cls" (or "mean", "eos")
+    "#);
 }
 
 #[test]
 fn a_choice_is_written_in_nightcap_toml() {
     let copy = copy("vit");
-    insta::assert_snapshot!(refusal(copy.path()), @"");
+    insta::assert_snapshot!(refusal(copy.path()), @r#"
+    model.onnx: no graph uses its outputs (last_hidden_state), and there is no "image_embeds" among them: which one is the embedding of vit does not follow from the files
+      hint: write in nightcap.toml, as the model's card says: [outputs] "vision.embedding" = "last_hidden_state" with "vision.pooling" = "cls" (or "mean")
+    "#);
     let choose = |lines: &str| write(&copy, "nightcap.toml", &format!("[outputs]\n{lines}\n"));
     let hash = || ModelDirectory::open(copy.path(), None).unwrap().embedding_model_hash().unwrap();
     choose("\"vision.pooling\" = \"mean\"");
@@ -159,7 +167,11 @@ fn a_choice_is_written_in_nightcap_toml() {
     choose("\"vision.embedding\" = \"last_hidden_state\"\n\"vision.pooling\" = \"cls\"");
     assert_ne!(mean, hash());
     crate::families::vectors_of("vit", copy.path());
-    assert!(inspect(copy.path(), None).to_string().contains("last_hidden_state with pooling \"cls\" (nightcap.toml says so)"));
+    assert!(
+        inspect(copy.path(), None)
+            .to_string()
+            .contains("last_hidden_state with pooling \"cls\" (nightcap.toml says so)")
+    );
     for (lines, expected) in [
         ("\"vision.embedding\" = \"last_hiden_state\"", "did you mean \"last_hidden_state\"?"),
         ("\"vision.embedding\" = \"last_hidden_state\"", "\"vision.pooling\" = \"cls\" (the first)"),
@@ -193,14 +205,28 @@ fn families_that_cannot_run_are_named() {
         write(&copy, "config.json", &json!({"model_type": model_type, "architectures": [architecture]}).to_string());
         refusal(copy.path())
     };
-    insta::assert_snapshot!(named("qwen2_vl", "Qwen2VLForConditionalGeneration"), @"");
+    insta::assert_snapshot!(named("qwen2_vl", "Qwen2VLForConditionalGeneration"), @r#"
+    config.json: Qwen2-VL (model_type "qwen2_vl") cannot run: the numbers of patches (image_grid_thw) that its image encoder takes, and its positions in three axes, are not supported
+      hint: families that can: ViT-GPT2, TrOCR, BLIP, GIT, CoCa, Florence-2, SmolVLM, LLaVA for captions; CLIP, SigLIP, jina-clip, DINOv2, nomic-embed, ResNet and sentence-transformers for vectors
+    "#);
     for (model_type, name) in [
-        ("gemma3", "Gemma 3"), ("internvl", "InternVL"), ("blip-2", "BLIP-2"), ("siglip2", "NaFlex"), ("llava_next", "LLaVA-NeXT"),
-        ("moondream1", "Moondream"), ("whisper", "audio"), ("pixtral", "Pixtral"), ("multi_modality", "Janus"), ("molmo", "Molmo"),
+        ("gemma3", "Gemma 3"),
+        ("internvl", "InternVL"),
+        ("blip-2", "BLIP-2"),
+        ("siglip2", "NaFlex"),
+        ("llava_next", "LLaVA-NeXT"),
+        ("moondream1", "Moondream"),
+        ("whisper", "audio"),
+        ("pixtral", "Pixtral"),
+        ("multi_modality", "Janus"),
+        ("molmo", "Molmo"),
     ] {
         assert!(named(model_type, "").contains(name), "{model_type}: {}", named(model_type, ""));
     }
-    insta::assert_snapshot!(named("detr", "DetrForObjectDetection"), @"");
+    insta::assert_snapshot!(named("detr", "DetrForObjectDetection"), @r#"
+    config.json: DetrForObjectDetection (model_type "detr") cannot run: it finds objects, and writes neither captions nor embeddings
+      hint: families that can: ViT-GPT2, TrOCR, BLIP, GIT, CoCa, Florence-2, SmolVLM, LLaVA for captions; CLIP, SigLIP, jina-clip, DINOv2, nomic-embed, ResNet and sentence-transformers for vectors
+    "#);
 }
 
 #[test]
@@ -211,9 +237,16 @@ fn a_language_model_and_weights_of_pytorch_are_named() {
     }
     assert!(refusal(copy.path()).contains("there is no graph that takes images"), "{}", refusal(copy.path()));
     let weights = tempfile::tempdir().unwrap();
-    write(&weights, "config.json", &json!({"model_type": "blip", "architectures": ["BlipForImageTextRetrieval"]}).to_string());
+    write(
+        &weights,
+        "config.json",
+        &json!({"model_type": "blip", "architectures": ["BlipForImageTextRetrieval"]}).to_string(),
+    );
     write(&weights, "model.safetensors", "weights");
-    insta::assert_snapshot!(refusal(weights.path()), @"");
+    insta::assert_snapshot!(refusal(weights.path()), @r#"
+    .: no .onnx file in this directory or its onnx/ folder
+      hint: model.safetensors holds PyTorch weights of "blip"; this makes the graphs: python jobs/export/blip_itm.py DIR OUT
+    "#);
     let cache = tempfile::tempdir().unwrap();
     std::fs::create_dir_all(cache.path().join("snapshots/0123")).unwrap();
     assert!(refusal(cache.path()).contains("name the folder inside it"), "{}", refusal(cache.path()));

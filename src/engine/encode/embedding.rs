@@ -9,7 +9,12 @@ use crate::onnx::{OnnxError, Outputs};
 impl EmbeddingPort {
     /// One vector of length 1 for each of `batch` rows; a vector that is not finite stays as it is. `mask` says which states of a text
     /// are no padding, `[batch, states]`; without it, all states count.
-    pub(crate) fn read(&self, outputs: &Outputs, batch: usize, mask: Option<&[i64]>) -> Result<Vec<Vec<f32>>, OnnxError> {
+    pub(crate) fn read(
+        &self,
+        outputs: &Outputs,
+        batch: usize,
+        mask: Option<&[i64]>,
+    ) -> Result<Vec<Vec<f32>>, OnnxError> {
         let value = outputs.get(&self.output, batch)?;
         let (values, shape) = (value.to_f32()?, value.shape());
         let refuse = |expected: &str| {

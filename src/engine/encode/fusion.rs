@@ -174,7 +174,8 @@ impl Fusion {
         let read = self.embedding.iter().map(|embedding| embedding.output.as_str());
         let read: Vec<_> = read.chain(self.matches.then_some(ModelDirectory::MATCH)).collect();
         let mut outputs = self.graph.run_on_device(&feeds, &read)?;
-        let embeddings = self.embedding.as_ref().map_or(Ok(Vec::new()), |embedding| embedding.read(&outputs, batch, None))?;
+        let embeddings =
+            self.embedding.as_ref().map_or(Ok(Vec::new()), |embedding| embedding.read(&outputs, batch, None))?;
         let mut matches = Vec::new();
         if self.matches {
             let logits = outputs.get(ModelDirectory::MATCH, batch)?.to_f32()?;

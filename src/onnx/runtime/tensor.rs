@@ -86,7 +86,9 @@ impl Tensor {
         match dtype {
             DataType::I64 => Self::from_i64(shape, data),
             DataType::Bool => Self::owned(shape, data.into_iter().map(|value| value != 0).collect()),
-            dtype if dtype.is_float() => Self::from_f32(dtype, shape, data.into_iter().map(|value| value as f32).collect()),
+            dtype if dtype.is_float() => {
+                Self::from_f32(dtype, shape, data.into_iter().map(|value| value as f32).collect())
+            }
             dtype if dtype.is_integer() => {
                 let narrow = data.into_iter().map(i32::try_from).collect::<Result<Vec<_>, _>>();
                 Self::owned(shape, narrow.map_err(|_| OnnxError::of_run("a token id that does not fit int32"))?)

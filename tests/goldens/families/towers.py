@@ -11,11 +11,11 @@ fixed_clip is a CLIP whose graph has a batch of two and texts of one length. The
 import json
 import pathlib
 import shutil
+import sys
 import tempfile
 
 import torch
 from optimum.exporters.onnx import main_export
-from tokenizers import Tokenizer
 from transformers import (BertConfig, BertModel, BitImageProcessor, CLIPImageProcessor, Dinov2Config, Dinov2Model,
                           PreTrainedTokenizerFast, ResNetConfig, ResNetModel, ViTConfig, ViTImageProcessor, ViTModel)
 
@@ -53,6 +53,14 @@ def golden(name, processor, vectors):
     common.apart(name, vectors)
     common.write(name, {"pixels": common.probes([each[0] for each in pixels]), "texts": embedders.TEXTS,
                         "image_embeddings": vectors.tolist()})
+
+
+def save_tokenizer(fast, folder):
+    """The files of a tokenizer that are read."""
+    with tempfile.TemporaryDirectory() as work:
+        fast.save_pretrained(work)
+        for name in ("tokenizer.json", "tokenizer_config.json"):
+            shutil.copy(pathlib.Path(work, name), folder)
 
 
 def folder_of(name):
@@ -152,12 +160,14 @@ class Towers(torch.nn.Module):
 class Tower(torch.nn.Module):
     """One tower with a name of its own for the input; its tokens are int32."""
 
-    def __init__(self, function):
+    def __init__(self, clip):
         super().__init__()
-        self.function = function
+        self.clip = clip
 
     def forward(self, given):
-        return UNIT(self.function(given if given.is_floating_point() else given.long()), dim=-1)
+        if given.is_floating_point():
+            return UNIT(self.clip.get_image_features(pixel_values=given), dim=-1)
+        return UNIT(self.clip.get_text_features(input_ids=given.long()), dim=-1)
 
 
 def both(name, clip, fast, processor):
@@ -181,7 +191,7 @@ def clips():
         folder = folder_of(name)
         common.emptied(folder)
         graph(Towers(clip), folder / "onnx/model.onnx", {"input_ids": ids, "pixel_values": pixels}, outputs, dynamic)
-        fast.save_pretrained(folder)
+        save_tokenizer(fast, folder)
         processor.save_pretrained(folder)
         config = {"architectures": ["JinaCLIPModel"], "model_type": "jina_clip", "projection_dim": 24}
         (folder / "config.json").write_text(json.dumps(config, indent=2))
@@ -193,12 +203,12 @@ def immich(clip, fast, processor):
     """The folders that Immich publishes."""
     folder = folder_of("immich")
     common.emptied(folder)
-    graph(Tower(lambda pixels: clip.get_image_features(pixel_values=pixels)), folder / "visual/model.onnx",
+    graph(Tower(clip), folder / "visual/model.onnx",
           {"image": torch.randn(1, 3, SIDE, SIDE)}, ["embedding"], dynamic=False)
     ids = torch.randint(clip.config.text_config.vocab_size, (1, clip_family.CONTEXT), dtype=torch.int32)
-    graph(Tower(lambda ids: clip.get_text_features(input_ids=ids)), folder / "textual/model.onnx", {"text": ids}, ["embedding"],
+    graph(Tower(clip), folder / "textual/model.onnx", {"text": ids}, ["embedding"],
           dynamic=False)
-    fast.save_pretrained(folder / "textual")
+    save_tokenizer(fast, folder / "textual")
     (folder / "visual/preprocess_cfg.json").write_text(json.dumps(
         {"size": [SIDE, SIDE], "mode": "RGB", "mean": processor.image_mean, "std": processor.image_std,
          "interpolation": "bicubic", "resize_mode": "shortest", "fill_color": 0}, indent=2))
@@ -211,7 +221,8 @@ def immich(clip, fast, processor):
 @torch.no_grad()
 def main():
     for make in (dinov2, resnet, vit, nomic_vision, minilm, clips):
-        make()
+        if not sys.argv[1:] or make.__name__ in sys.argv[1:]:
+            make()
 
 
 if __name__ == "__main__":
