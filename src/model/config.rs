@@ -86,7 +86,7 @@ impl ConfigFiles {
         layers.extend(read(Self::GENERATION).map(|object| (Self::GENERATION.to_owned(), object)));
         let inside = |role: Role, name: &str| {
             let own = towers.get(&role).map(|tower| format!("{tower}/{name}"));
-            own.into_iter().chain([name.to_owned()]).find(|name| folder.join(name).is_file())
+            own.into_iter().chain([name.to_owned()]).find(|name| folder.join(name).exists())
         };
         let mut files: BTreeMap<&'static str, String> = BTreeMap::new();
         let mut of_towers = BTreeMap::new();
@@ -104,7 +104,7 @@ impl ConfigFiles {
             let says = *name != Self::CONFIG || object.contains_key("pretrained_cfg");
             says.then_some(Sourced { value: Value::Object(object), source })
         });
-        let tokenizer = inside(Role::Text, Self::TOKENIZER);
+        let tokenizer = inside(Role::Text, Self::TOKENIZER).filter(|name| folder.join(name).is_file());
         let tokenizer_file = inside(Role::Text, Self::TOKENIZER_CONFIG);
         let tokenizer_config = tokenizer_file.as_deref().and_then(&mut read).unwrap_or_default();
         let in_json = |object: &Map<String, Value>| object.get("chat_template")?.as_str().map(str::to_owned);

@@ -262,7 +262,7 @@ fn unsupported(layout: &Layout) -> Option<Problem> {
     let hint = format!(
         "supported are {} (in the directory or its onnx/ folder, with a precision suffix if one is asked for); \
          graphs that do the same under other names can be named in {}",
-        known_files().join(", "),
+        known_files().into_iter().filter(|file| !file.contains('/')).collect::<Vec<_>>().join(", "),
         Overrides::FILE
     );
     let what = match layout.unused.as_slice() {

@@ -84,17 +84,17 @@ impl OnnxError {
         }
         if message.contains("Could not find an implementation") {
             let hint = "the device has no kernel for this operator and element type; graphs in bfloat16 need a GPU";
-            let what = format!("onnx runtime has no kernel for an operator of this graph; it says: {message}");
+            let what = format!("onnx runtime has no kernel for an operator of this graph: {message}");
             return Self::new(kind, graph, what).with_hint(hint);
         }
         let sentence = match kind {
             OnnxErrorKind::Load => "onnx runtime cannot open this graph",
-            OnnxErrorKind::Run => "onnx runtime cannot run this graph on what it was given",
+            OnnxErrorKind::Run => "onnx runtime cannot run this graph",
             _ => "onnx runtime failed",
         };
         let is_device = kind == OnnxErrorKind::Run && DEVICE.iter().any(|text| message.contains(text));
         let kind = if is_device { OnnxErrorKind::Device } else { kind };
-        let error = Self::new(kind, graph, format!("{sentence}; it says: {message}"));
+        let error = Self::new(kind, graph, format!("{sentence}: {message}"));
         let hints = [
             (
                 ["is not a registered function/op", "No Op registered for"],
