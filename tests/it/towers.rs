@@ -8,7 +8,7 @@ use nightcap::model::{ModelDirectory, Pooling, Role, inspect};
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::common::repo;
+use crate::common::{Workplace, nightcap, repo};
 use crate::families::{goldens, vectors_are_the_golden_ones};
 use crate::generation::{fixture, strings};
 
@@ -251,4 +251,48 @@ fn a_language_model_and_weights_of_pytorch_are_named() {
     std::fs::create_dir_all(cache.path().join("snapshots/0123")).unwrap();
     assert!(refusal(cache.path()).contains("name the folder inside it"), "{}", refusal(cache.path()));
     assert!(repo("jobs/export/blip_itm.py").is_file());
+}
+
+/// `model inspect` and `run` say the same of a directory, with status 2 if it cannot run.
+#[test]
+fn inspect_refuses_what_run_refuses() {
+    let workplace = Workplace::new();
+    let inspected = |folder: &Path| {
+        let output = nightcap().args(["model", "inspect", folder.to_str().unwrap()]).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    assert_eq!(inspected(&fixture("dinov2")).0, Some(0));
+    let copy = copy("jina_clip");
+    let settings: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(copy.path().join("preprocessor_config.json")).unwrap()).unwrap();
+    let manifest = repo("sample_data/manifest.parquet");
+    let runs = || {
+        workplace.job(&format!(
+            "[input]\nmanifest = {:?}\nkey = \"id\"\nimage = \"image\"\n[model]\npath = {:?}\n[output]\npath = \"out\"\n",
+            manifest,
+            copy.path()
+        ));
+        let output = workplace.run(&["--limit", "1"]);
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let mut resized = settings.clone();
+    resized["crop_size"] = json!({"height": 48, "width": 48});
+    let mut unknown = settings;
+    unknown["image_processor_type"] = json!("NobodysImageProcessor");
+    for (settings, expected) in [(resized, "48 x 48 pixels"), (unknown, "NobodysImageProcessor")] {
+        write(&copy, "preprocessor_config.json", &settings.to_string());
+        let (status, said) = inspected(copy.path());
+        assert!(status == Some(2) && said.contains("this directory cannot run") && said.contains(expected), "{said}");
+        let (status, said) = runs();
+        assert!(status == Some(2) && said.contains(expected), "{said}");
+    }
+    std::fs::write(
+        copy.path().join("preprocessor_config.json"),
+        std::fs::read(fixture("jina_clip/preprocessor_config.json")).unwrap(),
+    )
+    .unwrap();
+    write(&copy, "tokenizer.json", "{}");
+    let (status, said) = inspected(copy.path());
+    assert!(status == Some(2) && said.contains("tokenizer.json: not usable"), "{said}");
+    assert_eq!(runs().0, Some(2));
 }
