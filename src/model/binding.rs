@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::error::Problem;
 use super::graph_file::GraphFile;
-use super::joint::takes_tokens;
+use super::input_kind::takes_tokens;
 use super::overrides::{Overrides, did_you_mean};
 use super::producer::Producer;
 use super::role::Role;

@@ -8,9 +8,9 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use super::error::Problem;
+use super::json_file::{count, read_file, read_object};
 use super::role::Role;
 use super::sentence_modules::SentenceModules;
-use crate::support::regular_file;
 
 /// A setting and the file it came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -320,29 +320,5 @@ fn is_default(name: &str, value: &Value) -> bool {
     }
 }
 
-pub(super) fn count(value: &Value) -> Option<usize> {
-    value.as_u64().and_then(|value| usize::try_from(value).ok())
-}
-
 /// The largest size in a configuration, such as the number of positions.
 const MOST_SIZE: usize = 1 << 24;
-/// The most bytes of a configuration file. `tokenizer_config.json` of models with many added tokens has about 3 MB.
-const MOST_BYTES: u64 = 16 << 20;
-
-/// The contents of the file `name` in `folder`; `None` if there is none.
-pub(super) fn read_file(folder: &Path, name: &str) -> Result<Option<Vec<u8>>, Problem> {
-    match regular_file::read(&folder.join(name), MOST_BYTES) {
-        Ok(bytes) => Ok(Some(bytes)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(Problem::new(name, format!("not readable: {error}"))),
-    }
-}
-
-pub(super) fn read_object(folder: &Path, name: &str) -> Result<Option<Map<String, Value>>, Problem> {
-    let Some(bytes) = read_file(folder, name)? else { return Ok(None) };
-    match serde_json::from_slice(&bytes) {
-        Ok(Value::Object(object)) => Ok(Some(object)),
-        Ok(_) => Err(Problem::new(name, "expected a JSON object")),
-        Err(error) => Err(Problem::new(name, format!("not valid JSON: {error}"))),
-    }
-}

@@ -7,10 +7,10 @@ use std::path::Path;
 use super::embedding::joint_output;
 use super::error::Problem;
 use super::graph_file::GraphFile;
+use super::input_kind::{takes_pixels, takes_tokens};
 use super::layout::ChosenFile;
 use super::overrides::Overrides;
 use super::role::Role;
-use crate::onnx::Port;
 
 /// Reads the graphs of `chosen` in the model directory `folder`.
 pub(super) fn assign(
@@ -61,14 +61,4 @@ pub(super) fn assign(
         }
     }
     graphs
-}
-
-/// Whether an input takes pixels.
-pub(super) fn takes_pixels(port: &Port) -> bool {
-    port.dtype.is_float() && matches!(port.rank(), Some(4 | 5))
-}
-
-/// Whether an input takes tokens or a mask of them.
-pub(super) fn takes_tokens(port: &Port) -> bool {
-    port.dtype.is_integer() && port.rank().is_none_or(|rank| rank == 2)
 }

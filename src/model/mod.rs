@@ -2,9 +2,9 @@
 //! that lists every problem. No graph is opened or run here.
 //!
 //! - `overrides`, `layout`, `joint`, `role`, `graph_file`: which file plays which role, and what its graph declares
-//! - `producer`, `cache_names`, `binding`: what feeds every graph input
+//! - `producer`, `cache_names`, `input_kind`, `binding`: what feeds every graph input
 //! - `first_step`: whether the decoder's graph can also run the prefill
-//! - `config`, `sentence_modules`: the JSON files and their settings
+//! - `json_file`, `config`, `sentence_modules`: the JSON files and their settings
 //! - `embedding`, `pooling`: which output holds the embedding, and how states become one
 //! - `family`: families that cannot run, and what to do about a directory without graphs
 //! - `directory`: puts all of it together; `description` reports it (`model inspect`)
@@ -23,7 +23,9 @@ mod family;
 mod fingerprint;
 mod first_step;
 mod graph_file;
+mod input_kind;
 mod joint;
+mod json_file;
 mod layout;
 mod overrides;
 mod pooling;

@@ -6,8 +6,8 @@ use std::path::Path;
 
 use toml::{Table, Value};
 
-use super::config::read_file;
 use super::error::Problem;
+use super::json_file::read_file;
 use super::pooling::Pooling;
 use super::producer::Producer;
 use super::role::Role;

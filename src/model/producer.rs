@@ -5,7 +5,7 @@ use std::fmt;
 
 use super::cache_names::{HAS_PAST, is_static_cache, present};
 use super::graph_file::GraphFile;
-use super::joint::{takes_pixels, takes_tokens};
+use super::input_kind::{takes_pixels, takes_tokens};
 use super::role::Role;
 use crate::onnx::Port;
 

@@ -5,8 +5,8 @@ use std::path::{Component, Path};
 
 use serde_json::Value;
 
-use super::config::{count, read_file, read_object};
 use super::error::Problem;
+use super::json_file::{count, read_file, read_object};
 use super::pooling::Pooling;
 
 /// The steps after the text encoder.
