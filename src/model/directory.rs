@@ -88,7 +88,8 @@ impl ModelDirectory {
             directory.unused.dedup();
             return (directory, vec![problem]);
         }
-        for (role, chosen) in joint::assign(path, layout.chosen, &overrides, &mut problems) {
+        let has_files = !layout.chosen.is_empty();
+        for (role, chosen) in joint::assign(path, layout.chosen, &overrides, &directory.config, &mut problems) {
             match chosen {
                 Ok(graph) => {
                     directory.graphs.insert(role, graph);
@@ -97,7 +98,7 @@ impl ModelDirectory {
             }
         }
         if directory.graphs.is_empty() {
-            let hint = family::advice(path, &directory.config);
+            let hint = family::advice(path, &directory.config).filter(|_| !has_files);
             if let (Some(problem), Some(hint)) = (problems.last_mut().filter(|problem| problem.file == "."), hint) {
                 *problem = problem.clone().with_hint(hint);
             }

@@ -95,6 +95,15 @@ const STATES: [&str; 3] = ["last_hidden_state", "token_embeddings", "hidden_stat
 pub(super) fn choose(role: Role, graph: &GraphFile, context: &Context<'_>) -> Result<Option<EmbeddingPort>, Problem> {
     let outputs = &graph.header.outputs;
     let named = context.overrides.outputs.get(&role);
+    if role == Role::Text
+        && named.is_none()
+        && let Some(why) = context.config.sentence_modules().and_then(|modules| modules.changes_texts.as_ref())
+    {
+        let hint = format!("to embed texts as they are: [outputs] in {}, with text.embedding", Overrides::FILE);
+        return Err(
+            Problem::new(&graph.file, format!("expected texts that are embedded as they are: {why}")).with_hint(hint)
+        );
+    }
     let choice = match named.filter(|named| named.embedding.is_some() || named.pooling.is_some()) {
         Some(named) => Some(explicit(role, graph, named)?),
         None => by_name(role, graph)?.or_else(|| by_short_name(role, outputs)).or_else(|| siglip(role, graph, context)),
@@ -334,7 +343,10 @@ fn is_vector(port: &Port) -> bool {
 
 /// The output with states: `last_hidden_state`, or the only one with three or four axes.
 fn states(outputs: &[Port]) -> Option<&Port> {
-    let are_states = |port: &&Port| port.dtype.is_float() && matches!(port.rank(), Some(3 | 4)) && !is_vector(port);
+    let are_states = |port: &&Port| {
+        let has_rows = port.dtype.is_float() && matches!(port.rank(), Some(3 | 4)) && !is_vector(port);
+        has_rows && !port.name.contains("logits") && !port.name.starts_with("present")
+    };
     let named = STATES.iter().find_map(|name| outputs.iter().find(|port| port.name == *name)).filter(are_states);
     let mut all = outputs.iter().filter(are_states);
     named.or_else(|| all.next().filter(|_| all.next().is_none()))

@@ -96,7 +96,7 @@ const TASKS: [(&str, &str); 13] = [
     ("ForSpeechSeq2Seq", "takes audio"),
     ("ForAudioClassification", "takes audio"),
     ("ForTokenClassification", "rates words"),
-    ("ForQuestionAnswering", "finds answers in texts"),
+    ("ForQuestionAnswering", "answers questions"),
     ("ForMaskGeneration", "gives masks"),
 ];
 

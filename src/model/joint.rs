@@ -4,8 +4,10 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use super::config::ConfigFiles;
 use super::embedding::joint_output;
 use super::error::Problem;
+use super::family;
 use super::graph_file::GraphFile;
 use super::input_kind::{takes_pixels, takes_tokens};
 use super::layout::ChosenFile;
@@ -17,6 +19,7 @@ pub(super) fn assign(
     folder: &Path,
     chosen: BTreeMap<Role, ChosenFile>,
     overrides: &Overrides,
+    config: &ConfigFiles,
     problems: &mut Vec<Problem>,
 ) -> Vec<(Role, Result<GraphFile, Problem>)> {
     let mut graphs = Vec::new();
@@ -44,6 +47,12 @@ pub(super) fn assign(
                 graphs.push((role, GraphFile::read(folder, file, why, output.map(|output| vec![output]))));
             }
             (true, false) if role == Role::Vision => graphs.push((role, Ok(whole.clone()))),
+            (false, true) if inputs.iter().any(|port| port.name.starts_with("past_key_values")) => {
+                let problem = family::without_images(&file, config);
+                if !problems.contains(&problem) {
+                    problems.push(problem);
+                }
+            }
             (false, true) if role == Role::Text => graphs.push((role, Ok(whole.clone()))),
             (true, false) | (false, true) if !overrides.graphs.contains_key(&role) => {}
             _ => {

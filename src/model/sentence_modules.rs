@@ -16,6 +16,8 @@ pub(super) struct SentenceModules {
     pub(super) pooling: Option<(Pooling, String)>,
     /// Why the vector cannot be made from the states here, if so.
     pub(super) unsupported: Option<String>,
+    /// What is done to texts before they are tokenized, if so; that is not done here.
+    pub(super) changes_texts: Option<String>,
     /// The longest text in tokens.
     pub(super) max_seq_length: Option<usize>,
     /// The files that were read, by what they are, relative to the directory.
@@ -59,7 +61,7 @@ impl SentenceModules {
         if let Some(found) = object(&settings, problems) {
             modules.max_seq_length = found.get("max_seq_length").and_then(count).filter(|length| *length > 0);
             if found.get("do_lower_case").and_then(Value::as_bool) == Some(true) {
-                modules.unsupported = Some(format!("{settings} asks for texts in lower case (do_lower_case)"));
+                modules.changes_texts = Some(format!("{settings} asks for texts in lower case (do_lower_case)"));
             }
             modules.files.push(("sentence settings", settings));
         }
@@ -67,7 +69,7 @@ impl SentenceModules {
         if let Some(name) =
             object(&prompts, problems).and_then(|found| found.get("default_prompt_name")?.as_str().map(str::to_owned))
         {
-            modules.unsupported = Some(format!("{prompts} puts the prompt {name:?} before every text"));
+            modules.changes_texts = Some(format!("{prompts} puts the prompt {name:?} before every text"));
         }
         let mut pooling = vec![at(Self::POOLING)];
         let listed = at(Self::MODULES);

@@ -145,6 +145,9 @@ fn a_sentence_transformer_is_pooled_as_its_files_say() {
     write(&copy, "modules.json", &modules.to_string());
     assert!(refusal(copy.path()).contains("modules.json has the step Dense, which is not in the graph"));
     std::fs::remove_file(copy.path().join("modules.json")).unwrap();
+    write(&copy, "config_sentence_transformers.json", &json!({"default_prompt_name": "query"}).to_string());
+    assert!(refusal(copy.path()).contains("puts the prompt \"query\" before every text"), "{}", refusal(copy.path()));
+    std::fs::remove_file(copy.path().join("config_sentence_transformers.json")).unwrap();
     std::fs::remove_dir_all(copy.path().join("1_Pooling")).unwrap();
     insta::assert_snapshot!(refusal(copy.path()), @r#"
     onnx/model.onnx: no graph uses its outputs (last_hidden_state), and there is no "text_embeds" among them: which one is the embedding of bert does not follow from the files
@@ -236,6 +239,12 @@ fn a_language_model_and_weights_of_pytorch_are_named() {
         let _ = std::fs::remove_file(copy.path().join(file));
     }
     assert!(refusal(copy.path()).contains("there is no graph that takes images"), "{}", refusal(copy.path()));
+    let causal = tempfile::tempdir().unwrap();
+    let decoder = fixture("vit_gpt2").join("decoder_with_past_model.onnx");
+    std::fs::copy(decoder, causal.path().join("model.onnx")).unwrap();
+    write(&causal, "config.json", &json!({"model_type": "gpt2"}).to_string());
+    let said = refusal(causal.path());
+    assert!(said.contains("a language model alone") && !said.contains("nothing feeds"), "{said}");
     let weights = tempfile::tempdir().unwrap();
     write(
         &weights,
