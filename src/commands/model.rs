@@ -39,7 +39,8 @@ fn refusals(directory: &ModelDirectory) -> Vec<Problem> {
     if let Some(config) = directory.preprocessor().filter(|_| directory.takes_images())
         && let Err(error) = processor(directory)
     {
-        problems.push(Problem::new(&config.source, error.to_string()));
+        let what = error.to_string();
+        problems.push(Problem::new(&config.source, what.trim_start_matches("preprocessor_config.json: ")));
     }
     let asks = directory.bindings().prompt_holds_image();
     let overrides = GenerationOverrides {

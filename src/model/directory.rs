@@ -88,7 +88,7 @@ impl ModelDirectory {
             directory.unused.dedup();
             return (directory, vec![problem]);
         }
-        let has_files = !layout.chosen.is_empty();
+        let has_files = !layout.chosen.is_empty() || !directory.unused.is_empty();
         for (role, chosen) in joint::assign(path, layout.chosen, &overrides, &directory.config, &mut problems) {
             match chosen {
                 Ok(graph) => {

@@ -185,7 +185,7 @@ fn vectors_are_golden_on(device: Device, family: &str, directory: &ModelDirector
 }
 
 /// `nightcap run` over the sample photographs; captions of the goldens' photographs are the golden greedy ones.
-fn runs_over_the_sample_photographs(family: &str) {
+pub(crate) fn runs_over_the_sample_photographs(family: &str) {
     let goldens = goldens(family);
     let cases = goldens["cases"].as_array().into_iter().flatten();
     let greedy = cases.into_iter().find(|case| case["name"] == "greedy");

@@ -9,7 +9,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use crate::common::{Workplace, nightcap, repo};
-use crate::families::{goldens, vectors_are_the_golden_ones};
+use crate::families::{goldens, runs_over_the_sample_photographs, vectors_are_the_golden_ones};
 use crate::generation::{fixture, strings};
 
 /// A copy of the fixture `family`, folders included.
@@ -61,6 +61,7 @@ fn one_image_tower_is_what_its_library_takes() {
         assert!(ModelDirectory::open(&fixture(family), None).unwrap().graph(Role::Text).is_none(), "{family}");
         vectors_are_the_golden_ones(family);
     }
+    runs_over_the_sample_photographs("dinov2");
 }
 
 #[test]
@@ -75,6 +76,7 @@ fn a_graph_with_a_batch_of_two_and_one_length_of_texts_runs() {
     assert_eq!(directory.fixed_batch(Role::Vision), Some(2));
     assert_eq!(directory.fixed_text_length(), Some(24));
     vectors_are_the_golden_ones("fixed_clip");
+    runs_over_the_sample_photographs("fixed_clip");
     let report = inspect(&fixture("fixed_clip"), None).to_string();
     assert!(report.contains("its batch is fixed: it runs on 2 rows at a time"), "{report}");
     assert!(report.contains("each is padded to 24 tokens"), "{report}");
@@ -304,4 +306,19 @@ fn inspect_refuses_what_run_refuses() {
     let (status, said) = inspected(copy.path());
     assert!(status == Some(2) && said.contains("tokenizer.json: not usable"), "{said}");
     assert_eq!(runs().0, Some(2));
+}
+
+/// `model prepare --precision` keeps the settings that are in folders.
+#[test]
+fn a_converted_directory_has_the_files_of_its_towers() {
+    let work = tempfile::tempdir().unwrap();
+    for (family, role) in [("immich", Role::Text), ("minilm", Role::Text), ("immich", Role::Vision)] {
+        let target = work.path().join(format!("{family}-{role}"));
+        let command =
+            ["model", "prepare", fixture(family).to_str().unwrap(), "--precision", "fp16", "-o"].map(str::to_owned);
+        let output = nightcap().args(command).arg(&target).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let (output, pooling, width) = taken(&fixture(family), role);
+        assert_eq!(taken(&target, role), (output, pooling, width), "{family}");
+    }
 }
