@@ -48,9 +48,10 @@ fn refusals(directory: &ModelDirectory) -> Vec<Problem> {
         max_new_tokens: asks.then_some(20),
         ..GenerationOverrides::default()
     };
-    let checked = match directory.can_caption() {
-        true => GenerationSettings::resolve(directory, &overrides).map(|_| ()),
-        false => check_tokenizer(directory),
+    let checked = if directory.can_caption() {
+        GenerationSettings::resolve(directory, &overrides).map(|_| ())
+    } else {
+        check_tokenizer(directory)
     };
     match checked {
         Ok(()) => {}

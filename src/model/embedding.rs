@@ -40,7 +40,7 @@ pub(super) struct Context<'a> {
 type Choice<'a> = (&'a Port, Pooling, String);
 
 /// Vision models whose `pooler_output` is what they are trained or used for: the library computes it from trained weights, or without
-/// any. ViT, `DeiT` and BERT are not among them: many checkpoints of these have a pooler of random weights.
+/// any. `ViT`, `DeiT` and BERT are not among them: many checkpoints of these have a pooler of random weights.
 const POOLED: [&str; 28] = [
     "beit",
     "bit",

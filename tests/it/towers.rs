@@ -1,4 +1,4 @@
-//! Directories with one tower, or with two that are apart, in the layouts in which they are published, against PyTorch
+//! Directories with one tower, or with two that are apart, in the layouts in which they are published, against `PyTorch`
 //! (`tests/goldens/families/towers.py`); and what is said of directories that cannot run.
 
 use std::path::Path;
