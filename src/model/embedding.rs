@@ -235,7 +235,7 @@ fn short_names(role: Role) -> &'static [&'static str] {
 
 fn by_short_name(role: Role, outputs: &[Port]) -> Option<Choice<'_>> {
     let find = |name: &&str| outputs.iter().find(|port| port.name == **name && is_vector(port));
-    let port = short_names(role).iter().find_map(|name| find(name))?;
+    let port = short_names(role).iter().find_map(find)?;
     Some((port, Pooling::Vector, "its name says that it is an embedding".to_owned()))
 }
 

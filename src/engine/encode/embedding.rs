@@ -56,7 +56,7 @@ fn pool(pooling: Pooling, states: &[f32], width: usize, mask: Option<&[i64]>) ->
             let mean = |column: usize| (sum(counted().map(|index| states[index * width + column])) / count) as f32;
             (0..width).map(mean).collect()
         }
-        Pooling::Eos => state(counted().last().unwrap_or(0)),
+        Pooling::Eos => state(counted().next_back().unwrap_or(0)),
         Pooling::Cls | Pooling::Vector => state(counted().next().unwrap_or(0)),
     }
 }
