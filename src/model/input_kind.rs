@@ -2,9 +2,9 @@
 
 use crate::onnx::Port;
 
-/// Whether an input takes pixels.
+/// Whether an input takes pixels. Keys and values of a cache have as many axes.
 pub(super) fn takes_pixels(port: &Port) -> bool {
-    port.dtype.is_float() && matches!(port.rank(), Some(4 | 5))
+    port.dtype.is_float() && matches!(port.rank(), Some(4 | 5)) && !port.name.starts_with("past")
 }
 
 /// Whether an input takes tokens or a mask of them.
