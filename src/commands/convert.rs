@@ -67,7 +67,9 @@ pub(super) fn execute(args: &PrepareArgs, output: &Path, context: &mut Context<'
         graphs.push(GraphReport { from: from.clone(), to: to.clone(), converted, bytes_before: 0 });
     }
     for file in &conversion.copied {
-        copy(&folder.join(file), &work.path().join(file)).map_err(unwritable)?;
+        let target = work.path().join(file);
+        target.parent().map_or(Ok(()), std::fs::create_dir_all).map_err(unwritable)?;
+        copy(&folder.join(file), &target).map_err(unwritable)?;
     }
     let directory = ModelDirectory::open(&folder, Some("fp32"))?;
     for report in &mut graphs {

@@ -4,9 +4,10 @@
 use std::path::{Path, PathBuf};
 
 use super::context::{Context, print, to_json};
-use crate::engine::{LoadReport, open_each};
+use super::prepare::processor;
+use crate::engine::{GenerationOverrides, GenerationSettings, LoadReport, check_tokenizer, open_each};
 use crate::error::{Error, ExitStatus};
-use crate::model::{ModelDirectory, inspect as describe};
+use crate::model::{ModelDirectory, ModelError, Problem, inspect as describe};
 use crate::onnx::{FusedOperators, GraphOptions};
 use crate::storage::{Location, Storage, explain};
 use crate::support::redact::lines;
@@ -22,10 +23,42 @@ pub(super) fn inspect(
         // The error that `run` gives, instead of a description of nothing.
         ModelDirectory::open(&folder, precision)?;
     }
-    let description = describe(&folder, precision);
+    let mut description = describe(&folder, precision);
+    if description.problems.is_empty() {
+        description.problems = refusals(&ModelDirectory::open(&folder, precision)?);
+    }
     let text = if json { to_json(&description)? } else { lines(&description.to_string()) };
     print(context, &text)?;
     Ok(if description.problems.is_empty() { ExitStatus::Done } else { ExitStatus::Refused })
+}
+
+/// Why `run` would refuse a directory whose graphs and files fit together: its preprocessing, its tokenizer or its generation settings are
+/// not supported. What depends on the job, such as a prompt, counts as given.
+fn refusals(directory: &ModelDirectory) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    if let Some(config) = directory.preprocessor().filter(|_| directory.takes_images())
+        && let Err(error) = processor(directory)
+    {
+        let what = error.to_string();
+        problems.push(Problem::new(&config.source, what.trim_start_matches("preprocessor_config.json: ")));
+    }
+    let asks = directory.bindings().prompt_holds_image();
+    let overrides = GenerationOverrides {
+        prompt: asks.then(|| "Describe this image in one sentence.".to_owned()),
+        max_new_tokens: asks.then_some(20),
+        ..GenerationOverrides::default()
+    };
+    let checked = if directory.can_caption() {
+        GenerationSettings::resolve(directory, &overrides).map(|_| ())
+    } else {
+        check_tokenizer(directory)
+    };
+    match checked {
+        Ok(()) => {}
+        Err(ModelError::Directory { problems: found, .. }) => problems.extend(found),
+        Err(error) => problems.push(Problem::new(".", error.to_string())),
+    }
+    problems
 }
 
 /// The model directory `dir`, fetched first where it is a URI of remote storage.

@@ -128,7 +128,7 @@ fn check_reuse(job: &Job, generation: Option<&GenerationSettings>) -> Result<(),
 }
 
 /// The model's image preprocessing. Every image must get the same size, since a batch is one tensor.
-fn processor(model: &ModelDirectory) -> Result<ImageProcessor, Error> {
+pub(super) fn processor(model: &ModelDirectory) -> Result<ImageProcessor, Error> {
     let Some(config) = model.preprocessor() else {
         let path = model.path().display();
         return Err(Error::Unfit(format!("the model in {path} takes no images, but the job names `input.image`")));
@@ -136,7 +136,8 @@ fn processor(model: &ModelDirectory) -> Result<ImageProcessor, Error> {
     let processor = ImageProcessor::from_config(&config.value)?;
     let is_half = model.pixel_type() == Some(DataType::F16);
     let processor = if is_half { processor.with_half_precision() } else { processor };
-    if processor.output_size().is_some() {
+    if let Some(size) = processor.output_size() {
+        check_size(model, size, &config.source)?;
         return Ok(processor);
     }
     let file = model.path().join(&config.source);
@@ -144,6 +145,24 @@ fn processor(model: &ModelDirectory) -> Result<ImageProcessor, Error> {
     Err(Error::Unfit(format!(
         "{file}: expected settings that give every image one size, found: {settings}\n\
          hint: images of varying sizes are not supported yet; a center crop, or a size with height and width, makes them equal"
+    )))
+}
+
+/// Refuses pixel values of `size`, height and width, that the vision graph does not take.
+fn check_size(model: &ModelDirectory, (height, width): (u32, u32), source: &str) -> Result<(), Error> {
+    let Some((port, takes)) = model.pixels().and_then(|port| Some((port, port.rank()?.checked_sub(2)?))) else {
+        return Ok(());
+    };
+    let sides = [port.fixed(takes), port.fixed(takes + 1)];
+    if sides.iter().zip([height, width]).all(|(side, given)| side.is_none_or(|side| side == given as usize)) {
+        return Ok(());
+    }
+    Err(Error::Unfit(format!(
+        "the model in {}: {source} makes images of {height} x {width} pixels, but its vision graph takes {} as {}\n\
+         hint: copy the preprocessing file of the same model",
+        model.path().display(),
+        port.name,
+        port.describe()
     )))
 }
 

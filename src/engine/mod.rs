@@ -39,4 +39,4 @@ pub use generate::settings::{
 pub use models::{EncodedImage, Models, ModelsInput};
 pub use prompt::expand::{ImagePrompt, Prompt};
 pub use prompt::format::{JobPrompt, PromptFormat};
-pub use report::{LoadReport, open_each};
+pub use report::{LoadReport, check_tokenizer, open_each};

@@ -8,9 +8,10 @@ use serde::Serialize;
 use super::decoder::encoder_outputs::Precomputed;
 use super::decoder::step_graph::{StepGraph, open_decoder};
 use super::decoder::step_ports::step_ports;
+use super::encode::tokenizer::TextTokenizer;
 use super::generate::settings::{GenerationOverrides, GenerationSettings};
 use super::generate::token_selection::TokenSelection;
-use crate::model::{ModelDirectory, Role};
+use crate::model::{ModelDirectory, ModelError, Role};
 use crate::onnx::{FusedOperators, GraphOptions, OnnxError, recognise_static};
 
 /// How one graph is edited.
@@ -39,6 +40,14 @@ pub struct LoadReport {
     pub fused_operators: Option<FusedOperators>,
     /// How long it took to open, in seconds.
     pub seconds: f64,
+}
+
+/// Reads the tokenizer of `directory`, if it has one, as [`super::Engine`] does.
+///
+/// # Errors
+/// When it is not usable.
+pub fn check_tokenizer(directory: &ModelDirectory) -> Result<(), ModelError> {
+    TextTokenizer::load(directory).map(|_| ())
 }
 
 /// Opens every graph of `directory` once.

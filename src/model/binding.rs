@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use super::error::Problem;
 use super::graph_file::GraphFile;
+use super::input_kind::takes_tokens;
 use super::overrides::{Overrides, did_you_mean};
 use super::producer::Producer;
 use super::role::Role;
@@ -144,9 +145,18 @@ fn check(
     };
     let mask = matches!(port.dtype, DataType::I64 | DataType::Bool);
     match producer {
+        Producer::Pixels if port.rank() == Some(4) && port.fixed(1) != Some(3) && port.fixed(3) == Some(3) => {
+            Err(problem(format!("expected pixels [batch, 3, height, width], found channels last: {}", port.describe()))
+                .with_hint("export the graph for channels first, as PyTorch has them"))
+        }
         Producer::Pixels if port.rank() == Some(5) => expect("float32 or float16", port.dtype.is_float(), Some(5)),
         Producer::Pixels => expect("float32 or float16", port.dtype.is_float(), Some(4)),
         Producer::PixelMask => expect("bool", port.dtype == DataType::Bool, Some(4)),
+        Producer::Tokens("attention_mask") if !role.generates() => {
+            let fits = takes_tokens(port) || port.dtype == DataType::Bool || port.dtype.is_float();
+            expect("int64, int32, bool or float", fits, Some(2))
+        }
+        Producer::Tokens(_) if !role.generates() => expect("int64 or int32", takes_tokens(port), Some(2)),
         Producer::Tokens(_) | Producer::Step | Producer::Positions => {
             expect("int64", port.dtype == DataType::I64, Some(2))
         }

@@ -1,12 +1,16 @@
-//! The JSON files of a model directory and the order in which they override each other. In: a folder. Out: parsed
-//! files and a lookup that tells which file a setting came from. What a setting means is not known here.
+//! The JSON files of a model directory and the order in which they override each other. In: a folder, and the folders inside it that
+//! its towers have of their own. Out: parsed files and a lookup that tells which file a setting came from. What a setting means is not
+//! known here.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde_json::{Map, Value};
 
 use super::error::Problem;
-use crate::support::regular_file;
+use super::json_file::{count, read_file, read_object};
+use super::role::Role;
+use super::sentence_modules::SentenceModules;
 
 /// A setting and the file it came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,23 +25,38 @@ pub struct Sourced<T> {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ConfigFiles {
     layers: Vec<(String, Map<String, Value>)>,
+    /// `config.json` of a tower that has a folder of its own.
+    towers: BTreeMap<Role, Map<String, Value>>,
     preprocessor: Option<Sourced<Value>>,
+    tokenizer: Option<String>,
     tokenizer_config: Map<String, Value>,
     chat_template: Option<Sourced<String>>,
+    sentence_modules: Option<SentenceModules>,
+    /// Every file that was found, by what it is, relative to the directory.
+    files: BTreeMap<&'static str, String>,
 }
 
 impl ConfigFiles {
     pub(super) const CONFIG: &'static str = "config.json";
     pub(super) const GENERATION: &'static str = "generation_config.json";
-    pub(super) const PREPROCESSOR: [&'static str; 2] = ["preprocessor_config.json", "processor_config.json"];
+    /// The names of image preprocessing files: those of transformers, of Immich, of `open_clip`, and of timm.
+    pub(super) const PREPROCESSOR: [&'static str; 5] = [
+        "preprocessor_config.json",
+        "processor_config.json",
+        "preprocess_cfg.json",
+        "open_clip_config.json",
+        Self::CONFIG,
+    ];
+    pub(super) const TOKENIZER: &'static str = "tokenizer.json";
     pub(super) const TOKENIZER_CONFIG: &'static str = "tokenizer_config.json";
     /// The files in which transformers saves chat templates, the newest convention first; the oldest is `tokenizer_config.json`.
     pub(super) const CHAT_TEMPLATE: [&'static str; 2] = ["chat_template.jinja", "chat_template.json"];
     /// Sections of `config.json` with settings of the text decoder.
     const SECTIONS: [&'static str; 3] = ["decoder", "generator", "text_config"];
 
-    /// Reads what is in `folder`; a file that is no JSON object becomes a problem.
-    pub(super) fn read(folder: &Path, problems: &mut Vec<Problem>) -> Self {
+    /// Reads what is in `folder`; a file that is no JSON object becomes a problem. A tower that has a folder of its own in there, as
+    /// `towers` says, has its files in that, or else in `folder`.
+    pub(super) fn read(folder: &Path, towers: &BTreeMap<Role, String>, problems: &mut Vec<Problem>) -> Self {
         let jinja = read_file(folder, Self::CHAT_TEMPLATE[0]).and_then(|bytes| {
             let invalid = |_| Problem::new(Self::CHAT_TEMPLATE[0], "expected text in UTF-8");
             bytes.map(|bytes| String::from_utf8(bytes).map_err(invalid)).transpose()
@@ -65,10 +84,29 @@ impl ConfigFiles {
             layers.extend(sections);
         }
         layers.extend(read(Self::GENERATION).map(|object| (Self::GENERATION.to_owned(), object)));
-        let preprocessor = Self::PREPROCESSOR
-            .iter()
-            .find_map(|name| Some(Sourced { value: Value::Object(read(name)?), source: (*name).to_owned() }));
-        let tokenizer_config = read(Self::TOKENIZER_CONFIG).unwrap_or_default();
+        let inside = |role: Role, name: &str| {
+            let own = towers.get(&role).map(|tower| format!("{tower}/{name}"));
+            own.into_iter().chain([name.to_owned()]).find(|name| folder.join(name).exists())
+        };
+        let mut files: BTreeMap<&'static str, String> = BTreeMap::new();
+        let mut of_towers = BTreeMap::new();
+        for (role, kind) in [(Role::Vision, "vision config"), (Role::Text, "text config")] {
+            let Some(name) = towers.get(&role).map(|tower| format!("{tower}/{}", Self::CONFIG)) else { continue };
+            if let Some(object) = read(&name) {
+                of_towers.insert(role, object);
+                files.insert(kind, name);
+            }
+        }
+        let preprocessor = Self::PREPROCESSOR.iter().find_map(|name| {
+            let source = inside(Role::Vision, name)?;
+            let object = read(&source)?;
+            // only timm keeps these settings in config.json
+            let says = *name != Self::CONFIG || object.contains_key("pretrained_cfg");
+            says.then_some(Sourced { value: Value::Object(object), source })
+        });
+        let tokenizer = inside(Role::Text, Self::TOKENIZER).filter(|name| folder.join(name).is_file());
+        let tokenizer_file = inside(Role::Text, Self::TOKENIZER_CONFIG);
+        let tokenizer_config = tokenizer_file.as_deref().and_then(&mut read).unwrap_or_default();
         let in_json = |object: &Map<String, Value>| object.get("chat_template")?.as_str().map(str::to_owned);
         let chat_template = if let Some(text) = jinja {
             Some(Sourced { value: text, source: Self::CHAT_TEMPLATE[0].to_owned() })
@@ -79,7 +117,74 @@ impl ConfigFiles {
                 .into_iter()
                 .find_map(|(source, object)| Some(Sourced { value: in_json(object)?, source: source.to_owned() }))
         };
-        Self { layers, preprocessor, tokenizer_config, chat_template }
+        let sentence_modules = SentenceModules::read(folder, towers.get(&Role::Text).map(String::as_str), problems);
+        let modules = sentence_modules.iter().flat_map(|modules| modules.files.clone());
+        let at_root = |name: &'static str| folder.join(name).is_file().then(|| (name, name.to_owned()));
+        files.extend([Self::CONFIG, Self::CHAT_TEMPLATE[0], Self::CHAT_TEMPLATE[1]].into_iter().filter_map(at_root));
+        files.extend(tokenizer.iter().map(|file| (Self::TOKENIZER, file.clone())));
+        files.extend(tokenizer_file.iter().map(|file| (Self::TOKENIZER_CONFIG, file.clone())));
+        files.extend(preprocessor.iter().map(|file| ("preprocessor", file.source.clone())));
+        files.extend(modules);
+        let towers = of_towers;
+        Self { layers, towers, preprocessor, tokenizer, tokenizer_config, chat_template, sentence_modules, files }
+    }
+
+    /// The files on which results depend, relative to the directory, by what they are; without `generation_config.json`, which counts
+    /// only through the settings resolved from it.
+    pub(super) fn files(&self) -> &BTreeMap<&'static str, String> {
+        &self.files
+    }
+
+    /// `tokenizer.json`, relative to the directory.
+    pub(super) fn tokenizer(&self) -> Option<&str> {
+        self.tokenizer.as_deref()
+    }
+
+    /// What sentence-transformers does after the text encoder, if the directory says it.
+    pub(super) fn sentence_modules(&self) -> Option<&SentenceModules> {
+        self.sentence_modules.as_ref()
+    }
+
+    /// The object of `config.json` that describes the tower of `role`: its own one, or that of the directory.
+    fn of_tower(&self, role: Role) -> Option<&Map<String, Value>> {
+        self.towers.get(&role).or_else(|| self.config())
+    }
+
+    /// `model_type` of the tower of `role`.
+    pub(super) fn tower_type(&self, role: Role) -> Option<&str> {
+        self.of_tower(role)?.get("model_type")?.as_str()
+    }
+
+    /// Whether images and texts are embedded into one space, as far as the files say: the towers are of one family.
+    pub(super) fn towers_belong_together(&self) -> bool {
+        let family = |role| {
+            self.tower_type(role).map(|kind| kind.trim_end_matches("_vision_model").trim_end_matches("_text_model"))
+        };
+        self.towers.is_empty() || family(Role::Vision) == family(Role::Text)
+    }
+
+    /// The width of the states of the tower of `role`.
+    pub(super) fn hidden_size(&self, role: Role) -> Option<usize> {
+        let config = self.of_tower(role)?;
+        let last = config.get("hidden_sizes").and_then(Value::as_array).and_then(|sizes| sizes.last());
+        ["hidden_size", "n_embd", "d_model", "embed_dim"]
+            .iter()
+            .find_map(|name| count(config.get(*name)?))
+            .or(last.and_then(count))
+    }
+
+    /// The names of the classes that the checkpoint was saved from, such as `DetrForObjectDetection`.
+    pub(super) fn architectures(&self) -> Vec<&str> {
+        let known = self.config().into_iter().chain(self.towers.values());
+        let lists = known.filter_map(|config| config.get("architectures")?.as_array());
+        lists.flatten().filter_map(Value::as_str).collect()
+    }
+
+    /// How many classes a classifier tells apart.
+    pub(super) fn classes(&self) -> Option<usize> {
+        let config = self.config()?;
+        let named = config.get("id2label").and_then(Value::as_object).map(Map::len);
+        named.or_else(|| count(config.get("num_labels").or_else(|| config.get("num_classes"))?))
     }
 
     /// Refuses sizes of `config.json` that no model has; each becomes a problem.
@@ -122,22 +227,20 @@ impl ConfigFiles {
         self.preprocessor.as_ref()
     }
 
-    /// The name of the image preprocessing file, if there is one.
-    pub(super) fn preprocessor_file(&self) -> Option<&str> {
-        self.preprocessor.as_ref().map(|file| file.source.as_str())
-    }
-
     /// The side of the image encoder's patches in pixels: `patch_size` of `config.json`'s `vision_config` or `encoder`, else of its top
     /// level.
     pub fn patch_size(&self) -> Option<usize> {
         let (_, object) = self.layers.iter().find(|(source, _)| source == Self::CONFIG)?;
-        let encoder =
-            ["vision_config", "encoder"].into_iter().find_map(|section| object.get(section)?.get("patch_size"));
-        encoder.or_else(|| object.get("patch_size")).and_then(count)
+        let encoder = ["vision_config", "encoder", "vision_cfg"]
+            .into_iter()
+            .find_map(|section| object.get(section)?.get("patch_size"));
+        let own = self.towers.get(&Role::Vision).and_then(|tower| tower.get("patch_size"));
+        own.or(encoder).or_else(|| object.get("patch_size")).and_then(count)
     }
 
     /// The longest text in tokens that the text encoder takes, special tokens included: the smaller of
-    /// `max_position_embeddings` (`config.json`, its `text_config` first) and `model_max_length` (`tokenizer_config.json`).
+    /// `max_position_embeddings` (`config.json`, its `text_config` first; `context_length` of `open_clip`) and `model_max_length`
+    /// (`tokenizer_config.json`), or what sentence-transformers gives it.
     pub fn max_text_tokens(&self) -> Option<usize> {
         let find = |name: &str| {
             self.layers
@@ -145,10 +248,14 @@ impl ConfigFiles {
                 .find(|(source, _)| source == name)
                 .and_then(|(_, o)| count(o.get("max_position_embeddings")?))
         };
-        let positions = find("config.json (text_config)").or_else(|| find(Self::CONFIG));
+        let own = self.towers.get(&Role::Text).and_then(|tower| count(tower.get("max_position_embeddings")?));
+        let open_clip = || count(self.config()?.get("text_cfg")?.get("context_length")?);
+        let positions =
+            own.or_else(|| find("config.json (text_config)")).or_else(|| find(Self::CONFIG)).or_else(open_clip);
+        let sentence = self.sentence_modules.as_ref().and_then(|modules| modules.max_seq_length);
         // transformers writes 1e30 for "no limit"
         let tokenizer = self.tokenizer_config.get("model_max_length").and_then(count).filter(|&limit| limit < 1 << 20);
-        positions.into_iter().chain(tokenizer).min()
+        positions.into_iter().chain(tokenizer).chain(sentence).min()
     }
 
     /// How many tokens the decoder has positions for: `max_position_embeddings` or `n_positions` of `config.json`'s `decoder`,
@@ -194,7 +301,7 @@ impl ConfigFiles {
     /// its `projection_dim`), else `projection_dim`.
     pub(super) fn projection_dim(&self) -> Option<usize> {
         let config = self.config()?;
-        ["image_text_hidden_size", "projection_dim"].iter().find_map(|name| count(config.get(*name)?))
+        ["image_text_hidden_size", "projection_dim", "embed_dim"].iter().find_map(|name| count(config.get(*name)?))
     }
 
     fn config(&self) -> Option<&Map<String, Value>> {
@@ -213,29 +320,5 @@ fn is_default(name: &str, value: &Value) -> bool {
     }
 }
 
-fn count(value: &Value) -> Option<usize> {
-    value.as_u64().and_then(|value| usize::try_from(value).ok())
-}
-
 /// The largest size in a configuration, such as the number of positions.
 const MOST_SIZE: usize = 1 << 24;
-/// The most bytes of a configuration file. `tokenizer_config.json` of models with many added tokens has about 3 MB.
-const MOST_BYTES: u64 = 16 << 20;
-
-/// The contents of the file `name` in `folder`; `None` if there is none.
-pub(super) fn read_file(folder: &Path, name: &str) -> Result<Option<Vec<u8>>, Problem> {
-    match regular_file::read(&folder.join(name), MOST_BYTES) {
-        Ok(bytes) => Ok(Some(bytes)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(Problem::new(name, format!("not readable: {error}"))),
-    }
-}
-
-fn read_object(folder: &Path, name: &str) -> Result<Option<Map<String, Value>>, Problem> {
-    let Some(bytes) = read_file(folder, name)? else { return Ok(None) };
-    match serde_json::from_slice(&bytes) {
-        Ok(Value::Object(object)) => Ok(Some(object)),
-        Ok(_) => Err(Problem::new(name, "expected a JSON object")),
-        Err(error) => Err(Problem::new(name, format!("not valid JSON: {error}"))),
-    }
-}

@@ -49,7 +49,9 @@ impl Conversion {
         let weights: BTreeSet<&Path> = graphs.iter().flat_map(|graph| &graph.external).map(PathBuf::as_path).collect();
         let unreadable =
             |error: std::io::Error| ModelError::one(folder, Problem::new(".", format!("not readable: {error}")));
-        let copied = side_files(folder).map_err(unreadable)?;
+        let mut copied = side_files(folder).map_err(unreadable)?;
+        // those of towers and of sentence-transformers are in folders of their own
+        copied.extend(directory.config().files().values().filter(|file| file.contains('/')).cloned());
         let is_weight =
             |file: &String| folder.join(file).canonicalize().is_ok_and(|file| weights.contains(file.as_path()));
         let copied = copied.into_iter().filter(|file| !is_weight(file)).collect();

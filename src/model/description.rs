@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::directory::ModelDirectory;
 use super::error::{ModelError, Problem};
 use super::graph_file::GraphFile;
+use super::pooling::Pooling;
 use super::producer::Producer;
 use super::role::Role;
 use crate::onnx::Port;
@@ -58,6 +59,12 @@ pub struct GraphDescription {
     pub inputs: Vec<PortDescription>,
     /// Its outputs.
     pub outputs: Vec<PortDescription>,
+    /// The output with its embedding, the pooling, and why; `None` if it gives none.
+    pub embedding: Option<String>,
+    /// The batch that it takes, if it takes no other.
+    pub fixed_batch: Option<usize>,
+    /// The number of tokens that it takes, if it takes no other.
+    pub fixed_text_length: Option<usize>,
 }
 
 /// An input or output of a graph.
@@ -160,7 +167,7 @@ pub fn inspect(path: &Path, precision: Option<&str>) -> Description {
         decoding: decoding(&directory),
         preprocessing: preprocessing.collect(),
         generation: generation.collect(),
-        tokenizer: directory.tokenizer().map(|_| ModelDirectory::TOKENIZER.to_owned()),
+        tokenizer: directory.tokenizer().map(|_| directory.config.tokenizer().unwrap_or_default().to_owned()),
         caption_model_hash,
         embedding_model_hash,
         problems,
@@ -181,11 +188,17 @@ fn describe(role: Role, graph: &GraphFile, directory: &ModelDirectory) -> GraphD
         let state = fed.iter().any(|by| matches!(by, Producer::Cache(from) if from == name));
         let first = role == Role::Prefill || directory.graph(Role::Prefill).is_none();
         let static_cache = first && fed.iter().any(|by| matches!(by, Producer::StaticCache(from) if from == name));
-        let embedding = directory.embedding(role).is_some_and(|port| port.output == name);
+        let embedding = directory.embedding(role).filter(|port| port.output == name);
+        let embedding = embedding.map(|port| match port.pooling {
+            Pooling::Vector => "an embedding, normalised",
+            Pooling::Cls => "an embedding: the first state, normalised",
+            Pooling::Mean => "an embedding: the mean of the states, normalised",
+            Pooling::Eos => "an embedding: the last state, normalised",
+        });
         let matches = role == Role::Fusion && name == ModelDirectory::MATCH;
         let logits = role.generates() && name == "logits";
         let uses = [
-            (embedding, "an embedding, normalised"),
+            (embedding.is_some(), embedding.unwrap_or_default()),
             (matches, "how well image and text match"),
             (logits, "the next token"),
             (state, "the cache of the next step"),
@@ -203,6 +216,12 @@ fn describe(role: Role, graph: &GraphFile, directory: &ModelDirectory) -> GraphD
         weights: graph.header.external_files.iter().cloned().collect(),
         inputs: graph.header.inputs.iter().map(|input| port(input, producer(&input.name))).collect(),
         outputs: graph.header.outputs.iter().map(|output| port(output, usage(output))).collect(),
+        embedding: directory.embedding(role).map(|port| match port.pooling {
+            Pooling::Vector => format!("{} ({})", port.output, port.why),
+            pooling => format!("{} with pooling {:?} ({})", port.output, pooling.name(), port.why),
+        }),
+        fixed_batch: directory.fixed_batch(role).filter(|_| !role.generates()),
+        fixed_text_length: directory.fixed_text_length().filter(|_| matches!(role, Role::Text | Role::Fusion)),
     }
 }
 
@@ -252,6 +271,16 @@ impl fmt::Display for Description {
             for output in &graph.outputs {
                 let to = output.with.as_deref().map_or(String::new(), |to| format!("  -> {to}"));
                 writeln!(f, "  out  {}  {}{to}", output.name, output.r#type)?;
+            }
+            if let Some(embedding) = &graph.embedding {
+                writeln!(f, "  embedding: {embedding}")?;
+            }
+            if let Some(batch) = graph.fixed_batch {
+                let rows = if batch == 1 { "one row".to_owned() } else { format!("{batch} rows") };
+                writeln!(f, "  its batch is fixed: it runs on {rows} at a time")?;
+            }
+            if let Some(length) = graph.fixed_text_length {
+                writeln!(f, "  its texts have a fixed length: each is padded to {length} tokens")?;
             }
         }
         if !self.unused.is_empty() {

@@ -7,17 +7,17 @@ use std::sync::OnceLock;
 
 use super::binding::Bindings;
 use super::config::{ConfigFiles, Sourced};
+use super::embedding::{Context, EmbeddingPort, choose};
 use super::error::{ModelError, Problem};
+use super::family;
 use super::first_step::{decoder_can_prefill, static_cache_outputs};
-use super::graph_file::{EmbeddingPort, GraphFile, Hashes};
-use super::layout::{self, ChosenFile};
+use super::graph_file::{GraphFile, Hashes};
+use super::joint;
+use super::layout;
 use super::overrides::Overrides;
 use super::producer::{Producer, reads_tokens};
 use super::role::Role;
-use crate::onnx::DataType;
-
-/// The largest width of an embedding.
-const MOST_WIDTH: usize = 1 << 16;
+use crate::onnx::{DataType, Port};
 
 /// A model directory whose graphs and files fit together.
 #[derive(Debug)]
@@ -34,7 +34,6 @@ pub struct ModelDirectory {
 }
 
 impl ModelDirectory {
-    pub(super) const TOKENIZER: &'static str = "tokenizer.json";
     /// The output of a fusion graph that rates how well image and text match, logits `[batch, 2]` of no and yes.
     pub const MATCH: &'static str = "itm_logits";
 
@@ -75,18 +74,34 @@ impl ModelDirectory {
         let overrides = Overrides::read(path, &mut problems);
         let layout = layout::find(path, precision, &overrides, &mut problems);
         directory.unused = layout.unused;
-        for (role, ChosenFile { file, why, is_subgraph }) in layout.chosen {
-            let embedding = role.embedding_outputs().first().filter(|_| is_subgraph);
-            match GraphFile::read(path, file, why, embedding.map(|output| vec![(*output).to_owned()])) {
+        let towers = layout.chosen.iter().filter(|(role, _)| matches!(role, Role::Vision | Role::Text));
+        let towers = towers.map(|(role, chosen)| (*role, layout::tower_folder(&chosen.file)));
+        let towers = towers.filter(|(_, folder)| !folder.is_empty()).collect();
+        directory.config = ConfigFiles::read(path, &towers, &mut problems);
+        directory.tokenizer = directory.config.tokenizer().map(|file| path.join(file));
+        // a family that cannot run is named, and not the first of its inputs that nothing feeds
+        if overrides.graphs.is_empty()
+            && let Some(problem) = family::refusal(&directory.config)
+        {
+            directory.unused.extend(layout.chosen.into_values().map(|chosen| chosen.file));
+            directory.unused.sort_unstable();
+            directory.unused.dedup();
+            return (directory, vec![problem]);
+        }
+        let has_files = !layout.chosen.is_empty() || !directory.unused.is_empty();
+        for (role, chosen) in joint::assign(path, layout.chosen, &overrides, &directory.config, &mut problems) {
+            match chosen {
                 Ok(graph) => {
                     directory.graphs.insert(role, graph);
                 }
                 Err(problem) => problems.push(problem),
             }
         }
-        directory.config = ConfigFiles::read(path, &mut problems);
-        directory.tokenizer = Some(path.join(Self::TOKENIZER)).filter(|file| file.is_file());
         if directory.graphs.is_empty() {
+            let hint = family::advice(path, &directory.config).filter(|_| !has_files);
+            if let (Some(problem), Some(hint)) = (problems.last_mut().filter(|problem| problem.file == "."), hint) {
+                *problem = problem.clone().with_hint(hint);
+            }
             return (directory, problems);
         }
         // a prefill graph that the user names is used
@@ -100,7 +115,7 @@ impl ModelDirectory {
         }
         directory.config.check_sizes(&mut problems);
         directory.check_files(&mut problems);
-        directory.check_outputs(&mut problems);
+        directory.check_outputs(&overrides, &mut problems);
         (directory, problems)
     }
 
@@ -142,9 +157,14 @@ impl ModelDirectory {
 
     /// The element type of the vision graph's pixel values, if there is one.
     pub fn pixel_type(&self) -> Option<DataType> {
+        Some(self.pixels()?.dtype)
+    }
+
+    /// The vision graph's input of pixel values, if there is one.
+    pub fn pixels(&self) -> Option<&Port> {
         let mut inputs = self.bindings.of(Role::Vision).iter();
         let (pixels, _) = inputs.find(|(_, producer)| *producer == Producer::Pixels)?;
-        Some(self.graph(Role::Vision)?.header.input(pixels)?.dtype)
+        self.graph(Role::Vision)?.header.input(pixels)
     }
 
     /// `tokenizer.json`, if there is one. A directory with a text or decoder graph has one.
@@ -211,9 +231,26 @@ impl ModelDirectory {
         roles.iter().any(has_table).then_some(positions)
     }
 
-    /// Whether images and texts can be compared: both have embeddings of one width.
+    /// Whether images and texts can be compared: both have embeddings of one width, of towers of one family.
     pub fn compares_images_with_texts(&self) -> bool {
-        self.image_embedding_dim().is_some() && self.image_embedding_dim() == self.text_embedding_dim()
+        self.image_embedding_dim().is_some()
+            && self.image_embedding_dim() == self.text_embedding_dim()
+            && self.config.towers_belong_together()
+    }
+
+    /// The batch that the graph of `role` takes, if it takes no other.
+    pub fn fixed_batch(&self, role: Role) -> Option<usize> {
+        let header = &self.graph(role)?.header;
+        header.inputs.iter().find_map(|port| port.fixed(0).filter(|_| port.rank() > Some(1))).filter(|batch| *batch > 0)
+    }
+
+    /// The number of tokens that text and fusion graph take, if they take no other.
+    pub fn fixed_text_length(&self) -> Option<usize> {
+        [Role::Text, Role::Fusion].into_iter().find_map(|role| {
+            let mut inputs = self.bindings.of(role).iter();
+            let (name, _) = inputs.find(|(_, producer)| matches!(producer, Producer::Tokens(_)))?;
+            self.graph(role)?.header.input(name)?.fixed(1)
+        })
     }
 
     fn check_files(&self, problems: &mut Vec<Problem>) {
@@ -221,7 +258,7 @@ impl ModelDirectory {
         let tokens = [Role::Text, Role::Decoder].into_iter().find_map(needs);
         let tokens = tokens.or_else(|| needs(Role::Fusion).filter(|_| self.fuses_tokens()));
         if let (Some(graph), None) = (tokens, &self.tokenizer) {
-            problems.push(Problem::new(Self::TOKENIZER, format!("missing, but {graph} works on tokens")).with_hint(
+            problems.push(Problem::new(ConfigFiles::TOKENIZER, format!("missing, but {graph} works on tokens")).with_hint(
                 "save the fast tokenizer: transformers' AutoTokenizer.from_pretrained(...).save_pretrained(DIR) writes it",
             ));
         }
@@ -234,7 +271,14 @@ impl ModelDirectory {
         }
     }
 
-    fn check_outputs(&mut self, problems: &mut Vec<Problem>) {
+    fn check_outputs(&mut self, overrides: &Overrides, problems: &mut Vec<Problem>) {
+        let both_towers = [Role::Vision, Role::Text].iter().all(|role| self.graphs.contains_key(role));
+        for role in overrides.outputs.keys().filter(|role| !self.graphs.contains_key(role)) {
+            problems.push(Problem::new(Overrides::FILE, format!("outputs.\"{role}\": there is no {role} graph")));
+        }
+        if let (Some(decoder), None) = (self.graphs.get(&Role::Decoder), self.graphs.get(&Role::Vision)) {
+            problems.push(family::without_images(&decoder.file, &self.config));
+        }
         for (&role, graph) in &self.graphs {
             let outputs: Vec<_> = graph.header.outputs.iter().map(|port| port.name.as_str()).collect();
             if role.generates() {
@@ -253,51 +297,20 @@ impl ModelDirectory {
                 let what = format!("several vision outputs feed other graphs ({}); one is supported", used.join(", "));
                 problems.push(Problem::new(Overrides::FILE, what));
             }
-            let names = embedding_outputs(role, &self.config);
-            match names.iter().find_map(|name| graph.header.output(name)) {
-                Some(port) if port.dtype.is_float() && port.rank().is_none_or(|rank| rank == 2) => {
-                    match port.fixed(1).or_else(|| self.config.projection_dim()) {
-                        Some(width) if !(1..=MOST_WIDTH).contains(&width) => {
-                            let what = format!(
-                                "output {:?}: expected a width from 1 to {MOST_WIDTH}, found {width}",
-                                port.name
-                            );
-                            problems.push(Problem::new(&graph.file, what));
-                        }
-                        Some(width) => {
-                            self.embeddings.insert(role, EmbeddingPort { output: port.name.clone(), width });
-                        }
-                        None => problems.push(
-                            Problem::new(
-                                &graph.file,
-                                format!("output {:?} declares no width: {}", port.name, port.describe()),
-                            )
-                            .with_hint("give its width as projection_dim in config.json"),
-                        ),
-                    }
-                }
-                Some(port) => problems.push(Problem::new(
-                    &graph.file,
-                    format!("expected output {:?} as float [batch, width], found {}", port.name, port.describe()),
-                )),
-                None if used.is_empty() && !(role == Role::Fusion && outputs.contains(&Self::MATCH)) => {
-                    let no =
-                        names.first().map_or(String::new(), |name| format!(", and there is no {name:?} among them"));
-                    let what = format!("no graph uses its outputs ({}){no}", outputs.join(", "));
+            let rates = role == Role::Fusion && outputs.contains(&Self::MATCH);
+            if matches!(role, Role::Embed | Role::Encoder) {
+                if used.is_empty() {
+                    let what = format!("no graph uses its outputs ({})", outputs.join(", "));
                     problems.push(Problem::new(&graph.file, what));
                 }
-                None => {}
+                continue;
+            }
+            let is_used = rates || !used.is_empty();
+            let context = Context { overrides, config: &self.config, is_used, both_towers };
+            match choose(role, graph, &context) {
+                Ok(port) => self.embeddings.extend(port.map(|port| (role, port))),
+                Err(problem) => problems.push(problem),
             }
         }
     }
-}
-
-/// The names of the output that can hold the embedding of `role`. In `SigLIP` it is `pooler_output`.
-fn embedding_outputs(role: Role, config: &ConfigFiles) -> Vec<&'static str> {
-    let mut names = role.embedding_outputs().to_vec();
-    let siglip = config.model_type().is_some_and(|kind| kind.starts_with("siglip"));
-    if siglip && matches!(role, Role::Vision | Role::Text) {
-        names.push("pooler_output");
-    }
-    names
 }

@@ -5,8 +5,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::config::ConfigFiles;
 use super::directory::ModelDirectory;
+use super::embedding::is_usual;
 use super::error::{ModelError, Problem};
 use super::graph_file::Hashes;
 use super::producer::Producer;
@@ -59,6 +59,12 @@ impl ModelDirectory {
                         encode(producer, bound);
                     });
                 }
+                if let Some(port) = self.embedding(*role).filter(|port| !is_usual(*role, port)) {
+                    graph.group("embedding", |embedding| {
+                        embedding.text("output", &port.output);
+                        embedding.text("pooling", port.pooling.name());
+                    });
+                }
             });
         }
         for (name, hash) in &hashes.files {
@@ -92,15 +98,8 @@ impl ModelDirectory {
             }
             hashes.graphs.insert(*role, of_role);
         }
-        let [template, template_json] = ConfigFiles::CHAT_TEMPLATE;
-        for name in [Self::TOKENIZER, ConfigFiles::TOKENIZER_CONFIG, ConfigFiles::CONFIG, template, template_json] {
-            let path = self.path.join(name);
-            if path.is_file() {
-                hashes.files.insert(name, hash(&path)?);
-            }
-        }
-        if let Some(name) = self.config.preprocessor_file() {
-            hashes.files.insert(PREPROCESSOR, hash(&self.path.join(name))?);
+        for (kind, name) in self.config.files() {
+            hashes.files.insert(kind, hash(&self.path.join(name))?);
         }
         Ok(self.hashes.get_or_init(|| hashes))
     }

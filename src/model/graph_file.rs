@@ -30,15 +30,6 @@ pub struct GraphFile {
     pub bytes: u64,
 }
 
-/// The output of a graph that holds its embedding, `[batch, width]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EmbeddingPort {
-    /// Its name.
-    pub output: String,
-    /// The width of the embedding.
-    pub width: usize,
-}
-
 /// BLAKE3 hashes of a model directory's files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Hashes {

@@ -1,4 +1,4 @@
-//! Which file plays which role. In: the `.onnx` files of a directory and of its `onnx/` folder, the wanted precision,
+//! Which file plays which role. In: the `.onnx` files of a directory, of its `onnx/` folder and of folders of towers, the wanted precision,
 //! `nightcap.toml`'s graphs. Out: one file for each role that has one, with the reason, or problems.
 
 use std::collections::BTreeMap;
@@ -47,8 +47,23 @@ struct FileChoices {
     choices: &'static [&'static [(Role, &'static str)]],
 }
 
-/// A graph that embeds images and texts and compares them. The subgraph for images and the one for texts are run apart.
+/// A graph that embeds images and texts and compares them, or one of both. The subgraph for images and the one for texts are run apart.
 const JOINT: &str = "model";
+/// Folders of towers, which hold a graph `model` and its files.
+const TOWERS: [(Role, &[&str]); 2] = [
+    (
+        Role::Vision,
+        &[
+            "visual/model",
+            "vision/model",
+            "vision_model/model",
+            "vision_encoder/model",
+            "image_encoder/model",
+            "image/model",
+        ],
+    ),
+    (Role::Text, &["textual/model", "text/model", "text_model/model", "text_encoder/model"]),
+];
 
 const FILE_CHOICES: [FileChoices; 5] = [
     FileChoices {
@@ -60,9 +75,25 @@ const FILE_CHOICES: [FileChoices; 5] = [
             &[(Role::Vision, "vision_encoder")],
             &[(Role::Vision, "encoder_model")],
             &[(Role::Vision, JOINT)],
+            &[(Role::Vision, "visual/model")],
+            &[(Role::Vision, "vision/model")],
+            &[(Role::Vision, "vision_model/model")],
+            &[(Role::Vision, "vision_encoder/model")],
+            &[(Role::Vision, "image_encoder/model")],
+            &[(Role::Vision, "image/model")],
         ],
     },
-    FileChoices { role: Role::Text, choices: &[&[(Role::Text, "text_model")], &[(Role::Text, JOINT)]] },
+    FileChoices {
+        role: Role::Text,
+        choices: &[
+            &[(Role::Text, "text_model")],
+            &[(Role::Text, JOINT)],
+            &[(Role::Text, "textual/model")],
+            &[(Role::Text, "text/model")],
+            &[(Role::Text, "text_model/model")],
+            &[(Role::Text, "text_encoder/model")],
+        ],
+    },
     FileChoices {
         role: Role::Fusion,
         choices: &[&[(Role::Fusion, "fusion")], &[(Role::Fusion, "multimodal_encoder")]],
@@ -118,7 +149,7 @@ pub(super) fn find(
         let open = choices.iter().filter(|choice| choice.iter().all(|(role, _)| !layout.chosen.contains_key(role)));
         let find_file = |stem: &str, suffix: &str| {
             let name = format!("{stem}{suffix}.onnx");
-            files.iter().find(|file| file_name(file) == name).map(|file| (file, name, stem == JOINT))
+            files.iter().find(|file| without_onnx_folder(file) == name).map(|file| (file, name, stem == JOINT))
         };
         let find = |choice: &&&[(Role, &str)]| {
             let files = choice.iter().map(|(role, stem)| Some((*role, find_file(stem, suffix)?)));
@@ -145,6 +176,19 @@ pub(super) fn find(
                 "precision = {other:?} takes what is there, and {} can name a file for each role",
                 Overrides::FILE
             )));
+        }
+    }
+    for (role, stems) in TOWERS.iter().filter(|(role, _)| !overrides.graphs.contains_key(role)) {
+        let is_tower =
+            |file: &&String| stems.iter().any(|stem| without_onnx_folder(file) == format!("{stem}{suffix}.onnx"));
+        let chosen = layout.chosen.get(role).map(|chosen| &chosen.file);
+        if let (Some(chosen), Some(other)) = (chosen, files.iter().filter(is_tower).find(|file| Some(*file) != chosen))
+        {
+            let what = format!("both {chosen} and {other} could be the {role} graph");
+            problems.push(
+                Problem::new(".", what)
+                    .with_hint(format!("name one in {}: [graphs] {role} = {chosen:?}", Overrides::FILE)),
+            );
         }
     }
     let outside = layout.chosen.values().find(|chosen| leads_outside(folder, &chosen.file));
@@ -181,7 +225,8 @@ pub(super) fn files_of(folder: &Path, precision: &str) -> Vec<String> {
     let suffix = PRECISIONS.iter().find(|(name, _)| *name == precision).map(|(_, suffix)| *suffix);
     let names: Vec<_> =
         suffix.map(|suffix| known_files().iter().map(|file| suffixed(file, suffix)).collect()).unwrap_or_default();
-    graph_files(folder).into_iter().filter(|file| names.iter().any(|name| name == file_name(file))).collect()
+    let is_known = |file: &String| names.contains(&without_onnx_folder(file));
+    graph_files(folder).into_iter().filter(is_known).collect()
 }
 
 /// The name of the graph file `file` in `precision`.
@@ -217,7 +262,7 @@ fn unsupported(layout: &Layout) -> Option<Problem> {
     let hint = format!(
         "supported are {} (in the directory or its onnx/ folder, with a precision suffix if one is asked for); \
          graphs that do the same under other names can be named in {}",
-        known_files().join(", "),
+        known_files().into_iter().filter(|file| !file.contains('/')).collect::<Vec<_>>().join(", "),
         Overrides::FILE
     );
     let what = match layout.unused.as_slice() {
@@ -240,11 +285,19 @@ fn known_files() -> Vec<String> {
     files
 }
 
-/// The `.onnx` files of the directory, then of its `onnx/` folder, each in the order of their names.
+/// The folder of the graph file `file`, which has the tower's other files; empty for the directory itself.
+pub(super) fn tower_folder(file: &str) -> String {
+    let file = without_onnx_folder(file);
+    file.rsplit_once('/').map_or(String::new(), |(folder, _)| folder.to_owned())
+}
+
+/// The `.onnx` files of the directory, then of its `onnx/` folder, then of towers' folders, each in the order of their names.
 fn graph_files(folder: &Path) -> Vec<String> {
     let mut files = Vec::new();
-    for (inner, prefix) in [(folder.to_path_buf(), ""), (folder.join("onnx"), "onnx/")] {
-        let Ok(entries) = std::fs::read_dir(inner) else { continue };
+    let towers = TOWERS.iter().flat_map(|(_, stems)| *stems).filter_map(|stem| stem.split_once('/'));
+    let towers = towers.flat_map(|(tower, _)| [format!("{tower}/"), format!("{tower}/onnx/")]);
+    for prefix in [String::new(), "onnx/".to_owned()].into_iter().chain(towers) {
+        let Ok(entries) = std::fs::read_dir(folder.join(&prefix)) else { continue };
         let mut here: Vec<String> = entries
             .filter_map(Result::ok)
             .filter(|entry| entry.path().is_file() && entry.path().extension().is_some_and(|ending| ending == "onnx"))
@@ -256,6 +309,7 @@ fn graph_files(folder: &Path) -> Vec<String> {
     files
 }
 
-fn file_name(file: &str) -> &str {
-    file.rsplit('/').next().unwrap_or(file)
+/// The path of a graph file with its folder `onnx/` left out.
+fn without_onnx_folder(file: &str) -> String {
+    file.split('/').filter(|part| *part != "onnx").collect::<Vec<_>>().join("/")
 }

@@ -1,10 +1,12 @@
 //! Model directories. In: a folder. Out: a [`ModelDirectory`] whose graphs and files are checked to fit together, or a [`ModelError`]
 //! that lists every problem. No graph is opened or run here.
 //!
-//! - `overrides`, `layout`, `role`, `graph_file`: which file plays which role, and what its graph declares
-//! - `producer`, `cache_names`, `binding`: what feeds every graph input
+//! - `overrides`, `layout`, `joint`, `role`, `graph_file`: which file plays which role, and what its graph declares
+//! - `producer`, `cache_names`, `input_kind`, `binding`: what feeds every graph input
 //! - `first_step`: whether the decoder's graph can also run the prefill
-//! - `config`: the JSON files and their settings
+//! - `json_file`, `config`, `sentence_modules`: the JSON files and their settings
+//! - `embedding`, `pooling`: which output holds the embedding, and how states become one
+//! - `family`: families that cannot run, and what to do about a directory without graphs
 //! - `directory`: puts all of it together; `description` reports it (`model inspect`)
 //! - `conversion`: the files of a directory of another precision
 //! - `fingerprint`: hashes of everything that decides results
@@ -15,22 +17,31 @@ mod config;
 mod conversion;
 mod description;
 mod directory;
+mod embedding;
 mod error;
+mod family;
 mod fingerprint;
 mod first_step;
 mod graph_file;
+mod input_kind;
+mod joint;
+mod json_file;
 mod layout;
 mod overrides;
+mod pooling;
 mod producer;
 mod role;
+mod sentence_modules;
 
 pub use binding::Bindings;
 pub use config::{ConfigFiles, Sourced};
 pub use conversion::Conversion;
 pub use description::{Capabilities, Description, GraphDescription, PortDescription, Setting, inspect};
 pub use directory::ModelDirectory;
+pub use embedding::EmbeddingPort;
 pub use error::{ModelError, Problem};
-pub use graph_file::{EmbeddingPort, GraphFile};
+pub use graph_file::GraphFile;
 pub use layout::has_graphs;
+pub use pooling::Pooling;
 pub use producer::Producer;
 pub use role::Role;

@@ -5,7 +5,9 @@ use std::fmt;
 
 use super::cache_names::{HAS_PAST, is_static_cache, present};
 use super::graph_file::GraphFile;
+use super::input_kind::{takes_pixels, takes_tokens};
 use super::role::Role;
+use crate::onnx::Port;
 
 /// What feeds a graph input.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,9 +69,17 @@ impl Producer {
         match (role, input) {
             (Role::Vision, "pixel_values") => Some(Self::Pixels),
             (Role::Vision, "pixel_attention_mask") => Some(Self::PixelMask),
+            (Role::Vision, name) => only(graphs.get(&role)?, takes_pixels, name).then_some(Self::Pixels),
             (Role::Encoder, "inputs_embeds") => Some(Self::Prompt),
             (Role::Encoder, "attention_mask") => Some(Self::PromptMask),
-            (Role::Text, name) => TOKEN_FIELDS.into_iter().find(|known| *known == name).map(Self::Tokens),
+            (Role::Text, name) if TOKEN_FIELDS.contains(&name) => {
+                TOKEN_FIELDS.into_iter().find(|known| *known == name).map(Self::Tokens)
+            }
+            (Role::Text, name) => {
+                let is_ids = |port: &Port| takes_tokens(port) && !TOKEN_FIELDS.contains(&port.name.as_str());
+                let graph = graphs.get(&role).filter(|graph| !reads_tokens(graph))?;
+                only(graph, is_ids, name).then_some(Self::Tokens(TOKEN_FIELDS[0]))
+            }
             (Role::Fusion, "image_hidden_states" | "encoder_hidden_states") => {
                 output(Role::Vision, "last_hidden_state")
             }
@@ -126,6 +136,12 @@ impl Producer {
             Self::Output(..) | Self::Ones(..) | Self::StepOutput(..) => false,
         }
     }
+}
+
+/// Whether `name` is the only input of `graph` that fits. Then it needs no usual name.
+fn only(graph: &GraphFile, fits: impl Fn(&Port) -> bool, name: &str) -> bool {
+    let mut inputs = graph.header.inputs.iter().filter(|port| fits(port));
+    inputs.next().is_some_and(|port| port.name == name) && inputs.next().is_none()
 }
 
 /// Whether a fusion graph takes tokens instead of the text graph's states.

@@ -84,11 +84,39 @@ impl OnnxError {
         }
         if message.contains("Could not find an implementation") {
             let hint = "the device has no kernel for this operator and element type; graphs in bfloat16 need a GPU";
-            return Self::new(kind, graph, format!("onnx runtime says: {message}")).with_hint(hint);
+            let what = format!("onnx runtime has no kernel for an operator of this graph: {message}");
+            return Self::new(kind, graph, what).with_hint(hint);
         }
+        let sentence = match kind {
+            OnnxErrorKind::Load => "onnx runtime cannot open this graph",
+            OnnxErrorKind::Run => "onnx runtime cannot run this graph",
+            _ => "onnx runtime failed",
+        };
         let is_device = kind == OnnxErrorKind::Run && DEVICE.iter().any(|text| message.contains(text));
         let kind = if is_device { OnnxErrorKind::Device } else { kind };
-        Self::new(kind, graph, format!("onnx runtime says: {message}"))
+        let error = Self::new(kind, graph, format!("{sentence}: {message}"));
+        let hints = [
+            (
+                ["is not a registered function/op", "No Op registered for"],
+                "the graph has an operator that this onnx runtime does not have; a newer one may have it",
+            ),
+            (
+                ["Unsupported model IR version", "opset"],
+                "the graph was made for a newer onnx runtime than this one; install that, or export it again with an older opset",
+            ),
+            (
+                ["Protobuf parsing failed", "ModelProto does not have a graph"],
+                "the file is damaged or no ONNX graph; copy it again",
+            ),
+            (
+                ["Got invalid dimensions", "indices element out of data bounds"],
+                "the graph was exported for other sizes; `nightcap model inspect` shows what it takes",
+            ),
+        ];
+        match hints.iter().find(|(signs, _)| signs.iter().any(|sign| message.contains(sign))) {
+            Some((_, hint)) => error.with_hint(*hint),
+            None => error,
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Every family of models against what `PyTorch` says about photographs (`tests/goldens/families/`), in batches of 1, 3 and 8:
 //! pixels, encoder states, embeddings, and the tokens of every strategy.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use nightcap::engine::{
@@ -23,7 +23,7 @@ const VECTOR: f64 = 2e-5;
 const STATE: f64 = 1e-4;
 pub(crate) const BATCHES: [usize; 3] = [1, 3, 8];
 /// Families whose decoders are recurrent, or take position ids and an attention mask, so that rows can join a running batch.
-const REFILLED: [&str; 4] = ["llava", "recipe_gru", "recipe_lstm", "smolvlm"];
+const REFILLED: [&str; 5] = ["llava", "llava_siglip", "recipe_gru", "recipe_lstm", "smolvlm"];
 
 pub(crate) fn goldens(family: &str) -> Value {
     let family = family.trim_end_matches("_split");
@@ -53,7 +53,10 @@ fn probed(probes: &Value, values: &[&[f32]]) -> f64 {
 
 /// The photographs as `family` takes them.
 pub(crate) fn photographs(family: &str, goldens: &Value) -> Vec<PixelValues> {
-    let directory = directory(family);
+    photographs_for(family, &directory(family), goldens)
+}
+
+fn photographs_for(family: &str, directory: &ModelDirectory, goldens: &Value) -> Vec<PixelValues> {
     let processor = ImageProcessor::from_config(&directory.preprocessor().unwrap().value).unwrap();
     let paths: Vec<PathBuf> =
         strings(&goldens["photos"]).iter().map(|name| repo("sample_data/photos").join(name)).collect();
@@ -130,17 +133,21 @@ fn captions_are_golden_on(device: Device, family: &str) {
 
 /// Image, text and fused embeddings, and how well image and text match, in every batch size.
 pub(crate) fn vectors_are_the_golden_ones(family: &str) {
+    vectors_of(family, &fixture(family));
+}
+
+/// As [`vectors_are_the_golden_ones`], of a directory that was made from the fixture.
+pub(crate) fn vectors_of(family: &str, folder: &Path) {
     for device in devices() {
-        vectors_are_golden_on(device, family);
+        vectors_are_golden_on(device, family, &ModelDirectory::open(folder, None).unwrap());
     }
 }
 
-fn vectors_are_golden_on(device: Device, family: &str) {
+fn vectors_are_golden_on(device: Device, family: &str, directory: &ModelDirectory) {
     let goldens = goldens(family);
-    let pixels = photographs(family, &goldens);
-    let directory = directory(family);
+    let pixels = photographs_for(family, directory, &goldens);
     let options = EngineOptions { device, threads: 1, wants_fused: true, ..EngineOptions::default() };
-    let mut engine = Engine::load(&directory, options).unwrap();
+    let mut engine = Engine::load(directory, options).unwrap();
     let mut worst: f64 = 0.0;
     for size in BATCHES {
         let images = encode(&mut engine, &pixels, size);
@@ -178,7 +185,7 @@ fn vectors_are_golden_on(device: Device, family: &str) {
 }
 
 /// `nightcap run` over the sample photographs; captions of the goldens' photographs are the golden greedy ones.
-fn runs_over_the_sample_photographs(family: &str) {
+pub(crate) fn runs_over_the_sample_photographs(family: &str) {
     let goldens = goldens(family);
     let cases = goldens["cases"].as_array().into_iter().flatten();
     let greedy = cases.into_iter().find(|case| case["name"] == "greedy");
@@ -266,6 +273,12 @@ fn git() {
 fn llava() {
     captions_are_the_golden_ones("llava");
     runs_over_the_sample_photographs("llava");
+}
+
+/// `SigLIP`'s encoder has no class token.
+#[test]
+fn llava_with_siglip() {
+    captions_are_the_golden_ones("llava_siglip");
 }
 
 #[test]

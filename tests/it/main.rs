@@ -91,6 +91,7 @@ mod storage;
 mod surgery;
 mod suspensions;
 mod torture;
+mod towers;
 mod values;
 #[allow(unreachable_pub, reason = "a module of a test binary")]
 mod views;

@@ -70,12 +70,14 @@ fn inspect_reports_everything() {
       in   pixel_values  float32 [batch, 3, 32, 32]  <- pixel_values
       out  last_hidden_state  float32 [batch, LayerNormalizationlast_hidden_state_dim_1, LayerNormalizationlast_hidden_state_dim_2]  -> another graph
       out  image_embeds  float32 [batch, 16]  -> an embedding, normalised
+      embedding: image_embeds (its name is the usual one)
 
     text: text_model.onnx (44282 bytes; its name is the standard one, text_model.onnx)
       in   input_ids  int64 [batch, text_length]  <- tokens.input_ids
       in   attention_mask  int64 [batch, text_length]  <- tokens.attention_mask
       out  last_hidden_state  float32 [batch, text_length, 24]  -> another graph
       out  text_embeds  float32 [batch, 16]  -> an embedding, normalised
+      embedding: text_embeds (its name is the usual one)
 
     fusion: fusion.onnx (19094 bytes; its name is the standard one, fusion.onnx)
       in   image_hidden_states  float32 [batch, 16, 24]  <- vision.last_hidden_state
@@ -83,6 +85,7 @@ fn inspect_reports_everything() {
       in   text_attention_mask  int64 [batch, text_length]  <- tokens.attention_mask
       out  encoder_hidden_states  float32 [batch, LayerNormalizationencoder_hidden_states_dim_1, 24]  -> another graph
       out  fused_embeds  float32 [batch, 16]  -> an embedding, normalised
+      embedding: fused_embeds (its name is the usual one)
 
     decoder: decoder_with_past_model.onnx (116005 bytes; its name is the standard one, decoder_with_past_model.onnx)
       in   input_ids  int64 [batch, sequence]  <- step.input_ids
@@ -264,7 +267,7 @@ fn bindings_are_checked_for_type_and_rank() {
     insta::assert_snapshot!(refusal(&copy, None), @r#"
     the model directory DIR cannot run:
     fusion.onnx: input "image_hidden_states": vision.image_embeds gives float32 with 2 axes, but the graph declares float32 [batch, 16, 24]
-    fusion.onnx: input "text_hidden_states": tokens.attention_mask gives int64 with 2 axes, but the graph declares float32 [batch, text_length, 24]
+    fusion.onnx: input "text_hidden_states": tokens.attention_mask gives int64, int32, bool or float with 2 axes, but the graph declares float32 [batch, text_length, 24]
     decoder_with_past_model.onnx: input "encoder_hidden_states": tokens.input_ids cannot feed a decoder graph
     "#);
 }

@@ -19,6 +19,10 @@ pub(crate) struct Fusion {
     pub(crate) needs_text: bool,
     states: Vec<String>,
     row_gather: RowGather,
+    /// How many rows the graph takes, if it takes no other number.
+    fixed_batch: Option<usize>,
+    /// How many tokens it gets of rows without text.
+    text_length: usize,
 }
 
 #[derive(Debug)]
@@ -86,11 +90,51 @@ impl Fusion {
         let embedding = directory.embedding(Role::Fusion).cloned();
         let (matches, needs_text) = (directory.matches_images_with_texts(), directory.fuses_tokens());
         let (graph, row_gather) = (file.source.open_encoder(options)?, RowGather::new(options));
-        Ok(Some(Self { graph, inputs, embedding, matches, needs_text, states, row_gather }))
+        let fixed_batch = directory.fixed_batch(Role::Fusion);
+        let text_length = directory.fixed_text_length().unwrap_or(1);
+        Ok(Some(Self { graph, inputs, embedding, matches, needs_text, states, row_gather, fixed_batch, text_length }))
     }
 
-    /// One run over `images`; `texts` holds for each image its row in `text`, if it has one.
+    /// One run over `images`, or several where the graph takes a fixed number of rows; `texts` holds for each image its row in `text`,
+    /// if it has one.
     pub(crate) fn fuse(
+        &mut self,
+        images: &[&ImageFeatures],
+        texts: &[Option<usize>],
+        text: Option<&TextFeatures>,
+    ) -> Result<Fused, OnnxError> {
+        let Some(batch) = self.fixed_batch else { return self.fuse_batch(images, texts, text) };
+        let mut whole = Fused::default();
+        let mut states: Vec<(String, DataType, Vec<usize>, Vec<f32>)> = Vec::new();
+        for (images, texts) in images.chunks(batch).zip(texts.chunks(batch)) {
+            let count = images.len();
+            let (mut images, mut texts) = (images.to_vec(), texts.to_vec());
+            if let (Some(image), Some(text)) = (images.last().copied(), texts.last().copied()) {
+                images.resize(batch, image);
+                texts.resize(batch, text);
+            }
+            let fused = self.fuse_batch(&images, &texts, text)?;
+            whole.embeddings.extend(fused.embeddings.into_iter().take(count));
+            whole.matches.extend(fused.matches.into_iter().take(count));
+            for (index, (name, tensor)) in fused.states.into_iter().enumerate() {
+                let (shape, values) = (tensor.shape(), tensor.to_f32()?);
+                let used = values.len() / batch * count;
+                if states.len() == index {
+                    states.push((name, tensor.dtype(), [&[0], &shape[1..]].concat(), Vec::new()));
+                }
+                states[index].2[0] += count;
+                states[index].3.extend_from_slice(&values[..used]);
+            }
+        }
+        let tensor = |(name, dtype, shape, values): (String, DataType, Vec<usize>, Vec<f32>)| {
+            Ok((name, Tensor::from_f32(dtype, &shape, values)?))
+        };
+        whole.states = states.into_iter().map(tensor).collect::<Result<_, OnnxError>>()?;
+        Ok(whole)
+    }
+
+    /// One run over `images`.
+    fn fuse_batch(
         &mut self,
         images: &[&ImageFeatures],
         texts: &[Option<usize>],
@@ -103,9 +147,8 @@ impl Fusion {
             let value = match (&input.source, text) {
                 (FusionSource::Image, _) => ImageStates::stack(&states_of(images)?, input.dtype, &mut self.row_gather)?,
                 (FusionSource::Text { output, .. }, Some(text)) => {
-                    let states = text.output(output)?;
-                    let shape = states.shape();
-                    let (shape, data) = scatter(&states.to_f32()?, &shape, texts);
+                    let (shape, states) = text.output(output)?;
+                    let (shape, data) = scatter(&states, &shape, texts);
                     Tensor::from_f32(input.dtype, &shape, data)?
                 }
                 (FusionSource::Text { absent, .. }, None) => {
@@ -115,9 +158,11 @@ impl Fusion {
                 (FusionSource::Tokens(field), Some(text)) => {
                     let shape = [text.tokens.rows, text.tokens.length];
                     let (shape, data) = scatter(text.tokens.field(field), &shape, texts);
-                    Tensor::from_i64(&shape, data)?
+                    Tensor::from_integers(input.dtype, &shape, data)?
                 }
-                (FusionSource::Tokens(_), None) => Tensor::from_i64(&[batch, 1], vec![0; batch])?,
+                (FusionSource::Tokens(_), None) => {
+                    Tensor::from_integers(input.dtype, &[batch, self.text_length], vec![0; batch * self.text_length])?
+                }
                 (FusionSource::ImageMask, _) => {
                     let states = images.first().and_then(|image| image.hidden.as_ref());
                     let length = states.and_then(|states| states.shape().first().copied()).unwrap_or(0);
@@ -129,7 +174,8 @@ impl Fusion {
         let read = self.embedding.iter().map(|embedding| embedding.output.as_str());
         let read: Vec<_> = read.chain(self.matches.then_some(ModelDirectory::MATCH)).collect();
         let mut outputs = self.graph.run_on_device(&feeds, &read)?;
-        let embeddings = self.embedding.as_ref().map_or(Ok(Vec::new()), |embedding| embedding.read(&outputs, batch))?;
+        let embeddings =
+            self.embedding.as_ref().map_or(Ok(Vec::new()), |embedding| embedding.read(&outputs, batch, None))?;
         let mut matches = Vec::new();
         if self.matches {
             let logits = outputs.get(ModelDirectory::MATCH, batch)?.to_f32()?;

@@ -72,11 +72,13 @@ impl TextTokenizer {
             PaddingStrategy::BatchLongest => None,
         });
         let own = tokenizer.get_truncation().cloned();
-        let longest =
-            own.iter().map(|truncation| truncation.max_length).chain(directory.config().max_text_tokens()).min();
+        let of_graph = directory.fixed_text_length();
+        let longest = own.iter().map(|truncation| truncation.max_length);
+        let longest = longest.chain(directory.config().max_text_tokens()).chain(of_graph).min();
         // without a mask, padding to the longest of a batch would make a text's embedding depend on the texts beside it
         let tells_padding = |graph: &GraphFile| graph.header.input("attention_mask").is_some();
-        let fixed_length = fixed_length.or(longest.filter(|_| !directory.graph(Role::Text).is_none_or(tells_padding)));
+        let fixed_length =
+            of_graph.or(fixed_length).or(longest.filter(|_| !directory.graph(Role::Text).is_none_or(tells_padding)));
         check_lengths(directory, &tokenizer, longest, fixed_length)?;
         let truncation = longest.map(|max_length| TruncationParams { max_length, ..own.unwrap_or_default() });
         tokenizer.with_padding(None).with_truncation(None).map_err(fail)?;

@@ -50,6 +50,8 @@ pub(crate) struct ImageEncoder {
     row_gather: RowGather,
     /// How many pixels are encoded in one run on a CPU, unless one image has more.
     most_pixels: Option<usize>,
+    /// How many images the graph takes, if it takes no other number.
+    fixed_batch: Option<usize>,
 }
 
 #[derive(Debug)]
@@ -81,7 +83,8 @@ impl ImageEncoder {
         let side = directory.config().patch_size().filter(|side| *side >= SMALLEST_SIDE).unwrap_or(PATCH_SIDE);
         let most_pixels = (options.device == Device::Cpu).then_some(MOST_PATCHES * side * side);
         let (inputs, row_gather) = (inputs.collect(), RowGather::new(options));
-        Ok(Some(Self { graph, inputs, embedding, states, row_gather, most_pixels }))
+        let fixed_batch = directory.fixed_batch(Role::Vision);
+        Ok(Some(Self { graph, inputs, embedding, states, row_gather, most_pixels, fixed_batch }))
     }
 
     /// Encodes `images`, those of one size and number of tiles together: on a CPU no more pixels at once than `most_pixels`, on a device
@@ -94,12 +97,16 @@ impl ImageEncoder {
         let mut features: Vec<_> = images.iter().map(|_| None).collect();
         for ((tiles, height, width), indexes) in groups {
             let (height, width) = (height as usize, width as usize);
-            let most = match self.most_pixels {
-                Some(pixels) => pixels / (tiles * height * width).max(1),
-                None => images.len() / tiles.max(1),
+            let most = match (self.fixed_batch, self.most_pixels) {
+                (Some(batch), _) => batch,
+                (None, Some(pixels)) => pixels / (tiles * height * width).max(1),
+                (None, None) => images.len() / tiles.max(1),
             };
             for indexes in indexes.chunks(most.max(1)) {
-                let group: Vec<_> = indexes.iter().map(|&index| images[index]).collect();
+                let mut group: Vec<_> = indexes.iter().map(|&index| images[index]).collect();
+                if let (Some(batch), Some(last)) = (self.fixed_batch, group.last()) {
+                    group.resize(batch, *last);
+                }
                 for (&index, encoded) in indexes.iter().zip(self.encode_alike(&group, [tiles, height, width])?) {
                     features[index] = Some(Arc::new(encoded));
                 }
@@ -142,7 +149,7 @@ impl ImageEncoder {
         }
         let read: Vec<_> = self.embedding.iter().map(|embedding| embedding.output.as_str()).collect();
         let mut outputs = self.graph.run_on_device(&feeds, &read)?;
-        let embeddings = self.embedding.as_ref().map(|embedding| embedding.read(&outputs, batch)).transpose()?;
+        let embeddings = self.embedding.as_ref().map(|embedding| embedding.read(&outputs, batch, None)).transpose()?;
         let grid = images.first().and_then(|image| image.grid);
         let blank =
             |image: &&PixelValues| ImageFeatures { grid: image.grid, embedding: None, hidden: None, finite: true };
