@@ -173,6 +173,26 @@ impl Class {
     }
 }
 
+/// The table of all image processors in `docs/models.md`, a line each.
+pub fn image_processor_table() -> String {
+    let row = |class: &Class| {
+        let quoted = |names: &[&str]| names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+        let crop = class
+            .crop
+            .map_or(String::new(), |(on, side)| format!(", crop {side}x{side}{}", if on { "" } else { " (off)" }));
+        let keys: Vec<_> = class.keys(Edition::Four).into_iter().filter(|key| !Class::KEYS.contains(key)).collect();
+        let (size, filter) = (class.size.describe(), class.filter.name());
+        format!(
+            "| `{}` | {} | {} | {size} {filter}{crop} | {} |\n",
+            class.name,
+            quoted(class.models),
+            class.steps.describe(class.crop.is_some()),
+            quoted(&keys)
+        )
+    };
+    CLASSES.iter().map(row).collect()
+}
+
 const fn square(side: u32) -> Size {
     Size::Exact { height: side, width: side }
 }

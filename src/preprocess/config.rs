@@ -115,13 +115,15 @@ impl ImageProcessor {
         usize::try_from(pixels.saturating_mul(3)).ok()
     }
 
-    /// Pixels that an image of `width` x `height` becomes, tiles included.
+    /// The most pixels that an image of `width` x `height` becomes, tiles included, at the end or in between.
     pub(super) fn output_pixels(&self, width: u32, height: u32) -> u64 {
-        if let Some(tiling) = &self.plan.tiling {
-            return tile_pixels(tiling);
+        match &self.plan.tiling {
+            Some(tiling) => tile_pixels(tiling),
+            None => {
+                let pad = self.plan.pad.map_or(0, |(height, width)| u64::from(height) * u64::from(width));
+                self.plan.geometry.most_at_once(height, width).max(pad)
+            }
         }
-        let (height, width) = self.plan.pad.unwrap_or_else(|| self.plan.geometry.result(height, width));
-        u64::from(height) * u64::from(width)
     }
 
     /// Most bytes that [`Self::process`] takes at once for an image of `width` x `height`, its result included, the image not.
@@ -129,7 +131,8 @@ impl ImageProcessor {
         let value_bytes = self.normalizer.value_bytes() as u64;
         // A padded result is made of one that is not.
         let copies = if self.plan.pad.is_some() { 2 } else { 1 };
-        let values = self.output_pixels(width, height).saturating_mul(3 * value_bytes * copies);
+        let values = self.most_values().map_or_else(|| 3 * self.output_pixels(width, height), |values| values as u64);
+        let values = values.saturating_mul(value_bytes * copies);
         match &self.plan.tiling {
             Some(tiling) => tiling.memory_needed(width, height),
             None => self.plan.geometry.memory_needed(width, height),

@@ -172,12 +172,15 @@ impl Geometry {
         self.before.map_or((height, width), |step| step.size(height, width))
     }
 
-    /// Height and width of the result of an image of `height` x `width`.
-    pub(super) fn result(&self, height: u32, width: u32) -> (u32, u32) {
-        let (height, width) = self.changed(height, width);
-        let (height, width) = self.scaled(height, width);
-        let size = self.thumbnail.map_or((height, width), |thumbnail| thumbnail.size(height, width));
-        self.crop.map_or(size, |crop| crop.size)
+    /// The most pixels of an image that is made of one of `height` x `width`: the result, or one in between that is whole.
+    pub(super) fn most_at_once(&self, height: u32, width: u32) -> u64 {
+        let area = |(height, width): (u32, u32)| u64::from(height) * u64::from(width);
+        let changed = self.changed(height, width);
+        let scaled = self.scaled(changed.0, changed.1);
+        let small = self.thumbnail.map_or(scaled, |thumbnail| thumbnail.size(scaled.0, scaled.1));
+        let result = area(self.crop.map_or(small, |crop| crop.size));
+        let before = self.before.map_or(0, |_| area(changed));
+        result.max(before).max(self.thumbnail.map_or(0, |_| area(scaled)))
     }
 
     /// Height and width of every result, if they do not depend on the image.

@@ -52,6 +52,7 @@ mod torchvision;
 mod webp;
 mod webp_codes;
 
+pub use self::classes::image_processor_table;
 pub use self::config::ImageProcessor;
 pub use self::decode::{decode, decode_scaled, memory_needed};
 pub use self::error::ConfigError;

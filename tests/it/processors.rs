@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
-use nightcap::preprocess::{DecodeLimits, ImageProcessor, RgbImage, decode};
+use nightcap::preprocess::{DecodeLimits, ImageProcessor, Preprocessor, RgbImage, decode, image_processor_table};
 use serde_json::{Value, json};
 
 use crate::common::{nightcap, repo};
@@ -155,4 +155,26 @@ fn the_model_type_stands_in_for_the_class_only_where_the_file_has_settings() {
     assert!(read(json!({"processor_class": "SomeProcessor"})).unwrap_err().to_string().contains("`size`"));
     let other = json!({"model_type": "somebody's"});
     assert!(ImageProcessor::for_model(&json!({"do_resize": true}), other.as_object()).is_err());
+}
+
+#[test]
+fn the_documented_table_of_image_processors_is_true() {
+    let (document, table) = (std::fs::read_to_string(repo("docs/models.md")).unwrap(), image_processor_table());
+    assert!(document.contains(&table), "expected in docs/models.md:\n{table}");
+}
+
+#[test]
+fn a_very_long_image_is_not_made_larger_in_between() {
+    let limits = DecodeLimits { max_image_pixels: 20_000_000 };
+    for config in [
+        json!({"image_processor_type": "DonutImageProcessor", "size": {"height": 50, "width": 40}}),
+        json!({"image_processor_type": "LlavaImageProcessor", "do_pad": true}),
+    ] {
+        let model = ImageProcessor::from_config(&config).unwrap();
+        let preprocessor = Preprocessor { model, embedding: None, jpeg_scaling: false };
+        let image = |width: u32| RgbImage { width, height: 1, pixels: vec![77; 3 * width as usize] };
+        let error = preprocessor.process_within(limits, &image(60_000)).unwrap_err();
+        assert!(error.message.contains("60000 x 1") && error.message.contains("max_image_pixels"), "{error}");
+        assert!(preprocessor.process_within(limits, &image(100)).is_ok());
+    }
 }
