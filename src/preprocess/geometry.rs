@@ -43,6 +43,11 @@ impl Before {
             Self::Turn { .. } => {
                 self.turns(image.height, image.width).then(|| orientation::apply(image.clone(), Orientation::Rotate90))
             }
+            // Nothing of the image is left, which Pillow resizes to black.
+            Self::Part { height, width } if height.min(width) * f64::from(image.height.min(image.width)) < 1.0 => {
+                let pixels = vec![0; 3 * size.0 as usize * size.1 as usize];
+                Some(RgbImage { width: size.1, height: size.0, pixels })
+            }
             _ if size == (image.height, image.width) => None,
             Self::Square(colour) => Some(canvas(image, Crop { size, centre: Centre::Torchvision, colour })),
             Self::Part { .. } => Some(canvas(image, Crop { size, centre: Centre::Transformers, colour: [0; 3] })),

@@ -28,7 +28,7 @@ const STEPS: [&str; 12] = [
 const SWITCHES: [&str; 6] =
     ["do_resize", "do_center_crop", "do_rescale", "do_normalize", "do_convert_rgb", "do_reduce_labels"];
 
-/// The configuration's keys. Null means absent, but for the switches of transformers 4, where it means no.
+/// The configuration's keys. Null means absent, but for switches, where it means no.
 #[derive(Clone, Copy)]
 pub(super) struct Keys<'a> {
     pub(super) object: &'a Map<String, Value>,
@@ -55,7 +55,7 @@ impl<'a> Keys<'a> {
     pub(super) fn flag(self, key: &str, default: bool) -> Result<bool, ConfigError> {
         match self.object.get(key) {
             None => Ok(default),
-            Some(Value::Null) => Ok(default && self.edition == Edition::Five),
+            Some(Value::Null) => Ok(false),
             Some(value) => value.as_bool().ok_or_else(|| ConfigError::invalid(key, "true or false", value)),
         }
     }

@@ -100,7 +100,7 @@ fn refine(
         }
         (Steps::ConvNext, _) => return Err(only(keys, "{\"shortest_edge\": ..}")),
         (Steps::PoolFormer, _) => {
-            let none = keys.edition == Edition::Four && keys.object.get("crop_pct") == Some(&Value::Null);
+            let none = keys.object.get("crop_pct") == Some(&Value::Null);
             let pct = if none { None } else { Some(keys.factor("crop_pct")?.unwrap_or(0.9)) };
             if let (Some((to, _)), Some(pct)) = (&mut geometry.resize, pct) {
                 *to = match size {
