@@ -10,10 +10,8 @@ const STRIP: usize = 16;
 /// The orientation that EXIF states (with or without its `Exif\0\0` prefix), else the one XMP states, else upright. Where EXIF has the
 /// tag, or does not begin like EXIF, XMP does not count.
 pub(super) fn find(exif: Option<&[u8]>, xmp: Option<&[u8]>) -> Orientation {
-    let stated = match exif.map(without_prefix).filter(|bytes| !bytes.is_empty()) {
-        Some(exif) => Header::of(exif).map_or(Some(0), |header| header.orientation(exif)),
-        None => None,
-    };
+    let exif = exif.map(without_prefix).filter(|bytes| !bytes.is_empty());
+    let stated = exif.and_then(|exif| Header::of(exif).map_or(Some(0), |header| header.orientation(exif)));
     let number = stated.or_else(|| xmp.and_then(from_xmp));
     number.and_then(Orientation::from_exif).unwrap_or(Orientation::NoTransforms)
 }
