@@ -117,13 +117,11 @@ impl ImageProcessor {
 
     /// The most pixels that an image of `width` x `height` becomes, tiles included, at the end or in between.
     pub(super) fn output_pixels(&self, width: u32, height: u32) -> u64 {
-        match &self.plan.tiling {
-            Some(tiling) => tile_pixels(tiling),
-            None => {
-                let pad = self.plan.pad.map_or(0, |(height, width)| u64::from(height) * u64::from(width));
-                self.plan.geometry.most_at_once(height, width).max(pad)
-            }
+        if let Some(tiling) = &self.plan.tiling {
+            return tile_pixels(tiling);
         }
+        let pad = self.plan.pad.map_or(0, |(height, width)| u64::from(height) * u64::from(width));
+        self.plan.geometry.most_at_once(height, width).max(pad)
     }
 
     /// Most bytes that [`Self::process`] takes at once for an image of `width` x `height`, its result included, the image not.
@@ -194,18 +192,14 @@ fn named(object: &Map<String, Value>) -> Result<Option<(&'static Class, bool)>, 
     let name = value.as_str().unwrap_or_default();
     let plain = name.strip_suffix("Fast").or_else(|| name.strip_suffix("Pil")).unwrap_or(name);
     let class = plain.strip_suffix("ImageProcessor").or_else(|| plain.strip_suffix("FeatureExtractor"));
-    match class.and_then(Class::named) {
-        Some(class) => Ok(Some((class, plain != name))),
-        None => {
-            let names: Vec<_> = CLASSES.iter().map(|class| class.name).collect();
-            let why = match class.unwrap_or_default() {
-                "DINOv3ViT" | "Sam2" | "Cohere2Vision" | "Llama4" => " (this one resizes with torchvision, not Pillow)",
-                "Siglip2" | "Pixtral" | "Qwen2VL" | "Glm4v" | "Pix2Struct" => {
-                    " (this one gives images of varying size)"
-                }
-                _ => "",
-            };
-            Err(ConfigError::invalid(key, &format!("the ImageProcessor of {}{why}", names.join(", ")), value))
-        }
+    if let Some(class) = class.and_then(Class::named) {
+        return Ok(Some((class, plain != name)));
     }
+    let names: Vec<_> = CLASSES.iter().map(|class| class.name).collect();
+    let why = match class.unwrap_or_default() {
+        "DINOv3ViT" | "Sam2" | "Cohere2Vision" | "Llama4" => " (this one resizes with torchvision, not Pillow)",
+        "Siglip2" | "Pixtral" | "Qwen2VL" | "Glm4v" | "Pix2Struct" => " (this one gives images of varying size)",
+        _ => "",
+    };
+    Err(ConfigError::invalid(key, &format!("the ImageProcessor of {}{why}", names.join(", ")), value))
 }
