@@ -133,7 +133,7 @@ pub(super) fn processor(model: &ModelDirectory) -> Result<ImageProcessor, Error>
         let path = model.path().display();
         return Err(Error::Unfit(format!("the model in {path} takes no images, but the job names `input.image`")));
     };
-    let processor = ImageProcessor::from_config(&config.value)?;
+    let processor = ImageProcessor::for_model(&config.value, model.config().config())?;
     let is_half = model.pixel_type() == Some(DataType::F16);
     let processor = if is_half { processor.with_half_precision() } else { processor };
     if let Some(size) = processor.output_size() {

@@ -304,7 +304,8 @@ impl ConfigFiles {
         ["image_text_hidden_size", "projection_dim", "embed_dim"].iter().find_map(|name| count(config.get(*name)?))
     }
 
-    fn config(&self) -> Option<&Map<String, Value>> {
+    /// The parsed `config.json`, if there is one.
+    pub fn config(&self) -> Option<&Map<String, Value>> {
         self.layers.iter().find(|(source, _)| source == Self::CONFIG).map(|(_, config)| config)
     }
 }

@@ -14,6 +14,7 @@ use super::pooling::Pooling;
 use super::producer::Producer;
 use super::role::Role;
 use crate::onnx::Port;
+use crate::preprocess::ImageProcessor;
 
 /// Everything that is known about a model directory without running it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -149,9 +150,13 @@ pub fn inspect(path: &Path, precision: Option<&str>) -> Description {
         Some(Setting { name: (*name).into(), value: setting.value.clone(), source: setting.source })
     });
     let preprocessing = directory.preprocessor().into_iter().flat_map(|file| {
-        let source = file.source.clone();
+        let processor = ImageProcessor::for_model(&file.value, directory.config.config());
+        let ignored = processor.map(|processor| processor.ignored().to_vec()).unwrap_or_default();
         let entries = file.value.as_object().into_iter().flatten();
-        entries.map(move |(name, value)| Setting { name: name.clone(), value: value.clone(), source: source.clone() })
+        entries.map(move |(name, value)| {
+            let note = if ignored.contains(name) { ", not read by this image processor" } else { "" };
+            Setting { name: name.clone(), value: value.clone(), source: format!("{}{note}", file.source) }
+        })
     });
     Description {
         path: path.display().to_string(),

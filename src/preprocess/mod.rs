@@ -1,12 +1,13 @@
 //! Encoded image bytes in, normalised `pixel_values` out, bit for bit what Pillow 13 and the slow (Pillow-backed) image
-//! processors of transformers 4.57.6 give for `ImageOps.exif_transpose(Image.open(..)).convert("RGB")`.
+//! processors of transformers 4.57.6 (of 5, for files that it saved) give for `ImageOps.exif_transpose(Image.open(..)).convert("RGB")`.
 //!
 //! Two steps: [`decode()`] makes an upright 8-bit RGB image of the bytes, [`ImageProcessor::process`] resizes, crops, rescales and
 //! normalises it. Never here: files, caches, panics on any input.
 //!
 //! Decoding: `decode` recognises the format and `formats` their extensions; one file per format; `limits` and `memory` bound the cost;
-//! `samples` and `orientation` make upright RGB. Processing: `config`, `keys` and `defaults` read `preprocessor_config.json`; `resample`,
-//! `tiles` and `normalize` do the work; `models` applies it for one or two models, `scale` for JPEGs decoded at a fraction.
+//! `samples` and `orientation` make upright RGB. Processing: `config` reads `preprocessor_config.json` with `keys`, by the table in
+//! `classes`, into a `plan` (`torchvision` those of timm and `open_clip`); `geometry`, `size`, `resample`, `reduce`, `tiles` and
+//! `normalize` do the work; `models` applies it for one or two models, `scale` for JPEGs decoded at a fraction.
 //!
 //! Where a job asks for it, [`decode_scaled()`] replaces the first: a JPEG much larger than the size that it will be resized to is
 //! decoded at a fraction of its size, bit for bit as after Pillow's `draft`. That is faster and changes pixels.
@@ -15,19 +16,19 @@
 //! some values of tall images differ by about one level from theirs.
 //!
 //! Known differences from Pillow, all in rare files:
-//! - An EXIF orientation counts only as a single SHORT, as in the standard. EXIF kept by `ImageMagick` in a PNG text
-//!   chunk ("Raw profile type exif") and compressed XMP are ignored.
+//! - EXIF kept by `ImageMagick` in a PNG text chunk ("Raw profile type exif") and compressed XMP are ignored.
 //! - Which *damaged* PNG, GIF, WebP, BMP and TIFF files still decode depends on the decoder; whole files decode alike.
 //! - TIFF: palette, float, 12-bit, Lab and premultiplied-alpha variants are refused or not un-premultiplied.
 //! - Images one or three pixels high are read as height x width x RGB, always; transformers guesses the layout from the shape.
 //! - A side that would be rounded to zero pixels becomes one pixel; Pillow raises.
 
 mod bmp;
+mod classes;
 mod config;
 mod decode;
-mod defaults;
 mod error;
 mod formats;
+mod geometry;
 mod gif;
 mod image;
 mod jpeg;
@@ -38,15 +39,20 @@ mod models;
 mod normalize;
 mod orientation;
 mod pixel_data;
+mod plan;
 mod png;
+mod reduce;
 mod resample;
 mod samples;
 mod scale;
+mod size;
 mod tiff;
 mod tiles;
+mod torchvision;
 mod webp;
 mod webp_codes;
 
+pub use self::classes::image_processor_table;
 pub use self::config::ImageProcessor;
 pub use self::decode::{decode, decode_scaled, memory_needed};
 pub use self::error::ConfigError;
@@ -61,4 +67,4 @@ pub use self::scale::JpegScale;
 
 /// The version of everything in this module, part of the caption and embedding fingerprints. To be raised whenever any
 /// pixel of any supported image may come out differently.
-pub const PREPROCESSING_VERSION: u32 = 1;
+pub const PREPROCESSING_VERSION: u32 = 2;

@@ -24,18 +24,71 @@ pub(super) struct Placement {
     pub(super) top: usize,
     pub(super) width: u32,
     pub(super) height: u32,
+    /// Of the pixels that the patch does not cover.
+    pub(super) colour: [u8; 3],
+}
+
+/// How 8-bit values become numbers.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(super) struct Scaling {
+    pub(super) rescale: Option<Rescale>,
+    /// Mean and standard deviation per channel.
+    pub(super) mean_std: Option<([f64; 3], [f64; 3])>,
+    /// Divides by these once more, as `include_top` of `EfficientNetImageProcessor` does.
+    pub(super) again: Option<[f64; 3]>,
+}
+
+/// The first step from 8-bit values to numbers.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Rescale {
+    /// Times this, computed in 64 bits.
+    Factor(f64),
+    /// The same, less 1.
+    Offset(f64),
+    /// Divided by 255 in 32 bits, as torchvision's `ToTensor` does.
+    Tensor,
+}
+
+impl Scaling {
+    /// What becomes of `value` in `channel`.
+    fn of(&self, channel: usize, value: u8) -> f32 {
+        let rescaled = match self.rescale {
+            None => f32::from(value),
+            Some(Rescale::Factor(factor)) => (f64::from(value) * factor) as f32,
+            Some(Rescale::Offset(factor)) => (f64::from(value) * factor) as f32 - 1.0,
+            Some(Rescale::Tensor) => f32::from(value) / 255.0,
+        };
+        let normalized = match &self.mean_std {
+            Some((mean, std)) => (rescaled - mean[channel] as f32) / std[channel] as f32,
+            None => rescaled,
+        };
+        self.again.map_or(normalized, |std| normalized / std[channel] as f32)
+    }
+
+    /// For people, a text for each step.
+    pub(super) fn describe(&self) -> impl Iterator<Item = String> {
+        let inverse = |factor: f64| {
+            let inverse = (1.0 / factor).round();
+            let exact = (1.0 / inverse).total_cmp(&factor).is_eq();
+            if exact { format!("rescale 1/{inverse}") } else { format!("rescale {factor}") }
+        };
+        let rescale = self.rescale.map(|rescale| match rescale {
+            Rescale::Factor(factor) => inverse(factor),
+            Rescale::Offset(factor) => format!("{} - 1", inverse(factor)),
+            Rescale::Tensor => "rescale 1/255".to_owned(),
+        });
+        let mean_std = self.mean_std.map(|(mean, std)| format!("mean {mean:?} std {std:?}"));
+        [rescale, mean_std, self.again.map(|std| format!("std {std:?} again"))].into_iter().flatten()
+    }
 }
 
 impl Normalizer {
-    /// Tables for `rescale` (none: values stay 0..=255) followed by `mean` and `std` per channel (none: no normalisation).
-    pub(super) fn new(rescale: Option<f64>, mean_std: Option<([f64; 3], [f64; 3])>) -> Self {
+    /// Tables for `scaling`.
+    pub(super) fn new(scaling: &Scaling) -> Self {
         let mut tables = Box::new([[0.0; 256]; 3]);
         for (channel, table) in tables.iter_mut().enumerate() {
-            for (value, out) in table.iter_mut().enumerate() {
-                *out = rescale.map_or(value as f32, |factor| (value as f64 * factor) as f32);
-                if let Some((mean, std)) = &mean_std {
-                    *out = (*out - mean[channel] as f32) / std[channel] as f32;
-                }
+            for (value, out) in (0..=u8::MAX).zip(table.iter_mut()) {
+                *out = scaling.of(channel, value);
             }
         }
         Self::F32(tables)
@@ -58,7 +111,7 @@ impl Normalizer {
     }
 
     /// Places each of `patches` (`[patch_height, patch_width, 3]` u8, with `patch_width`) into a `[3, height, width]` tensor whose other
-    /// pixels are black; the tensors follow each other.
+    /// pixels have the colour of `at`; the tensors follow each other.
     pub(super) fn apply(&self, patches: &[(&[u8], usize)], at: Placement) -> PixelData {
         match self {
             Self::F32(tables) => place(tables, patches, at).into(),
@@ -68,7 +121,7 @@ impl Normalizer {
 }
 
 fn place<T: Copy>(tables: &Tables<T>, patches: &[(&[u8], usize)], at: Placement) -> Vec<T> {
-    let Placement { left, top, width, height } = at;
+    let Placement { left, top, width, height, colour } = at;
     let (columns, plane) = (width as usize, width as usize * height as usize);
     let mut data = Vec::with_capacity(patches.len() * 3 * plane);
     for (patch, patch_width) in patches {
@@ -78,7 +131,7 @@ fn place<T: Copy>(tables: &Tables<T>, patches: &[(&[u8], usize)], at: Placement)
             if whole {
                 data.extend(pixels.iter().map(|pixel| table[usize::from(pixel[channel])]));
             } else {
-                data.resize(data.len() + plane, table[0]);
+                data.resize(data.len() + plane, table[usize::from(colour[channel])]);
             }
         }
         if !whole && *patch_width > 0 {

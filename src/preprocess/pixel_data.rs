@@ -90,6 +90,14 @@ impl PixelData {
         }
     }
 
+    /// Planes of `from` (height and width) in the upper left corner of planes of `to`, which are zero elsewhere.
+    pub(super) fn padded(&self, from: (u32, u32), to: (u32, u32)) -> Self {
+        match self {
+            Self::F32(values) => padded(values.as_slice(), from, to).into(),
+            Self::F16(values) => padded(values.as_slice(), from, to).into(),
+        }
+    }
+
     /// The values as 32-bit floats.
     pub fn to_f32(&self) -> Cow<'_, [f32]> {
         match self {
@@ -97,6 +105,17 @@ impl PixelData {
             Self::F16(values) => Cow::Owned(values.as_slice().to_f32_vec()),
         }
     }
+}
+
+fn padded<T: Copy + Default>(values: &[T], from: (u32, u32), to: (u32, u32)) -> Vec<T> {
+    let area = |(height, width): (u32, u32)| height as usize * width as usize;
+    let mut out = vec![T::default(); values.len() / area(from).max(1) * area(to)];
+    for (plane, source) in out.chunks_exact_mut(area(to).max(1)).zip(values.chunks_exact(area(from).max(1))) {
+        for (row, line) in plane.chunks_exact_mut(to.1 as usize).zip(source.chunks_exact(from.1 as usize)) {
+            row[..line.len()].copy_from_slice(line);
+        }
+    }
+    out
 }
 
 impl From<Vec<f32>> for PixelData {

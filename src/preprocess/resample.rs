@@ -41,7 +41,12 @@ impl Filter {
             .copied()
     }
 
-    /// The name, for people.
+    /// The filter of this [name](Self::name).
+    pub(super) fn named(name: &str) -> Option<Self> {
+        (0..=5).filter_map(Self::from_id).find(|filter| filter.name() == name)
+    }
+
+    /// The name, as people and timm call it.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Nearest => "nearest",
@@ -94,20 +99,44 @@ pub(super) struct Window {
     pub(super) height: usize,
 }
 
+impl Window {
+    /// All of an image of `width` x `height`.
+    pub(super) const fn whole((width, height): (usize, usize)) -> Self {
+        Self { left: 0, top: 0, width, height }
+    }
+}
+
 /// The pixels (`[window.height, window.width, 3]` u8) in `window` of `image` resized to `width` x `height`.
-pub(super) fn resize(image: &RgbImage, (width, height): (usize, usize), filter: Filter, window: Window) -> Vec<u8> {
+pub(super) fn resize(image: &RgbImage, to: (usize, usize), filter: Filter, window: Window) -> Vec<u8> {
     let (from_width, from_height) = (image.width as usize, image.height as usize);
     let columns = window.left..window.left + window.width;
     let rows = window.top..window.top + window.height;
-    if (from_width, from_height) == (width, height) || filter == Filter::Nearest {
-        return pick(image, &nearest(from_width, width)[columns], &nearest(from_height, height)[rows]);
+    if (from_width, from_height) == to || filter == Filter::Nearest {
+        return pick(image, &nearest(from_width, to.0)[columns], &nearest(from_height, to.1)[rows]);
     }
+    passes(image, (from_width as f64, from_height as f64), to, filter, (columns, rows))
+}
+
+/// The part of `image` from its first pixel to `extent` (columns and rows, which may have fractions) resized to `to`.
+pub(super) fn resize_part(image: &RgbImage, extent: (f64, f64), to: (usize, usize), filter: Filter) -> Vec<u8> {
+    passes(image, extent, to, filter, (0..to.0, 0..to.1))
+}
+
+fn passes(
+    image: &RgbImage,
+    extent: (f64, f64),
+    (width, height): (usize, usize),
+    filter: Filter,
+    (columns, rows): (Range<usize>, Range<usize>),
+) -> Vec<u8> {
+    let (from_width, from_height) = (image.width as usize, image.height as usize);
+    let same = |from: usize, extent: f64, to: usize| from == to && (to as f64).total_cmp(&extent).is_eq();
     let input = View { bytes: &image.pixels, width: from_width, left: 0, top: 0 };
-    let horizontal = Weights::new(from_width, width, filter, columns.clone());
-    let vertical = Weights::new(from_height, height, filter, rows.clone());
-    if from_width == width {
+    let horizontal = Weights::new(from_width, extent.0, width, filter, columns.clone());
+    let vertical = Weights::new(from_height, extent.1, height, filter, rows.clone());
+    if same(from_width, extent.0, width) {
         vertical_pass(input, columns, &vertical)
-    } else if from_height == height {
+    } else if same(from_height, extent.1, height) {
         horizontal_pass(input, rows, &horizontal)
     } else if vertical_first((from_width, from_height), (width, height)) {
         let (left, reach) = (horizontal.reach().start, horizontal.reach());
@@ -188,9 +217,9 @@ struct Weights {
 }
 
 impl Weights {
-    /// Pillow's `precompute_coeffs` and `normalize_coeffs_8bpc`.
-    fn new(from: usize, to: usize, filter: Filter, outputs: Range<usize>) -> Self {
-        let scale = from as f64 / to as f64;
+    /// Pillow's `precompute_coeffs` and `normalize_coeffs_8bpc`, for the first `extent` of `from` pixels.
+    fn new(from: usize, extent: f64, to: usize, filter: Filter, outputs: Range<usize>) -> Self {
+        let scale = extent / to as f64;
         let filter_scale = scale.max(1.0);
         let support = filter.radius() * filter_scale;
         let stride = support.ceil() as usize * 2 + 1;
@@ -371,8 +400,8 @@ mod tests {
             let window = Window { left, top, width: window_width, height: window_height };
             let found = resize(&image, (to_width, to_height), filter, window);
 
-            let horizontal = Weights::new(width, to_width, filter, 0..to_width);
-            let vertical = Weights::new(height, to_height, filter, 0..to_height);
+            let horizontal = Weights::new(width, width as f64, to_width, filter, 0..to_width);
+            let vertical = Weights::new(height, height as f64, to_height, filter, 0..to_height);
             let whole = if (width, height) == (to_width, to_height) {
                 image.pixels
             } else if width == to_width {

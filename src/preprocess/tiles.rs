@@ -28,14 +28,6 @@ pub(super) struct Tiling {
 }
 
 impl Tiling {
-    /// Keys that these image processors have beside the usual ones.
-    pub(super) const KEYS: [&str; 3] = ["max_image_size", "do_image_splitting", "do_pad"];
-
-    /// Whether images of `class` are split.
-    pub(super) fn is_for(class: &str) -> bool {
-        matches!(class, "SmolVLM" | "Idefics3")
-    }
-
     pub(super) fn from_keys(keys: Keys<'_>, filter: Filter) -> Result<Self, ConfigError> {
         let edge = |key: &str, default: u32| match keys.get(key) {
             None => Ok(default),
@@ -167,6 +159,6 @@ fn cut(image: &RgbImage, top: u32, left: u32, side: u32) -> RgbImage {
 fn whole(tiles: &[RgbImage], grid: TileGrid, normalizer: &Normalizer) -> PixelValues {
     let (width, height) = tiles.first().map_or((0, 0), |tile| (tile.width, tile.height));
     let patches: Vec<_> = tiles.iter().map(|tile| (tile.pixels.as_slice(), tile.width as usize)).collect();
-    let data = normalizer.apply(&patches, Placement { left: 0, top: 0, width, height });
+    let data = normalizer.apply(&patches, Placement { left: 0, top: 0, width, height, colour: [0; 3] });
     PixelValues { data, height, width, grid: Some(grid) }
 }

@@ -65,6 +65,7 @@ mod precision;
 mod predicates;
 mod preprocess;
 mod private_hosts;
+mod processors;
 mod prompts;
 #[allow(unreachable_pub, reason = "a module of a test binary")]
 mod proxy;

@@ -151,28 +151,49 @@ fn refused(config: &Value) -> String {
     ImageProcessor::from_config(config).unwrap_err().to_string()
 }
 
+/// Without a type, so that every key has to be there.
+fn unnamed() -> Value {
+    json!({
+        "size": {"shortest_edge": 30, "longest_edge": 40}, "resample": 3, "image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5],
+    })
+}
+
+const STEPS: [(&str, bool); 6] = [
+    ("do_pad", true),
+    ("do_image_splitting", true),
+    ("do_thumbnail", true),
+    ("do_align_long_axis", true),
+    ("do_flip_channel_order", true),
+    ("do_something_new", true),
+];
+
 #[test]
-fn configurations_that_would_change_pixels_are_refused() {
-    for (key, value) in [
-        ("do_pad", json!(true)),
-        ("do_image_splitting", json!(true)),
-        ("do_thumbnail", json!(true)),
-        ("do_align_long_axis", json!(true)),
-        ("do_flip_channel_order", json!(true)),
-        ("do_something_new", json!(true)),
-        ("size_divisor", json!(32)),
-        ("crop_pct", json!(0.875)),
-        ("offset", json!(true)),
-        ("do_center_crop", json!(true)),
-        ("data_format", json!("channels_last")),
-    ] {
-        let config = json!({"image_processor_type": "ViTImageProcessor", key: value});
+fn without_a_type_keys_that_would_change_pixels_are_refused() {
+    let numbers = [("size_divisor", json!(32)), ("crop_pct", json!(0.875)), ("offset", json!(true))];
+    for (key, value) in STEPS.map(|(key, value)| (key, json!(value))).into_iter().chain(numbers) {
+        let mut config = unnamed();
+        config[key] = value;
         let error = ImageProcessor::from_config(&config).unwrap_err();
         assert!(matches!(&error, ConfigError::Unsupported { key: found, .. } if found == key), "{error}");
+        config[key] = json!(false);
+        assert!(ImageProcessor::from_config(&config).is_ok());
     }
-    let off =
-        json!({"image_processor_type": "LlavaImageProcessor", "do_pad": false, "offset": null, "processor_class": "X"});
-    assert!(ImageProcessor::from_config(&off).is_ok());
+}
+
+#[test]
+fn keys_that_a_class_does_not_read_are_named() {
+    let plain = ImageProcessor::from_config(&json!({"image_processor_type": "ViTImageProcessor"})).unwrap();
+    assert!(plain.ignored().is_empty());
+    for (key, value) in STEPS.map(|(key, value)| (key, json!(value))).into_iter().chain([("crop_size", json!("none"))])
+    {
+        let config = json!({"image_processor_type": "ViTImageProcessor", key: value, "do_convert_rgb": null, "processor_class": "X"});
+        let processor = ImageProcessor::from_config(&config).unwrap();
+        assert_eq!(processor.ignored(), [key]);
+        assert_eq!(processor.describe(), plain.describe());
+    }
+    // Of the class, but not possible here: images that are not resized may be larger than what they are padded to.
+    let donut = json!({"image_processor_type": "DonutImageProcessor", "do_resize": false});
+    assert!(matches!(ImageProcessor::from_config(&donut).unwrap_err(), ConfigError::Unsupported { .. }));
 }
 
 #[test]
@@ -191,7 +212,8 @@ fn wrong_values_are_refused_by_name() {
         ("image_std", json!([0.5, 0.0, 0.5])),
         ("image_std", json!([0.5, 1e-60, 0.5])),
         ("do_resize", json!(1)),
-        ("image_processor_type", json!("DonutImageProcessor")),
+        ("image_processor_type", json!("Siglip2ImageProcessor")),
+        ("image_processor_type", json!("DINOv3ViTImageProcessorFast")),
     ] {
         let mut config = json!({"image_processor_type": "ViTImageProcessor"});
         config[key] = value;
@@ -203,9 +225,7 @@ fn wrong_values_are_refused_by_name() {
 
 #[test]
 fn nothing_is_guessed_without_a_type() {
-    let full = json!({
-        "size": {"shortest_edge": 30, "longest_edge": 40}, "resample": 3, "image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5],
-    });
+    let full = unnamed();
     let processor = ImageProcessor::from_config(&full).unwrap();
     assert_eq!(processor.output_size(), None);
     let image = RgbImage { width: 200, height: 100, pixels: vec![128; 60_000] };
