@@ -55,6 +55,7 @@ mod odd_values;
 mod outage;
 #[allow(unreachable_pub, reason = "a module of a test binary")]
 mod place;
+mod pictures;
 mod planners;
 mod planning;
 mod precision;
