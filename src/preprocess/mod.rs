@@ -61,4 +61,4 @@ pub use self::scale::JpegScale;
 
 /// The version of everything in this module, part of the caption and embedding fingerprints. To be raised whenever any
 /// pixel of any supported image may come out differently.
-pub const PREPROCESSING_VERSION: u32 = 1;
+pub const PREPROCESSING_VERSION: u32 = 2;

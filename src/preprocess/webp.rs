@@ -135,17 +135,18 @@ fn chunks_between(bytes: &[u8], mut at: usize, end: usize) -> impl Iterator<Item
     })
 }
 
-/// Orientation from the first EXIF chunk, else from the first XMP chunk; only files in the extended format have them.
+/// Orientation from the first EXIF chunk, else from the first XMP chunk. They count where the header of the extended format says that
+/// they are there, as in libwebp.
 fn orientation(bytes: &[u8]) -> Orientation {
-    let mut chunks = chunks(bytes).peekable();
-    if chunks.peek().is_none_or(|(kind, _)| kind != b"VP8X") {
-        return Orientation::NoTransforms;
-    }
+    const EXIF: u8 = 8;
+    const XMP: u8 = 4;
+    let mut chunks = chunks(bytes);
+    let Some((b"VP8X", [flags, ..])) = chunks.next() else { return Orientation::NoTransforms };
     let (mut exif, mut xmp) = (None, None);
     for (kind, data) in chunks {
         match kind {
-            b"EXIF" => exif = exif.or(Some(data)),
-            b"XMP " => xmp = xmp.or(Some(data)),
+            b"EXIF" if flags & EXIF != 0 => exif = exif.or(Some(data)),
+            b"XMP " if flags & XMP != 0 => xmp = xmp.or(Some(data)),
             _ => {}
         }
     }

@@ -53,9 +53,9 @@ mod model_failures;
 mod monitor;
 mod odd_values;
 mod outage;
+mod pictures;
 #[allow(unreachable_pub, reason = "a module of a test binary")]
 mod place;
-mod pictures;
 mod planners;
 mod planning;
 mod precision;

@@ -102,7 +102,14 @@ fn found(bytes: &[u8]) -> Result<String, String> {
 
 fn pictures(format: &str) -> RecordBatch {
     let file = File::open(repo("tests/goldens/pictures").join(format!("{format}.parquet"))).unwrap();
-    ParquetRecordBatchReaderBuilder::try_new(file).unwrap().with_batch_size(10_000).build().unwrap().next().unwrap().unwrap()
+    ParquetRecordBatchReaderBuilder::try_new(file)
+        .unwrap()
+        .with_batch_size(10_000)
+        .build()
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap()
 }
 
 /// The lines of differences.txt: format, picture and copy, with the reason.
@@ -166,5 +173,8 @@ fn pictures_are_pillows() {
         kept.for_each(|(key, reason)| writeln!(lines, "{key} {reason}").unwrap());
         std::fs::write(repo("tests/goldens/pictures/differences.txt"), lines).unwrap();
     }
-    assert!(wrong.is_empty(), "differences from Pillow that differences.txt or docs/output.md do not give a reason for:\n{wrong}");
+    assert!(
+        wrong.is_empty(),
+        "differences from Pillow that differences.txt or docs/output.md do not give a reason for:\n{wrong}"
+    );
 }
