@@ -81,6 +81,8 @@ impl Format {
                 Self::Bmp
             }
             [b'I', b'I', 42 | 43, 0, ..] | [b'M', b'M', 0, 42 | 43, ..] => Self::Tiff,
+            // The magic number in the wrong byte order, as Pillow reads it.
+            [b'I', b'I', 0, 42, ..] | [b'M', b'M', 42, 0, ..] => Self::Tiff,
             _ => return None,
         })
     }
@@ -108,7 +110,8 @@ fn unsupported(bytes: &[u8]) -> RowError {
         ErrorKind::UnsupportedFormat,
         format!(
             "expected JPEG, PNG, GIF, WebP, BMP or TIFF, found{name} {} bytes that begin with {found} (\"{text}\")\n\
-             hint: the format is recognised by content, not by the file's name; convert the image",
+             hint: the format is recognised by content, not by the file's name; convert the image to JPEG or PNG, with Pillow (AVIF, \
+             JPEG 2000) or ImageMagick (HEIF, JPEG XL) for instance",
             bytes.len()
         ),
     )

@@ -100,7 +100,9 @@ impl<'a> Frame<'a> {
                     let header = reader.exact(9)?;
                     let (position, size) = ((half(header, 0), half(header, 2)), (half(header, 4), half(header, 6)));
                     let flags = header[8];
-                    let palette = if flags & 0x80 == 0 { global } else { palette(reader.up_to(6 << (flags & 7)))? };
+                    let local = if flags & 0x80 == 0 { None } else { palette(reader.up_to(6 << (flags & 7)))? };
+                    // A local palette of shades leaves the image with the global one.
+                    let palette = local.or(global);
                     let bits = reader.byte()?;
                     // A frame that sticks out of the screen enlarges it.
                     let canvas = (screen_width.max(position.0 + size.0), screen_height.max(position.1 + size.1));

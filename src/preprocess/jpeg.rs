@@ -260,16 +260,18 @@ fn is_warning(error: &turbojpeg::Error) -> bool {
 fn repair(bytes: &[u8]) -> Vec<u8> {
     let mut out = vec![0xff, 0xd8];
     let mut rest = segments(bytes);
-    let mut components = 0;
+    let frame = segments(bytes).find(|(marker, _)| is_frame(*marker));
+    let components = frame.and_then(|(_, data)| data.get(5).copied()).unwrap_or(3);
     for (marker, data) in rest.by_ref() {
         let mut data = data.to_vec();
         match (marker, data.as_mut_slice()) {
             (APP0, [b'J', b'F', b'I', b'F', 0, major, ..]) => *major = 1,
             // libjpeg takes any unknown transform of 3 components for YCbCr (1) and of 4 for YCCK (2).
-            (APP14, [b'A', b'd', b'o', b'b', b'e', _, _, _, _, _, _, transform, ..]) if *transform > 2 => {
+            (APP14, [b'A', b'd', b'o', b'b', b'e', _, _, _, _, _, _, transform, ..])
+                if *transform > 2 || *transform == 2 && components == 3 =>
+            {
                 *transform = if components == 4 { 2 } else { 1 };
             }
-            (marker, [_, _, _, _, _, count, ..]) if is_frame(marker) => components = *count,
             (APP1..=0xed | 0xef | COM, _) => continue,
             _ => {}
         }
@@ -312,7 +314,7 @@ impl<'a> Iterator for Segments<'a> {
                 }
                 marker => {
                     let (length, rest) = rest.split_first_chunk::<2>()?;
-                    let length = usize::from(u16::from_be_bytes(*length)).checked_sub(2)?;
+                    let length = usize::from(u16::from_be_bytes(*length)).saturating_sub(2);
                     let (data, rest) = rest.split_at_checked(length)?;
                     self.bytes = rest;
                     return Some((marker, data));
@@ -324,7 +326,7 @@ impl<'a> Iterator for Segments<'a> {
 
 /// Pillow's reading of CMYK in JPEG (always inverted, the Adobe convention) and its conversion to RGB, which needs the
 /// inverted values: `R = K' - (255 - C') * K' / 255`, rounded.
-fn inverted_cmyk_to_rgb([c, m, y, k]: [u8; 4]) -> [u8; 3] {
+pub(super) fn inverted_cmyk_to_rgb([c, m, y, k]: [u8; 4]) -> [u8; 3] {
     [c, m, y].map(|ink| {
         let product = u32::from(255 - ink) * u32::from(k) + 128;
         (u32::from(k) - ((product + (product >> 8)) >> 8)) as u8

@@ -43,6 +43,7 @@ mod resample;
 mod samples;
 mod scale;
 mod tiff;
+mod tiff_samples;
 mod tiles;
 mod webp;
 mod webp_codes;
