@@ -3,7 +3,8 @@
 //! The decoder sees no metadata: colour profiles, texts and EXIF change no pixel, and compressed ones may unpack to gigabytes. The
 //! orientation is read from the encoded bytes.
 
-use std::io::Cursor;
+use std::borrow::Cow;
+use std::io::{Cursor, Read};
 
 use image::codecs::png::PngDecoder;
 use image::metadata::Orientation;
@@ -79,7 +80,7 @@ fn essential(bytes: &[u8], header: &PngHeader) -> Result<Vec<u8>, RowError> {
     let header = [sides.as_flattened(), &[depth, color, 0, 0, u8::from(is_interlaced)]].concat();
     append(&mut file, b"IHDR", &header);
     if color == 3 {
-        // Without a palette Pillow shows shades of gray; colours that it lacks are black.
+        // Colours that it lacks are black.
         let own = palette.unwrap_or_default();
         let own = &own[..own.len().min(768)];
         if own.len() < 3 {
@@ -174,15 +175,48 @@ fn chunks(bytes: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     })
 }
 
-/// Orientation from `eXIf`, else from uncompressed XMP text.
+/// Orientation from EXIF, else from XMP: chunks of their own or texts, where `ImageMagick` keeps EXIF in hexadecimal digits.
 fn orientation(bytes: &[u8]) -> Orientation {
-    let (mut exif, mut xmp) = (None, None);
+    let (mut exif, mut xmp, mut profile) = (None, None, None);
     for (kind, data) in chunks(bytes) {
-        match kind {
-            b"eXIf" => exif = Some(data),
-            b"iTXt" => xmp = data.strip_prefix(b"XML:com.adobe.xmp\0\0").or(xmp),
+        let Some(end) = memchr::memchr(0, data) else {
+            exif = if kind == b"eXIf" { Some(Cow::Borrowed(data)) } else { exif };
+            continue;
+        };
+        let (key, text) = (&data[..end], &data[end + 1..]);
+        match (kind, key) {
+            (b"eXIf", _) => exif = Some(Cow::Borrowed(data)),
+            (b"tEXt", b"exif") => exif = Some(Cow::Borrowed(text)),
+            (b"tEXt", b"Raw profile type exif") => profile = Some(Cow::Borrowed(text)),
+            (b"zTXt", b"Raw profile type exif") => {
+                profile = text.get(1..).and_then(inflated).map(Cow::Owned).or(profile)
+            }
+            (b"iTXt", b"XML:com.adobe.xmp") => {
+                let [is_compressed, 0, rest @ ..] = text else { continue };
+                // A language and a translated key stand before the text.
+                let Some(value) = rest.splitn(3, |byte| *byte == 0).nth(2) else { continue };
+                let value =
+                    if *is_compressed == 0 { Some(Cow::Borrowed(value)) } else { inflated(value).map(Cow::Owned) };
+                xmp = value.or(xmp);
+            }
             _ => {}
         }
     }
-    orientation::find(exif, xmp)
+    let exif = exif.or_else(|| profile.and_then(|text| from_digits(&text)).map(Cow::Owned));
+    orientation::find(exif.as_deref(), xmp.as_deref())
+}
+
+/// A compressed text; None if it is damaged or longer than Pillow allows.
+fn inflated(data: &[u8]) -> Option<Vec<u8>> {
+    const MOST: u64 = 1 << 20;
+    let mut text = Vec::new();
+    flate2::read::ZlibDecoder::new(data).take(MOST + 1).read_to_end(&mut text).ok()?;
+    (text.len() as u64 <= MOST).then_some(text)
+}
+
+/// The bytes in the lines behind the first three, which tell the kind and length of the profile.
+fn from_digits(text: &[u8]) -> Option<Vec<u8>> {
+    let digits: Vec<u8> = text.split(|byte| *byte == b'\n').skip(3).flatten().copied().collect();
+    let digit = |byte: u8| char::from(byte).to_digit(16).map(|digit| digit as u8);
+    digits.as_chunks().0.iter().map(|[high, low]| Some(digit(*high)? << 4 | digit(*low)?)).collect()
 }

@@ -31,7 +31,7 @@ from PIL import Image, ImageOps
 
 ROOT = pathlib.Path(__file__).parents[2]
 OUT = pathlib.Path(__file__).parent / "pictures"
-COPIES = 100
+COPIES = 60
 # No other format of Pillow is asked: a damaged file is no picture of another kind.
 FORMATS = ["JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF"]
 Image.init()
