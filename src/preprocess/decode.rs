@@ -80,9 +80,11 @@ impl Format {
             [b'B', b'M', _, _, _, _, _, _, _, _, _, _, _, _, 12 | 16 | 40 | 52 | 56 | 64 | 108 | 124, 0, 0, 0, ..] => {
                 Self::Bmp
             }
-            [b'I', b'I', 42 | 43, 0, ..] | [b'M', b'M', 0, 42 | 43, ..] => Self::Tiff,
-            // The magic number in the wrong byte order, as Pillow reads it.
-            [b'I', b'I', 0, 42, ..] | [b'M', b'M', 42, 0, ..] => Self::Tiff,
+            // The magic number in the wrong byte order too, as Pillow reads it.
+            [b'I', b'I', 42 | 43, 0, ..]
+            | [b'I', b'I', 0, 42, ..]
+            | [b'M', b'M', 0, 42 | 43, ..]
+            | [b'M', b'M', 42, 0, ..] => Self::Tiff,
             _ => return None,
         })
     }

@@ -34,7 +34,8 @@ pub(super) fn decode(bytes: &[u8], limits: DecodeLimits) -> Result<RgbImage, Row
 /// hold. Before the pixels, Pillow reads every chunk and refuses a wrong checksum; those of the pixels it does not look at.
 fn essential(bytes: &[u8], header: &PngHeader) -> Result<Vec<u8>, RowError> {
     let damaged = |found: String| Err(corrupt("PNG", found));
-    let (mut palette, mut data, mut rest) = (None, Vec::new(), bytes.get(8..).unwrap_or_default());
+    let (mut palette, mut rest) = (None, bytes.get(8..).unwrap_or_default());
+    let mut data = Vec::with_capacity(bytes.len());
     loop {
         let Some((length, after)) = rest.split_first_chunk::<4>() else {
             return damaged("it has no pixels".to_owned());
@@ -54,7 +55,7 @@ fn essential(bytes: &[u8], header: &PngHeader) -> Result<Vec<u8>, RowError> {
         let Some((sum, after)) = after.split_first_chunk::<4>() else {
             return damaged(format!("its chunk {name} is cut off"));
         };
-        if crc(&[&kind[..], stored].concat()) != u32::from_be_bytes(*sum) {
+        if crc(kind, stored) != u32::from_be_bytes(*sum) {
             return damaged(format!("the checksum of its chunk {name} is wrong"));
         }
         match kind {
@@ -74,7 +75,8 @@ fn essential(bytes: &[u8], header: &PngHeader) -> Result<Vec<u8>, RowError> {
         data.extend_from_slice(part);
         rest = after.get(4..).unwrap_or_default();
     }
-    let mut file = bytes[..8].to_vec();
+    let mut file = Vec::with_capacity(data.len() + 1024);
+    file.extend_from_slice(&bytes[..8]);
     let PngHeader { width, height, depth, color, is_interlaced } = *header;
     let [sides @ .., _] = [width.to_be_bytes(), height.to_be_bytes(), [0; 4]];
     let header = [sides.as_flattened(), &[depth, color, 0, 0, u8::from(is_interlaced)]].concat();
@@ -104,16 +106,15 @@ const fn least_transparency(header: &PngHeader) -> usize {
 
 fn append(file: &mut Vec<u8>, kind: &[u8; 4], data: &[u8]) {
     file.extend_from_slice(&(data.len() as u32).to_be_bytes());
-    let start = file.len();
     file.extend_from_slice(kind);
     file.extend_from_slice(data);
-    let sum = crc(&file[start..]);
-    file.extend_from_slice(&sum.to_be_bytes());
+    file.extend_from_slice(&crc(kind, data).to_be_bytes());
 }
 
-fn crc(bytes: &[u8]) -> u32 {
+fn crc(kind: &[u8; 4], data: &[u8]) -> u32 {
     let mut sum = flate2::Crc::new();
-    sum.update(bytes);
+    sum.update(kind);
+    sum.update(data);
     sum.sum()
 }
 

@@ -48,8 +48,8 @@ const TILE_WIDTH: u16 = 322;
 const TILE_HEIGHT: u16 = 323;
 const TILE_OFFSETS: u16 = 324;
 const TILE_BYTES: u16 = 325;
-/// Extra samples, sample format, JPEG tables and subsampling: the other tags of which the decoder reads every value.
-const OTHER_LISTS: [u16; 4] = [338, 339, 347, 530];
+/// Colours, extra samples, sample format, JPEG tables and subsampling: the other tags of which the decoder reads every value.
+const OTHER_LISTS: [u16; 5] = [320, 338, 339, 347, 530];
 
 pub(super) fn decode(bytes: &[u8], limits: DecodeLimits) -> Result<RgbImage, RowError> {
     let layout = TiffLayout::read(bytes).ok_or_else(|| corrupt("TIFF", "its directory is damaged or names no size"))?;
@@ -90,20 +90,22 @@ fn unsupported(found: &str) -> RowError {
     )
 }
 
-/// The samples in the decoder's buffer and in the output, where they are converted to RGB in place; one row of a strip or tile as it
-/// is stored; the values of tags; and one strip or tile in JPEG, decompressed, with its coefficients.
+/// The samples in a decoder's buffer and in the output, where they are converted to RGB in place; a strip or tile twice, as it comes
+/// and in the order of its planes, and one row of it; the encoded bytes, which may be reversed; the values of tags; and one strip or tile in JPEG, decompressed, with its coefficients.
 pub(super) fn memory(bytes: &[u8], limits: DecodeLimits) -> Option<DecodeMemory> {
     let layout = TiffLayout::read(bytes)?;
     let TiffLayout { width, height, chunk: (chunk_width, chunk_height), .. } = layout;
     let sample_bytes = layout.bits.div_ceil(8);
-    let image = pixels(width, height).saturating_mul((layout.samples.min(5) * sample_bytes * 2).max(3));
+    let image = pixels(width, height).saturating_mul((layout.samples.min(5) * sample_bytes * 2).max(3) + 3);
+    let chunk = pixels(chunk_width, chunk_height.min(height)).saturating_mul(layout.samples.min(6) * sample_bytes * 2);
     let row = u64::from(chunk_width) * layout.samples * sample_bytes;
     let lists = layout.list_values.saturating_mul(VALUE_BYTES);
     let jpeg = match layout.compression {
         JPEG => pixels(chunk_width, chunk_height).saturating_mul(16).saturating_add(bytes.len() as u64),
         _ => 0,
     };
-    let decoding = [image, row, lists, jpeg, 256 << 10].into_iter().fold(0, u64::saturating_add);
+    let decoding =
+        [image, chunk, row, lists, jpeg, bytes.len() as u64, 256 << 10].into_iter().fold(0, u64::saturating_add);
     Some(DecodeMemory::within(limits, (width, height), decoding, layout.orientation))
 }
 
@@ -171,6 +173,7 @@ impl<'a> TiffLayout<'a> {
         Some(Samples { meaning, bits: bits[0] as usize, count, palette })
     }
 
+    #[allow(clippy::too_many_lines, reason = "one loop over strips, after all that may refuse it")]
     /// The pixels of strips or tiles that are stored as they are, in LZW, deflate or `PackBits`.
     fn unpack(&self, bytes: &[u8]) -> Result<RgbImage, RowError> {
         let damaged = || corrupt("TIFF", "its strips or tiles are truncated, damaged or missing");

@@ -49,6 +49,7 @@ pub(super) struct Tags<'a> {
 }
 
 impl Tags<'_> {
+    #[allow(clippy::match_same_arms, reason = "a table, in the order of Pillow's")]
     /// The meaning of samples with these tags; None if Pillow's table lacks them.
     pub(super) fn meaning(&self) -> Option<Meaning> {
         let format = *self.formats.first()?;

@@ -46,6 +46,7 @@ struct Still {
 impl Still {
     fn of(bytes: &[u8]) -> Option<Self> {
         const ANIMATED: u8 = 2;
+        const MOST_CHUNKS: usize = 1024;
         let (kind, header) = chunks(bytes).next()?;
         let b"VP8X" = kind else {
             let size = match (kind, header) {
@@ -60,13 +61,13 @@ impl Still {
         };
         let canvas = three_byte_sides(header.get(4..)?)?;
         let (mut size, mut position) = (canvas, (0, 0));
-        let mut parts: Vec<_> = chunks(bytes).collect();
+        let mut parts: Vec<_> = chunks(bytes).take(MOST_CHUNKS).collect();
         if header.first()? & ANIMATED != 0 {
             let (_, frame) = parts.iter().find(|(kind, _)| *kind == b"ANMF")?;
             let corner = three_byte_sides(frame)?;
             position = (2 * (corner.0 - 1), 2 * (corner.1 - 1));
             size = three_byte_sides(frame.get(6..)?)?;
-            parts = chunks_of(frame.get(16..)?).collect();
+            parts = chunks_of(frame.get(16..)?).take(MOST_CHUNKS).collect();
         }
         let at = parts.iter().position(|(kind, _)| matches!(*kind, b"VP8 " | b"VP8L"))?;
         // Alpha lies before the colours that it belongs to.
@@ -151,7 +152,7 @@ pub(super) fn memory(bytes: &[u8], limits: DecodeLimits) -> Option<DecodeMemory>
         return Some(DecodeMemory::REFUSED);
     }
     let decoding = pixels(width, height).saturating_mul(pixel_bytes).saturating_add(codes);
-    let rest = bytes.len() as u64 + (u64::from(width) + u64::from(height)) * 128 + (64 << 10);
+    let rest = 2 * bytes.len() as u64 + (u64::from(width) + u64::from(height)) * 128 + (64 << 10);
     Some(DecodeMemory::within(limits, (width, height), decoding.saturating_add(rest), orientation(bytes)))
 }
 
