@@ -64,10 +64,10 @@ pub(super) fn decode(bytes: &[u8], limits: DecodeLimits) -> Result<RgbImage, Row
 }
 
 /// RGB, and, of run lengths, the indices.
-pub(super) fn memory(bytes: &[u8], limits: DecodeLimits) -> Option<DecodeMemory> {
-    let Ok(Header { width, height, .. }) = Header::read(bytes) else { return Some(DecodeMemory::REFUSED) };
+pub(super) fn memory(bytes: &[u8], limits: DecodeLimits) -> DecodeMemory {
+    let Ok(Header { width, height, .. }) = Header::read(bytes) else { return DecodeMemory::REFUSED };
     let decoding = rgb_bytes(width, height).saturating_add(pixels(width, height)).saturating_add(64 << 10);
-    Some(DecodeMemory::within(limits, (width, height), decoding, Orientation::NoTransforms))
+    DecodeMemory::within(limits, (width, height), decoding, Orientation::NoTransforms)
 }
 
 /// What the header says.
@@ -184,12 +184,11 @@ impl Samples {
         Ok(match header.bits {
             16 if header.masks[0] == 0xf800 => Self::Fields([(11, 31), (5, 63), (0, 31)]),
             16 => Self::Fields([(10, 31), (5, 31), (0, 31)]),
-            24 => Self::Bytes([2, 1, 0]),
             32 if header.compression == FIELDS => {
                 let known = FIELDS_OF_32.iter().find(|(masks, _)| *masks == header.masks);
                 Self::Bytes(known.ok_or_else(|| unsupported("these bit fields"))?.1)
             }
-            32 => Self::Bytes([2, 1, 0]),
+            24 | 32 => Self::Bytes([2, 1, 0]),
             _ => Self::Palette(palette(header, bytes)?),
         })
     }

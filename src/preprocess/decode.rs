@@ -51,9 +51,9 @@ pub fn memory_needed(bytes: &[u8], limits: DecodeLimits, scale: impl FnOnce(u32,
     let memory = match format {
         Format::Jpeg => jpeg::memory(bytes, limits, scale),
         Format::Png => png::memory(bytes, limits),
-        Format::Gif => gif::memory(bytes, limits),
+        Format::Gif => Some(gif::memory(bytes, limits)),
         Format::WebP => webp::memory(bytes, limits),
-        Format::Bmp => bmp::memory(bytes, limits),
+        Format::Bmp => Some(bmp::memory(bytes, limits)),
         Format::Tiff => tiff::memory(bytes, limits),
     };
     memory.unwrap_or_else(|| DecodeMemory::unknown(limits))

@@ -34,12 +34,12 @@ pub(super) fn decode(bytes: &[u8], limits: DecodeLimits) -> Result<RgbImage, Row
 }
 
 /// The canvas as RGB and the first frame's indices.
-pub(super) fn memory(bytes: &[u8], limits: DecodeLimits) -> Option<DecodeMemory> {
-    let Some(frame) = Frame::first(bytes) else { return Some(DecodeMemory::REFUSED) };
+pub(super) fn memory(bytes: &[u8], limits: DecodeLimits) -> DecodeMemory {
+    let Some(frame) = Frame::first(bytes) else { return DecodeMemory::REFUSED };
     let side = |(width, height): (usize, usize)| (width as u32, height as u32);
     let (canvas, size) = (side(frame.canvas), side(frame.size));
     let decoding = rgb_bytes(canvas.0, canvas.1) + pixels(size.0, size.1) + (64 << 10);
-    Some(DecodeMemory::within(limits, canvas, decoding, Orientation::NoTransforms))
+    DecodeMemory::within(limits, canvas, decoding, Orientation::NoTransforms)
 }
 
 /// The first frame. Lengths in pixels.

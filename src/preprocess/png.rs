@@ -55,7 +55,7 @@ fn essential(bytes: &[u8], header: &PngHeader) -> Result<Vec<u8>, RowError> {
         let Some((sum, after)) = after.split_first_chunk::<4>() else {
             return damaged(format!("its chunk {name} is cut off"));
         };
-        if crc(kind, stored) != u32::from_be_bytes(*sum) {
+        if crc(*kind, stored) != u32::from_be_bytes(*sum) {
             return damaged(format!("the checksum of its chunk {name} is wrong"));
         }
         match kind {
@@ -80,7 +80,7 @@ fn essential(bytes: &[u8], header: &PngHeader) -> Result<Vec<u8>, RowError> {
     let PngHeader { width, height, depth, color, is_interlaced } = *header;
     let [sides @ .., _] = [width.to_be_bytes(), height.to_be_bytes(), [0; 4]];
     let header = [sides.as_flattened(), &[depth, color, 0, 0, u8::from(is_interlaced)]].concat();
-    append(&mut file, b"IHDR", &header);
+    append(&mut file, *b"IHDR", &header);
     if color == 3 {
         // Colours that it lacks are black.
         let own = palette.unwrap_or_default();
@@ -88,10 +88,10 @@ fn essential(bytes: &[u8], header: &PngHeader) -> Result<Vec<u8>, RowError> {
         if own.len() < 3 {
             return damaged(format!("expected a palette of 1 to 256 colours of 3 bytes, found {} bytes", own.len()));
         }
-        append(&mut file, b"PLTE", &own[..own.len() / 3 * 3]);
+        append(&mut file, *b"PLTE", &own[..own.len() / 3 * 3]);
     }
-    append(&mut file, b"IDAT", &data);
-    append(&mut file, b"IEND", &[]);
+    append(&mut file, *b"IDAT", &data);
+    append(&mut file, *b"IEND", &[]);
     Ok(file)
 }
 
@@ -104,16 +104,16 @@ const fn least_transparency(header: &PngHeader) -> usize {
     }
 }
 
-fn append(file: &mut Vec<u8>, kind: &[u8; 4], data: &[u8]) {
+fn append(file: &mut Vec<u8>, kind: [u8; 4], data: &[u8]) {
     file.extend_from_slice(&(data.len() as u32).to_be_bytes());
-    file.extend_from_slice(kind);
+    file.extend_from_slice(&kind);
     file.extend_from_slice(data);
     file.extend_from_slice(&crc(kind, data).to_be_bytes());
 }
 
-fn crc(kind: &[u8; 4], data: &[u8]) -> u32 {
+fn crc(kind: [u8; 4], data: &[u8]) -> u32 {
     let mut sum = flate2::Crc::new();
-    sum.update(kind);
+    sum.update(&kind);
     sum.update(data);
     sum.sum()
 }
@@ -190,7 +190,7 @@ fn orientation(bytes: &[u8]) -> Orientation {
             (b"tEXt", b"exif") => exif = Some(Cow::Borrowed(text)),
             (b"tEXt", b"Raw profile type exif") => profile = Some(Cow::Borrowed(text)),
             (b"zTXt", b"Raw profile type exif") => {
-                profile = text.get(1..).and_then(inflated).map(Cow::Owned).or(profile)
+                profile = text.get(1..).and_then(inflated).map(Cow::Owned).or(profile);
             }
             (b"iTXt", b"XML:com.adobe.xmp") => {
                 let [is_compressed, 0, rest @ ..] = text else { continue };

@@ -249,7 +249,9 @@ impl<'a> TiffLayout<'a> {
                     decompress(self.compression, data, wanted).ok_or_else(damaged)?
                 };
                 if is_raw && fill_order == 2 {
-                    chunk.iter_mut().for_each(|byte| *byte = byte.reverse_bits());
+                    for byte in &mut chunk {
+                        *byte = byte.reverse_bits();
+                    }
                 }
                 self.to_native(&mut chunk, samples.bits);
                 if predictor == 2 {
