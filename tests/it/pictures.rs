@@ -58,7 +58,7 @@ fn damaged(bytes: &[u8], seed: u64) -> Vec<u8> {
             9 => {
                 let value = numbers.below(256) as u8;
                 let count = 1 + numbers.below(8);
-                data.splice(at..at, std::iter::repeat_n(value, count));
+                drop(data.splice(at..at, std::iter::repeat_n(value, count)));
             }
             10 => {
                 let end = size.min(at + 1 + numbers.below(16));
@@ -158,7 +158,7 @@ fn pictures_are_pillows() {
     let document = std::fs::read_to_string(repo("docs/output.md")).unwrap();
     let (mut wrong, mut lines) = (String::new(), String::new());
     let found: Vec<_> = std::thread::scope(|scope| {
-        let threads: Vec<_> = formats.iter().map(|format| scope.spawn(|| differences(format, copies))).collect();
+        let threads: Vec<_> = formats.iter().map(|format| scope.spawn(move || differences(format, copies))).collect();
         threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
     });
     for (key, how) in found {
