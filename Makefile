@@ -5,7 +5,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-builtin-rules --no-print-directory
 .SILENT:
-.PHONY: help demo test torture fuzz train-test setup tools engines lint docs deny dist
+.PHONY: help demo test pictures torture fuzz train-test setup tools engines lint docs deny dist
 
 REQUIREMENTS := tests/readers/requirements.txt tests/tools/requirements.txt jobs/requirements.txt
 INSTALLED := .venv/.installed
@@ -33,6 +33,9 @@ test: setup engines ## run every test
 	awk '/^test result:/ { passed += $$4; failed += $$6; skipped += $$8 } /skipped: / { passed -= 1; skipped += 1 } \
 		END { printf "\ntests: %d passed, %d failed, %d skipped\n", passed, failed, skipped }' "$$log"; \
 	if [ "$$status" != 0 ]; then echo "make test: failed, see above" >&2; exit "$$status"; fi
+
+pictures: setup ## compare 75000 whole and damaged pictures of every format with Pillow
+	$(ENVIRONMENT) NIGHTCAP_PICTURES=all cargo test --locked --test it -- pictures::
 
 torture: setup ## kill, suspend and race commands: 40 kills and 200 meetings on disk, 40 and 60 on S3, every place named, and 20000 simulated meetings
 	$(ENVIRONMENT) NIGHTCAP_TORTURE=10 NIGHTCAP_SEEDS=20000 cargo test --locked --test it -- --nocapture \

@@ -51,9 +51,9 @@ pub fn memory_needed(bytes: &[u8], limits: DecodeLimits, scale: impl FnOnce(u32,
     let memory = match format {
         Format::Jpeg => jpeg::memory(bytes, limits, scale),
         Format::Png => png::memory(bytes, limits),
-        Format::Gif => gif::memory(bytes, limits),
+        Format::Gif => Some(gif::memory(bytes, limits)),
         Format::WebP => webp::memory(bytes, limits),
-        Format::Bmp => bmp::memory(bytes, limits),
+        Format::Bmp => Some(bmp::memory(bytes, limits)),
         Format::Tiff => tiff::memory(bytes, limits),
     };
     memory.unwrap_or_else(|| DecodeMemory::unknown(limits))
@@ -80,7 +80,11 @@ impl Format {
             [b'B', b'M', _, _, _, _, _, _, _, _, _, _, _, _, 12 | 16 | 40 | 52 | 56 | 64 | 108 | 124, 0, 0, 0, ..] => {
                 Self::Bmp
             }
-            [b'I', b'I', 42 | 43, 0, ..] | [b'M', b'M', 0, 42 | 43, ..] => Self::Tiff,
+            // The magic number in the wrong byte order too, as Pillow reads it.
+            [b'I', b'I', 42 | 43, 0, ..]
+            | [b'I', b'I', 0, 42, ..]
+            | [b'M', b'M', 0, 42 | 43, ..]
+            | [b'M', b'M', 42, 0, ..] => Self::Tiff,
             _ => return None,
         })
     }
@@ -108,7 +112,8 @@ fn unsupported(bytes: &[u8]) -> RowError {
         ErrorKind::UnsupportedFormat,
         format!(
             "expected JPEG, PNG, GIF, WebP, BMP or TIFF, found{name} {} bytes that begin with {found} (\"{text}\")\n\
-             hint: the format is recognised by content, not by the file's name; convert the image",
+             hint: the format is recognised by content, not by the file's name; convert the image to JPEG or PNG, with Pillow (AVIF, \
+             JPEG 2000) or ImageMagick (HEIF, JPEG XL) for instance",
             bytes.len()
         ),
     )

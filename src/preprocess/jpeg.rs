@@ -7,11 +7,11 @@ use std::borrow::Cow;
 use turbojpeg::{Colorspace, DecompressHeader, Decompressor, Image, PixelFormat, ScalingFactor};
 
 use super::image::RgbImage;
-use super::limits::{DecodeLimits, Decoded, corrupt};
+use super::limits::{DecodeLimits, Decoded, corrupt, fail};
 use super::memory::{DecodeMemory, pixels};
 use super::scale::JpegScale;
 use super::{orientation, samples};
-use crate::row::error::RowError;
+use crate::row::error::{ErrorKind, RowError};
 
 /// How the texts of libjpeg's warnings (`JWRN_*` in its `jerror.h`) begin. A decoder that only warned has filled the
 /// whole image; turbojpeg reports the last fatal error, else the first warning.
@@ -31,10 +31,14 @@ const SCANS: u64 = 32;
 /// Scans that a JPEG may have where they are no work: small images. libjpeg-turbo itself knows 500 as a limit, zune-jpeg 100.
 const MOST_SCANS: u64 = 100;
 
+/// Bytes that libjpeg's decoder of Huffman codes reads ahead, whether it needs them or not.
+const READ_AHEAD: usize = 8;
+
 const APP0: u8 = 0xe0;
 const APP1: u8 = 0xe1;
 const APP2: u8 = 0xe2;
 const APP14: u8 = 0xee;
+const COM: u8 = 0xfe;
 const SOS: u8 = 0xda;
 const EOI: u8 = 0xd9;
 
@@ -45,13 +49,14 @@ pub(super) fn decode(
     scale: impl FnOnce(u32, u32) -> JpegScale,
 ) -> Result<Decoded, RowError> {
     let corrupt = |found: &dyn std::fmt::Display| corrupt("JPEG", found);
+    check_frame(bytes)?;
     let mut decoder = Decompressor::new().map_err(|e| corrupt(&e))?;
-    let (header, bytes) = read_header(&mut decoder, bytes).map_err(|e| corrupt(&e))?;
+    let (header, readable) = read_header(&mut decoder, bytes).map_err(|e| corrupt(&e))?;
     limits.check("JPEG", header.width as u64, header.height as u64)?;
 
     let allowed = most_scans(limits, pixels(header.width as u32, header.height as u32));
     let (mut exif, mut xmp, mut ended, mut scans) = (Vec::new(), None, false, 0);
-    for (marker, data) in segments(&bytes) {
+    for (marker, data) in segments(bytes) {
         match marker {
             APP1 if data.starts_with(b"Exif\0\0") => {
                 exif.extend_from_slice(&data[if exif.is_empty() { 0 } else { 6 }..]);
@@ -68,9 +73,17 @@ pub(super) fn decode(
     }
     // What libjpeg takes for scans may differ in damaged files.
     decoder.set_scan_limit(allowed as u32).map_err(|e| corrupt(&e))?;
-    if !ended {
-        return Err(corrupt(&format!("the file is truncated, its {} bytes hold no end-of-image marker", bytes.len())));
-    }
+    let truncated =
+        || corrupt(&format!("the file is truncated, its {} bytes hold no end-of-image marker", bytes.len()));
+    // Pillow reads a file of several scans up to the marker, and one of a single scan up to its last row.
+    let readable = match (ended, scans) {
+        (true, _) => readable,
+        (false, 1) if readable.len() > READ_AHEAD && !is_progressive(bytes) => {
+            let kept = &readable[..readable.len() - READ_AHEAD];
+            Cow::Owned([kept, &[0xff, EOI]].concat())
+        }
+        _ => return Err(truncated()),
+    };
 
     let orientation = orientation::find(Some(&exif), xmp);
     let (width, height) = (header.width as u32, header.height as u32);
@@ -87,8 +100,12 @@ pub(super) fn decode(
     let pitch = header.width * format.size();
     let mut pixels = vec![0; pitch * header.height];
     let output = Image { pixels: pixels.as_mut_slice(), width: header.width, pitch, height: header.height, format };
-    match decoder.decompress(&bytes, output) {
+    match decoder.decompress(&readable, output) {
         Err(error) if !is_warning(&error) => return Err(corrupt(&error)),
+        // A warning may hide the one of an end that comes too early.
+        Err(error) if !ended && !error.to_string().contains("extraneous bytes before marker") => {
+            return Err(truncated());
+        }
         _ => {}
     }
     drop(decoder);
@@ -97,6 +114,29 @@ pub(super) fn decode(
     }
     let image = RgbImage { width: header.width as u32, height: header.height as u32, pixels };
     Ok(Decoded { image: orientation::apply(image, orientation), full_width, full_height })
+}
+
+/// Refuses what Pillow refuses of frame headers: samples of other than 8 bits, and other than 1, 3 or 4 components.
+fn check_frame(bytes: &[u8]) -> Result<(), RowError> {
+    let refuse = |found: String| {
+        let expected = "expected JPEG of 8-bit samples in 1, 3 or 4 components";
+        let hint = "hint: convert the image to 8-bit RGB, with ImageMagick for instance";
+        Err(fail(ErrorKind::UnsupportedFormat, format!("{expected}, found {found}\n{hint}")))
+    };
+    for (marker, data) in segments(bytes).take_while(|(marker, _)| *marker != SOS) {
+        match data {
+            [bits, ..] if is_frame(marker) && *bits != 8 => return refuse(format!("{bits}-bit samples")),
+            [_, _, _, _, _, components, ..] if is_frame(marker) && !matches!(components, 1 | 3 | 4) => {
+                return refuse(format!("{components} components"));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn is_progressive(bytes: &[u8]) -> bool {
+    segments(bytes).any(|(marker, _)| is_frame(marker) && !matches!(marker, 0xc0 | 0xc1 | 0xc9))
 }
 
 /// The most scans of an image of `pixels`. Every scan of a progressive JPEG may touch every coefficient, and hardly needs a byte
@@ -197,19 +237,18 @@ impl Frame {
     }
 }
 
-/// The header, and the bytes to decode: `bytes` themselves, or, if the header only earned warnings, a copy without what
-/// they were about, since turbojpeg refuses to go on after a warning in the header.
+/// The header, and the bytes to decode: `bytes` themselves, or, if turbojpeg refuses the header, a copy without what it refuses and
+/// Pillow forgives: it does not go on after a warning in the header, and reads colour profiles, which change no pixel.
 fn read_header<'a>(
     decoder: &mut Decompressor,
     bytes: &'a [u8],
 ) -> Result<(DecompressHeader, Cow<'a, [u8]>), turbojpeg::Error> {
     match decoder.read_header(bytes) {
         Ok(header) => Ok((header, Cow::Borrowed(bytes))),
-        Err(error) if is_warning(&error) => {
+        Err(error) => {
             let repaired = repair(bytes);
-            decoder.read_header(&repaired).map(|header| (header, Cow::Owned(repaired)))
+            decoder.read_header(&repaired).map(|header| (header, Cow::Owned(repaired))).map_err(|_| error)
         }
-        Err(error) => Err(error),
     }
 }
 
@@ -217,20 +256,23 @@ fn is_warning(error: &turbojpeg::Error) -> bool {
     matches!(error, turbojpeg::Error::TurboJpegError(text) if WARNINGS.iter().any(|warning| text.starts_with(warning)))
 }
 
-/// The same image without junk between the header's segments, with JFIF revision 1 and a known Adobe transform.
+/// The same image without junk between the header's segments and without metadata, with JFIF revision 1 and a known Adobe transform.
 fn repair(bytes: &[u8]) -> Vec<u8> {
     let mut out = vec![0xff, 0xd8];
     let mut rest = segments(bytes);
-    let mut components = 0;
+    let frame = segments(bytes).find(|(marker, _)| is_frame(*marker));
+    let components = frame.and_then(|(_, data)| data.get(5).copied()).unwrap_or(3);
     for (marker, data) in rest.by_ref() {
         let mut data = data.to_vec();
         match (marker, data.as_mut_slice()) {
             (APP0, [b'J', b'F', b'I', b'F', 0, major, ..]) => *major = 1,
             // libjpeg takes any unknown transform of 3 components for YCbCr (1) and of 4 for YCCK (2).
-            (APP14, [b'A', b'd', b'o', b'b', b'e', _, _, _, _, _, _, transform, ..]) if *transform > 2 => {
+            (APP14, [b'A', b'd', b'o', b'b', b'e', _, _, _, _, _, _, transform, ..])
+                if *transform > 2 || *transform == 2 && components == 3 =>
+            {
                 *transform = if components == 4 { 2 } else { 1 };
             }
-            (marker, [_, _, _, _, _, count, ..]) if is_frame(marker) => components = *count,
+            (APP1..=0xed | 0xef | COM, _) => continue,
             _ => {}
         }
         out.extend([0xff, marker]);
@@ -272,7 +314,7 @@ impl<'a> Iterator for Segments<'a> {
                 }
                 marker => {
                     let (length, rest) = rest.split_first_chunk::<2>()?;
-                    let length = usize::from(u16::from_be_bytes(*length)).checked_sub(2)?;
+                    let length = usize::from(u16::from_be_bytes(*length)).saturating_sub(2);
                     let (data, rest) = rest.split_at_checked(length)?;
                     self.bytes = rest;
                     return Some((marker, data));
@@ -284,7 +326,7 @@ impl<'a> Iterator for Segments<'a> {
 
 /// Pillow's reading of CMYK in JPEG (always inverted, the Adobe convention) and its conversion to RGB, which needs the
 /// inverted values: `R = K' - (255 - C') * K' / 255`, rounded.
-fn inverted_cmyk_to_rgb([c, m, y, k]: [u8; 4]) -> [u8; 3] {
+pub(super) fn inverted_cmyk_to_rgb([c, m, y, k]: [u8; 4]) -> [u8; 3] {
     [c, m, y].map(|ink| {
         let product = u32::from(255 - ink) * u32::from(k) + 128;
         (u32::from(k) - ((product + (product >> 8)) >> 8)) as u8

@@ -16,9 +16,7 @@
 //! some values of tall images differ by about one level from theirs.
 //!
 //! Known differences from Pillow, all in rare files:
-//! - EXIF kept by `ImageMagick` in a PNG text chunk ("Raw profile type exif") and compressed XMP are ignored.
-//! - Which *damaged* PNG, GIF, WebP, BMP and TIFF files still decode depends on the decoder; whole files decode alike.
-//! - TIFF: palette, float, 12-bit, Lab and premultiplied-alpha variants are refused or not un-premultiplied.
+//! - Damaged files and rare variants: the list, with reasons, is in docs/output.md, and `tests/it/pictures.rs` holds it complete.
 //! - Images one or three pixels high are read as height x width x RGB, always; transformers guesses the layout from the shape.
 //! - A side that would be rounded to zero pixels becomes one pixel; Pillow raises.
 
@@ -47,6 +45,7 @@ mod samples;
 mod scale;
 mod size;
 mod tiff;
+mod tiff_samples;
 mod tiles;
 mod torchvision;
 mod webp;

@@ -7,20 +7,111 @@ use image::codecs::webp::WebPDecoder;
 use image::metadata::Orientation;
 
 use super::image::RgbImage;
-use super::limits::{DecodeLimits, fail};
-use super::memory::{DecodeMemory, pixels};
+use super::limits::{DecodeLimits, corrupt, fail};
+use super::memory::{DecodeMemory, pixels, rgb_bytes};
 use super::{orientation, samples, webp_codes};
 use crate::row::error::{ErrorKind, RowError};
 
 pub(super) fn decode(bytes: &[u8], limits: DecodeLimits) -> Result<RgbImage, RowError> {
-    let decoder = WebPDecoder::new(Cursor::new(bytes)).map_err(|e| samples::refuse("WebP", &e))?;
-    let (width, height) = decoder.dimensions();
-    limits.check("WebP", u64::from(width), u64::from(height))?;
+    let stated =
+        bytes.get(4..).and_then(<[u8]>::first_chunk).map_or(0, |length| u64::from(u32::from_le_bytes(*length)));
+    if stated < 12 || stated + 8 > bytes.len() as u64 {
+        return Err(corrupt(
+            "WebP",
+            format!("its header says {} bytes, it has {}", stated.saturating_add(8), bytes.len()),
+        ));
+    }
     if code_bytes(bytes, limits) > limits.max_bytes() {
         let found = "decoding this WebP image takes more memory than limits.max_image_pixels allows: its prefix codes are many and long";
         return Err(fail(ErrorKind::TooManyPixels, found));
     }
-    samples::read("WebP", decoder, limits, orientation(bytes), false)
+    let still = Still::of(bytes).ok_or_else(|| corrupt("WebP", "it has no whole image"))?;
+    limits.check("WebP", u64::from(still.canvas.0), u64::from(still.canvas.1))?;
+    let decoder = WebPDecoder::new(Cursor::new(&still.file)).map_err(|e| samples::refuse("WebP", &e))?;
+    let (width, height) = decoder.dimensions();
+    limits.check("WebP", u64::from(width), u64::from(height))?;
+    let orientation = orientation(bytes);
+    let image = samples::read("WebP", decoder, limits, Orientation::NoTransforms, false)?;
+    Ok(super::orientation::apply(still.placed(image)?, orientation))
+}
+
+/// The image or first frame as a file of its own, without metadata, whose flags may promise chunks that are missing.
+struct Still {
+    file: Vec<u8>,
+    canvas: (u32, u32),
+    /// Where the frame lies on the canvas, whose other pixels are black.
+    position: (u32, u32),
+}
+
+impl Still {
+    fn of(bytes: &[u8]) -> Option<Self> {
+        const ANIMATED: u8 = 2;
+        const MOST_CHUNKS: usize = 1024;
+        let (kind, header) = chunks(bytes).next()?;
+        let b"VP8X" = kind else {
+            let size = match (kind, header) {
+                (b"VP8L", [_, b0, b1, b2, b3, ..]) => packed_sides([*b0, *b1, *b2, *b3]),
+                (b"VP8 ", [_, _, _, _, _, _, w0, w1, h0, h1, ..]) => {
+                    let side = |low: u8, high: u8| u32::from(u16::from_le_bytes([low, high]) & 0x3fff);
+                    (side(*w0, *w1), side(*h0, *h1))
+                }
+                _ => return None,
+            };
+            return Some(Self { file: file_of(&[(kind, header)]), canvas: size, position: (0, 0) });
+        };
+        let canvas = three_byte_sides(header.get(4..)?)?;
+        let (mut size, mut position) = (canvas, (0, 0));
+        let mut parts: Vec<_> = chunks(bytes).take(MOST_CHUNKS).collect();
+        if header.first()? & ANIMATED != 0 {
+            let (_, frame) = parts.iter().find(|(kind, _)| *kind == b"ANMF")?;
+            let corner = three_byte_sides(frame)?;
+            position = (2 * (corner.0 - 1), 2 * (corner.1 - 1));
+            size = three_byte_sides(frame.get(6..)?)?;
+            parts = chunks_of(frame.get(16..)?).take(MOST_CHUNKS).collect();
+        }
+        let at = parts.iter().position(|(kind, _)| matches!(*kind, b"VP8 " | b"VP8L"))?;
+        // Alpha lies before the colours that it belongs to.
+        let alpha = parts[..at].iter().find(|(kind, _)| *kind == b"ALPH").filter(|_| parts[at].0 == b"VP8 ");
+        let side = |side: u32| (side - 1).to_le_bytes();
+        let ([w0, w1, w2, _], [h0, h1, h2, _]) = (side(size.0), side(size.1));
+        let flags = if alpha.is_some() || parts[at].0 == b"VP8L" { 16 } else { 0 };
+        let header = [flags, 0, 0, 0, w0, w1, w2, h0, h1, h2];
+        let kept: Vec<_> = [(&b"VP8X"[..], &header[..])].into_iter().chain(alpha.copied()).chain([parts[at]]).collect();
+        Some(Self { file: file_of(&kept), canvas, position })
+    }
+
+    /// The frame on its canvas.
+    fn placed(&self, frame: RgbImage) -> Result<RgbImage, RowError> {
+        let (width, height) = self.canvas;
+        if (frame.width, frame.height) == self.canvas && self.position == (0, 0) {
+            return Ok(frame);
+        }
+        let (left, top) = self.position;
+        if left + frame.width > width || top + frame.height > height {
+            return Err(corrupt("WebP", "its first frame sticks out of the canvas"));
+        }
+        let mut pixels = vec![0; rgb_bytes(width, height) as usize];
+        let row_bytes = 3 * frame.width as usize;
+        let rows = pixels.chunks_exact_mut(3 * width as usize).skip(top as usize);
+        for (row, out) in frame.pixels.chunks_exact(row_bytes).zip(rows) {
+            out[3 * left as usize..][..row_bytes].copy_from_slice(row);
+        }
+        Ok(RgbImage { width, height, pixels })
+    }
+}
+
+/// A file of these chunks.
+fn file_of(chunks: &[(&[u8], &[u8])]) -> Vec<u8> {
+    let mut file = b"RIFF\0\0\0\0WEBP".to_vec();
+    for (kind, data) in chunks {
+        file.extend_from_slice(kind);
+        file.extend_from_slice(&(data.len() as u32).to_le_bytes());
+        file.extend_from_slice(data);
+        file.resize(file.len().next_multiple_of(2), 0);
+    }
+    let length = (file.len() as u32 - 8).to_le_bytes();
+    file[4..8].copy_from_slice(&length);
+    file
 }
 
 /// Beside the encoded bytes once more (lossy data is copied before it is decoded) and some rows, a pixel takes:
@@ -61,7 +152,7 @@ pub(super) fn memory(bytes: &[u8], limits: DecodeLimits) -> Option<DecodeMemory>
         return Some(DecodeMemory::REFUSED);
     }
     let decoding = pixels(width, height).saturating_mul(pixel_bytes).saturating_add(codes);
-    let rest = bytes.len() as u64 + (u64::from(width) + u64::from(height)) * 128 + (64 << 10);
+    let rest = 2 * bytes.len() as u64 + (u64::from(width) + u64::from(height)) * 128 + (64 << 10);
     Some(DecodeMemory::within(limits, (width, height), decoding.saturating_add(rest), orientation(bytes)))
 }
 
@@ -113,11 +204,11 @@ fn three_byte_sides(bytes: &[u8]) -> Option<(u32, u32)> {
     Some((side(w0, w1, w2), side(h0, h1, h2)))
 }
 
-/// The chunks (type, data) of a WebP file, up to the first that is cut off or begins where the decoder looks no more: 18 bytes
-/// beyond the length in the file's header.
+/// The chunks (type, data) of a WebP file, up to the first that is cut off or goes beyond the length in the file's header.
 fn chunks(bytes: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     let stated = bytes.get(4..).and_then(<[u8]>::first_chunk).map_or(0, |length| u32::from_le_bytes(*length) as usize);
-    chunks_between(bytes, 12, stated.saturating_add(18))
+    let bytes = &bytes[..stated.saturating_add(8).min(bytes.len())];
+    chunks_between(bytes, 12, bytes.len())
 }
 
 /// The chunks (type, data) inside another.
@@ -135,17 +226,18 @@ fn chunks_between(bytes: &[u8], mut at: usize, end: usize) -> impl Iterator<Item
     })
 }
 
-/// Orientation from the first EXIF chunk, else from the first XMP chunk; only files in the extended format have them.
+/// Orientation from the first EXIF chunk, else from the first XMP chunk. They count where the header of the extended format says that
+/// they are there, as in libwebp.
 fn orientation(bytes: &[u8]) -> Orientation {
-    let mut chunks = chunks(bytes).peekable();
-    if chunks.peek().is_none_or(|(kind, _)| kind != b"VP8X") {
-        return Orientation::NoTransforms;
-    }
+    const EXIF: u8 = 8;
+    const XMP: u8 = 4;
+    let mut chunks = chunks(bytes);
+    let Some((b"VP8X", [flags, ..])) = chunks.next() else { return Orientation::NoTransforms };
     let (mut exif, mut xmp) = (None, None);
     for (kind, data) in chunks {
         match kind {
-            b"EXIF" => exif = exif.or(Some(data)),
-            b"XMP " => xmp = xmp.or(Some(data)),
+            b"EXIF" if flags & EXIF != 0 => exif = exif.or(Some(data)),
+            b"XMP " if flags & XMP != 0 => xmp = xmp.or(Some(data)),
             _ => {}
         }
     }

@@ -57,6 +57,7 @@ mod odd_keys;
 mod odd_values;
 mod outage;
 mod packaging;
+mod pictures;
 #[allow(unreachable_pub, reason = "a module of a test binary")]
 mod place;
 mod planners;
