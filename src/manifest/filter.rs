@@ -6,8 +6,8 @@
 use std::io::Cursor;
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType as ArrowType, Schema, SchemaRef};
-use arrow::record_batch::RecordBatch;
+use arrow::datatypes::{DataType as ArrowType, Field, Schema, SchemaRef};
+use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
 use parquet::arrow::{ArrowWriter, ProjectionMask};
 use parquet::errors::ParquetError;
@@ -17,6 +17,7 @@ use roaring::RoaringBitmap;
 
 use super::predicate::{parse, plain};
 use super::source::storage_error;
+use super::types::{carried_type, cast_exactly};
 use super::{Manifest, ManifestError, ManifestFile};
 use crate::support::untrusted_parquet::{guarded, largest_dictionary_value};
 use crate::support::unwind::caught;
@@ -70,13 +71,18 @@ fn refusal(file: &ManifestFile, predicate: &str, message: String) -> ManifestErr
 fn select_rows(manifest: &Manifest, file: &ManifestFile, predicate: &str) -> Result<RoaringBitmap, ManifestError> {
     let refuse = |message: String| refusal(file, predicate, message);
     let expression = caught(|| parse(predicate)).and_then(|parsed| parsed).map_err(refuse)?;
-    if let Some(field) = manifest.schema.fields().iter().find(|field| holds_half_floats(field.data_type())) {
-        return Err(refuse(format!("column `{}` holds 16-bit floats, which polars cannot read", field.name())));
-    }
     let columns = mentioned(manifest, &expression).map_err(refuse)?;
+    let mut fields = Vec::new();
+    for &column in &columns {
+        manifest.check_use(column)?;
+        let field = manifest.schema.field(column);
+        if let Some(why) = unreadable(field.data_type()) {
+            return Err(refuse(format!("column `{}` holds {why}, which `where` cannot read", field.name())));
+        }
+        // Its metadata may hold anything.
+        fields.push(Field::new(field.name(), carried_type(field.data_type()), true));
+    }
     let mut selected = RoaringBitmap::new();
-    // The file's own metadata may hold anything, and names no column.
-    let fields: Vec<_> = columns.iter().map(|column| manifest.schema.fields()[*column].clone()).collect();
     let mut slice = Slice { schema: Arc::new(Schema::new(fields)), first: 0, batches: Vec::new(), rows: 0, bytes: 0 };
     let mut evaluate = |slice: &mut Slice| {
         let rows = caught(|| slice.evaluate(&expression)).and_then(|rows| rows).map_err(refuse)?;
@@ -91,7 +97,13 @@ fn select_rows(manifest: &Manifest, file: &ManifestFile, predicate: &str) -> Res
         while let Some(batch) = reader.next()? {
             slice.rows += batch.num_rows();
             slice.bytes += batch.get_array_memory_size();
-            let batch = RecordBatch::try_new(slice.schema.clone(), batch.columns().to_vec());
+            let arrays = file.arrange(&manifest.schema, &columns, &batch);
+            let arrays = arrays.iter().zip(slice.schema.fields());
+            let arrays = arrays.map(|(array, field)| cast_exactly(array, field.data_type())).collect::<Result<_, _>>();
+            let batch = arrays.and_then(|arrays| {
+                let rows = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+                RecordBatch::try_new_with_options(slice.schema.clone(), arrays, &rows)
+            });
             slice.batches.push(batch.map_err(|source| file.damaged(row_group, source))?);
             if slice.rows >= SLICE_ROWS || slice.bytes >= SLICE_BYTES {
                 evaluate(&mut slice)?;
@@ -113,7 +125,11 @@ fn mentioned(manifest: &Manifest, predicate: &Expr) -> Result<Vec<usize>, String
         let Expr::Column(name) = expression else { continue };
         let known = || manifest.schema.fields().iter().map(|field| field.name().as_str()).collect::<Vec<_>>();
         let missing = |_| plain(&format!("not found: unable to find column {name:?}; valid columns: {:?}", known()));
-        columns.push(manifest.schema.index_of(name).map_err(missing)?);
+        let column = manifest.schema.index_of(name).map_err(missing)?;
+        if manifest.table.is_ambiguous(column) {
+            return Err(format!("the manifest has several columns `{name}`"));
+        }
+        columns.push(column);
     }
     if columns.is_empty() {
         columns.push(manifest.key);
@@ -127,7 +143,7 @@ impl ManifestFile {
     /// Reads some columns of one row group.
     fn read_columns(&self, row_group: usize, columns: &[usize]) -> Result<ColumnReader<'_>, ManifestError> {
         let metadata = self.metadata.metadata();
-        let mask = ProjectionMask::roots(metadata.file_metadata().schema_descr(), columns.iter().copied());
+        let mask = ProjectionMask::roots(metadata.file_metadata().schema_descr(), self.roots(columns));
         let group = metadata.row_group(row_group);
         let leaves = group.columns().iter().enumerate().filter(|(leaf, _)| mask.leaf_included(*leaf));
         let leaves: Vec<_> = leaves.map(|(_, column)| column).collect();
@@ -205,13 +221,17 @@ impl Slice {
     }
 }
 
-fn holds_half_floats(kind: &ArrowType) -> bool {
-    match kind {
-        ArrowType::Float16 => true,
-        ArrowType::List(child) | ArrowType::LargeList(child) | ArrowType::FixedSizeList(child, _) => {
-            holds_half_floats(child.data_type())
-        }
-        ArrowType::Struct(fields) => fields.iter().any(|field| holds_half_floats(field.data_type())),
-        _ => false,
+/// What in a column of this type polars cannot read, if there is anything.
+fn unreadable(kind: &ArrowType) -> Option<&'static str> {
+    match carried_type(kind) {
+        ArrowType::Float16 => Some("16-bit floats"),
+        ArrowType::Map(..) => Some("maps"),
+        ArrowType::Interval(_) => Some("intervals"),
+        ArrowType::Union(..) => Some("unions"),
+        ArrowType::Decimal256(..) => Some("decimals of more than 38 digits"),
+        ArrowType::List(child) | ArrowType::FixedSizeList(child, _) => unreadable(child.data_type()),
+        ArrowType::Struct(fields) if fields.is_empty() => Some("structs without a field"),
+        ArrowType::Struct(fields) => fields.iter().find_map(|field| unreadable(field.data_type())),
+        _ => None,
     }
 }

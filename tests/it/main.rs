@@ -86,6 +86,7 @@ mod small_graphs;
 mod storage;
 mod surgery;
 mod suspensions;
+mod tables;
 mod torture;
 mod values;
 #[allow(unreachable_pub, reason = "a module of a test binary")]

@@ -237,12 +237,12 @@ fn outputs() {
     insta::assert_snapshot!(refusal(&workplace, &["--set", "embedding.dtype=f16"]), @r"
     exit 2
     error: this job's columns differ from those already in OUTPUT: `fused_embedding FixedSizeList(16 x non-null Float32, field: 'element')`, `image_embedding FixedSizeList(16 x non-null Float32, field: 'element')`, `text_embedding FixedSizeList(16 x non-null Float32, field: 'element')` there, `fused_embedding FixedSizeList(16 x non-null Float16, field: 'element')`, `image_embedding FixedSizeList(16 x non-null Float16, field: 'element')`, `text_embedding FixedSizeList(16 x non-null Float16, field: 'element')` here
-    hint: one OUTPUT has one schema; give this job another `output.path`
+    hint: one OUTPUT has one schema: write the manifest's columns as they are there, or choose them with `output.columns`; only another `output.path`, for which every row is computed again, may have others
     ");
     insta::assert_snapshot!(refusal(&workplace, &["--set", "output.columns=[\"id\"]"]), @r"
     exit 2
     error: this job's columns differ from those already in OUTPUT: `image Utf8`, `title Utf8` there, nothing here
-    hint: one OUTPUT has one schema; give this job another `output.path`
+    hint: one OUTPUT has one schema: write the manifest's columns as they are there, or choose them with `output.columns`; only another `output.path`, for which every row is computed again, may have others
     ");
 }
 

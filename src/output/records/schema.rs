@@ -1,19 +1,34 @@
 //! The record `schema.json`: the columns of every part of an OUTPUT, which its first run decided.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
-use arrow::datatypes::{FieldRef, Schema};
+use arrow::datatypes::{DataType, Field, FieldRef, Schema};
+use serde::{Deserialize, Serialize};
 
 use crate::output::store::OutputStore;
 use crate::output::{OutputError, json};
+
+/// A column of OUTPUT, as the record has it: its name, and its type as text.
+pub type RecordedColumn = (String, String);
+
+/// The columns of OUTPUT, in order, which the first plan has fixed; None: there is no plan yet.
+///
+/// # Errors
+/// Failures to read.
+pub fn recorded_columns(store: &OutputStore) -> Result<Option<Vec<RecordedColumn>>, OutputError> {
+    let Some(columns) = store.record::<Vec<RecordedField>>(PATH)? else { return Ok(None) };
+    Ok(Some(columns.into_iter().map(|column| (column.name, column.r#type)).collect()))
+}
 
 /// Compares `schema` with that of OUTPUT, which the first plan has fixed, if there is one yet.
 ///
 /// # Errors
 /// [`OutputError::Schema`] with what differs.
 pub fn check_schema(store: &OutputStore, schema: &Schema) -> Result<(), OutputError> {
-    let Some(theirs) = store.record::<Vec<String>>(PATH)? else { return Ok(()) };
-    let ours = describe(schema);
+    let Some(theirs) = store.record::<Vec<RecordedField>>(PATH)? else { return Ok(()) };
+    let in_words = |columns: Vec<RecordedField>| columns.iter().map(RecordedField::in_words).collect::<Vec<_>>();
+    let (theirs, ours) = (in_words(theirs), in_words(describe(schema)));
     let (old, new): (BTreeSet<_>, BTreeSet<_>) = (theirs.iter().collect(), ours.iter().collect());
     let list = |names: Vec<&&String>| match names.as_slice() {
         [] => "nothing".to_owned(),
@@ -40,10 +55,39 @@ pub fn claim_schema(store: &OutputStore, schema: &Schema) -> Result<(), OutputEr
     check_schema(store, schema)
 }
 
-fn describe(schema: &Schema) -> Vec<String> {
-    let column = |field: &FieldRef| {
-        let nullability = if field.is_nullable() { "" } else { " not null" };
-        format!("{} {}{nullability}", field.name(), field.data_type())
+/// One column of OUTPUT.
+#[derive(Serialize, Deserialize)]
+struct RecordedField {
+    name: String,
+    /// As Arrow writes it.
+    r#type: String,
+    nullable: bool,
+}
+
+impl RecordedField {
+    fn in_words(&self) -> String {
+        format!("{} {}{}", self.name, self.r#type, if self.nullable { "" } else { " not null" })
+    }
+}
+
+fn describe(schema: &Schema) -> Vec<RecordedField> {
+    let column = |field: &FieldRef| RecordedField {
+        name: field.name().clone(),
+        r#type: without_metadata(field.data_type()).to_string(),
+        nullable: field.is_nullable(),
     };
     schema.fields().iter().map(column).collect()
+}
+
+/// The type without the metadata of fields within it, which Arrow would write too.
+fn without_metadata(kind: &DataType) -> DataType {
+    let field =
+        |field: &FieldRef| Arc::new(Field::new(field.name(), without_metadata(field.data_type()), field.is_nullable()));
+    match kind {
+        DataType::List(child) => DataType::List(field(child)),
+        DataType::FixedSizeList(child, length) => DataType::FixedSizeList(field(child), *length),
+        DataType::Struct(fields) => DataType::Struct(fields.iter().map(field).collect()),
+        DataType::Map(entries, sorted) => DataType::Map(field(entries), *sorted),
+        other => other.clone(),
+    }
 }
