@@ -248,7 +248,6 @@ impl PreparedJob {
     /// Carries the columns that OUTPUT has, in its order and with its types. Those that it does not have are left out, and named.
     pub(super) fn fit(&mut self, store: &OutputStore) -> Result<(), Error> {
         let Some(recorded) = recorded_columns(store)? else { return Ok(()) };
-        let recorded: Vec<_> = recorded.iter().map(|(name, kind)| (name.as_str(), kind.as_str())).collect();
         let left_out = self.manifest.fit(&recorded);
         if !left_out.is_empty() {
             let names = left_out.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");

@@ -41,13 +41,27 @@ pub enum ManifestError {
     },
     /// A file that is not Parquet, or is damaged.
     #[error(
-        "the manifest {path} is not readable as Parquet: {source}\nhint: DuckDB converts other formats: COPY (FROM 'FILE.csv') TO 'FILE.parquet'"
+        "the manifest {path} is not readable as Parquet: {source}\nhint: files named .csv, .tsv, .jsonl and .ndjson are read as such; DuckDB converts other formats: COPY (FROM 'FILE') TO 'FILE.parquet'"
     )]
     Parquet {
         /// The file.
         path: String,
         /// What the Parquet library found.
         source: parquet::errors::ParquetError,
+    },
+    /// A CSV or JSON Lines file that cannot be read.
+    #[error("the manifest {path} is not readable: {why}")]
+    Rows {
+        /// The file.
+        path: String,
+        /// What was expected and found.
+        why: String,
+    },
+    /// A folder of images that cannot be listed.
+    #[error("`input.manifest`: {source}")]
+    Folder {
+        /// Why.
+        source: super::folder::FolderError,
     },
     /// A row group whose data cannot be decoded.
     #[error("the manifest {path} is damaged in row group {row_group}: {source}")]

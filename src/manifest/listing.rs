@@ -13,26 +13,58 @@ use super::error::ManifestError;
 use super::partition::is_partition;
 use crate::storage::{Location, Storage};
 
-/// Every file that the patterns name, each once.
-pub(super) fn expand(patterns: &[Location], storage: &Arc<Storage>) -> Result<Vec<Location>, ManifestError> {
-    let mut files = Vec::new();
+/// What a pattern names.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) enum Found {
+    /// A file of rows.
+    File(Location),
+    /// A folder of images.
+    Images(Location),
+}
+
+/// Files that say what is in a folder of images, as Hugging Face's `imagefolder` has them.
+const METADATA: [&str; 2] = ["metadata.csv", "metadata.jsonl"];
+
+/// Every file that the patterns name, each once. A folder without Parquet files is one of images: its `metadata.csv` or
+/// `metadata.jsonl`, if there is one, or else the folder itself.
+pub(super) fn expand(patterns: &[Location], storage: &Arc<Storage>) -> Result<Vec<Found>, ManifestError> {
+    let mut all = Vec::new();
     for pattern in patterns {
-        let before = files.len();
+        let mut files = Vec::new();
         match pattern {
             Location::Local(_) => local(pattern, &mut files)?,
             Location::Object { .. } => remote(pattern, storage, &mut files)?,
             // A web server cannot be listed.
             Location::Http(_) => files.push(pattern.clone()),
         }
-        if files.len() == before {
+        if files.is_empty() {
+            if is_folder(pattern, storage)? {
+                all.push(Found::Images(pattern.clone()));
+                continue;
+            }
             return Err(ManifestError::NotFound { pattern: pattern.to_string() });
         }
+        all.extend(files.into_iter().map(Found::File));
     }
     let mut seen = HashSet::new();
-    match files.iter().find(|file| !seen.insert(*file)) {
-        Some(path) => Err(ManifestError::ListedTwice { path: path.to_string() }),
-        None => Ok(files),
+    match all.iter().find(|found| !seen.insert(*found)) {
+        Some(Found::File(path) | Found::Images(path)) => Err(ManifestError::ListedTwice { path: path.to_string() }),
+        None => Ok(all),
     }
+}
+
+/// Whether there is a folder with something in it.
+fn is_folder(pattern: &Location, storage: &Arc<Storage>) -> Result<bool, ManifestError> {
+    let Location::Object { key, .. } = pattern else {
+        return Ok(pattern.local().is_some_and(Path::is_dir));
+    };
+    if key.contains(['*', '?', '[']) {
+        return Ok(false);
+    }
+    let failed = |source| ManifestError::Storage { path: pattern.to_string(), source };
+    let (store, prefix) = storage.open(pattern).map_err(failed)?;
+    let first = storage.wait(async move { store.list(Some(&prefix)).try_next().await }).map_err(failed)?;
+    Ok(first.is_some())
 }
 
 fn local(location: &Location, files: &mut Vec<Location>) -> Result<(), ManifestError> {
@@ -44,6 +76,14 @@ fn local(location: &Location, files: &mut Vec<Location>) -> Result<(), ManifestE
     if path.is_dir() {
         let mut found = Vec::new();
         in_folder(path, &mut found)?;
+        // As Hugging Face's hub has data sets.
+        let data = path.join("data");
+        if found.is_empty() && data.is_dir() {
+            in_folder(&data, &mut found)?;
+        }
+        if found.is_empty() {
+            found.extend(METADATA.map(|name| path.join(name)).into_iter().find(|file| file.is_file()));
+        }
         found.sort();
         files.extend(found.into_iter().map(Location::Local));
         return Ok(());
@@ -150,14 +190,26 @@ fn remote_folder(
 ) -> Result<(), ManifestError> {
     let failed = |source| ManifestError::Storage { path: location.to_string(), source };
     let (store, prefix) = storage.open(&location.with_key(folder)).map_err(failed)?;
-    let mut keys = listed(storage, store, prefix.clone()).map_err(failed)?;
-    keys.retain(|key| {
-        let Some(below) = key.prefix_match(&prefix) else { return false };
-        let segments: Vec<String> = below.map(|segment| segment.as_ref().to_owned()).collect();
-        segments.split_last().is_some_and(|(name, folders)| {
-            name.ends_with(".parquet") && !is_hidden(name) && folders.iter().all(|folder| is_partition(folder))
-        })
-    });
+    let all = listed(storage, store, prefix.clone()).map_err(failed)?;
+    let below = |prefix: &ObjectPath| {
+        let is_of_table = |key: &&ObjectPath| {
+            let Some(below) = key.prefix_match(prefix) else { return false };
+            let segments: Vec<String> = below.map(|segment| segment.as_ref().to_owned()).collect();
+            segments.split_last().is_some_and(|(name, folders)| {
+                name.ends_with(".parquet") && !is_hidden(name) && folders.iter().all(|folder| is_partition(folder))
+            })
+        };
+        all.iter().filter(is_of_table).cloned().collect::<Vec<_>>()
+    };
+    let mut keys = below(&prefix);
+    if keys.is_empty() {
+        // As Hugging Face's hub has data sets.
+        keys = below(&prefix.clone().join("data"));
+    }
+    if keys.is_empty() {
+        let metadata = METADATA.map(|name| prefix.clone().join(name));
+        keys.extend(metadata.into_iter().find(|file| all.contains(file)));
+    }
     keys.sort();
     files.extend(keys.iter().map(|key| location.with_key(key.as_ref())));
     Ok(())

@@ -18,6 +18,7 @@ mod predicate;
 mod prompt;
 pub mod reader;
 pub mod row;
+mod rows;
 mod source;
 mod table;
 mod text;
@@ -35,17 +36,20 @@ use arrow::error::ArrowError;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::RowGroupMetaData;
-use parquet::file::reader::Length;
+use parquet::file::reader::{ChunkReader, Length};
 use parquet::file::statistics::Statistics;
 use serde::{Deserialize, Serialize};
 
 pub use self::error::ManifestError;
-use self::listing::expand;
+use self::folder::FolderListing;
+use self::listing::{Found, expand};
 pub use self::prompt::PromptTemplate;
-use self::source::{FileVersion, Source, storage_error};
+use self::rows::Format;
+use self::source::{FileVersion, Source, stat, storage_error};
 use self::table::{FileColumn, Table};
 use self::types::{carried_field, not_carried};
 use crate::job::Job;
+use crate::preprocess::has_image_extension;
 use crate::storage::{Location, Storage};
 use crate::support::redact;
 use crate::support::untrusted_parquet::{check_metadata, guarded};
@@ -79,6 +83,26 @@ pub struct ManifestFile {
 }
 
 impl ManifestFile {
+    /// A file whose footer is read now, which gives the snapshot its rows.
+    fn new(
+        location: Location,
+        snapshot: FileSnapshot,
+        source: Source,
+        version: FileVersion,
+    ) -> Result<Self, ManifestError> {
+        let metadata = load_metadata(&source).map_err(|source| {
+            storage_error(&location, &source).unwrap_or(ManifestError::Parquet { path: location.to_string(), source })
+        })?;
+        let rows = metadata.metadata().file_metadata().num_rows().unsigned_abs();
+        if rows > u64::from(u32::MAX) {
+            return Err(ManifestError::TooManyRows { path: location.to_string(), rows });
+        }
+        let snapshot = FileSnapshot { rows, ..snapshot };
+        let mut file = Self { snapshot, location, version, metadata, columns: Vec::new(), source };
+        file.read_int96(|_| Some(TimeUnit::Microsecond))?;
+        Ok(file)
+    }
+
     /// The error of a row group that cannot be decoded.
     fn damaged(&self, row_group: usize, source: ArrowError) -> ManifestError {
         let path = self.location.to_string();
@@ -217,10 +241,17 @@ impl Manifest {
         Ok(Self { files, key, image, text, prompt, signature, carried, schema, table, carried_fields })
     }
 
-    /// Carries what an OUTPUT with the columns `recorded` has, in its order and with its types; each is a name, a type as text, and the
-    /// column's own text. Which columns are left out because OUTPUT does not have them.
-    pub fn fit(&mut self, recorded: &[(&str, &str)]) -> Vec<String> {
-        let place = |field: &Field| recorded.iter().position(|(name, _)| name == field.name());
+    /// Carries what an OUTPUT with the columns `recorded` has, in its order and with its types; each is a name and a type as Arrow writes
+    /// it. Which columns are left out because OUTPUT does not have them.
+    pub fn fit(&mut self, recorded: &[String]) -> Vec<String> {
+        let found = |column: &String, field: &Field| {
+            let kind = column.strip_prefix(field.name().as_str())?.strip_prefix(' ')?;
+            let theirs = kind.trim_end_matches(" not null").parse::<DataType>().ok();
+            let word = |kind: &str| kind.split(['(', ' ']).next().map(str::to_owned);
+            // A name may hold blanks, and end with what looks like a type.
+            (theirs.is_some() || word(kind) == word(&field.data_type().to_string())).then_some(theirs)
+        };
+        let place = |field: &Field| recorded.iter().position(|column| found(column, field).is_some());
         let columns = std::mem::take(&mut self.carried).into_iter().zip(std::mem::take(&mut self.carried_fields));
         let (mut kept, left_out): (Vec<_>, Vec<_>) =
             columns.partition(|(index, field)| *index == self.key || place(field).is_some());
@@ -228,7 +259,7 @@ impl Manifest {
         kept.sort_by_key(|(_, field)| place(field));
         for (index, field) in &mut kept {
             let source = self.schema.field(*index).data_type();
-            let theirs = place(field).and_then(|place| recorded[place].1.parse::<DataType>().ok());
+            let theirs = recorded.iter().find_map(|column| found(column, field)).flatten();
             if let Some(theirs) = theirs.filter(|theirs| types::is_same_kind(source, theirs)) {
                 *field = field.clone().with_data_type(theirs);
             }
@@ -264,11 +295,16 @@ impl Manifest {
     }
 }
 
-/// The schema of the files that `patterns` name, and the first of them.
+/// The schema of the files that `patterns` name, and the first of them; a folder of images is none.
 ///
 /// # Errors
 /// As [`Manifest::open_keys`].
 pub fn read_schema(patterns: &[Location], storage: &Arc<Storage>) -> Result<(Location, SchemaRef), ManifestError> {
+    if let Some(Found::Images(folder)) =
+        expand(patterns, storage)?.iter().find(|found| matches!(found, Found::Images(_)))
+    {
+        return Err(ManifestError::NotFound { pattern: folder.to_string() });
+    }
     let (mut files, table) = open_files(patterns, storage)?;
     Ok((files.swap_remove(0).location, table.schema))
 }
@@ -276,7 +312,14 @@ pub fn read_schema(patterns: &[Location], storage: &Arc<Storage>) -> Result<(Loc
 /// Opens every file that `patterns` name: at least one.
 fn open_files(patterns: &[Location], storage: &Arc<Storage>) -> Result<(Vec<ManifestFile>, Table), ManifestError> {
     let files = expand(patterns, storage)?.into_iter();
-    let mut files = files.map(|file| open_file(file, storage)).collect::<Result<Vec<_>, _>>()?;
+    let open = |found| match found {
+        Found::Images(folder) => open_folder(folder, storage),
+        Found::File(file) => match Format::of(&file) {
+            Some(format) => open_rows(file, format, storage),
+            None => open_file(file, storage),
+        },
+    };
+    let mut files = files.map(open).collect::<Result<Vec<_>, _>>()?;
     if files.is_empty() {
         return Err(ManifestError::NotFound { pattern: "an empty list".to_owned() });
     }
@@ -328,22 +371,76 @@ fn read_int96_exactly(
 
 fn open_file(location: Location, storage: &Arc<Storage>) -> Result<ManifestFile, ManifestError> {
     let (source, version) = Source::open(&location, storage)?;
-    let metadata = load_metadata(&source).map_err(|source| {
-        storage_error(&location, &source).unwrap_or(ManifestError::Parquet { path: location.to_string(), source })
-    })?;
-    let rows = metadata.metadata().file_metadata().num_rows().unsigned_abs();
-    if rows > u64::from(u32::MAX) {
-        return Err(ManifestError::TooManyRows { path: location.to_string(), rows });
-    }
     let snapshot = FileSnapshot {
         uri: redact::uri(&location.to_string()).into_owned(),
         bytes: version.bytes,
         version: version.mark.clone(),
-        rows,
+        rows: 0,
     };
-    let mut file = ManifestFile { snapshot, location, version, metadata, columns: Vec::new(), source };
-    file.read_int96(|_| Some(TimeUnit::Microsecond))?;
-    Ok(file)
+    ManifestFile::new(location, snapshot, source, version)
+}
+
+/// Opens a file of text as the Parquet file that it is converted into.
+fn open_rows(location: Location, format: Format, storage: &Arc<Storage>) -> Result<ManifestFile, ManifestError> {
+    let (source, version) = Source::open(&location, storage)?;
+    let refuse = |why: String| ManifestError::Rows { path: location.to_string(), why };
+    let converted = temporary().map_err(|source| ManifestError::Io { path: location.to_string(), source })?;
+    let whole = Range { start: 0, end: source.len() };
+    let open = || {
+        let again = source.reopen(&location, &version, vec![whole.clone()]).map_err(|error| error.to_string())?;
+        again.get_read(0).map_err(|error| error.to_string())
+    };
+    let again = converted.try_clone().map_err(|source| ManifestError::Io { path: location.to_string(), source })?;
+    rows::convert(format, open, again).map_err(refuse)?;
+    // Not another version: what was read may be of both.
+    source.reopen(&location, &version, Vec::new())?;
+    let snapshot = FileSnapshot {
+        uri: redact::uri(&location.to_string()).into_owned(),
+        bytes: version.bytes,
+        version: version.mark,
+        rows: 0,
+    };
+    of_temporary(location, snapshot, converted)
+}
+
+/// Opens a folder of images as the Parquet file that `nightcap manifest` would write, with whole paths.
+fn open_folder(folder: Location, storage: &Arc<Storage>) -> Result<ManifestFile, ManifestError> {
+    let path = folder.to_string();
+    let listed = match folder.local() {
+        Some(path) => FolderListing::local(path, has_image_extension, false, &|| false).map(Option::unwrap_or_default),
+        None => FolderListing::remote(&folder, storage, has_image_extension),
+    };
+    let listed = listed.map_err(|source| ManifestError::Folder { source })?;
+    for what in listed.left_out.missed() {
+        tracing::warn!("left out: {what}");
+    }
+    let below = |image: &str| format!("{}/{image}", path.trim_end_matches('/'));
+    let bytes =
+        write::encode(&listed.images, below).map_err(|source| ManifestError::Parquet { path: path.clone(), source })?;
+    let snapshot = FileSnapshot {
+        uri: redact::uri(&path).into_owned(),
+        bytes: bytes.len() as u64,
+        version: blake3::hash(&bytes).to_hex()[..32].to_owned(),
+        rows: 0,
+    };
+    let io = |source| ManifestError::Io { path: path.clone(), source };
+    let mut file = temporary().map_err(io)?;
+    std::io::Write::write_all(&mut file, &bytes).map_err(io)?;
+    of_temporary(folder, snapshot, file)
+}
+
+/// A file without a name, which is gone when it is closed.
+fn temporary() -> std::io::Result<std::fs::File> {
+    tempfile::tempfile()
+}
+
+fn of_temporary(
+    location: Location,
+    snapshot: FileSnapshot,
+    file: std::fs::File,
+) -> Result<ManifestFile, ManifestError> {
+    let version = stat(&file).map_err(|source| ManifestError::Io { path: location.to_string(), source })?;
+    ManifestFile::new(location, snapshot, Source::Local(file), version)
 }
 
 /// Reads a footer, and checks what readers rely on.

@@ -16,6 +16,7 @@ use super::unsigned::unsigned;
 use super::{ImageColumn, Manifest, PromptTemplate};
 use crate::row::signature::{ContentFingerprint, Signature, TextHash};
 use crate::storage::Location;
+use crate::storage::data_uri::holds_image;
 use crate::support::redact::uri;
 
 /// Which columns are read.
@@ -36,6 +37,8 @@ pub enum ImageSource {
     Null,
     /// A path or URI as written in the manifest.
     Uri(String),
+    /// Written into the text of the column, as a `data:` URI or as what means to be one.
+    Text(String),
     /// In the manifest itself, with this many bytes; [`RowBatch::image_bytes`] copies them.
     Inline(usize),
     /// In a column that was not read.
@@ -219,10 +222,10 @@ impl RowBatch {
         let image = match &self.image {
             Images::None => ImageSource::TextOnly,
             Images::Unread => ImageSource::Unread,
-            Images::Uri(uris) => string_at(uris, index).map_or(ImageSource::Null, ImageSource::Uri),
+            Images::Uri(uris) => string_at(uris, index).map_or(ImageSource::Null, named),
             Images::Bytes { bytes, .. } if bytes.is_valid(index) => ImageSource::Inline(bytes.value(index).len()),
             Images::Bytes { path, .. } => {
-                path.as_ref().and_then(|path| string_at(path, index)).map_or(ImageSource::Null, ImageSource::Uri)
+                path.as_ref().and_then(|path| string_at(path, index)).map_or(ImageSource::Null, named)
             }
         };
         Row {
@@ -242,6 +245,11 @@ impl Row {
         let prompt = self.prompt.as_ref().map(|prompt| prompt.as_deref().unwrap_or_else(|why| why));
         TextHash::new(self.text.as_deref(), prompt)
     }
+}
+
+/// The image that a text names or holds.
+fn named(text: String) -> ImageSource {
+    if holds_image(&text) { ImageSource::Text(text) } else { ImageSource::Uri(text) }
 }
 
 fn binaries(array: &ArrayRef) -> Result<LargeBinaryArray, ArrowError> {

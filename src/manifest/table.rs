@@ -49,21 +49,15 @@ impl Table {
         // By name and, if a file has several columns of one name, by their order.
         let mut known: BTreeMap<(String, usize), usize> = BTreeMap::new();
         for (number, file) in files.iter_mut().enumerate() {
-            let mut places = BTreeMap::new();
-            for (place, name, kind) in own_columns(file).into_iter().chain(path_columns(file)) {
-                let same = places.keys().filter(|(known, _): &&(String, usize)| *known == name).count();
-                if same > 0 && matches!(place, FileColumn::Partition(_)) {
+            let mut same: BTreeMap<String, usize> = BTreeMap::new();
+            for (place, name, field) in own_columns(file).into_iter().chain(path_columns(file)) {
+                let same = same.entry(name.clone()).or_default();
+                // What the file itself says counts.
+                if *same > 0 && matches!(place, FileColumn::Partition(_)) {
                     continue;
                 }
-                places.insert((name, same), (place, kind));
-            }
-            let mut ordered: Vec<_> = places.into_iter().collect();
-            ordered.sort_by_key(|(_, (place, _))| match place {
-                FileColumn::Root(root) => (0, *root),
-                _ => (1, 0),
-            });
-            for (name, (place, field)) in ordered {
-                let index = *known.entry(name).or_insert_with(|| {
+                *same += 1;
+                let index = *known.entry((name, *same)).or_insert_with(|| {
                     columns.push(Column { places: Vec::new(), fields: Vec::new() });
                     columns.len() - 1
                 });

@@ -148,7 +148,7 @@ fn manifests() {
     insta::assert_snapshot!(refusal(&workplace, &["--set", "input.manifest=text.parquet"]), @r"
     exit 2
     error: the manifest FOLDER/text.parquet is not readable as Parquet: Parquet error: Invalid Parquet file. Corrupt footer
-    hint: DuckDB converts other formats: COPY (FROM 'FILE.csv') TO 'FILE.parquet'
+    hint: files named .csv, .tsv, .jsonl and .ndjson are read as such; DuckDB converts other formats: COPY (FROM 'FILE') TO 'FILE.parquet'
     ");
     let twice = "input.manifest=[\"manifest.parquet\", \"man*.parquet\"]";
     insta::assert_snapshot!(refusal(&workplace, &["--set", twice]), @r"
@@ -160,7 +160,7 @@ fn manifests() {
     insta::assert_snapshot!(refusal(&workplace, &["--set", both]), @r"
     exit 2
     error: FOLDER/numbers.parquet and FOLDER/manifest.parquet differ in column `image`: `image` Float64 against `image` Utf8
-    hint: give files of one schema, or one job for each
+    hint: give files with the same columns, or leave the column out with `output.columns`
     ");
 }
 

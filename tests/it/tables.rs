@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use arrow::array::{
     Array, ArrayRef, AsArray, Date32Array, Date64Array, DurationSecondArray, FixedSizeBinaryArray, Float16Array,
-    Int32Array, Int64Array, LargeStringArray, NullArray, StringArray, StringViewArray, Time32SecondArray,
-    TimestampMicrosecondArray, TimestampMillisecondArray, TimestampNanosecondArray, TimestampSecondArray, UInt64Array,
+    Int32Array, Int64Array, LargeStringArray, NullArray, StringViewArray, Time32SecondArray, TimestampMicrosecondArray,
+    TimestampMillisecondArray, TimestampNanosecondArray, TimestampSecondArray, UInt64Array,
 };
 use arrow::compute::cast;
 use arrow::datatypes::{
@@ -22,7 +22,7 @@ use parquet::data_type::{ByteArray, ByteArrayType, Int96, Int96Type};
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::parser::parse_message_type;
 
-use crate::common::{Workplace, png_image, read_parquet, repo, said, strings, write_parquet};
+use crate::common::{Workplace, png_image, repo, said, strings, write_parquet};
 use crate::readers::python;
 
 /// A workplace with two photographs, and a job on `manifest` with `input` and `output` lines of its own.
@@ -387,5 +387,87 @@ fn hidden_files_are_left_out_and_partitions_are_columns() {
         "input.where=day > DATE '2024-01-30'",
     ]);
     assert_eq!(newest(&workplace).column("day").as_primitive::<Date32Type>().value(1), 19_753);
-    let _ = (read_parquet, StringArray::new_null);
+}
+
+/// Every kind of manifest of docs/job.md that is no single Parquet file.
+#[test]
+fn folders_and_text_files_are_manifests() {
+    let workplace = workplace("\"photos\"", "", "");
+    std::fs::write(workplace.path("photos/.hidden.png"), "").unwrap();
+    std::fs::write(workplace.path("photos/notes.txt"), "").unwrap();
+    let text = |name: &str| newest(&workplace).text(name).into_iter().flatten().collect::<Vec<_>>();
+    workplace.run_ok(&[]);
+    assert_eq!(text("id"), ["0.png", "1.png"]);
+    assert_eq!(text("status"), ["ok", "ok"]);
+    let again = workplace.run(&[]);
+    assert!(said(&again).contains("nothing is new"), "{}", said(&again));
+    std::fs::write(workplace.path("photos/1.png"), png_image(7)).unwrap();
+    workplace.run_ok(&[]);
+    assert_eq!(text("id"), ["1.png"], "the one that has changed");
+
+    let run = |manifest: &str, key: &str, image: &str| {
+        let _ = std::fs::remove_dir_all(workplace.path("out"));
+        let (manifest, key, image) =
+            (format!("input.manifest={manifest}"), format!("input.key={key}"), format!("input.image={image}"));
+        workplace.run_ok(&["--set", &manifest, "--set", &key, "--set", &image]);
+        let rows = newest(&workplace);
+        assert_eq!(rows.text("status"), [Some("ok".to_owned()), Some("ok".to_owned())], "{manifest}");
+        rows
+    };
+    let csv = "sku,file,price,title\n007,photos/0.png,1.5,\"a, b\"\n8,photos/1.png,,\n";
+    std::fs::write(workplace.path("m.csv"), csv).unwrap();
+    let rows = run("m.csv", "sku", "file");
+    assert_eq!(rows.text("sku"), ["007", "8"].map(|sku| Some(sku.to_owned())));
+    assert_eq!(rows.text("title"), [Some("a, b".to_owned()), None]);
+    assert_eq!(rows.column("price").data_type(), &DataType::Float64);
+    let again =
+        workplace.run(&["--set", "input.manifest=m.csv", "--set", "input.key=sku", "--set", "input.image=file"]);
+    assert!(said(&again).contains("nothing is new"), "{}", said(&again));
+    let jsonl =
+        "{\"id\": 1, \"image\": \"photos/0.png\", \"tags\": [\"x\"]}\n{\"id\": 2, \"image\": \"photos/1.png\"}\n";
+    std::fs::write(workplace.path("m.jsonl"), jsonl).unwrap();
+    let rows = run("m.jsonl", "id", "image");
+    assert_eq!(rows.column("id").as_primitive::<Int64Type>().values(), &[1, 2]);
+    assert_eq!(rows.text("tags"), [Some("[\"x\"]".to_owned()), None]);
+    std::fs::write(workplace.path("photos/metadata.csv"), "file_name,label\n0.png,cat\n1.png,dog\n").unwrap();
+    let rows = run("photos", "file_name", "file_name");
+    assert_eq!(rows.text("label"), ["cat", "dog"].map(|label| Some(label.to_owned())));
+    std::fs::create_dir_all(workplace.path("hub/data")).unwrap();
+    std::fs::write(workplace.path("hub/README.md"), "").unwrap();
+    let columns = vec![("id", ids()), ("image", images(&workplace))];
+    write_parquet(&workplace.path("hub/data/train-00000-of-00001.parquet"), columns, 16);
+    run("hub", "id", "image");
+    std::fs::write(workplace.path("bad.jsonl"), "{\"id\": 1}\n[2]\n").unwrap();
+    let refused = workplace.run(&["--set", "input.manifest=bad.jsonl"]);
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(said(&refused).contains("line 2: expected an object"), "{}", said(&refused));
+}
+
+#[test]
+fn images_in_texts() {
+    use base64::Engine as _;
+    let workplace = workplace("\"m.parquet\"", "", "columns = [\"id\"]");
+    let base64 = base64::engine::general_purpose::STANDARD.encode(png_image(0));
+    let percent: String = png_image(1).iter().map(|byte| format!("%{byte:02x}")).collect();
+    let values = [
+        format!("data:image/png;base64,{base64}"),
+        format!("data:image/png,{percent}"),
+        base64.clone(),
+        "data:image/png;base64".to_owned(),
+        format!("data:image/png;base64,{}", "AAAA".repeat(1 << 20)),
+    ];
+    let ids = strings(["a", "b", "c", "d", "e"].map(Some));
+    write_parquet(&workplace.path("m.parquet"), vec![("id", ids), ("image", strings(values.map(Some)))], 16);
+    let ran = workplace.run(&["--set", "limits.max_image_bytes=1000000"]);
+    assert!(matches!(ran.status.code(), Some(0 | 1)), "{}", said(&ran));
+    let rows = newest(&workplace);
+    let kinds = rows.text("error_kind").into_iter().map(Option::unwrap_or_default).collect::<Vec<_>>();
+    assert_eq!(kinds, ["", "", "invalid_uri", "invalid_uri", "too_large"]);
+    let messages = rows.text("error_message");
+    let bare = messages[2].as_deref().unwrap();
+    assert!(bare.contains("characters of base64") && bare.len() < 250, "{bare}");
+    let hash = |row: u32| Some(blake3::hash(&png_image(row)).to_hex().to_string());
+    assert_eq!(rows.text("content_hash")[..2], [hash(0), hash(1)]);
+    let again = workplace.run(&["--set", "limits.max_image_bytes=1000000"]);
+    assert!(said(&again).contains("nothing is new"), "{}", said(&again));
 }

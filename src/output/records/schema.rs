@@ -4,21 +4,16 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, FieldRef, Schema};
-use serde::{Deserialize, Serialize};
 
 use crate::output::store::OutputStore;
 use crate::output::{OutputError, json};
 
-/// A column of OUTPUT, as the record has it: its name, and its type as text.
-pub type RecordedColumn = (String, String);
-
-/// The columns of OUTPUT, in order, which the first plan has fixed; None: there is no plan yet.
+/// The columns of OUTPUT, in order, which the first plan has fixed, each as its name and type; None: there is no plan yet.
 ///
 /// # Errors
 /// Failures to read.
-pub fn recorded_columns(store: &OutputStore) -> Result<Option<Vec<RecordedColumn>>, OutputError> {
-    let Some(columns) = store.record::<Vec<RecordedField>>(PATH)? else { return Ok(None) };
-    Ok(Some(columns.into_iter().map(|column| (column.name, column.r#type)).collect()))
+pub fn recorded_columns(store: &OutputStore) -> Result<Option<Vec<String>>, OutputError> {
+    store.record(PATH)
 }
 
 /// Compares `schema` with that of OUTPUT, which the first plan has fixed, if there is one yet.
@@ -26,9 +21,8 @@ pub fn recorded_columns(store: &OutputStore) -> Result<Option<Vec<RecordedColumn
 /// # Errors
 /// [`OutputError::Schema`] with what differs.
 pub fn check_schema(store: &OutputStore, schema: &Schema) -> Result<(), OutputError> {
-    let Some(theirs) = store.record::<Vec<RecordedField>>(PATH)? else { return Ok(()) };
-    let in_words = |columns: Vec<RecordedField>| columns.iter().map(RecordedField::in_words).collect::<Vec<_>>();
-    let (theirs, ours) = (in_words(theirs), in_words(describe(schema)));
+    let Some(theirs) = store.record::<Vec<String>>(PATH)? else { return Ok(()) };
+    let ours = describe(schema);
     let (old, new): (BTreeSet<_>, BTreeSet<_>) = (theirs.iter().collect(), ours.iter().collect());
     let list = |names: Vec<&&String>| match names.as_slice() {
         [] => "nothing".to_owned(),
@@ -55,26 +49,10 @@ pub fn claim_schema(store: &OutputStore, schema: &Schema) -> Result<(), OutputEr
     check_schema(store, schema)
 }
 
-/// One column of OUTPUT.
-#[derive(Serialize, Deserialize)]
-struct RecordedField {
-    name: String,
-    /// As Arrow writes it.
-    r#type: String,
-    nullable: bool,
-}
-
-impl RecordedField {
-    fn in_words(&self) -> String {
-        format!("{} {}{}", self.name, self.r#type, if self.nullable { "" } else { " not null" })
-    }
-}
-
-fn describe(schema: &Schema) -> Vec<RecordedField> {
-    let column = |field: &FieldRef| RecordedField {
-        name: field.name().clone(),
-        r#type: without_metadata(field.data_type()).to_string(),
-        nullable: field.is_nullable(),
+fn describe(schema: &Schema) -> Vec<String> {
+    let column = |field: &FieldRef| {
+        let nullability = if field.is_nullable() { "" } else { " not null" };
+        format!("{} {}{nullability}", field.name(), without_metadata(field.data_type()))
     };
     schema.fields().iter().map(column).collect()
 }
