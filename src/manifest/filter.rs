@@ -97,7 +97,7 @@ fn select_rows(manifest: &Manifest, file: &ManifestFile, predicate: &str) -> Res
         while let Some(batch) = reader.next()? {
             slice.rows += batch.num_rows();
             slice.bytes += batch.get_array_memory_size();
-            let arrays = file.arrange(&manifest.schema, &columns, &batch);
+            let arrays = file.columns.arrange(&manifest.schema, &columns, &batch);
             let arrays = arrays.iter().zip(slice.schema.fields());
             let arrays = arrays.map(|(array, field)| cast_exactly(array, field.data_type())).collect::<Result<_, _>>();
             let batch = arrays.and_then(|arrays| {
@@ -143,7 +143,7 @@ impl ManifestFile {
     /// Reads some columns of one row group.
     fn read_columns(&self, row_group: usize, columns: &[usize]) -> Result<ColumnReader<'_>, ManifestError> {
         let metadata = self.metadata.metadata();
-        let mask = ProjectionMask::roots(metadata.file_metadata().schema_descr(), self.roots(columns));
+        let mask = ProjectionMask::roots(metadata.file_metadata().schema_descr(), self.columns.roots(columns));
         let group = metadata.row_group(row_group);
         let leaves = group.columns().iter().enumerate().filter(|(leaf, _)| mask.leaf_included(*leaf));
         let leaves: Vec<_> = leaves.map(|(_, column)| column).collect();

@@ -46,7 +46,7 @@ use self::listing::{Found, expand};
 pub use self::prompt::PromptTemplate;
 use self::rows::Format;
 use self::source::{FileVersion, Source, stat, storage_error};
-use self::table::{FileColumn, Table};
+use self::table::{FileColumns, Table};
 use self::types::{carried_field, not_carried};
 use crate::job::Job;
 use crate::preprocess::has_image_extension;
@@ -77,7 +77,7 @@ pub struct ManifestFile {
     version: FileVersion,
     metadata: ArrowReaderMetadata,
     /// Where it has the columns of the manifest.
-    columns: Vec<FileColumn>,
+    columns: FileColumns,
     /// Kept open: rows come from the file that was planned, even if another file replaces it.
     source: Source,
 }
@@ -98,7 +98,7 @@ impl ManifestFile {
             return Err(ManifestError::TooManyRows { path: location.to_string(), rows });
         }
         let snapshot = FileSnapshot { rows, ..snapshot };
-        let mut file = Self { snapshot, location, version, metadata, columns: Vec::new(), source };
+        let mut file = Self { snapshot, location, version, metadata, columns: FileColumns::default(), source };
         file.read_int96(|_| Some(TimeUnit::Microsecond))?;
         Ok(file)
     }
@@ -323,7 +323,9 @@ fn open_files(patterns: &[Location], storage: &Arc<Storage>) -> Result<(Vec<Mani
     if files.is_empty() {
         return Err(ManifestError::NotFound { pattern: "an empty list".to_owned() });
     }
-    let table = Table::of(&mut files);
+    let opened: Vec<_> = files.iter().map(|file| (&file.location, &file.metadata)).collect();
+    let (table, columns) = Table::of(&opened);
+    files.iter_mut().zip(columns).for_each(|(file, columns)| file.columns = columns);
     Ok((files, table))
 }
 
@@ -335,9 +337,8 @@ fn read_int96_exactly(
 ) -> Result<SchemaRef, ManifestError> {
     let mut fields: Vec<Field> = schema.fields().iter().map(|field| field.as_ref().clone()).collect();
     for &column in columns {
-        let of_file = |file: &ManifestFile| match file.columns.get(column) {
-            Some(FileColumn::Root(root)) if int96::is_in(file.metadata.metadata(), *root) => Some(*root),
-            _ => None,
+        let of_file = |file: &ManifestFile| {
+            file.columns.root(column).filter(|root| int96::is_in(file.metadata.metadata(), *root))
         };
         let (mut needs, mut is_nested) = (int96::Needs::default(), false);
         let mut example = None;

@@ -81,8 +81,7 @@ pub(super) fn convert<R: Read>(
     let schema = columns.schema();
     // What is not written yet is in memory.
     let properties = WriterProperties::builder().set_max_row_group_row_count(Some(GROUP_ROWS)).build();
-    let mut writer =
-        ArrowWriter::try_new(to, schema.clone(), Some(properties)).map_err(|error| error.to_string())?;
+    let mut writer = ArrowWriter::try_new(to, schema.clone(), Some(properties)).map_err(|error| error.to_string())?;
     let mut cells: Vec<Vec<Cell>> = vec![Vec::new(); columns.names.len()];
     let (mut waiting, places) = (0, columns.places.clone());
     let mut write = |cells: &mut Vec<Vec<Cell>>| {

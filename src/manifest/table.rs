@@ -6,14 +6,16 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, new_null_array};
 use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
+use parquet::arrow::arrow_reader::ArrowReaderMetadata;
 
+use super::error::ManifestError;
 use super::partition::{self, partitions};
 use super::types::{is_same_kind, wider, with_logical_type};
-use super::{ManifestError, ManifestFile};
+use crate::storage::Location;
 
 /// Where a file has the values of a column.
 #[derive(Debug, Clone)]
-pub(super) enum FileColumn {
+enum FileColumn {
     /// In this one of its own columns.
     Root(usize),
     /// In its path: the same in every row; None: null.
@@ -43,14 +45,14 @@ pub(super) struct Table {
 }
 
 impl Table {
-    /// Makes a table of `files`, of which there is at least one, and tells each where it has the columns.
-    pub(super) fn of(files: &mut [ManifestFile]) -> Self {
+    /// Makes a table of `files`, of which there is at least one, and tells for each where it has the columns.
+    pub(super) fn of(files: &[(&Location, &ArrowReaderMetadata)]) -> (Self, Vec<FileColumns>) {
         let mut columns = Vec::new();
         // By name and, if a file has several columns of one name, by their order.
         let mut known: BTreeMap<(String, usize), usize> = BTreeMap::new();
-        for (number, file) in files.iter_mut().enumerate() {
+        for (number, &(location, metadata)) in files.iter().enumerate() {
             let mut same: BTreeMap<String, usize> = BTreeMap::new();
-            for (place, name, field) in own_columns(file).into_iter().chain(path_columns(file)) {
+            for (place, name, field) in own_columns(metadata).into_iter().chain(path_columns(location)) {
                 let same = same.entry(name.clone()).or_default();
                 // What the file itself says counts.
                 if *same > 0 && matches!(place, FileColumn::Partition(_)) {
@@ -74,10 +76,9 @@ impl Table {
             columns.iter().map(|column| column.places.iter().any(|place| matches!(place, FileColumn::Partition(_))));
         let in_paths = in_paths.collect();
         let (fields, differences): (Vec<_>, Vec<_>) = columns.iter().map(|column| column.unify(files)).unzip();
-        for (number, file) in files.iter_mut().enumerate() {
-            file.columns = columns.iter_mut().map(|column| column.places[number].clone()).collect();
-        }
-        Self { schema: Arc::new(Schema::new(fields)), differences, in_paths }
+        let of_file = |number: usize| FileColumns(columns.iter().map(|column| column.places[number].clone()).collect());
+        let of_files = (0..files.len()).map(of_file).collect();
+        (Self { schema: Arc::new(Schema::new(fields)), differences, in_paths }, of_files)
     }
 
     /// Refuses the use of a column in which files differ, and of a name that several columns have.
@@ -109,9 +110,9 @@ struct Column {
 }
 
 impl Column {
-    fn unify(&self, files: &[ManifestFile]) -> (Field, Option<Difference>) {
+    fn unify(&self, files: &[(&Location, &ArrowReaderMetadata)]) -> (Field, Option<Difference>) {
         let (first, field) = &self.fields[0];
-        let path = |file: usize| files[file].location.to_string();
+        let path = |file: usize| files[file].0.to_string();
         let show = |field: &Field| format!("`{}` {}", field.name(), field.data_type());
         let absent = || "no such column".to_owned();
         let partitions = self.places.iter().filter_map(|place| match place {
@@ -148,31 +149,39 @@ impl Column {
     }
 }
 
-fn own_columns(file: &ManifestFile) -> Vec<(FileColumn, String, Field)> {
-    let roots = file.metadata.metadata().file_metadata().schema_descr().root_schema().get_fields();
-    let fields = file.metadata.schema().fields().iter().zip(roots).enumerate();
+fn own_columns(metadata: &ArrowReaderMetadata) -> Vec<(FileColumn, String, Field)> {
+    let roots = metadata.metadata().file_metadata().schema_descr().root_schema().get_fields();
+    let fields = metadata.schema().fields().iter().zip(roots).enumerate();
     let column = |(root, (field, parquet)): (usize, (&Arc<Field>, &parquet::schema::types::TypePtr))| {
         (FileColumn::Root(root), field.name().clone(), with_logical_type(field, parquet))
     };
     fields.map(column).collect()
 }
 
-fn path_columns(file: &ManifestFile) -> Vec<(FileColumn, String, Field)> {
+fn path_columns(file: &Location) -> Vec<(FileColumn, String, Field)> {
     let column = |(name, value): (String, Option<String>)| {
         let field = Field::new(&name, DataType::Utf8, true);
         (FileColumn::Partition(value), name, field)
     };
-    partitions(&file.location).into_iter().map(column).collect()
+    partitions(file).into_iter().map(column).collect()
 }
 
-impl ManifestFile {
-    /// The file's own columns among `columns` of the table, by their indexes in the file.
-    pub(super) fn roots(&self, columns: &[usize]) -> Vec<usize> {
-        let root = |column: &usize| match self.columns.get(*column) {
+/// Where one file has the columns of a table.
+#[derive(Debug, Default)]
+pub(super) struct FileColumns(Vec<FileColumn>);
+
+impl FileColumns {
+    /// The index in the file of the table's column `column`, if the file itself has it.
+    pub(super) fn root(&self, column: usize) -> Option<usize> {
+        match self.0.get(column) {
             Some(FileColumn::Root(root)) => Some(*root),
             _ => None,
-        };
-        let mut roots: Vec<usize> = columns.iter().filter_map(root).collect();
+        }
+    }
+
+    /// The file's own columns among `columns` of the table, by their indexes in the file.
+    pub(super) fn roots(&self, columns: &[usize]) -> Vec<usize> {
+        let mut roots: Vec<usize> = columns.iter().filter_map(|column| self.root(*column)).collect();
         roots.sort_unstable();
         roots.dedup();
         roots
@@ -183,7 +192,7 @@ impl ManifestFile {
         let roots = self.roots(columns);
         let values = |column: &usize| {
             let kind = schema.field(*column).data_type();
-            let read = match self.columns.get(*column) {
+            let read = match self.0.get(*column) {
                 Some(FileColumn::Root(root)) => roots.binary_search(root).ok().and_then(|at| batch.columns().get(at)),
                 Some(FileColumn::Partition(value)) => {
                     return partition::column(value.as_deref(), kind, batch.num_rows());
