@@ -14,13 +14,13 @@ use crate::plan::claim::{Unfinished, unfinished};
 use crate::support::redact::lines;
 
 pub(super) fn execute(args: &PlanArgs, context: &mut Context<'_>) -> Result<ExitStatus, Error> {
-    let prepared = prepare(&args.job)?;
-    let output = &prepared.job.output;
+    let mut prepared = prepare(&args.job)?;
     let mut first = Vec::new();
     let mut unfinished_plan = None;
     let mut store = None;
-    if output.path.local().is_none_or(Path::exists) {
-        let opened = OutputStore::open(&output.path, &prepared.storage)?;
+    if prepared.job.output.path.local().is_none_or(Path::exists) {
+        let opened = OutputStore::open(&prepared.job.output.path, &prepared.storage)?;
+        prepared.fit(&opened)?;
         check_schema(&opened, &prepared.schema)?;
         let Unfinished { to_continue, to_close } = unfinished(&opened, &prepared.draft(false))?;
         if let Some(plan) = &to_continue {
@@ -31,6 +31,7 @@ pub(super) fn execute(args: &PlanArgs, context: &mut Context<'_>) -> Result<Exit
         }
         (unfinished_plan, store) = (to_continue, Some(opened));
     }
+    let output = &prepared.job.output;
     let (rows, part_rows, reasons, unlisted) = if let Some(plan) = unfinished_plan {
         (plan.rows, plan.part_rows, plan.reasons, 0)
     } else {

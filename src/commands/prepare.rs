@@ -17,6 +17,7 @@ use crate::output::part::columns::{OutputColumns, RunStamp, part_schema};
 use crate::output::part::rows::Fingerprints;
 use crate::output::part::writer::PartEncoder;
 use crate::output::records::plan::{Identity, Plan};
+use crate::output::records::schema::recorded_columns;
 use crate::output::store::OutputStore;
 use crate::plan::PlanError;
 use crate::plan::claim::Draft;
@@ -261,6 +262,20 @@ impl PreparedJob {
         let options = EngineOptions { caption_similarity: false, wants_fused: false, ..options };
         let embedding = Some(Engine::load(embedder, of_embedder)?);
         Ok(Models { model: Engine::load(&self.model, options)?, embedding })
+    }
+
+    /// Carries the columns that OUTPUT has, in its order and with its types. Those that it does not have are left out, and named.
+    pub(super) fn fit(&mut self, store: &OutputStore) -> Result<(), Error> {
+        let Some(recorded) = recorded_columns(store)? else { return Ok(()) };
+        let left_out = self.manifest.fit(&recorded);
+        if !left_out.is_empty() {
+            let names = left_out.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+            tracing::warn!(
+                "the manifest has columns that OUTPUT does not have, and they are left out: {names}\nhint: one OUTPUT has one schema; list the columns to carry in `output.columns` to be told no more"
+            );
+        }
+        self.schema = part_schema(self.manifest.carried_fields(), &self.columns)?;
+        Ok(())
     }
 
     /// What a new plan takes from this job; `sharded`: shards of the run start together.

@@ -40,13 +40,14 @@ fn run(args: &RunArgs, context: &mut Context<'_>) -> Result<ExitStatus, Error> {
         let why = "a shard needs --run-id, so that all shards work on one run\nhint: give every shard the same id, as in --run-id r20261123";
         return Err(PlanError::Shard(why.to_owned()).into());
     }
-    let prepared = prepare(&args.job)?;
+    let mut prepared = prepare(&args.job)?;
     let mut models = LazyModels { prepared: &prepared, loaded: None };
     // A model that cannot be loaded is found before anything is written, except where nothing is left to do with it.
     if !is_made(&prepared, args.run_id.as_deref(), shard)? {
         models.load()?;
     }
     let store = OutputStore::create(&prepared.job.output.path, &prepared.storage)?;
+    prepared.fit(&store)?;
     let claimed = match claim_run(&store, &prepared, &mut models, args.run_id.as_deref(), shard.is_some(), context)? {
         ToDo::Run(claimed) => claimed,
         ToDo::Nothing => {

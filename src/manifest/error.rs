@@ -41,13 +41,27 @@ pub enum ManifestError {
     },
     /// A file that is not Parquet, or is damaged.
     #[error(
-        "the manifest {path} is not readable as Parquet: {source}\nhint: DuckDB converts other formats: COPY (FROM 'FILE.csv') TO 'FILE.parquet'"
+        "the manifest {path} is not readable as Parquet: {source}\nhint: files named .csv, .tsv, .jsonl and .ndjson are read as such; DuckDB converts other formats: COPY (FROM 'FILE') TO 'FILE.parquet'"
     )]
     Parquet {
         /// The file.
         path: String,
         /// What the Parquet library found.
         source: parquet::errors::ParquetError,
+    },
+    /// A CSV or JSON Lines file that cannot be read.
+    #[error("the manifest {path} is not readable: {why}")]
+    Rows {
+        /// The file.
+        path: String,
+        /// What was expected and found.
+        why: String,
+    },
+    /// A folder of images that cannot be listed.
+    #[error("`input.manifest`: {source}")]
+    Folder {
+        /// Why.
+        source: super::folder::FolderError,
     },
     /// A row group whose data cannot be decoded.
     #[error("the manifest {path} is damaged in row group {row_group}: {source}")]
@@ -107,7 +121,7 @@ pub enum ManifestError {
     },
     /// Two manifest files whose columns differ.
     #[error(
-        "{path} and {first} differ in column `{column}`: {found} against {expected}\nhint: give files of one schema, or one job for each"
+        "{path} and {first} differ in column `{column}`: {found} against {expected}\nhint: give files with the same columns, or leave the column out with `output.columns`"
     )]
     Mixed {
         /// The later file.
@@ -120,6 +134,38 @@ pub enum ManifestError {
         found: String,
         /// Its type in the first.
         expected: String,
+    },
+    /// A column that the job uses, of which there are several.
+    #[error(
+        "`{setting}` names column `{column}`, and {path} has several columns of this name\nhint: give each a name of its own"
+    )]
+    Ambiguous {
+        /// The job's key.
+        setting: &'static str,
+        /// The name.
+        column: String,
+        /// The file.
+        path: String,
+    },
+    /// A value that the type of its column in OUTPUT cannot hold.
+    #[error(
+        "{path} holds a value that would come out changed: {message}\nhint: leave the column out with `output.columns`, or write it with the type that OUTPUT has"
+    )]
+    Inexact {
+        /// The file.
+        path: String,
+        /// The column and what the Arrow library found.
+        message: String,
+    },
+    /// Times of years that cannot be told with the digits that other values have.
+    #[error(
+        "column `{column}` of {path} holds times (INT96) of years that would come out changed, before 1677 or after 2262 and with others to the nanosecond, or too far for microseconds\nhint: write the column as timestamps of microseconds, or leave it out with `output.columns`"
+    )]
+    Years {
+        /// The column.
+        column: String,
+        /// A file with such years.
+        path: String,
     },
     /// More rows in one file than the plan's row masks can number.
     #[error("{path} has {rows} rows; at most {} fit in one file\nhint: split it into several files", u32::MAX)]

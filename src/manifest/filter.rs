@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType as ArrowType, Schema, SchemaRef};
+use arrow::datatypes::{DataType as ArrowType, Field, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
@@ -17,6 +17,7 @@ use roaring::RoaringBitmap;
 use super::frame::{frame, plain_batch, plain_field};
 use super::predicate::{parse, plain};
 use super::source::storage_error;
+use super::types::carried_type;
 use super::{Manifest, ManifestError, ManifestFile};
 use crate::support::untrusted_parquet::{guarded, largest_dictionary_value};
 use crate::support::unwind::caught;
@@ -70,13 +71,18 @@ fn refusal(file: &ManifestFile, predicate: &str, message: String) -> ManifestErr
 fn select_rows(manifest: &Manifest, file: &ManifestFile, predicate: &str) -> Result<RoaringBitmap, ManifestError> {
     let refuse = |message: String| refusal(file, predicate, message);
     let expression = caught(|| parse(predicate)).and_then(|parsed| parsed).map_err(refuse)?;
-    if let Some(field) = manifest.schema.fields().iter().find(|field| holds_half_floats(field.data_type())) {
-        return Err(refuse(format!("column `{}` holds 16-bit floats, which polars cannot read", field.name())));
-    }
     let columns = mentioned(manifest, &expression).map_err(refuse)?;
+    let mut fields = Vec::new();
+    for &column in &columns {
+        manifest.check_use(column)?;
+        let field = manifest.schema.field(column);
+        if let Some(why) = unreadable(field.data_type()) {
+            return Err(refuse(format!("column `{}` holds {why}, which `where` cannot read", field.name())));
+        }
+        // Its metadata may hold anything.
+        fields.push(plain_field(&Field::new(field.name(), carried_type(field.data_type()), true)));
+    }
     let mut selected = RoaringBitmap::new();
-    // The file's own metadata may hold anything, and names no column.
-    let fields: Vec<_> = columns.iter().map(|column| plain_field(&manifest.schema.fields()[*column])).collect();
     let mut slice = Slice { schema: Arc::new(Schema::new(fields)), first: 0, batches: Vec::new(), rows: 0, bytes: 0 };
     let mut evaluate = |slice: &mut Slice| {
         let rows = caught(|| slice.evaluate(&expression)).and_then(|rows| rows).map_err(refuse)?;
@@ -89,7 +95,8 @@ fn select_rows(manifest: &Manifest, file: &ManifestFile, predicate: &str) -> Res
     for row_group in 0..file.metadata.metadata().num_row_groups() {
         let mut reader = file.read_columns(row_group, &columns)?;
         while let Some(batch) = reader.next()? {
-            let batch = plain_batch(&slice.schema, batch.columns());
+            let arrays = file.columns.arrange(&manifest.schema, &columns, &batch);
+            let batch = plain_batch(&slice.schema, &arrays);
             let batch = batch.map_err(|source| file.damaged(row_group, source))?;
             slice.rows += batch.num_rows();
             slice.bytes += batch.get_array_memory_size();
@@ -114,7 +121,11 @@ fn mentioned(manifest: &Manifest, predicate: &Expr) -> Result<Vec<usize>, String
         let Expr::Column(name) = expression else { continue };
         let known = || manifest.schema.fields().iter().map(|field| field.name().as_str()).collect::<Vec<_>>();
         let missing = |_| plain(&format!("not found: unable to find column {name:?}; valid columns: {:?}", known()));
-        columns.push(manifest.schema.index_of(name).map_err(missing)?);
+        let column = manifest.schema.index_of(name).map_err(missing)?;
+        if manifest.table.is_ambiguous(column) {
+            return Err(format!("the manifest has several columns `{name}`"));
+        }
+        columns.push(column);
     }
     if columns.is_empty() {
         columns.push(manifest.key);
@@ -128,7 +139,7 @@ impl ManifestFile {
     /// Reads some columns of one row group.
     fn read_columns(&self, row_group: usize, columns: &[usize]) -> Result<ColumnReader<'_>, ManifestError> {
         let metadata = self.metadata.metadata();
-        let mask = ProjectionMask::roots(metadata.file_metadata().schema_descr(), columns.iter().copied());
+        let mask = ProjectionMask::roots(metadata.file_metadata().schema_descr(), self.columns.roots(columns));
         let group = metadata.row_group(row_group);
         let leaves = group.columns().iter().enumerate().filter(|(leaf, _)| mask.leaf_included(*leaf));
         let leaves: Vec<_> = leaves.map(|(_, column)| column).collect();
@@ -200,13 +211,17 @@ impl Slice {
     }
 }
 
-fn holds_half_floats(kind: &ArrowType) -> bool {
-    match kind {
-        ArrowType::Float16 => true,
-        ArrowType::List(child) | ArrowType::LargeList(child) | ArrowType::FixedSizeList(child, _) => {
-            holds_half_floats(child.data_type())
-        }
-        ArrowType::Struct(fields) => fields.iter().any(|field| holds_half_floats(field.data_type())),
-        _ => false,
+/// What in a column of this type polars cannot read, if there is anything.
+fn unreadable(kind: &ArrowType) -> Option<&'static str> {
+    match carried_type(kind) {
+        ArrowType::Float16 => Some("16-bit floats"),
+        ArrowType::Map(..) => Some("maps"),
+        ArrowType::Interval(_) => Some("intervals"),
+        ArrowType::Union(..) => Some("unions"),
+        ArrowType::Decimal256(..) => Some("decimals of more than 38 digits"),
+        ArrowType::List(child) | ArrowType::FixedSizeList(child, _) => unreadable(child.data_type()),
+        ArrowType::Struct(fields) if fields.is_empty() => Some("structs without a field"),
+        ArrowType::Struct(fields) => fields.iter().find_map(|field| unreadable(field.data_type())),
+        _ => None,
     }
 }

@@ -12,34 +12,45 @@ mod error;
 pub mod filter;
 pub mod folder;
 mod frame;
+mod int96;
 mod listing;
+mod partition;
 mod predicate;
 mod prompt;
 pub mod reader;
 pub mod row;
+mod rows;
 mod source;
+mod table;
 mod text;
+pub mod types;
 mod unsigned;
 pub mod usual_names;
 pub mod write;
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use arrow::error::ArrowError;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::RowGroupMetaData;
-use parquet::file::reader::Length;
+use parquet::file::reader::{ChunkReader, Length};
 use parquet::file::statistics::Statistics;
 use serde::{Deserialize, Serialize};
 
 pub use self::error::ManifestError;
-use self::listing::expand;
+use self::folder::FolderListing;
+use self::listing::{Found, expand};
 pub use self::prompt::PromptTemplate;
-use self::source::{FileVersion, Source, storage_error};
+use self::rows::Format;
+use self::source::{FileVersion, Source, stat, storage_error};
+use self::table::{FileColumns, Table};
+use self::types::{carried_field, not_carried};
 use crate::job::Job;
+use crate::preprocess::has_image_extension;
 use crate::storage::{Location, Storage};
 use crate::support::redact;
 use crate::support::untrusted_parquet::{check_metadata, guarded};
@@ -66,14 +77,39 @@ pub struct ManifestFile {
     pub location: Location,
     version: FileVersion,
     metadata: ArrowReaderMetadata,
+    /// Where it has the columns of the manifest.
+    columns: FileColumns,
     /// Kept open: rows come from the file that was planned, even if another file replaces it.
     source: Source,
 }
 
 impl ManifestFile {
+    /// A file whose footer is read now, which gives the snapshot its rows.
+    fn new(
+        location: Location,
+        snapshot: FileSnapshot,
+        source: Source,
+        version: FileVersion,
+    ) -> Result<Self, ManifestError> {
+        let metadata = load_metadata(&source).map_err(|source| {
+            storage_error(&location, &source).unwrap_or(ManifestError::Parquet { path: location.to_string(), source })
+        })?;
+        let rows = metadata.metadata().file_metadata().num_rows().unsigned_abs();
+        if rows > u64::from(u32::MAX) {
+            return Err(ManifestError::TooManyRows { path: location.to_string(), rows });
+        }
+        let snapshot = FileSnapshot { rows, ..snapshot };
+        let mut file = Self { snapshot, location, version, metadata, columns: FileColumns::default(), source };
+        file.read_int96(|_| Some(TimeUnit::Microsecond))?;
+        Ok(file)
+    }
+
     /// The error of a row group that cannot be decoded.
     fn damaged(&self, row_group: usize, source: ArrowError) -> ManifestError {
         let path = self.location.to_string();
+        if let ArrowError::CastError(message) = source {
+            return ManifestError::Inexact { path, message };
+        }
         storage_error(&self.location, &source).unwrap_or(ManifestError::Damaged { path, row_group, source })
     }
 
@@ -81,6 +117,27 @@ impl ManifestFile {
     fn cut_off(&self, row_group: usize, missing: i64) -> ManifestError {
         let what = format!("expected {missing} more rows than its pages hold");
         self.damaged(row_group, ParquetError::EOF(what).into())
+    }
+
+    /// The error of a file that is no readable Parquet.
+    fn unreadable(&self, source: ParquetError) -> ManifestError {
+        let path = self.location.to_string();
+        storage_error(&self.location, &source).unwrap_or(ManifestError::Parquet { path, source })
+    }
+
+    /// Has its `INT96` columns read in the unit that `unit` gives for them; None: as before.
+    fn read_int96(&mut self, unit: impl Fn(usize) -> Option<TimeUnit>) -> Result<(), ManifestError> {
+        let before = self.metadata.schema().clone();
+        let of_root = |root: usize| match before.field(root).data_type() {
+            DataType::Timestamp(before, _) => unit(root).unwrap_or(*before),
+            _ => TimeUnit::Nanosecond,
+        };
+        let Some(schema) = int96::schema_with(&before, self.metadata.metadata(), of_root) else { return Ok(()) };
+        let options = ArrowReaderOptions::new().with_schema(schema);
+        let metadata = self.metadata.metadata().clone();
+        self.metadata =
+            guarded(|| ArrowReaderMetadata::try_new(metadata, options)).map_err(|source| self.unreadable(source))?;
+        Ok(())
     }
 
     /// A handle for reading the column chunks at `chunks`, if the file has not changed since its footer was read.
@@ -120,8 +177,11 @@ pub struct Manifest {
     pub signature: Vec<usize>,
     /// Indexes of the columns carried into the output, in output order.
     pub carried: Vec<usize>,
-    /// The files' schema.
+    /// The columns of all files.
     pub schema: SchemaRef,
+    table: Table,
+    /// The fields as which columns are carried.
+    carried_fields: Vec<Field>,
 }
 
 impl Manifest {
@@ -135,12 +195,14 @@ impl Manifest {
         key: &str,
         storage: &Arc<Storage>,
     ) -> Result<Self, ManifestError> {
-        let (files, schema) = open_files(patterns, storage)?;
-        let columns = Columns { path: &files[0].location, schema: &schema };
+        let (files, table) = open_files(patterns, storage)?;
+        let schema = table.schema.clone();
+        let columns = Columns { path: &files[0].location, schema: &schema, table: &table };
         let key = columns.find(setting, key)?;
         columns.check(key, setting, "a string or integer column", is_key)?;
         let (image, text, prompt) = (None, None, None);
-        Ok(Self { files, key, image, text, prompt, signature: Vec::new(), carried: Vec::new(), schema })
+        let (signature, carried, carried_fields) = (Vec::new(), Vec::new(), Vec::new());
+        Ok(Self { files, key, image, text, prompt, signature, carried, schema, table, carried_fields })
     }
 
     /// Opens every file that `job.input.manifest` names and finds the job's columns.
@@ -148,9 +210,9 @@ impl Manifest {
     /// # Errors
     /// Any [`ManifestError`] but [`ManifestError::Predicate`].
     pub fn open(job: &Job, storage: &Arc<Storage>) -> Result<Self, ManifestError> {
-        let Self { files, key, schema, .. } =
+        let Self { mut files, key, schema, table, .. } =
             Self::open_keys(&job.input.manifest, "input.key", &job.input.key, storage)?;
-        let columns = Columns { path: &files[0].location, schema: &schema };
+        let columns = Columns { path: &files[0].location, schema: &schema, table: &table };
         let image = match &job.input.image {
             None => None,
             Some(name) => Some(columns.image(name)?),
@@ -173,7 +235,43 @@ impl Manifest {
         let template = job.generation.prompt_template();
         let prompt = template.map(|template| columns.prompt(template).map(Arc::new)).transpose()?;
         let carried = columns.carried(job.output.columns.as_deref(), key, image)?;
-        Ok(Self { files, key, image, text, prompt, signature, carried, schema })
+        let read = carried.iter().chain(&signature).copied();
+        let read = read.chain(prompt.iter().flat_map(|prompt| prompt.columns.iter().map(|(_, index)| *index)));
+        let schema = read_int96_exactly(&mut files, &schema, &read.collect())?;
+        let carried_fields = carried.iter().map(|&index| carried_field(schema.field(index))).collect();
+        Ok(Self { files, key, image, text, prompt, signature, carried, schema, table, carried_fields })
+    }
+
+    /// Carries what an OUTPUT with the columns `recorded` has, in its order and with its types; each is a name and a type as Arrow writes
+    /// it. Which columns are left out because OUTPUT does not have them.
+    pub fn fit(&mut self, recorded: &[String]) -> Vec<String> {
+        let found = |column: &String, field: &Field| {
+            let kind = column.strip_prefix(field.name().as_str())?.strip_prefix(' ')?;
+            let theirs = kind.trim_end_matches(" not null").parse::<DataType>().ok();
+            let word = |kind: &str| kind.split(['(', ' ']).next().map(str::to_owned);
+            // A name may hold blanks, and end with what looks like a type.
+            (theirs.is_some() || word(kind) == word(&field.data_type().to_string())).then_some(theirs)
+        };
+        let place = |field: &Field| recorded.iter().position(|column| found(column, field).is_some());
+        let columns = std::mem::take(&mut self.carried).into_iter().zip(std::mem::take(&mut self.carried_fields));
+        let (mut kept, left_out): (Vec<_>, Vec<_>) =
+            columns.partition(|(index, field)| *index == self.key || place(field).is_some());
+        // The key comes first where OUTPUT does not have it, which is refused later.
+        kept.sort_by_key(|(_, field)| place(field));
+        for (index, field) in &mut kept {
+            let source = self.schema.field(*index).data_type();
+            let theirs = recorded.iter().find_map(|column| found(column, field)).flatten();
+            if let Some(theirs) = theirs.filter(|theirs| types::is_same_kind(source, theirs)) {
+                *field = field.clone().with_data_type(theirs);
+            }
+        }
+        (self.carried, self.carried_fields) = kept.into_iter().unzip();
+        left_out.into_iter().map(|(_, field)| field.name().clone()).collect()
+    }
+
+    /// Refuses column `index` if the manifest's files differ in it, or if it has the name of another.
+    fn check_use(&self, index: usize) -> Result<(), ManifestError> {
+        self.table.check(index)
     }
 
     /// Whether, by the statistics of the files, some rows may hold a path and others image bytes.
@@ -191,57 +289,160 @@ impl Manifest {
         bytes.any(|chunk| chunk.statistics().and_then(Statistics::null_count_opt) != Some(0))
     }
 
-    /// The fields of the carried columns, without the files' own metadata.
+    /// The fields of the carried columns. Always nullable: one file's columns may have nulls where another's are declared to have none.
     #[must_use]
     pub fn carried_fields(&self) -> Vec<Field> {
-        let plain = |&index: &usize| {
-            let field = self.schema.field(index);
-            // Always nullable: one file's columns may have nulls where another's are declared to have none.
-            Field::new(field.name(), field.data_type().clone(), true)
-        };
-        self.carried.iter().map(plain).collect()
+        self.carried_fields.clone()
     }
 }
 
-/// The schema of the files that `patterns` name, and the first of them.
+/// The schema of the files that `patterns` name, and the first of them; a folder of images is none.
 ///
 /// # Errors
 /// As [`Manifest::open_keys`].
 pub fn read_schema(patterns: &[Location], storage: &Arc<Storage>) -> Result<(Location, SchemaRef), ManifestError> {
-    let (mut files, schema) = open_files(patterns, storage)?;
-    Ok((files.swap_remove(0).location, schema))
+    if let Some(Found::Images(folder)) =
+        expand(patterns, storage)?.iter().find(|found| matches!(found, Found::Images(_)))
+    {
+        return Err(ManifestError::NotFound { pattern: folder.to_string() });
+    }
+    let (mut files, table) = open_files(patterns, storage)?;
+    Ok((files.swap_remove(0).location, table.schema))
 }
 
-/// Opens every file that `patterns` name: at least one, all of one schema.
-fn open_files(patterns: &[Location], storage: &Arc<Storage>) -> Result<(Vec<ManifestFile>, SchemaRef), ManifestError> {
+/// Opens every file that `patterns` name: at least one.
+fn open_files(patterns: &[Location], storage: &Arc<Storage>) -> Result<(Vec<ManifestFile>, Table), ManifestError> {
     let files = expand(patterns, storage)?.into_iter();
-    let files = files.map(|file| open_file(file, storage)).collect::<Result<Vec<_>, _>>()?;
-    let Some(first) = files.first() else {
-        return Err(ManifestError::NotFound { pattern: "an empty list".to_owned() });
+    let open = |found| match found {
+        Found::Images(folder) => open_folder(folder, storage),
+        Found::File(file) => match Format::of(&file) {
+            Some(format) => open_rows(file, format, storage),
+            None => open_file(file, storage),
+        },
     };
-    let schema = first.metadata.schema().clone();
-    for file in &files[1..] {
-        same_schema(first, file)?;
+    let mut files = files.map(open).collect::<Result<Vec<_>, _>>()?;
+    if files.is_empty() {
+        return Err(ManifestError::NotFound { pattern: "an empty list".to_owned() });
     }
-    Ok((files, schema))
+    let opened: Vec<_> = files.iter().map(|file| (&file.location, &file.metadata)).collect();
+    let (table, columns) = Table::of(&opened);
+    files.iter_mut().zip(columns).for_each(|(file, columns)| file.columns = columns);
+    Ok((files, table))
+}
+
+/// Has the `INT96` columns among `columns` read in a unit of time that holds every value of them; the schema, with these types.
+fn read_int96_exactly(
+    files: &mut [ManifestFile],
+    schema: &SchemaRef,
+    columns: &BTreeSet<usize>,
+) -> Result<SchemaRef, ManifestError> {
+    let mut fields: Vec<Field> = schema.fields().iter().map(|field| field.as_ref().clone()).collect();
+    for &column in columns {
+        let of_file = |file: &ManifestFile| {
+            file.columns.root(column).filter(|root| int96::is_in(file.metadata.metadata(), *root))
+        };
+        let (mut needs, mut is_nested) = (int96::Needs::default(), false);
+        let mut example = None;
+        for file in files.iter() {
+            let Some(root) = of_file(file) else { continue };
+            let pages = Arc::new(file.reopen(Vec::new())?);
+            let found =
+                int96::look(&pages, file.metadata.metadata(), root).map_err(|source| file.unreadable(source))?;
+            needs = needs.and(found);
+            is_nested |= file.metadata.schema().field(root).data_type().is_nested();
+            example = example.or_else(|| (needs.years).then(|| file.location.to_string()));
+        }
+        if needs.unreachable || needs.years && (needs.nanoseconds || is_nested) {
+            return Err(ManifestError::Years {
+                column: fields[column].name().clone(),
+                path: example.unwrap_or_default(),
+            });
+        }
+        if !needs.nanoseconds {
+            continue;
+        }
+        for file in files.iter_mut() {
+            let Some(wanted) = of_file(file) else { continue };
+            file.read_int96(|root| if root == wanted { Some(TimeUnit::Nanosecond) } else { None })?;
+            fields[column] =
+                fields[column].clone().with_data_type(file.metadata.schema().field(wanted).data_type().clone());
+        }
+    }
+    Ok(table::schema_of(fields))
 }
 
 fn open_file(location: Location, storage: &Arc<Storage>) -> Result<ManifestFile, ManifestError> {
     let (source, version) = Source::open(&location, storage)?;
-    let metadata = load_metadata(&source).map_err(|source| {
-        storage_error(&location, &source).unwrap_or(ManifestError::Parquet { path: location.to_string(), source })
-    })?;
-    let rows = metadata.metadata().file_metadata().num_rows().unsigned_abs();
-    if rows > u64::from(u32::MAX) {
-        return Err(ManifestError::TooManyRows { path: location.to_string(), rows });
-    }
     let snapshot = FileSnapshot {
         uri: redact::uri(&location.to_string()).into_owned(),
         bytes: version.bytes,
         version: version.mark.clone(),
-        rows,
+        rows: 0,
     };
-    Ok(ManifestFile { snapshot, location, version, metadata, source })
+    ManifestFile::new(location, snapshot, source, version)
+}
+
+/// Opens a file of text as the Parquet file that it is converted into.
+fn open_rows(location: Location, format: Format, storage: &Arc<Storage>) -> Result<ManifestFile, ManifestError> {
+    let (source, version) = Source::open(&location, storage)?;
+    let refuse = |why: String| ManifestError::Rows { path: location.to_string(), why };
+    let converted = temporary().map_err(|source| ManifestError::Io { path: location.to_string(), source })?;
+    let whole = Range { start: 0, end: source.len() };
+    let open = || {
+        let again = source.reopen(&location, &version, vec![whole.clone()]).map_err(|error| error.to_string())?;
+        again.get_read(0).map_err(|error| error.to_string())
+    };
+    let again = converted.try_clone().map_err(|source| ManifestError::Io { path: location.to_string(), source })?;
+    rows::convert(format, open, again).map_err(refuse)?;
+    // Not another version: what was read may be of both.
+    source.reopen(&location, &version, Vec::new())?;
+    let snapshot = FileSnapshot {
+        uri: redact::uri(&location.to_string()).into_owned(),
+        bytes: version.bytes,
+        version: version.mark,
+        rows: 0,
+    };
+    of_temporary(location, snapshot, converted)
+}
+
+/// Opens a folder of images as the Parquet file that `nightcap manifest` would write, with whole paths.
+fn open_folder(folder: Location, storage: &Arc<Storage>) -> Result<ManifestFile, ManifestError> {
+    let path = folder.to_string();
+    let listed = match folder.local() {
+        Some(path) => FolderListing::local(path, has_image_extension, false, &|| false).map(Option::unwrap_or_default),
+        None => FolderListing::remote(&folder, storage, has_image_extension),
+    };
+    let listed = listed.map_err(|source| ManifestError::Folder { source })?;
+    for what in listed.left_out.missed() {
+        tracing::warn!("left out: {what}");
+    }
+    let below = |image: &str| format!("{}/{image}", path.trim_end_matches('/'));
+    let bytes =
+        write::encode(&listed.images, below).map_err(|source| ManifestError::Parquet { path: path.clone(), source })?;
+    let snapshot = FileSnapshot {
+        uri: redact::uri(&path).into_owned(),
+        bytes: bytes.len() as u64,
+        version: blake3::hash(&bytes).to_hex()[..32].to_owned(),
+        rows: 0,
+    };
+    let io = |source| ManifestError::Io { path: path.clone(), source };
+    let mut file = temporary().map_err(io)?;
+    std::io::Write::write_all(&mut file, &bytes).map_err(io)?;
+    of_temporary(folder, snapshot, file)
+}
+
+/// A file without a name, which is gone when it is closed.
+fn temporary() -> std::io::Result<std::fs::File> {
+    tempfile::tempfile()
+}
+
+fn of_temporary(
+    location: Location,
+    snapshot: FileSnapshot,
+    file: std::fs::File,
+) -> Result<ManifestFile, ManifestError> {
+    let version = stat(&file).map_err(|source| ManifestError::Io { path: location.to_string(), source })?;
+    ManifestFile::new(location, snapshot, Source::Local(file), version)
 }
 
 /// Reads a footer, and checks what readers rely on.
@@ -252,32 +453,11 @@ fn load_metadata(source: &Source) -> Result<ArrowReaderMetadata, ParquetError> {
     Ok(metadata)
 }
 
-fn same_schema(first: &ManifestFile, file: &ManifestFile) -> Result<(), ManifestError> {
-    let (expected, found) = (first.metadata.schema(), file.metadata.schema());
-    let longest = expected.fields().len().max(found.fields().len());
-    for index in 0..longest {
-        let describe = |schema: &Schema| match schema.fields().get(index) {
-            Some(field) => (field.name().clone(), format!("`{}` {}", field.name(), field.data_type())),
-            None => (String::new(), "no such column".to_owned()),
-        };
-        let ((name, expected), (other, found)) = (describe(expected), describe(found));
-        if expected != found {
-            return Err(ManifestError::Mixed {
-                path: file.location.to_string(),
-                first: first.location.to_string(),
-                column: if name.is_empty() { other } else { name },
-                found,
-                expected,
-            });
-        }
-    }
-    Ok(())
-}
-
 /// Looks the job's columns up in one schema.
 struct Columns<'a> {
     path: &'a Location,
     schema: &'a Arc<Schema>,
+    table: &'a Table,
 }
 
 impl Columns<'_> {
@@ -298,8 +478,12 @@ impl Columns<'_> {
         fits: fn(&DataType) -> bool,
     ) -> Result<(), ManifestError> {
         let field = self.schema.field(index);
+        if self.table.is_ambiguous(index) {
+            let (column, path) = (field.name().clone(), self.path.to_string());
+            return Err(ManifestError::Ambiguous { setting, column, path });
+        }
         if fits(field.data_type()) {
-            return Ok(());
+            return self.table.check(index);
         }
         Err(ManifestError::ColumnType {
             setting,
@@ -339,13 +523,30 @@ impl Columns<'_> {
         key: usize,
         image: Option<(usize, ImageColumn)>,
     ) -> Result<Vec<usize>, ManifestError> {
+        let is_carried = |kind: &DataType| not_carried(kind).is_none();
         let Some(asked) = asked else {
             let image_bytes = image.filter(|(_, kind)| *kind != ImageColumn::Uri).map(|(index, _)| index);
-            return Ok((0..self.schema.fields().len()).filter(|&index| Some(index) != image_bytes).collect());
+            // The folder that nightcap itself writes its parts into, when OUTPUT is the manifest of another job.
+            let is_run = |index: usize| self.table.in_paths[index] && self.schema.field(index).name() == "run";
+            let all = (0..self.schema.fields().len()).filter(|&index| Some(index) != image_bytes && !is_run(index));
+            let (carried, not): (Vec<usize>, Vec<usize>) =
+                all.partition(|&index| is_carried(self.schema.field(index).data_type()));
+            for index in not {
+                let field = self.schema.field(index);
+                let why = not_carried(field.data_type()).unwrap_or_default();
+                tracing::warn!(
+                    "column `{}` of the manifest is not carried: it holds {why}; `output.columns` says which columns are",
+                    field.name()
+                );
+            }
+            carried.iter().try_for_each(|&index| self.table.check(index))?;
+            return Ok(carried);
         };
         let mut carried = Vec::new();
         for name in asked {
             let index = self.find("output.columns", name)?;
+            let expected = "a type that Arrow and Parquet hold without loss";
+            self.check(index, "output.columns", expected, |kind| not_carried(kind).is_none())?;
             if !carried.contains(&index) {
                 carried.push(index);
             }
@@ -382,7 +583,10 @@ fn is_image(kind: &DataType) -> bool {
 
 /// Whether a value can be compared as text.
 fn is_plain(kind: &DataType) -> bool {
-    is_string(kind) || kind.is_numeric() || kind.is_temporal() || *kind == DataType::Boolean
+    match kind {
+        DataType::Interval(_) => false,
+        kind => is_string(kind) || kind.is_numeric() || kind.is_temporal() || *kind == DataType::Boolean,
+    }
 }
 
 fn is_key(kind: &DataType) -> bool {

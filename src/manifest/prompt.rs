@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use arrow::array::{Array, ArrayRef, AsArray, StringArray};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Float64Type, Int64Type};
+use arrow::datatypes::{DataType, Float64Type, Int64Type, UInt64Type};
 use arrow::error::ArrowError;
 use minijinja::{Environment, Value};
 
@@ -28,6 +28,7 @@ pub(super) struct PromptValues(Vec<TemplateValues>);
 enum TemplateValues {
     Text(StringArray),
     Whole(arrow::array::Int64Array),
+    Large(arrow::array::UInt64Array),
     Number(arrow::array::Float64Array),
     Truth(arrow::array::BooleanArray),
 }
@@ -82,6 +83,7 @@ impl PromptValues {
         let slice = |values: &TemplateValues| match values {
             TemplateValues::Text(values) => TemplateValues::Text(values.slice(first, length)),
             TemplateValues::Whole(values) => TemplateValues::Whole(values.slice(first, length)),
+            TemplateValues::Large(values) => TemplateValues::Large(values.slice(first, length)),
             TemplateValues::Number(values) => TemplateValues::Number(values.slice(first, length)),
             TemplateValues::Truth(values) => TemplateValues::Truth(values.slice(first, length)),
         };
@@ -93,6 +95,7 @@ impl TemplateValues {
     fn new(column: &ArrayRef) -> Result<Self, ArrowError> {
         Ok(match column.data_type() {
             DataType::Boolean => Self::Truth(column.as_boolean().clone()),
+            DataType::UInt64 => Self::Large(column.as_primitive::<UInt64Type>().clone()),
             kind if kind.is_integer() => {
                 Self::Whole(cast(column, &DataType::Int64)?.as_primitive::<Int64Type>().clone())
             }
@@ -108,6 +111,7 @@ impl TemplateValues {
         match self {
             Self::Text(values) if values.is_valid(index) => values.value(index).into(),
             Self::Whole(values) if values.is_valid(index) => values.value(index).into(),
+            Self::Large(values) if values.is_valid(index) => values.value(index).into(),
             Self::Number(values) if values.is_valid(index) => values.value(index).into(),
             Self::Truth(values) if values.is_valid(index) => values.value(index).into(),
             _ => null(),

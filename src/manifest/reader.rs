@@ -111,7 +111,7 @@ impl<'a> ManifestReader<'a> {
             |source| storage_error(path, &source).unwrap_or(ManifestError::Parquet { path: path.to_string(), source });
         let descriptor = file.metadata.metadata().file_metadata().schema_descr();
         let row_group = file.metadata.metadata().row_group(group);
-        let mask = ProjectionMask::roots(descriptor, self.columns.iter().copied());
+        let mask = ProjectionMask::roots(descriptor, file.columns.roots(&self.columns));
         let leaves = row_group.columns().iter().enumerate().filter(|(leaf, _)| mask.leaf_included(*leaf));
         let leaves: Vec<_> = leaves.map(|(_, column)| column).collect();
         let bytes = leaves.iter().map(|column| column.uncompressed_size()).fold(0, i64::saturating_add);
@@ -144,13 +144,13 @@ impl Iterator for ManifestReader<'_> {
                 let file = &self.manifest.files[open.file];
                 let (group, base) = (open.group, Arc::new(file.location.folder()));
                 // A damaged file may make the library panic, also while its arrays are cast.
-                let read =
-                    caught(|| {
-                        let batch = open.reader.next()?;
-                        Some(batch.and_then(|batch| {
-                            RowBatch::new(self.manifest, &self.columns, &batch, base, self.projection)
-                        }))
-                    });
+                let read = caught(|| {
+                    let batch = open.reader.next()?;
+                    Some(batch.and_then(|batch| {
+                        let arrays = file.columns.arrange(&self.manifest.schema, &self.columns, &batch);
+                        RowBatch::new(self.manifest, &self.columns, &arrays, base, self.projection)
+                    }))
+                });
                 let rows = read.unwrap_or_else(|panic| Some(Err(ParquetError::General(panic).into())));
                 if let Some(rows) = rows {
                     open.missing -= rows.as_ref().map_or(0, |rows| rows.len() as i64);

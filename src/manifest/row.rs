@@ -11,10 +11,12 @@ use bytes::Bytes;
 
 use super::prompt::PromptValues;
 use super::text::strings;
+use super::types::cast_exactly;
 use super::unsigned::unsigned;
 use super::{ImageColumn, Manifest, PromptTemplate};
 use crate::row::signature::{ContentFingerprint, Signature, TextHash};
 use crate::storage::Location;
+use crate::storage::data_uri::holds_image;
 use crate::support::redact::uri;
 
 /// Which columns are read.
@@ -35,6 +37,8 @@ pub enum ImageSource {
     Null,
     /// A path or URI as written in the manifest.
     Uri(String),
+    /// Written into the text of the column, as a `data:` URI or as what means to be one.
+    Text(String),
     /// In the manifest itself, with this many bytes; [`RowBatch::image_bytes`] copies them.
     Inline(usize),
     /// In a column that was not read.
@@ -83,20 +87,20 @@ enum Images {
 }
 
 impl RowBatch {
-    /// Takes the job's columns out of `batch`, whose column `i` is the manifest's column `columns[i]`.
+    /// Takes the job's columns out of `arrays`, of which `arrays[i]` is the manifest's column `columns[i]`.
     ///
     /// # Errors
     /// When a column cannot be cast to the type that the pipeline works with.
     pub(super) fn new(
         manifest: &Manifest,
         columns: &[usize],
-        batch: &RecordBatch,
+        arrays: &[ArrayRef],
         base: Arc<Location>,
         projection: Projection,
     ) -> Result<Self, ArrowError> {
         let column = |index: usize| -> Result<&ArrayRef, ArrowError> {
             let at = columns.iter().position(|&column| column == index);
-            at.map(|at| batch.column(at))
+            at.and_then(|at| arrays.get(at))
                 .ok_or_else(|| ArrowError::SchemaError(format!("column {index} was not read from the manifest")))
         };
         let image = match manifest.image {
@@ -125,12 +129,22 @@ impl RowBatch {
         let prompt = prompt.transpose()?;
         let signature = manifest.signature.iter().map(|&index| strings(column(index)?)).collect::<Result<_, _>>()?;
         let carried = if projection == Projection::Rows {
-            let carried = manifest.carried.iter().map(|&index| {
-                let column = column(index)?;
-                if index == manifest.key { Ok(column.clone()) } else { unsigned(column) }
+            let fields = manifest.carried_fields();
+            let carried = manifest.carried.iter().zip(&fields).map(|(&index, field)| {
+                let column = cast_exactly(column(index)?, field.data_type()).map_err(|error| match error {
+                    ArrowError::CastError(why) => ArrowError::CastError(format!("column `{}`: {why}", field.name())),
+                    ArrowError::ComputeError(why)
+                    | ArrowError::InvalidArgumentError(why)
+                    | ArrowError::ArithmeticOverflow(why) => {
+                        ArrowError::CastError(format!("column `{}`: {why}", field.name()))
+                    }
+                    error => error,
+                })?;
+                if index == manifest.key { Ok(column) } else { unsigned(&column) }
             });
-            let schema = Arc::new(Schema::new(manifest.carried_fields()));
-            RecordBatch::try_new(schema, carried.collect::<Result<Vec<_>, _>>()?)?
+            let carried = carried.collect::<Result<Vec<_>, ArrowError>>()?;
+            let schema = Arc::new(Schema::new(fields));
+            RecordBatch::try_new(schema, carried)?
         } else {
             RecordBatch::new_empty(Arc::new(Schema::empty()))
         };
@@ -208,10 +222,10 @@ impl RowBatch {
         let image = match &self.image {
             Images::None => ImageSource::TextOnly,
             Images::Unread => ImageSource::Unread,
-            Images::Uri(uris) => string_at(uris, index).map_or(ImageSource::Null, ImageSource::Uri),
+            Images::Uri(uris) => string_at(uris, index).map_or(ImageSource::Null, named),
             Images::Bytes { bytes, .. } if bytes.is_valid(index) => ImageSource::Inline(bytes.value(index).len()),
             Images::Bytes { path, .. } => {
-                path.as_ref().and_then(|path| string_at(path, index)).map_or(ImageSource::Null, ImageSource::Uri)
+                path.as_ref().and_then(|path| string_at(path, index)).map_or(ImageSource::Null, named)
             }
         };
         Row {
@@ -231,6 +245,11 @@ impl Row {
         let prompt = self.prompt.as_ref().map(|prompt| prompt.as_deref().unwrap_or_else(|why| why));
         TextHash::new(self.text.as_deref(), prompt)
     }
+}
+
+/// The image that a text names or holds.
+fn named(text: String) -> ImageSource {
+    if holds_image(&text) { ImageSource::Text(text) } else { ImageSource::Uri(text) }
 }
 
 fn binaries(array: &ArrayRef) -> Result<LargeBinaryArray, ArrowError> {

@@ -104,7 +104,7 @@ impl Source {
 }
 
 /// Size and time of last modification.
-fn stat(file: &File) -> std::io::Result<FileVersion> {
+pub(super) fn stat(file: &File) -> std::io::Result<FileVersion> {
     let stat = file.metadata()?;
     let modified = stat.modified()?.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     Ok(FileVersion { bytes: stat.len(), mark: modified.as_nanos().to_string() })

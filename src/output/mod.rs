@@ -113,7 +113,7 @@ pub enum OutputError {
     },
     /// The parts of this job would have other columns than those already there.
     #[error(
-        "this job's columns differ from those already in OUTPUT: {difference}\nhint: one OUTPUT has one schema; give this job another `output.path`"
+        "this job's columns differ from those already in OUTPUT: {difference}\nhint: one OUTPUT has one schema: write the manifest's columns as they are there, or choose them with `output.columns`; only another `output.path`, for which every row is computed again, may have others"
     )]
     Schema {
         /// The first difference.

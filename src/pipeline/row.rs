@@ -18,6 +18,7 @@ use crate::preprocess::{DecodeLimits, Preprocessed, Preprocessor, decode_scaled}
 use crate::row::error::{ErrorKind, RowError, Stage};
 use crate::row::signature::{ContentFingerprint, KeyHash, Signature};
 use crate::storage::Location;
+use crate::storage::data_uri::decode;
 
 /// Output of the ingest stage.
 pub(super) enum IngestItem {
@@ -108,6 +109,7 @@ pub(super) async fn ingest_row(
         (ImageSource::TextOnly, _) if row.text.is_none() => return unread(Err(null("text"))),
         (ImageSource::TextOnly, _) => return unread(Ok(None)),
         (ImageSource::Inline(size), _) => fetch_inline(stages, batch, index, *size, memory).await,
+        (ImageSource::Text(text), _) => decode_text(stages, text, memory).await,
         (ImageSource::Uri(uri), _) => fetch_uri(stages, uri, &row.base, memory).await,
     };
     let Fetched { bytes, reservation } = match fetched {
@@ -144,6 +146,19 @@ async fn fetch_inline(
     let reservation = reserve(stages, memory, size as u64).await;
     let bytes = stages.metrics.fetch.busy(|| batch.image_bytes(index)).unwrap_or_default();
     Ok(Fetched { bytes, reservation })
+}
+
+/// The image in a text of the manifest.
+async fn decode_text(stages: &Stages<'_>, text: &str, memory: (Ticket, &MemoryBudget)) -> Result<Fetched, RowError> {
+    // An encoding may be three times as long as its bytes, never shorter.
+    let reservation = reserve(stages, memory, text.len() as u64).await;
+    let invalid = |why: String| RowError::new(Stage::Fetch, ErrorKind::InvalidUri, why);
+    let decoded = stages.metrics.fetch.busy(|| decode(text, stages.job.limits.max_image_bytes)).map_err(invalid)?;
+    let too_large = |size| stages.fetcher.check_size(size).err();
+    match decoded {
+        Ok(bytes) => Ok(Fetched { bytes: bytes.into(), reservation }),
+        Err(size) => Err(too_large(size).unwrap_or_else(|| invalid("its size is unknown".to_owned()))),
+    }
 }
 
 async fn fetch_uri(

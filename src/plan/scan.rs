@@ -152,6 +152,7 @@ fn content(batch: &RowBatch, index: usize, row: &Row, image: Option<&Location>, 
                 RowContent { unlisted: resolved.is_some(), ..plain(Some(ContentFingerprint::uri(&redact::uri(uri)))) }
             }
         },
+        (None, ImageSource::Text(text)) => plain(Some(ContentFingerprint::bytes(&blake3::hash(text.as_bytes())))),
         (None, ImageSource::Inline(_)) => plain(batch.image_hash(index).as_ref().map(ContentFingerprint::bytes)),
         (None, ImageSource::Unread) => plain(None),
         (None, ImageSource::Null | ImageSource::TextOnly) => plain(Some(ContentFingerprint::NOTHING)),

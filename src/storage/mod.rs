@@ -16,6 +16,7 @@ mod cache;
 mod clouds;
 mod connector;
 mod credentials;
+pub mod data_uri;
 mod diagnosis;
 pub mod environment;
 mod error;

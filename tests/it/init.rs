@@ -242,8 +242,7 @@ fn refusals() {
     "#);
     insta::assert_snapshot!(refused(&["list.csv"]), @r#"
     exit 2
-    error: the manifest FOLDER/list.csv is not readable as Parquet: Parquet error: Invalid Parquet file. Corrupt footer
-    hint: DuckDB converts other formats: COPY (FROM 'FILE.csv') TO 'FILE.parquet'
+    error: the manifest FOLDER/list.csv is not readable: expected rows below a line with the names of the columns, found none
     "#);
     insta::assert_snapshot!(refused(&["photos", "--model", "nowhere"]), @r"
     exit 2

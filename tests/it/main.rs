@@ -92,6 +92,7 @@ mod small_graphs;
 mod storage;
 mod surgery;
 mod suspensions;
+mod tables;
 mod torture;
 mod towers;
 mod values;

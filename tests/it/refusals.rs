@@ -148,7 +148,7 @@ fn manifests() {
     insta::assert_snapshot!(refusal(&workplace, &["--set", "input.manifest=text.parquet"]), @r"
     exit 2
     error: the manifest FOLDER/text.parquet is not readable as Parquet: Parquet error: Invalid Parquet file. Corrupt footer
-    hint: DuckDB converts other formats: COPY (FROM 'FILE.csv') TO 'FILE.parquet'
+    hint: files named .csv, .tsv, .jsonl and .ndjson are read as such; DuckDB converts other formats: COPY (FROM 'FILE') TO 'FILE.parquet'
     ");
     let twice = "input.manifest=[\"manifest.parquet\", \"man*.parquet\"]";
     insta::assert_snapshot!(refusal(&workplace, &["--set", twice]), @r"
@@ -160,7 +160,7 @@ fn manifests() {
     insta::assert_snapshot!(refusal(&workplace, &["--set", both]), @r"
     exit 2
     error: FOLDER/numbers.parquet and FOLDER/manifest.parquet differ in column `image`: `image` Float64 against `image` Utf8
-    hint: give files of one schema, or one job for each
+    hint: give files with the same columns, or leave the column out with `output.columns`
     ");
 }
 
@@ -237,12 +237,12 @@ fn outputs() {
     insta::assert_snapshot!(refusal(&workplace, &["--set", "embedding.dtype=f16"]), @r"
     exit 2
     error: this job's columns differ from those already in OUTPUT: `fused_embedding FixedSizeList(16 x non-null Float32, field: 'element')`, `image_embedding FixedSizeList(16 x non-null Float32, field: 'element')`, `text_embedding FixedSizeList(16 x non-null Float32, field: 'element')` there, `fused_embedding FixedSizeList(16 x non-null Float16, field: 'element')`, `image_embedding FixedSizeList(16 x non-null Float16, field: 'element')`, `text_embedding FixedSizeList(16 x non-null Float16, field: 'element')` here
-    hint: one OUTPUT has one schema; give this job another `output.path`
+    hint: one OUTPUT has one schema: write the manifest's columns as they are there, or choose them with `output.columns`; only another `output.path`, for which every row is computed again, may have others
     ");
     insta::assert_snapshot!(refusal(&workplace, &["--set", "output.columns=[\"id\"]"]), @r"
     exit 2
     error: this job's columns differ from those already in OUTPUT: `image Utf8`, `title Utf8` there, nothing here
-    hint: one OUTPUT has one schema; give this job another `output.path`
+    hint: one OUTPUT has one schema: write the manifest's columns as they are there, or choose them with `output.columns`; only another `output.path`, for which every row is computed again, may have others
     ");
 }
 

@@ -4,14 +4,15 @@
 use std::sync::Arc;
 
 use arrow::compute::concat_batches;
-use arrow::datatypes::{DataType, Schema, SchemaRef};
+use arrow::datatypes::{DataType, FieldRef, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
-use parquet::arrow::ArrowWriter;
-use parquet::basic::{Compression, ZstdLevel};
+use parquet::arrow::arrow_writer::ArrowWriterOptions;
+use parquet::arrow::{ArrowSchemaConverter, ArrowWriter};
+use parquet::basic::{Compression, LogicalType, ZstdLevel};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::WriterProperties;
-use parquet::schema::types::ColumnPath;
+use parquet::schema::types::{ColumnPath, SchemaDescriptor, Type, TypePtr};
 
 use super::columns::{OutputColumns, Rows, RunStamp, columns};
 use super::copies::Copies;
@@ -19,6 +20,7 @@ use super::footer::FILLER;
 use super::hashes::{COLUMN_HASHES, column_hashes};
 use super::result::RowResult;
 use super::rows::Captions;
+use crate::manifest::types::EXTENSION;
 use crate::output::OutputError;
 use crate::support::counts::Counts;
 
@@ -119,7 +121,9 @@ pub(crate) struct PartFooter<'a> {
 
 /// The Parquet bytes of a part that holds the rows of `batch`.
 pub(crate) fn encode_batch(batch: &RecordBatch, footer: &PartFooter<'_>) -> Result<Vec<u8>, ParquetError> {
-    let mut writer = ArrowWriter::try_new(Vec::new(), batch.schema(), Some(properties(&batch.schema(), footer)))?;
+    let options = ArrowWriterOptions::new().with_properties(properties(&batch.schema(), footer));
+    let options = options.with_parquet_schema(parquet_schema(&batch.schema())?);
+    let mut writer = ArrowWriter::try_new_with_options(Vec::new(), batch.schema(), options)?;
     writer.write(batch)?;
     writer.flush()?;
     // The columns are complete; what follows are indexes of pages and the footer.
@@ -127,6 +131,29 @@ pub(crate) fn encode_batch(batch: &RecordBatch, footer: &PartFooter<'_>) -> Resu
     let hashes = column_hashes(writer.flushed_row_groups(), writer.inner()).map_err(ParquetError::General)?;
     writer.append_key_value_metadata(KeyValue::new(COLUMN_HASHES.to_owned(), hashes));
     writer.into_inner()
+}
+
+/// The Parquet schema of `schema`, with the logical types of UUIDs and JSON, which are extension types of Arrow.
+fn parquet_schema(schema: &Schema) -> Result<SchemaDescriptor, ParquetError> {
+    let plain = ArrowSchemaConverter::new().convert(schema)?;
+    let column = |(field, column): (&FieldRef, &TypePtr)| {
+        let extension = field.metadata().get(EXTENSION).map(String::as_str);
+        let (logical, length) = match (extension, field.data_type()) {
+            (Some("arrow.uuid"), DataType::FixedSizeBinary(16)) => (LogicalType::Uuid, 16),
+            (Some("arrow.json"), DataType::Utf8) => (LogicalType::Json, -1),
+            _ => return Ok(column.clone()),
+        };
+        let info = column.get_basic_info();
+        let kind = Type::primitive_type_builder(column.name(), column.get_physical_type())
+            .with_repetition(info.repetition())
+            .with_logical_type(Some(logical))
+            .with_length(length);
+        kind.build().map(Arc::new)
+    };
+    let columns = schema.fields().iter().zip(plain.root_schema().get_fields()).map(column);
+    let columns = columns.collect::<Result<Vec<_>, ParquetError>>()?;
+    let root = Type::group_type_builder(plain.root_schema().name()).with_fields(columns).build()?;
+    Ok(SchemaDescriptor::new(Arc::new(root)))
 }
 
 fn properties(schema: &Schema, footer: &PartFooter<'_>) -> WriterProperties {

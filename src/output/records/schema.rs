@@ -1,11 +1,20 @@
 //! The record `schema.json`: the columns of every part of an OUTPUT, which its first run decided.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
-use arrow::datatypes::{FieldRef, Schema};
+use arrow::datatypes::{DataType, Field, FieldRef, Schema};
 
 use crate::output::store::OutputStore;
 use crate::output::{OutputError, json};
+
+/// The columns of OUTPUT, in order, which the first plan has fixed, each as its name and type; None: there is no plan yet.
+///
+/// # Errors
+/// Failures to read.
+pub fn recorded_columns(store: &OutputStore) -> Result<Option<Vec<String>>, OutputError> {
+    store.record(PATH)
+}
 
 /// Compares `schema` with that of OUTPUT, which the first plan has fixed, if there is one yet.
 ///
@@ -43,7 +52,20 @@ pub fn claim_schema(store: &OutputStore, schema: &Schema) -> Result<(), OutputEr
 fn describe(schema: &Schema) -> Vec<String> {
     let column = |field: &FieldRef| {
         let nullability = if field.is_nullable() { "" } else { " not null" };
-        format!("{} {}{nullability}", field.name(), field.data_type())
+        format!("{} {}{nullability}", field.name(), without_metadata(field.data_type()))
     };
     schema.fields().iter().map(column).collect()
+}
+
+/// The type without the metadata of fields within it, which Arrow would write too.
+fn without_metadata(kind: &DataType) -> DataType {
+    let field =
+        |field: &FieldRef| Arc::new(Field::new(field.name(), without_metadata(field.data_type()), field.is_nullable()));
+    match kind {
+        DataType::List(child) => DataType::List(field(child)),
+        DataType::FixedSizeList(child, length) => DataType::FixedSizeList(field(child), *length),
+        DataType::Struct(fields) => DataType::Struct(fields.iter().map(field).collect()),
+        DataType::Map(entries, sorted) => DataType::Map(field(entries), *sorted),
+        other => other.clone(),
+    }
 }
