@@ -16,7 +16,7 @@ use crate::onnx::{DataType, Device, limit_device_memory};
 use crate::output::part::columns::{OutputColumns, RunStamp, part_schema};
 use crate::output::part::rows::Fingerprints;
 use crate::output::part::writer::PartEncoder;
-use crate::output::records::plan::{Identity, Plan};
+use crate::output::records::plan::{Identity, Plan, PlannedModel};
 use crate::output::store::OutputStore;
 use crate::plan::PlanError;
 use crate::plan::claim::Draft;
@@ -128,7 +128,7 @@ fn check_reuse(job: &Job, generation: Option<&GenerationSettings>) -> Result<(),
 }
 
 /// The model's image preprocessing. Every image must get the same size, since a batch is one tensor.
-fn processor(model: &ModelDirectory) -> Result<ImageProcessor, Error> {
+pub(super) fn processor(model: &ModelDirectory) -> Result<ImageProcessor, Error> {
     let Some(config) = model.preprocessor() else {
         let path = model.path().display();
         return Err(Error::Unfit(format!("the model in {path} takes no images, but the job names `input.image`")));
@@ -255,10 +255,21 @@ impl PreparedJob {
             key: &self.job.input.key,
             part_rows: self.job.output.part_rows,
             failures: self.job.limits.failures,
+            vector_model: self.vector_model(),
             caption_fingerprint: self.caption_fingerprint.clone(),
             embedding_fingerprint: self.embedding_fingerprint.clone(),
             schema: &self.schema,
         }
+    }
+
+    /// The model that makes the vectors.
+    fn vector_model(&self) -> Option<PlannedModel> {
+        self.embedding_fingerprint.as_ref()?;
+        let (location, precision) = match &self.job.embedding.model {
+            Some(location) => (location, None),
+            None => (&self.job.model.path, self.job.model.precision.clone()),
+        };
+        Some(PlannedModel { uri: location.to_string(), precision, jpeg_scaling: self.job.input.jpeg_scaling })
     }
 
     /// The settings that must be equal for two attempts to belong to one run.

@@ -61,13 +61,18 @@ fn of_part(scan: &Scan<'_>, part: ViewPart, mut found: Found) -> Result<Found, O
     Ok(found)
 }
 
-fn of_batch(scan: &Scan<'_>, part: ViewPart, key: &str, batch: &ViewBatch, found: &mut Found) -> Result<(), OutputError> {
+fn of_batch(
+    scan: &Scan<'_>,
+    part: ViewPart,
+    key: &str,
+    batch: &ViewBatch,
+    found: &mut Found,
+) -> Result<(), OutputError> {
     let refuse = |message: String| OutputError::View { message };
     let column = |name: &str| batch.rows.column_by_name(name).ok_or_else(|| refuse(format!("no column `{name}`")));
     let vectors = column(scan.column)?.as_fixed_size_list_opt();
     let vectors = vectors.ok_or_else(|| refuse(format!("`{}` is no column of vectors", scan.column)))?;
-    let counted: Vec<usize> =
-        batch.mask.values().set_indices().filter(|row| vectors.is_valid(*row)).collect();
+    let counted: Vec<usize> = batch.mask.values().set_indices().filter(|row| vectors.is_valid(*row)).collect();
     count(column(FINGERPRINT)?, &counted, &mut found.fingerprints).map_err(refuse)?;
     let keys = column(key)?;
     let mut all = vec![0.0; batch.rows.num_rows()];
@@ -91,7 +96,7 @@ fn score(vectors: &FixedSizeListArray, query: &[f32], all: &mut [f32]) -> Result
     if width != query.len() {
         return Err(format!("expected a query of {width} numbers, as the vectors have, found {}", query.len()));
     }
-    let start = vectors.value_offset(0) as usize;
+    let start = vectors.value_offset_at(0) as usize;
     let values = vectors.values().slice(start, vectors.len() * width);
     match values.data_type() {
         DataType::Float32 => scores(values.as_primitive::<Float32Type>().values(), query, all),

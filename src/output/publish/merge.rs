@@ -46,7 +46,10 @@ impl<'a> Merge<'a> {
     }
 
     /// The next key, and into `rows` its entries with the number of the source of each.
-    pub(in crate::output) fn next_key(&mut self, rows: &mut Vec<(usize, IndexEntry)>) -> Result<Option<KeyHash>, OutputError> {
+    pub(in crate::output) fn next_key(
+        &mut self,
+        rows: &mut Vec<(usize, IndexEntry)>,
+    ) -> Result<Option<KeyHash>, OutputError> {
         rows.clear();
         let Some(&Reverse((key, _))) = self.order.peek() else { return Ok(None) };
         while let Some(&Reverse((next, source))) = self.order.peek()

@@ -3,8 +3,8 @@
 
 use std::collections::HashSet;
 
-use crate::output::part::rows::{Fingerprints, RowState};
 use crate::output::OutputError;
+use crate::output::part::rows::{Fingerprints, RowState};
 use crate::output::publish::index::IndexEntry;
 use crate::output::publish::merge::Merge;
 use crate::output::records::published::Published;

@@ -25,7 +25,9 @@ impl Newest {
         let mut merge = Merge::open(store, runs)?;
         let (mut entries, mut rows) = (Vec::new(), Vec::new());
         while let Some(key) = merge.next_key(&mut entries)? {
-            rows.extend(entries.iter().map(|(run, entry)| (entry.run_seq, *run as u32)).max().map(|(seq, run)| (key, seq, run)));
+            rows.extend(
+                entries.iter().map(|(run, entry)| (entry.run_seq, *run as u32)).max().map(|(seq, run)| (key, seq, run)),
+            );
         }
         Ok(Some(Self { rows }))
     }

@@ -1,6 +1,6 @@
 //! Reads the newest rows of an OUTPUT, part by part: only the columns that are asked for.
 
-use arrow::array::{Array, AsArray, BooleanArray, UInt32Array};
+use arrow::array::{AsArray, BooleanArray, UInt32Array};
 use arrow::compute::{and, concat_batches, filter_record_batch, take_record_batch};
 use arrow::datatypes::{Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
@@ -67,7 +67,8 @@ impl View {
         let hashes = runs.iter().map(|run| PartHashes::load(&store, run)).collect::<Result<Vec<_>, _>>()?;
         let first = runs.iter().rev().find_map(|run| Some((run, run.part_numbers().next()?)));
         let Some((run, part)) = first else {
-            let message = format!("{}: expected rows of a published run, found none\nhint: run a job first", store.location());
+            let message =
+                format!("{}: expected rows of a published run, found none\nhint: run a job first", store.location());
             return Err(OutputError::View { message });
         };
         let schema = part_schema(&store, &part_path(&run.run, part))?;
@@ -193,7 +194,8 @@ impl View {
         let (mut first, mut found) = (0_u32, Vec::new());
         let arrow = |error: arrow::error::ArrowError| wrong_part(&path, &error);
         for batch in reader {
-            let batch = RecordBatch::try_new(schema.clone(), batch.map_err(arrow)?.columns().to_vec()).map_err(arrow)?;
+            let batch =
+                RecordBatch::try_new(schema.clone(), batch.map_err(arrow)?.columns().to_vec()).map_err(arrow)?;
             let end = first + batch.num_rows() as u32;
             let within: Vec<usize> = (0..rows.len()).filter(|at| (first..end).contains(&rows[*at])).collect();
             if !within.is_empty() {
