@@ -48,6 +48,8 @@ pub enum Command {
     Finalize(FinalizeArgs),
     /// Remove an unpublished run.
     Discard(DiscardArgs),
+    /// Find the rows whose vectors are nearest to a text, an image or another row.
+    Search(SearchArgs),
     /// Rewrite the newest row of every key into one run that replaces the others, which are removed after a while.
     Compact(CompactArgs),
     /// Explain a model directory, or what loading it does.
@@ -234,6 +236,51 @@ pub struct CompactArgs {
     /// Who is told about the command.
     #[command(flatten)]
     pub watch: WatchArgs,
+}
+
+/// Arguments of `search`.
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("query").required(true).args(["words", "image", "like", "queries"]))]
+pub struct SearchArgs {
+    /// The output folder.
+    #[arg(value_name = "OUTPUT")]
+    pub output: PathBuf,
+    /// Find rows that fit this text.
+    #[arg(value_name = "WORDS")]
+    pub words: Option<String>,
+    /// Find rows that are like this image, a path or URI.
+    #[arg(long, value_name = "FILE|URI")]
+    pub image: Option<PathBuf>,
+    /// Find rows that are like the row of this key, which is left out.
+    #[arg(long, value_name = "KEY")]
+    pub like: Option<String>,
+    /// Find rows for every text of this Parquet file's column `text`; its column `id`, or else the number of the row, names a query.
+    #[arg(long, value_name = "FILE.parquet")]
+    pub queries: Option<PathBuf>,
+    /// Rows to find for each query.
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    pub top: u64,
+    /// Compare only rows for which this SQL condition on the columns of OUTPUT is true.
+    #[arg(long, value_name = "SQL")]
+    pub r#where: Option<String>,
+    /// The column of vectors to compare with. Default: `image_embedding`, or `text_embedding` where there are no images.
+    #[arg(long, value_name = "COLUMN")]
+    pub column: Option<String>,
+    /// The model directory that encodes the query. Default: the one that the newest run used.
+    #[arg(long, value_name = "DIR")]
+    pub model: Option<PathBuf>,
+    /// What is printed.
+    #[arg(long, value_enum, default_value_t = TableFormat::Table)]
+    pub format: TableFormat,
+}
+
+/// What commands print that list rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum TableFormat {
+    /// For people.
+    Table,
+    /// JSON, with every column but vectors.
+    Json,
 }
 
 /// Commands about model directories.

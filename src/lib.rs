@@ -33,7 +33,9 @@
 //! | [`panics`] | a panic, as an error of nightcap itself |
 //! | [`error`] | how a command ends: exit statuses, and what ends it early |
 //! | [`plan`] | what one run will do, decided once: scan, listing, delta, claim; shards |
+//! | [`search`] | the nearest vectors of an OUTPUT: kernel, best hits |
 //! | [`output::upkeep`] | compaction, removal, status and the check of an OUTPUT |
+//! | [`output::view`] | the newest published row of each key, as readers see them |
 //! | [`output::publish`] | the check that a run is complete, its record, the indexes that later runs read |
 //! | [`output::part`] | the columns of a part, written and read |
 //! | [`output::records`] | the records of a run below `_nightcap` |
@@ -80,5 +82,6 @@ pub mod pipeline;
 pub mod plan;
 pub mod preprocess;
 pub mod row;
+pub mod search;
 pub mod storage;
 pub mod support;

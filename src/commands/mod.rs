@@ -20,7 +20,10 @@ mod model;
 mod monitored;
 mod plan;
 mod prepare;
+mod query_encoder;
 mod run;
+mod search;
+mod shown_rows;
 mod status;
 
 pub use self::context::Context;
@@ -52,6 +55,7 @@ pub fn execute(cli: Cli, context: &mut Context<'_>) -> Result<ExitStatus, Error>
             let settings = monitored::settings("compact", &args.output, None, &args.watch, context)?;
             monitored::execute(settings, context, |context| compact::execute(&args, context))
         }
+        Command::Search(args) => search::execute(&args, context),
         Command::Doctor { json } => doctor::execute(json, context),
         Command::Completions { shell } => completions::completions(shell, context),
         Command::Man { folder } => completions::man(&folder),

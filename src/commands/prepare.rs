@@ -16,7 +16,7 @@ use crate::onnx::{DataType, Device, limit_device_memory};
 use crate::output::part::columns::{OutputColumns, RunStamp, part_schema};
 use crate::output::part::rows::Fingerprints;
 use crate::output::part::writer::PartEncoder;
-use crate::output::records::plan::{Identity, Plan};
+use crate::output::records::plan::{Identity, Plan, PlannedModel};
 use crate::output::records::schema::recorded_columns;
 use crate::output::store::OutputStore;
 use crate::plan::PlanError;
@@ -289,10 +289,21 @@ impl PreparedJob {
             key: &self.job.input.key,
             part_rows: self.job.output.part_rows,
             failures: self.job.limits.failures,
+            vector_model: self.vector_model(),
             caption_fingerprint: self.caption_fingerprint.clone(),
             embedding_fingerprint: self.embedding_fingerprint.clone(),
             schema: &self.schema,
         }
+    }
+
+    /// The model that makes the vectors.
+    fn vector_model(&self) -> Option<PlannedModel> {
+        self.embedding_fingerprint.as_ref()?;
+        let (location, precision) = match &self.job.embedding.model {
+            Some(location) => (location, None),
+            None => (&self.job.model.path, self.job.model.precision.clone()),
+        };
+        Some(PlannedModel { uri: location.to_string(), precision, jpeg_scaling: self.job.input.jpeg_scaling })
     }
 
     /// The settings that must be equal for two attempts to belong to one run.

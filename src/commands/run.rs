@@ -41,10 +41,10 @@ fn run(args: &RunArgs, context: &mut Context<'_>) -> Result<ExitStatus, Error> {
         return Err(PlanError::Shard(why.to_owned()).into());
     }
     let mut prepared = prepare(&args.job)?;
-    let mut models = LazyModels { prepared: &prepared, loaded: None };
+    let mut models = LazyModels::default();
     // A model that cannot be loaded is found before anything is written, except where nothing is left to do with it.
     if !is_made(&prepared, args.run_id.as_deref(), shard)? {
-        models.load()?;
+        models.load(prepared)?;
     }
     let store = OutputStore::create(&prepared.job.output.path, &prepared.storage)?;
     prepared.fit(&store)?;
@@ -71,21 +71,21 @@ fn run(args: &RunArgs, context: &mut Context<'_>) -> Result<ExitStatus, Error> {
 }
 
 /// The models of a job, loaded when they are needed: loading takes seconds to minutes.
-struct LazyModels<'a> {
-    prepared: &'a PreparedJob,
+#[derive(Default)]
+struct LazyModels {
     loaded: Option<Vec<Models>>,
 }
 
-impl LazyModels<'_> {
-    fn load(&mut self) -> Result<&mut [Models], Error> {
+impl LazyModels {
+    fn load(&mut self, prepared: &PreparedJob) -> Result<&mut [Models], Error> {
         if self.loaded.is_none() {
-            self.loaded = Some(self.prepared.load_models()?);
+            self.loaded = Some(prepared.load_models()?);
         }
         Ok(self.loaded.as_deref_mut().unwrap_or_default())
     }
 
-    fn into_loaded(self) -> Result<Vec<Models>, Error> {
-        self.loaded.map_or_else(|| self.prepared.load_models(), Ok)
+    fn into_loaded(self, prepared: &PreparedJob) -> Result<Vec<Models>, Error> {
+        self.loaded.map_or_else(|| prepared.load_models(), Ok)
     }
 }
 
@@ -108,7 +108,7 @@ fn work_on(
     prepared: &PreparedJob,
     claimed: &Claimed,
     store: &OutputStore,
-    models: LazyModels<'_>,
+    models: LazyModels,
     shard: Option<Shard>,
     context: &mut Context<'_>,
 ) -> Result<ExitStatus, Error> {
@@ -140,7 +140,7 @@ fn work_on(
     let missing: BTreeSet<u64> =
         (0..claimed.plan.parts).filter(|part| ours.makes(*part) && !present.contains(part)).collect();
     if !missing.is_empty() {
-        make_parts(prepared, claimed, store, models.into_loaded()?, &missing, context)?;
+        make_parts(prepared, claimed, store, models.into_loaded(prepared)?, &missing, context)?;
     }
     if context.stop.requested() {
         tracing::warn!(run, "stopped; run the same command again to resume");
@@ -185,7 +185,7 @@ enum ToDo {
 fn claim_run(
     store: &OutputStore,
     prepared: &PreparedJob,
-    models: &mut LazyModels<'_>,
+    models: &mut LazyModels,
     run: Option<&str>,
     sharded: bool,
     context: &Context<'_>,
@@ -201,7 +201,7 @@ fn claim_run(
             if rows == 0 && !sharded {
                 return Ok(ToDo::Nothing);
             }
-            let models = models.load()?;
+            let models = models.load(prepared)?;
             let device = prepared.job.runtime.devices.first().copied().unwrap_or_default();
             let fits = device_memory::most_rows(prepared, models)?;
             let wanted = match asked {

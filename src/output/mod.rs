@@ -31,7 +31,8 @@
 //!
 //! [`store`] and `open` reach OUTPUT, [`process`] is what they take from the process around them, `local_files` lists and removes
 //! files of this machine without following links, [`mod@format`] refuses other format numbers, [`heartbeat`] says which process, a
-//! [`worker`], works on a run. The rooms, from the bottom up: [`records`], [`part`], [`publish`], [`upkeep`].
+//! [`worker`], works on a run. The rooms, from the bottom up: [`records`], [`part`], [`publish`],
+//! [`view`], [`upkeep`].
 
 pub mod format;
 pub mod heartbeat;
@@ -43,6 +44,7 @@ pub mod publish;
 pub mod records;
 pub mod store;
 pub mod upkeep;
+pub mod view;
 pub mod worker;
 
 use std::path::PathBuf;
@@ -109,6 +111,12 @@ pub enum OutputError {
         /// Path within OUTPUT.
         path: String,
         /// What is wrong.
+        message: String,
+    },
+    /// What a command asks of the published rows is not possible.
+    #[error("{message}")]
+    View {
+        /// What was expected and found.
         message: String,
     },
     /// The parts of this job would have other columns than those already there.

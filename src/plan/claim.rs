@@ -14,7 +14,7 @@ use crate::output::format::claim_format;
 use crate::output::heartbeat::refuse_alive;
 use crate::output::publish::finalize::{complete, complete_decided, finalize_partial};
 use crate::output::records::outcome::{decided_runs, ended_or, outcome};
-use crate::output::records::plan::{Identity, Plan, PlannedFile, load_plan};
+use crate::output::records::plan::{Identity, Plan, PlannedFile, PlannedModel, load_plan};
 use crate::output::records::published::{published_names, published_runs, runs_with_records, superseded};
 use crate::output::records::run_id::new_run_id;
 use crate::output::records::run_seq::claim_run_seq;
@@ -40,6 +40,8 @@ pub struct Draft<'a> {
     pub part_rows: u64,
     /// See [`Plan::failures`].
     pub failures: FailureLimits,
+    /// See [`Plan::vector_model`].
+    pub vector_model: Option<PlannedModel>,
     /// See [`Plan::caption_fingerprint`].
     pub caption_fingerprint: Option<String>,
     /// See [`Plan::embedding_fingerprint`].
@@ -348,6 +350,7 @@ fn write_records(
         parts: rows.div_ceil(draft.part_rows),
         batch_size,
         failures: draft.failures,
+        vector_model: draft.vector_model.clone(),
         caption_fingerprint: draft.caption_fingerprint.clone(),
         embedding_fingerprint: draft.embedding_fingerprint.clone(),
     })

@@ -82,6 +82,7 @@ mod runs;
 mod s3_kills;
 mod scaled;
 #[allow(unreachable_pub, reason = "a module of a test binary")]
+mod search;
 mod seaweed;
 mod secrets;
 mod signals;

@@ -28,6 +28,19 @@ pub struct PlannedFile {
     pub selection: String,
 }
 
+/// A model directory, as the job named it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlannedModel {
+    /// Absolute path or URI, without credentials.
+    pub uri: String,
+    /// `model.precision`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub precision: Option<String>,
+    /// `input.jpeg_scaling`.
+    #[serde(default)]
+    pub jpeg_scaling: bool,
+}
+
 /// Everything that results depend on besides the rows. Two attempts belong to one run only if it is equal.
 pub type Identity = serde_json::Map<String, serde_json::Value>;
 
@@ -78,6 +91,9 @@ pub struct Plan {
     pub batch_size: usize,
     /// How many failed rows `finalize` accepts.
     pub failures: FailureLimits,
+    /// The model that makes the vectors, for commands that compare something else with them; None without vectors.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vector_model: Option<PlannedModel>,
     /// Names the graphs, tokenizer, preprocessing and settings behind captions; None without captions.
     pub caption_fingerprint: Option<String>,
     /// The same behind vectors.

@@ -325,6 +325,7 @@ fn make_plan(
         parts: winners.kept.div_ceil(part_rows),
         batch_size: 1,
         failures: FailureLimits { max_failed_fraction: 1.0, min_failed_rows: 0 },
+        vector_model: None,
         caption_fingerprint: common(|made| &made.caption),
         embedding_fingerprint: common(|made| &made.embedding),
     })

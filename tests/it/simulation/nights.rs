@@ -103,6 +103,7 @@ impl Night {
             key: "id",
             part_rows: self.job.output.part_rows,
             failures: self.job.limits.failures,
+            vector_model: None,
             caption_fingerprint: None,
             embedding_fingerprint: Some("model".to_owned()),
             schema: &self.schema,

@@ -1,0 +1,122 @@
+//! Rows of OUTPUT as people and programs see them: a table of text, or JSON.
+
+use arrow::array::{Array, ArrayRef, AsArray};
+use arrow::datatypes::{DataType, Float32Type, Schema};
+use arrow::record_batch::RecordBatch;
+use arrow::util::display::{ArrayFormatter, FormatOptions};
+use serde_json::{Map, Value};
+
+/// Columns of a terminal.
+const WIDTH: usize = 120;
+
+/// The columns that can be shown: all but vectors and bytes.
+pub(super) fn shown_columns(schema: &Schema) -> Vec<&str> {
+    let shown = |kind: &DataType| {
+        !matches!(
+            kind,
+            DataType::FixedSizeList(_, _)
+                | DataType::Binary
+                | DataType::LargeBinary
+                | DataType::BinaryView
+                | DataType::FixedSizeBinary(_)
+        )
+    };
+    schema.fields().iter().filter(|field| shown(field.data_type())).map(|field| field.name().as_str()).collect()
+}
+
+/// A value as JSON: numbers and truth values as they are, everything else as text.
+pub(super) fn json_value(column: &ArrayRef, row: usize) -> Value {
+    if column.is_null(row) {
+        return Value::Null;
+    }
+    match column.data_type() {
+        DataType::Boolean => Value::from(column.as_boolean().value(row)),
+        DataType::Float32 => Value::from(column.as_primitive::<Float32Type>().value(row)),
+        kind if kind.is_numeric() => serde_json::from_str(&text_value(column, row)).unwrap_or(Value::Null),
+        _ => Value::from(text_value(column, row)),
+    }
+}
+
+/// A value as text; a null is empty.
+pub(super) fn text_value(column: &ArrayRef, row: usize) -> String {
+    let options = FormatOptions::default();
+    ArrayFormatter::try_new(column, &options).map(|values| values.value(row).to_string()).unwrap_or_default()
+}
+
+/// A row as a JSON object.
+pub(super) fn json_row(rows: &RecordBatch, row: usize) -> Map<String, Value> {
+    let names = rows.schema();
+    let values = names.fields().iter().zip(rows.columns());
+    values.map(|(field, column)| (field.name().clone(), json_value(column, row))).collect()
+}
+
+/// A table with a heading, as wide as a terminal at most: the last column is wrapped. Cells of the other columns are cut.
+pub(super) fn table(heading: &[&str], rows: &[Vec<String>]) -> String {
+    const LONGEST: usize = 40;
+    let Some(last) = heading.len().checked_sub(1) else { return String::new() };
+    let cut = |text: &str| -> String {
+        let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        if text.chars().count() <= LONGEST {
+            text
+        } else {
+            text.chars().take(LONGEST - 3).chain("...".chars()).collect()
+        }
+    };
+    let width = |column: usize| {
+        let cells = rows.iter().map(|row| cut(&row[column]).chars().count());
+        cells.chain([heading[column].chars().count()]).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..last).map(width).collect();
+    let before: usize = widths.iter().map(|width| width + 2).sum();
+    let mut text = String::new();
+    let mut line = |cells: &[String], words: &str| {
+        for (cell, width) in cells.iter().zip(&widths) {
+            text += &format!("{cell:<width$}  ");
+        }
+        for (number, part) in wrap(words, WIDTH.saturating_sub(before).max(20)).iter().enumerate() {
+            text += &if number == 0 { part.clone() } else { format!("\n{:before$}{part}", "") };
+        }
+        text.truncate(text.trim_end_matches(' ').len());
+        text.push('\n');
+    };
+    let heading: Vec<String> = heading.iter().map(|name| (*name).to_owned()).collect();
+    line(&heading[..last], &heading[last]);
+    let rules: Vec<String> = widths.iter().map(|width| "-".repeat(*width)).collect();
+    line(&rules, &"-".repeat(heading[last].chars().count()));
+    for row in rows {
+        let cells: Vec<String> = row[..last].iter().map(|cell| cut(cell)).collect();
+        line(&cells, &row[last]);
+    }
+    text
+}
+
+/// The lines of a text, broken between words, at most `width` characters long; longer words are cut.
+fn wrap(text: &str, width: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split_whitespace() {
+        let word: String = word.chars().filter(|c| !c.is_control()).take(width).collect();
+        let used = lines.last().map_or(0, |line| line.chars().count());
+        match lines.last_mut() {
+            Some(line) if used == 0 => *line = word,
+            Some(line) if used + 1 + word.chars().count() <= width => *line = format!("{line} {word}"),
+            _ => lines.push(word),
+        }
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_are_wrapped_and_cut() {
+        let words = "word ".repeat(40);
+        let rows =
+            vec![vec!["1".to_owned(), "k".repeat(60), words], vec!["2".to_owned(), "a\nb".to_owned(), String::new()]];
+        let text = table(&["rank", "key", "caption"], &rows);
+        assert!(text.lines().all(|line| line.chars().count() <= WIDTH && line == line.trim_end()), "{text}");
+        assert_eq!(text.matches("word").count(), 40);
+        assert!(text.contains("a b") && text.contains("kkk..."), "{text}");
+    }
+}
