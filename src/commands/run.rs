@@ -44,7 +44,7 @@ fn run(args: &RunArgs, context: &mut Context<'_>) -> Result<ExitStatus, Error> {
     let mut models = LazyModels::default();
     // A model that cannot be loaded is found before anything is written, except where nothing is left to do with it.
     if !is_made(&prepared, args.run_id.as_deref(), shard)? {
-        models.load(prepared)?;
+        models.load(&prepared)?;
     }
     let store = OutputStore::create(&prepared.job.output.path, &prepared.storage)?;
     prepared.fit(&store)?;
