@@ -4,13 +4,15 @@
 //! - `overrides`, `layout`, `role`, `graph_file`: which file plays which role, and what its graph declares
 //! - `producer`, `cache_names`, `binding`: what feeds every graph input
 //! - `first_step`: whether the decoder's graph can also run the prefill
-//! - `config`: the JSON files and their settings
+//! - `config`: the JSON files and their settings; `generation_config`: which of them generation settings come from; `generation_table`: which
+//!   of these are obeyed; `class_defaults`: what transformers adds to a config.json
 //! - `directory`: puts all of it together; `description` reports it (`model inspect`)
 //! - `conversion`: the files of a directory of another precision
 //! - `fingerprint`: hashes of everything that decides results
 
 mod binding;
 mod cache_names;
+mod class_defaults;
 mod config;
 mod conversion;
 mod description;
@@ -18,6 +20,8 @@ mod directory;
 mod error;
 mod fingerprint;
 mod first_step;
+mod generation_config;
+mod generation_table;
 mod graph_file;
 mod layout;
 mod overrides;
@@ -30,6 +34,7 @@ pub use conversion::Conversion;
 pub use description::{Capabilities, Description, GraphDescription, PortDescription, Setting, inspect};
 pub use directory::ModelDirectory;
 pub use error::{ModelError, Problem};
+pub use generation_table::{GENERATION_SETTINGS, Search, Treatment, treatment};
 pub use graph_file::{EmbeddingPort, GraphFile};
 pub use layout::has_graphs;
 pub use producer::Producer;

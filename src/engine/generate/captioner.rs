@@ -137,7 +137,14 @@ impl CaptionGenerator {
         let tokenized = prompt.tokenize(tokenizer, features, request.image.grid);
         let tokenized = tokenized
             .map_err(|error| fail(ErrorKind::InvalidPrompt, format!("the prompt cannot be tokenized: {error}")))?;
-        match self.limits.check(&tokenized, self.settings.max_new_tokens) {
+        let length = tokenized.decoder_tokens().len();
+        let most_new = self.settings.most_new(length);
+        if most_new == 0 {
+            let most = self.settings.max_length.unwrap_or_default();
+            let what = format!("the prompt has {length} tokens, and max_length is {most} with the caption");
+            return Err(fail(ErrorKind::PromptTooLong, format!("{what}; set max_new_tokens in the job")));
+        }
+        match self.limits.check(&tokenized, most_new) {
             Ok(()) => Ok(tokenized),
             Err(long) => Err(fail(ErrorKind::PromptTooLong, format!("{}; {}", long.what, long.hint))),
         }
