@@ -176,9 +176,11 @@ fn encode_strategy(strategy: &Strategy, to: &mut Canonical) {
             if let Some(min_p) = min_p {
                 to.float("min_p", *min_p);
             }
-            for (name, value, neutral) in
-                [("typical_p", typical_p, 1f64), ("epsilon_cutoff", epsilon_cutoff, 0.0), ("eta_cutoff", eta_cutoff, 0.0)]
-            {
+            for (name, value, neutral) in [
+                ("typical_p", typical_p, 1f64),
+                ("epsilon_cutoff", epsilon_cutoff, 0.0),
+                ("eta_cutoff", eta_cutoff, 0.0),
+            ] {
                 if value.to_bits() != neutral.to_bits() {
                     to.float(name, *value);
                 }

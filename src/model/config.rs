@@ -150,10 +150,7 @@ impl ConfigFiles {
     /// `max_position_embeddings` (`config.json`, its `text_config` first) and `model_max_length` (`tokenizer_config.json`).
     pub fn max_text_tokens(&self) -> Option<usize> {
         let find = |name: &str| {
-            self.layers
-                .iter()
-                .find(|(source, _)| source == name)
-                .and_then(|(_, object)| positions(object, false))
+            self.layers.iter().find(|(source, _)| source == name).and_then(|(_, object)| positions(object, false))
         };
         let positions = find("config.json (text_config)").or_else(|| find(Self::CONFIG));
         // transformers writes 1e30 for "no limit"
@@ -175,7 +172,8 @@ impl ConfigFiles {
     /// decoder that BLIP generates with.
     pub fn positions_of_default_length(&self) -> Option<usize> {
         let config = self.config()?;
-        let section = config.get("text_config").and_then(Value::as_object).filter(|_| model_type(config) == Some("blip"));
+        let section =
+            config.get("text_config").and_then(Value::as_object).filter(|_| model_type(config) == Some("blip"));
         let object = section.unwrap_or(config);
         let own = object.get("max_position_embeddings").and_then(count);
         own.or_else(|| count(class_defaults(model_type(object)).get("max_position_embeddings")?))
@@ -221,7 +219,7 @@ impl ConfigFiles {
     }
 }
 
-/// How many tokens a model with the configuration `object` has positions for. RoBERTa and its relatives number positions from
+/// How many tokens a model with the configuration `object` has positions for. `RoBERTa` and its relatives number positions from
 /// `pad_token_id + 1` on, so that many of their embeddings are of no token (`create_position_ids_from_input_ids`); BART's and OPT's tables
 /// have those rows beyond `max_position_embeddings`.
 fn positions(object: &Map<String, Value>, or_default: bool) -> Option<usize> {
@@ -246,7 +244,8 @@ fn positions(object: &Map<String, Value>, or_default: bool) -> Option<usize> {
     if !kind.is_some_and(|kind| FROM_PADDING.contains(&kind)) {
         return Some(rows);
     }
-    let padding = object.get("pad_token_id").and_then(count).or_else(|| count(class_defaults(kind).get("pad_token_id")?));
+    let padding =
+        object.get("pad_token_id").and_then(count).or_else(|| count(class_defaults(kind).get("pad_token_id")?));
     Some(rows.saturating_sub(padding.unwrap_or(1) + 1))
 }
 
@@ -274,5 +273,43 @@ fn read_object(folder: &Path, name: &str) -> Result<Option<Map<String, Value>>, 
         Ok(Value::Object(object)) => Ok(Some(object)),
         Ok(_) => Err(Problem::new(name, "expected a JSON object")),
         Err(error) => Err(Problem::new(name, format!("not valid JSON: {error}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test fails by panicking and writes files")]
+
+    use serde_json::{Value, json};
+
+    use super::ConfigFiles;
+
+    #[test]
+    fn positions_that_are_counted_from_the_padding_token_leave_fewer_for_captions() {
+        let positions = |decoder: Value| {
+            let config = json!({"decoder": decoder, "model_type": "vision-encoder-decoder"});
+            let folder = tempfile::tempdir().unwrap();
+            std::fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
+            let mut problems = Vec::new();
+            let files = ConfigFiles::read(folder.path(), &mut problems);
+            assert_eq!(problems, []);
+            files.decoder_positions().map(|found| found.value)
+        };
+        let of = |kind: &str, pad: Option<u64>| {
+            let mut decoder = json!({"model_type": kind, "max_position_embeddings": 16});
+            if let Some(pad) = pad {
+                decoder["pad_token_id"] = pad.into();
+            }
+            positions(decoder)
+        };
+        assert_eq!(of("bert", Some(1)), Some(16));
+        assert_eq!(of("trocr", Some(1)), Some(16));
+        assert_eq!(of("opt", None), Some(16));
+        for kind in ["roberta", "xlm-roberta", "camembert", "xlm-roberta-xl", "data2vec-text", "roberta-prelayernorm"] {
+            assert_eq!(of(kind, Some(1)), Some(14), "{kind}");
+            assert_eq!(of(kind, None), Some(14), "{kind}");
+            assert_eq!(of(kind, Some(3)), Some(12), "{kind}");
+        }
+        assert_eq!(positions(json!({"model_type": "gpt2"})), Some(1024));
     }
 }

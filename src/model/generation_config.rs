@@ -148,14 +148,30 @@ fn is_default(name: &str, value: &Value) -> bool {
         "max_length" | "num_assistant_tokens" => number(20.0),
         "top_k" => number(50.0),
         "assistant_lookbehind" | "target_lookbehind" => number(10.0),
-        "num_beams" | "repetition_penalty" | "length_penalty" | "temperature" | "top_p" | "typical_p"
-        | "encoder_repetition_penalty" | "num_return_sequences" | "num_beam_groups" => number(1.0),
-        "min_length" | "no_repeat_ngram_size" | "encoder_no_repeat_ngram_size" | "epsilon_cutoff" | "eta_cutoff"
+        "num_beams"
+        | "repetition_penalty"
+        | "length_penalty"
+        | "temperature"
+        | "top_p"
+        | "typical_p"
+        | "encoder_repetition_penalty"
+        | "num_return_sequences"
+        | "num_beam_groups" => number(1.0),
+        "min_length"
+        | "no_repeat_ngram_size"
+        | "encoder_no_repeat_ngram_size"
+        | "epsilon_cutoff"
+        | "eta_cutoff"
         | "diversity_penalty" => number(0.0),
-        "do_sample" | "early_stopping" | "renormalize_logits" | "remove_invalid_values" | "token_healing"
-        | "output_scores" | "output_attentions" | "output_hidden_states" | "return_dict_in_generate" => {
-            *value == Value::Bool(false)
-        }
+        "do_sample"
+        | "early_stopping"
+        | "renormalize_logits"
+        | "remove_invalid_values"
+        | "token_healing"
+        | "output_scores"
+        | "output_attentions"
+        | "output_hidden_states"
+        | "return_dict_in_generate" => *value == Value::Bool(false),
         "use_cache" => *value == Value::Bool(true),
         _ => value.is_null(),
     }

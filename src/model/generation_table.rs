@@ -32,8 +32,10 @@ use Treatment::{NoEffect, Obeyed, Refused};
 
 const SPEED: Treatment = NoEffect("changes only how fast transformers is, or how much memory it takes");
 const OUTPUTS: Treatment = NoEffect("asks transformers for outputs beside the tokens");
-const ASSISTANT: Treatment = NoEffect("changes only how fast transformers is: an assistant proposes tokens, the model decides");
-const METADATA: Treatment = NoEffect("is about the file");
+const ASSISTANT: Treatment =
+    NoEffect("changes only how fast transformers is: an assistant proposes tokens, the model decides");
+/// The reason why settings have no effect that are not shown either.
+pub(super) const METADATA: &str = "is about the file";
 const ARGUMENT: Treatment = Refused(|_, _| true);
 const IF_SET: Treatment = Refused(|value, _| !value.is_null());
 const IF_TRUE: Treatment = Refused(|value, _| is_true(value));
@@ -81,7 +83,10 @@ pub const GENERATION_SETTINGS: [(&str, Treatment); 86] = [
     ("diversity_penalty", NoEffect("only groups of beams have it")),
     ("constraints", IF_SET),
     ("force_words_ids", IF_SET),
-    ("penalty_alpha", Refused(|value, search| !search.beams && !search.samples && search.top_k > 1.0 && above(value, 0.0))),
+    (
+        "penalty_alpha",
+        Refused(|value, search| !search.beams && !search.samples && search.top_k > 1.0 && above(value, 0.0)),
+    ),
     ("dola_layers", Refused(|value, search| !search.beams && !value.is_null())),
     ("low_memory", Refused(|value, search| search.beams && is_true(value))),
     ("token_healing", IF_TRUE),
@@ -112,10 +117,10 @@ pub const GENERATION_SETTINGS: [(&str, Treatment); 86] = [
     ("output_scores", OUTPUTS),
     ("output_logits", OUTPUTS),
     ("return_dict_in_generate", OUTPUTS),
-    ("transformers_version", METADATA),
-    ("_from_model_config", METADATA),
-    ("_commit_hash", METADATA),
-    ("_original_object_hash", METADATA),
+    ("transformers_version", NoEffect(METADATA)),
+    ("_from_model_config", NoEffect(METADATA)),
+    ("_commit_hash", NoEffect(METADATA)),
+    ("_original_object_hash", NoEffect(METADATA)),
     ("logits_processor", ARGUMENT),
     ("stopping_criteria", ARGUMENT),
     ("prefix_allowed_tokens_fn", ARGUMENT),

@@ -83,6 +83,11 @@ impl DataType {
         }
     }
 
+    /// Whether token ids and positions can be written in this type.
+    pub fn is_integer(self) -> bool {
+        self == Self::I64 || self.to_string() == "int32"
+    }
+
     /// Whether values of this type are read and written as floats.
     pub fn is_float(self) -> bool {
         matches!(self, Self::F32 | Self::F16)

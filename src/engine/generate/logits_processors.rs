@@ -176,7 +176,9 @@ fn exponential_decay(over: i64, factor: f64, ends: &[i64], scores: &mut [f32]) {
 /// Makes log-probabilities of `scores`.
 pub(crate) fn renormalize(scores: &mut [f32]) {
     let softmax = Softmax::of(scores);
-    scores.iter_mut().for_each(|score| *score = softmax.logprob(*score) as f32);
+    for score in scores.iter_mut() {
+        *score = softmax.logprob(*score) as f32;
+    }
 }
 
 /// Once for each token that occurs, however often it does.

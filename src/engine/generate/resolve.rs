@@ -11,7 +11,9 @@ use crate::engine::encode::tokenizer::TextTokenizer;
 use crate::engine::prompt::expand::{Prompt, TokenizedPrompt};
 use crate::engine::prompt::format::{JobPrompt, PromptFormat};
 use crate::engine::prompt::position_limits::PositionLimits;
-use crate::model::{GENERATION_SETTINGS, ModelDirectory, ModelError, Problem, Role, Search, Sourced, Treatment, treatment};
+use crate::model::{
+    GENERATION_SETTINGS, ModelDirectory, ModelError, Problem, Role, Search, Sourced, Treatment, treatment,
+};
 
 impl GenerationSettings {
     /// Resolves the settings of `directory`, overlaid with `overrides`.
@@ -260,7 +262,8 @@ impl<'a> Resolver<'a> {
             self.problems.push(Self::null("max_length", "a number of tokens"));
         }
         let max_length = self.length("max_length").filter(|&length| length != 20);
-        let max_length = max_length.or_else(|| self.directory.config().positions_of_default_length().filter(|_| max_new.is_none()));
+        let max_length =
+            max_length.or_else(|| self.directory.config().positions_of_default_length().filter(|_| max_new.is_none()));
         let default = if self.length("max_length").is_none_or(|length| length == 20) { 20 } else { usize::MAX };
         let min_length = self.length("min_length").unwrap_or(0);
         let mut lengths = Lengths {
@@ -376,7 +379,8 @@ impl<'a> Resolver<'a> {
         let Some(found) = self.setting("bad_words_ids") else { return Vec::new() };
         let words = found.value.as_array().and_then(|words| words.iter().map(token_list).collect::<Option<Vec<_>>>());
         let Some(words) = words.filter(|words| !words.is_empty() && !words.iter().any(Vec::is_empty)) else {
-            let what = format!("bad_words_ids = {}: expected a list of lists of token ids, none of them empty", found.value);
+            let what =
+                format!("bad_words_ids = {}: expected a list of lists of token ids, none of them empty", found.value);
             self.problems.push(Problem::new(found.source, what));
             return Vec::new();
         };

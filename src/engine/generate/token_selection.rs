@@ -53,23 +53,28 @@ impl TokenSelection {
                 if sampling.top_k > 0 { sampling.top_k } else { SPARES_OF_FILTER * spare }
             }
         };
-        let refused = if !(2..MOST_TOKENS).contains(&vocabulary) {
-            Some("the number of tokens")
+        let of_sampling = match &settings.strategy {
+            Strategy::Sample(sampling) if sampling.top_k > MOST_TOP_K => Some("sampling with top_k above 464"),
+            Strategy::Sample(sampling) if sampling.top_k == 0 && !may_decide(sampling) => {
+                Some("sampling without top_k, and without top_p at a temperature of at most 1")
+            }
+            _ => None,
+        };
+        let refused = if (2..MOST_TOKENS).contains(&vocabulary) {
+            beyond_candidates(settings).or(of_sampling)
         } else {
-            beyond_candidates(settings).or(match &settings.strategy {
-                Strategy::Sample(sampling) if sampling.top_k > MOST_TOP_K => Some("sampling with top_k above 464"),
-                Strategy::Sample(sampling) if sampling.top_k == 0 && !may_decide(sampling) => {
-                    Some("sampling without top_k, and without top_p at a temperature of at most 1")
-                }
-                _ => None,
-            })
+            Some("the number of tokens")
         };
         let on_host = !asking.is_empty();
         let choice = Choice {
             vocabulary,
             candidates: if on_host { needed + spare } else { needed }.min(vocabulary),
             by_logits: !matches!(settings.strategy, Strategy::Beam(_)),
-            ends: if on_host || (settings.min_new_tokens == 0 && settings.min_length == 0) { Vec::new() } else { settings.eos_token_ids.clone() },
+            ends: if on_host || (settings.min_new_tokens == 0 && settings.min_length == 0) {
+                Vec::new()
+            } else {
+                settings.eos_token_ids.clone()
+            },
             suppressed: always_banned(settings),
         };
         let selection = match refused {

@@ -78,6 +78,25 @@ impl Tensor {
         Self::owned(shape, data)
     }
 
+    /// Integers, or a mask, of `shape` in the type of an input: int64, int32, bool, or float.
+    ///
+    /// # Errors
+    /// When `data` does not fill `shape`, a number does not fit the type, or memory ran out.
+    pub fn from_integers(dtype: DataType, shape: &[usize], data: Vec<i64>) -> Result<Self, OnnxError> {
+        match dtype {
+            DataType::I64 => Self::from_i64(shape, data),
+            DataType::Bool => Self::owned(shape, data.into_iter().map(|value| value != 0).collect()),
+            dtype if dtype.is_float() => {
+                Self::from_f32(dtype, shape, data.into_iter().map(|value| value as f32).collect())
+            }
+            dtype if dtype.is_integer() => {
+                let narrow = data.into_iter().map(i32::try_from).collect::<Result<Vec<_>, _>>();
+                Self::owned(shape, narrow.map_err(|_| OnnxError::of_run("a token id that does not fit int32"))?)
+            }
+            dtype => Err(OnnxError::of_run(format!("expected an input of integers, found {dtype}"))),
+        }
+    }
+
     /// A bool tensor of shape `[1]`.
     ///
     /// # Errors
@@ -102,6 +121,7 @@ impl Tensor {
         match dtype {
             DataType::I64 => Self::owned(shape, data.into_iter().map(i64::from).collect()),
             DataType::Bool => Self::owned(shape, data),
+            dtype if dtype.is_integer() => Self::from_integers(dtype, shape, data.into_iter().map(i64::from).collect()),
             _ => Self::from_f32(dtype, shape, data.into_iter().map(|one| f32::from(u8::from(one))).collect()),
         }
     }
