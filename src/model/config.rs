@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::class_defaults::{class_defaults, model_type};
 use super::error::Problem;
-use super::generation_config::{GenerationConfig, SECTIONS};
+use super::generation_config::{CONFIG, GENERATION, GenerationConfig, GenerationSetting, SECTIONS};
 use crate::support::regular_file;
 
 /// A setting and the file it came from.
@@ -30,8 +30,8 @@ pub struct ConfigFiles {
 }
 
 impl ConfigFiles {
-    pub(super) const CONFIG: &'static str = "config.json";
-    pub(super) const GENERATION: &'static str = "generation_config.json";
+    pub(super) const CONFIG: &'static str = CONFIG;
+    pub(super) const GENERATION: &'static str = GENERATION;
     pub(super) const PREPROCESSOR: [&'static str; 2] = ["preprocessor_config.json", "processor_config.json"];
     pub(super) const TOKENIZER_CONFIG: &'static str = "tokenizer_config.json";
     /// The files in which transformers saves chat templates, the newest convention first; the oldest is `tokenizer_config.json`.
@@ -109,7 +109,7 @@ impl ConfigFiles {
 
     /// The generation setting `name`, or its null: for transformers, a null in a file is another thing than no setting.
     pub fn given(&self, name: &str) -> Option<Sourced<&Value>> {
-        let Sourced { value, source } = self.generation.get(name)?;
+        let GenerationSetting { value, source } = self.generation.get(name)?;
         Some(Sourced { value, source: source.clone() })
     }
 

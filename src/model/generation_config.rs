@@ -9,8 +9,9 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 
 use super::class_defaults::{class_defaults, model_type};
-use super::config::{ConfigFiles, Sourced};
 
+pub(super) const CONFIG: &str = "config.json";
+pub(super) const GENERATION: &str = "generation_config.json";
 /// Sections of `config.json` with settings of the text decoder; the first that is there counts (`PretrainedConfig.get_text_config`).
 pub(super) const SECTIONS: [&str; 3] = ["decoder", "generator", "text_config"];
 /// The entry of `generation_config.json` that says that it was derived from `config.json`.
@@ -18,10 +19,17 @@ const DERIVED: &str = "_from_model_config";
 /// BLIP generates with its text decoder, whose settings are those of `text_config`.
 const BLIP: &str = "blip";
 
+/// A setting and the file that it came from, or the class whose default it is.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct GenerationSetting {
+    pub(super) value: Value,
+    pub(super) source: String,
+}
+
 /// Settings by name. A null of a file is kept: it is not the same as no setting.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct GenerationConfig {
-    settings: BTreeMap<String, Sourced<Value>>,
+    settings: BTreeMap<String, GenerationSetting>,
     /// Whether they are all those of `generation_config.json`.
     own_file: bool,
 }
@@ -33,7 +41,7 @@ impl GenerationConfig {
         let changed = config.filter(|config| derived && is_changed(config));
         match (generation, changed) {
             (Some(file), None) => {
-                let source = |value: &Value| Sourced { value: value.clone(), source: ConfigFiles::GENERATION.into() };
+                let source = |value: &Value| GenerationSetting { value: value.clone(), source: GENERATION.into() };
                 let settings = file.iter().map(|(name, value)| (name.clone(), source(value))).collect();
                 Self { settings, own_file: true }
             }
@@ -42,7 +50,7 @@ impl GenerationConfig {
     }
 
     /// The setting `name`, a null included.
-    pub(super) fn get(&self, name: &str) -> Option<&Sourced<Value>> {
+    pub(super) fn get(&self, name: &str) -> Option<&GenerationSetting> {
         self.settings.get(name)
     }
 
@@ -53,7 +61,7 @@ impl GenerationConfig {
 }
 
 /// The settings of a model without `generation_config.json`.
-fn of_model(config: &Map<String, Value>) -> BTreeMap<String, Sourced<Value>> {
+fn of_model(config: &Map<String, Value>) -> BTreeMap<String, GenerationSetting> {
     let text = Some("text_config").filter(|_| model_type(config) == Some(BLIP));
     let Some(section) = text.and_then(|_| config.get("text_config")?.as_object()) else {
         return from_model_config(config);
@@ -70,11 +78,11 @@ fn of_model(config: &Map<String, Value>) -> BTreeMap<String, Sourced<Value>> {
 }
 
 /// `GenerationConfig.from_model_config`: the top level, where it is neither null nor the default of all models; else the decoder's section.
-fn from_model_config(config: &Map<String, Value>) -> BTreeMap<String, Sourced<Value>> {
-    let mut settings = layer(config, model_type(config), ConfigFiles::CONFIG);
+fn from_model_config(config: &Map<String, Value>) -> BTreeMap<String, GenerationSetting> {
+    let mut settings = layer(config, model_type(config), CONFIG);
     settings.retain(|_, found| !found.value.is_null());
     let Some((name, section, kind)) = decoder_section(config) else { return settings };
-    for (setting, found) in layer(section, kind, &format!("{} ({name})", ConfigFiles::CONFIG)) {
+    for (setting, found) in layer(section, kind, &format!("{} ({name})", CONFIG)) {
         if settings.get(&setting).is_none_or(|top| is_default(&setting, &top.value)) {
             settings.insert(setting, found);
         }
@@ -83,11 +91,11 @@ fn from_model_config(config: &Map<String, Value>) -> BTreeMap<String, Sourced<Va
 }
 
 /// `object` over the defaults of its class.
-fn layer(object: &Map<String, Value>, kind: Option<&str>, source: &str) -> BTreeMap<String, Sourced<Value>> {
+fn layer(object: &Map<String, Value>, kind: Option<&str>, source: &str) -> BTreeMap<String, GenerationSetting> {
     let of_class = kind.map_or(String::new(), |kind| format!("transformers' default for {kind}"));
     let defaults = class_defaults(kind).iter().map(|(name, value)| (name, value, of_class.as_str()));
     let own = object.iter().map(|(name, value)| (name, value, source));
-    let sourced = |value: &Value, source: &str| Sourced { value: value.clone(), source: source.to_owned() };
+    let sourced = |value: &Value, source: &str| GenerationSetting { value: value.clone(), source: source.to_owned() };
     defaults.chain(own).map(|(name, value, source)| (name.clone(), sourced(value, source))).collect()
 }
 
