@@ -222,6 +222,10 @@ fn decoding(directory: &ModelDirectory) -> Option<String> {
         None if branches => format!("{} runs every step, the prefill in a branch of its own", decoder.file),
         None => format!("{} runs every step", decoder.file),
     };
+    let steps = match directory.decoder_batch() {
+        Some(1) => format!("{steps}, one row at a time, because its batch is fixed"),
+        _ => steps,
+    };
     if grow + replaced + static_cache == 0 {
         return Some(format!("{steps}, on all tokens so far (there is no cache)"));
     }

@@ -206,6 +206,51 @@ fn inputs_of_newer_exports_are_fed() {
     }
 }
 
+#[test]
+fn a_decoder_that_was_exported_for_one_row_runs_on_one_at_a_time() {
+    let decoder = |batch: u64| {
+        model(&[
+            node("Sqrt", &["encoder_hidden_states"], "logits", &[]),
+            port(11, "input_ids", 7, &[batch, 0]),
+            port(11, "encoder_hidden_states", 1, &[batch, 0, 4]),
+            port(12, "logits", 1, &[batch, 0, 4]),
+        ])
+    };
+    let axes = [attribute("axes", 7, &number(8, 1)), attribute("keepdims", 2, &number(3, 0))].concat();
+    let states = model(&[
+        node("ReduceMean", &["pixel_values"], "last_hidden_state", &axes),
+        port(11, "pixel_values", 1, &[0, 3, 0, 0]),
+        port(12, "last_hidden_state", 1, &[0, 0, 4]),
+    ]);
+    let open = |batch: u64| directory(&[("vision_model.onnx", states.clone()), ("decoder_model.onnx", decoder(batch))]);
+    let resolve = |folder: &TempDir, num_beams: Option<usize>| {
+        let strategy = num_beams.map(|_| StrategyName::Beam);
+        let model = ModelDirectory::open(folder.path(), None).unwrap();
+        GenerationSettings::resolve(
+            &model,
+            &GenerationOverrides { num_beams, strategy, ..GenerationOverrides::default() },
+        )
+    };
+    let run = |folder: &TempDir| {
+        let model = ModelDirectory::open(folder.path(), None).unwrap();
+        let generation = Some(resolve(folder, None).unwrap());
+        let options = EngineOptions { threads: 1, generation, ..EngineOptions::default() };
+        let mut engine = Engine::load(&model, options).unwrap();
+        let images = encode(&mut engine, &[[0.0, 1.0, 4.0, 4.0], [1.0, 1.0, 0.5, 1.0], [9.0, 9.0, 1.0, 0.0]]);
+        let rows: Vec<_> =
+            images.into_iter().map(|image| RowInput { image: Some(image), ..RowInput::default() }).collect();
+        let rows = engine.run(&rows, 8).unwrap().into_iter().map(|row| row.unwrap().caption.unwrap().token_ids);
+        rows.collect::<Vec<_>>()
+    };
+    let fixed = open(1);
+    assert_eq!(run(&fixed), run(&open(0)));
+    assert!(inspect(fixed.path(), None).to_string().contains("one row at a time, because its batch is fixed"));
+    let error = resolve(&fixed, Some(2)).unwrap_err().to_string();
+    assert!(error.contains("its batch is fixed to 1 row, and num_beams = 2"), "{error}");
+    let error = resolve(&open(4), None).unwrap_err().to_string();
+    assert!(error.contains("its batch is fixed to 4 rows"), "{error}");
+}
+
 /// An embedding graph that gives `repeats` vectors for every id.
 fn embed_tokens(repeats: usize) -> Vec<u8> {
     let cast = attribute("to", 2, &number(3, 1));

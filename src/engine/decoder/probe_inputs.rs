@@ -24,12 +24,14 @@ const SIZES: [ProbeSizes; 4] = [
     ProbeSizes { rows: 1, past: 5, attended: 13, tokens: 1 },
 ];
 
-/// Inputs for the graph of `role`, a prefill or decoder graph; none if it does not declare the shape of an input.
+/// Inputs for the graph of `role`, a prefill or decoder graph; none if it does not declare the shape of an input, or takes one batch only.
 ///
 /// # Errors
 /// When memory ran out.
 pub(crate) fn probe_inputs(directory: &ModelDirectory, role: Role) -> Result<Vec<ProbeInputs>, OnnxError> {
-    let Some(graph) = directory.graph(role) else { return Ok(Vec::new()) };
+    let Some(graph) = directory.graph(role).filter(|_| directory.decoder_batch().is_none()) else {
+        return Ok(Vec::new());
+    };
     let mut probes = Vec::new();
     for sizes in SIZES {
         // a prefill has no cache, and several tokens
