@@ -322,7 +322,7 @@ fn a_length_that_counts_the_prompt_is_counted_for_each_row() {
     let rows: Vec<_> = features
         .into_iter()
         .zip(["ba", "baba", "babababa di di"])
-        .map(|(image, prompt)| RowInput { image: Some(image), prompt: Some(prompt), ..RowInput::default() })
+        .map(|(image, prompt)| RowInput { image: Some(image), prompt: Some(prompt.to_owned()), ..RowInput::default() })
         .collect();
     let made = engine.run(&rows, 3).unwrap();
     let tokens: Vec<_> =
