@@ -17,7 +17,7 @@ pub const PROMPT_VERSION: u32 = 1;
 /// To be raised whenever the same text may give another embedding: tokenization, padding, pooling, normalisation.
 pub const TEXT_VERSION: u32 = 1;
 /// To be raised whenever the same logits may give another caption: search, sampling, processors, stopping, detokenization.
-pub const GENERATION_VERSION: u32 = 1;
+pub const GENERATION_VERSION: u32 = 2;
 
 /// The fingerprint of captions that `model` generates with `settings`. With `jpeg_scaling`, the scale at which a JPEG is decoded also
 /// depends on `embedder`, the model of the embeddings if it is another one.
@@ -94,13 +94,39 @@ fn encode_generation(settings: &GenerationSettings, to: &mut Canonical) {
         begin_suppress_tokens,
         forced_bos_token_id,
         forced_eos_token_ids,
+        max_length,
+        min_length,
+        sequence_bias,
+        exponential_decay_length_penalty,
+        renormalize_logits,
     } = settings;
     encode_strategy(strategy, to);
     to.integer("max_new_tokens", *max_new_tokens as i128);
     if *min_new_tokens > 0 {
         to.integer("min_new_tokens", *min_new_tokens as i128);
     }
+    if let Some(length) = max_length {
+        to.integer("max_length", *length as i128);
+    }
+    if *min_length > 0 {
+        to.integer("min_length", *min_length as i128);
+    }
     to.group("prompt", |to| encode_job_prompt(prompt, to));
+    for (tokens, bias) in sequence_bias {
+        to.group("sequence_bias", |to| {
+            to.integers("tokens", tokens);
+            to.float("bias", *bias);
+        });
+    }
+    if let Some((start, factor)) = exponential_decay_length_penalty {
+        to.group("exponential_decay_length_penalty", |to| {
+            to.integer("start", (*start).into());
+            to.float("factor", *factor);
+        });
+    }
+    if *renormalize_logits {
+        to.flag("renormalize_logits", true);
+    }
     if !stop.is_empty() {
         to.texts("stop", stop);
     }
@@ -141,12 +167,23 @@ fn encode_strategy(strategy: &Strategy, to: &mut Canonical) {
             };
             to.text("early_stopping", early_stopping);
         }),
-        Strategy::Sample(SampleSettings { temperature, top_k, top_p, min_p, seed }) => to.group("sample", |to| {
+        Strategy::Sample(sampling) => to.group("sample", |to| {
+            let SampleSettings { temperature, top_k, top_p, min_p, typical_p, epsilon_cutoff, eta_cutoff, seed } =
+                sampling;
             to.float("temperature", *temperature);
             to.integer("top_k", *top_k as i128);
             to.float("top_p", *top_p);
             if let Some(min_p) = min_p {
                 to.float("min_p", *min_p);
+            }
+            for (name, value, neutral) in [
+                ("typical_p", typical_p, 1f64),
+                ("epsilon_cutoff", epsilon_cutoff, 0.0),
+                ("eta_cutoff", eta_cutoff, 0.0),
+            ] {
+                if value.to_bits() != neutral.to_bits() {
+                    to.float(name, *value);
+                }
             }
             to.integer("seed", (*seed).into());
         }),

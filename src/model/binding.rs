@@ -143,7 +143,7 @@ fn check(
         let rank = rank.map_or(String::new(), |rank| format!(" with {rank} axes"));
         Err(problem(format!("{producer} gives {dtypes}{rank}, but the graph declares {}", port.describe())))
     };
-    let mask = matches!(port.dtype, DataType::I64 | DataType::Bool);
+    let mask = port.dtype.is_integer() || port.dtype == DataType::Bool;
     match producer {
         Producer::Pixels if port.rank() == Some(4) && port.fixed(1) != Some(3) && port.fixed(3) == Some(3) => {
             Err(problem(format!("expected pixels [batch, 3, height, width], found channels last: {}", port.describe()))
@@ -157,10 +157,17 @@ fn check(
             expect("int64, int32, bool or float", fits, Some(2))
         }
         Producer::Tokens(_) if !role.generates() => expect("int64 or int32", takes_tokens(port), Some(2)),
-        Producer::Tokens(_) | Producer::Step | Producer::Positions => {
-            expect("int64", port.dtype == DataType::I64, Some(2))
+        Producer::Tokens(_) => expect("int64", port.dtype == DataType::I64, Some(2)),
+        Producer::Step | Producer::Positions => expect("int64 or int32", port.dtype.is_integer(), Some(2)),
+        Producer::StepMask => {
+            let fits = port.dtype.is_integer() || port.dtype == DataType::Bool || port.dtype.is_float();
+            expect("int64, int32, bool or float", fits, Some(2))
         }
-        Producer::StepMask | Producer::PromptMask | Producer::Ones(..) => expect("int64 or bool", mask, Some(2)),
+        Producer::CachePosition => expect("int64 or int32", port.dtype.is_integer(), Some(1)),
+        Producer::LogitsToKeep => {
+            expect("int64 or int32", port.dtype.is_integer(), port.rank().filter(|rank| *rank > 1).map(|_| 1))
+        }
+        Producer::PromptMask | Producer::Ones(..) => expect("int64, int32 or bool", mask, Some(2)),
         Producer::Prompt => expect("float32 or float16", port.dtype.is_float(), Some(3)),
         Producer::Output(from, name) | Producer::StepOutput(from, name) => {
             let Some(source) = graphs.get(from) else {
@@ -175,7 +182,10 @@ fn check(
             };
             expect(&output.dtype.to_string(), output.dtype.is_float() && port.dtype.is_float(), output.rank())
         }
-        Producer::HasPast => expect("bool", port.dtype == DataType::Bool, Some(1)),
+        Producer::HasPast => {
+            let fits = port.dtype.is_integer() || port.dtype == DataType::Bool || port.dtype.is_float();
+            expect("bool, int64, int32 or float", fits, Some(1))
+        }
         Producer::Cache(name) | Producer::StaticCache(name) => check_state(graph, port, producer, name, graphs),
     }
 }

@@ -7,7 +7,9 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
+use super::class_defaults::{class_defaults, model_type};
 use super::error::Problem;
+use super::generation_config::{CONFIG, GENERATION, GenerationConfig, GenerationSetting, SECTIONS};
 use super::json_file::{count, read_file, read_object};
 use super::role::Role;
 use super::sentence_modules::SentenceModules;
@@ -27,6 +29,7 @@ pub struct ConfigFiles {
     layers: Vec<(String, Map<String, Value>)>,
     /// `config.json` of a tower that has a folder of its own.
     towers: BTreeMap<Role, Map<String, Value>>,
+    generation: GenerationConfig,
     preprocessor: Option<Sourced<Value>>,
     tokenizer: Option<String>,
     tokenizer_config: Map<String, Value>,
@@ -37,8 +40,8 @@ pub struct ConfigFiles {
 }
 
 impl ConfigFiles {
-    pub(super) const CONFIG: &'static str = "config.json";
-    pub(super) const GENERATION: &'static str = "generation_config.json";
+    pub(super) const CONFIG: &'static str = CONFIG;
+    pub(super) const GENERATION: &'static str = GENERATION;
     /// The names of image preprocessing files: those of transformers, of Immich, of `open_clip`, and of timm.
     pub(super) const PREPROCESSOR: [&'static str; 5] = [
         "preprocessor_config.json",
@@ -51,8 +54,6 @@ impl ConfigFiles {
     pub(super) const TOKENIZER_CONFIG: &'static str = "tokenizer_config.json";
     /// The files in which transformers saves chat templates, the newest convention first; the oldest is `tokenizer_config.json`.
     pub(super) const CHAT_TEMPLATE: [&'static str; 2] = ["chat_template.jinja", "chat_template.json"];
-    /// Sections of `config.json` with settings of the text decoder.
-    const SECTIONS: [&'static str; 3] = ["decoder", "generator", "text_config"];
 
     /// Reads what is in `folder`; a file that is no JSON object becomes a problem. A tower that has a folder of its own in there, as
     /// `towers` says, has its files in that, or else in `folder`.
@@ -73,8 +74,10 @@ impl ConfigFiles {
             }
         };
         let mut layers = Vec::new();
-        if let Some(config) = read(Self::CONFIG) {
-            let sections: Vec<_> = Self::SECTIONS
+        let (config, generation) = (read(Self::CONFIG), read(Self::GENERATION));
+        let settings = GenerationConfig::of(config.as_ref(), generation.as_ref());
+        if let Some(config) = config {
+            let sections: Vec<_> = SECTIONS
                 .iter()
                 .filter_map(|section| {
                     Some((format!("{} ({section})", Self::CONFIG), config.get(*section)?.as_object()?.clone()))
@@ -83,7 +86,7 @@ impl ConfigFiles {
             layers.push((Self::CONFIG.to_owned(), config));
             layers.extend(sections);
         }
-        layers.extend(read(Self::GENERATION).map(|object| (Self::GENERATION.to_owned(), object)));
+        layers.extend(generation.map(|object| (Self::GENERATION.to_owned(), object)));
         let inside = |role: Role, name: &str| {
             let own = towers.get(&role).map(|tower| format!("{tower}/{name}"));
             own.into_iter().chain([name.to_owned()]).find(|name| folder.join(name).exists())
@@ -126,7 +129,7 @@ impl ConfigFiles {
         files.extend(preprocessor.iter().map(|file| ("preprocessor", file.source.clone())));
         files.extend(modules);
         let towers = of_towers;
-        Self { layers, towers, preprocessor, tokenizer, tokenizer_config, chat_template, sentence_modules, files }
+        Self { layers, generation: settings, towers, preprocessor, tokenizer, tokenizer_config, chat_template, sentence_modules, files }
     }
 
     /// The files on which results depend, relative to the directory, by what they are; without `generation_config.json`, which counts
@@ -204,22 +207,29 @@ impl ConfigFiles {
         }
     }
 
-    /// The setting `name`: from `generation_config.json`, else from `config.json`, else from its `decoder`, `generator` or
-    /// `text_config`. Null counts as not given. At the top of `config.json` a default value counts as not given, too, because older
-    /// versions of transformers wrote every default there (`GenerationConfig.from_model_config` reads it the same way).
+    /// The generation setting `name`; null counts as not given.
     pub fn setting(&self, name: &str) -> Option<Sourced<&Value>> {
-        let find = |wanted: &dyn Fn(&str) -> bool| {
-            self.layers.iter().filter(|(source, _)| wanted(source)).find_map(|(source, object)| {
-                let value = object.get(name).filter(|value| !value.is_null())?;
-                Some(Sourced { value, source: source.clone() })
-            })
-        };
-        let top = find(&|source| source == Self::CONFIG);
-        let section = || find(&|source| source != Self::CONFIG && source != Self::GENERATION);
-        find(&|source| source == Self::GENERATION)
-            .or_else(|| top.clone().filter(|found| !is_default(name, found.value)))
-            .or_else(section)
-            .or(top)
+        self.given(name).filter(|found| !found.value.is_null())
+    }
+
+    /// The generation setting `name`, or its null: for transformers, a null in a file is another thing than no setting.
+    pub fn given(&self, name: &str) -> Option<Sourced<&Value>> {
+        let GenerationSetting { value, source } = self.generation.get(name)?;
+        Some(Sourced { value, source: source.clone() })
+    }
+
+    /// The names in `generation_config.json`, if settings come from it.
+    pub fn generation_names(&self) -> impl Iterator<Item = &str> {
+        self.generation.names()
+    }
+
+    /// The id of a special token that is called `name`, such as `bos_token_id`: from `generation_config.json`, else from `config.json`, else
+    /// from its sections.
+    pub fn special_token_id(&self, name: &str) -> Option<i64> {
+        let (generation, others): (Vec<_>, Vec<_>) =
+            self.layers.iter().partition(|(source, _)| source == Self::GENERATION);
+        let found = generation.into_iter().chain(others).filter_map(|(_, object)| object.get(name));
+        found.filter(|value| !value.is_null()).map(Value::as_i64).next().flatten()
     }
 
     /// The parsed image preprocessing file, if there is one.
@@ -243,10 +253,7 @@ impl ConfigFiles {
     /// (`tokenizer_config.json`), or what sentence-transformers gives it.
     pub fn max_text_tokens(&self) -> Option<usize> {
         let find = |name: &str| {
-            self.layers
-                .iter()
-                .find(|(source, _)| source == name)
-                .and_then(|(_, o)| count(o.get("max_position_embeddings")?))
+            self.layers.iter().find(|(source, _)| source == name).and_then(|(_, object)| positions(object, false))
         };
         let own = self.towers.get(&Role::Text).and_then(|tower| count(tower.get("max_position_embeddings")?));
         let open_clip = || count(self.config()?.get("text_cfg")?.get("context_length")?);
@@ -258,15 +265,25 @@ impl ConfigFiles {
         positions.into_iter().chain(tokenizer).chain(sentence).min()
     }
 
-    /// How many tokens the decoder has positions for: `max_position_embeddings` or `n_positions` of `config.json`'s `decoder`,
-    /// else of its top level.
+    /// How many tokens the decoder has positions for: `max_position_embeddings` or `n_positions` of `config.json`'s `decoder` or
+    /// `text_config`, else of its top level; where they are not written, the default of the class.
     pub fn decoder_positions(&self) -> Option<Sourced<usize>> {
         let layer = |wanted: &str| {
             let (source, object) = self.layers.iter().find(|(source, _)| source == wanted)?;
-            let value = ["max_position_embeddings", "n_positions"].iter().find_map(|name| count(object.get(*name)?))?;
-            Some(Sourced { value, source: source.clone() })
+            Some(Sourced { value: positions(object, true)?, source: source.clone() })
         };
         layer("config.json (decoder)").or_else(|| layer("config.json (text_config)")).or_else(|| layer(Self::CONFIG))
+    }
+
+    /// The positions by which transformers limits the default length of captions: those at the top of `config.json`, or of the text
+    /// decoder that BLIP generates with.
+    pub fn positions_of_default_length(&self) -> Option<usize> {
+        let config = self.config()?;
+        let section =
+            config.get("text_config").and_then(Value::as_object).filter(|_| model_type(config) == Some("blip"));
+        let object = section.unwrap_or(config);
+        let own = object.get("max_position_embeddings").and_then(count);
+        own.or_else(|| count(class_defaults(model_type(object)).get("max_position_embeddings")?))
     }
 
     /// `model_type` of `config.json`, transformers' name of the family.
@@ -310,16 +327,72 @@ impl ConfigFiles {
     }
 }
 
-/// Whether `value` is the default of `name` in transformers' `GenerationConfig`.
-fn is_default(name: &str, value: &Value) -> bool {
-    match name {
-        "max_length" => value.as_f64() == Some(20.0),
-        "num_beams" | "repetition_penalty" | "length_penalty" | "temperature" => value.as_f64() == Some(1.0),
-        "min_length" | "no_repeat_ngram_size" => value.as_f64() == Some(0.0),
-        "do_sample" | "early_stopping" => value.as_bool() == Some(false),
-        _ => false,
+/// How many tokens a model with the configuration `object` has positions for. `RoBERTa` and its relatives number positions from
+/// `pad_token_id + 1` on, so that many of their embeddings are of no token (`create_position_ids_from_input_ids`); BART's and OPT's tables
+/// have those rows beyond `max_position_embeddings`.
+fn positions(object: &Map<String, Value>, or_default: bool) -> Option<usize> {
+    const FROM_PADDING: [&str; 12] = [
+        "camembert",
+        "data2vec-text",
+        "esm",
+        "ibert",
+        "lilt",
+        "longformer",
+        "mpnet",
+        "roberta",
+        "roberta-prelayernorm",
+        "xlm-roberta",
+        "xlm-roberta-xl",
+        "xmod",
+    ];
+    let kind = model_type(object);
+    let of_class = |name: &str| class_defaults(kind).get(name).filter(|_| or_default);
+    let named = ["max_position_embeddings", "n_positions"].into_iter().find_map(|name| count(object.get(name)?));
+    let rows = named.or_else(|| count(of_class("max_position_embeddings")?))?;
+    if !kind.is_some_and(|kind| FROM_PADDING.contains(&kind)) {
+        return Some(rows);
     }
+    let padding =
+        object.get("pad_token_id").and_then(count).or_else(|| count(class_defaults(kind).get("pad_token_id")?));
+    Some(rows.saturating_sub(padding.unwrap_or(1) + 1))
 }
 
 /// The largest size in a configuration, such as the number of positions.
 const MOST_SIZE: usize = 1 << 24;
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test fails by panicking and writes files")]
+
+    use serde_json::{Value, json};
+
+    use super::ConfigFiles;
+
+    #[test]
+    fn positions_that_are_counted_from_the_padding_token_leave_fewer_for_captions() {
+        let positions = |decoder: Value| {
+            let config = json!({"decoder": decoder, "model_type": "vision-encoder-decoder"});
+            let folder = tempfile::tempdir().unwrap();
+            std::fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
+            let mut problems = Vec::new();
+            let files = ConfigFiles::read(folder.path(), &std::collections::BTreeMap::new(), &mut problems);
+            assert_eq!(problems, []);
+            files.decoder_positions().map(|found| found.value)
+        };
+        let of = |kind: &str, pad: Option<u64>| {
+            let mut decoder = json!({"model_type": kind, "max_position_embeddings": 16});
+            if let Some(pad) = pad {
+                decoder["pad_token_id"] = pad.into();
+            }
+            positions(decoder)
+        };
+        assert_eq!(of("bert", Some(1)), Some(16));
+        assert_eq!(of("trocr", Some(1)), Some(16));
+        assert_eq!(of("opt", None), Some(16));
+        for kind in ["roberta", "xlm-roberta", "camembert", "xlm-roberta-xl", "data2vec-text", "roberta-prelayernorm"] {
+            assert_eq!(of(kind, Some(1)), Some(14), "{kind}");
+            assert_eq!(of(kind, None), Some(14), "{kind}");
+            assert_eq!(of(kind, Some(3)), Some(12), "{kind}");
+        }
+        assert_eq!(positions(json!({"model_type": "gpt2"})), Some(1024));
+    }
+}

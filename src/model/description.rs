@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::directory::ModelDirectory;
 use super::error::{ModelError, Problem};
+use super::generation_table::{GENERATION_SETTINGS, METADATA, Treatment, treatment};
 use super::graph_file::GraphFile;
 use super::pooling::Pooling;
 use super::producer::Producer;
@@ -103,34 +104,10 @@ pub struct Setting {
     pub value: Value,
     /// The file it came from.
     pub source: String,
+    /// Why it has no effect, if it has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
 }
-
-/// The generation settings that are shown: those that nightcap reads and those that it refuses.
-const GENERATION: [&str; 23] = [
-    "decoder_start_token_id",
-    "bos_token_id",
-    "eos_token_id",
-    "pad_token_id",
-    "max_new_tokens",
-    "max_length",
-    "min_new_tokens",
-    "min_length",
-    "num_beams",
-    "do_sample",
-    "length_penalty",
-    "early_stopping",
-    "temperature",
-    "top_k",
-    "top_p",
-    "min_p",
-    "repetition_penalty",
-    "no_repeat_ngram_size",
-    "bad_words_ids",
-    "suppress_tokens",
-    "begin_suppress_tokens",
-    "forced_bos_token_id",
-    "forced_eos_token_id",
-];
 
 /// Describes the model directory at `path` with graphs of `precision`.
 pub fn inspect(path: &Path, precision: Option<&str>) -> Description {
@@ -145,17 +122,16 @@ pub fn inspect(path: &Path, precision: Option<&str>) -> Description {
     let runs = !directory.graphs.is_empty();
     let caption_model_hash = runs.then(|| directory.caption_model_hash()).and_then(&mut hash);
     let embedding_model_hash = runs.then(|| directory.embedding_model_hash()).and_then(&mut hash);
-    let generation = GENERATION.iter().filter(|_| directory.can_caption()).filter_map(|name| {
-        let setting = directory.config.setting(name)?;
-        Some(Setting { name: (*name).into(), value: setting.value.clone(), source: setting.source })
-    });
+    let generation = if directory.can_caption() { generation(&directory) } else { Vec::new() };
     let preprocessing = directory.preprocessor().into_iter().flat_map(|file| {
         let processor = ImageProcessor::for_model(&file.value, directory.config.config());
         let ignored = processor.map(|processor| processor.ignored().to_vec()).unwrap_or_default();
         let entries = file.value.as_object().into_iter().flatten();
-        entries.map(move |(name, value)| {
-            let note = if ignored.contains(name) { ", not read by this image processor" } else { "" };
-            Setting { name: name.clone(), value: value.clone(), source: format!("{}{note}", file.source) }
+        entries.map(move |(name, value)| Setting {
+            name: name.clone(),
+            value: value.clone(),
+            source: file.source.clone(),
+            note: ignored.contains(name).then(|| "not read by this image processor".to_owned()),
         })
     });
     Description {
@@ -171,12 +147,31 @@ pub fn inspect(path: &Path, precision: Option<&str>) -> Description {
         },
         decoding: decoding(&directory),
         preprocessing: preprocessing.collect(),
-        generation: generation.collect(),
+        generation,
         tokenizer: directory.tokenizer().map(|_| directory.config.tokenizer().unwrap_or_default().to_owned()),
         caption_model_hash,
         embedding_model_hash,
         problems,
     }
+}
+
+/// The generation settings of the files, and those that have no effect with the reason.
+fn generation(directory: &ModelDirectory) -> Vec<Setting> {
+    let setting = |name: &str, note: Option<String>| {
+        let found = directory.config.given(name)?;
+        Some(Setting { name: name.into(), value: found.value.clone(), source: found.source, note })
+    };
+    let known = GENERATION_SETTINGS.iter().filter_map(|(name, treatment)| match treatment {
+        Treatment::NoEffect(METADATA) => None,
+        Treatment::NoEffect(why) if *name != "pad_token_id" => setting(name, Some(format!("no effect: {why}"))),
+        _ => setting(name, None),
+    });
+    let unknown = directory
+        .config
+        .generation_names()
+        .filter(|name| treatment(name).is_none())
+        .filter_map(|name| setting(name, Some("no setting of transformers: it has no effect".to_owned())));
+    known.chain(unknown).collect()
 }
 
 fn describe(role: Role, graph: &GraphFile, directory: &ModelDirectory) -> GraphDescription {
@@ -248,6 +243,10 @@ fn decoding(directory: &ModelDirectory) -> Option<String> {
         None if branches => format!("{} runs every step, the prefill in a branch of its own", decoder.file),
         None => format!("{} runs every step", decoder.file),
     };
+    let steps = match directory.decoder_batch() {
+        Some(1) => format!("{steps}, one row at a time, because its batch is fixed"),
+        _ => steps,
+    };
     if grow + replaced + static_cache == 0 {
         return Some(format!("{steps}, on all tokens so far (there is no cache)"));
     }
@@ -307,7 +306,8 @@ impl fmt::Display for Description {
                 writeln!(f, "\n{title}:")?;
             }
             for setting in settings {
-                writeln!(f, "  {} = {}  ({})", setting.name, setting.value, setting.source)?;
+                let note = setting.note.as_ref().map_or(String::new(), |note| format!("; {note}"));
+                writeln!(f, "  {} = {}  ({}{note})", setting.name, setting.value, setting.source)?;
             }
         }
         let hashes = [("caption", &self.caption_model_hash), ("embedding", &self.embedding_model_hash)];

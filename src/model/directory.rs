@@ -231,6 +231,26 @@ impl ModelDirectory {
         roles.iter().any(has_table).then_some(positions)
     }
 
+    /// How many rows the decoder takes at once, if it was exported for that number and no other.
+    pub fn decoder_batch(&self) -> Option<usize> {
+        self.decoder_axis(&[Role::Encoder, Role::Embed, Role::Prefill, Role::Decoder], 0)
+    }
+
+    /// How many tokens a decoder without a cache, or a prefill, takes at once, if it was exported for that number and no other.
+    pub fn decoder_tokens(&self) -> Option<usize> {
+        let cached = self.bindings.of(Role::Decoder).iter().any(|(_, by)| matches!(by, Producer::Cache(_)));
+        self.decoder_axis(if cached { &[Role::Prefill] } else { &[Role::Prefill, Role::Decoder] }, 1)
+    }
+
+    /// The size of `axis` of the tokens that the graphs of `roles` take, if one of them declares a number.
+    fn decoder_axis(&self, roles: &[Role], axis: usize) -> Option<usize> {
+        let takes_tokens = |by: &Producer| matches!(by, Producer::Step | Producer::StepOutput(..) | Producer::Prompt);
+        roles.iter().find_map(|role| {
+            let mut inputs = self.bindings.of(*role).iter().filter(|(_, by)| takes_tokens(by));
+            inputs.find_map(|(input, _)| self.graphs.get(role)?.header.input(input)?.fixed(axis))
+        })
+    }
+
     /// Whether images and texts can be compared: both have embeddings of one width, of towers of one family.
     pub fn compares_images_with_texts(&self) -> bool {
         self.image_embedding_dim().is_some()

@@ -138,5 +138,7 @@ fn encode(producer: &Producer, to: &mut Canonical) {
         Producer::Cache(name) => to.text("state", name),
         Producer::StaticCache(name) => to.text("kept", name),
         Producer::HasPast => to.text("from", "has_past"),
+        Producer::LogitsToKeep => to.text("from", "logits_to_keep"),
+        Producer::CachePosition => to.text("from", "cache_position"),
     }
 }

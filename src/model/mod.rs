@@ -4,7 +4,8 @@
 //! - `overrides`, `layout`, `joint`, `role`, `graph_file`: which file plays which role, and what its graph declares
 //! - `producer`, `cache_names`, `input_kind`, `binding`: what feeds every graph input
 //! - `first_step`: whether the decoder's graph can also run the prefill
-//! - `json_file`, `config`, `sentence_modules`: the JSON files and their settings
+//! - `json_file`, `config`, `sentence_modules`: the JSON files and their settings; `generation_config`: which of them generation settings come
+//!   from; `generation_table`: which of these are obeyed; `class_defaults`: what transformers adds to a config.json
 //! - `embedding`, `pooling`: which output holds the embedding, and how states become one
 //! - `family`: families that cannot run, and what to do about a directory without graphs
 //! - `directory`: puts all of it together; `description` reports it (`model inspect`)
@@ -13,6 +14,7 @@
 
 mod binding;
 mod cache_names;
+mod class_defaults;
 mod config;
 mod conversion;
 mod description;
@@ -22,6 +24,8 @@ mod error;
 mod family;
 mod fingerprint;
 mod first_step;
+mod generation_config;
+mod generation_table;
 mod graph_file;
 mod input_kind;
 mod joint;
@@ -40,6 +44,7 @@ pub use description::{Capabilities, Description, GraphDescription, PortDescripti
 pub use directory::ModelDirectory;
 pub use embedding::EmbeddingPort;
 pub use error::{ModelError, Problem};
+pub use generation_table::{GENERATION_SETTINGS, Search, Treatment, treatment};
 pub use graph_file::GraphFile;
 pub use layout::has_graphs;
 pub use pooling::Pooling;

@@ -42,6 +42,10 @@ pub enum Producer {
     StaticCache(String),
     /// Whether there is a cache, bool `[1]`, for a graph with a branch of its own for the prefill.
     HasPast,
+    /// How many of the step's last tokens the graph gives logits for, a number or `[1]`: 1.
+    LogitsToKeep,
+    /// The indexes of this step's tokens in the cache, `[tokens]`.
+    CachePosition,
 }
 
 const TOKEN_FIELDS: [&str; 3] = ["input_ids", "attention_mask", "token_type_ids"];
@@ -87,7 +91,8 @@ impl Producer {
             (Role::Fusion, "text_attention_mask") => Some(Self::Tokens("attention_mask")),
             (Role::Fusion, "encoder_attention_mask") => Some(Self::Ones(Role::Vision, "last_hidden_state".to_owned())),
             (Role::Fusion, name) => TOKEN_FIELDS.into_iter().find(|known| *known == name).map(Self::Tokens),
-            (Role::Embed | Role::Prefill | Role::Decoder, "input_ids") => Some(Self::Step),
+            (Role::Embed | Role::Prefill | Role::Decoder, "input_ids")
+            | (Role::Prefill | Role::Decoder, "decoder_input_ids") => Some(Self::Step),
             (Role::Prefill | Role::Decoder, "inputs_embeds") => {
                 Some(Self::StepOutput(Role::Embed, "inputs_embeds".to_owned()))
             }
@@ -95,7 +100,9 @@ impl Producer {
                 Some(Self::StepOutput(Role::Text, "token_embeds".to_owned()))
             }
             (Role::Prefill | Role::Decoder, "position_ids") => Some(Self::Positions),
-            (Role::Prefill | Role::Decoder, "attention_mask") => Some(Self::StepMask),
+            (Role::Prefill | Role::Decoder, "attention_mask" | "decoder_attention_mask") => Some(Self::StepMask),
+            (Role::Prefill | Role::Decoder, "num_logits_to_keep" | "logits_to_keep") => Some(Self::LogitsToKeep),
+            (Role::Prefill | Role::Decoder, "cache_position") => Some(Self::CachePosition),
             (Role::Prefill | Role::Decoder, "encoder_attention_mask") => {
                 match Self::standard(Role::Prefill, "encoder_hidden_states", graphs)? {
                     Self::Output(role, output) => Some(Self::Ones(role, output)),
@@ -131,7 +138,11 @@ impl Producer {
             }
             Self::Prompt | Self::PromptMask => role == Role::Encoder,
             Self::Step => role.generates() || role == Role::Embed,
-            Self::StepOutput(Role::Embed | Role::Text, _) | Self::Positions | Self::StepMask => role.generates(),
+            Self::StepOutput(Role::Embed | Role::Text, _)
+            | Self::Positions
+            | Self::StepMask
+            | Self::LogitsToKeep
+            | Self::CachePosition => role.generates(),
             Self::Cache(_) | Self::StaticCache(_) | Self::HasPast => role == Role::Decoder,
             Self::Output(..) | Self::Ones(..) | Self::StepOutput(..) => false,
         }
@@ -166,6 +177,8 @@ impl fmt::Display for Producer {
             Self::Cache(output) => write!(f, "{output} of the previous step"),
             Self::StaticCache(output) => write!(f, "{output} of the prefill"),
             Self::HasPast => f.write_str("false in the prefill, then true"),
+            Self::LogitsToKeep => f.write_str("1: only the logits of the last token are used"),
+            Self::CachePosition => f.write_str("the indexes of the step's tokens in the cache"),
         }
     }
 }

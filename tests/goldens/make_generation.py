@@ -256,4 +256,5 @@ def main():
         json.dumps({"photos": NAMES, "models": answers, "warpers": warped()}, separators=(",", ":")) + "\n")
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -25,7 +25,7 @@ const LAYOUTS: [(&str, &[&str]); 3] = [
 /// How far a caption's log-probability may be from `PyTorch`'s.
 const TOLERANCE: f64 = 1e-4;
 
-fn goldens() -> Value {
+pub(crate) fn goldens() -> Value {
     serde_json::from_slice(&std::fs::read(repo("tests/goldens/generation.json")).unwrap()).unwrap()
 }
 
@@ -34,7 +34,7 @@ pub(crate) fn fixture(model: &str) -> PathBuf {
 }
 
 /// A copy of `model` with only the graphs `files`, which go to the folder `beside` of it.
-fn layout(model: &str, files: &[&str], beside: &str) -> TempDir {
+pub(crate) fn layout(model: &str, files: &[&str], beside: &str) -> TempDir {
     let copy = tempfile::tempdir().unwrap();
     std::fs::create_dir_all(copy.path().join(beside)).unwrap();
     for entry in std::fs::read_dir(fixture(model)).unwrap() {
@@ -54,7 +54,7 @@ pub(crate) fn strings(value: &Value) -> Vec<String> {
 }
 
 /// The photographs' pixel values, which must be those that the golden tokens were made of.
-fn photographs(folder: &Path, goldens: &Value, model: &str) -> Vec<PixelValues> {
+pub(crate) fn photographs(folder: &Path, goldens: &Value, model: &str) -> Vec<PixelValues> {
     let directory = ModelDirectory::open(folder, None).or_else(|_| ModelDirectory::open(folder, Some("fp16"))).unwrap();
     let processor = ImageProcessor::from_config(&directory.preprocessor().unwrap().value).unwrap();
     let probes = goldens["models"][model]["pixels"].as_array().unwrap();
@@ -106,7 +106,7 @@ fn with_files(model: &str, files: &Value) -> Value {
     config
 }
 
-fn engine(folder: &Path, precision: Option<&str>, overrides: &GenerationOverrides) -> Engine {
+pub(crate) fn engine(folder: &Path, precision: Option<&str>, overrides: &GenerationOverrides) -> Engine {
     engine_on(devices()[0], folder, precision, overrides)
 }
 
@@ -117,7 +117,7 @@ fn engine_on(device: Device, folder: &Path, precision: Option<&str>, overrides: 
 }
 
 /// The caption of every image, in batches of `size`; the row's key is its number.
-fn captions(engine: &mut Engine, images: &[PixelValues], size: usize) -> Vec<Caption> {
+pub(crate) fn captions(engine: &mut Engine, images: &[PixelValues], size: usize) -> Vec<Caption> {
     let features = engine.encode_images(&images.iter().collect::<Vec<_>>()).unwrap();
     let rows: Vec<_> = features
         .into_iter()

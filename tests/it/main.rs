@@ -37,6 +37,7 @@ mod forged_records;
 mod format;
 mod fuzz_corpora;
 mod generation;
+mod generation_files;
 mod graph_writer;
 mod histories;
 mod hostile_models;

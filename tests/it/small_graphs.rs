@@ -162,8 +162,8 @@ fn rows_join_a_running_batch_of_a_recurrent_decoder() {
 }
 
 /// A decoder that appends the tokens to a cache. Its logits are the mean of the cache (of the row's own tokens if `reads_mask`) plus
-/// the row's position if `reads_positions`, otherwise the length of the batch.
-fn cached_decoder(reads_mask: bool, reads_positions: bool) -> Vec<u8> {
+/// the row's position if `reads_positions`, otherwise the length of the batch. Its inputs are of the integer type `kind`.
+pub(crate) fn cached_decoder(reads_mask: bool, reads_positions: bool, kind: u64) -> Vec<u8> {
     let cast = attribute("to", 2, &number(3, 1));
     let axis = |axis: u64| attribute("axis", 2, &number(3, axis));
     let mean = if reads_mask {
@@ -207,9 +207,9 @@ fn cached_decoder(reads_mask: bool, reads_positions: bool) -> Vec<u8> {
     ];
     let squeeze = [node("Squeeze", &["mean", "one"], "squeezed", &[])];
     let ends = [
-        port_of_any_size(11, "input_ids", 7, &[0, 0]),
-        port_of_any_size(11, "attention_mask", 7, &[0, 0]),
-        port_of_any_size(11, "position_ids", 7, &[0, 0]),
+        port_of_any_size(11, "input_ids", kind, &[0, 0]),
+        port_of_any_size(11, "attention_mask", kind, &[0, 0]),
+        port_of_any_size(11, "position_ids", kind, &[0, 0]),
         port_of_any_size(11, "past_key_values.0.key", 1, &[0, 1, 0, 4]),
         port_of_any_size(12, "logits", 1, &[0, 0, 4]),
         port_of_any_size(12, "present.0.key", 1, &[0, 1, 0, 4]),
@@ -231,7 +231,7 @@ fn rows_join_a_cache_only_if_mask_and_positions_are_read() {
     for (reads_mask, reads_positions) in [(true, true), (false, true), (true, false)] {
         let folder = directory(&[
             ("vision_model.onnx", vision.clone()),
-            ("decoder_with_past_model.onnx", cached_decoder(reads_mask, reads_positions)),
+            ("decoder_with_past_model.onnx", cached_decoder(reads_mask, reads_positions, 7)),
         ]);
         let joins = engine(&folder).supports_continuous_batching();
         assert_eq!(joins, reads_mask && reads_positions, "mask {reads_mask}, positions {reads_positions}");

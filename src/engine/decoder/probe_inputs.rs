@@ -3,7 +3,7 @@
 //! small, since a model may have few positions.
 
 use crate::model::{ModelDirectory, Producer, Role};
-use crate::onnx::{DataType, OnnxError, Port, ProbeInputs, Tensor};
+use crate::onnx::{OnnxError, Port, ProbeInputs, Tensor};
 
 /// The sizes of one set of inputs.
 #[derive(Debug, Clone, Copy)]
@@ -24,12 +24,14 @@ const SIZES: [ProbeSizes; 4] = [
     ProbeSizes { rows: 1, past: 5, attended: 13, tokens: 1 },
 ];
 
-/// Inputs for the graph of `role`, a prefill or decoder graph; none if it does not declare the shape of an input.
+/// Inputs for the graph of `role`, a prefill or decoder graph; none if it does not declare the shape of an input, or takes one batch only.
 ///
 /// # Errors
 /// When memory ran out.
 pub(crate) fn probe_inputs(directory: &ModelDirectory, role: Role) -> Result<Vec<ProbeInputs>, OnnxError> {
-    let Some(graph) = directory.graph(role) else { return Ok(Vec::new()) };
+    let Some(graph) = directory.graph(role).filter(|_| directory.decoder_batch().is_none()) else {
+        return Ok(Vec::new());
+    };
     let mut probes = Vec::new();
     for sizes in SIZES {
         // a prefill has no cache, and several tokens
@@ -61,7 +63,14 @@ fn input_of(port: &Port, producer: &Producer, sizes: ProbeSizes) -> Result<Optio
         Some(std::iter::once(rows).chain(inner).collect::<Vec<_>>())
     };
     let shape = match producer {
-        Producer::HasPast => return Tensor::from_bool(true).map(Some),
+        Producer::HasPast => return Tensor::from_integers(port.dtype, &[1], vec![1]).map(Some),
+        Producer::LogitsToKeep => {
+            return Tensor::from_integers(port.dtype, &vec![1; port.rank().unwrap_or(0)], vec![1]).map(Some);
+        }
+        Producer::CachePosition => {
+            let positions = (past..past + tokens).map(|position| position as i64).collect();
+            return Tensor::from_integers(port.dtype, &[tokens], positions).map(Some);
+        }
         Producer::Step | Producer::Positions => Some(vec![rows, tokens]),
         Producer::StepMask => Some(vec![rows, past + tokens]),
         Producer::StepOutput(..) => shape_with(tokens),
@@ -70,7 +79,10 @@ fn input_of(port: &Port, producer: &Producer, sizes: ProbeSizes) -> Result<Optio
         _ => None,
     };
     let known = |shape: Vec<usize>| match port.dtype {
-        DataType::I64 if *producer == Producer::Step => Tensor::zeros(DataType::I64, &shape),
+        dtype if *producer == Producer::Step && dtype.is_integer() => {
+            Tensor::from_integers(dtype, &shape, vec![0; shape.iter().product()])
+        }
+        dtype if dtype.is_integer() => Tensor::from_integers(dtype, &shape, vec![1; shape.iter().product()]),
         dtype => Tensor::ones(dtype, &shape),
     };
     shape.map(known).transpose()

@@ -17,6 +17,8 @@ use crate::onnx::{
 pub(crate) struct StepGraph {
     graph: Session,
     inputs: Vec<StepInput>,
+    /// Whether its input of tokens has room for one.
+    takes_single_tokens: bool,
     /// The part of the graph that is run once for each batch, because it depends on encoder outputs only.
     precomputed: Option<Precomputed>,
     /// The index of the first precomputed value in [`DecoderState::encoder_outputs`](super::cache::DecoderState).
@@ -30,6 +32,8 @@ struct StepInput {
     name: String,
     dtype: DataType,
     feed: Feed,
+    /// How many axes it has.
+    rank: usize,
 }
 
 /// What feeds an input other than the cache.
@@ -41,6 +45,10 @@ enum Feed {
     Embedded,
     /// `use_cache_branch`
     HasPast,
+    /// `num_logits_to_keep`
+    LogitsToKeep,
+    /// `cache_position`
+    CachePosition,
     /// `position_ids`
     Positions,
     /// `attention_mask` over all tokens so far; zeros for the padding of shorter sequences.
@@ -86,6 +94,8 @@ impl StepGraph {
                 Producer::Step => Feed::Tokens,
                 Producer::StepOutput(..) => Feed::Embedded,
                 Producer::HasPast => Feed::HasPast,
+                Producer::LogitsToKeep => Feed::LogitsToKeep,
+                Producer::CachePosition => Feed::CachePosition,
                 Producer::Positions => Feed::Positions,
                 Producer::StepMask => Feed::Mask,
                 other => match StepInvariant::of(other, port.dtype, encoder_outputs) {
@@ -93,13 +103,19 @@ impl StepGraph {
                     None => continue,
                 },
             };
-            inputs.push(StepInput { name: input.clone(), dtype: port.dtype, feed });
+            inputs.push(StepInput { name: input.clone(), dtype: port.dtype, feed, rank: port.rank().unwrap_or(1) });
         }
         if !inputs.iter().any(|input| matches!(input.feed, Feed::Tokens | Feed::Embedded)) {
             return Err(OnnxError::new(OnnxErrorKind::Load, &file.file, "has no input for the tokens of a step"));
         }
+        let is_single = |(input, producer): &(String, Producer)| {
+            matches!(producer, Producer::Step | Producer::StepOutput(..))
+                && file.header.input(input).and_then(|port| port.fixed(1)) == Some(1)
+        };
+        let takes_single_tokens = directory.bindings().of(role).iter().any(is_single);
         if role != Role::Decoder {
             return Ok(Some(Self {
+                takes_single_tokens,
                 graph: file.source.open(options)?,
                 inputs,
                 precomputed: None,
@@ -123,9 +139,9 @@ impl StepGraph {
                 continue;
             }
             let feed = Feed::Invariant(StepInvariant::Tensor(index));
-            inputs.push(StepInput { name: name.clone(), dtype: DataType::F32, feed });
+            inputs.push(StepInput { name: name.clone(), dtype: DataType::F32, feed, rank: 0 });
         }
-        Ok(Some(Self { graph: step, inputs, precomputed, first_precomputed, static_step }))
+        Ok(Some(Self { graph: step, inputs, takes_single_tokens, precomputed, first_precomputed, static_step }))
     }
 
     /// Computes what depends on `encoder_outputs`, `[rows, ...]`, only, and appends it to them.
@@ -139,9 +155,10 @@ impl StepGraph {
         Ok(())
     }
 
-    /// Whether it can process more than one token with a non-empty cache: a mask, positions or the branch are inputs.
+    /// Whether it can process more than one token with a non-empty cache: a mask, positions or the branch are inputs, and it was not
+    /// exported for single tokens.
     pub(crate) fn accepts_several_tokens(&self) -> bool {
-        [Feed::HasPast, Feed::Mask, Feed::Positions].into_iter().any(|feed| self.has(feed))
+        !self.takes_single_tokens && [Feed::HasPast, Feed::Mask, Feed::Positions].into_iter().any(|feed| self.has(feed))
     }
 
     /// Whether the sequences of a batch can have different lengths: a mask hides the padding of their caches, and positions
@@ -182,7 +199,9 @@ impl StepGraph {
         for input in &self.inputs {
             let value = match input.feed {
                 Feed::Invariant(invariant) => invariant.feed(encoder_outputs, input.dtype, rows)?,
-                Feed::Tokens => SessionInput::Owned(Tensor::from_i64(&[rows, count], tokens.concat())?),
+                Feed::Tokens => {
+                    SessionInput::Owned(Tensor::from_integers(input.dtype, &[rows, count], tokens.concat())?)
+                }
                 Feed::Embedded => {
                     let embedded = match (embedded.take(), embedder) {
                         (Some(embedded), _) => embedded,
@@ -194,16 +213,26 @@ impl StepGraph {
                     };
                     SessionInput::Owned(embedded.into_float(input.dtype)?)
                 }
-                Feed::HasPast => SessionInput::Owned(Tensor::from_bool(longest > 0)?),
+                Feed::HasPast => {
+                    SessionInput::Owned(Tensor::from_integers(input.dtype, &[1], vec![i64::from(longest > 0)])?)
+                }
+                Feed::LogitsToKeep => {
+                    SessionInput::Owned(Tensor::from_integers(input.dtype, &vec![1; input.rank], vec![1])?)
+                }
+                Feed::CachePosition => {
+                    let positions = (longest..longest + count).map(|position| position as i64).collect();
+                    SessionInput::Owned(Tensor::from_integers(input.dtype, &[count], positions)?)
+                }
                 Feed::Positions => {
                     let positions = past.iter().flat_map(|&past| past..past + count);
                     let positions = positions.map(|position| position as i64).collect();
-                    SessionInput::Owned(Tensor::from_i64(&[rows, count], positions)?)
+                    SessionInput::Owned(Tensor::from_integers(input.dtype, &[rows, count], positions)?)
                 }
                 Feed::Mask => {
                     let total = longest + count;
                     let own = past.iter().flat_map(|past| (0..total).map(move |index| index + past >= longest));
-                    SessionInput::Owned(Tensor::mask(input.dtype, &[rows, total], own.collect())?)
+                    let own = own.map(i64::from).collect();
+                    SessionInput::Owned(Tensor::from_integers(input.dtype, &[rows, total], own)?)
                 }
             };
             feeds.push((input.name.as_str(), value));

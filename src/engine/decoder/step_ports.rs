@@ -2,12 +2,23 @@
 //! Out: [`StepPorts`].
 
 use crate::model::{ModelDirectory, Producer, Role};
-use crate::onnx::{EmbedGraph, StepPort, StepPorts};
+use crate::onnx::{DataType, EmbedGraph, StepPort, StepPorts};
 
 /// What feeds the inputs of the decoder's graph of `directory`; `None` without such a graph.
 pub(crate) fn step_ports(directory: &ModelDirectory) -> Option<StepPorts> {
-    directory.graph(Role::Decoder)?;
+    let header = &directory.graph(Role::Decoder)?.header;
     let bindings = directory.bindings();
+    // the edit makes int64 ids, positions and masks, and no inputs of other kinds
+    let known = |(input, producer): &(String, Producer)| match producer {
+        Producer::LogitsToKeep | Producer::CachePosition => false,
+        Producer::Step | Producer::Positions | Producer::StepMask | Producer::HasPast => {
+            header.input(input).is_none_or(|port| matches!(port.dtype, DataType::I64 | DataType::Bool))
+        }
+        _ => true,
+    };
+    if !bindings.of(Role::Decoder).iter().all(known) {
+        return None;
+    }
     let mut ports = StepPorts {
         positions: directory.position_limit(&[Role::Decoder]).map(|limit| limit.value),
         ..StepPorts::default()

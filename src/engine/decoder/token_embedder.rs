@@ -9,7 +9,8 @@ use crate::onnx::{DataType, GraphOptions, OnnxError, SessionInput, Tensor};
 #[derive(Debug)]
 pub(crate) struct TokenEmbedder {
     graph: SharedGraph,
-    inputs: Vec<(String, &'static str)>,
+    /// Name, field of the tokens, element type.
+    inputs: Vec<(String, &'static str, DataType)>,
     output: String,
 }
 
@@ -31,9 +32,12 @@ impl TokenEmbedder {
             Some(text) => text.clone(),
             None => SharedGraph::new(file.source.open(options)?),
         };
-        let inputs = directory.bindings().of(role).iter().map(|(input, producer)| match producer {
-            Producer::Tokens(field) => (input.clone(), *field),
-            _ => (input.clone(), "input_ids"),
+        let inputs = directory.bindings().of(role).iter().map(|(input, producer)| {
+            let dtype = file.header.input(input).map_or(DataType::I64, |port| port.dtype);
+            match producer {
+                Producer::Tokens(field) => (input.clone(), *field, dtype),
+                _ => (input.clone(), "input_ids", dtype),
+            }
         });
         Ok(Some(Self { graph, inputs: inputs.collect(), output }))
     }
@@ -53,18 +57,28 @@ impl TokenEmbedder {
     fn run(&self, tokens: &[Vec<i64>], stays: impl Fn(Option<DataType>) -> bool) -> Result<Tensor, OnnxError> {
         let shape = [tokens.len(), tokens.first().map_or(0, Vec::len)];
         let mut feeds = Vec::with_capacity(self.inputs.len());
-        for (input, field) in &self.inputs {
+        for (input, field, dtype) in &self.inputs {
             let size = shape[0] * shape[1];
             let values = match *field {
                 "attention_mask" => vec![1; size],
                 "token_type_ids" => vec![0; size],
                 _ => tokens.concat(),
             };
-            feeds.push((input.as_str(), SessionInput::Owned(Tensor::from_i64(&shape, values)?)));
+            feeds.push((input.as_str(), SessionInput::Owned(Tensor::from_integers(*dtype, &shape, values)?)));
         }
         let mut graph = self.graph.graph();
         let dtype = graph.outputs().iter().find(|port| port.name == self.output).map(|port| port.dtype);
         let mut outputs = if stays(dtype) { graph.run_on_device(&feeds, &[])? } else { graph.run(&feeds)? };
-        outputs.take(&self.output, tokens.len())
+        let embeddings = outputs.take(&self.output, tokens.len())?;
+        match embeddings.shape().as_slice() {
+            [rows, count, width] if [*rows, *count] == shape && *width > 0 => Ok(embeddings),
+            found => {
+                let what = format!(
+                    "expected {:?} [{}, {}, width], an embedding for each token, found {found:?}",
+                    self.output, shape[0], shape[1]
+                );
+                Err(OnnxError::of_run(what).with_hint("the graph that embeds tokens must give one vector for every id"))
+            }
+        }
     }
 }

@@ -65,7 +65,7 @@ impl TextTokenizer {
         let padding = tokenizer.get_padding().cloned();
         let named = directory.config().special_token("pad_token").and_then(|token| tokenizer.token_to_id(token));
         let named = padding.as_ref().map(|padding| padding.pad_id).or(named).map(i64::from);
-        let configured = directory.config().setting("pad_token_id").and_then(|found| found.value.as_i64());
+        let configured = directory.config().special_token_id("pad_token_id");
         let pad = named.or(configured).unwrap_or(0);
         let fixed_length = padding.and_then(|padding| match padding.strategy {
             PaddingStrategy::Fixed(length) => Some(length),

@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 
 use itertools::Itertools;
 
-use super::logits_processors::{beyond_bans, is_forced, process};
+use super::logits_processors::{beyond_bans, is_forced, process, renormalize};
 use super::sequence::{DecodeContext, Sequence, SequenceRequest, Told};
 use super::settings::{BeamSettings, EarlyStopping, GenerationSettings};
 use super::softmax::Softmax;
@@ -103,7 +103,7 @@ impl BeamSearch {
             return Ok(ControlFlow::Break(Sequence { finite: false, ..Sequence::empty() }));
         };
         let best = self.best(&scored, self.settings.candidates(context.settings));
-        self.advance(best, context)
+        self.advance(best, request.prompt.len(), context)
     }
 
     /// Selects the next token of every beam as `chosen`, which is in the order of slots, tells them.
@@ -152,7 +152,7 @@ impl BeamSearch {
         if bound > f64::NEG_INFINITY && !best.last().is_some_and(|last| best.len() == keep && is_above(last)) {
             return Ok(Told::Unknown(self));
         }
-        self.advance(best, context).map(Told::Next)
+        self.advance(best, prompt.len(), context).map(Told::Next)
     }
 
     /// Scores every token after every beam; `None` if a logit is not finite.
@@ -171,6 +171,9 @@ impl BeamSearch {
             let softmax = Softmax::of(&logits);
             let mut processed: Vec<f32> = logits.iter().map(|&logit| softmax.logprob(logit) as f32).collect();
             process(settings, prompt.len(), &[prompt, &beam.tokens].concat(), &mut processed);
+            if settings.renormalize_logits {
+                renormalize(&mut processed);
+            }
             scored.push(Scored { logits, softmax, processed });
         }
         Ok(Some(scored))
@@ -180,6 +183,7 @@ impl BeamSearch {
     fn advance(
         mut self,
         best: Vec<Continuation>,
+        prompt: usize,
         context: &DecodeContext<'_>,
     ) -> Result<ControlFlow<Sequence, Self>, OnnxError> {
         let settings = self.settings;
@@ -188,7 +192,7 @@ impl BeamSearch {
             let from = &self.running[beam];
             let tokens: Vec<i64> = from.tokens.iter().copied().chain([token as i64]).collect();
             let logprob = from.logprob + logprob;
-            match context.finish(&tokens)? {
+            match context.finish(prompt, &tokens)? {
                 None if running.len() < settings.num_beams => {
                     running.push(Beam { tokens, score, logprob, slot: from.slot });
                 }
@@ -204,7 +208,7 @@ impl BeamSearch {
         self.finished.sort_by(|(a, _), (b, _)| b.total_cmp(a));
         self.finished.truncate(settings.num_beams);
         self.running = running;
-        if self.can_improve(context.settings.max_new_tokens) {
+        if self.can_improve(context.settings.most_new(prompt)) {
             return Ok(ControlFlow::Continue(self));
         }
         let best = self.finished.into_iter().next();

@@ -31,6 +31,8 @@ pub(crate) struct CaptionGenerator {
     static_decoder: Option<StaticDecoder>,
     encoder: Option<PromptEncoder>,
     limits: PositionLimits,
+    /// Whether the decoder takes one row at a time.
+    single_rows: bool,
     /// Whether waiting requests take the slots of finished captions.
     pub(crate) continuous_batching: bool,
     /// The threads that select tokens while no graph runs.
@@ -62,7 +64,8 @@ impl CaptionGenerator {
     ) -> Result<Option<Self>, OnnxError> {
         let Some(mut decoder) = Decoder::open(directory, options, text)? else { return Ok(None) };
         let static_decoder = open_static(&mut decoder, directory, &settings, options, spare)?;
-        let continuous_batching = static_decoder.is_some() || enable_continuous_batching(&mut decoder);
+        let continuous_batching = static_decoder.is_some()
+            || directory.decoder_batch() != Some(1) && enable_continuous_batching(&mut decoder);
         let encoder = PromptEncoder::open(directory, options)?;
         let positions = static_decoder.as_ref().and_then(StaticDecoder::positions);
         let limits = PositionLimits::of(directory).on_device(positions);
@@ -71,7 +74,8 @@ impl CaptionGenerator {
             .thread_name(|index| format!("select-{index}"))
             .build()
             .map_err(|error| OnnxError::of_run(format!("the threads that select tokens did not start: {error}")))?;
-        Ok(Some(Self { decoder, static_decoder, encoder, limits, continuous_batching, workers, settings }))
+        let single_rows = directory.decoder_batch() == Some(1);
+        Ok(Some(Self { decoder, static_decoder, encoder, limits, single_rows, continuous_batching, workers, settings }))
     }
 
     /// Whether steps have one shape and choose tokens on the device.
@@ -101,6 +105,7 @@ impl CaptionGenerator {
         tokenizer: &TextTokenizer,
         batch_size: usize,
     ) -> Result<Vec<GeneratedRow>, OnnxError> {
+        let batch_size = if self.single_rows { 1 } else { batch_size };
         let (mut results, mut prompted) = (Vec::with_capacity(requests.len()), Vec::with_capacity(requests.len()));
         for &request in requests {
             match self.tokenize(&request, tokenizer) {
@@ -137,7 +142,14 @@ impl CaptionGenerator {
         let tokenized = prompt.tokenize(tokenizer, features, request.image.grid);
         let tokenized = tokenized
             .map_err(|error| fail(ErrorKind::InvalidPrompt, format!("the prompt cannot be tokenized: {error}")))?;
-        match self.limits.check(&tokenized, self.settings.max_new_tokens) {
+        let length = tokenized.decoder_tokens().len();
+        let most_new = self.settings.most_new(length);
+        if most_new == 0 {
+            let most = self.settings.max_length.unwrap_or_default();
+            let what = format!("the prompt has {length} tokens, and max_length is {most} with the caption");
+            return Err(fail(ErrorKind::PromptTooLong, format!("{what}; set max_new_tokens in the job")));
+        }
+        match self.limits.check(&tokenized, most_new) {
             Ok(()) => Ok(tokenized),
             Err(long) => Err(fail(ErrorKind::PromptTooLong, format!("{}; {}", long.what, long.hint))),
         }
@@ -154,6 +166,7 @@ fn open_static(
 ) -> Result<Option<StaticDecoder>, OnnxError> {
     let step = match decoder.graph.static_step.take() {
         None => return Ok(None),
+        Some(Ok(_)) if directory.decoder_batch().is_some() => return Ok(None),
         Some(Ok(step)) => step,
         Some(Err(not)) => {
             tracing::info!("the decoder's steps run as they were exported: {not}");

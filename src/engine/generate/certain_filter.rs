@@ -110,7 +110,7 @@ mod tests {
             for (temperature, top_p, min_p) in
                 [(1.0, 0.9, None), (0.7, 0.8, None), (0.5, 0.97, None), (1.0, 1.0, Some(0.05)), (1.6, 1.0, Some(0.02))]
             {
-                let sampling = SampleSettings { temperature, top_k: 0, top_p, min_p, seed: 0 };
+                let sampling = SampleSettings { temperature, top_p, min_p, ..SampleSettings::default() };
                 assert!(may_decide(&sampling));
                 let mut scores = vec![f32::NEG_INFINITY; logits.len()];
                 for candidate in &candidates {

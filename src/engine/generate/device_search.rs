@@ -71,7 +71,8 @@ impl DeviceSearch<'_> {
 
     /// A search that has not begun.
     pub(super) fn begin(&self) -> Progress {
-        let most_tokens = self.queue.longest_prompt() + self.context.settings.max_new_tokens;
+        let (prompt, settings) = (self.queue.longest_prompt(), self.context.settings);
+        let most_tokens = settings.max_length.map_or(prompt + settings.max_new_tokens, |length| length.max(prompt));
         Progress { running: None, next: None, finished: Vec::new(), most_tokens }
     }
 
@@ -156,7 +157,7 @@ impl DeviceSearch<'_> {
         // some decoders have the image's states in their cache, before the prompt
         let length = prompts.first().map_or(0, Vec::len);
         let more = tensors.tokens().saturating_sub(length);
-        let most = (length + more + self.context.settings.max_new_tokens).saturating_sub(1);
+        let most = (length + more + self.context.settings.most_new(length)).saturating_sub(1);
         if let Some(positions) = self.static_decoder.positions().filter(|positions| most > *positions) {
             let what =
                 format!("rows may have {most} tokens in their cache, and a step on a GPU has {positions} positions");

@@ -1,24 +1,28 @@
 //! Logits processors and warpers, which change a row's scores before its next token is selected. In: one row's tokens and scores. Out:
 //! the changed scores. Names, meanings and order are transformers' (`GenerationMixin._get_logits_processor`).
 
-use super::settings::{GenerationSettings, SampleSettings};
+use super::settings::{GenerationSettings, SampleSettings, Strategy};
 use super::softmax::{Softmax, argmax};
 
 /// Applies the logits processors. `history` holds the row's tokens so far, the first `prompt` of which are the prompt;
 /// `scores` are logits, or log-probabilities in beam search.
 pub(crate) fn process(settings: &GenerationSettings, prompt: usize, history: &[i64], scores: &mut [f32]) {
     let generated = history.len() - prompt;
+    sequence_bias(&settings.sequence_bias, history, scores);
     repetition_penalty(settings.repetition_penalty as f32, history, scores);
     no_repeat_ngram(settings.no_repeat_ngram_size, history, scores);
     bad_words(&settings.bad_words_ids, &settings.eos_token_ids, history, scores);
-    if generated < settings.min_new_tokens {
+    if generated < settings.fewest_new(prompt) {
         ban(&settings.eos_token_ids, scores);
     }
     if let Some(token) = forced_first(settings, history) {
         force(&[token], scores);
     }
-    if let Some(tokens) = forced_last(settings, generated) {
+    if let Some(tokens) = forced_last(settings, prompt, generated) {
         force(tokens, scores);
+    }
+    if let Some((start, factor)) = settings.exponential_decay_length_penalty {
+        exponential_decay(generated as i64 - start, factor, &settings.eos_token_ids, scores);
     }
     ban(&settings.suppress_tokens, scores);
     if generated == usize::from(prompt == 1 && settings.forced_bos_token_id.is_some()) {
@@ -28,7 +32,7 @@ pub(crate) fn process(settings: &GenerationSettings, prompt: usize, history: &[i
 
 /// Whether the next token is one of those that are forced, whatever the scores are.
 pub(crate) fn is_forced(settings: &GenerationSettings, prompt: usize, history: &[i64]) -> bool {
-    forced_first(settings, history).is_some() || forced_last(settings, history.len() - prompt).is_some()
+    forced_first(settings, history).is_some() || forced_last(settings, prompt, history.len() - prompt).is_some()
 }
 
 /// The token that is forced because it is the first.
@@ -37,9 +41,9 @@ fn forced_first(settings: &GenerationSettings, history: &[i64]) -> Option<i64> {
 }
 
 /// The tokens that are forced because a caption with `generated` tokens gets its last one.
-fn forced_last(settings: &GenerationSettings, generated: usize) -> Option<&[i64]> {
+fn forced_last(settings: &GenerationSettings, prompt: usize, generated: usize) -> Option<&[i64]> {
     let forced = settings.forced_eos_token_ids.as_slice();
-    (!forced.is_empty() && generated + 1 == settings.max_new_tokens).then_some(forced)
+    (!forced.is_empty() && generated + 1 == settings.most_new(prompt)).then_some(forced)
 }
 
 /// The settings whose logits processors do more than to ban the same tokens in every step, or the end tokens until a caption is long
@@ -54,6 +58,22 @@ pub(crate) fn beyond_bans(settings: &GenerationSettings) -> Vec<&'static str> {
         (!settings.begin_suppress_tokens.is_empty(), "begin_suppress_tokens"),
     ];
     named.into_iter().filter_map(|(set, name)| set.then_some(name)).collect()
+}
+
+/// The setting that may raise a score, or that depends on the scores of all tokens: candidates do not tell what it does.
+pub(crate) fn beyond_candidates(settings: &GenerationSettings) -> Option<&'static str> {
+    let samples = match &settings.strategy {
+        Strategy::Sample(sampling) => sampling.filters_by_entropy(),
+        Strategy::Greedy | Strategy::Beam(_) => false,
+    };
+    let named = [
+        (settings.repetition_penalty < 1.0, "repetition_penalty below 1"),
+        (!settings.sequence_bias.is_empty(), "sequence_bias"),
+        (settings.exponential_decay_length_penalty.is_some(), "exponential_decay_length_penalty"),
+        (settings.renormalize_logits, "renormalize_logits"),
+        (samples, "typical_p, epsilon_cutoff or eta_cutoff"),
+    ];
+    named.into_iter().find_map(|(set, name)| set.then_some(name))
 }
 
 /// The tokens that are banned in every step.
@@ -75,9 +95,19 @@ pub(crate) fn warp(settings: &SampleSettings, scores: &mut [f32]) {
         top_p(settings.top_p, scores);
     }
     keep_likely(settings, scores);
+    if settings.typical_p < 1.0 {
+        typical_p(settings.typical_p, scores);
+    }
+    if settings.epsilon_cutoff > 0.0 && settings.epsilon_cutoff < 1.0 {
+        keep_above(settings.epsilon_cutoff, scores);
+    }
+    if settings.eta_cutoff > 0.0 && settings.eta_cutoff < 1.0 {
+        let eta = settings.eta_cutoff.min(settings.eta_cutoff.sqrt() * (-entropy(scores)).exp());
+        keep_above(eta, scores);
+    }
 }
 
-/// Applies the last warper: keeps the tokens that `min_p` does.
+/// Keeps the tokens that `min_p` does.
 pub(crate) fn keep_likely(settings: &SampleSettings, scores: &mut [f32]) {
     if let Some(min_p) = settings.min_p {
         self::min_p(min_p, scores);
@@ -99,6 +129,55 @@ fn force(tokens: &[i64], scores: &mut [f32]) {
         if let Some(score) = usize::try_from(token).ok().and_then(|token| scores.get_mut(token)) {
             *score = 0.0;
         }
+    }
+}
+
+/// Adds the bias of every sequence that the next token would complete. As in transformers, one that is longer than the tokens so far is
+/// ignored.
+fn sequence_bias(biases: &[(Vec<i64>, f64)], history: &[i64], scores: &mut [f32]) {
+    // all scores are read before one is changed: several sequences may end with one token
+    let mut added: Vec<(usize, f32)> = Vec::new();
+    for (sequence, bias) in biases {
+        let Some((last, begun)) = sequence.split_last() else { continue };
+        let completes = begun.is_empty() || (sequence.len() <= history.len() && history.ends_with(begun));
+        if let Some(last) = usize::try_from(*last).ok().filter(|_| completes) {
+            match added.iter_mut().find(|(token, _)| *token == last) {
+                Some((_, sum)) => *sum += *bias as f32,
+                None => added.push((last, *bias as f32)),
+            }
+        }
+    }
+    for (token, bias) in added {
+        if let Some(score) = scores.get_mut(token) {
+            *score += bias;
+        }
+    }
+}
+
+/// Raises the scores of the end tokens, `over` tokens after the start of the penalty.
+fn exponential_decay(over: i64, factor: f64, ends: &[i64], scores: &mut [f32]) {
+    if over <= 0 {
+        return;
+    }
+    let grown = (factor.powf(over as f64) - 1.0) as f32;
+    let mut ends = ends.to_vec();
+    ends.sort_unstable();
+    ends.dedup();
+    for end in ends {
+        if let Some(score) = usize::try_from(end).ok().and_then(|end| scores.get_mut(end)) {
+            // a banned token stays banned
+            if score.is_finite() {
+                *score += score.abs() * grown;
+            }
+        }
+    }
+}
+
+/// Makes log-probabilities of `scores`.
+pub(crate) fn renormalize(scores: &mut [f32]) {
+    let softmax = Softmax::of(scores);
+    for score in scores.iter_mut() {
+        *score = softmax.logprob(*score) as f32;
     }
 }
 
@@ -175,6 +254,44 @@ fn min_p(p: f64, scores: &mut [f32]) {
     }
 }
 
+/// The entropy of the tokens' probabilities.
+fn entropy(scores: &[f32]) -> f64 {
+    let softmax = Softmax::of(scores);
+    let likely = scores.iter().filter(|score| **score > f32::NEG_INFINITY).map(|score| softmax.logprob(*score));
+    -likely.map(|logprob| logprob.exp() * logprob).sum::<f64>()
+}
+
+/// Keeps the tokens whose surprise is closest to the entropy, until they have probability `p` together (`TypicalLogitsWarper`).
+fn typical_p(p: f64, scores: &mut [f32]) {
+    let (softmax, entropy) = (Softmax::of(scores), entropy(scores));
+    let shift = |score: f32| (-softmax.logprob(score) - entropy).abs();
+    let mut order: Vec<usize> = (0..scores.len()).filter(|&token| scores[token] > f32::NEG_INFINITY).collect();
+    order.sort_by(|&a, &b| shift(scores[a]).total_cmp(&shift(scores[b])));
+    let mut cumulative = 0.0;
+    let below = order.iter().take_while(|token| {
+        cumulative += softmax.logprob(scores[**token]).exp();
+        cumulative < p
+    });
+    let last = below.count().min(order.len().saturating_sub(1));
+    let Some(farthest) = order.get(last).map(|&token| shift(scores[token])) else { return };
+    for score in scores.iter_mut().filter(|score| **score > f32::NEG_INFINITY) {
+        if shift(*score) > farthest {
+            *score = f32::NEG_INFINITY;
+        }
+    }
+}
+
+/// Keeps the tokens whose probability is at least `least`, and the most likely one.
+fn keep_above(least: f64, scores: &mut [f32]) {
+    let softmax = Softmax::of(scores);
+    let Some(&highest) = scores.get(argmax(scores)) else { return };
+    for score in scores.iter_mut().filter(|score| **score < highest) {
+        if softmax.logprob(*score).exp() < least {
+            *score = f32::NEG_INFINITY;
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::Value;
@@ -186,19 +303,28 @@ mod tests {
     #[test]
     fn warpers_leave_the_probabilities_of_transformers() {
         let goldens = include_str!("../../../tests/goldens/generation.json");
+        agree(goldens, 9);
+        agree(include_str!("../../../tests/goldens/generation_files.json"), 9);
+    }
+
+    fn agree(goldens: &str, count: usize) {
         let goldens = serde_json::from_str::<Value>(goldens).unwrap_or_default();
         let numbers =
             |value: &Value| value.as_array().into_iter().flatten().filter_map(Value::as_f64).collect::<Vec<_>>();
         let logits: Vec<f32> = numbers(&goldens["warpers"]["logits"]).into_iter().map(|logit| logit as f32).collect();
         let cases = goldens["warpers"]["cases"].as_array().map_or(&[][..], Vec::as_slice);
-        assert_eq!((logits.len(), cases.len()), (12, 9));
+        assert_eq!((logits.len(), cases.len()), (12, count));
         for case in cases {
             let given = &case["settings"];
+            let number = |name: &str, neutral: f64| given[name].as_f64().unwrap_or(neutral);
             let settings = SampleSettings {
-                temperature: given["temperature"].as_f64().unwrap_or(1.0),
+                temperature: number("temperature", 1.0),
                 top_k: given["top_k"].as_u64().unwrap_or(0) as usize,
-                top_p: given["top_p"].as_f64().unwrap_or(1.0),
+                top_p: number("top_p", 1.0),
                 min_p: given["min_p"].as_f64(),
+                typical_p: number("typical_p", 1.0),
+                epsilon_cutoff: number("epsilon_cutoff", 0.0),
+                eta_cutoff: number("eta_cutoff", 0.0),
                 seed: 0,
             };
             let mut scores = logits.clone();

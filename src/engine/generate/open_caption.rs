@@ -50,7 +50,8 @@ impl OpenCaption {
         };
         // the step that chooses the first token processes the last one of the prompt
         let length = request.prompt.len().saturating_sub(1);
-        Self { request, search, length, shortest: length + settings.min_new_tokens }
+        let shortest = length + settings.fewest_new(request.prompt.len());
+        Self { request, search, length, shortest }
     }
 
     /// With `more` tokens in its cache than it was known to have.

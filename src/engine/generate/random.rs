@@ -53,7 +53,7 @@ mod tests {
     #[test]
     fn draws_follow_the_probabilities() {
         // the 99.9 % quantiles of chi-square with 7, 4, 2 and 3 degrees of freedom; seeds are fixed, so nothing here is chance
-        let plain = SampleSettings { temperature: 1.0, top_k: 0, top_p: 1.0, min_p: None, seed: 7 };
+        let plain = SampleSettings { seed: 7, ..SampleSettings::default() };
         for (settings, freedom, limit) in [
             (plain, 7, 24.32),
             (SampleSettings { temperature: 0.7, top_k: 5, ..plain }, 4, 18.47),

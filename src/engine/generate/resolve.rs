@@ -11,23 +11,9 @@ use crate::engine::encode::tokenizer::TextTokenizer;
 use crate::engine::prompt::expand::{Prompt, TokenizedPrompt};
 use crate::engine::prompt::format::{JobPrompt, PromptFormat};
 use crate::engine::prompt::position_limits::PositionLimits;
-use crate::model::{ModelDirectory, ModelError, Problem, Role, Sourced};
-
-/// Settings of the files that would change captions and are not supported, with the value at which they do nothing.
-const REFUSED: [(&str, f64); 12] = [
-    ("guidance_scale", 1.0),
-    ("num_return_sequences", 1.0),
-    ("encoder_repetition_penalty", 1.0),
-    ("encoder_no_repeat_ngram_size", 0.0),
-    ("num_beam_groups", 1.0),
-    ("penalty_alpha", 0.0),
-    ("typical_p", 1.0),
-    ("epsilon_cutoff", 0.0),
-    ("eta_cutoff", 0.0),
-    ("sequence_bias", f64::NAN),
-    ("exponential_decay_length_penalty", f64::NAN),
-    ("forced_decoder_ids", f64::NAN),
-];
+use crate::model::{
+    GENERATION_SETTINGS, ModelDirectory, ModelError, Problem, Producer, Role, Search, Sourced, Treatment, treatment,
+};
 
 impl GenerationSettings {
     /// Resolves the settings of `directory`, overlaid with `overrides`.
@@ -37,22 +23,32 @@ impl GenerationSettings {
     /// though its strategy does not use it.
     pub fn resolve(directory: &ModelDirectory, overrides: &GenerationOverrides) -> Result<Self, ModelError> {
         let mut resolver = Resolver { directory, problems: Vec::new() };
-        resolver.refuse();
         let start = resolver.start();
         let (prompt, shortest) = job_prompt(directory, overrides, start)?;
         let strategy = resolver.strategy(overrides);
-        let (max_new_tokens, min_new_tokens) = resolver.lengths(overrides, prompt.length());
-        resolver.check_positions(&shortest, max_new_tokens);
+        resolver.refuse(&strategy);
+        resolver.check_sizes(&strategy, prompt.length());
+        let lengths = resolver.lengths(overrides, prompt.length());
+        let most_new = lengths.max_length.map_or(lengths.max_new, |length| {
+            lengths.max_new.min(length.saturating_sub(shortest.decoder_tokens().len()))
+        });
+        resolver.check_positions(&shortest, most_new);
+        let eos_token_ids = resolver.eos();
         let settings = Self {
             strategy,
-            max_new_tokens,
-            min_new_tokens,
-            eos_token_ids: resolver.eos(),
+            max_new_tokens: lengths.max_new,
+            min_new_tokens: lengths.min_new,
+            max_length: lengths.max_length,
+            min_length: lengths.min_length,
+            exponential_decay_length_penalty: resolver.exponential_decay(&eos_token_ids),
+            bad_words_ids: resolver.bad_words(&eos_token_ids),
+            eos_token_ids,
             prompt,
             stop: resolver.stop(overrides.stop.as_ref()),
             repetition_penalty: resolver.number("repetition_penalty", overrides.repetition_penalty).unwrap_or(1.0),
-            no_repeat_ngram_size: resolver.count("no_repeat_ngram_size", overrides.no_repeat_ngram_size).unwrap_or(0),
-            bad_words_ids: resolver.bad_words(),
+            no_repeat_ngram_size: resolver.ngrams(overrides),
+            sequence_bias: resolver.sequence_bias(),
+            renormalize_logits: matches!(strategy, Strategy::Beam(_)) && resolver.flag("renormalize_logits"),
             suppress_tokens: resolver.tokens("suppress_tokens"),
             begin_suppress_tokens: resolver.tokens("begin_suppress_tokens"),
             forced_bos_token_id: resolver.forced("forced_bos_token_id").first().copied(),
@@ -64,6 +60,14 @@ impl GenerationSettings {
             Err(ModelError::Directory { path: directory.path().to_path_buf(), problems: resolver.problems })
         }
     }
+}
+
+/// How long captions may and must be; fields as in [`GenerationSettings`].
+struct Lengths {
+    max_new: usize,
+    min_new: usize,
+    max_length: Option<usize>,
+    min_length: usize,
 }
 
 struct Resolver<'a> {
@@ -78,21 +82,73 @@ impl<'a> Resolver<'a> {
         self.directory.config().setting(name)
     }
 
-    fn refuse(&mut self) {
-        for (name, neutral) in REFUSED {
-            let Some(found) = self.setting(name) else { continue };
-            let empty = found.value.as_array().is_some_and(Vec::is_empty);
-            // exact: only the neutral value itself leaves captions as they are
-            if !empty && found.value.as_f64().is_none_or(|value| value.total_cmp(&neutral).is_ne()) {
-                let hint = format!("take it out of {} to generate captions without it", found.source);
-                let problem = Problem::new(found.source, format!("{name} = {} is not supported yet", found.value));
-                self.problems.push(problem.with_hint(hint));
+    /// Whether the files have `name` with null, and the job does not give it. For transformers, null is no default.
+    fn is_null(&self, name: &str, given: bool) -> bool {
+        !given && self.directory.config().given(name).is_some_and(|found| found.value.is_null())
+    }
+
+    fn flag(&self, name: &str) -> bool {
+        self.setting(name).is_some_and(|found| found.value.as_bool() == Some(true))
+    }
+
+    /// Refuses what would change captions and cannot be obeyed; the log names what is not known.
+    fn refuse(&mut self, strategy: &Strategy) {
+        let config = self.directory.config();
+        let top_k = config.given("top_k").map_or(50.0, |found| found.value.as_f64().unwrap_or(0.0));
+        let only_image = !self.directory.bindings().prompt_holds_image()
+            && config.model_type().is_some_and(|model_type| model_type == "vision-encoder-decoder");
+        let (beams, samples) = (matches!(strategy, Strategy::Beam(_)), matches!(strategy, Strategy::Sample(_)));
+        let search = Search { beams, samples, top_k, only_image };
+        for (name, treatment) in GENERATION_SETTINGS {
+            let Treatment::Refused(is_refused) = treatment else { continue };
+            let Some(found) = config.given(name).filter(|found| is_refused(found.value, search)) else { continue };
+            let hint = format!("take it out of {} to generate captions without it", found.source);
+            let problem = Problem::new(found.source, format!("{name} = {} is not supported", found.value));
+            self.problems.push(problem.with_hint(hint));
+        }
+        let unknown: Vec<_> = config.generation_names().filter(|name| treatment(name).is_none()).take(20).collect();
+        if !unknown.is_empty() {
+            let model = self.directory.path().display();
+            tracing::warn!(%model, "generation_config.json has settings that are not known and have no effect: {}", unknown.join(", "));
+        }
+        if self.is_null("early_stopping", false) {
+            self.problems.push(Self::null("early_stopping", "true, false or \"never\""));
+        }
+    }
+
+    /// A null where transformers has no meaning for it.
+    fn null(name: &str, expected: &str) -> Problem {
+        let what = format!("{name}: expected {expected}, found null");
+        Problem::new("generation_config.json", what).with_hint("take it out of the file; its default applies then")
+    }
+
+    /// Refuses a decoder whose fixed sizes do not fit what it would have to run on.
+    fn check_sizes(&mut self, strategy: &Strategy, prompt: Option<usize>) {
+        let decoder = [Role::Prefill, Role::Decoder].into_iter().find_map(|role| self.directory.graph(role));
+        let Some(file) = decoder.map(|graph| graph.file.clone()) else { return };
+        let mut refuse = |what: String, hint: &str| self.problems.push(Problem::new(&file, what).with_hint(hint));
+        match self.directory.decoder_batch() {
+            Some(1) if strategy.beams() > 1 => {
+                let what = format!("its batch is fixed to 1 row, and num_beams = {} need as many", strategy.beams());
+                refuse(what, "set strategy = \"greedy\" in the job, or export the decoder with a dynamic batch axis");
             }
+            Some(batch @ 2..) => {
+                refuse(format!("its batch is fixed to {batch} rows"), "export the decoder with a dynamic batch axis");
+            }
+            _ => {}
+        }
+        let cached = self.directory.bindings().of(Role::Decoder).iter().any(|(_, by)| matches!(by, Producer::Cache(_)));
+        if let Some(tokens) = self.directory.decoder_tokens().filter(|tokens| !cached || prompt != Some(*tokens)) {
+            let what = format!("it was exported for exactly {tokens} tokens");
+            refuse(what, "export the decoder with a dynamic axis for its tokens");
         }
     }
 
     fn strategy(&mut self, overrides: &GenerationOverrides) -> Strategy {
         let beams = self.count("num_beams", overrides.num_beams).unwrap_or(1);
+        if self.is_null("num_beams", overrides.num_beams.is_some()) {
+            self.problems.push(Self::null("num_beams", "1 to 64"));
+        }
         let samples = self.setting("do_sample").is_some_and(|found| found.value.as_bool() == Some(true));
         let name = match overrides.strategy {
             Some(name) => name,
@@ -114,6 +170,9 @@ impl<'a> Resolver<'a> {
                     let what = format!("strategy = \"beam\" needs num_beams of 2 or more, found {beams}");
                     self.problems.push(Problem::new(Self::JOB, what).with_hint("num_beams = 4, for instance"));
                 }
+                if self.is_null("length_penalty", overrides.length_penalty.is_some()) {
+                    self.problems.push(Self::null("length_penalty", "a finite number"));
+                }
                 Strategy::Beam(BeamSettings {
                     num_beams: beams,
                     length_penalty: self.number("length_penalty", overrides.length_penalty).unwrap_or(1.0),
@@ -122,9 +181,15 @@ impl<'a> Resolver<'a> {
             }
             StrategyName::Sample => Strategy::Sample(SampleSettings {
                 temperature: self.number("temperature", overrides.temperature).unwrap_or(1.0),
-                top_k: self.count("top_k", overrides.top_k).unwrap_or(50),
-                top_p: self.number("top_p", overrides.top_p).unwrap_or(1.0),
+                top_k: match self.count("top_k", overrides.top_k) {
+                    None if self.is_null("top_k", false) => 0,
+                    found => found.unwrap_or(50),
+                },
+                top_p: self.top_p(overrides.top_p),
                 min_p: self.number("min_p", overrides.min_p),
+                typical_p: self.number("typical_p", None).unwrap_or(1.0).min(1.0),
+                epsilon_cutoff: self.cutoff("epsilon_cutoff"),
+                eta_cutoff: self.cutoff("eta_cutoff"),
                 seed: overrides.seed.unwrap_or(0),
             }),
         }
@@ -184,41 +249,73 @@ impl<'a> Resolver<'a> {
         }
     }
 
-    /// `max_new_tokens` and `min_new_tokens`. As in transformers, `max_length` and `min_length` include the prompt and its start token,
-    /// but a `max_length` of 20, the default, means 20 new tokens (`GenerationMixin._prepare_generated_length`).
-    fn lengths(&mut self, overrides: &GenerationOverrides, prompt: Option<usize>) -> (usize, usize) {
-        let max_new = self.length("max_new_tokens");
-        let max_length = self.length("max_length").filter(|&length| length != 20);
-        let (min_new, min_length) = (self.length("min_new_tokens"), self.length("min_length"));
-        let given = [
-            ("max_length", max_length, overrides.max_new_tokens.or(max_new), "max_new_tokens"),
-            (
-                "min_length",
-                min_length.filter(|&length| length > 0),
-                overrides.min_new_tokens.or(min_new),
-                "min_new_tokens",
-            ),
-        ];
-        for (name, _, _, instead) in given.iter().filter(|(_, length, new, _)| length.is_some() && new.is_none()) {
-            if prompt.is_none() {
-                let what =
-                    format!("{name} counts the prompt, whose length depends on the image; that is not supported");
-                self.problems.push(Problem::new(Self::JOB, what).with_hint(format!("set {instead} in the job")));
-            }
+    /// As in transformers, 1 and more filter nothing, and 0 leaves the most likely token.
+    fn top_p(&mut self, given: Option<f64>) -> f64 {
+        let neutral = |found: &Sourced<&Value>| found.value.as_f64().is_some_and(|value| value > 1.0);
+        let zero = |found: &Sourced<&Value>| found.value.as_f64().is_some_and(|value| value.abs() < f64::MIN_POSITIVE);
+        match self.setting("top_p").filter(|_| given.is_none()) {
+            Some(found) if neutral(&found) => 1.0,
+            Some(found) if zero(&found) => f64::MIN_POSITIVE,
+            _ => self.number("top_p", given).unwrap_or(1.0),
         }
-        let prompt = prompt.unwrap_or(1);
-        let max_length = max_length.map_or(20, |length| length.saturating_sub(prompt));
-        let max = overrides.max_new_tokens.or(max_new).unwrap_or(max_length);
-        let min_length = min_length.map_or(0, |length| length.saturating_sub(prompt));
-        let min = overrides.min_new_tokens.or(min_new).unwrap_or(min_length);
-        let problems = &mut self.problems;
-        if max == 0 || max > MOST_NEW_TOKENS || min > max {
-            let what = format!("captions of at least {min} and at most {max} tokens are not possible");
+    }
+
+    /// A cutoff; outside of 0 to 1 it filters nothing.
+    fn cutoff(&mut self, name: &str) -> f64 {
+        self.number(name, None).filter(|value| *value > 0.0 && *value < 1.0).unwrap_or(0.0)
+    }
+
+    /// `no_repeat_ngram_size`; a negative number of the files bans nothing.
+    fn ngrams(&mut self, overrides: &GenerationOverrides) -> usize {
+        let given = overrides.no_repeat_ngram_size;
+        let found = self.setting("no_repeat_ngram_size").and_then(|found| found.value.as_f64());
+        if given.is_none() && found.is_some_and(|size| size < 0.0) {
+            return 0;
+        }
+        self.count("no_repeat_ngram_size", given).unwrap_or(0)
+    }
+
+    /// How long captions may and must be. As in transformers, `max_length` and `min_length` include the prompt and its start token, but a
+    /// `max_length` of 20, the default, means 20 new tokens, or what the positions that config.json names leave of them
+    /// (`GenerationMixin._prepare_generated_length`).
+    fn lengths(&mut self, overrides: &GenerationOverrides, prompt: Option<usize>) -> Lengths {
+        let max_new = overrides.max_new_tokens.or_else(|| self.length("max_new_tokens"));
+        let min_new = overrides.min_new_tokens.or_else(|| self.length("min_new_tokens"));
+        if max_new.is_none() && self.is_null("max_length", false) {
+            self.problems.push(Self::null("max_length", "a number of tokens"));
+        }
+        let max_length = self.length("max_length").filter(|&length| length != 20);
+        let max_length =
+            max_length.or_else(|| self.directory.config().positions_of_default_length().filter(|_| max_new.is_none()));
+        let default = if self.length("max_length").is_none_or(|length| length == 20) { 20 } else { usize::MAX };
+        let min_length = self.length("min_length").unwrap_or(0);
+        let mut lengths = Lengths {
+            max_new: max_new.unwrap_or(default),
+            min_new: min_new.unwrap_or(0),
+            max_length: max_length.filter(|_| max_new.is_none()),
+            min_length: if min_new.is_none() { min_length } else { 0 },
+        };
+        // with one length of all prompts, only the tokens of captions have to be counted
+        if let Some(prompt) = prompt {
+            if let Some(length) = lengths.max_length.take() {
+                if length <= prompt {
+                    let what = format!("max_length is {length}, and the prompt has {prompt} tokens of these");
+                    self.problems.push(Problem::new(Self::JOB, what).with_hint("set max_new_tokens in the job"));
+                }
+                lengths.max_new = lengths.max_new.min(length.saturating_sub(prompt).max(1));
+            }
+            lengths.min_new = lengths.min_new.max(std::mem::take(&mut lengths.min_length).saturating_sub(prompt));
+        }
+        lengths.max_new = lengths.max_length.map_or(lengths.max_new, |length| lengths.max_new.min(length));
+        let (max, min) = (lengths.max_new, lengths.min_new);
+        let impossible = overrides.min_new_tokens.is_some() && min > max;
+        if max == 0 || max > MOST_NEW_TOKENS || impossible {
+            let what = format!("max_new_tokens: captions of at least {min} and at most {max} tokens are not possible");
             let hint =
                 format!("max_new_tokens must be at least 1, at least min_new_tokens, and at most {MOST_NEW_TOKENS}");
-            problems.push(Problem::new(Self::JOB, what).with_hint(hint));
+            self.problems.push(Problem::new(Self::JOB, what).with_hint(hint));
         }
-        (max.min(MOST_NEW_TOKENS), min.min(MOST_NEW_TOKENS))
+        Lengths { max_new: max.min(MOST_NEW_TOKENS), min_new: min.min(max).min(MOST_NEW_TOKENS), ..lengths }
     }
 
     /// Refuses a job whose `shortest` prompt is too long for the model.
@@ -301,14 +398,61 @@ impl<'a> Resolver<'a> {
         })
     }
 
-    fn bad_words(&mut self) -> Vec<Vec<i64>> {
+    fn bad_words(&mut self, ends: &[i64]) -> Vec<Vec<i64>> {
         let Some(found) = self.setting("bad_words_ids") else { return Vec::new() };
-        let words = found.value.as_array().and_then(|words| words.iter().map(token_list).collect());
-        words.unwrap_or_else(|| {
-            let what = format!("bad_words_ids = {} is no list of lists of token ids", found.value);
+        let words = found.value.as_array().and_then(|words| words.iter().map(token_list).collect::<Option<Vec<_>>>());
+        let Some(words) = words.filter(|words| !words.is_empty() && !words.iter().any(Vec::is_empty)) else {
+            let what =
+                format!("bad_words_ids = {}: expected a list of lists of token ids, none of them empty", found.value);
             self.problems.push(Problem::new(found.source, what));
-            Vec::new()
-        })
+            return Vec::new();
+        };
+        // an end token alone is never one
+        let counted = words.iter().filter(|word| word.len() > 1 || !word.iter().all(|token| ends.contains(token)));
+        counted.flatten().for_each(|token| self.check_token("bad_words_ids", *token));
+        words
+    }
+
+    fn sequence_bias(&mut self) -> Vec<(Vec<i64>, f64)> {
+        let Some(found) = self.setting("sequence_bias") else { return Vec::new() };
+        let pair = |pair: &Value| match pair.as_array()?.as_slice() {
+            [Value::Array(tokens), bias] if !tokens.is_empty() => {
+                Some((tokens.iter().map(Value::as_i64).collect::<Option<Vec<_>>>()?, bias.as_f64()?))
+            }
+            _ => None,
+        };
+        let pairs = found.value.as_array().filter(|pairs| !pairs.is_empty());
+        let Some(pairs) = pairs.and_then(|pairs| pairs.iter().map(pair).collect::<Option<Vec<_>>>()) else {
+            let what = format!("sequence_bias = {}: expected a list of pairs [[token ids], bias]", found.value);
+            self.problems.push(Problem::new(found.source, what));
+            return Vec::new();
+        };
+        pairs.iter().flat_map(|(tokens, _)| tokens).for_each(|token| self.check_token("sequence_bias", *token));
+        // of equal sequences, the last one counts
+        let mut biases: Vec<(Vec<i64>, f64)> = Vec::with_capacity(pairs.len());
+        for (tokens, bias) in pairs {
+            match biases.iter_mut().find(|(known, _)| *known == tokens) {
+                Some(known) => known.1 = bias,
+                None => biases.push((tokens, bias)),
+            }
+        }
+        biases
+    }
+
+    fn exponential_decay(&mut self, ends: &[i64]) -> Option<(i64, f64)> {
+        let found = self.setting("exponential_decay_length_penalty")?;
+        let pair = match found.value.as_array().map(Vec::as_slice) {
+            Some([start, factor]) => start.as_i64().zip(factor.as_f64().filter(|factor| *factor > 0.0)),
+            _ => None,
+        };
+        let problem = match pair {
+            Some(pair) if !ends.is_empty() => return Some(pair),
+            Some(_) => "it raises the score of the end token, and there is no eos_token_id".to_owned(),
+            None => format!("expected [number of tokens, factor], found {}", found.value),
+        };
+        let what = format!("exponential_decay_length_penalty: {problem}");
+        self.problems.push(Problem::new(found.source, what));
+        None
     }
 
     /// The decoder's start token; `None` for a decoder whose prompt has no start token of the decoder.
@@ -317,7 +461,12 @@ impl<'a> Resolver<'a> {
         if alone {
             return None;
         }
-        let found = self.setting("decoder_start_token_id").or_else(|| self.setting("bos_token_id"));
+        // models without an encoder start from bos_token_id, whatever else is set
+        let names = match self.directory.config().model_type() {
+            Some("git") => ["bos_token_id", "decoder_start_token_id"],
+            _ => ["decoder_start_token_id", "bos_token_id"],
+        };
+        let found = names.into_iter().find_map(|name| self.setting(name));
         let id = found.as_ref().and_then(|found| found.value.as_i64());
         if id.is_none() {
             let problem = if let Some(found) = found {

@@ -64,7 +64,7 @@ impl Sampler {
                 }
             }
         };
-        self.append(selected, context).map(Told::Next)
+        self.append(selected, request.prompt.len(), context).map(Told::Next)
     }
 
     /// Selects the next token.
@@ -79,13 +79,14 @@ impl Sampler {
         let history = [prompt.as_slice(), &self.sequence.tokens].concat();
         let logits = logits.row(self.slot)?;
         let selected = select_token(&logits, context.settings, prompt.len(), &history, request.key, scores);
-        self.append(selected, context)
+        self.append(selected, prompt.len(), context)
     }
 
     /// The sequence with a token and its log-probability; it breaks if that ends it, or if there is none because a logit is not finite.
     fn append(
         mut self,
         selected: Option<(i64, f64)>,
+        prompt: usize,
         context: &DecodeContext<'_>,
     ) -> Result<ControlFlow<Sequence, Self>, OnnxError> {
         let sequence = &mut self.sequence;
@@ -94,7 +95,7 @@ impl Sampler {
         };
         sequence.tokens.push(token);
         sequence.logprob += logprob;
-        Ok(match context.finish(&sequence.tokens)? {
+        Ok(match context.finish(prompt, &sequence.tokens)? {
             Some(finish) => ControlFlow::Break(Sequence { finish, ..self.sequence }),
             None => ControlFlow::Continue(self),
         })

@@ -39,7 +39,7 @@ pub enum Finish {
     Eos,
     /// One of the texts in `stop`, with which the caption ends.
     Stop,
-    /// `max_new_tokens`.
+    /// `max_new_tokens`, or `max_length` with the prompt.
     Length,
 }
 
@@ -115,8 +115,8 @@ pub(crate) struct DecodeContext<'a> {
 }
 
 impl DecodeContext<'_> {
-    /// Why a caption ends with the last of `tokens`; `None` if it goes on. It must not have ended before that.
-    pub(crate) fn finish(&self, tokens: &[i64]) -> Result<Option<Finish>, OnnxError> {
+    /// Why a caption after `prompt` tokens ends with the last of `tokens`; `None` if it goes on. It must not have ended before that.
+    pub(crate) fn finish(&self, prompt: usize, tokens: &[i64]) -> Result<Option<Finish>, OnnxError> {
         if tokens.last().is_some_and(|last| self.settings.eos_token_ids.contains(last)) {
             return Ok(Some(Finish::Eos));
         }
@@ -126,6 +126,6 @@ impl DecodeContext<'_> {
                 return Ok(Some(Finish::Stop));
             }
         }
-        Ok((tokens.len() >= self.settings.max_new_tokens).then_some(Finish::Length))
+        Ok((tokens.len() >= self.settings.most_new(prompt)).then_some(Finish::Length))
     }
 }

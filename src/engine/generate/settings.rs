@@ -93,6 +93,10 @@ pub struct GenerationSettings {
     pub max_new_tokens: usize,
     /// The fewest tokens before the end token is allowed.
     pub min_new_tokens: usize,
+    /// The most tokens a caption and its prompt have together, if prompts have several lengths; `max_new_tokens` counts too.
+    pub max_length: Option<usize>,
+    /// The fewest tokens that a caption and its prompt have together before the end token is allowed, if prompts have several lengths.
+    pub min_length: usize,
     /// The tokens that end a caption; empty if captions end by length only.
     pub eos_token_ids: Vec<i64>,
     /// What the decoder processes before the caption; not a part of it.
@@ -113,6 +117,12 @@ pub struct GenerationSettings {
     pub forced_bos_token_id: Option<i64>,
     /// One of these is the last token of a caption that reaches `max_new_tokens`.
     pub forced_eos_token_ids: Vec<i64>,
+    /// What is added to the score of the last token of a sequence, if the others precede it.
+    pub sequence_bias: Vec<(Vec<i64>, f64)>,
+    /// After so many tokens, the score of the end token grows with every token by a power of this factor.
+    pub exponential_decay_length_penalty: Option<(i64, f64)>,
+    /// Whether the processed scores of beams are made log-probabilities again.
+    pub renormalize_logits: bool,
 }
 
 /// How the next token is selected.
@@ -153,10 +163,49 @@ pub struct SampleSettings {
     pub top_k: usize,
     pub top_p: f64,
     pub min_p: Option<f64>,
+    /// Tokens whose surprise is closest to the expected one, until they have this probability together; 1: all.
+    pub typical_p: f64,
+    /// Tokens that are at least as likely as this; 0: all.
+    pub epsilon_cutoff: f64,
+    /// The same, with a lower limit where many tokens are likely; 0: all.
+    pub eta_cutoff: f64,
     pub seed: u64,
 }
 
+impl Default for SampleSettings {
+    /// Draws from all tokens.
+    fn default() -> Self {
+        Self {
+            temperature: 1.0,
+            top_k: 0,
+            top_p: 1.0,
+            min_p: None,
+            typical_p: 1.0,
+            epsilon_cutoff: 0.0,
+            eta_cutoff: 0.0,
+            seed: 0,
+        }
+    }
+}
+
+impl SampleSettings {
+    /// Whether tokens are filtered by more than `top_k`, `top_p` and `min_p`.
+    pub(crate) fn filters_by_entropy(&self) -> bool {
+        self.typical_p < 1.0 || self.epsilon_cutoff > 0.0 || self.eta_cutoff > 0.0
+    }
+}
+
 impl GenerationSettings {
+    /// The most tokens of a caption whose prompt has `prompt` tokens.
+    pub(crate) fn most_new(&self, prompt: usize) -> usize {
+        self.max_length.map_or(self.max_new_tokens, |length| length.saturating_sub(prompt).min(self.max_new_tokens))
+    }
+
+    /// The fewest tokens of a caption whose prompt has `prompt` tokens.
+    pub(crate) fn fewest_new(&self, prompt: usize) -> usize {
+        self.min_length.saturating_sub(prompt).max(self.min_new_tokens)
+    }
+
     /// Whether equal images with equal texts get equal captions whatever their keys are.
     pub fn is_deterministic(&self) -> bool {
         !matches!(self.strategy, Strategy::Sample(_))
@@ -177,8 +226,9 @@ pub fn out_of_range(name: &str, value: f64) -> Option<&'static str> {
             (value.is_normal() && value > 0.0 && value.recip().is_finite(), "a number above 0")
         }
         "top_p" => (value > 0.0 && value <= 1.0, "a number above 0, at most 1"),
+        "typical_p" => (value > 0.0, "a number above 0"),
         "min_p" => ((0.0..=1.0).contains(&value), "0 to 1"),
-        "length_penalty" => (value.is_finite(), "a finite number"),
+        "length_penalty" | "epsilon_cutoff" | "eta_cutoff" => (value.is_finite(), "a finite number"),
         "top_k" | "no_repeat_ngram_size" => (whole && value >= 0.0, "a whole number, 0 or more"),
         _ => (true, ""),
     };

@@ -2,14 +2,14 @@
 //! graph gives; or on the host from all logits.
 //!
 //! # Among the best tokens
-//! Logits processors and warpers only lower scores, unless a repetition penalty is below 1. So no token beyond the candidates that the
+//! Logits processors and warpers only lower scores, with the exceptions that `beyond_candidates` names. So no token beyond the candidates that the
 //! graph gives has a higher score than the last of them. Where that does not decide which token is selected, the row's logits are read,
 //! and the selection is the one that the host makes from them. So what is selected never depends on how many candidates there are.
 
 use std::fmt;
 
 use super::certain_filter::{filter, may_decide};
-use super::logits_processors::{always_banned, beyond_bans, is_forced, keep_likely, process, warp};
+use super::logits_processors::{always_banned, beyond_bans, beyond_candidates, is_forced, keep_likely, process, warp};
 use super::random::sample;
 use super::settings::{GenerationSettings, Strategy};
 use super::softmax::argmax;
@@ -53,25 +53,28 @@ impl TokenSelection {
                 if sampling.top_k > 0 { sampling.top_k } else { SPARES_OF_FILTER * spare }
             }
         };
-        let refused = if !(2..MOST_TOKENS).contains(&vocabulary) {
-            Some("the number of tokens")
-        } else if settings.repetition_penalty < 1.0 {
-            Some("repetition_penalty below 1")
-        } else {
-            match &settings.strategy {
-                Strategy::Sample(sampling) if sampling.top_k > MOST_TOP_K => Some("sampling with top_k above 464"),
-                Strategy::Sample(sampling) if sampling.top_k == 0 && !may_decide(sampling) => {
-                    Some("sampling without top_k, and without top_p at a temperature of at most 1")
-                }
-                _ => None,
+        let of_sampling = match &settings.strategy {
+            Strategy::Sample(sampling) if sampling.top_k > MOST_TOP_K => Some("sampling with top_k above 464"),
+            Strategy::Sample(sampling) if sampling.top_k == 0 && !may_decide(sampling) => {
+                Some("sampling without top_k, and without top_p at a temperature of at most 1")
             }
+            _ => None,
+        };
+        let refused = if (2..MOST_TOKENS).contains(&vocabulary) {
+            beyond_candidates(settings).or(of_sampling)
+        } else {
+            Some("the number of tokens")
         };
         let on_host = !asking.is_empty();
         let choice = Choice {
             vocabulary,
             candidates: if on_host { needed + spare } else { needed }.min(vocabulary),
             by_logits: !matches!(settings.strategy, Strategy::Beam(_)),
-            ends: if on_host || settings.min_new_tokens == 0 { Vec::new() } else { settings.eos_token_ids.clone() },
+            ends: if on_host || (settings.min_new_tokens == 0 && settings.min_length == 0) {
+                Vec::new()
+            } else {
+                settings.eos_token_ids.clone()
+            },
             suppressed: always_banned(settings),
         };
         let selection = match refused {

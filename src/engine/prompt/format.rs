@@ -107,7 +107,7 @@ impl PromptFormat {
         let config = directory.config();
         let special = |name: &str| match config.special_token(name) {
             Some(token) => Some(token.to_owned()),
-            None => tokenizer.token(config.setting(&format!("{name}_id"))?.value.as_i64()?),
+            None => tokenizer.token(config.special_token_id(&format!("{name}_id"))?),
         };
         let start = start.filter(|_| directory.graph(Role::Encoder).is_some());
         if config.model_type() == Some("florence2") {

@@ -121,6 +121,7 @@ impl Tensor {
         match dtype {
             DataType::I64 => Self::owned(shape, data.into_iter().map(i64::from).collect()),
             DataType::Bool => Self::owned(shape, data),
+            dtype if dtype.is_integer() => Self::from_integers(dtype, shape, data.into_iter().map(i64::from).collect()),
             _ => Self::from_f32(dtype, shape, data.into_iter().map(|one| f32::from(u8::from(one))).collect()),
         }
     }
