@@ -69,11 +69,14 @@ fn work_on(
     prepared: &PreparedJob,
     claimed: &Claimed,
     store: &OutputStore,
-    models: Vec<Models>,
+    mut models: Vec<Models>,
     shard: Option<Shard>,
     context: &mut Context<'_>,
 ) -> Result<ExitStatus, Error> {
     let run = claimed.plan.run.as_str();
+    // prompts with a date have that of the plan, in all parts and however often the run is resumed
+    let planned = claimed.plan.created();
+    models.iter_mut().for_each(|models| models.set_time(planned));
     let limits = &prepared.job.limits.failures;
     if let Some(published) = load_published(store, run)? {
         let published = published.whole()?;

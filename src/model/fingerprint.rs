@@ -93,7 +93,9 @@ impl ModelDirectory {
             hashes.graphs.insert(*role, of_role);
         }
         let [template, template_json] = ConfigFiles::CHAT_TEMPLATE;
-        for name in [Self::TOKENIZER, ConfigFiles::TOKENIZER_CONFIG, ConfigFiles::CONFIG, template, template_json] {
+        let [special_tokens, added_tokens] = ConfigFiles::SPECIAL_TOKENS;
+        let tokens = [Self::TOKENIZER, ConfigFiles::TOKENIZER_CONFIG, special_tokens, added_tokens];
+        for name in tokens.into_iter().chain([ConfigFiles::CONFIG, template, template_json]) {
             let path = self.path.join(name);
             if path.is_file() {
                 hashes.files.insert(name, hash(&path)?);

@@ -23,7 +23,7 @@ const VECTOR: f64 = 2e-5;
 const STATE: f64 = 1e-4;
 pub(crate) const BATCHES: [usize; 3] = [1, 3, 8];
 /// Families whose decoders are recurrent, or take position ids and an attention mask, so that rows can join a running batch.
-const REFILLED: [&str; 4] = ["llava", "recipe_gru", "recipe_lstm", "smolvlm"];
+const REFILLED: [&str; 5] = ["llava", "paligemma", "recipe_gru", "recipe_lstm", "smolvlm"];
 
 pub(crate) fn goldens(family: &str) -> Value {
     let family = family.trim_end_matches("_split");
@@ -266,6 +266,12 @@ fn git() {
 fn llava() {
     captions_are_the_golden_ones("llava");
     runs_over_the_sample_photographs("llava");
+}
+
+#[test]
+fn paligemma() {
+    captions_are_the_golden_ones("paligemma");
+    runs_over_the_sample_photographs("paligemma");
 }
 
 #[test]
