@@ -1,6 +1,7 @@
 //! Chat templates. In: the Jinja template of a model repository, its special tokens, a time, and a question about an image. Out: the prompt.
 //! Rendered as `apply_chat_template` of transformers' processors does it, except that "now" is a time that is given.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use chrono::{DateTime, Utc};
@@ -78,7 +79,7 @@ impl ChatTemplate {
         Ok(environment)
     }
 
-    fn context(&self, question: &str) -> Value {
+    fn context(&self, question: &str) -> BTreeMap<&str, Value> {
         let content = vec![context! { type => "image" }, context! { type => "text", text => question }];
         let values = [
             ("messages", Value::from(vec![context! { role => "user", content => content }])),
