@@ -1,4 +1,4 @@
-"""What LLaVA and SmolVLM have in common: a decoder-only language model that reads image features between its tokens.
+"""What LLaVA, PaliGemma and SmolVLM have in common: a decoder-only language model that reads image features between its tokens.
 
     vision_encoder         pixel_values (and pixel_attention_mask) -> image_features
     embed_tokens           input_ids -> inputs_embeds
@@ -30,24 +30,28 @@ class Embedding(torch.nn.Module):
 
 
 class Decoder(torch.nn.Module):
-    """The language model with its past as flat arguments: key 0, value 0, key 1, ... and results likewise."""
+    """The language model with its past as flat arguments: key 0, value 0, key 1, ... and results likewise.
 
-    def __init__(self, language_model, head):
+    With `prefix`, tokens of one step see each other: the prompt is read in both directions, then each step has one token.
+    """
+
+    def __init__(self, language_model, head, prefix=False):
         super().__init__()
-        self.language_model, self.head = language_model, head
+        self.language_model, self.head, self.prefix = language_model, head, prefix
 
     def forward(self, inputs_embeds, attention_mask, position_ids, *past):
         # transformers builds this mask with functions that tracing cannot follow.
         places = torch.arange(attention_mask.shape[1])
         new = places[attention_mask.shape[1] - inputs_embeds.shape[1]:]
-        seen = (places[None, None, :] <= new[None, :, None]) & (attention_mask[:, None, :] > 0)
+        before = places[None, None, :] <= (places[-1:] if self.prefix else new)[None, :, None] + 0 * new[None, :, None]
+        seen = before & (attention_mask[:, None, :] > 0)
         mask = torch.where(seen, 0.0, torch.finfo(torch.float32).min)[:, None]
         outputs = self.language_model(inputs_embeds=inputs_embeds, attention_mask=mask, position_ids=position_ids,
                                       past_key_values=common.decoder_cache(past), use_cache=True)
         return self.head(outputs.last_hidden_state), *common.flatten(outputs.past_key_values)
 
 
-def export_text(model, language_model, folder):
+def export_text(model, language_model, folder, prefix=False):
     """`embed_tokens` and `decoder_model_merged`."""
     text = language_model.config
     batch, new, past = 2, 3, 4
@@ -59,7 +63,7 @@ def export_text(model, language_model, folder):
              for name in common.state_names("past_key_values", text.num_hidden_layers)}
     presents = {name: common.state_axes(name) for name in common.state_names("present", text.num_hidden_layers)}
     common.export(
-        Decoder(language_model, model.get_output_embeddings()), folder / "decoder_model_merged.onnx",
+        Decoder(language_model, model.get_output_embeddings(), prefix), folder / "decoder_model_merged.onnx",
         {"inputs_embeds": (torch.randn(batch, new, text.hidden_size), words),
          "attention_mask": (torch.ones(batch, past + new, dtype=torch.int64), rows | {1: "total_sequence_length"}),
          "position_ids": (torch.arange(past, past + new).repeat(batch, 1), words)} | pasts,
@@ -88,10 +92,14 @@ def generate(folder, inputs, image_token):
 
 
 def check(model, processor, folder):
-    """Two prompts about one image, in one batch padded on the left: greedy tokens of PyTorch and of the graphs."""
-    texts = [processor.apply_chat_template(
+    """Two prompts about one image, in the chat template."""
+    check_texts(model, processor, folder, [processor.apply_chat_template(
         [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": prompt}]}], add_generation_prompt=True)
-        for prompt in PROMPTS]
+        for prompt in PROMPTS])
+
+
+def check_texts(model, processor, folder, texts):
+    """Texts about one image, in one batch padded on the left: greedy tokens of PyTorch and of the graphs."""
     picture = common.picture()
     inputs = processor(images=[[picture]] * len(texts), text=texts, padding=True, padding_side="left", return_tensors="pt")
     model.generation_config = GenerationConfig(max_new_tokens=STEPS, do_sample=False, pad_token_id=0)

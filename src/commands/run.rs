@@ -113,6 +113,8 @@ fn work_on(
     context: &mut Context<'_>,
 ) -> Result<ExitStatus, Error> {
     let run = claimed.plan.run.as_str();
+    // prompts with a date have that of the plan, in all parts and however often the run is resumed
+    let planned = claimed.plan.created();
     let limits = &prepared.job.limits.failures;
     if let Some(published) = load_published(store, run)? {
         let published = published.whole()?;
@@ -140,7 +142,9 @@ fn work_on(
     let missing: BTreeSet<u64> =
         (0..claimed.plan.parts).filter(|part| ours.makes(*part) && !present.contains(part)).collect();
     if !missing.is_empty() {
-        make_parts(prepared, claimed, store, models.into_loaded(prepared)?, &missing, context)?;
+        let mut models = models.into_loaded(prepared)?;
+        models.iter_mut().for_each(|models| models.set_time(planned));
+        make_parts(prepared, claimed, store, models, &missing, context)?;
     }
     if context.stop.requested() {
         tracing::warn!(run, "stopped; run the same command again to resume");

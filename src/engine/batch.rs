@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use chrono::{DateTime, Utc};
+
 use super::encode::embedding::cosine;
 use super::encode::finite::is_finite;
 use super::encode::fusion::{Fused, FusedRow, FusedStates, Fusion};
@@ -136,6 +138,13 @@ impl Engine {
     /// Whether a caption depends on its row's key, so that rows equal otherwise get captions of their own.
     pub fn draws_by_key(&self) -> bool {
         self.captioner.as_ref().is_some_and(|captioner| !captioner.settings.is_deterministic())
+    }
+
+    /// Takes `time` for the time where prompts hold it; without, it is that of 1 January 1970.
+    pub fn set_time(&mut self, time: DateTime<Utc>) {
+        if let Some(captioner) = &mut self.captioner {
+            captioner.settings.prompt.set_time(time);
+        }
     }
 
     /// Encodes `images`, those of one size together, in batches of the size that the vision graph is fastest with.

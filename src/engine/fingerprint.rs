@@ -6,16 +6,17 @@
 //! changes no fingerprint of jobs that do not use it.
 
 use super::generate::settings::{BeamSettings, EarlyStopping, GenerationSettings, SampleSettings, Strategy};
+use super::prompt::chat_template::ChatTemplate;
 use super::prompt::expand::{ImagePrompt, ImageSlot, Prompt, TileTokens};
-use super::prompt::format::{JobPrompt, PromptFormat};
+use super::prompt::format::{JobPrompt, PromptFormat, StartRule};
 use crate::model::{ModelDirectory, ModelError, Role};
 use crate::preprocess::PREPROCESSING_VERSION;
 use crate::support::canonical::Canonical;
 
 /// To be raised whenever the same prompt and image may be tokenized differently.
-pub const PROMPT_VERSION: u32 = 1;
+pub const PROMPT_VERSION: u32 = 2;
 /// To be raised whenever the same text may give another embedding: tokenization, padding, pooling, normalisation.
-pub const TEXT_VERSION: u32 = 1;
+pub const TEXT_VERSION: u32 = 2;
 /// To be raised whenever the same logits may give another caption: search, sampling, processors, stopping, detokenization.
 pub const GENERATION_VERSION: u32 = 2;
 
@@ -193,6 +194,10 @@ fn encode_strategy(strategy: &Strategy, to: &mut Canonical) {
 fn encode_job_prompt(prompt: &JobPrompt, to: &mut Canonical) {
     match prompt {
         JobPrompt::Fixed(prompt) => encode_prompt(prompt, to),
+        JobPrompt::Dated { question, format } => {
+            to.text("question", question);
+            to.group("form", |to| encode_prompt_format(format, to));
+        }
         JobPrompt::Template { template, format } => {
             to.text("template", template);
             to.group("form", |to| encode_prompt_format(format, to));
@@ -224,23 +229,39 @@ fn encode_prompt(prompt: &Prompt, to: &mut Canonical) {
 
 fn encode_prompt_format(format: &PromptFormat, to: &mut Canonical) {
     match format {
-        PromptFormat::Plain { start } => encode_start(*start, to),
+        PromptFormat::Plain { start, rule } => {
+            match rule {
+                StartRule::Always => {}
+                StartRule::UnlessThere => to.flag("start_unless_there", true),
+                StartRule::Never => to.flag("start_with_prompt", false),
+            }
+            encode_start(*start, to);
+        }
+        PromptFormat::Prefix { image: (id, name), bos } => {
+            to.integer("image_token_id", (*id).into());
+            to.text("image_token", name);
+            to.text("bos_token", bos);
+        }
         PromptFormat::Task { before, after, start } => {
             to.text("before", before);
             to.text("after", after);
             encode_start(*start, to);
         }
-        PromptFormat::Chat { template, image: (id, name), tile_tokens, special, start } => {
-            if let Some(template) = template {
-                to.text("chat_template", &template.value);
+        PromptFormat::Chat { template, image: (id, name), tile_tokens, bos, start } => {
+            if let Some(ChatTemplate { text, variables, .. }) = template {
+                to.text("chat_template", text);
+                for (name, value) in variables {
+                    match value {
+                        Ok(token) => to.text(name, token),
+                        Err(tokens) => to.texts(name, tokens),
+                    }
+                }
             }
             to.integer("image_token_id", (*id).into());
             to.text("image_token", name);
             to.flag("tile_tokens", *tile_tokens);
-            for (name, token) in ["bos_token", "eos_token"].iter().zip(special) {
-                if let Some(token) = token {
-                    to.text(name, token);
-                }
+            if let Some(bos) = bos {
+                to.text("begins", bos);
             }
             encode_start(*start, to);
         }

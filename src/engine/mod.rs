@@ -37,6 +37,7 @@ pub use generate::settings::{
     out_of_range,
 };
 pub use models::{EncodedImage, Models, ModelsInput};
+pub use prompt::chat_template::ChatTemplate;
 pub use prompt::expand::{ImagePrompt, Prompt};
-pub use prompt::format::{JobPrompt, PromptFormat};
+pub use prompt::format::{JobPrompt, PromptFormat, StartRule};
 pub use report::{LoadReport, check_tokenizer, open_each};

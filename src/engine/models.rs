@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use chrono::{DateTime, Utc};
+
 use super::batch::{Engine, RowInput, RowOutput};
 use super::encode::vision::ImageFeatures;
 use crate::onnx::OnnxError;
@@ -49,6 +51,11 @@ impl Models {
     /// Whether a caption depends on its row's key, so that rows equal otherwise get captions of their own.
     pub fn draws_by_key(&self) -> bool {
         self.model.draws_by_key()
+    }
+
+    /// As [`Engine::set_time`].
+    pub fn set_time(&mut self, time: DateTime<Utc>) {
+        self.model.set_time(time);
     }
 
     /// Encodes `images` with every model.

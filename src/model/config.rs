@@ -7,12 +7,15 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
+use super::chat_templates;
 use super::class_defaults::{class_defaults, model_type};
+use super::class_positions::class_positions;
 use super::error::Problem;
 use super::generation_config::{CONFIG, GENERATION, GenerationConfig, GenerationSetting, SECTIONS};
 use super::json_file::{count, read_file, read_object};
 use super::role::Role;
 use super::sentence_modules::SentenceModules;
+use super::special_tokens::SpecialTokens;
 
 /// A setting and the file it came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +36,7 @@ pub struct ConfigFiles {
     preprocessor: Option<Sourced<Value>>,
     tokenizer: Option<String>,
     tokenizer_config: Map<String, Value>,
+    special_tokens: SpecialTokens,
     chat_template: Option<Sourced<String>>,
     sentence_modules: Option<SentenceModules>,
     /// Every file that was found, by what it is, relative to the directory.
@@ -52,20 +56,14 @@ impl ConfigFiles {
     ];
     pub(super) const TOKENIZER: &'static str = "tokenizer.json";
     pub(super) const TOKENIZER_CONFIG: &'static str = "tokenizer_config.json";
-    /// The files in which transformers saves chat templates, the newest convention first; the oldest is `tokenizer_config.json`.
-    pub(super) const CHAT_TEMPLATE: [&'static str; 2] = ["chat_template.jinja", "chat_template.json"];
+    /// What older versions of transformers save beside `tokenizer_config.json`.
+    pub(super) const SPECIAL_TOKENS: [&'static str; 2] = ["special_tokens_map.json", "added_tokens.json"];
+    /// The files in which transformers saves chat templates.
+    pub(super) const CHAT_TEMPLATE: [&'static str; 2] = chat_templates::FILES;
 
     /// Reads what is in `folder`; a file that is no JSON object becomes a problem. A tower that has a folder of its own in there, as
     /// `towers` says, has its files in that, or else in `folder`.
     pub(super) fn read(folder: &Path, towers: &BTreeMap<Role, String>, problems: &mut Vec<Problem>) -> Self {
-        let jinja = read_file(folder, Self::CHAT_TEMPLATE[0]).and_then(|bytes| {
-            let invalid = |_| Problem::new(Self::CHAT_TEMPLATE[0], "expected text in UTF-8");
-            bytes.map(|bytes| String::from_utf8(bytes).map_err(invalid)).transpose()
-        });
-        let jinja = jinja.unwrap_or_else(|problem| {
-            problems.push(problem);
-            None
-        });
         let mut read = |name: &str| match read_object(folder, name) {
             Ok(object) => object,
             Err(problem) => {
@@ -110,26 +108,38 @@ impl ConfigFiles {
         let tokenizer = inside(Role::Text, Self::TOKENIZER).filter(|name| folder.join(name).is_file());
         let tokenizer_file = inside(Role::Text, Self::TOKENIZER_CONFIG);
         let tokenizer_config = tokenizer_file.as_deref().and_then(&mut read).unwrap_or_default();
-        let in_json = |object: &Map<String, Value>| object.get("chat_template")?.as_str().map(str::to_owned);
-        let chat_template = if let Some(text) = jinja {
-            Some(Sourced { value: text, source: Self::CHAT_TEMPLATE[0].to_owned() })
-        } else {
-            let file = read(Self::CHAT_TEMPLATE[1]).unwrap_or_default();
-            let files = [(Self::CHAT_TEMPLATE[1], &file), (Self::TOKENIZER_CONFIG, &tokenizer_config)];
-            files
-                .into_iter()
-                .find_map(|(source, object)| Some(Sourced { value: in_json(object)?, source: source.to_owned() }))
-        };
+        let beside = Self::SPECIAL_TOKENS.map(|name| inside(Role::Text, name));
+        let mut beside_of = |at: usize| beside[at].as_deref().and_then(&mut read).unwrap_or_default();
+        let special_tokens = SpecialTokens::of(&tokenizer_config, &beside_of(0), &beside_of(1));
+        let of_tokenizer = (Self::TOKENIZER_CONFIG, &tokenizer_config);
+        let chat_template = chat_templates::find(folder, of_tokenizer, read, read_file).unwrap_or_else(|problem| {
+            problems.push(problem);
+            None
+        });
+        let chat_template = chat_template.map(|(value, source)| Sourced { value, source });
         let sentence_modules = SentenceModules::read(folder, towers.get(&Role::Text).map(String::as_str), problems);
         let modules = sentence_modules.iter().flat_map(|modules| modules.files.clone());
         let at_root = |name: &'static str| folder.join(name).is_file().then(|| (name, name.to_owned()));
         files.extend([Self::CONFIG, Self::CHAT_TEMPLATE[0], Self::CHAT_TEMPLATE[1]].into_iter().filter_map(at_root));
         files.extend(tokenizer.iter().map(|file| (Self::TOKENIZER, file.clone())));
         files.extend(tokenizer_file.iter().map(|file| (Self::TOKENIZER_CONFIG, file.clone())));
+        let named = Self::SPECIAL_TOKENS.into_iter().zip(&beside);
+        files.extend(named.filter_map(|(name, file)| Some((name, file.clone()?))));
         files.extend(preprocessor.iter().map(|file| ("preprocessor", file.source.clone())));
         files.extend(modules);
         let towers = of_towers;
-        Self { layers, generation: settings, towers, preprocessor, tokenizer, tokenizer_config, chat_template, sentence_modules, files }
+        Self {
+            layers,
+            generation: settings,
+            towers,
+            preprocessor,
+            tokenizer,
+            tokenizer_config,
+            special_tokens,
+            chat_template,
+            sentence_modules,
+            files,
+        }
     }
 
     /// The files on which results depend, relative to the directory, by what they are; without `generation_config.json`, which counts
@@ -259,10 +269,20 @@ impl ConfigFiles {
         let open_clip = || count(self.config()?.get("text_cfg")?.get("context_length")?);
         let positions =
             own.or_else(|| find("config.json (text_config)")).or_else(|| find(Self::CONFIG)).or_else(open_clip);
+        let positions = positions.or_else(|| self.text_positions());
         let sentence = self.sentence_modules.as_ref().and_then(|modules| modules.max_seq_length);
         // transformers writes 1e30 for "no limit"
         let tokenizer = self.tokenizer_config.get("model_max_length").and_then(count).filter(|&limit| limit < 1 << 20);
-        positions.into_iter().chain(tokenizer).chain(sentence).min()
+        // `Siglip2Processor` pads and truncates to 64 whatever the model has
+        let processor = (self.model_type() == Some("siglip2")).then_some(64);
+        positions.into_iter().chain(tokenizer).chain(sentence).chain(processor).min()
+    }
+
+    /// The positions that the class of the text encoder's configuration has where the files give none.
+    fn text_positions(&self) -> Option<usize> {
+        let section = self.layers.iter().find(|(source, _)| source == "config.json (text_config)");
+        let own = section.and_then(|(_, object)| class_positions(object.get("model_type")?.as_str()?));
+        own.or_else(|| class_positions(self.model_type()?))
     }
 
     /// How many tokens the decoder has positions for: `max_position_embeddings` or `n_positions` of `config.json`'s `decoder` or
@@ -308,10 +328,31 @@ impl ConfigFiles {
         self.tokenizer_config.get("clean_up_tokenization_spaces").and_then(Value::as_bool).unwrap_or(false)
     }
 
-    /// The text of a special token, such as `bos_token`, in `tokenizer_config.json`.
+    /// The special tokens.
+    pub fn special_tokens(&self) -> &SpecialTokens {
+        &self.special_tokens
+    }
+
+    /// The text of a special token, such as `bos_token`.
     pub fn special_token(&self, name: &str) -> Option<&str> {
-        let token = self.tokenizer_config.get(name)?;
-        token.as_str().or_else(|| token.get("content")?.as_str())
+        self.special_tokens.named(name)
+    }
+
+    /// The setting `name` of `tokenizer_config.json`; null counts as not given.
+    pub fn tokenizer_setting(&self, name: &str) -> Option<&Value> {
+        self.tokenizer_config.get(name).filter(|value| !value.is_null())
+    }
+
+    /// Whether it is a vision-encoder-decoder whose encoder is Donut's.
+    pub fn is_donut(&self) -> bool {
+        let encoder = self.config().and_then(|config| config.get("encoder")?.get("model_type")?.as_str());
+        self.model_type() == Some("vision-encoder-decoder")
+            && encoder.is_some_and(|kind| kind.to_lowercase().contains("donut"))
+    }
+
+    /// `model_type` of the section `section` of `config.json`.
+    pub fn section_type(&self, section: &str) -> Option<&str> {
+        self.config()?.get(section)?.get("model_type")?.as_str()
     }
 
     /// The width of embeddings whose graph does not declare one: `image_text_hidden_size` of `config.json` (BLIP, which does not use

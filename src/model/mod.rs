@@ -5,7 +5,8 @@
 //! - `producer`, `cache_names`, `input_kind`, `binding`: what feeds every graph input
 //! - `first_step`: whether the decoder's graph can also run the prefill
 //! - `json_file`, `config`, `sentence_modules`: the JSON files and their settings; `generation_config`: which of them generation settings come
-//!   from; `generation_table`: which of these are obeyed; `class_defaults`: what transformers adds to a config.json
+//!   from; `generation_table`: which of these are obeyed; `class_defaults`: what transformers adds to a config.json;
+//!   `special_tokens`, `chat_templates`: what they say about these; `class_positions`: what they leave out
 //! - `embedding`, `pooling`: which output holds the embedding, and how states become one
 //! - `family`: families that cannot run, and what to do about a directory without graphs
 //! - `directory`: puts all of it together; `description` reports it (`model inspect`)
@@ -14,7 +15,9 @@
 
 mod binding;
 mod cache_names;
+mod chat_templates;
 mod class_defaults;
+mod class_positions;
 mod config;
 mod conversion;
 mod description;
@@ -36,6 +39,7 @@ mod pooling;
 mod producer;
 mod role;
 mod sentence_modules;
+mod special_tokens;
 
 pub use binding::Bindings;
 pub use config::{ConfigFiles, Sourced};
@@ -50,3 +54,4 @@ pub use layout::has_graphs;
 pub use pooling::Pooling;
 pub use producer::Producer;
 pub use role::Role;
+pub use special_tokens::{SpecialTokens, TokenDescription};

@@ -130,7 +130,10 @@ pub(crate) fn explain(error: &Error) -> String {
 }
 
 /// Takes from the fuel of a rendering what the text of `arguments` costs, `times` times, before it is made.
-fn pay(state: &State<'_, '_>, arguments: &[Value], times: usize) -> Result<(), Error> {
+///
+/// # Errors
+/// When the fuel is not enough.
+pub(crate) fn pay(state: &State<'_, '_>, arguments: &[Value], times: usize) -> Result<(), Error> {
     let (_, left) = state.fuel_levels().unwrap_or_default();
     let mut text =
         Counter { bytes: 0, most: usize::try_from(left).unwrap_or(usize::MAX).saturating_mul(BYTES_PER_FUEL) };

@@ -23,7 +23,7 @@ const VECTOR: f64 = 2e-5;
 const STATE: f64 = 1e-4;
 pub(crate) const BATCHES: [usize; 3] = [1, 3, 8];
 /// Families whose decoders are recurrent, or take position ids and an attention mask, so that rows can join a running batch.
-const REFILLED: [&str; 5] = ["llava", "llava_siglip", "recipe_gru", "recipe_lstm", "smolvlm"];
+const REFILLED: [&str; 6] = ["llava", "llava_siglip", "paligemma", "recipe_gru", "recipe_lstm", "smolvlm"];
 
 pub(crate) fn goldens(family: &str) -> Value {
     let family = family.trim_end_matches("_split");
@@ -279,6 +279,12 @@ fn llava() {
 #[test]
 fn llava_with_siglip() {
     captions_are_the_golden_ones("llava_siglip");
+}
+
+#[test]
+fn paligemma() {
+    captions_are_the_golden_ones("paligemma");
+    runs_over_the_sample_photographs("paligemma");
 }
 
 #[test]

@@ -12,8 +12,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 use tokenizers::{
-    DecoderWrapper, Error, ModelWrapper, NormalizedString, Normalizer, NormalizerWrapper, OffsetReferential,
-    OffsetType, PostProcessorWrapper, PreTokenizedString, PreTokenizer, PreTokenizerWrapper, TokenizerImpl,
+    AddedToken, DecoderWrapper, Error, ModelWrapper, NormalizedString, Normalizer, NormalizerWrapper,
+    OffsetReferential, OffsetType, PostProcessorWrapper, PreTokenizedString, PreTokenizer, PreTokenizerWrapper,
+    TokenizerImpl,
 };
 
 /// The library's tokenizer with bounded steps.
@@ -79,6 +80,17 @@ pub(super) fn read(content: &[u8]) -> Result<BoundedTokenizer, Error> {
     }
     decoder_growth(&tokenizer)?;
     Ok(tokenizer)
+}
+
+/// Adds `tokens`, which were not in the file or are described otherwise there.
+///
+/// # Errors
+/// Those of the library; when a normalizer makes much more of them than any does.
+pub(super) fn add_tokens(tokenizer: &mut BoundedTokenizer, tokens: Vec<AddedToken>) -> Result<(), Error> {
+    if tokens.is_empty() {
+        return Ok(());
+    }
+    guarded(LOAD_BYTES, || tokenizer.add_tokens(tokens).map(|_| ()))
 }
 
 /// Calls the library for `text`, which has at most [`MOST_TEXT_BYTES`].

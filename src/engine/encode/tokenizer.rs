@@ -1,9 +1,10 @@
-//! The tokenizer. In: `tokenizer.json` and texts. Out: token ids, padded on the right to a common length. Also decodes token ids.
+//! The tokenizer. In: `tokenizer.json`, what the files beside it say about special tokens, and texts. Out: token ids, padded to a common
+//! length. Also decodes token ids.
 
-use tokenizers::{PaddingStrategy, PostProcessor, TruncationParams};
+use tokenizers::{AddedToken, PaddingDirection, PaddingStrategy, PostProcessor, TruncationDirection, TruncationParams};
 
 use super::bounded_tokenizer::{self, BoundedTokenizer};
-use crate::model::{GraphFile, ModelDirectory, ModelError, Problem, Role};
+use crate::model::{GraphFile, ModelDirectory, ModelError, Problem, Role, TokenDescription};
 use crate::support::regular_file;
 
 /// The most bytes of `tokenizer.json`. That of Gemma 3, with 262,144 tokens, has 33 MB.
@@ -19,6 +20,8 @@ pub(crate) struct TextTokenizer {
     /// Truncates nothing.
     whole: BoundedTokenizer,
     pad: i64,
+    /// Whether texts of one length for all are padded before their tokens.
+    pads_left: bool,
     /// Whether spaces before punctuation are removed from decoded text.
     cleans_up: bool,
     /// The length to which every text is padded, if the tokenizer's file fixes one or the text graph has no attention mask.
@@ -62,30 +65,47 @@ impl TextTokenizer {
         };
         let content = regular_file::read(path, MOST_FILE_BYTES).map_err(|error| fail(error.into()))?;
         let mut tokenizer = bounded_tokenizer::read(&content).map_err(fail)?;
+        let config = directory.config();
+        let known = tokenizer.get_added_tokens_decoder();
+        let known = known.iter().map(|(id, token)| (*id, described(token))).collect();
+        let missing = config.special_tokens().missing(&known);
+        bounded_tokenizer::add_tokens(&mut tokenizer, missing.into_iter().map(added).collect()).map_err(fail)?;
         let padding = tokenizer.get_padding().cloned();
-        let named = directory.config().special_token("pad_token").and_then(|token| tokenizer.token_to_id(token));
-        let named = padding.as_ref().map(|padding| padding.pad_id).or(named).map(i64::from);
-        let configured = directory.config().special_token_id("pad_token_id");
+        let named = config.special_token("pad_token").and_then(|token| tokenizer.token_to_id(token));
+        let named = named.or(padding.as_ref().map(|padding| padding.pad_id)).map(i64::from);
+        let configured = config.special_token_id("pad_token_id");
         let pad = named.or(configured).unwrap_or(0);
+        let given_side = |name: &str| config.tokenizer_setting(name).and_then(serde_json::Value::as_str);
+        let pads_left = match (given_side("padding_side"), &padding) {
+            (Some(side), _) => side == "left",
+            (None, Some(padding)) => matches!(padding.direction, PaddingDirection::Left),
+            (None, None) => config.special_tokens().class_pads_left(),
+        };
+        // the processor of SigLIP says how long its texts are, whatever the file of the tokenizer does
+        let siglip = config.model_type().is_some_and(|kind| kind.starts_with("siglip"));
+        let of_processor = config.max_text_tokens().filter(|_| siglip);
         let fixed_length = padding.and_then(|padding| match padding.strategy {
             PaddingStrategy::Fixed(length) => Some(length),
             PaddingStrategy::BatchLongest => None,
         });
         let own = tokenizer.get_truncation().cloned();
         let of_graph = directory.fixed_text_length();
-        let longest = own.iter().map(|truncation| truncation.max_length);
-        let longest = longest.chain(directory.config().max_text_tokens()).chain(of_graph).min();
+        let of_files = own.iter().map(|truncation| truncation.max_length).chain(config.max_text_tokens()).min();
+        let longest = of_processor.or(of_files).into_iter().chain(of_graph).min();
         // without a mask, padding to the longest of a batch would make a text's embedding depend on the texts beside it
         let tells_padding = |graph: &GraphFile| graph.header.input("attention_mask").is_some();
-        let fixed_length =
-            of_graph.or(fixed_length).or(longest.filter(|_| !directory.graph(Role::Text).is_none_or(tells_padding)));
+        let without_mask = longest.filter(|_| !directory.graph(Role::Text).is_none_or(tells_padding));
+        let fixed_length = of_graph.or(of_processor.and(without_mask)).or(fixed_length).or(without_mask);
         check_lengths(directory, &tokenizer, longest, fixed_length)?;
-        let truncation = longest.map(|max_length| TruncationParams { max_length, ..own.unwrap_or_default() });
+        let mut truncation = longest.map(|max_length| TruncationParams { max_length, ..own.unwrap_or_default() });
+        if let (Some(truncation), Some(side)) = (&mut truncation, given_side("truncation_side")) {
+            truncation.direction = if side == "left" { TruncationDirection::Left } else { TruncationDirection::Right };
+        }
         tokenizer.with_padding(None).with_truncation(None).map_err(fail)?;
         let whole = tokenizer.clone();
         tokenizer.with_truncation(truncation).map_err(fail)?;
         let cleans_up = directory.config().cleans_up_spaces();
-        Ok(Some(Self { tokenizer, whole, pad, cleans_up, fixed_length }))
+        Ok(Some(Self { tokenizer, whole, pad, pads_left, cleans_up, fixed_length }))
     }
 
     /// The tokens of `text`, truncated to the longest that the model takes; `None` if it has none but special ones.
@@ -97,7 +117,7 @@ impl TextTokenizer {
         Ok(Some(Tokens { ids: encoding.get_ids().to_vec(), types: encoding.get_type_ids().to_vec() }))
     }
 
-    /// Pads `texts` on the right to the longest of them, or to the tokenizer's fixed length.
+    /// Pads `texts` on the right to the longest of them, or to the tokenizer's fixed length, on its side.
     pub(crate) fn pad(&self, texts: &[Tokens]) -> TokenBatch {
         let longest = texts.iter().map(|tokens| tokens.ids.len()).max().unwrap_or(0);
         let length = self.fixed_length.map_or(longest, |fixed| fixed.max(longest));
@@ -110,7 +130,9 @@ impl TextTokenizer {
             token_type_ids: vec![0; size],
         };
         for (row, tokens) in texts.iter().enumerate() {
-            let range = row * length..row * length + tokens.ids.len();
+            let free = length - tokens.ids.len();
+            let first = row * length + if self.pads_left && self.fixed_length.is_some() { free } else { 0 };
+            let range = first..first + tokens.ids.len();
             let wide = |ids: &[u32]| ids.iter().map(|&id| i64::from(id)).collect::<Vec<_>>();
             batch.input_ids[range.clone()].copy_from_slice(&wide(&tokens.ids));
             batch.token_type_ids[range.clone()].copy_from_slice(&wide(&tokens.types));
@@ -186,6 +208,16 @@ fn clean_up(text: &str) -> String {
         (" 're", "'re"),
     ];
     JOINED.iter().fold(text.to_owned(), |text, (apart, joined)| text.replace(apart, joined))
+}
+
+fn described(token: &AddedToken) -> TokenDescription {
+    let AddedToken { content, single_word, lstrip, rstrip, normalized, special } = token.clone();
+    TokenDescription { content, single_word, lstrip, rstrip, normalized: Some(normalized), special }
+}
+
+fn added(token: TokenDescription) -> AddedToken {
+    let TokenDescription { content, single_word, lstrip, rstrip, normalized, special } = token;
+    AddedToken { content, single_word, lstrip, rstrip, normalized: normalized.unwrap_or(!special), special }
 }
 
 fn unsigned(ids: &[i64]) -> Vec<u32> {

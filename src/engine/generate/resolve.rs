@@ -503,10 +503,11 @@ fn job_prompt(
     }
     let prompt = match (&overrides.prompt, &format) {
         (Some(prompt), format) => format.fill(&tokenizer, prompt).map_err(fail)?,
-        (None, PromptFormat::Plain { start }) => Prompt::Tokens(start.iter().copied().collect()),
+        (None, PromptFormat::Plain { start, .. }) => Prompt::Tokens(start.iter().copied().collect()),
         (None, format) => {
             let example = match format {
                 PromptFormat::Task { .. } => "\"<CAPTION>\", for instance, or \"<DETAILED_CAPTION>\"",
+                PromptFormat::Prefix { .. } => "\"caption en\", for instance",
                 _ => "\"Describe this image in one sentence.\", for instance",
             };
             let what = "this model answers a prompt, and the job gives none";
@@ -516,7 +517,10 @@ fn job_prompt(
     };
     let shortest =
         prompt.tokenize(&tokenizer, 1, None).map_err(|error| fail(format!("cannot be tokenized: {error}")))?;
-    Ok((JobPrompt::Fixed(prompt), shortest))
+    match &overrides.prompt {
+        Some(question) if format.is_dated() => Ok((JobPrompt::Dated { question: question.clone(), format }, shortest)),
+        _ => Ok((JobPrompt::Fixed(prompt), shortest)),
+    }
 }
 
 fn token_list(value: &Value) -> Option<Vec<i64>> {

@@ -1,64 +1,136 @@
-//! Chat templates. In: the Jinja template of a model repository and a question about an image. Out: the prompt. Rendered as
-//! `apply_chat_template` of transformers does it.
+//! Chat templates. In: the Jinja template of a model repository, its special tokens, a time, and a question about an image. Out: the prompt.
+//! Rendered as `apply_chat_template` of transformers' processors does it, except that "now" is a time that is given.
 
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use chrono::{DateTime, Utc};
 use minijinja::syntax::SyntaxConfig;
-use minijinja::{Error, ErrorKind, Value, context};
+use minijinja::{Environment, Error, ErrorKind, State, Value, context};
 
+use super::python_json::tojson;
+use crate::model::SpecialTokens;
 use crate::support::jinja;
 
 /// The most bytes of a prompt: more than any model has positions for.
 const MOST_PROMPT_BYTES: usize = 1 << 20;
 
-/// The prompt of one user message that holds an image and `question`, up to where the answer begins.
-///
-/// # Errors
-/// What is wrong with the template, in words. One that is very long, that does not end or that makes a very long text is refused too.
-pub(crate) fn render(
-    template: &str,
-    question: &str,
-    special: impl Fn(&str) -> Option<String>,
-) -> Result<String, String> {
-    jinja::check_length(template)?;
-    let template = without_generation_tags(template);
-    let [bos_token, eos_token] = ["bos_token", "eos_token"].map(special);
-    let rendered = jinja::on_large_stack(|| {
+/// A chat template with everything that it is rendered with, except the question.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChatTemplate {
+    /// The template (Jinja).
+    pub(crate) text: String,
+    /// The file that it came from.
+    pub(crate) source: String,
+    /// Special tokens by name: one, or a list of them.
+    pub(crate) variables: Vec<(String, Result<String, Vec<String>>)>,
+    /// What `strftime_now` takes for the time. Fingerprints do not depend on it.
+    now: DateTime<Utc>,
+}
+
+impl ChatTemplate {
+    /// The template `text` of the file `source`; its time is that of 1 January 1970.
+    pub(crate) fn new(text: String, source: String, tokens: &SpecialTokens) -> Self {
+        Self { text, source, variables: tokens.variables(), now: DateTime::UNIX_EPOCH }
+    }
+
+    /// Whether its prompts depend on the time.
+    pub(crate) fn is_dated(&self) -> bool {
+        self.text.contains("strftime_now")
+    }
+
+    /// Takes `time` for the time.
+    pub(crate) fn set_time(&mut self, time: DateTime<Utc>) {
+        self.now = time;
+    }
+
+    /// The prompt of one user message that holds an image and `question`, up to where the answer begins.
+    ///
+    /// # Errors
+    /// What is wrong with the template, in words. One that is very long, that does not end or that makes a very long text is refused
+    /// too.
+    pub(crate) fn render(&self, question: &str) -> Result<String, String> {
+        jinja::check_length(&self.text)?;
+        let template = without_generation_tags(&self.text);
+        let rendered = jinja::on_large_stack(|| self.environment()?.render_str(&template, self.context(question)));
+        let text = rendered.map_err(|error| error.to_string())?.map_err(|error| jinja::explain(&error))?;
+        if text.len() > MOST_PROMPT_BYTES {
+            return Err(format!("expected a prompt of at most {MOST_PROMPT_BYTES} bytes, found one of {}", text.len()));
+        }
+        Ok(text)
+    }
+
+    /// The environment of transformers' `_compile_jinja_template`.
+    fn environment(&self) -> Result<Environment<'static>, Error> {
         let mut environment = jinja::environment();
         environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
+        environment.add_filter("tojson", tojson);
         environment.add_function("raise_exception", |message: String| -> Result<Value, Error> {
             Err(Error::new(ErrorKind::InvalidOperation, message))
         });
-        let content = vec![context! { type => "image" }, context! { type => "text", text => question }];
-        environment.render_str(
-            &template,
-            context! {
-                messages => vec![context! { role => "user", content => content }],
-                add_generation_prompt => true,
-                bos_token,
-                eos_token,
-            },
-        )
-    });
-    let text = rendered.map_err(|error| error.to_string())?.map_err(|error| jinja::explain(&error))?;
-    if text.len() > MOST_PROMPT_BYTES {
-        return Err(format!("expected a prompt of at most {MOST_PROMPT_BYTES} bytes, found one of {}", text.len()));
+        let now = self.now;
+        environment.add_function("strftime_now", move |state: &mut State<'_, '_>, format: String| {
+            jinja::pay(state, &[Value::from(format.as_str())], 8)?;
+            let mut text = String::new();
+            let unknown = || Error::new(ErrorKind::InvalidOperation, "strftime_now: unknown format");
+            write!(text, "{}", now.format(&format)).map_err(|_| unknown())?;
+            Ok::<_, Error>(text)
+        });
+        Ok(environment)
     }
-    Ok(text)
+
+    fn context(&self, question: &str) -> BTreeMap<&str, Value> {
+        let content = vec![context! { type => "image" }, context! { type => "text", text => question }];
+        let values = [
+            ("messages", Value::from(vec![context! { role => "user", content => content }])),
+            ("tools", Value::from(())),
+            ("documents", Value::from(())),
+            ("add_generation_prompt", Value::from(true)),
+        ];
+        let tokens = self.variables.iter().map(|(name, value)| {
+            let value = value.as_ref().map_or_else(|list| Value::from(list.clone()), |one| Value::from(one.as_str()));
+            (name.as_str(), value)
+        });
+        tokens.chain(values).collect()
+    }
 }
 
-/// `template` without the `generation` tags, which mark the assistant's answer for training.
+/// `template` without the `generation` tags, which mark the assistant's answer for training; what is set inside is not known outside.
 fn without_generation_tags(template: &str) -> String {
-    let mut text = template.to_owned();
-    for (tag, plain) in [("generation", "if true"), ("endgeneration", "endif")] {
-        for (open, close) in [("{%", "%}"), ("{%-", "%}"), ("{%", "-%}"), ("{%-", "-%}")] {
-            text = text.replace(&format!("{open} {tag} {close}"), &format!("{open} {plain} {close}"));
+    let mut text = String::with_capacity(template.len());
+    let mut rest = template;
+    while let Some(start) = rest.find("{%") {
+        let (before, tag) = rest.split_at(start);
+        text.push_str(before);
+        let Some(end) = tag.find("%}") else { break };
+        let inner = &tag[2..end];
+        let is_control = |character: char| matches!(character, '-' | '+');
+        let name = inner.trim_start_matches(is_control).trim_end_matches(is_control).trim();
+        match name {
+            "generation" | "endgeneration" => {
+                let plain = if name == "generation" { "with" } else { "endwith" };
+                text.push_str(&format!("{{%{}%}}", inner.replace(name, plain)));
+                rest = &tag[end + 2..];
+            }
+            _ => {
+                text.push_str("{%");
+                rest = &tag[2..];
+            }
         }
     }
+    text.push_str(rest);
     text
 }
 
 #[cfg(test)]
 mod tests {
-    use super::render;
+    use super::ChatTemplate;
+    use crate::model::SpecialTokens;
+
+    fn render(template: &str, question: &str) -> Result<String, String> {
+        ChatTemplate::new(template.to_owned(), "chat_template.jinja".to_owned(), &SpecialTokens::default())
+            .render(question)
+    }
 
     #[test]
     fn a_template_of_smolvlm_is_rendered_as_jinja2_does_it() {
@@ -67,19 +139,19 @@ mod tests {
             {% for line in message['content'] %}{% if line['type'] == 'text' %}{{line['text'].strip()}}\
             {% elif line['type'] == 'image' %}{{ '<image>' }}{% endif %}{% endfor %}<end_of_utterance>\n\
             {% endfor %}{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}";
-        let text = render(template, " What is it? ", |_| None).unwrap_or_default();
+        let text = render(template, " What is it? ").unwrap_or_default();
         assert_eq!(text, "<|im_start|>User:<image>What is it?<end_of_utterance>\nAssistant:");
     }
 
     #[test]
     fn marks_of_what_an_assistant_says_change_nothing() {
-        let text = render("a {%- generation %} b {% endgeneration -%} c", "?", |_| None).unwrap_or_default();
+        let text = render("a {%- generation %} b {% endgeneration -%} c", "?").unwrap_or_default();
         assert_eq!(text, "a b c");
     }
 
     #[test]
     fn what_a_template_refuses_is_an_error() {
-        let error = render("{{ raise_exception('no images, please') }}", "?", |_| None);
+        let error = render("{{ raise_exception('no images, please') }}", "?");
         assert!(error.is_err_and(|error| error.contains("no images, please")));
     }
 
@@ -155,7 +227,7 @@ mod tests {
             let started = std::time::Instant::now();
             let shown: String = template.chars().take(90).collect();
             // one that is harmless once it has ended may be rendered; its prompt is short
-            match render(&template, "?", |_| None) {
+            match render(&template, "?") {
                 Err(said) => assert!(said.contains(reason) && said.len() < 400, "{shown}: {said}"),
                 Ok(text) => {
                     assert!(reason.is_empty() && text.len() < 1 << 20, "{shown}: rendered {} bytes", text.len());

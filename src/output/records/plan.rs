@@ -1,5 +1,6 @@
 //! The record `plan.json`: what a run will do, decided once and read by every process that works on it.
 
+use chrono::{DateTime, Utc};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -135,6 +136,12 @@ impl Plan {
             return Err(format!("the rows that it selects of its manifest files are not {rows} in all"));
         }
         Ok(())
+    }
+
+    /// When it was made; 1 January 1970 if the record says no time.
+    #[must_use]
+    pub fn created(&self) -> DateTime<Utc> {
+        self.created_at.parse().unwrap_or(DateTime::UNIX_EPOCH)
     }
 
     /// The bytes of the signatures of part `part` in their record: first byte and length.
