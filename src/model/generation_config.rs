@@ -82,7 +82,7 @@ fn from_model_config(config: &Map<String, Value>) -> BTreeMap<String, Generation
     let mut settings = layer(config, model_type(config), CONFIG);
     settings.retain(|_, found| !found.value.is_null());
     let Some((name, section, kind)) = decoder_section(config) else { return settings };
-    for (setting, found) in layer(section, kind, &format!("{} ({name})", CONFIG)) {
+    for (setting, found) in layer(section, kind, &format!("{CONFIG} ({name})")) {
         if settings.get(&setting).is_none_or(|top| is_default(&setting, &top.value)) {
             settings.insert(setting, found);
         }

@@ -137,8 +137,11 @@ fn a_null_of_a_sampling_setting_switches_its_filter_off() {
     let plain = json!({"do_sample": true, "decoder_start_token_id": 2, "eos_token_id": 2});
     assert_eq!(given(plain.clone()).top_k, 50);
     let nulls = ["top_k", "top_p", "temperature", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff"];
-    let patch = nulls.iter().map(|name| ((*name).to_owned(), NULL.into())).collect::<Map<_, _>>();
-    let none = given(patched(plain.clone(), &Value::Object(patch)));
+    let mut none = plain.clone();
+    for name in nulls {
+        none[name] = NULL.into();
+    }
+    let none = given(none);
     assert_eq!(none, nightcap::engine::SampleSettings::default());
     let kept = json!({"typical_p": 0.4, "epsilon_cutoff": 0.1, "eta_cutoff": 0.2, "top_p": 7.0, "top_k": 0});
     let kept = given(patched(plain, &kept));

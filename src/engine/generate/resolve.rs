@@ -111,6 +111,10 @@ impl<'a> Resolver<'a> {
             let model = self.directory.path().display();
             tracing::warn!(%model, "generation_config.json has settings that are not known and have no effect: {}", unknown.join(", "));
         }
+        if !beams {
+            // transformers looks at it in any case
+            self.early_stopping(None);
+        }
         if self.is_null("early_stopping", false) {
             self.problems.push(Self::null("early_stopping", "true, false or \"never\""));
         }
