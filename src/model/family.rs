@@ -18,7 +18,6 @@ const REFUSED: [(&str, &str, &str); 61] = [
     ("glm4v_moe", "GLM-4V", GRIDS),
     ("gemma3", "Gemma 3", "its prompts and its attention within an image are not supported"),
     ("gemma3n", "Gemma 3n", "its prompts and its attention within an image are not supported"),
-    ("paligemma", "PaliGemma", "its prompts and its attention within an image are not supported"),
     ("colpali", "ColPali", "its many vectors for one image are not supported"),
     ("colqwen2", "ColQwen2", "its many vectors for one image are not supported"),
     ("internvl", "InternVL", TILES),
@@ -130,7 +129,7 @@ pub(super) fn refusal(config: &ConfigFiles) -> Option<Problem> {
     Some(Problem::new(ConfigFiles::CONFIG, what).with_hint(format!("families that can: {SUPPORTED}")))
 }
 
-const SUPPORTED: &str = "ViT-GPT2, TrOCR, BLIP, GIT, CoCa, Florence-2, SmolVLM, LLaVA for captions; CLIP, SigLIP, jina-clip, DINOv2, \
+const SUPPORTED: &str = "ViT-GPT2, TrOCR, BLIP, GIT, CoCa, Florence-2, SmolVLM, LLaVA, PaliGemma for captions; CLIP, SigLIP, jina-clip, DINOv2, \
                          nomic-embed, ResNet and sentence-transformers for vectors";
 
 /// The problem of a decoder without an image encoder.

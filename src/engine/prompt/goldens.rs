@@ -148,10 +148,10 @@ fn a_start_token_goes_before_a_prompt_where_transformers_puts_it() {
 #[test]
 fn a_model_whose_prompts_are_not_known_is_refused_by_name() {
     let pixtral = |config: &mut Value| config["vision_config"]["model_type"] = "pixtral".into();
-    let gemma = |config: &mut Value| config["model_type"] = "gemma3".into();
+    let mystery = |config: &mut Value| config["model_type"] = "mystery_vl".into();
     let none = |config: &mut Value| drop(config.as_object_mut().unwrap().remove("model_type"));
     let cases: [(&dyn Fn(&mut Value), &str); 3] =
-        [(&pixtral, "\"pixtral\""), (&gemma, "\"gemma3\""), (&none, "no model_type")];
+        [(&pixtral, "\"pixtral\""), (&mystery, "\"mystery_vl\""), (&none, "no model_type")];
     for (change, named) in cases {
         let (_folder, directory) = changed("llava", change);
         let tokenizer = TextTokenizer::load(&directory).unwrap().unwrap();
@@ -182,7 +182,7 @@ fn texts_of_siglip_are_padded_to_the_length_that_its_class_has() {
     config["text_config"].as_object_mut().unwrap().remove("max_position_embeddings");
     let mut tokenizer: Value = serde_json::from_str(&read("tokenizer_config.json")).unwrap();
     tokenizer["model_max_length"] = serde_json::json!(1e30);
-    for (kind, side, first) in [("siglip", "right", 1), ("siglip2", "right", 1), ("siglip", "left", 0)] {
+    for (kind, side, first) in [("siglip", "right", 1), ("siglip", "left", 0)] {
         config["model_type"] = kind.into();
         tokenizer["padding_side"] = side.into();
         let files = [
