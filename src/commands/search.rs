@@ -17,7 +17,7 @@ use crate::cli::{SearchArgs, TableFormat};
 use crate::error::{Error, ExitStatus};
 use crate::output::OutputError;
 use crate::output::store::OutputStore;
-use crate::output::view::{View, ViewPart};
+use crate::output::view::{View, ViewPart, Which};
 use crate::search::scan::key_of;
 use crate::search::{Hit, Key, Scan, search};
 use crate::support::redact::lines;
@@ -99,7 +99,7 @@ fn queries(args: &SearchArgs, view: &View, column: &str) -> Result<Queries, Erro
 fn vector_of(view: &View, column: &str, wanted: &str) -> Result<(Key, Vec<f32>), Error> {
     for part in view.parts().into_iter().rev() {
         let key = view.run_of(part).key.clone();
-        for batch in view.read(part, &[&key, column], true)? {
+        for batch in view.read(part, &[&key, column], Which::Ok)? {
             let batch = batch?;
             let (Some(keys), Some(vectors)) = (batch.rows.column_by_name(&key), batch.rows.column_by_name(column))
             else {

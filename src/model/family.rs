@@ -7,7 +7,7 @@ use super::config::ConfigFiles;
 use super::error::Problem;
 
 /// Families that cannot run whatever graphs there are: `model_type`, name, and what is missing.
-const REFUSED: [(&str, &str, &str); 61] = [
+const REFUSED: [(&str, &str, &str); 60] = [
     ("qwen2_vl", "Qwen2-VL", GRIDS),
     ("qwen2_5_vl", "Qwen2.5-VL", GRIDS),
     ("qwen3_vl", "Qwen3-VL", GRIDS),

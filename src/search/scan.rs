@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use super::best::{Best, Hit, Key};
 use super::kernel::{scores, scores_of_halves};
 use crate::output::OutputError;
-use crate::output::view::{View, ViewBatch, ViewPart};
+use crate::output::view::{View, ViewBatch, ViewPart, Which};
 
 /// The column that names what vectors were made with.
 pub const FINGERPRINT: &str = "embedding_fingerprint";
@@ -55,7 +55,7 @@ pub fn search(scan: &Scan<'_>) -> Result<(Vec<Vec<Hit>>, BTreeMap<String, u64>),
 
 fn of_part(scan: &Scan<'_>, part: ViewPart, mut found: Found) -> Result<Found, OutputError> {
     let key = scan.view.run_of(part).key.clone();
-    for batch in scan.view.read(part, &[&key, scan.column, FINGERPRINT], true)? {
+    for batch in scan.view.read(part, &[&key, scan.column, FINGERPRINT], Which::Matching)? {
         of_batch(scan, part, &key, &batch?, &mut found)?;
     }
     Ok(found)

@@ -254,12 +254,8 @@ def class_defaults():
     """What the class of each model type says where config.json says nothing: generation settings, positions, types of sections."""
     plain, types = PretrainedConfig().to_dict(), {}
     names = [name for name in FIELDS if name != "use_cache"] + ["sep_token_id"]
-    for kind in CONFIG_MAPPING_NAMES:
-        try:
-            config = CONFIG_MAPPING[kind]()
-            values = config.to_dict()
-        except Exception:  # it has no defaults
-            continue
+    def add(kind, config):
+        values = config.to_dict()
         entry = {name: values[name] for name in names if name in values and values[name] != plain.get(name)}
         positions = getattr(config, "max_position_embeddings", None)
         if isinstance(positions, int):
@@ -267,7 +263,20 @@ def class_defaults():
         sections = {section: values[section].get("model_type") for section in SECTIONS if isinstance(values.get(section), dict)}
         entry |= {section: {"model_type": named} for section, named in sections.items() if named}
         if entry:
-            types[kind] = entry
+            types.setdefault(kind, entry)
+
+    for kind in CONFIG_MAPPING_NAMES:
+        try:
+            config = CONFIG_MAPPING[kind]()
+            config.to_dict()
+        except Exception:  # it has no defaults
+            continue
+        add(kind, config)
+        for section in SECTIONS:
+            # Some classes of sections are registered nowhere, such as BLIP's.
+            part = getattr(config, section, None)
+            if isinstance(part, PretrainedConfig) and part.model_type and part.model_type not in CONFIG_MAPPING_NAMES:
+                add(part.model_type, type(part)())
     return types
 
 

@@ -50,20 +50,20 @@ fn fingerprints_of_the_fixtures_stay_as_they_are() {
         lines.push(format!("{model:10} {caption:33} {embedding}"));
     }
     insta::assert_snapshot!(lines.join("\n"), @"
-    tiny_model 0e5429d7544c9dc3-77a37aa5794d5baf e86999897b0d2ca6-3c957c50cf103f87
-    sample     cd465a21337f9eed-97738e7b1196a58a c31992f8d3399659-3c957c50cf103f87
-    blip       bfe68f2b3a71eb3b-4f81148cb1bdb02a 840b8b484fe12c95-4e9fb85d0b5a5fad
-    blip_itm   -                                 83ee60c7963a4f3b-3c957c50cf103f87
-    clip       -                                 647f14d7de2ee9b3-3c957c50cf103f87
-    clip_split -                                 c17059d097fdd5de-3c957c50cf103f87
-    coca       e6218c0b7b9ce153-6641fbf42f0cb743 94b5c3d5a6911f49-3c957c50cf103f87
-    florence2  b8aa2ab2bb0b1ed4-b73f3bfc8d49f051 59c9fa1e30be11a1-4e9fb85d0b5a5fad
-    git        998c142bac5a3a34-a908bcd55249da7b 6b54ad9feb908fb5-4e9fb85d0b5a5fad
-    llava      b01e9a59a26270a0-4fe44f51612b26d2 441a80ea91ef98e1-4e9fb85d0b5a5fad
-    siglip     -                                 46ed1ad1493fb16e-3c957c50cf103f87
-    smolvlm    2ed32b67b98d780a-b0980a915e6dd58c 1a442b364bcf8173-4e9fb85d0b5a5fad
-    trocr      ccc3cadee36da4d0-1f1357121ef5370a ddc33d058ae634bb-4e9fb85d0b5a5fad
-    vit_gpt2   6819f405a5285154-59263ff7f6d9dbba 283bd4536a934a0a-4e9fb85d0b5a5fad
+    tiny_model 0e5429d7544c9dc3-2cb4e49ad68dde70 e86999897b0d2ca6-53ae28fb3b85e978
+    sample     cd465a21337f9eed-2a928a3f7e9c366a c31992f8d3399659-53ae28fb3b85e978
+    blip       06cde240913c6760-afa9b9f4186ec7ec 136c9fc8f470a3d8-c34f7d645f52b5b1
+    blip_itm   -                                 5249a9a73754144d-53ae28fb3b85e978
+    clip       -                                 647f14d7de2ee9b3-53ae28fb3b85e978
+    clip_split -                                 c17059d097fdd5de-53ae28fb3b85e978
+    coca       e6218c0b7b9ce153-6452866dc4d021fd 94b5c3d5a6911f49-53ae28fb3b85e978
+    florence2  a5f5c0b54fae0953-391965e84392e754 f0c47bfa95293d52-c34f7d645f52b5b1
+    git        9f62a79694c99a39-3e47d9ffc619026b 50d342cd264f5720-c34f7d645f52b5b1
+    llava      e4c005b819956792-73ddea9e1f6f9a27 8036d9627f523d26-c34f7d645f52b5b1
+    siglip     -                                 46ed1ad1493fb16e-53ae28fb3b85e978
+    smolvlm    101b932c8d24e012-c00d66e22b035307 b66c3dbda7c0285a-c34f7d645f52b5b1
+    trocr      ccc3cadee36da4d0-2f405ee222cd90e3 ddc33d058ae634bb-c34f7d645f52b5b1
+    vit_gpt2   6819f405a5285154-f6c561248e3a823c 283bd4536a934a0a-c34f7d645f52b5b1
     ");
 }
 
@@ -100,24 +100,24 @@ fn every_setting_counts() {
     }
     let lines: Vec<_> = made.iter().map(|(name, fingerprint)| format!("{name:20} {fingerprint}")).collect();
     insta::assert_snapshot!(lines.join("\n"), @"
-    none                 0e5429d7544c9dc3-77a37aa5794d5baf
-    max_new_tokens       0e5429d7544c9dc3-e89e2e4133140fd7
-    min_new_tokens       0e5429d7544c9dc3-ff648041c90019e5
-    repetition_penalty   0e5429d7544c9dc3-99882f199e795a7a
-    no_repeat_ngram_size 0e5429d7544c9dc3-ad1838f7d806e566
-    stop                 0e5429d7544c9dc3-532c56b687ae03af
-    prompt               0e5429d7544c9dc3-daaf8ad99bba7389
-    template             0e5429d7544c9dc3-67eaa865796783fa
-    beam                 0e5429d7544c9dc3-37e1950acd80dde6
-    num_beams            0e5429d7544c9dc3-d742203818859c56
-    length_penalty       0e5429d7544c9dc3-26c5aaf692b594b8
-    early_stopping       0e5429d7544c9dc3-c404e09d8742ce3f
-    sample               0e5429d7544c9dc3-c98f9cb9ea76a261
-    temperature          0e5429d7544c9dc3-32253567704106fb
-    top_k                0e5429d7544c9dc3-30231a82000cd674
-    top_p                0e5429d7544c9dc3-03b14bd32c6af963
-    min_p                0e5429d7544c9dc3-fd4148ce6d9838ad
-    seed                 0e5429d7544c9dc3-f58381d9b8e5f3c8
+    none                 0e5429d7544c9dc3-2cb4e49ad68dde70
+    max_new_tokens       0e5429d7544c9dc3-8df86140c1fd0578
+    min_new_tokens       0e5429d7544c9dc3-ffda11a7ca031862
+    repetition_penalty   0e5429d7544c9dc3-af09de150d18dbd7
+    no_repeat_ngram_size 0e5429d7544c9dc3-fc67e0a3711e761d
+    stop                 0e5429d7544c9dc3-5cc8b174179ef5bb
+    prompt               0e5429d7544c9dc3-f8cefc569c058065
+    template             0e5429d7544c9dc3-662ef10d0ec9edc0
+    beam                 0e5429d7544c9dc3-d113373297ca07ac
+    num_beams            0e5429d7544c9dc3-8e91ad9aa73069d2
+    length_penalty       0e5429d7544c9dc3-0045c86d5f2f0760
+    early_stopping       0e5429d7544c9dc3-1546cecd0d299b97
+    sample               0e5429d7544c9dc3-d2a7d5116d89cbee
+    temperature          0e5429d7544c9dc3-fe89e1b52751b8c9
+    top_k                0e5429d7544c9dc3-f5e04ff9668bf975
+    top_p                0e5429d7544c9dc3-0aa1af0eb6f038b3
+    min_p                0e5429d7544c9dc3-f1898938444c44a5
+    seed                 0e5429d7544c9dc3-ed179773b95daf09
     ");
 }
 
@@ -136,11 +136,11 @@ fn precision_of_vectors_and_reduced_jpegs_count() {
         assert!(three[0] != three[1] && three[1] != three[2] && three[0] != three[2], "{three:?}");
     }
     insta::assert_snapshot!(captions.into_iter().chain(embeddings).collect::<Vec<_>>().join("\n"), @"
-    0e5429d7544c9dc3-77a37aa5794d5baf
-    0e5429d7544c9dc3-c7134ce88bac34c6
-    0e5429d7544c9dc3-efcaef0e0985d824
-    e86999897b0d2ca6-3c957c50cf103f87
-    e86999897b0d2ca6-4f8af99ef79b02f3
-    e86999897b0d2ca6-ffe14a5d44fc935a
+    0e5429d7544c9dc3-2cb4e49ad68dde70
+    0e5429d7544c9dc3-880bd4e674225c01
+    0e5429d7544c9dc3-6785b03341004cbd
+    e86999897b0d2ca6-53ae28fb3b85e978
+    e86999897b0d2ca6-d38a4ae6e92d1c46
+    e86999897b0d2ca6-74db7c1e39efd292
     ");
 }

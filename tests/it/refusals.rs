@@ -263,9 +263,9 @@ fn unknown_commands() {
 
     For more information, try '--help'.
     ");
-    insta::assert_snapshot!(refused(&["search", "out", "dogs"]), @r"
+    insta::assert_snapshot!(refused(&["vacuum", "out"]), @r"
     exit 2
-    error: unrecognized subcommand 'search'
+    error: unrecognized subcommand 'vacuum'
 
     Usage: nightcap [OPTIONS] <COMMAND>
 

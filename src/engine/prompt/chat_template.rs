@@ -102,7 +102,8 @@ fn without_generation_tags(template: &str) -> String {
     while let Some(start) = rest.find("{%") {
         let (before, tag) = rest.split_at(start);
         text.push_str(before);
-        let Some(end) = tag.find("%}") else { break };
+        // In `{%}` one character is not both.
+        let Some(end) = tag[2..].find("%}").map(|end| end + 2) else { break };
         let inner = &tag[2..end];
         let is_control = |character: char| matches!(character, '-' | '+');
         let name = inner.trim_start_matches(is_control).trim_end_matches(is_control).trim();

@@ -160,7 +160,8 @@ impl Plan {
     /// Identifies the plan in the footers of its parts: BLAKE3 of everything in it that results depend on, hex.
     #[must_use]
     pub fn digest(&self) -> String {
-        let timeless = Self { created_at: String::new(), failures: FailureLimits::default(), ..self.clone() };
+        let failures = FailureLimits::default();
+        let timeless = Self { created_at: String::new(), failures, vector_model: None, ..self.clone() };
         // A plan is plain data: serialising it cannot fail.
         let bytes = serde_json::to_vec(&timeless).unwrap_or_default();
         blake3::hash(&bytes).to_hex()[..32].to_owned()

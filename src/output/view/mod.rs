@@ -6,4 +6,4 @@
 mod newest;
 pub mod rows;
 
-pub use self::rows::{View, ViewBatch, ViewPart};
+pub use self::rows::{View, ViewBatch, ViewPart, Which};

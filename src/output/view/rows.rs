@@ -35,6 +35,15 @@ pub struct ViewPart {
     part: u64,
 }
 
+/// Which of the newest rows count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Which {
+    /// Those that did not fail.
+    Ok,
+    /// Those that did not fail, and for which the condition of the view is true.
+    Matching,
+}
+
 /// Consecutive rows of a part.
 #[derive(Debug, Clone)]
 pub struct ViewBatch {
@@ -126,8 +135,7 @@ impl View {
         &self.runs[part.run]
     }
 
-    /// Reads `columns` of a part, in batches. Rows count that are the newest of their keys and, with `only_ok`, not failed, and for which
-    /// the condition is true.
+    /// Reads `columns` of a part, in batches. Of the newest rows of their keys, those count that `which` says.
     ///
     /// # Errors
     /// [`OutputError`] when the part cannot be read.
@@ -135,7 +143,7 @@ impl View {
         &self,
         part: ViewPart,
         columns: &[&str],
-        only_ok: bool,
+        which: Which,
     ) -> Result<impl Iterator<Item = Result<ViewBatch, OutputError>> + '_, OutputError> {
         let run = &self.runs[part.run];
         let path = part_path(&run.run, part.part);
@@ -143,22 +151,20 @@ impl View {
         if self.newest.is_some() {
             wanted.extend(PartRows::columns(&run.key));
         }
-        if only_ok {
-            wanted.push("status");
-        }
+        wanted.push("status");
         wanted.extend(self.condition.iter().flat_map(|condition| &condition.columns).map(String::as_str));
         let footer = read_footer(&self.store, &path, Some(self.hashes[part.run].of(run, part.part)?))?;
         let reader = read_rows(&self.store, &path, footer, Some(&wanted))?;
         let mut first = 0;
         Ok(reader.map(move |rows| {
             let rows = rows.map_err(|error| wrong_part(&path, &error))?;
-            let mask = self.mask(part, &rows, only_ok).map_err(|found| wrong_part(&path, &found))?;
+            let mask = self.mask(part, &rows, which).map_err(|found| wrong_part(&path, &found))?;
             first += rows.num_rows() as u32;
             Ok(ViewBatch { first: first - rows.num_rows() as u32, rows, mask })
         }))
     }
 
-    fn mask(&self, part: ViewPart, rows: &RecordBatch, only_ok: bool) -> Result<BooleanArray, String> {
+    fn mask(&self, part: ViewPart, rows: &RecordBatch, which: Which) -> Result<BooleanArray, String> {
         let mut mask = match &self.newest {
             None => BooleanArray::from(vec![true; rows.num_rows()]),
             Some(newest) => {
@@ -168,13 +174,11 @@ impl View {
                 BooleanArray::from((0..keys.len()).map(is_newest).collect::<Result<Vec<bool>, _>>()?)
             }
         };
-        if only_ok {
-            let status = rows.column_by_name("status").and_then(|column| column.as_string_opt::<i32>());
-            let status = status.ok_or("no column `status`")?;
-            let ok = BooleanArray::from(status.iter().map(|status| status == Some("ok")).collect::<Vec<bool>>());
-            mask = and(&mask, &ok).map_err(|error| error.to_string())?;
-        }
-        if let Some(condition) = &self.condition {
+        let status = rows.column_by_name("status").and_then(|column| column.as_string_opt::<i32>());
+        let status = status.ok_or("no column `status`")?;
+        let ok = BooleanArray::from(status.iter().map(|status| status == Some("ok")).collect::<Vec<bool>>());
+        mask = and(&mask, &ok).map_err(|error| error.to_string())?;
+        if let Some(condition) = self.condition.as_ref().filter(|_| which == Which::Matching) {
             mask = and(&mask, &condition.evaluate(rows)?).map_err(|error| error.to_string())?;
         }
         Ok(mask)
