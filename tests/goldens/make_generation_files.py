@@ -254,9 +254,11 @@ def class_defaults():
     """What the class of each model type says where config.json says nothing: generation settings, positions, types of sections."""
     plain, types = PretrainedConfig().to_dict(), {}
     names = [name for name in FIELDS if name != "use_cache"] + ["sep_token_id"]
-    for kind in CONFIG_MAPPING_NAMES:
+    waiting = [(kind, CONFIG_MAPPING[kind]) for kind in CONFIG_MAPPING_NAMES]
+    while waiting:
+        kind, make = waiting.pop(0)
         try:
-            config = CONFIG_MAPPING[kind]()
+            config = make()
             values = config.to_dict()
         except Exception:  # it has no defaults
             continue
@@ -266,8 +268,11 @@ def class_defaults():
             entry["max_position_embeddings"] = positions
         sections = {section: values[section].get("model_type") for section in SECTIONS if isinstance(values.get(section), dict)}
         entry |= {section: {"model_type": named} for section, named in sections.items() if named}
+        # classes of sections that are no models of their own
+        waiting += [(named, type(getattr(config, section))) for section, named in sections.items()
+                    if named and named not in CONFIG_MAPPING_NAMES and named not in types]
         if entry:
-            types[kind] = entry
+            types.setdefault(kind, entry)
     return types
 
 
