@@ -254,29 +254,25 @@ def class_defaults():
     """What the class of each model type says where config.json says nothing: generation settings, positions, types of sections."""
     plain, types = PretrainedConfig().to_dict(), {}
     names = [name for name in FIELDS if name != "use_cache"] + ["sep_token_id"]
-    def add(kind, config):
-        values = config.to_dict()
+    waiting = [(kind, CONFIG_MAPPING[kind]) for kind in CONFIG_MAPPING_NAMES]
+    while waiting:
+        kind, make = waiting.pop(0)
+        try:
+            config = make()
+            values = config.to_dict()
+        except Exception:  # it has no defaults
+            continue
         entry = {name: values[name] for name in names if name in values and values[name] != plain.get(name)}
         positions = getattr(config, "max_position_embeddings", None)
         if isinstance(positions, int):
             entry["max_position_embeddings"] = positions
         sections = {section: values[section].get("model_type") for section in SECTIONS if isinstance(values.get(section), dict)}
         entry |= {section: {"model_type": named} for section, named in sections.items() if named}
+        # classes of sections that are no models of their own
+        waiting += [(named, type(getattr(config, section))) for section, named in sections.items()
+                    if named and named not in CONFIG_MAPPING_NAMES and named not in types]
         if entry:
             types.setdefault(kind, entry)
-
-    for kind in CONFIG_MAPPING_NAMES:
-        try:
-            config = CONFIG_MAPPING[kind]()
-            config.to_dict()
-        except Exception:  # it has no defaults
-            continue
-        add(kind, config)
-        for section in SECTIONS:
-            # Some classes of sections are registered nowhere, such as BLIP's.
-            part = getattr(config, section, None)
-            if isinstance(part, PretrainedConfig) and part.model_type and part.model_type not in CONFIG_MAPPING_NAMES:
-                add(part.model_type, type(part)())
     return types
 
 

@@ -1,4 +1,4 @@
-//! What is read out of config.json and generation_config.json, and whether it is obeyed, against transformers
+//! What is read out of config.json and `generation_config.json`, and whether it is obeyed, against transformers
 //! (`tests/goldens/generation_files.json`); and decoders whose inputs are not those of every export.
 
 use std::path::Path;

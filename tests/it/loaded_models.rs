@@ -106,9 +106,9 @@ fn generation_settings_come_from_the_files_and_then_the_job() {
     let said = resolve(&GenerationOverrides::default()).unwrap_err().to_string();
     insta::assert_snapshot!(said.replace(&copy.path().display().to_string(), "DIR"), @r#"
     the model directory DIR cannot run:
-    config.json: num_beam_groups = 2 is not supported yet
-      hint: take it out of config.json to generate captions without it
     config.json: early_stopping: expected true, false or "never", found "sometimes"
+    config.json: num_beam_groups = 2 is not supported
+      hint: take it out of config.json to generate captions without it
     config.json: repetition_penalty: expected a number above 0, found 0
     "#);
     write(
