@@ -360,7 +360,11 @@ mod tests {
         for batch in reader.build().unwrap() {
             let batch = batch.unwrap();
             let show = |column: &ArrayRef, row| {
-                if column.is_null(row) { "-".to_owned() } else { array_value_to_string(column, row).unwrap() }
+                if column.logical_nulls().is_some_and(|nulls| nulls.is_null(row)) {
+                    "-".to_owned()
+                } else {
+                    array_value_to_string(column, row).unwrap()
+                }
             };
             rows.extend(
                 (0..batch.num_rows()).map(|row| batch.columns().iter().map(|column| show(column, row)).collect()),

@@ -122,9 +122,9 @@ pub(super) fn cast_exactly(column: &ArrayRef, kind: &DataType) -> Result<ArrayRe
     };
     if let (DataType::Timestamp(unit, Some(_)), DataType::Timestamp(to, Some(zone))) = (from, kind) {
         // The instant stays, whatever the zone is called; Arrow knows no zones by name.
-        let utc = |unit: TimeUnit| DataType::Timestamp(unit, Some("+00:00".into()));
-        let in_utc = cast(&cast(column, &DataType::Int64)?, &utc(*unit))?;
-        let changed = cast_exactly(&in_utc, &utc(*to))?;
+        let plain = |unit: TimeUnit| DataType::Timestamp(unit, None);
+        let instants = cast(&cast(column, &DataType::Int64)?, &plain(*unit))?;
+        let changed = cast_exactly(&instants, &plain(*to))?;
         let numbers = cast(&changed, &DataType::Int64)?;
         return cast(&numbers, &DataType::Timestamp(*to, Some(zone.clone())));
     }
