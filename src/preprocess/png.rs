@@ -84,8 +84,7 @@ fn essential(bytes: &[u8], header: &PngHeader) -> Result<Vec<u8>, RowError> {
     if color == 3 {
         // Colours that it lacks are black.
         let own = palette.unwrap_or_default();
-        let own = &own[..own.len().min(768)];
-        if own.len() < 3 {
+        if !(3..=768).contains(&own.len()) {
             return damaged(format!("expected a palette of 1 to 256 colours of 3 bytes, found {} bytes", own.len()));
         }
         append(&mut file, *b"PLTE", &own[..own.len() / 3 * 3]);

@@ -90,22 +90,28 @@ fn unsupported(found: &str) -> RowError {
     )
 }
 
-/// The samples in a decoder's buffer and in the output, where they are converted to RGB in place; a strip or tile twice, as it comes
-/// and in the order of its planes, and one row of it; the encoded bytes, which may be reversed; the values of tags; and one strip or tile in JPEG, decompressed, with its coefficients.
+/// RGB; in CCITT compression the samples in the decoder's buffer and in the output, which are converted to RGB in place; a strip or
+/// tile twice, one plane or all of it as it comes and all planes in a row, and one row of it; the encoded bytes where their bits are
+/// reversed; the values of tags; and one strip or tile in JPEG: the encoded bytes with tables, and again where they are repaired, the
+/// pixels and coefficients.
 pub(super) fn memory(bytes: &[u8], limits: DecodeLimits) -> Option<DecodeMemory> {
     let layout = TiffLayout::read(bytes)?;
     let TiffLayout { width, height, chunk: (chunk_width, chunk_height), .. } = layout;
     let sample_bytes = layout.bits.div_ceil(8);
-    let image = pixels(width, height).saturating_mul((layout.samples.min(5) * sample_bytes * 2).max(3) + 3);
+    let pixel_bytes = match layout.compression {
+        2..=4 => (layout.samples.min(5) * sample_bytes * 2).max(3) + 3,
+        _ => 3,
+    };
+    let image = pixels(width, height).saturating_mul(pixel_bytes);
     let chunk = pixels(chunk_width, chunk_height.min(height)).saturating_mul(layout.samples.min(6) * sample_bytes * 2);
     let row = u64::from(chunk_width) * layout.samples * sample_bytes;
     let lists = layout.list_values.saturating_mul(VALUE_BYTES);
     let jpeg = match layout.compression {
-        JPEG => pixels(chunk_width, chunk_height).saturating_mul(16).saturating_add(bytes.len() as u64),
+        JPEG => pixels(chunk_width, chunk_height).saturating_mul(16).saturating_add(2 * bytes.len() as u64),
         _ => 0,
     };
-    let decoding =
-        [image, chunk, row, lists, jpeg, bytes.len() as u64, 256 << 10].into_iter().fold(0, u64::saturating_add);
+    let reversed = if layout.number(FILL_ORDER, 1) == 2 { bytes.len() as u64 } else { 0 };
+    let decoding = [image, chunk, row, lists, jpeg, reversed, 256 << 10].into_iter().fold(0, u64::saturating_add);
     Some(DecodeMemory::within(limits, (width, height), decoding, layout.orientation))
 }
 
@@ -226,6 +232,7 @@ impl<'a> TiffLayout<'a> {
             let (left, top) = (number % across * chunk_width, number / across * chunk_height);
             let rows = chunk_height.min(height - top);
             stored.clear();
+            stored.reserve_exact(planes * row_bytes * rows);
             for plane in 0..planes {
                 let mut at = plane * across * down + number;
                 if is_raw && across * down * planes == 1 {

@@ -1,5 +1,7 @@
 //! The decoders of images.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use super::{Outcome, shape, short};
 use crate::preprocess::{DecodeLimits, Decoded, JpegScale, decode_scaled, memory_needed};
 use crate::row::error::{RowError, Stage};
@@ -13,6 +15,10 @@ pub(super) const WEBP: &[&str] = &["VP8 ", "VP8L", "VP8X", "ANIM", "ANMF", "ALPH
 const LIMITS: DecodeLimits = DecodeLimits { max_image_pixels: 1 << 22 };
 /// What a decoder may take beside the memory that is reserved for it.
 const MARGIN: u64 = 4 << 20;
+/// What the pages of the program take that the first input of a process loads.
+const CODE: u64 = 16 << 20;
+/// Whether this process has had its first input.
+static IS_LOADED: AtomicBool = AtomicBool::new(false);
 
 /// Decodes an image of any format, at full size and at a quarter of it, within the memory that is reserved before.
 pub(super) fn decode(input: &[u8]) -> Outcome {
@@ -30,7 +36,8 @@ pub(super) fn decode(input: &[u8]) -> Outcome {
         signature += &said(&result);
         memory = memory.max(needed.bytes);
     }
-    Outcome { signature, memory: memory + MARGIN }
+    let code = if IS_LOADED.swap(true, Ordering::Relaxed) { 0 } else { CODE };
+    Outcome { signature, memory: memory + MARGIN + code }
 }
 
 fn said(result: &Result<Decoded, RowError>) -> String {

@@ -177,10 +177,15 @@ fn damaged_png_files_are_failed_rows_without_a_crash() {
     let pixels = memchr::memmem::find(&png, b"IDAT").unwrap() - 4;
     let palette = fixture("palette.png");
     let after = memchr::memmem::find(&palette, b"IDAT").unwrap() - 4;
-    for length in [0, 1, 4, 73, 3 * 257] {
-        let header = &palette[..33];
-        let damaged = [header, &chunk(b"PLTE", &vec![9; length]), &palette[after..]].concat();
-        let error = refused(&damaged, LIMITS);
+    let with_palette = |length| [&palette[..33], &chunk(b"PLTE", &vec![9; length]), &palette[after..]].concat();
+    // Pixels whose colour the palette has, as Pillow counts them; the others are black.
+    for (length, known) in [(3, 278), (4, 278), (73, 7566), (768, 19200)] {
+        let image = decode(&with_palette(length), LIMITS).unwrap();
+        let count = |value: u8| image.pixels.as_chunks::<3>().0.iter().filter(|pixel| **pixel == [value; 3]).count();
+        assert_eq!((count(9), count(0)), (known, 160 * 120 - known), "{length} bytes");
+    }
+    for length in [0, 1, 2, 3 * 257] {
+        let error = refused(&with_palette(length), LIMITS);
         assert_eq!(error.kind, ErrorKind::CorruptImage);
         assert!(error.message.contains(&format!("found {length} bytes")), "{error}");
     }

@@ -140,7 +140,7 @@ fn inspect_names_the_keys_that_are_not_read() {
     let output = nightcap().args(["model", "inspect"]).arg(copy.path()).output().unwrap();
     let shown = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "{shown}");
-    let note = "(preprocessor_config.json, not read by this image processor)";
+    let note = "(preprocessor_config.json; not read by this image processor)";
     for line in ["do_pad = true", "size_divisor = 32"] {
         assert!(shown.contains(&format!("  {line}  {note}")), "{shown}");
     }
