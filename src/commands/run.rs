@@ -143,7 +143,9 @@ fn work_on(
         (0..claimed.plan.parts).filter(|part| ours.makes(*part) && !present.contains(part)).collect();
     if !missing.is_empty() {
         let mut models = models.into_loaded(prepared)?;
-        models.iter_mut().for_each(|models| models.set_time(planned));
+        for models in &mut models {
+            models.set_time(planned);
+        }
         make_parts(prepared, claimed, store, models, &missing, context)?;
     }
     if context.stop.requested() {

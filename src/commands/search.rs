@@ -181,7 +181,7 @@ fn check_fingerprints(
 }
 
 /// The shown columns of every hit, in the order of `hits`.
-fn details(view: &View, hits: &[Vec<Hit>]) -> Result<BTreeMap<(ViewPart, u32), (RecordBatch, usize)>, Error> {
+fn details(view: &View, hits: &[Vec<Hit>]) -> Result<Details, Error> {
     let columns = shown_columns(view.schema());
     let mut wanted: BTreeMap<ViewPart, Vec<u32>> = BTreeMap::new();
     for hit in hits.iter().flatten() {
@@ -197,6 +197,7 @@ fn details(view: &View, hits: &[Vec<Hit>]) -> Result<BTreeMap<(ViewPart, u32), (
     Ok(found)
 }
 
+/// By part and row, a batch that holds the row, and its number there.
 type Details = BTreeMap<(ViewPart, u32), (RecordBatch, usize)>;
 
 fn as_json(view: &View, queries: &Queries, hits: &[Vec<Hit>], rows: &Details) -> Result<String, Error> {
@@ -230,7 +231,9 @@ fn as_tables(view: &View, queries: &Queries, hits: &[Vec<Hit>], rows: &Details) 
     let mut text = String::new();
     for (name, hits) in queries.names.iter().zip(hits) {
         if several {
-            text += &format!("{}{name}\n", if text.is_empty() { "" } else { "\n" });
+            text += if text.is_empty() { "" } else { "\n" };
+            text += name;
+            text.push('\n');
         }
         text += &table(
             &["rank", "score", view.key(), words.unwrap_or("")],

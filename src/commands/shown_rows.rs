@@ -1,5 +1,7 @@
 //! Rows of OUTPUT as people and programs see them: a table of text, or JSON.
 
+use std::fmt::Write;
+
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::datatypes::{DataType, Float32Type, Schema};
 use arrow::record_batch::RecordBatch;
@@ -71,10 +73,11 @@ pub(super) fn table(heading: &[&str], rows: &[Vec<String>]) -> String {
     let mut text = String::new();
     let mut line = |cells: &[String], words: &str| {
         for (cell, width) in cells.iter().zip(&widths) {
-            text += &format!("{cell:<width$}  ");
+            // Writing to a string cannot fail.
+            let _ = write!(text, "{cell:<width$}  ");
         }
         for (number, part) in wrap(words, WIDTH.saturating_sub(before).max(20)).iter().enumerate() {
-            text += &if number == 0 { part.clone() } else { format!("\n{:before$}{part}", "") };
+            let _ = if number == 0 { text.write_str(part) } else { write!(text, "\n{:before$}{part}", "") };
         }
         text.truncate(text.trim_end_matches(' ').len());
         text.push('\n');

@@ -75,7 +75,7 @@ impl Condition {
             let kept = kept.map_err(polars)?;
             let numbers: &IdxCa = kept.column(ROW).and_then(|column| column.idx()).map_err(polars)?;
             let mut mask = vec![false; batch.num_rows()];
-            numbers.into_no_null_iter().filter_map(|row| Some(row as usize)).for_each(|row| mask[row] = true);
+            numbers.into_no_null_iter().for_each(|row| mask[row as usize] = true);
             Ok(BooleanArray::new(BooleanBuffer::from(mask), None))
         })
     }

@@ -99,7 +99,8 @@ pub(super) fn look(source: &Arc<Source>, metadata: &ParquetMetaData, root: usize
                 let (records, ..) =
                     reader.read_records(AT_ONCE, Some(&mut definition), Some(&mut repetition), &mut values)?;
                 values.drain(..).for_each(|value| needs.add(value));
-                (definition.clear(), repetition.clear());
+                definition.clear();
+                repetition.clear();
                 if records == 0 {
                     return Ok(());
                 }

@@ -15,6 +15,7 @@ pub mod folder;
 mod frame;
 mod int96;
 mod listing;
+mod pages;
 mod partition;
 mod predicate;
 mod prompt;

@@ -42,8 +42,8 @@ fn decoded(text: &str) -> String {
     percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned()
 }
 
-/// The type of the values of one name: whole numbers, dates, or else text, as DuckDB takes them.
-pub(super) fn kind_of<'a>(values: impl Iterator<Item = &'a str> + Clone) -> DataType {
+/// The type of the values of one name: whole numbers, dates, or else text, as `DuckDB` takes them.
+pub(super) fn kind_of<'a>(values: &(impl Iterator<Item = &'a str> + Clone)) -> DataType {
     if values.clone().next().is_none() {
         return DataType::Utf8;
     }
@@ -83,7 +83,7 @@ mod tests {
             [pair("year", Some("2024")), pair("lang", Some("de AT")), pair("day", None)]
         );
         assert_eq!(of("/d/=x/a?b=c/e.parquet"), []);
-        let kind = |values: &[&str]| kind_of(values.iter().copied());
+        let kind = |values: &[&str]| kind_of(&values.iter().copied());
         assert_eq!(kind(&["2024", "007"]), DataType::Int64);
         assert_eq!(kind(&["2024-01-31", "1969-12-31"]), DataType::Date32);
         assert_eq!(kind(&["2024-02-30"]), DataType::Utf8);

@@ -5,14 +5,13 @@
 
 use std::sync::Arc;
 
-use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::{
-    ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder, RowSelection, RowSelector,
-};
+use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, RowSelection, RowSelector};
+use parquet::arrow::{ProjectionMask, parquet_to_arrow_field_levels};
 use parquet::errors::ParquetError;
 use roaring::RoaringBitmap;
 
 pub use super::row::Projection;
+use super::pages::CheckedGroup;
 use super::row::RowBatch;
 use super::source::storage_error;
 use super::{ImageColumn, Manifest, ManifestError, ManifestFile};
@@ -119,17 +118,14 @@ impl<'a> ManifestReader<'a> {
         let source = file.reopen(chunks.collect())?;
         let pages = Arc::new(source.another().map_err(parquet)?);
         let largest = largest_dictionary_value(&pages, &leaves, row_group.num_rows()).map_err(parquet)?;
-        let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(source, file.metadata.clone());
         let holds_images = |(index, kind)| kind != ImageColumn::Uri && self.columns.contains(&index);
         let most_rows = if self.manifest.image.is_some_and(holds_images) { BATCH_IMAGES } else { BATCH_ROWS };
         let row_bytes = usize::try_from(bytes / row_group.num_rows().max(1)).unwrap_or(0).max(largest).max(1);
+        let rows = (BATCH_BYTES / row_bytes).clamp(1, most_rows);
+        let pages = CheckedGroup { source: Arc::new(source), metadata: file.metadata.metadata().clone(), group };
         let build = || {
-            builder
-                .with_row_groups(vec![group])
-                .with_projection(mask)
-                .with_row_selection(selection)
-                .with_batch_size((BATCH_BYTES / row_bytes).clamp(1, most_rows))
-                .build()
+            let levels = parquet_to_arrow_field_levels(descriptor, mask, Some(file.metadata.schema().fields()))?;
+            ParquetRecordBatchReader::try_new_with_row_groups(&levels, &pages, rows, Some(selection))
         };
         guarded(build).map_err(parquet)
     }

@@ -86,7 +86,7 @@ pub(super) fn convert<R: Read>(
     let (mut waiting, places) = (0, columns.places.clone());
     let mut write = |cells: &mut Vec<Vec<Cell>>| {
         let arrays = schema.fields().iter().zip(cells.iter_mut());
-        let arrays = arrays.map(|(field, cells)| array(field.data_type(), std::mem::take(cells)));
+        let arrays = arrays.map(|(field, cells)| array(field.data_type(), &std::mem::take(cells)));
         let batch = RecordBatch::try_new(schema.clone(), arrays.collect()).map_err(|error| error.to_string())?;
         writer.write(&batch).map_err(|error| error.to_string())
     };
@@ -96,7 +96,9 @@ pub(super) fn convert<R: Read>(
             column.ok_or("it was changed while it was read")?.push(cell);
         }
         waiting += 1;
-        cells.iter_mut().for_each(|column| column.resize(waiting, None));
+        for column in &mut cells {
+            column.resize(waiting, None);
+        }
         if waiting == AT_ONCE {
             waiting = 0;
             write(&mut cells)?;
@@ -127,7 +129,7 @@ fn each_row<R: Read>(format: Format, read: R, see: &mut dyn FnMut(Row) -> Result
 fn each_record<R: Read>(mut read: BufReader<R>, see: &mut dyn FnMut(Row) -> Result<(), String>) -> Result<(), String> {
     let start = read.fill_buf().map_err(|error| error.to_string())?;
     let head = start.split(|byte| b"\r\n".contains(byte)).next().unwrap_or_default();
-    let count = |delimiter: u8| head.iter().filter(|byte| **byte == delimiter).count();
+    let count = |delimiter: u8| memchr::memchr_iter(delimiter, head).count();
     // The last of equals.
     let delimiter = b";\t,".iter().copied().max_by_key(|delimiter| count(*delimiter)).unwrap_or(b',');
     let mut parser = csv_core::ReaderBuilder::new().delimiter(delimiter).build();
@@ -328,7 +330,7 @@ impl Seen {
     }
 }
 
-fn array(kind: &DataType, cells: Vec<Cell>) -> ArrayRef {
+fn array(kind: &DataType, cells: &[Cell]) -> ArrayRef {
     let texts = cells.iter().map(|cell| cell.as_ref().map(|(text, _)| text.as_str()));
     match kind {
         DataType::Null => Arc::new(NullArray::new(cells.len())),

@@ -120,7 +120,7 @@ impl Column {
             _ => None,
         });
         if partitions.clone().count() == files.len() {
-            let kind = partition::kind_of(partitions.flatten());
+            let kind = partition::kind_of(&partitions.flatten());
             return (field.clone().with_data_type(kind), None);
         }
         let mut whole = field.clone().with_nullable(true);

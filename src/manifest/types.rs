@@ -131,7 +131,7 @@ pub(super) fn cast_exactly(column: &ArrayRef, kind: &DataType) -> Result<ArrayRe
     let found = cast(column, kind)?;
     let may_lose = matches!(
         (from, kind),
-        (DataType::Timestamp(..), DataType::Timestamp(..)) | (DataType::Date64, _) | (DataType::Time32(_), _)
+        (DataType::Timestamp(..), DataType::Timestamp(..)) | (DataType::Date64 | DataType::Time32(_), _)
     );
     // What lies below a null does not count.
     if may_lose && cast(&found, from)?.as_ref() != column.as_ref() {

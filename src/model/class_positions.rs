@@ -18,9 +18,25 @@ pub(super) fn class_positions(model_type: &str) -> Option<usize> {
         | "xclip_text_model" => 77,
         "owlvit" | "owlvit_text_model" | "owlv2" | "owlv2_text_model" => 16,
         "altclip" | "altclip_text_model" => 514,
-        "blip" | "blip_text_model" | "chinese_clip" | "chinese_clip_text_model" | "align" | "align_text_model" => 512,
-        "bert" | "roberta" | "xlm-roberta" | "camembert" | "electra" | "distilbert" | "mpnet" | "trocr"
-        | "bert-generation" | "rembert" | "megatron-bert" | "prophetnet" | "xlm-prophetnet" => 512,
+        "blip"
+        | "blip_text_model"
+        | "chinese_clip"
+        | "chinese_clip_text_model"
+        | "align"
+        | "align_text_model"
+        | "bert"
+        | "roberta"
+        | "xlm-roberta"
+        | "camembert"
+        | "electra"
+        | "distilbert"
+        | "mpnet"
+        | "trocr"
+        | "bert-generation"
+        | "rembert"
+        | "megatron-bert"
+        | "prophetnet"
+        | "xlm-prophetnet" => 512,
         "gpt2" | "git" | "bart" | "mbart" | "biogpt" => 1024,
         "opt" | "xglm" | "gpt_neo" | "llama" => 2048,
         "big_bird" => 4096,

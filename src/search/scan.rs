@@ -30,18 +30,21 @@ pub struct Scan<'a> {
     pub without: Option<&'a Key>,
 }
 
+/// Rows by what their vectors were made with.
+pub type Fingerprints = BTreeMap<String, u64>;
+
 /// What a part gave.
 struct Found {
     best: Vec<Best>,
     /// Rows with a vector, by fingerprint.
-    fingerprints: BTreeMap<String, u64>,
+    fingerprints: Fingerprints,
 }
 
 /// The best hits of each query, and the fingerprints of the vectors that were compared, with their rows.
 ///
 /// # Errors
 /// [`OutputError`] when a part cannot be read, or the vectors have another width.
-pub fn search(scan: &Scan<'_>) -> Result<(Vec<Vec<Hit>>, BTreeMap<String, u64>), OutputError> {
+pub fn search(scan: &Scan<'_>) -> Result<(Vec<Vec<Hit>>, Fingerprints), OutputError> {
     let empty = || Found { best: vec![Best::new(scan.top); scan.queries.len()], fingerprints: BTreeMap::new() };
     let merge = |a: Found, b: Found| {
         let mut fingerprints = a.fingerprints;
@@ -96,7 +99,7 @@ fn score(vectors: &FixedSizeListArray, query: &[f32], all: &mut [f32]) -> Result
     if width != query.len() {
         return Err(format!("expected a query of {width} numbers, as the vectors have, found {}", query.len()));
     }
-    let start = vectors.value_offset_at(0) as usize;
+    let start = vectors.value_offset_at(0);
     let values = vectors.values().slice(start, vectors.len() * width);
     match values.data_type() {
         DataType::Float32 => scores(values.as_primitive::<Float32Type>().values(), query, all),

@@ -290,7 +290,7 @@ fn an_embedding_graph_that_gives_another_number_of_vectors_is_an_error() {
             ("embed_tokens.onnx", embed_tokens(repeats)),
             ("decoder_model.onnx", decoder.clone()),
         ]);
-        std::fs::write(folder.path().join("config.json"), r#"{"image_token_id": 3}"#).unwrap();
+        std::fs::write(folder.path().join("config.json"), r#"{"model_type": "llava", "image_token_id": 3}"#).unwrap();
         let model = ModelDirectory::open(folder.path(), None).unwrap();
         let overrides =
             GenerationOverrides { prompt: Some("one three two".to_owned()), ..GenerationOverrides::default() };

@@ -110,7 +110,7 @@ fn without_generation_tags(template: &str) -> String {
         match name {
             "generation" | "endgeneration" => {
                 let plain = if name == "generation" { "with" } else { "endwith" };
-                text.push_str(&format!("{{%{}%}}", inner.replace(name, plain)));
+                text.extend(["{%", &inner.replace(name, plain), "%}"]);
                 rest = &tag[end + 2..];
             }
             _ => {

@@ -1,6 +1,8 @@
 //! The filter `tojson` of chat templates. In: a value of a template. Out: what Python's `json.dumps` makes of it, as transformers calls it
 //! (`ensure_ascii` is false unless the template asks for it). Every text that it makes is paid for by the fuel of the rendering.
 
+use std::fmt::Write as _;
+
 use minijinja::value::{Kwargs, ValueKind};
 use minijinja::{Error, ErrorKind, State, Value};
 
@@ -24,6 +26,7 @@ struct Layout {
 ///
 /// # Errors
 /// When the value, or one in it, is no JSON; when the fuel does not pay for the text.
+#[allow(clippy::needless_pass_by_value, reason = "minijinja gives arguments by value")]
 pub(super) fn tojson(
     state: &mut State<'_, '_>,
     value: &Value,
@@ -36,13 +39,10 @@ pub(super) fn tojson(
         let named: Option<Value> = options.get(name)?;
         Ok(named.or(positional).filter(|value| !value.is_none() && !value.is_undefined()))
     };
-    let indent = match given("indent", indent)? {
-        None => None,
-        Some(value) => Some(match value.as_str() {
-            Some(text) => text.chars().take(MOST_INDENT).collect(),
-            None => " ".repeat(usize::try_from(value).unwrap_or(0).min(MOST_INDENT)),
-        }),
-    };
+    let indent = given("indent", indent)?.map(|value| match value.as_str() {
+        Some(text) => text.chars().take(MOST_INDENT).collect(),
+        None => " ".repeat(usize::try_from(value).unwrap_or(0).min(MOST_INDENT)),
+    });
     let separators = given("separators", None)?;
     let separator = |place: usize, usual: &str| {
         let given = separators.as_ref().and_then(|pair| pair.get_item(&Value::from(place)).ok());
@@ -144,11 +144,11 @@ impl Layout {
                 '\t' => to.push_str("\\t"),
                 '\u{8}' => to.push_str("\\b"),
                 '\u{c}' => to.push_str("\\f"),
-                control if control < ' ' => to.push_str(&format!("\\u{:04x}", u32::from(control))),
+                control if control < ' ' => push_unit(to, u32::from(control)),
                 other if self.ensure_ascii && !other.is_ascii() => {
                     let mut units = [0; 2];
                     for unit in other.encode_utf16(&mut units) {
-                        to.push_str(&format!("\\u{unit:04x}"));
+                        push_unit(to, u32::from(*unit));
                     }
                 }
                 other => to.push(other),
@@ -177,4 +177,10 @@ fn number(value: &Value) -> String {
             format!("{digits}e{sign}{exponent:0>2}")
         }
     }
+}
+
+/// `\\uXXXX`, as JSON writes a UTF-16 unit.
+fn push_unit(to: &mut String, unit: u32) {
+    // Writing to a string cannot fail.
+    let _ = write!(to, "\\u{unit:04x}");
 }
