@@ -103,7 +103,9 @@ impl PageReader for CheckedPages {
 /// Whether the plain values of a data page end within it. None: it has none, or its levels are damaged, which the library notices.
 fn values(page: &Page, levels: [i16; 2]) -> Option<bool> {
     let (buf, count, start) = match page {
-        Page::DataPage { buf, num_values, encoding: Encoding::PLAIN, def_level_encoding, rep_level_encoding, .. } => {
+        Page::DataPage {
+            buf, num_values, encoding: Encoding::PLAIN, def_level_encoding, rep_level_encoding, ..
+        } => {
             let mut start = 0;
             for (greatest, encoding) in levels.into_iter().zip([rep_level_encoding, def_level_encoding]) {
                 start += if greatest > 0 { level_bytes(buf, start, *encoding, greatest, *num_values)? } else { 0 };
@@ -126,7 +128,8 @@ fn values(page: &Page, levels: [i16; 2]) -> Option<bool> {
         if rest.is_empty() {
             break;
         }
-        let after = rest.split_first_chunk::<4>().and_then(|(size, rest)| rest.get(u32::from_le_bytes(*size) as usize..));
+        let after =
+            rest.split_first_chunk::<4>().and_then(|(size, rest)| rest.get(u32::from_le_bytes(*size) as usize..));
         let Some(after) = after else { return Some(false) };
         rest = after;
     }

@@ -10,8 +10,8 @@ use parquet::arrow::{ProjectionMask, parquet_to_arrow_field_levels};
 use parquet::errors::ParquetError;
 use roaring::RoaringBitmap;
 
-pub use super::row::Projection;
 use super::pages::CheckedGroup;
+pub use super::row::Projection;
 use super::row::RowBatch;
 use super::source::storage_error;
 use super::{ImageColumn, Manifest, ManifestError, ManifestFile};

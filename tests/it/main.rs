@@ -82,8 +82,8 @@ mod rooms;
 mod runs;
 mod s3_kills;
 mod scaled;
-#[allow(unreachable_pub, reason = "a module of a test binary")]
 mod search;
+#[allow(unreachable_pub, reason = "a module of a test binary")]
 mod seaweed;
 mod secrets;
 mod signals;

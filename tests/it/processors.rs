@@ -12,7 +12,7 @@ fn golden(name: &str) -> Value {
     serde_json::from_slice(&std::fs::read(repo("tests/goldens/preprocess").join(name)).unwrap()).unwrap()
 }
 
-/// The picture of this name, "WxH".
+/// The picture of this name, `WxH`.
 fn picture(name: &str) -> RgbImage {
     let (width, height) =
         name.split_once('x').map(|(w, h)| (w.parse::<u32>().unwrap(), h.parse::<u32>().unwrap())).unwrap();

@@ -1,4 +1,4 @@
-//! What the tables of a collection contain: every type that DuckDB and Arrow write, files that differ in how they hold the same
+//! What the tables of a collection contain: every type that `DuckDB` and Arrow write, files that differ in how they hold the same
 //! values, columns in paths. Each value comes out as it went in, or is refused in a sentence.
 
 use std::collections::HashMap;
@@ -109,7 +109,7 @@ fn int96_times_of_any_year() {
     assert!(others.output().unwrap().status.success(), "only the columns that are used");
 }
 
-/// What DuckDB wrote, it reads from OUTPUT as it reads it from the manifest, but for intervals.
+/// What `DuckDB` wrote, it reads from OUTPUT as it reads it from the manifest, but for intervals.
 #[test]
 fn types_of_duckdb_are_carried() {
     let Some(python) = python() else { return };
@@ -449,7 +449,7 @@ fn images_in_texts() {
     use base64::Engine as _;
     let workplace = workplace("\"m.parquet\"", "", "columns = [\"id\"]");
     let base64 = base64::engine::general_purpose::STANDARD.encode(png_image(0));
-    let percent: String = png_image(1).iter().map(|byte| format!("%{byte:02x}")).collect();
+    let percent = png_image(1).iter().fold(String::new(), |text, byte| text + &format!("%{byte:02x}"));
     let values = [
         format!("data:image/png;base64,{base64}"),
         format!("data:image/png,{percent}"),

@@ -163,7 +163,9 @@ fn what_urllib_reads_is_read() {
         ),
     ];
     let server = RawServer::default();
-    answers.iter().for_each(|(path, bytes)| server.on(path, std::slice::from_ref(bytes)));
+    for (path, bytes) in &answers {
+        server.on(path, std::slice::from_ref(bytes));
+    }
     let seen = server.seen.clone();
     let paths = answers.each_ref().map(|(path, _)| *path);
     let workplace = workplace_on(&server.start(), &paths);
@@ -243,7 +245,9 @@ fn what_is_cut_off_or_not_understood_is_a_row_that_says_so() {
         ("/page", "unsupported_format", "", answer(&format!("{ok}Content-Length: LENGTH"), b"<html>not here</html>")),
     ];
     let server = RawServer::default();
-    answers.iter().for_each(|(path, _, _, bytes)| server.on(path, std::slice::from_ref(bytes)));
+    for (path, _, _, bytes) in &answers {
+        server.on(path, std::slice::from_ref(bytes));
+    }
     let paths = answers.each_ref().map(|(path, ..)| *path);
     let workplace = workplace_on(&server.start(), &paths);
     workplace.run_ok(&[

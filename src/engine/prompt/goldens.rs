@@ -145,12 +145,14 @@ fn a_start_token_goes_before_a_prompt_where_transformers_puts_it() {
     }
 }
 
+/// What is changed in a config.json.
+type Change = dyn Fn(&mut Value);
+
 #[test]
 fn a_model_whose_prompts_are_not_known_is_refused_by_name() {
     let pixtral = |config: &mut Value| config["vision_config"]["model_type"] = "pixtral".into();
     let mystery = |config: &mut Value| config["model_type"] = "mystery_vl".into();
     let none = |config: &mut Value| drop(config.as_object_mut().unwrap().remove("model_type"));
-    type Change = dyn Fn(&mut Value);
     let cases: [(&Change, &str); 3] =
         [(&pixtral, "\"pixtral\""), (&mystery, "\"mystery_vl\""), (&none, "no model_type")];
     for (change, named) in cases {
