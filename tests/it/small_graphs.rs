@@ -363,7 +363,10 @@ fn the_width_of_embeddings_must_be_known_and_kept() {
     assert!(said.contains("declares no width") && said.contains("projection_dim in config.json"), "{said}");
     std::fs::write(folder.path().join("config.json"), r#"{"projection_dim": 3}"#).unwrap();
     let error = engine(&folder).encode_images(&[&pixel_values(vec![0.0; 12])]).unwrap_err();
-    assert!(error.what.contains("expected \"image_embeds\" of shape [1, 3], found [1, 2]"), "{error}");
+    assert!(
+        error.what.contains("expected \"image_embeds\" of shape [batch, width] of width 3, found [1, 2]"),
+        "{error}"
+    );
 }
 
 #[test]

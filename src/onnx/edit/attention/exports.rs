@@ -195,6 +195,11 @@ fn every_attention_of_every_export_is_found() {
     tests/fixtures/models/coca/onnx/vision_model.onnx: 2 of 2
         1 x 2/2 heads of 12, scale 0.2887: heads<rows<joined | rows<joined | heads<rows<joined -> heads<rows<joined
         1 x 2/2 heads of 16, scale 0.2500: heads<rows<joined | rows<joined | heads<rows<joined -> heads<rows<joined
+    tests/fixtures/models/dinov2/model.onnx: 2 of 2
+        2 x 2/2 heads of 12, scale 0.2887: heads<rows<joined | rows<joined | heads<rows<joined -> heads<rows<joined
+    tests/fixtures/models/fixed_clip/onnx/model.onnx: 2 of 2
+        1 x 2/2 heads of 16, scale 0.2500 +mask: heads<rows<joined | rows<joined | heads<rows<joined -> heads<rows<joined
+        1 x 2/2 heads of 16, scale 0.2500: heads<rows<joined | rows<joined | heads<rows<joined -> heads<rows<joined
     tests/fixtures/models/florence2/onnx/decoder_model_merged.onnx: 8 of 8
         8 x 2/2 heads of 16, scale 0.2500 +mask: heads<rows<joined | heads | heads -> heads<rows<joined
     tests/fixtures/models/florence2/onnx/embed_tokens.onnx: 0 of 0
@@ -210,11 +215,32 @@ fn every_attention_of_every_export_is_found() {
         2 x 2/2 heads of 16, scale 0.2500 +mask: heads<rows<joined | heads | heads -> heads<rows<joined
     tests/fixtures/models/git/onnx/encoder_model.onnx: 2 of 2
         2 x 2/2 heads of 12, scale 0.2887: heads<rows<joined | rows<joined | heads<rows<joined -> heads<rows<joined
+    tests/fixtures/models/immich/textual/model.onnx: 1 of 1
+        1 x 2/2 heads of 16, scale 0.2500 +mask: heads<rows<joined | rows<joined | heads<rows<joined -> heads<rows<joined
+    tests/fixtures/models/immich/visual/model.onnx: 1 of 1
+        1 x 2/2 heads of 16, scale 0.2500: heads<rows<joined | rows<joined | heads<rows<joined -> heads<rows<joined
+    tests/fixtures/models/jina_clip/onnx/model.onnx: 2 of 2
+        1 x 2/2 heads of 16, scale 0.2500 +mask: heads<rows<joined | rows<joined | heads<rows<joined -> heads<rows<joined
+        1 x 2/2 heads of 16, scale 0.2500: heads<rows<joined | rows<joined | heads<rows<joined -> heads<rows<joined
     tests/fixtures/models/llava/onnx/decoder_model_merged.onnx: 2 of 2
         2 x 2/2 heads of 16, scale 0.2500 +mask: heads | heads | heads -> heads<rows<joined
     tests/fixtures/models/llava/onnx/embed_tokens.onnx: 0 of 0
     tests/fixtures/models/llava/onnx/vision_encoder.onnx: 1 of 1
         1 x 2/2 heads of 16, scale 0.2500: heads<rows<joined | rows<joined | heads<rows<joined -> heads<rows<joined
+    tests/fixtures/models/llava_siglip/onnx/decoder_model_merged.onnx: 2 of 2
+        2 x 2/2 heads of 16, scale 0.2500 +mask: heads | heads | heads -> heads<rows<joined
+    tests/fixtures/models/llava_siglip/onnx/embed_tokens.onnx: 0 of 0
+    tests/fixtures/models/llava_siglip/onnx/vision_encoder.onnx: 1 of 1
+        1 x 2/2 heads of 16, scale 0.2500: heads<rows<joined | rows<joined | heads<rows<joined -> heads<rows<joined
+    tests/fixtures/models/minilm/onnx/model.onnx: 2 of 2
+        2 x 2/2 heads of 12, scale 0.2887 +mask: heads<rows<joined | rows<joined | heads<rows<joined -> heads<rows<joined
+    tests/fixtures/models/nomic_vision/onnx/model.onnx: 2 of 2
+        2 x 2/2 heads of 12, scale 0.2887: heads<rows<joined | rows<joined | heads<rows<joined -> heads<rows<joined
+    tests/fixtures/models/paligemma/onnx/decoder_model_merged.onnx: 2 of 2
+        2 x 2/1 heads of 16, scale 0.2500 +mask: heads | headsx2 | headsx2 -> heads<rows<joined
+    tests/fixtures/models/paligemma/onnx/embed_tokens.onnx: 0 of 0
+    tests/fixtures/models/paligemma/onnx/vision_encoder.onnx: 2 of 2
+        2 x 2/2 heads of 16, scale 0.2500: heads<rows<joined | rows<joined | heads<rows<joined -> heads<rows<joined
     tests/fixtures/models/recipe_autoencoder/decoder_with_past_model.onnx: 2 of 2
         1 x 2/2 heads of 12, scale 0.2887 +mask: heads<rows<joined | heads | heads -> heads<rows<joined
         1 x 2/2 heads of 12, scale 0.2887: heads<rows<joined | rows<joined | heads<rows<joined -> heads<rows<joined
@@ -234,6 +260,7 @@ fn every_attention_of_every_export_is_found() {
     tests/fixtures/models/recipe_lstm/text_model.onnx: 0 of 0
     tests/fixtures/models/recipe_lstm/vision_model.onnx: 1 of 1
         1 x 2/2 heads of 8, scale 0.3536: heads<rows<joined | rows<joined | heads<rows<joined -> heads<rows<joined
+    tests/fixtures/models/resnet/model.onnx: 0 of 0
     tests/fixtures/models/siglip/model.onnx: 3 of 3
         2 x 2/2 heads of 16, scale 0.2500: heads<rows<joined | rows<joined | heads<rows<joined -> heads<rows<joined
         1 x ?/? heads of ?, scale 0.2500: flat |  | flat -> flat
@@ -253,6 +280,8 @@ fn every_attention_of_every_export_is_found() {
         2 x 2/2 heads of 16, scale 1.0000: flat<heads<rows<joined | flat<heads | flat<heads -> flat<heads<rows<joined
     tests/fixtures/models/trocr/encoder_model.onnx: 1 of 1
         1 x 2/2 heads of 16, scale 0.2500: heads<rows<joined | rows<joined | heads<rows<joined -> heads<rows<joined
+    tests/fixtures/models/vit/model.onnx: 2 of 2
+        2 x 2/2 heads of 12, scale 0.2887: heads<rows<joined | rows<joined | heads<rows<joined -> heads<rows<joined
     tests/fixtures/models/vit_gpt2/decoder_model.onnx: 2 of 2
         2 x 2/2 heads of 16, scale 0.2500 +mask: heads<rows<joined | rows<joined | heads<rows<joined -> heads<rows<joined
     tests/fixtures/models/vit_gpt2/decoder_model_merged.onnx: 4 of 4
