@@ -32,8 +32,8 @@ fn every_model_says_so_when_there_is_no_library() {
     let mut asked = 0;
     for model in std::fs::read_dir(repo("tests/fixtures/models")).unwrap() {
         let model = model.unwrap();
-        // It reads texts only, and the job has images.
-        if model.file_name() == "minilm" {
+        // One reads texts only, and the job has images; of the other, nothing says which output is the embedding.
+        if ["minilm", "vit"].iter().any(|name| model.file_name() == *name) {
             continue;
         }
         asked += 1;
