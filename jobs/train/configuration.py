@@ -48,6 +48,7 @@ class Image:
     size: int = 224
     pretrained: bool = only(True, "cnn")
     train_tail: bool = only(True, "cnn")  # else the whole CNN is frozen
+    names: bool = only(False, "cnn")  # names of things from the CNN's ImageNet head are added to the image tokens
     width: int = only(192, "vit")
     layers: int = only(4, "vit")
     heads: int = only(3, "vit")
@@ -231,6 +232,7 @@ def _check(recipe: Recipe, where: str) -> None:
     need(model.width % model.heads == 0, f"model.width {model.width} is no multiple of model.heads {model.heads}")
     if image.encoder == "cnn":
         need(image.size % 32 == 0, f"image.size: the CNN needs a multiple of 32, found {image.size}")
+        need(image.pretrained or not image.names, "image.names needs image.pretrained, because the names are those of ImageNet's classes")
     else:
         need(image.size % image.patch == 0, f"image.size {image.size} is no multiple of image.patch {image.patch}")
         need(image.width % image.heads == 0, f"image.width {image.width} is no multiple of image.heads {image.heads}")

@@ -1,6 +1,7 @@
 """The losses of one batch. Multi-task learning: the caption loss is always there, the recipe adds those of the shared space.
 
-loss = caption + a * contrast(image, text) + b * contrast(fused, text) + c * reconstruction, with a, b, c of [shared].
+loss = caption + a * contrast(image, text) + b * contrast(fused, text) + c * reconstruction, with a, b, c of [shared], and what the
+image block adds (names.py).
 """
 
 import numpy as np
@@ -42,13 +43,13 @@ def losses(captioner: Captioner, split: Split, frozen: Tensor, captions: np.ndar
     entered, mask = split.texts.get(np.concatenate([captions[:, 0], captions[:, -1]]))
     entered, mask = entered[:, :TEXT_CUT], mask[:, :TEXT_CUT]
     states, texts = captioner.text.from_input(entered, mask)
-    image_tokens, images = captioner.image.from_frozen(frozen)
+    image_tokens, images, found = captioner.image.with_losses(frozen)
 
     side = hidden(mask[batch:], has_side, recipe.training.side_text, rng)
     memory, fused = captioner.fusion(image_tokens, states[batch:], side)
 
     targets = torch.from_numpy(split.targets[captions[:, :-1].reshape(-1), :CAPTION_CUT])
-    found = {"caption": caption_loss(captioner, targets, memory, recipe.training.label_smoothing)}
+    found["caption"] = caption_loss(captioner, targets, memory, recipe.training.label_smoothing)
     shared = recipe.shared
     if shared.objective != "autoencoder":
         pairs = [contrast(images, half, captioner.log_scale) for half in texts.split(batch)]

@@ -28,7 +28,8 @@ STEPS = {"max_new_tokens": 12}
 # Every option of every block is in one of these.
 TOYS: dict[str, dict[str, Any]] = {
     "cnn, minilm, contrastive, multi-head, transformer": {
-        "image": CNN, "text": MINILM, "decoder": {"kind": "transformer", "layers": 1, "positions": 32, **STEPS}},
+        "image": {"encoder": "cnn", "size": 64, "names": True}, "text": MINILM,
+        "decoder": {"kind": "transformer", "layers": 1, "positions": 32, **STEPS}},
     "cnn frozen, words, both, gated, gru": {
         "image": {**CNN, "train_tail": False}, "text": WORDS, "shared": {"objective": "both"}, "fusion": {"method": "gated"},
         "decoder": {"kind": "gru", **STEPS}},

@@ -13,6 +13,7 @@ from blocks.fusion.attention import SingleHead
 from blocks.fusion.combine import CombineFusion, Concatenate, Gated
 from blocks.image.cnn import Cnn
 from blocks.image.efficientnet import ConvSame
+from blocks.image.names import CERTAIN, Names, classes_of_names, forgetting, membership
 from blocks.image.vit import Vit
 from blocks.shared.autoencoder import Autoencoder, mean_squared_error, normalised
 from blocks.shared.contrastive import contrast
@@ -187,6 +188,37 @@ class Formulas(unittest.TestCase):
         self.near(tokens_[0], layer_norm(cnn.norm, linear(cnn.project, cells)) + cnn.positions.detach().numpy(), 1e-4)
         vector = linear(cnn.embed, cells.mean(0))
         self.near(embeds[0], vector / np.linalg.norm(vector))
+
+    def test_names_that_are_certain_add_their_vectors(self) -> None:
+        layer = Names(6, 5)
+        with torch.no_grad():
+            layer.head.weight.zero_()
+            layer.head.bias.zero_()
+            layer.vectors.copy_(numbers(*layer.vectors.shape))
+            layer.head.bias[[281, 284, 504]] = torch.tensor([9.0, 9.5, 8.6])  # tabby, Siamese cat; coffee mug
+        scores, shift = layer(numbers(2, 6))
+        p = np.exp(scores[0].detach().double().numpy())
+        p /= p.sum()
+        columns = list(classes_of_names())
+        self.assertTrue(p[281] + p[284] > CERTAIN > p[504] > 0.1)
+        self.near(shift[0, 0], p[281:286].sum() * layer.vectors[columns.index("cat")].detach().numpy())
+
+    def test_no_class_has_two_names(self) -> None:
+        self.assertLessEqual(membership().sum(1).max().item(), 1)
+        columns = list(classes_of_names())
+        self.assertEqual([columns[i] for i in membership()[[207, 281, 340]].argmax(1)], ["dog", "cat", "zebra"])
+
+    def test_forgetting_is_the_divergence_from_the_answers_before_training(self) -> None:
+        cnn = Cnn(support.recipe({"image": {"encoder": "cnn", "size": 64, "names": True}})).eval()
+        cnn.load_pretrained()
+        stem = cnn.frozen(numbers(2, 3, 64, 64))
+        self.assertLess(cnn.with_losses(stem)[2]["forgetting"].item(), 1e-5)
+        scores, before = numbers(3, 7), numbers(3, 7, seed=1)
+        p, q = (np.exp(x.double().numpy()) / np.exp(x.double().numpy()).sum(1, keepdims=True) for x in (before, scores))
+        self.assertAlmostEqual(forgetting(scores, before).item(), (p * np.log(p / q)).sum(1).mean(), places=5)
+        with torch.no_grad():
+            cnn.tail.conv.weight.mul_(1.5)
+        self.assertGreater(cnn.with_losses(stem)[2]["forgetting"].item(), 1e-3)
 
     def test_lstm_cell(self) -> None:
         cell = LstmCell(5, 4)

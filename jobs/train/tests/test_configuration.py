@@ -29,6 +29,7 @@ class Strictness(unittest.TestCase):
 
     def test_keys_of_another_option_are_errors(self) -> None:
         self.refused({"image": {"encoder": "vit", "train_tail": False}}, "train_tail: only cnn")
+        self.refused({"image": {"pretrained": False, "names": True}}, "image.names needs image.pretrained")
         self.refused({"decoder": {"kind": "lstm", "layers": 2}}, "layers: only transformer", "kind is 'lstm'")
         self.refused({"shared": {"objective": "autoencoder", "contrastive": 1.0}}, "only contrastive and both")
         self.refused({"text": {"encoder": "words", "frozen_layers": 1}}, "only minilm")

@@ -9,13 +9,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from blocks.image import efficientnet
+from blocks.image.names import Names, forgetting, scores_before_training
 from configuration import Recipe
+
+# The weight of that loss beside the caption loss.
+FORGETTING = 0.3
 
 
 class Cnn(nn.Module):
     """Pixels `[batch, 3, size, size]` -> image tokens `[batch, grid * grid, width]` and embeddings `[batch, projection]`.
 
-    tokens = norm(W features) + position, embedding = normalise(W mean(features)).
+    tokens = norm(W features) + position, embedding = normalise(W mean(features)). With `names`, tokens = that + shift (see names.py).
     """
 
     def __init__(self, recipe: Recipe):
@@ -32,10 +36,13 @@ class Cnn(nn.Module):
         self.project, self.norm = nn.Linear(efficientnet.FEATURES, model.width), nn.LayerNorm(model.width)
         self.positions = nn.Parameter(torch.zeros(self.tokens, model.width))
         self.embed = nn.Linear(efficientnet.FEATURES, model.projection)
+        self.names = Names(efficientnet.FEATURES, model.width) if recipe.image.names else None
         self.dropout = nn.Dropout(model.dropout)
 
     def load_pretrained(self) -> None:
         efficientnet.load_pretrained(self.stem, self.tail)
+        if self.names is not None:
+            self.names.load_pretrained()
 
     def frozen(self, pixels: Tensor) -> Tensor:
         """What training does not change: `[batch, *frozen_shape]`."""
@@ -46,10 +53,25 @@ class Cnn(nn.Module):
         """Token features `[batch, tokens, 1280]`."""
         return (self.tail(frozen) if self.train_tail else frozen).flatten(2).transpose(1, 2)
 
-    def from_frozen(self, frozen: Tensor) -> tuple[Tensor, Tensor]:
+    def _encode(self, frozen: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Tokens, embeddings, and with `names` the scores of classes."""
         features = self.features(frozen)
-        tokens = self.norm(self.project(self.dropout(features))) + self.positions
-        return tokens, F.normalize(self.embed(self.dropout(features.mean(1))).float(), dim=-1)
+        mean = features.mean(1)
+        tokens, scores = self.norm(self.project(self.dropout(features))) + self.positions, None
+        if self.names is not None:
+            scores, shift = self.names(mean)
+            tokens = tokens + shift
+        return tokens, F.normalize(self.embed(self.dropout(mean)).float(), dim=-1), scores
+
+    def from_frozen(self, frozen: Tensor) -> tuple[Tensor, Tensor]:
+        return self._encode(frozen)[:2]
+
+    def with_losses(self, frozen: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Tokens, embeddings, and the losses of this block alone by name, weighted."""
+        tokens, embeds, scores = self._encode(frozen)
+        if scores is None or not self.train_tail:
+            return tokens, embeds, {}
+        return tokens, embeds, {"forgetting": FORGETTING * forgetting(scores, scores_before_training(frozen))}
 
     def target(self, frozen: Tensor) -> Tensor:
         """What an autoencoder reconstructs, `[batch, target_width]`: the mean feature."""

