@@ -37,6 +37,8 @@ class Cnn(nn.Module):
         self.positions = nn.Parameter(torch.zeros(self.tokens, model.width))
         self.embed = nn.Linear(efficientnet.FEATURES, model.projection)
         self.names = Names(efficientnet.FEATURES, model.width) if recipe.image.names else None
+        if self.names is not None:
+            self.names.head.requires_grad_(self.train_tail)
         self.dropout = nn.Dropout(model.dropout)
 
     def load_pretrained(self) -> None:
