@@ -65,7 +65,9 @@ def by_nightcap(nightcap: Path, model: Path, manifest: Path, work: Path, side: b
                               text='text = "side"' if side else ""), encoding="utf-8")
     subprocess.run(["rm", "-rf", output], check=True)
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run([nightcap, "run", job], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    done = subprocess.run([nightcap, "run", job], capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"error: nightcap run {job}: {done.stderr}")
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     columns = ["caption", "caption_similarity", "image_embedding", "fused_embedding"]
