@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::context::{Context, print, to_json};
 use super::query_encoder::{QueryEncoder, read_argument};
-use super::shown_rows::{json_row, shown_columns, table, text_value};
+use super::shown_rows::{json_row, shown_columns, table, terminal_width, text_value, words_column};
 use crate::cli::{SearchArgs, TableFormat};
 use crate::error::{Error, ExitStatus};
 use crate::output::OutputError;
@@ -22,9 +22,6 @@ use crate::search::scan::key_of;
 use crate::search::{Hit, Key, Scan, search};
 use crate::support::redact::lines;
 use crate::support::untrusted_parquet::guarded;
-
-/// The columns of a caption or text, the first that there is.
-const WORDS: [&str; 3] = ["caption", "text", "title"];
 
 /// What is searched for.
 struct Queries {
@@ -52,7 +49,7 @@ pub(super) fn execute(args: &SearchArgs, context: &mut Context<'_>) -> Result<Ex
     let rows = details(&view, &hits)?;
     let text = match args.format {
         TableFormat::Json => as_json(&view, &queries, &hits, &rows)?,
-        TableFormat::Table => lines(&as_tables(&view, &queries, &hits, &rows)),
+        TableFormat::Table => lines(&as_tables(&view, &queries, &hits, &rows, terminal_width(context))),
     };
     print(context, &text)?;
     Ok(ExitStatus::Done)
@@ -216,8 +213,8 @@ fn as_json(view: &View, queries: &Queries, hits: &[Vec<Hit>], rows: &Details) ->
     to_json(&found)
 }
 
-fn as_tables(view: &View, queries: &Queries, hits: &[Vec<Hit>], rows: &Details) -> String {
-    let words = WORDS.into_iter().find(|name| view.schema().index_of(name).is_ok());
+fn as_tables(view: &View, queries: &Queries, hits: &[Vec<Hit>], rows: &Details, width: usize) -> String {
+    let words = words_column(view.schema());
     let row = |(rank, hit): (usize, &Hit)| {
         let cell = |name: Option<&str>| {
             let (batch, row) = rows.get(&(hit.part, hit.row))?;
@@ -238,6 +235,7 @@ fn as_tables(view: &View, queries: &Queries, hits: &[Vec<Hit>], rows: &Details) 
         text += &table(
             &["rank", "score", view.key(), words.unwrap_or("")],
             &hits.iter().enumerate().map(row).collect::<Vec<_>>(),
+            width,
         );
     }
     text
