@@ -8,7 +8,7 @@ use arrow::datatypes::DataType;
 use arrow::record_batch::RecordBatch;
 
 use super::context::{Context, print};
-use super::shown_rows::{table, terminal_width, text_value, words_column};
+use super::shown_rows::{rows_at, table, terminal_width, text_value, words_column};
 use crate::cli::SampleArgs;
 use crate::error::{Error, ExitStatus};
 use crate::output::OutputError;
@@ -42,8 +42,9 @@ pub(super) fn execute(args: &SampleArgs, context: &mut Context<'_>) -> Result<Ex
     let chosen = choose(&view, args.n as usize, args.seed)?;
     let words = words_column(view.schema());
     let columns: Vec<&str> = [view.key()].into_iter().chain(words).chain(SHOWN).collect();
-    let rows = chosen.rows.iter().map(|row| Ok(cells(&view, &view.take(row.part, &[row.row], &columns)?, words)));
-    let rows = rows.collect::<Result<Vec<_>, OutputError>>()?;
+    let found = rows_at(&view, chosen.rows.iter().map(|row| (row.part, row.row)), &columns)?;
+    let rows = chosen.rows.iter().filter_map(|row| found.get(&(row.part, row.row)));
+    let rows: Vec<Vec<String>> = rows.map(|(batch, row)| cells(view.key(), batch, *row, words)).collect();
     let (ok, failed) = (chosen.ok, chosen.failed);
     let mut text = format!("{} rows, {ok} ok, {failed} failed; {} of them:\n\n", ok + failed, rows.len());
     text += &table(&[view.key(), "similarity", words.unwrap_or("")], &rows, terminal_width(context));
@@ -95,12 +96,12 @@ fn place(key: Option<&str>, row: u32, seed: u64) -> u64 {
 }
 
 /// Key, similarity, and the caption or what went wrong.
-fn cells(view: &View, row: &RecordBatch, words: Option<&str>) -> Vec<String> {
-    let cell = |name: &str| row.column_by_name(name).map(|column| text_value(column, 0)).unwrap_or_default();
+fn cells(key: &str, rows: &RecordBatch, row: usize, words: Option<&str>) -> Vec<String> {
+    let cell = |name: &str| rows.column_by_name(name).map(|column| text_value(column, row)).unwrap_or_default();
     let similarity = cell("caption_similarity").parse::<f32>().map(|value| format!("{value:.3}")).unwrap_or_default();
     let said = match cell("status").as_str() {
         "ok" => words.map(cell).unwrap_or_default(),
         _ => format!("[{}] {}", cell("error_kind"), cell("error_message")),
     };
-    vec![cell(view.key()), similarity, said]
+    vec![cell(key), similarity, said]
 }

@@ -6,18 +6,17 @@ use std::path::Path;
 use arrow::array::{Array, ArrayRef, AsArray, FixedSizeListArray};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Float32Type};
-use arrow::record_batch::RecordBatch;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::{Value, json};
 
 use super::context::{Context, print, to_json};
 use super::query_encoder::{QueryEncoder, read_argument};
-use super::shown_rows::{json_row, shown_columns, table, terminal_width, text_value, words_column};
+use super::shown_rows::{RowsAt, json_row, rows_at, shown_columns, table, terminal_width, text_value, words_column};
 use crate::cli::{SearchArgs, TableFormat};
 use crate::error::{Error, ExitStatus};
 use crate::output::OutputError;
 use crate::output::store::OutputStore;
-use crate::output::view::{View, ViewPart, Which};
+use crate::output::view::{View, Which};
 use crate::search::scan::key_of;
 use crate::search::{Hit, Key, Scan, search};
 use crate::support::redact::lines;
@@ -46,7 +45,8 @@ pub(super) fn execute(args: &SearchArgs, context: &mut Context<'_>) -> Result<Ex
     };
     let (hits, fingerprints) = search(&scan)?;
     check_fingerprints(&view, &column, &queries, &fingerprints)?;
-    let rows = details(&view, &hits)?;
+    let places = hits.iter().flatten().map(|hit| (hit.part, hit.row));
+    let rows = rows_at(&view, places, &shown_columns(view.schema()))?;
     let text = match args.format {
         TableFormat::Json => as_json(&view, &queries, &hits, &rows)?,
         TableFormat::Table => lines(&as_tables(&view, &queries, &hits, &rows, terminal_width(context))),
@@ -177,27 +177,7 @@ fn check_fingerprints(
     }
 }
 
-/// The shown columns of every hit, in the order of `hits`.
-fn details(view: &View, hits: &[Vec<Hit>]) -> Result<Details, Error> {
-    let columns = shown_columns(view.schema());
-    let mut wanted: BTreeMap<ViewPart, Vec<u32>> = BTreeMap::new();
-    for hit in hits.iter().flatten() {
-        wanted.entry(hit.part).or_default().push(hit.row);
-    }
-    let mut found = BTreeMap::new();
-    for (part, mut rows) in wanted {
-        rows.sort_unstable();
-        rows.dedup();
-        let batch = view.take(part, &rows, &columns)?;
-        found.extend(rows.into_iter().enumerate().map(|(at, row)| ((part, row), (batch.clone(), at))));
-    }
-    Ok(found)
-}
-
-/// By part and row, a batch that holds the row, and its number there.
-type Details = BTreeMap<(ViewPart, u32), (RecordBatch, usize)>;
-
-fn as_json(view: &View, queries: &Queries, hits: &[Vec<Hit>], rows: &Details) -> Result<String, Error> {
+fn as_json(view: &View, queries: &Queries, hits: &[Vec<Hit>], rows: &RowsAt) -> Result<String, Error> {
     let hit = |hit: &Hit| {
         let mut object = serde_json::Map::new();
         object.insert("score".to_owned(), Value::from(hit.score));
@@ -213,7 +193,7 @@ fn as_json(view: &View, queries: &Queries, hits: &[Vec<Hit>], rows: &Details) ->
     to_json(&found)
 }
 
-fn as_tables(view: &View, queries: &Queries, hits: &[Vec<Hit>], rows: &Details, width: usize) -> String {
+fn as_tables(view: &View, queries: &Queries, hits: &[Vec<Hit>], rows: &RowsAt, width: usize) -> String {
     let words = words_column(view.schema());
     let row = |(rank, hit): (usize, &Hit)| {
         let cell = |name: Option<&str>| {

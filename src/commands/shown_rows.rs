@@ -1,5 +1,6 @@
 //! Rows of OUTPUT as people and programs see them: a table of text, or JSON.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::io::{IsTerminal, stdout};
 
@@ -11,6 +12,8 @@ use rustix::termios::tcgetwinsize;
 use serde_json::{Map, Value};
 
 use super::context::Context;
+use crate::output::OutputError;
+use crate::output::view::{View, ViewPart};
 
 /// Columns of a table where there is no terminal.
 const WIDTH: usize = 120;
@@ -40,6 +43,27 @@ pub(super) fn shown_columns(schema: &Schema) -> Vec<&str> {
         )
     };
     schema.fields().iter().filter(|field| shown(field.data_type())).map(|field| field.name().as_str()).collect()
+}
+
+/// By part and row, a batch that holds the row, and its number there.
+pub(super) type RowsAt = BTreeMap<(ViewPart, u32), (RecordBatch, usize)>;
+
+/// The `columns` of rows at these places. Each part is read once.
+pub(super) fn rows_at(
+    view: &View,
+    places: impl Iterator<Item = (ViewPart, u32)>,
+    columns: &[&str],
+) -> Result<RowsAt, OutputError> {
+    let mut wanted: BTreeMap<ViewPart, Vec<u32>> = BTreeMap::new();
+    places.for_each(|(part, row)| wanted.entry(part).or_default().push(row));
+    let mut found = BTreeMap::new();
+    for (part, mut rows) in wanted {
+        rows.sort_unstable();
+        rows.dedup();
+        let batch = view.take(part, &rows, columns)?;
+        found.extend(rows.into_iter().enumerate().map(|(at, row)| ((part, row), (batch.clone(), at))));
+    }
+    Ok(found)
 }
 
 /// The column of a caption or text, the first that there is.
@@ -99,7 +123,7 @@ pub(super) fn table(heading: &[&str], rows: &[Vec<String>], width: usize) -> Str
             // Writing to a string cannot fail.
             let _ = write!(text, "{cell:<width$}  ");
         }
-        for (number, part) in wrap(words, width.saturating_sub(before).max(20)).iter().enumerate() {
+        for (number, part) in wrap(words, width.saturating_sub(before).max(10)).iter().enumerate() {
             let _ = if number == 0 { text.write_str(part) } else { write!(text, "\n{:before$}{part}", "") };
         }
         text.truncate(text.trim_end_matches(' ').len());

@@ -28,6 +28,7 @@ mod disk;
 mod doctor;
 mod documents;
 mod engine;
+mod eval;
 mod external_data;
 mod families;
 mod faults;
@@ -81,6 +82,7 @@ mod robustness;
 mod rooms;
 mod runs;
 mod s3_kills;
+mod sample;
 mod scaled;
 mod search;
 #[allow(unreachable_pub, reason = "a module of a test binary")]
