@@ -85,6 +85,7 @@ mod s3_kills;
 mod sample;
 mod scaled;
 mod search;
+mod search_large;
 #[allow(unreachable_pub, reason = "a module of a test binary")]
 mod seaweed;
 mod secrets;
