@@ -92,25 +92,23 @@ fn queries(args: &SearchArgs, view: &View, column: &str) -> Result<Queries, Erro
     Ok(Queries { names, vectors, own: None, encoder: Some(encoder) })
 }
 
-/// The newest vector of the row of this key.
+/// The newest vector of the row of this key. Vectors are read only of the part that has the row.
 fn vector_of(view: &View, column: &str, wanted: &str) -> Result<(Key, Vec<f32>), Error> {
     for part in view.parts().into_iter().rev() {
         let key = view.run_of(part).key.clone();
-        for batch in view.read(part, &[&key, column], Which::Ok)? {
+        for batch in view.read(part, &[&key], Which::Ok)? {
             let batch = batch?;
-            let (Some(keys), Some(vectors)) = (batch.rows.column_by_name(&key), batch.rows.column_by_name(column))
-            else {
-                continue;
-            };
+            let Some(keys) = batch.rows.column_by_name(&key) else { continue };
             let texts = cast(keys, &DataType::Utf8).map_err(|error| unfit(&error))?;
             let texts = texts.as_string::<i32>();
             let row = batch.mask.values().set_indices().find(|row| texts.is_valid(*row) && texts.value(*row) == wanted);
             let Some(row) = row else { continue };
-            let vectors = vectors.as_fixed_size_list();
-            if vectors.is_null(row) {
+            let found = view.take(part, &[batch.first + row as u32], &[column])?;
+            let vectors = found.column_by_name(column).and_then(|vectors| vectors.as_fixed_size_list_opt());
+            let Some(vectors) = vectors.filter(|vectors| vectors.is_valid(0)) else {
                 return Err(Error::Unfit(format!("--like {wanted}: this row has no {column}")));
-            }
-            return Ok((key_of(keys, row).map_err(|error| unfit(&error))?, values(vectors, row)?));
+            };
+            return Ok((key_of(keys, row).map_err(|error| unfit(&error))?, values(vectors, 0)?));
         }
     }
     Err(Error::Unfit(format!(
