@@ -76,7 +76,9 @@ pub(super) fn execute(args: &EvalArgs, context: &mut Context<'_>) -> Result<Exit
                 found = found.with_ranks(ranks);
             }
         }
-        left_out.iter().for_each(|what| tracing::warn!("{}: left out: {what}", view.store().location()));
+        for what in &left_out {
+            tracing::warn!("{}: left out: {what}", view.store().location());
+        }
         reports.push(Compared {
             output: view.store().location().to_string(),
             ok: rows.ok,

@@ -66,7 +66,7 @@ impl QueryEncoder {
     /// One vector for each text.
     pub(super) fn texts(&self, texts: &[String]) -> Result<Vec<Vec<f32>>, Error> {
         let encoded = self.open_texts()?.encode(texts)?;
-        let vector = |(text, encoded): (&String, Result<Option<Vec<f32>>, RowError>)| {
+        let vector = |(text, encoded): (&String, TextVector)| {
             let found = encoded.map_err(|error| Error::Unfit(error.message))?;
             found.ok_or_else(|| Error::Unfit(format!("expected a text with words, found {text:?}")))
         };
@@ -101,12 +101,15 @@ impl QueryEncoder {
     }
 }
 
+/// The vector of a text; None: it has no words.
+pub(super) type TextVector = Result<Option<Vec<f32>>, RowError>;
+
 /// The loaded graph of texts.
 pub(super) struct TextEngine(Engine);
 
 impl TextEngine {
-    /// A vector for each text; None: it has no words.
-    pub(super) fn encode(&mut self, texts: &[String]) -> Result<Vec<Result<Option<Vec<f32>>, RowError>>, Error> {
+    /// A vector for each text.
+    pub(super) fn encode(&mut self, texts: &[String]) -> Result<Vec<TextVector>, Error> {
         let row = |text: &String| RowInput { text: Some(text.clone()), ..RowInput::default() };
         let outputs = self.0.run(&texts.iter().map(row).collect::<Vec<_>>(), BATCH)?;
         Ok(outputs.into_iter().map(|output| output.map(|output| output.text_embedding)).collect())

@@ -1,4 +1,4 @@
-//! CIDEr: Vedantam et al., *CIDEr: Consensus-based Image Description Evaluation*, 2015, in the form CIDEr-D of coco-caption.
+//! `CIDEr`: Vedantam et al., *`CIDEr`: Consensus-based Image Description Evaluation*, 2015, in the form `CIDEr-D` of coco-caption.
 //!
 //! Each sentence is four vectors, one for each length n of n-grams, of `count * (ln N - ln max(1, df))`: N rows, of which `df` have the
 //! n-gram in a reference. With c the caption's vector and r that of a reference:
@@ -33,11 +33,12 @@ struct Weighted {
 
 impl DocumentFrequency {
     /// Counts in the references of all rows. Takes 16 bytes for each n-gram of one length while it counts.
-    pub fn of<'a>(rows: impl ExactSizeIterator<Item = &'a Vec<Sentence>> + Clone) -> Self {
+    #[must_use]
+    pub fn of(rows: &[Vec<Sentence>]) -> Self {
         let (mut several, most) = (HashMap::new(), (rows.len() as f64).ln());
         for n in 1..=LONGEST {
             let mut all = Vec::new();
-            for references in rows.clone() {
+            for references in rows {
                 let start = all.len();
                 all.extend(references.iter().flat_map(|reference| ngrams(reference, n)));
                 // Each once for a row.
@@ -58,7 +59,7 @@ impl DocumentFrequency {
         Self { several, most }
     }
 
-    /// CIDEr of a caption against the references of its row.
+    /// `CIDEr` of a caption against the references of its row.
     #[must_use]
     pub fn cider(&self, caption: &[u32], references: &[Sentence]) -> f64 {
         let caption = self.weighted(caption);

@@ -71,12 +71,11 @@ impl References {
     }
 
     fn add(&mut self, key: KeyHash, captions: Vec<String>) {
-        match self.rows.get(&key) {
-            Some(row) => self.captions[*row as usize].extend(captions),
-            None => {
-                self.rows.insert(key, self.captions.len() as u32);
-                self.captions.push(captions);
-            }
+        if let Some(row) = self.rows.get(&key) {
+            self.captions[*row as usize].extend(captions);
+        } else {
+            self.rows.insert(key, self.captions.len() as u32);
+            self.captions.push(captions);
         }
     }
 

@@ -170,7 +170,9 @@ mod tests {
         let texts: Vec<(usize, Vec<f32>)> =
             (0..count as usize).flat_map(|image| vec![image; image % 4]).map(|image| (image, vector())).collect();
         let mut added = Texts::new(&images).unwrap();
-        texts.iter().for_each(|(image, text)| added.add(*image, text).unwrap());
+        for (image, text) in &texts {
+            added.add(*image, text).unwrap();
+        }
         assert_eq!((added.len(), added.is_empty()), (texts.len(), false));
         let found = added.ranks(&|| false).unwrap().unwrap();
 

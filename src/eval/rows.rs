@@ -60,7 +60,7 @@ impl OutputRows {
         let has = Columns { captions: has(CAPTION), similarity: has(SIMILARITY), vectors: has(VECTORS) };
         let mut found = Self { rows: vec![None; references.captions.len()], has, ..Self::default() };
         each_batch(view, &[CAPTION, SIMILARITY], |keys, batch| {
-            let captions = batch.rows.column_by_name(CAPTION).map(|column| strings(column)).transpose()?;
+            let captions = batch.rows.column_by_name(CAPTION).map(strings).transpose()?;
             let similarity =
                 batch.rows.column_by_name(SIMILARITY).and_then(|column| column.as_primitive_opt::<Float32Type>());
             for row in batch.mask.values().set_indices() {
@@ -94,7 +94,7 @@ pub fn read_vectors(
     let (mut images, mut fingerprints) = (Images::default(), BTreeMap::<String, u64>::new());
     each_batch(view, &[VECTORS, FINGERPRINT], |keys, batch| {
         let vectors = batch.rows.column_by_name(VECTORS).and_then(|column| column.as_fixed_size_list_opt());
-        let names = batch.rows.column_by_name(FINGERPRINT).map(|column| strings(column)).transpose()?;
+        let names = batch.rows.column_by_name(FINGERPRINT).map(strings).transpose()?;
         let (Some(vectors), Some(names)) = (vectors, names) else {
             return Err(format!("no columns `{VECTORS}` and `{FINGERPRINT}` of vectors and texts"));
         };

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::process::Output;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Int64Array, ListBuilder, StringBuilder};
+use arrow::array::{ArrayRef, AsArray, Int64Array, ListBuilder, StringBuilder};
+use arrow::datatypes::Float32Type;
 use nightcap::eval::Sentence;
 use nightcap::eval::measured::{Measured, Score};
 use nightcap::eval::retrieval::{Images, Texts};
@@ -79,7 +80,9 @@ fn retrieval_has_the_scores_of_the_recipes() {
 fn lists(rows: &[Vec<String>]) -> ArrayRef {
     let mut lists = ListBuilder::new(StringBuilder::new());
     for row in rows {
-        row.iter().for_each(|text| lists.values().append_value(text));
+        for text in row {
+            lists.values().append_value(text);
+        }
         lists.append(true);
     }
     Arc::new(lists.finish())
@@ -153,8 +156,7 @@ fn the_rows_of_an_output_are_scored_against_their_references() {
             let id = id.unwrap();
             newest.remove(&id);
             if let (Some(caption), Some(vector)) = (caption, vector) {
-                use arrow::array::AsArray;
-                let similarity = similarity.as_primitive::<arrow::datatypes::Float32Type>().value(number);
+                let similarity = similarity.as_primitive::<Float32Type>().value(number);
                 newest.insert(id, (caption, similarity, vector));
             }
         }
@@ -257,7 +259,7 @@ fn two_outputs_are_compared_on_the_rows_of_both() {
         let (low, high) = (found["low"].as_f64().unwrap(), found["high"].as_f64().unwrap());
         assert!(low <= high, "{name}: {low} {high}");
         // The vectors are the same, and so is all that is made of them.
-        if name.contains("2") && !name.starts_with("BLEU") {
+        if name.contains('2') && !name.starts_with("BLEU") {
             assert_eq!((value, low, high), (0.0, 0.0, 0.0), "{name}");
         }
     }
