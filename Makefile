@@ -25,7 +25,7 @@ help: ## list the targets
 demo: setup ## caption the sample photographs and print the captions
 	cargo build --locked
 	$(ENVIRONMENT) cargo run --quiet --locked -- run jobs/sample.toml
-	.venv/bin/python tests/readers/show_captions.py out/sample
+	$(ENVIRONMENT) cargo run --quiet --locked -- sample out/sample --n 100
 
 test: setup engines ## run every test
 	$(ENVIRONMENT) log="$$(mktemp)"; trap 'rm -f "$$log"' EXIT; status=0; \

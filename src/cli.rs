@@ -50,6 +50,10 @@ pub enum Command {
     Discard(DiscardArgs),
     /// Find the rows whose vectors are nearest to a text, an image or another row.
     Search(SearchArgs),
+    /// Score the captions and vectors of an OUTPUT against reference captions.
+    Eval(EvalArgs),
+    /// Show the captions of some rows of an OUTPUT.
+    Sample(SampleArgs),
     /// Rewrite the newest row of every key into one run that replaces the others, which are removed after a while.
     Compact(CompactArgs),
     /// Explain a model directory, or what loading it does.
@@ -272,6 +276,46 @@ pub struct SearchArgs {
     /// What is printed.
     #[arg(long, value_enum, default_value_t = TableFormat::Table)]
     pub format: TableFormat,
+}
+
+/// Arguments of `eval`.
+#[derive(Debug, Args)]
+pub struct EvalArgs {
+    /// The output folder.
+    #[arg(value_name = "OUTPUT")]
+    pub output: PathBuf,
+    /// The reference captions: a file, folder, glob or URI, as `input.manifest` takes them, with a key and a caption or list of captions in each row.
+    #[arg(long, value_name = "FILE")]
+    pub references: String,
+    /// The key column of the references. Default: the name of OUTPUT's key column.
+    #[arg(long, value_name = "COLUMN")]
+    pub key: Option<String>,
+    /// The column with the reference captions. Default: `captions`, `references`, `sentences` or `caption`.
+    #[arg(long, value_name = "COLUMN")]
+    pub captions: Option<String>,
+    /// Also score this output folder on the rows that both have, and say by how much OUTPUT is better, with intervals.
+    #[arg(long, value_name = "OUTPUT2")]
+    pub against: Option<PathBuf>,
+    /// The model directory that encodes the references for retrieval. Default: the one that made the vectors.
+    #[arg(long, value_name = "DIR")]
+    pub model: Option<PathBuf>,
+    /// What is printed.
+    #[arg(long, value_enum, default_value_t = TableFormat::Table)]
+    pub format: TableFormat,
+}
+
+/// Arguments of `sample`.
+#[derive(Debug, Args)]
+pub struct SampleArgs {
+    /// The output folder.
+    #[arg(value_name = "OUTPUT")]
+    pub output: PathBuf,
+    /// How many rows to show.
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    pub n: u64,
+    /// Another number chooses other rows.
+    #[arg(long, value_name = "SEED", default_value_t = 0)]
+    pub seed: u64,
 }
 
 /// What commands print that list rows.

@@ -33,6 +33,7 @@
 //! | [`panics`] | a panic, as an error of nightcap itself |
 //! | [`error`] | how a command ends: exit statuses, and what ends it early |
 //! | [`plan`] | what one run will do, decided once: scan, listing, delta, claim; shards |
+//! | [`eval`] | scores of captions and vectors against references |
 //! | [`search`] | the nearest vectors of an OUTPUT: kernel, best hits |
 //! | [`output::upkeep`] | compaction, removal, status and the check of an OUTPUT |
 //! | [`output::view`] | the newest published row of each key, as readers see them |
@@ -67,6 +68,7 @@ pub mod cli;
 pub mod commands;
 pub mod engine;
 pub mod error;
+pub mod eval;
 pub mod fetch;
 #[cfg(any(test, fuzzing))]
 #[path = "../tests/fuzz/mod.rs"]

@@ -5,6 +5,7 @@ BLEU-1..4, ROUGE-L and CIDEr are those of pycocoevalcap, in percent.
 
 import contextlib
 import io
+import re
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -29,8 +30,8 @@ def caption_scores(captions: Sequence[str], references: Sequence[Sequence[str]])
 
 
 def repeats(caption: str) -> bool:
-    """Whether a sequence of two or more words occurs twice, or one word twice in a row."""
-    said = words(caption)
+    """Whether a sequence of two or more words occurs twice, or one word twice in a row, as in the column `caption_repeats`."""
+    said = re.findall(r"[^\W_]+", re.sub("['\u2019]", "", caption.lower()))
     pairs = list(pairwise(said))
     # a longer sequence that occurs twice begins with two words that do
     return len(set(pairs)) < len(pairs) or any(first == second for first, second in pairs)

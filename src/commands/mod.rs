@@ -13,6 +13,8 @@ mod device_memory;
 mod difference;
 mod discard;
 mod doctor;
+mod eval;
+mod eval_report;
 mod finalize;
 mod init;
 mod manifest;
@@ -22,6 +24,7 @@ mod plan;
 mod prepare;
 mod query_encoder;
 mod run;
+mod sample;
 mod search;
 mod shown_rows;
 mod status;
@@ -55,6 +58,8 @@ pub fn execute(cli: Cli, context: &mut Context<'_>) -> Result<ExitStatus, Error>
             let settings = monitored::settings("compact", &args.output, None, &args.watch, context)?;
             monitored::execute(settings, context, |context| compact::execute(&args, context))
         }
+        Command::Eval(args) => eval::execute(&args, context),
+        Command::Sample(args) => sample::execute(&args, context),
         Command::Search(args) => search::execute(&args, context),
         Command::Doctor { json } => doctor::execute(json, context),
         Command::Completions { shell } => completions::completions(shell, context),

@@ -8,12 +8,13 @@ use object_store::ObjectStoreExt;
 
 use super::model::local_folder;
 use super::prepare::processor;
-use crate::engine::{Engine, EngineOptions, RowInput, RowOutput, embedding_fingerprint};
+use crate::engine::{Engine, EngineOptions, RowInput, embedding_fingerprint};
 use crate::error::Error;
 use crate::model::ModelDirectory;
 use crate::output::records::plan::PlannedModel;
 use crate::output::view::View;
 use crate::preprocess::{DecodeLimits, Preprocessor, decode_scaled};
+use crate::row::error::RowError;
 use crate::storage::{Location, Storage, explain};
 use crate::support::regular_file;
 
@@ -64,23 +65,25 @@ impl QueryEncoder {
 
     /// One vector for each text.
     pub(super) fn texts(&self, texts: &[String]) -> Result<Vec<Vec<f32>>, Error> {
+        let encoded = self.open_texts()?.encode(texts)?;
+        let vector = |(text, encoded): (&String, TextVector)| {
+            let found = encoded.map_err(|error| Error::Unfit(error.message))?;
+            found.ok_or_else(|| Error::Unfit(format!("expected a text with words, found {text:?}")))
+        };
+        texts.iter().zip(encoded).map(vector).collect()
+    }
+
+    /// Loads the graph of texts.
+    pub(super) fn open_texts(&self) -> Result<TextEngine, Error> {
         if self.model.text_embedding_dim().is_none() {
             return Err(self.unfit("it gives no text embeddings", "search by --image or --like"));
         }
-        let mut engine = Engine::load(&self.model, EngineOptions { images: false, ..EngineOptions::default() })?;
-        let rows: Vec<RowInput> =
-            texts.iter().map(|text| RowInput { text: Some(text.clone()), ..RowInput::default() }).collect();
-        let outputs = engine.run(&rows, BATCH)?;
-        let vector = |(text, output): (&String, Result<RowOutput, _>)| {
-            let found = output.map_err(|error: crate::row::error::RowError| Error::Unfit(error.message))?;
-            found.text_embedding.ok_or_else(|| Error::Unfit(format!("expected a text with words, found {text:?}")))
-        };
-        texts.iter().zip(outputs).map(vector).collect()
+        Ok(TextEngine(Engine::load(&self.model, EngineOptions { images: false, ..EngineOptions::default() })?))
     }
 
     /// The vector of an encoded image.
     pub(super) fn image(&self, bytes: &[u8]) -> Result<Vec<f32>, Error> {
-        let refuse = |error: crate::row::error::RowError| Error::Unfit(format!("--image: {}", error.message));
+        let refuse = |error: RowError| Error::Unfit(format!("--image: {}", error.message));
         let preprocessor =
             Preprocessor { model: processor(&self.model)?, embedding: None, jpeg_scaling: self.jpeg_scaling };
         let scale = |width, height| preprocessor.jpeg_scale(width, height);
@@ -95,6 +98,21 @@ impl QueryEncoder {
 
     fn unfit(&self, what: &str, hint: &str) -> Error {
         Error::Unfit(format!("the model in {}: {what}\nhint: {hint}", self.model.path().display()))
+    }
+}
+
+/// The vector of a text; None: it has no words.
+pub(super) type TextVector = Result<Option<Vec<f32>>, RowError>;
+
+/// The loaded graph of texts.
+pub(super) struct TextEngine(Engine);
+
+impl TextEngine {
+    /// A vector for each text.
+    pub(super) fn encode(&mut self, texts: &[String]) -> Result<Vec<TextVector>, Error> {
+        let row = |text: &String| RowInput { text: Some(text.clone()), ..RowInput::default() };
+        let outputs = self.0.run(&texts.iter().map(row).collect::<Vec<_>>(), BATCH)?;
+        Ok(outputs.into_iter().map(|output| output.map(|output| output.text_embedding)).collect())
     }
 }
 

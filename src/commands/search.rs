@@ -6,25 +6,21 @@ use std::path::Path;
 use arrow::array::{Array, ArrayRef, AsArray, FixedSizeListArray};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Float32Type};
-use arrow::record_batch::RecordBatch;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::{Value, json};
 
 use super::context::{Context, print, to_json};
 use super::query_encoder::{QueryEncoder, read_argument};
-use super::shown_rows::{json_row, shown_columns, table, text_value};
+use super::shown_rows::{RowsAt, json_row, rows_at, shown_columns, table, terminal_width, text_value, words_column};
 use crate::cli::{SearchArgs, TableFormat};
 use crate::error::{Error, ExitStatus};
 use crate::output::OutputError;
 use crate::output::store::OutputStore;
-use crate::output::view::{View, ViewPart, Which};
+use crate::output::view::{View, Which};
 use crate::search::scan::key_of;
 use crate::search::{Hit, Key, Scan, search};
 use crate::support::redact::lines;
 use crate::support::untrusted_parquet::guarded;
-
-/// The columns of a caption or text, the first that there is.
-const WORDS: [&str; 3] = ["caption", "text", "title"];
 
 /// What is searched for.
 struct Queries {
@@ -49,10 +45,11 @@ pub(super) fn execute(args: &SearchArgs, context: &mut Context<'_>) -> Result<Ex
     };
     let (hits, fingerprints) = search(&scan)?;
     check_fingerprints(&view, &column, &queries, &fingerprints)?;
-    let rows = details(&view, &hits)?;
+    let places = hits.iter().flatten().map(|hit| (hit.part, hit.row));
+    let rows = rows_at(&view, places, &shown_columns(view.schema()))?;
     let text = match args.format {
         TableFormat::Json => as_json(&view, &queries, &hits, &rows)?,
-        TableFormat::Table => lines(&as_tables(&view, &queries, &hits, &rows)),
+        TableFormat::Table => lines(&as_tables(&view, &queries, &hits, &rows, terminal_width(context))),
     };
     print(context, &text)?;
     Ok(ExitStatus::Done)
@@ -95,25 +92,23 @@ fn queries(args: &SearchArgs, view: &View, column: &str) -> Result<Queries, Erro
     Ok(Queries { names, vectors, own: None, encoder: Some(encoder) })
 }
 
-/// The newest vector of the row of this key.
+/// The newest vector of the row of this key. Vectors are read only of the part that has the row.
 fn vector_of(view: &View, column: &str, wanted: &str) -> Result<(Key, Vec<f32>), Error> {
     for part in view.parts().into_iter().rev() {
         let key = view.run_of(part).key.clone();
-        for batch in view.read(part, &[&key, column], Which::Ok)? {
+        for batch in view.read(part, &[&key], Which::Ok)? {
             let batch = batch?;
-            let (Some(keys), Some(vectors)) = (batch.rows.column_by_name(&key), batch.rows.column_by_name(column))
-            else {
-                continue;
-            };
+            let Some(keys) = batch.rows.column_by_name(&key) else { continue };
             let texts = cast(keys, &DataType::Utf8).map_err(|error| unfit(&error))?;
             let texts = texts.as_string::<i32>();
             let row = batch.mask.values().set_indices().find(|row| texts.is_valid(*row) && texts.value(*row) == wanted);
             let Some(row) = row else { continue };
-            let vectors = vectors.as_fixed_size_list();
-            if vectors.is_null(row) {
+            let found = view.take(part, &[batch.first + row as u32], &[column])?;
+            let vectors = found.column_by_name(column).and_then(|vectors| vectors.as_fixed_size_list_opt());
+            let Some(vectors) = vectors.filter(|vectors| vectors.is_valid(0)) else {
                 return Err(Error::Unfit(format!("--like {wanted}: this row has no {column}")));
-            }
-            return Ok((key_of(keys, row).map_err(|error| unfit(&error))?, values(vectors, row)?));
+            };
+            return Ok((key_of(keys, row).map_err(|error| unfit(&error))?, values(vectors, 0)?));
         }
     }
     Err(Error::Unfit(format!(
@@ -180,27 +175,7 @@ fn check_fingerprints(
     }
 }
 
-/// The shown columns of every hit, in the order of `hits`.
-fn details(view: &View, hits: &[Vec<Hit>]) -> Result<Details, Error> {
-    let columns = shown_columns(view.schema());
-    let mut wanted: BTreeMap<ViewPart, Vec<u32>> = BTreeMap::new();
-    for hit in hits.iter().flatten() {
-        wanted.entry(hit.part).or_default().push(hit.row);
-    }
-    let mut found = BTreeMap::new();
-    for (part, mut rows) in wanted {
-        rows.sort_unstable();
-        rows.dedup();
-        let batch = view.take(part, &rows, &columns)?;
-        found.extend(rows.into_iter().enumerate().map(|(at, row)| ((part, row), (batch.clone(), at))));
-    }
-    Ok(found)
-}
-
-/// By part and row, a batch that holds the row, and its number there.
-type Details = BTreeMap<(ViewPart, u32), (RecordBatch, usize)>;
-
-fn as_json(view: &View, queries: &Queries, hits: &[Vec<Hit>], rows: &Details) -> Result<String, Error> {
+fn as_json(view: &View, queries: &Queries, hits: &[Vec<Hit>], rows: &RowsAt) -> Result<String, Error> {
     let hit = |hit: &Hit| {
         let mut object = serde_json::Map::new();
         object.insert("score".to_owned(), Value::from(hit.score));
@@ -216,8 +191,8 @@ fn as_json(view: &View, queries: &Queries, hits: &[Vec<Hit>], rows: &Details) ->
     to_json(&found)
 }
 
-fn as_tables(view: &View, queries: &Queries, hits: &[Vec<Hit>], rows: &Details) -> String {
-    let words = WORDS.into_iter().find(|name| view.schema().index_of(name).is_ok());
+fn as_tables(view: &View, queries: &Queries, hits: &[Vec<Hit>], rows: &RowsAt, width: usize) -> String {
+    let words = words_column(view.schema());
     let row = |(rank, hit): (usize, &Hit)| {
         let cell = |name: Option<&str>| {
             let (batch, row) = rows.get(&(hit.part, hit.row))?;
@@ -238,6 +213,7 @@ fn as_tables(view: &View, queries: &Queries, hits: &[Vec<Hit>], rows: &Details) 
         text += &table(
             &["rank", "score", view.key(), words.unwrap_or("")],
             &hits.iter().enumerate().map(row).collect::<Vec<_>>(),
+            width,
         );
     }
     text

@@ -207,6 +207,25 @@ impl Manifest {
         Ok(Self { files, key, image, text, prompt, signature, carried, schema, table, carried_fields })
     }
 
+    /// This manifest, opened for its keys, with `column` as the only one that is carried; `setting` is the option that names it, and
+    /// `fits` tells the types that are `expected`.
+    ///
+    /// # Errors
+    /// When there is no such column, it has another type, or files differ in it.
+    pub fn carrying(
+        self,
+        setting: &'static str,
+        column: &str,
+        expected: &'static str,
+        fits: fn(&DataType) -> bool,
+    ) -> Result<Self, ManifestError> {
+        let columns = Columns { path: &self.files[0].location, schema: &self.schema, table: &self.table };
+        let index = columns.find(setting, column)?;
+        columns.check(index, setting, expected, fits)?;
+        let carried_fields = vec![carried_field(self.schema.field(index))];
+        Ok(Self { carried: vec![index], carried_fields, ..self })
+    }
+
     /// Opens every file that `job.input.manifest` names and finds the job's columns.
     ///
     /// # Errors

@@ -28,6 +28,7 @@ mod disk;
 mod doctor;
 mod documents;
 mod engine;
+mod eval;
 mod external_data;
 mod families;
 mod faults;
@@ -81,8 +82,10 @@ mod robustness;
 mod rooms;
 mod runs;
 mod s3_kills;
+mod sample;
 mod scaled;
 mod search;
+mod search_large;
 #[allow(unreachable_pub, reason = "a module of a test binary")]
 mod seaweed;
 mod secrets;

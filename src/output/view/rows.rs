@@ -38,6 +38,8 @@ pub struct ViewPart {
 /// Which of the newest rows count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Which {
+    /// All of them.
+    All,
     /// Those that did not fail.
     Ok,
     /// Those that did not fail, and for which the condition of the view is true.
@@ -174,6 +176,9 @@ impl View {
                 BooleanArray::from((0..keys.len()).map(is_newest).collect::<Result<Vec<bool>, _>>()?)
             }
         };
+        if which == Which::All {
+            return Ok(mask);
+        }
         let status = rows.column_by_name("status").and_then(|column| column.as_string_opt::<i32>());
         let status = status.ok_or("no column `status`")?;
         let ok = BooleanArray::from(status.iter().map(|status| status == Some("ok")).collect::<Vec<bool>>());
