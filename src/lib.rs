@@ -33,6 +33,7 @@
 //! | [`panics`] | a panic, as an error of nightcap itself |
 //! | [`error`] | how a command ends: exit statuses, and what ends it early |
 //! | [`plan`] | what one run will do, decided once: scan, listing, delta, claim; shards |
+//! | [`report`] | a page of HTML about an OUTPUT: what is counted, what is shown, how it looks |
 //! | [`search`] | the nearest vectors of an OUTPUT: kernel, best hits |
 //! | [`output::upkeep`] | compaction, removal, status and the check of an OUTPUT |
 //! | [`output::view`] | the newest published row of each key, as readers see them |
@@ -81,6 +82,7 @@ pub mod panics;
 pub mod pipeline;
 pub mod plan;
 pub mod preprocess;
+pub mod report;
 pub mod row;
 pub mod search;
 pub mod storage;

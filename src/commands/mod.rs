@@ -18,9 +18,11 @@ mod init;
 mod manifest;
 mod model;
 mod monitored;
+mod pictures;
 mod plan;
 mod prepare;
 mod query_encoder;
+mod report;
 mod run;
 mod search;
 mod shown_rows;
@@ -56,6 +58,7 @@ pub fn execute(cli: Cli, context: &mut Context<'_>) -> Result<ExitStatus, Error>
             monitored::execute(settings, context, |context| compact::execute(&args, context))
         }
         Command::Search(args) => search::execute(&args, context),
+        Command::Report(args) => report::execute(&args),
         Command::Doctor { json } => doctor::execute(json, context),
         Command::Completions { shell } => completions::completions(shell, context),
         Command::Man { folder } => completions::man(&folder),

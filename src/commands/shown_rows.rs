@@ -3,28 +3,14 @@
 use std::fmt::Write;
 
 use arrow::array::{Array, ArrayRef, AsArray};
-use arrow::datatypes::{DataType, Float32Type, Schema};
+use arrow::datatypes::{DataType, Float32Type};
 use arrow::record_batch::RecordBatch;
-use arrow::util::display::{ArrayFormatter, FormatOptions};
 use serde_json::{Map, Value};
+
+pub(super) use crate::report::cells::{shown_columns, text_value};
 
 /// Columns of a terminal.
 const WIDTH: usize = 120;
-
-/// The columns that can be shown: all but vectors and bytes.
-pub(super) fn shown_columns(schema: &Schema) -> Vec<&str> {
-    let shown = |kind: &DataType| {
-        !matches!(
-            kind,
-            DataType::FixedSizeList(_, _)
-                | DataType::Binary
-                | DataType::LargeBinary
-                | DataType::BinaryView
-                | DataType::FixedSizeBinary(_)
-        )
-    };
-    schema.fields().iter().filter(|field| shown(field.data_type())).map(|field| field.name().as_str()).collect()
-}
 
 /// A value as JSON: numbers and truth values as they are, everything else as text.
 pub(super) fn json_value(column: &ArrayRef, row: usize) -> Value {
@@ -37,12 +23,6 @@ pub(super) fn json_value(column: &ArrayRef, row: usize) -> Value {
         kind if kind.is_numeric() => serde_json::from_str(&text_value(column, row)).unwrap_or(Value::Null),
         _ => Value::from(text_value(column, row)),
     }
-}
-
-/// A value as text; a null is empty.
-pub(super) fn text_value(column: &ArrayRef, row: usize) -> String {
-    let options = FormatOptions::default();
-    ArrayFormatter::try_new(column, &options).map(|values| values.value(row).to_string()).unwrap_or_default()
 }
 
 /// A row as a JSON object.
