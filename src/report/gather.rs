@@ -34,8 +34,8 @@ pub(super) type Place = (ViewPart, u32);
 /// What is plotted, in the order of the page: the name, the width of a bin, and the unit.
 pub(super) const MEASURES: [(&str, f64, &str); 7] = [
     ("Length of captions", 1.0, "words"),
-    ("Tokens of captions", 1.0, "tokens, with the one that ends a caption"),
-    ("Log-probability of captions", 0.01, "for each token"),
+    ("Tokens of captions", 1.0, "the last one included"),
+    ("Log-probability of captions", 0.01, "per token"),
     ("Similarity of image and caption", 0.005, "cosine"),
     ("Similarity of image and text", 0.005, "cosine"),
     ("Match of image and text", 0.005, "probability"),

@@ -11,11 +11,11 @@ const BARS: i64 = 36;
 const WIDTH: f64 = 360.0;
 const HEIGHT: f64 = 96.0;
 /// The height of a stage's row, and the left end of its bar.
-const ROW: f64 = 30.0;
-const LABELS: f64 = 96.0;
+const ROW: f64 = 28.0;
+const LABELS: f64 = 84.0;
 /// The width of the picture of stages, and what is left for the seconds behind a bar.
-const STAGES_WIDTH: f64 = 760.0;
-const SECONDS: f64 = 90.0;
+const STAGES_WIDTH: f64 = 560.0;
+const SECONDS: f64 = 66.0;
 
 /// A number with as many digits as a reader needs.
 pub(super) fn number(value: f64) -> String {
@@ -150,10 +150,10 @@ pub(super) fn stages(stages: &[StageRecord]) -> Option<String> {
         }
         let _ = write!(
             svg,
-            "<text class=\"quiet\" x=\"{:.2}\" y=\"{:.1}\">{} s</text>",
+            "<text class=\"quiet\" x=\"{:.2}\" y=\"{:.1}\">{:.1} s</text>",
             left + 8.0,
             top + ROW / 2.0 + 4.0,
-            number(stage.busy_s)
+            stage.busy_s
         );
     }
     svg.push_str("</svg>");
@@ -182,7 +182,7 @@ mod tests {
     #[test]
     fn stages_share_one_scale_and_hold_no_markup() {
         let svg = stages(&[record("model", 3.0, 1.0), record("<script>", 1.0, 0.0)]).unwrap();
-        assert!(svg.contains("width=\"430.50\"") && svg.contains("width=\"143.50\""), "{svg}");
+        assert!(svg.contains("width=\"307.50\"") && svg.contains("width=\"102.50\""), "{svg}");
         assert!(svg.contains("&lt;script&gt;") && !svg.contains("<script>"), "{svg}");
         assert!(stages(&[]).is_none() && stages(&[record("model", 0.0, 0.0)]).is_none());
         assert!(stages(&[record("model", f64::INFINITY, 0.0)]).is_none());

@@ -76,6 +76,7 @@ mod recipes;
 #[allow(unreachable_pub, reason = "a module of a test binary")]
 mod redirects;
 mod refusals;
+mod report;
 mod reuse;
 mod robustness;
 mod rooms;
