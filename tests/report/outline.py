@@ -2,6 +2,7 @@
 """Parses a page. In: the path of an HTML file. Out: JSON: its elements by name, its galleries, its rows, its texts, and what it could load."""
 
 import json
+import re
 import sys
 from collections import Counter
 from html.parser import HTMLParser
@@ -66,6 +67,6 @@ if outline.open:
     sys.exit(f"never ended: {outline.open}")
 print(json.dumps({
     "tags": outline.tags, "attributes": sorted(outline.attributes), "loads": outline.loads, "galleries": outline.galleries,
-    "rows": json.loads(outline.rows), "text": " ".join("".join(outline.texts).split()), "captions": outline.captions, "policy": outline.policy,
+    "rows": json.loads(outline.rows), "text": re.sub(r"[ \n\t]+", " ", " ".join(outline.texts)), "captions": outline.captions, "policy": outline.policy,
     "bars": outline.bars,
 }))
