@@ -1,6 +1,7 @@
 //! Rows as cards: what is shown of each in a gallery, and all of its columns for those who click. In: places of rows. Out: values for
 //! the templates, and JSON.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use arrow::array::{Array, AsArray};
@@ -22,8 +23,12 @@ use crate::output::view::{View, ViewPart};
 const MOST_OF_CARD: usize = 400;
 const MOST_OF_VALUE: usize = 2_000;
 const MOST_OF_ROW: usize = 6_000;
+/// The most bytes of all pictures of a page, as they are encoded there. The cards behind have none.
+const MOST_OF_PICTURES: usize = 14 << 20;
 /// The columns of a caption or text, the first that there is.
 const WORDS: [&str; 3] = ["caption", "text", "title"];
+/// A column that outputs of images have.
+const IMAGE: &str = "content_hash";
 
 /// What is shown of a row's image.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +37,8 @@ pub enum Picture {
     Jpeg(Vec<u8>),
     /// Why there is none.
     Missing(String),
+    /// Rows of texts have none.
+    Nothing,
 }
 
 /// Gives the pictures of rows, in their order.
@@ -55,6 +62,8 @@ struct Row {
 #[derive(Default)]
 pub(super) struct Rows {
     rows: Vec<Row>,
+    /// Bytes of the pictures on cards so far.
+    bytes: Cell<usize>,
     /// By the number of the view and the place there.
     numbers: BTreeMap<(usize, Place), usize>,
 }
@@ -81,7 +90,8 @@ impl Rows {
         let rows: Vec<(RecordBatch, usize)> =
             read?.into_iter().flat_map(|batch| (0..batch.num_rows()).map(move |row| (batch.clone(), row))).collect();
         let places: Vec<Place> = places.iter().copied().collect();
-        let pictures = pictures(view, &places)?;
+        let has_images = view.schema().index_of(IMAGE).is_ok();
+        let pictures = if has_images { pictures(view, &places)? } else { vec![Picture::Nothing; places.len()] };
         for (((batch, row), place), picture) in rows.iter().zip(places).zip(pictures) {
             let key = &view.run_of(place.0).key;
             self.numbers.insert((number, place), self.rows.len());
@@ -95,10 +105,14 @@ impl Rows {
         let number = *self.numbers.get(&(view, place))?;
         let row = self.rows.get(number)?;
         let (image, missing) = match &row.picture {
-            Picture::Jpeg(bytes) => {
-                (format!("data:image/jpeg;base64,{}", BASE64_STANDARD.encode(bytes)), String::new())
+            Picture::Jpeg(bytes) if self.bytes.get() < MOST_OF_PICTURES => {
+                let uri = format!("data:image/jpeg;base64,{}", BASE64_STANDARD.encode(bytes));
+                self.bytes.set(self.bytes.get() + uri.len());
+                (uri, String::new())
             }
+            Picture::Jpeg(_) => (String::new(), "left out, so that the page stays small".to_owned()),
             Picture::Missing(why) => (String::new(), shown(why, MOST_OF_CARD)),
+            Picture::Nothing => Default::default(),
         };
         let shown_row = context! {
             number => number, key => &row.key, caption => shown(&row.words, MOST_OF_CARD),

@@ -39,8 +39,8 @@
     open = button;
     const row = rows[button.dataset.row];
     $("row-key").textContent = row.key;
-    const picture = button.querySelector(".picture").cloneNode(true);
-    $("row-picture").replaceChildren(picture);
+    const picture = button.querySelector(".picture");
+    $("row-picture").replaceChildren(...(picture ? [picture.cloneNode(true)] : []));
     $("row-fields").replaceChildren(...row.fields.flatMap(([name, text]) => {
       const term = document.createElement("dt");
       const value = document.createElement("dd");
