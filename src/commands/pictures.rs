@@ -17,7 +17,8 @@ pub(super) fn pictures(job: Option<&Path>) -> Result<Box<Pictures<'static>>, Err
     let job = job.map(|job| Job::load(job, &[])).transpose()?;
     let reader = OnceCell::new();
     Ok(Box::new(move |view, places| {
-        let opened = reader.get_or_init(|| ThumbnailReader::open(view, job.as_ref(), SIDE).map_err(|error| error.to_string()));
+        let opened =
+            reader.get_or_init(|| ThumbnailReader::open(view, job.as_ref(), SIDE).map_err(|error| error.to_string()));
         match opened {
             Ok(reader) => Ok(reader.read_places(view, places)?.into_iter().map(picture).collect()),
             // A page without pictures is better than none.

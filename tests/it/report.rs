@@ -59,6 +59,11 @@ fn gallery(outline: &Value, id: &str) -> Vec<String> {
     found.iter().map(|key| key.as_str().unwrap().to_owned()).collect()
 }
 
+/// Cards of all galleries; a pair has two.
+fn cards(outline: &Value) -> usize {
+    outline["tags"]["button"].as_u64().unwrap() as usize - 3
+}
+
 #[track_caller]
 fn says(outline: &Value, expected: &str) {
     let text = outline["text"].as_str().unwrap();
@@ -130,6 +135,14 @@ fn a_report_says_what_the_rows_say() {
     says(&outline, "Size of images pixels of the longer side");
     assert!(outline["bars"].as_u64().unwrap() > 20, "{}", outline["bars"]);
 
+    // Pictures of rows that were not read at all are none; the others are shown.
+    let pictures = |outline: &Value| {
+        let loads = outline["loads"].as_array().unwrap().iter();
+        loads.filter(|load| load.as_str().unwrap().starts_with("data:image/jpeg;base64,")).count()
+    };
+    assert_eq!(pictures(&outline), cards(&outline) - 2, "{}", outline["text"]);
+    says(&outline, "the run did not read it");
+
     // The times of the stages were kept with the run, and are drawn.
     says(&outline, "waited for the stage before");
     let records = std::fs::read_dir(workplace.path("out/_nightcap/runs/monday")).unwrap();
@@ -145,6 +158,17 @@ fn a_report_says_what_the_rows_say() {
     std::fs::rename(workplace.path("report.html"), workplace.path("first.html")).unwrap();
     reported(&workplace, &[]);
     assert_eq!(page("first.html"), page("report.html"));
+
+    // A picture that is gone or was changed is not shown, and the card says so.
+    let file =
+        |key: &str| workplace.path(&format!("photos/{}.png", key.trim_start_matches("row-").trim_start_matches('0')));
+    std::fs::remove_file(file(&worst[0])).unwrap();
+    std::fs::write(file(&worst[1]), png_image(999)).unwrap();
+    let later = reported(&workplace, &[]);
+    assert_eq!(gallery(&later, "unlike"), worst);
+    says(&later, "the image is no longer there");
+    says(&later, "the image has changed since");
+    assert!(pictures(&later) < pictures(&outline));
 }
 
 #[test]
