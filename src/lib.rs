@@ -33,6 +33,7 @@
 //! | [`panics`] | a panic, as an error of nightcap itself |
 //! | [`error`] | how a command ends: exit statuses, and what ends it early |
 //! | [`plan`] | what one run will do, decided once: scan, listing, delta, claim; shards |
+//! | [`thumbnails`] | the pictures of an OUTPUT's rows, made small |
 //! | [`search`] | the nearest vectors of an OUTPUT: kernel, best hits |
 //! | [`output::upkeep`] | compaction, removal, status and the check of an OUTPUT |
 //! | [`output::view`] | the newest published row of each key, as readers see them |
@@ -85,3 +86,4 @@ pub mod row;
 pub mod search;
 pub mod storage;
 pub mod support;
+pub mod thumbnails;
