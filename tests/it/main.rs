@@ -96,6 +96,7 @@ mod storage;
 mod surgery;
 mod suspensions;
 mod tables;
+mod thumbnails;
 mod torture;
 mod towers;
 mod values;
