@@ -1,7 +1,7 @@
 //! What a run changed: its rows beside the rows that the same keys had before. In: two views. Out: counts, captions before and after,
 //! and how far the vectors of unchanged images moved.
 //!
-//! Memory: 56 bytes for each row of the run, and what the bounds below allow.
+//! Memory: 64 bytes for each row of the run, and what the bounds below allow.
 
 use std::collections::BTreeMap;
 

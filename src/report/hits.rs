@@ -37,11 +37,13 @@ impl Hits<'_> {
         rows.read(0, self.view, &places, self.pictures)?;
         let (mut sections, mut cards) = (Vec::new(), 0);
         for (number, (query, hits)) in self.queries.iter().enumerate() {
+            // One query is the heading of the page.
+            let title = if self.queries.len() == 1 { "Nearest rows".to_owned() } else { shown(query, MOST_OF_QUERY) };
             let entry = |(score, place): &(f32, Place)| rows.entry(0, &[*place], &[format!("{score:.3}")], "");
             let entries: Vec<Value> = hits.iter().filter_map(entry).collect();
             cards += entries.len();
             sections.push(context! {
-                id => format!("query-{number}"), title => shown(query, MOST_OF_QUERY), count => entries.len(),
+                id => format!("query-{number}"), title => title, count => entries.len(),
                 lead => "", plot => (), plot_name => (), entries => entries.into_iter().collect::<Value>(),
             });
         }
