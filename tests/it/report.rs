@@ -5,13 +5,14 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
+use std::time::Instant;
 
 use arrow::array::{ArrayRef, BooleanArray, FixedSizeListArray, Float32Array, Int32Array, Int64Array};
 use arrow::datatypes::{DataType, Schema};
 use serde_json::Value;
 
 use crate::common::{Rows, Workplace, nightcap, read_parquet, replace_part, repo, said, strings, write_parquet};
-use crate::common::{png_image, skip};
+use crate::common::{peak_memory, png_image, skip};
 use crate::seaweed::{Seaweed, with_s3};
 use crate::storage::{on_s3, run_command};
 
@@ -433,29 +434,38 @@ fn synthetic(name: &str, kind: &DataType, first: usize, rows: usize) -> ArrayRef
     }
 }
 
+/// `NIGHTCAP_REPORT_ROWS=1000000` takes so many rows; with `--nocapture` time and memory are shown.
 #[test]
 fn a_hundred_thousand_rows_make_a_page_of_bounded_size() {
-    const ROWS: usize = 100_000;
+    let all: usize = std::env::var("NIGHTCAP_REPORT_ROWS").map_or(100_000, |rows| rows.parse().unwrap());
     let workplace = Workplace::with_images(0, 1000);
     let columns = vec![
-        ("id", strings((0..ROWS).map(|row| Some(format!("row-{row:06}"))))),
-        ("image", strings((0..ROWS).map(|_| None::<&str>))),
-        ("title", strings((0..ROWS).map(|_| None::<&str>))),
+        ("id", strings((0..all).map(|row| Some(format!("row-{row:06}"))))),
+        ("image", strings((0..all).map(|_| None::<&str>))),
+        ("title", strings((0..all).map(|_| None::<&str>))),
     ];
     write_parquet(&workplace.path("manifest.parquet"), columns, 10_000);
     // Rows that fail at once, in whose place others are put.
     workplace.run_ok(&[&["--run-id", "monday"][..], &ALL_MAY_FAIL].concat());
-    for part in 0..100 {
+    for part in 0..all / 1000 {
         let path = workplace.path(&format!("out/run=monday/part-{part:06}.parquet"));
         let schema: Arc<Schema> = read_parquet(&path).schema();
         let columns = schema.fields().iter().map(|field| synthetic(field.name(), field.data_type(), part * 1000, 1000));
         replace_part(&path, columns.collect(), &schema);
     }
     workplace.publish_again("out", "monday");
-    let outline = reported(&workplace, &[]);
-    says(&outline, "100\u{202f}000 rows 100\u{202f}000 ok 0 failed");
-    says(&outline, "100\u{202f}000 rows share their caption with another row");
-    says(&outline, "100\u{202f}000 rows have an image with the same bytes");
+    let (started, mut command) = (Instant::now(), nightcap());
+    command.args(["report", "out", "-o", "report.html"]).current_dir(workplace.path(""));
+    let (status, peak) = peak_memory(command.stderr(Stdio::null()).spawn().unwrap());
+    assert!(status.success());
+    println!("{all} rows: {:?}, {} MB", started.elapsed(), peak >> 20);
+    let outline = outline_of(&workplace.path("report.html"));
+    let rows = format!("{}\u{202f}000", all / 1000);
+    if all == 100_000 {
+        says(&outline, &format!("{rows} rows {rows} ok 0 failed"));
+        says(&outline, &format!("{rows} rows share their caption with another row"));
+        says(&outline, &format!("{rows} rows have an image with the same bytes"));
+    }
     says(&outline, "rows from 32 parts");
     let galleries: [(&str, usize); 6] =
         [("sample", 48), ("unlike", 36), ("repeated", 24), ("repeating", 36), ("copies", 18), ("alike", 18)];
