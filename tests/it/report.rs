@@ -24,8 +24,13 @@ fn report(workplace: &Workplace, arguments: &[&str]) -> Output {
     command.output().unwrap()
 }
 
+/// Any Python: the scripts need no packages.
+fn python() -> String {
+    std::env::var("NIGHTCAP_PYTHON").unwrap_or_else(|_| "python3".to_owned())
+}
+
 fn outline_of(page: &Path) -> Value {
-    let parsed = Command::new("python3").arg(repo("tests/report/outline.py")).arg(page).output().unwrap();
+    let parsed = Command::new(python()).arg(repo("tests/report/outline.py")).arg(page).output().unwrap();
     assert!(parsed.status.success(), "{}", said(&parsed));
     let outline: Value = serde_json::from_slice(&parsed.stdout).unwrap();
     complete_in_itself(&outline);
@@ -502,7 +507,7 @@ fn in_chromium(page: &Path, words: &str) -> Option<Value> {
         skip("chromium is not installed (Debian: chromium), so no browser opens the page");
         return None;
     }
-    let used = Command::new("python3").arg(repo("tests/report/browser.py")).arg(page).arg(words).output().unwrap();
+    let used = Command::new(python()).arg(repo("tests/report/browser.py")).arg(page).arg(words).output().unwrap();
     assert!(used.status.success(), "{}", said(&used));
     Some(serde_json::from_slice(&used.stdout).unwrap())
 }
