@@ -61,7 +61,7 @@ struct Row {
 /// The rows that a page shows, each once, however many galleries it is in.
 #[derive(Default)]
 pub(super) struct Rows {
-    rows: Vec<Row>,
+    all: Vec<Row>,
     /// Bytes of the pictures on cards so far.
     bytes: Cell<usize>,
     /// By the number of the view and the place there.
@@ -82,7 +82,9 @@ impl Rows {
     ) -> Result<(), OutputError> {
         let columns = shown_columns(view.schema());
         let mut wanted: BTreeMap<ViewPart, Vec<u32>> = BTreeMap::new();
-        places.iter().for_each(|(part, row)| wanted.entry(*part).or_default().push(*row));
+        for (part, row) in places {
+            wanted.entry(*part).or_default().push(*row);
+        }
         let wanted: Vec<(ViewPart, Vec<u32>)> = wanted.into_iter().collect();
         let read: Result<Vec<RecordBatch>, OutputError> =
             wanted.par_iter().map(|(part, rows)| view.take(*part, rows, &columns)).collect();
@@ -94,8 +96,8 @@ impl Rows {
         let pictures = if has_images { pictures(view, &places)? } else { vec![Picture::Nothing; places.len()] };
         for (((batch, row), place), picture) in rows.iter().zip(places).zip(pictures) {
             let key = &view.run_of(place.0).key;
-            self.numbers.insert((number, place), self.rows.len());
-            self.rows.push(Row::of(batch, *row, key, &view.run_of(place.0).run, picture));
+            self.numbers.insert((number, place), self.all.len());
+            self.all.push(Row::of(batch, *row, key, &view.run_of(place.0).run, picture));
         }
         Ok(())
     }
@@ -103,7 +105,7 @@ impl Rows {
     /// A card of one row.
     pub(super) fn card(&self, view: usize, place: Place, marks: &[String], before: Option<&str>) -> Option<Value> {
         let number = *self.numbers.get(&(view, place))?;
-        let row = self.rows.get(number)?;
+        let row = self.all.get(number)?;
         let (image, missing) = match &row.picture {
             Picture::Jpeg(bytes) if self.bytes.get() < MOST_OF_PICTURES => {
                 let uri = format!("data:image/jpeg;base64,{}", BASE64_STANDARD.encode(bytes));
@@ -136,7 +138,7 @@ impl Rows {
     }
 
     fn entry_of(&self, view: usize, first: Place, cards: Vec<Value>, label: &str) -> Option<Value> {
-        let row = self.rows.get(*self.numbers.get(&(view, first))?)?;
+        let row = self.all.get(*self.numbers.get(&(view, first))?)?;
         let text = |value: Option<f32>| value.map(|value| value.to_string()).unwrap_or_default();
         Some(context! {
             cards => cards.into_iter().collect::<Value>(), label => label, key => &row.key,
@@ -146,14 +148,14 @@ impl Rows {
 
     /// The similarity of a row, for a mark.
     pub(super) fn similarity(&self, view: usize, place: Place) -> Option<String> {
-        let row = self.rows.get(*self.numbers.get(&(view, place))?)?;
+        let row = self.all.get(*self.numbers.get(&(view, place))?)?;
         row.similarity.map(|cosine| number(f64::from(cosine)))
     }
 
     /// The rows as JSON that can stand within HTML: `[{key, fields: [[name, value]]}]`.
     pub(super) fn json(&self) -> String {
         let rows: Vec<serde_json::Value> =
-            self.rows.iter().map(|row| json!({"key": row.key, "fields": row.fields})).collect();
+            self.all.iter().map(|row| json!({"key": row.key, "fields": row.fields})).collect();
         let text = serde_json::Value::from(rows).to_string();
         // These occur within strings only.
         text.replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026")

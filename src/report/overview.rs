@@ -263,28 +263,28 @@ fn failures(gathered: &Gathered, rows: &Rows) -> Option<Section> {
 
 fn changed(changes: &Differences, against: &str, rows: &Rows) -> Section {
     let Differences { rows: both, captions, changed, failed_now, ok_now, examples, drift, other_model } = changes;
-    let mut lead = format!("Compared with {against}: {} rows were there before", count(*both));
+    let mut lead = vec![format!("Compared with {against}: {} rows were there before", count(*both))];
     if *captions > 0 {
-        lead += &format!(", and {} of {} captions changed", count(*changed), count(*captions));
+        lead.push(format!(", and {} of {} captions changed", count(*changed), count(*captions)));
     }
     for (rows, what) in [(*failed_now, "failed now"), (*ok_now, "are ok now and were not")] {
         if rows > 0 {
-            lead += &format!("; {} {what}", count(rows));
+            lead.push(format!("; {} {what}", count(rows)));
         }
     }
-    lead += ".";
+    lead.push(".".to_owned());
     if !examples.is_empty() {
-        lead += &format!(" Changed captions drawn at random, at most {CHANGES}.");
+        lead.push(format!(" Changed captions drawn at random, at most {CHANGES}."));
     }
     let plot = histogram("Cosine of the vectors before and after", drift);
     if plot.is_some() {
-        let moved = drift.rows();
-        lead += &format!(" Vectors are compared where the image is the same, in a sample of {} rows.", count(moved));
+        let moved = count(drift.rows());
+        lead.push(format!(" Vectors are compared where the image is the same, in a sample of {moved} rows."));
         if *other_model > 0 {
-            lead += &format!(
+            lead.push(format!(
                 " {} of these have another embedding_fingerprint than before: their vectors are of two spaces, which cannot be searched together.",
                 count(*other_model)
-            );
+            ));
         }
     }
     let entry = |change: &super::differences::Change| rows.change(AFTER, change.place, &change.before);
@@ -292,7 +292,7 @@ fn changed(changes: &Differences, against: &str, rows: &Rows) -> Section {
         id: "changes",
         title: "Changes".to_owned(),
         count: count(*changed),
-        lead,
+        lead: lead.concat(),
         plot: plot.map(|svg| ("Cosine of the vectors before and after".to_owned(), svg)),
         entries: examples.iter().filter_map(entry).collect(),
     }

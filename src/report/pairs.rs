@@ -68,7 +68,9 @@ pub(super) fn alike(view: &View) -> Result<Option<Alike>, OutputError> {
         parts.par_iter().enumerate().map(|(number, part)| of_part(view, *part, number, column, share)).collect();
     let mut rows: Vec<Sampled> = read?.into_iter().flatten().collect();
     let mut models: BTreeMap<u64, usize> = BTreeMap::new();
-    rows.iter().for_each(|row| *models.entry(row.fingerprint).or_default() += 1);
+    for row in &rows {
+        *models.entry(row.fingerprint).or_default() += 1;
+    }
     let Some((most, _)) = models.into_iter().max_by_key(|(_, rows)| *rows) else { return Ok(None) };
     rows.retain(|row| row.fingerprint == most);
     rows.sort_by_key(|row| row.place);

@@ -34,7 +34,7 @@ pub(super) fn count(rows: u64) -> String {
     let digits = rows.to_string();
     let mut text = String::new();
     for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at) % 3 == 0 {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
             text.push('\u{202f}');
         }
         text.push(digit);
@@ -79,7 +79,8 @@ pub(super) fn histogram(name: &str, tally: &Tally) -> Option<String> {
     for (at, Bar { from, to, rows }) in bars.iter().enumerate() {
         // What there is can be seen.
         let height = if *rows == 0 { 0.0 } else { (*rows as f64 / highest * (HEIGHT - 6.0)).max(1.5) };
-        let range = if from == to { number(*from) } else { format!("{} to {}", number(*from), number(*to)) };
+        let [from, to] = [from, to].map(|end| number(*end));
+        let range = if from == to { from } else { format!("{from} to {to}") };
         let gap = (step * 0.14).min(2.0);
         let _ = write!(
             svg,
@@ -171,7 +172,9 @@ mod tests {
     #[test]
     fn a_histogram_shows_every_bar_and_says_what_it_shows() {
         let mut tally = Tally::new(1.0);
-        [3.0, 3.0, 3.0, 3.0, 4.0, 9.0].into_iter().for_each(|number| tally.add(number));
+        for number in [3.0, 3.0, 3.0, 3.0, 4.0, 9.0] {
+            tally.add(number);
+        }
         let svg = histogram("words <b>", &tally).unwrap();
         assert_eq!(svg.matches("<rect").count(), 7, "{svg}");
         assert!(svg.contains("aria-label=\"words &lt;b&gt;: 6 rows, from 3 to 9, half of them up to 3\""), "{svg}");

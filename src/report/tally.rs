@@ -93,13 +93,17 @@ mod tests {
     #[test]
     fn whole_numbers_have_whole_bars_and_outliers_take_no_memory() {
         let mut tally = Tally::new(1.0);
-        [3.0, 4.0, 4.0, 1e300, -1e300].into_iter().for_each(|number| tally.add(number));
+        for number in [3.0, 4.0, 4.0, 1e300, -1e300] {
+            tally.add(number);
+        }
         assert_eq!(tally.rows(), 5);
         assert_eq!((tally.quantile(0.0), tally.quantile(1.0)), (Some(-8192.0), Some(8192.0)));
         assert!(Tally::new(1.0).bars(9).is_empty());
         assert_eq!(Tally::new(1.0).quantile(0.5), None);
         let mut words = Tally::new(1.0);
-        [3.0, 4.0, 4.0].into_iter().for_each(|number| words.add(number));
+        for number in [3.0, 4.0, 4.0] {
+            words.add(number);
+        }
         let bars = words.bars(40);
         assert_eq!(bars, [Bar { from: 3.0, to: 3.0, rows: 1 }, Bar { from: 4.0, to: 4.0, rows: 2 }]);
     }
