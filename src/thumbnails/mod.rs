@@ -1,14 +1,16 @@
 //! The pictures of an OUTPUT's rows, made small. OUTPUT holds none: they are read again from where the run read them, and shown only if
 //! they are still the same bytes. In: rows of a view. Out: a JPEG for each, or why there is none. Never here: models, writing.
 //!
-//! [`input`] says where the pictures of a run are and which of them may be read, [`source`] opens a manifest and reads rows of it,
-//! [`reader`] puts the pictures of several runs together.
+//! [`input`] says where the pictures of a run are and which of them may be read, [`picture_row`] what one is found by, [`source`] opens a
+//! manifest and reads rows of it, [`reader`] puts the pictures of several runs together.
 
 mod input;
+mod picture_row;
 mod reader;
 mod source;
 
-pub use self::reader::{PictureRow, ThumbnailReader};
+pub use self::picture_row::{CONTENT_HASH, PictureRow};
+pub use self::reader::ThumbnailReader;
 
 /// The picture of a row.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 
 use super::Thumbnail;
 use super::input::ImageInput;
-use super::reader::PictureRow;
+use super::picture_row::PictureRow;
 use crate::fetch::Fetcher;
 use crate::manifest::reader::{ManifestReader, Projection};
 use crate::manifest::row::{ImageSource, RowBatch};
