@@ -426,7 +426,7 @@ fn synthetic(name: &str, kind: &DataType, first: usize, rows: usize) -> ArrayRef
         }
         (name, _) if name.starts_with("error") => strings(all.map(|_| None::<&str>)),
         (_, DataType::Utf8) => strings(all.map(|row| Some("x".repeat(row % 3000)))),
-        (_, DataType::Boolean) => Arc::new(BooleanArray::from_iter(all.map(|row| Some(row % 3 == 0)))),
+        (_, DataType::Boolean) => Arc::new(all.map(|row| Some(row % 3 == 0)).collect::<BooleanArray>()),
         (_, DataType::Int32) => Arc::new(Int32Array::from_iter_values(all.map(|row| 1 + (row % 4000) as i32))),
         (_, DataType::Int64) => Arc::new(Int64Array::from_iter_values(all.map(|_| 1))),
         (_, DataType::Float32) => float(0.001),
