@@ -22,10 +22,13 @@ ENVIRONMENT = export NIGHTCAP_PYTHON="$(CURDIR)/.venv/bin/python" NIGHTCAP_CLUST
 help: ## list the targets
 	awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-demo: setup ## caption the sample photographs and print the captions
+demo: setup ## caption the sample photographs, print the captions, write a report and search
 	cargo build --locked
 	$(ENVIRONMENT) cargo run --quiet --locked -- run jobs/sample.toml
 	$(ENVIRONMENT) cargo run --quiet --locked -- sample out/sample --n 100
+	$(ENVIRONMENT) cargo run --quiet --locked -- report out/sample -o out/report.html
+	printf '\nThe report, for any browser: %s\n\nnightcap search out/sample "a dog in the snow":\n\n' "$(CURDIR)/out/report.html"
+	$(ENVIRONMENT) cargo run --quiet --locked -- search out/sample "a dog in the snow" --top 3
 
 test: setup engines ## run every test
 	$(ENVIRONMENT) log="$$(mktemp)"; trap 'rm -f "$$log"' EXIT; status=0; \
@@ -129,7 +132,7 @@ tools:
 		printf 'hint: sudo apt-get install %s\n' "$${missing[*]}" >&2; exit 1; \
 	fi
 
-# What launchers and metrics are tested with. Tests that lack something say so.
+# What launchers, metrics and reports are tested with. Tests that lack something say so.
 engines:
 	$(MAKE) $(CLUSTER_INSTALLED) || echo "setup: without .venv-cluster, tests of launchers are skipped" >&2
 	for tool in slurmctld slurmd sbatch munged missing; do PATH="$$PATH:/usr/sbin" command -v "$$tool" >/dev/null || break; done; \
@@ -138,6 +141,9 @@ engines:
 	fi
 	if ! command -v promtool >/dev/null && ! $(call apt_install,prometheus); then \
 		printf 'setup: expected promtool, found none: a test is skipped\nhint: sudo apt-get install prometheus\n' >&2; \
+	fi
+	if ! command -v chromium >/dev/null && ! $(call apt_install,chromium); then \
+		printf 'setup: expected chromium, found none: a test is skipped\nhint: sudo apt-get install chromium\n' >&2; \
 	fi
 
 # Installs Debian packages without asking and without starting their services; fails where that is not possible.

@@ -54,6 +54,8 @@ pub enum Command {
     Eval(EvalArgs),
     /// Show the captions of some rows of an OUTPUT.
     Sample(SampleArgs),
+    /// Write a page about an OUTPUT: what ran, distributions, pictures with their captions, failures, changes.
+    Report(ReportArgs),
     /// Rewrite the newest row of every key into one run that replaces the others, which are removed after a while.
     Compact(CompactArgs),
     /// Explain a model directory, or what loading it does.
@@ -274,8 +276,45 @@ pub struct SearchArgs {
     #[arg(long, value_name = "DIR")]
     pub model: Option<PathBuf>,
     /// What is printed.
-    #[arg(long, value_enum, default_value_t = TableFormat::Table)]
-    pub format: TableFormat,
+    #[arg(long, value_enum, default_value_t = SearchFormat::Table)]
+    pub format: SearchFormat,
+    /// Write to this file instead of stdout. An existing one is replaced.
+    #[arg(short = 'o', long = "output", value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// The job file that says how the images' storage is reached, for the pictures of `--format html`. Default: the environment says it.
+    #[arg(long, value_name = "JOB.toml")]
+    pub job: Option<PathBuf>,
+}
+
+/// What `search` prints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum SearchFormat {
+    /// For people.
+    Table,
+    /// JSON, with every column but vectors.
+    Json,
+    /// A page with pictures, complete in one file.
+    Html,
+}
+
+/// Arguments of `report`.
+#[derive(Debug, Args)]
+pub struct ReportArgs {
+    /// The output folder.
+    #[arg(value_name = "OUTPUT")]
+    pub output: PathBuf,
+    /// The file to write. An existing one is replaced.
+    #[arg(short = 'o', long = "output", value_name = "FILE.html")]
+    pub file: PathBuf,
+    /// Report on the rows of this run alone. Default: the newest row of every key.
+    #[arg(long, value_name = "ID")]
+    pub run: Option<String>,
+    /// Compare the newest run, or that of --run, with this one. Default: with the rows that were there before it.
+    #[arg(long, value_name = "ID")]
+    pub against: Option<String>,
+    /// The job file that says how the images' storage is reached. Default: the environment says it.
+    #[arg(long, value_name = "JOB.toml")]
+    pub job: Option<PathBuf>,
 }
 
 /// Arguments of `eval`.

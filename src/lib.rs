@@ -34,6 +34,8 @@
 //! | [`error`] | how a command ends: exit statuses, and what ends it early |
 //! | [`plan`] | what one run will do, decided once: scan, listing, delta, claim; shards |
 //! | [`eval`] | scores of captions and vectors against references |
+//! | [`report`] | a page of HTML about an OUTPUT: what is counted, what is shown, how it looks |
+//! | [`thumbnails`] | the pictures of an OUTPUT's rows, made small |
 //! | [`search`] | the nearest vectors of an OUTPUT: kernel, best hits |
 //! | [`output::upkeep`] | compaction, removal, status and the check of an OUTPUT |
 //! | [`output::view`] | the newest published row of each key, as readers see them |
@@ -83,7 +85,9 @@ pub mod panics;
 pub mod pipeline;
 pub mod plan;
 pub mod preprocess;
+pub mod report;
 pub mod row;
 pub mod search;
 pub mod storage;
 pub mod support;
+pub mod thumbnails;

@@ -20,9 +20,11 @@ mod init;
 mod manifest;
 mod model;
 mod monitored;
+mod pictures;
 mod plan;
 mod prepare;
 mod query_encoder;
+mod report;
 mod run;
 mod sample;
 mod search;
@@ -61,6 +63,7 @@ pub fn execute(cli: Cli, context: &mut Context<'_>) -> Result<ExitStatus, Error>
         Command::Eval(args) => eval::execute(&args, context),
         Command::Sample(args) => sample::execute(&args, context),
         Command::Search(args) => search::execute(&args, context),
+        Command::Report(args) => report::execute(&args),
         Command::Doctor { json } => doctor::execute(json, context),
         Command::Completions { shell } => completions::completions(shell, context),
         Command::Man { folder } => completions::man(&folder),

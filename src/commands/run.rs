@@ -19,6 +19,7 @@ use crate::output::records::outcome::ended_or;
 use crate::output::records::plan::load_plan;
 use crate::output::records::published::{load_published, present_parts};
 use crate::output::records::run_id::check_run_id;
+use crate::output::records::stage_times::put_stage_times;
 use crate::output::store::OutputStore;
 use crate::output::{OutputError, part_path};
 use crate::pipeline::{self, Stages};
@@ -275,6 +276,10 @@ fn make_parts(
     outcome.map_err(Error::while_making_parts)?;
     if metrics.copied_rows() > 0 {
         tracing::info!(rows = metrics.copied_rows(), "copied from earlier runs by content");
+    }
+    // For people only: the run is as good without it.
+    if let Err(error) = put_stage_times(store, &claimed.plan.run, &metrics.stages()) {
+        tracing::warn!(%error, "the times of the stages are not kept in OUTPUT");
     }
     report_stages(&metrics, context);
     Ok(())

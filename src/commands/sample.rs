@@ -58,7 +58,7 @@ fn choose(view: &View, most: usize, seed: u64) -> Result<Choice, OutputError> {
     let (mut heap, mut ok, mut failed) = (BinaryHeap::<Chosen>::new(), 0, 0);
     for part in view.parts() {
         let key = view.run_of(part).key.clone();
-        for batch in view.read(part, &[&key], Which::All)? {
+        for batch in view.read(part, &[&key], Which::Newest)? {
             let batch = batch?;
             let column =
                 |name: &str| batch.rows.column_by_name(name).ok_or_else(|| refuse(format!("no column `{name}`")));

@@ -10,13 +10,16 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::{Value, json};
 
 use super::context::{Context, print, to_json};
+use super::pictures::pictures;
 use super::query_encoder::{QueryEncoder, read_argument};
+use super::report::{write_page, written};
 use super::shown_rows::{RowsAt, json_row, rows_at, shown_columns, table, terminal_width, text_value, words_column};
-use crate::cli::{SearchArgs, TableFormat};
+use crate::cli::{SearchArgs, SearchFormat};
 use crate::error::{Error, ExitStatus};
 use crate::output::OutputError;
 use crate::output::store::OutputStore;
 use crate::output::view::{View, Which};
+use crate::report::Hits;
 use crate::search::scan::key_of;
 use crate::search::{Hit, Key, Scan, search};
 use crate::support::redact::lines;
@@ -45,14 +48,41 @@ pub(super) fn execute(args: &SearchArgs, context: &mut Context<'_>) -> Result<Ex
     };
     let (hits, fingerprints) = search(&scan)?;
     check_fingerprints(&view, &column, &queries, &fingerprints)?;
-    let places = hits.iter().flatten().map(|hit| (hit.part, hit.row));
-    let rows = rows_at(&view, places, &shown_columns(view.schema()))?;
+    let rows = || rows_at(&view, hits.iter().flatten().map(|hit| (hit.part, hit.row)), &shown_columns(view.schema()));
     let text = match args.format {
-        TableFormat::Json => as_json(&view, &queries, &hits, &rows)?,
-        TableFormat::Table => lines(&as_tables(&view, &queries, &hits, &rows, terminal_width(context))),
+        SearchFormat::Json => as_json(&view, &queries, &hits, &rows()?)?,
+        SearchFormat::Table => lines(&as_tables(&view, &queries, &hits, &rows()?, terminal_width(context))),
+        SearchFormat::Html => as_html(args, &view, &column, &queries, &hits)?,
     };
-    print(context, &text)?;
+    match &args.file {
+        Some(file) => write_page(file, &text)?,
+        None => print(context, &text)?,
+    }
     Ok(ExitStatus::Done)
+}
+
+/// The most hits of a page.
+const MOST_ON_PAGE: usize = 500;
+
+fn as_html(
+    args: &SearchArgs,
+    view: &View,
+    column: &str,
+    queries: &Queries,
+    hits: &[Vec<Hit>],
+) -> Result<String, Error> {
+    let found: usize = hits.iter().map(Vec::len).sum();
+    if found > MOST_ON_PAGE {
+        return Err(Error::Unfit(format!(
+            "--format html: expected at most {MOST_ON_PAGE} hits, found {found}\nhint: ask for fewer by --top, or use --format json"
+        )));
+    }
+    let places = |hits: &Vec<Hit>| hits.iter().map(|hit| (hit.score, (hit.part, hit.row))).collect();
+    let queries = queries.names.iter().map(String::as_str).zip(hits.iter().map(places)).collect();
+    let condition = args.r#where.as_ref().map(|sql| format!(", where {sql}")).unwrap_or_default();
+    let pictures = pictures(args.job.as_deref())?;
+    let scope = format!("nearest by the cosine with {column}{condition}");
+    Ok(Hits { view, queries, scope, pictures: &*pictures, written: written() }.html()?)
 }
 
 /// The column that is asked for, or the usual one.

@@ -7,13 +7,13 @@ use std::io::{IsTerminal, stdout};
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::datatypes::{DataType, Float32Type, Schema};
 use arrow::record_batch::RecordBatch;
-use arrow::util::display::{ArrayFormatter, FormatOptions};
 use rustix::termios::tcgetwinsize;
 use serde_json::{Map, Value};
 
 use super::context::Context;
 use crate::output::OutputError;
 use crate::output::view::{View, ViewPart};
+pub(super) use crate::report::cells::{shown_columns, text_value};
 
 /// Columns of a table where there is no terminal.
 const WIDTH: usize = 120;
@@ -28,21 +28,6 @@ pub(super) fn terminal_width(context: &Context<'_>) -> usize {
         Some(usize::from(size.ws_col)).filter(|columns| *columns > 0)
     };
     set.or_else(of_terminal).unwrap_or(WIDTH).max(NARROWEST)
-}
-
-/// The columns that can be shown: all but vectors and bytes.
-pub(super) fn shown_columns(schema: &Schema) -> Vec<&str> {
-    let shown = |kind: &DataType| {
-        !matches!(
-            kind,
-            DataType::FixedSizeList(_, _)
-                | DataType::Binary
-                | DataType::LargeBinary
-                | DataType::BinaryView
-                | DataType::FixedSizeBinary(_)
-        )
-    };
-    schema.fields().iter().filter(|field| shown(field.data_type())).map(|field| field.name().as_str()).collect()
 }
 
 /// By part and row, a batch that holds the row, and its number there.
@@ -82,12 +67,6 @@ pub(super) fn json_value(column: &ArrayRef, row: usize) -> Value {
         kind if kind.is_numeric() => serde_json::from_str(&text_value(column, row)).unwrap_or(Value::Null),
         _ => Value::from(text_value(column, row)),
     }
-}
-
-/// A value as text; a null is empty.
-pub(super) fn text_value(column: &ArrayRef, row: usize) -> String {
-    let options = FormatOptions::default();
-    ArrayFormatter::try_new(column, &options).map(|values| values.value(row).to_string()).unwrap_or_default()
 }
 
 /// A row as a JSON object.

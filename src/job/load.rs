@@ -150,6 +150,16 @@ impl JobFile {
     }
 }
 
+impl Limits {
+    /// Those of a job file that says nothing of them but `limits.roots`.
+    ///
+    /// # Errors
+    /// None of today's defaults is refused.
+    pub fn within(roots: Vec<Location>) -> Result<Self, JobFileError> {
+        Ok(Self { roots, ..LimitsFile::default().validate(Path::new("/"))? })
+    }
+}
+
 impl InputFile {
     fn validate(self, folder: &Path) -> Result<Input, JobFileError> {
         let manifest = match self.manifest {

@@ -226,6 +226,16 @@ impl Manifest {
         Ok(Self { carried: vec![index], carried_fields, ..self })
     }
 
+    /// Of a manifest that was opened for its keys only: reads the images of the column `name` too.
+    ///
+    /// # Errors
+    /// [`ManifestError`] when there is no such column, or it cannot hold images.
+    pub fn with_images(mut self, name: &str) -> Result<Self, ManifestError> {
+        let columns = Columns { path: &self.files[0].location, schema: &self.schema, table: &self.table };
+        self.image = Some(columns.image(name)?);
+        Ok(self)
+    }
+
     /// Opens every file that `job.input.manifest` names and finds the job's columns.
     ///
     /// # Errors

@@ -11,6 +11,7 @@
 //! _nightcap/runs/<run id>/signatures-<hash>   content signatures of the selected rows
 //! _nightcap/runs/<run id>/planner-<number>    claim of the process that plans, or has planned, the run for its shards
 //! _nightcap/runs/<run id>/heartbeat-<worker>  a process is working on the run
+//! _nightcap/runs/<run id>/stages-<worker>     where the time of a process went that made parts
 //! _nightcap/runs/<run id>/putting-<part>-...  a process is about to put that part
 //! _nightcap/runs/<run id>/index-<hash>        keys, signatures and outcomes, for later planning
 //! _nightcap/runs/<run id>/reuse-index-<hash>  which row has the results for an image and a text
@@ -20,7 +21,7 @@
 //! ```
 //!
 //! Every write goes through [`store`]. All are conditional puts, which never overwrite an object, except heartbeats, planning
-//! claims and intents. Who writes what:
+//! claims, intents and times of stages. Who writes what:
 //! - format: [`OutputStore::create`](store::OutputStore::create);
 //! - schema, `run_seq`, selections, signatures, plans: `plan::claim`; the last four also [`upkeep::compact`], for compactions;
 //! - planning claims: `plan::planner`; heartbeats: every process that works on a run;

@@ -7,7 +7,8 @@
 //! Decoding: `decode` recognises the format and `formats` their extensions; one file per format; `limits` and `memory` bound the cost;
 //! `samples` and `orientation` make upright RGB. Processing: `config` reads `preprocessor_config.json` with `keys`, by the table in
 //! `classes`, into a `plan` (`torchvision` those of timm and `open_clip`); `geometry`, `size`, `resample`, `reduce`, `tiles` and
-//! `normalize` do the work; `models` applies it for one or two models, `scale` for JPEGs decoded at a fraction.
+//! `normalize` do the work; `models` applies it for one or two models, `scale` for JPEGs decoded at a fraction. `thumbnail` makes small
+//! pictures for people.
 //!
 //! Where a job asks for it, [`decode_scaled()`] replaces the first: a JPEG much larger than the size that it will be resized to is
 //! decoded at a fraction of its size, bit for bit as after Pillow's `draft`. That is faster and changes pixels.
@@ -44,6 +45,7 @@ mod resample;
 mod samples;
 mod scale;
 mod size;
+mod thumbnail;
 mod tiff;
 mod tiff_samples;
 mod tiles;
@@ -63,6 +65,7 @@ pub use self::models::{Preprocessed, Preprocessor};
 pub use self::pixel_data::{PixelData, SharedValues, Values};
 pub use self::resample::Filter;
 pub use self::scale::JpegScale;
+pub use self::thumbnail::thumbnail;
 
 /// The version of everything in this module, part of the caption and embedding fingerprints. To be raised whenever any
 /// pixel of any supported image may come out differently.

@@ -462,7 +462,9 @@ fn outputs(corpora: &Corpora) {
 fn copy(from: &Path, corpora: &Corpora) {
     for file in files(from) {
         let below = file.strip_prefix(from).unwrap();
-        if below.file_name().unwrap().to_string_lossy().starts_with("heartbeat-") {
+        // What differs from run to run.
+        let name = below.file_name().unwrap().to_string_lossy().into_owned();
+        if name.starts_with("heartbeat-") || name.starts_with("stages-") {
             continue;
         }
         let to = corpora.0.join("output").join(below);

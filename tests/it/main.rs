@@ -77,6 +77,7 @@ mod recipes;
 #[allow(unreachable_pub, reason = "a module of a test binary")]
 mod redirects;
 mod refusals;
+mod report;
 mod reuse;
 mod robustness;
 mod rooms;
@@ -98,6 +99,7 @@ mod storage;
 mod surgery;
 mod suspensions;
 mod tables;
+mod thumbnails;
 mod torture;
 mod towers;
 mod values;

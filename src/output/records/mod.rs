@@ -3,7 +3,7 @@
 //!
 //! In the order of a run: [`run_id`] checks its name, [`names`] the names and numbers that records hold, [`schema`] fixes the columns of
 //! OUTPUT, [`run_seq`] claims its number, [`plan`] is what it will do and [`reasons`] why, [`put_intent`] announces a part, [`outcome`]
-//! decides how it ends, [`published`] says that it counts. [`compaction`] lets one compaction at a time be at work.
+//! decides how it ends, [`published`] says that it counts, [`stage_times`] where its time went. [`compaction`] lets one compaction at a time be at work.
 
 pub mod compaction;
 pub mod names;
@@ -15,3 +15,4 @@ pub mod reasons;
 pub mod run_id;
 pub mod run_seq;
 pub mod schema;
+pub mod stage_times;

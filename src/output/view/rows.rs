@@ -38,8 +38,8 @@ pub struct ViewPart {
 /// Which of the newest rows count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Which {
-    /// All of them.
-    All,
+    /// All of them, failed ones included.
+    Newest,
     /// Those that did not fail.
     Ok,
     /// Those that did not fail, and for which the condition of the view is true.
@@ -74,6 +74,14 @@ impl View {
     /// [`OutputError`]; [`OutputError::View`] when no run is published, or the condition is not usable.
     pub fn open(store: OutputStore, condition: Option<&str>) -> Result<Self, OutputError> {
         let runs = published_runs(&store)?;
+        Self::of_runs(store, runs, condition)
+    }
+
+    /// As [`View::open`], of these of the published runs only, oldest first.
+    ///
+    /// # Errors
+    /// As [`View::open`].
+    pub fn of_runs(store: OutputStore, runs: Vec<Published>, condition: Option<&str>) -> Result<Self, OutputError> {
         let newest = Newest::choose(&store, &runs)?;
         let hashes = runs.iter().map(|run| PartHashes::load(&store, run)).collect::<Result<Vec<_>, _>>()?;
         let first = runs.iter().rev().find_map(|run| Some((run, run.part_numbers().next()?)));
@@ -176,7 +184,7 @@ impl View {
                 BooleanArray::from((0..keys.len()).map(is_newest).collect::<Result<Vec<bool>, _>>()?)
             }
         };
-        if which == Which::All {
+        if which == Which::Newest {
             return Ok(mask);
         }
         let status = rows.column_by_name("status").and_then(|column| column.as_string_opt::<i32>());
