@@ -13,7 +13,7 @@ use crate::families::{goldens, runs_over_the_sample_photographs, vectors_are_the
 use crate::generation::{fixture, strings};
 
 /// A copy of the fixture `family`, folders included.
-fn copy(family: &str) -> TempDir {
+pub(crate) fn copy(family: &str) -> TempDir {
     let copy = tempfile::tempdir().unwrap();
     copy_into(&fixture(family), copy.path());
     copy
