@@ -66,6 +66,10 @@ def export(siglip, processor, folder):
     content = json.loads(path.read_text())
     assert content["text_config"].pop("max_position_embeddings") == 64
     path.write_text(json.dumps(content, indent=2) + "\n")
+    # it is saved only if it was given; Gemma's tokenizer pads on the left without it
+    path = folder / "tokenizer_config.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content | {"padding_side": "right"}, indent=2, ensure_ascii=False) + "\n")
 
 
 @torch.no_grad()
