@@ -57,13 +57,13 @@ pub use self::classes::image_processor_table;
 pub use self::config::ImageProcessor;
 pub use self::decode::{decode, decode_scaled, memory_needed};
 pub use self::error::ConfigError;
-pub use self::resample::Filter;
 pub use self::formats::{FORMATS, has_image_extension};
 pub use self::image::{PixelValues, RgbImage, TileGrid};
 pub use self::limits::{DecodeLimits, Decoded};
 pub use self::memory::DecodeMemory;
 pub use self::models::{Preprocessed, Preprocessor};
 pub use self::pixel_data::{PixelData, SharedValues, Values};
+pub use self::resample::Filter;
 pub use self::scale::JpegScale;
 
 /// The version of everything in this module, part of the caption and embedding fingerprints. To be raised whenever any
