@@ -8,6 +8,7 @@
 //! prompt, `unsigned` takes credentials out of carried URLs. Writing: [`folder`] finds the images
 //! of a folder, [`mod@write`] makes a manifest of them, [`usual_names`] chooses the columns for a new job file.
 
+mod column_types;
 pub mod condition;
 mod error;
 pub mod filter;

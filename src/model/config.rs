@@ -9,7 +9,6 @@ use serde_json::{Map, Value};
 
 use super::chat_templates;
 use super::class_defaults::{class_defaults, model_type};
-use super::class_positions::class_positions;
 use super::error::Problem;
 use super::generation_config::{CONFIG, GENERATION, GenerationConfig, GenerationSetting, SECTIONS};
 use super::json_file::{count, read_file, read_object};
@@ -278,11 +277,12 @@ impl ConfigFiles {
         positions.into_iter().chain(tokenizer).chain(sentence).chain(processor).min()
     }
 
-    /// The positions that the class of the text encoder's configuration has where the files give none.
+    /// The positions that the class of the text encoder's configuration has where the files give none: of the section for texts that
+    /// `config.json` has, else of the one that its class has, else of its class.
     fn text_positions(&self) -> Option<usize> {
-        let section = self.layers.iter().find(|(source, _)| source == "config.json (text_config)");
-        let own = section.and_then(|(_, object)| class_positions(object.get("model_type")?.as_str()?));
-        own.or_else(|| class_positions(self.model_type()?))
+        let config = self.config()?;
+        let section = |object: &Map<String, Value>| positions(object.get("text_config")?.as_object()?, true);
+        section(config).or_else(|| section(class_defaults(model_type(config)))).or_else(|| positions(config, true))
     }
 
     /// How many tokens the decoder has positions for: `max_position_embeddings` or `n_positions` of `config.json`'s `decoder` or

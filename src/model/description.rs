@@ -245,7 +245,8 @@ fn decoding(directory: &ModelDirectory) -> Option<String> {
     };
     let steps = match directory.decoder_batch() {
         Some(1) => format!("{steps}, one row at a time, because its batch is fixed"),
-        _ => steps,
+        Some(rows) => format!("{steps}, {rows} rows at a time, because its batch is fixed"),
+        None => steps,
     };
     if grow + replaced + static_cache == 0 {
         return Some(format!("{steps}, on all tokens so far (there is no cache)"));

@@ -233,21 +233,28 @@ impl ModelDirectory {
 
     /// How many rows the decoder takes at once, if it was exported for that number and no other.
     pub fn decoder_batch(&self) -> Option<usize> {
-        self.decoder_axis(&[Role::Encoder, Role::Embed, Role::Prefill, Role::Decoder], 0)
+        [Role::Encoder, Role::Embed, Role::Prefill, Role::Decoder].into_iter().find_map(|role| self.fixed_batch(role))
     }
 
-    /// How many tokens a decoder without a cache, or a prefill, takes at once, if it was exported for that number and no other.
-    pub fn decoder_tokens(&self) -> Option<usize> {
-        let cached = self.bindings.of(Role::Decoder).iter().any(|(_, by)| matches!(by, Producer::Cache(_)));
-        self.decoder_axis(if cached { &[Role::Prefill] } else { &[Role::Prefill, Role::Decoder] }, 1)
+    /// How many tokens the prefill graph of a decoder takes, if it was exported for that number and no other.
+    pub fn prefill_tokens(&self) -> Option<usize> {
+        self.tokens_of(Role::Prefill)
     }
 
-    /// The size of `axis` of the tokens that the graphs of `roles` take, if one of them declares a number.
-    fn decoder_axis(&self, roles: &[Role], axis: usize) -> Option<usize> {
-        let takes_tokens = |by: &Producer| matches!(by, Producer::Step | Producer::StepOutput(..) | Producer::Prompt);
-        roles.iter().find_map(|role| {
-            let mut inputs = self.bindings.of(*role).iter().filter(|(_, by)| takes_tokens(by));
-            inputs.find_map(|(input, _)| self.graphs.get(role)?.header.input(input)?.fixed(axis))
+    /// How many tokens a decoder without a cache takes, with its file, if it was exported for that number and no other.
+    pub fn uncached_tokens(&self) -> Option<(&str, usize)> {
+        let mut inputs = self.bindings.of(Role::Decoder).iter();
+        if inputs.any(|(_, by)| matches!(by, Producer::Cache(_) | Producer::StaticCache(_))) {
+            return None;
+        }
+        Some((self.graph(Role::Decoder)?.file.as_str(), self.tokens_of(Role::Decoder)?))
+    }
+
+    fn tokens_of(&self, role: Role) -> Option<usize> {
+        let header = &self.graph(role)?.header;
+        let mut inputs = self.bindings.of(role).iter();
+        inputs.find_map(|(input, by)| {
+            matches!(by, Producer::Step | Producer::StepOutput(..)).then(|| header.input(input)?.fixed(1)).flatten()
         })
     }
 

@@ -6,7 +6,7 @@
 //! - `first_step`: whether the decoder's graph can also run the prefill
 //! - `json_file`, `config`, `sentence_modules`: the JSON files and their settings; `generation_config`: which of them generation settings come
 //!   from; `generation_table`: which of these are obeyed; `class_defaults`: what transformers adds to a config.json;
-//!   `special_tokens`, `chat_templates`: what they say about these; `class_positions`: what they leave out
+//!   `special_tokens`, `chat_templates`: what they say about these
 //! - `embedding`, `pooling`: which output holds the embedding, and how states become one
 //! - `family`: families that cannot run, and what to do about a directory without graphs
 //! - `directory`: puts all of it together; `description` reports it (`model inspect`)
@@ -17,7 +17,6 @@ mod binding;
 mod cache_names;
 mod chat_templates;
 mod class_defaults;
-mod class_positions;
 mod config;
 mod conversion;
 mod description;

@@ -26,6 +26,7 @@ pub(crate) use edit::static_step::{EmbedGraph, NotStatic, StaticGraph, StepPort,
 pub use edit::subgraph::open_subgraph;
 pub use error::{OnnxError, OnnxErrorKind};
 pub use port::{DataType, Dim, GraphSource, Port};
+pub use rows::fixed_batch::FixedBatch;
 pub use rows::gather::RowGather;
 pub(crate) use rows::host::host_memory;
 pub(crate) use rows::place::{RowPlacement, RowSource, Rows};

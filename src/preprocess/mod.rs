@@ -47,6 +47,8 @@ mod scale;
 mod size;
 mod thumbnail;
 mod tiff;
+mod tiff_compression;
+mod tiff_directory;
 mod tiff_samples;
 mod tiles;
 mod torchvision;

@@ -3,7 +3,7 @@
 //! The directory of that page is read here once more, since the decoder does not tell how its pixels are stored: in strips or
 //! tiles, whose size the file may state as it likes.
 
-use std::io::{Cursor, Read};
+use std::io::Cursor;
 
 use image::codecs::tiff::TiffDecoder;
 use image::metadata::Orientation;
@@ -12,17 +12,12 @@ use super::image::RgbImage;
 use super::limits::{DecodeLimits, corrupt, fail};
 use super::memory::{DecodeMemory, pixels};
 use super::scale::JpegScale;
+use super::tiff_compression::{DEFLATE, JPEG, LZW, OLD_DEFLATE, PACKBITS, RAW, decompress};
+use super::tiff_directory::Directory;
 use super::tiff_samples::{Meaning, Number, Samples, Tags};
 use super::{jpeg, orientation, samples};
 use crate::row::error::{ErrorKind, RowError};
 
-const RAW: u64 = 1;
-const LZW: u64 = 5;
-/// The JPEG compression of TIFF's technical note 2.
-const JPEG: u64 = 7;
-const DEFLATE: u64 = 8;
-const OLD_DEFLATE: u64 = 32946;
-const PACKBITS: u64 = 32773;
 /// Bytes that the decoder takes for one value of a tag, in its two forms.
 const VALUE_BYTES: u64 = 48;
 
@@ -398,52 +393,6 @@ impl<'a> TiffLayout<'a> {
     }
 }
 
-/// `length` bytes out of compressed ones; None if they are damaged or too few.
-fn decompress(compression: u64, data: &[u8], length: usize) -> Option<Vec<u8>> {
-    let mut out = vec![0; length];
-    match compression {
-        LZW => {
-            let mut decoder = weezl::decode::Decoder::with_tiff_size_switch(weezl::BitOrder::Msb, 8);
-            let (mut read, mut written) = (0, 0);
-            while written < length {
-                let step = decoder.decode_bytes(&data[read..], &mut out[written..]);
-                (read, written) = (read + step.consumed_in, written + step.consumed_out);
-                match step.status {
-                    Ok(weezl::LzwStatus::Ok) if step.consumed_in + step.consumed_out > 0 => {}
-                    _ if written == length => {}
-                    _ => return None,
-                }
-            }
-        }
-        DEFLATE | OLD_DEFLATE => flate2::read::ZlibDecoder::new(data).read_exact(&mut out).ok()?,
-        _ => {
-            let (mut data, mut at) = (data, 0);
-            while at < length {
-                let (control, rest) = data.split_first()?;
-                data = rest;
-                match usize::from(*control) {
-                    128 => {}
-                    count @ 129.. => {
-                        let (value, rest) = data.split_first()?;
-                        data = rest;
-                        let end = length.min(at + 257 - count);
-                        out[at..end].fill(*value);
-                        at = end;
-                    }
-                    count => {
-                        let count = (count + 1).min(length - at);
-                        let (literal, rest) = data.split_at_checked(count)?;
-                        data = rest;
-                        out[at..at + count].copy_from_slice(literal);
-                        at += count;
-                    }
-                }
-            }
-        }
-    }
-    Some(out)
-}
-
 /// Undoes the differences between neighbours in a row.
 fn sum_up(row: &mut [u8], bits: usize, samples: usize) {
     let bytes = bits / 8;
@@ -454,74 +403,4 @@ fn sum_up(row: &mut [u8], bits: usize, samples: usize) {
         let sum = number(row, at).wrapping_add(number(row, at - samples * bytes));
         row[at..at + bytes].copy_from_slice(&sum.to_le_bytes()[..bytes]);
     }
-}
-
-/// The entries of a directory, in a classic TIFF file or a `BigTIFF` one.
-#[derive(Clone, Copy)]
-struct Directory<'a> {
-    bytes: &'a [u8],
-    /// 12 bytes each, 20 in a `BigTIFF` file.
-    entries: &'a [u8],
-    is_little_endian: bool,
-    is_big_tiff: bool,
-}
-
-/// A tag's values, as far as the file has them.
-struct Field<'a> {
-    /// Bytes of one value.
-    size: usize,
-    data: &'a [u8],
-    is_little_endian: bool,
-}
-
-impl<'a> Directory<'a> {
-    /// That of the first page.
-    fn first(bytes: &'a [u8]) -> Option<Self> {
-        let is_little_endian = bytes.first() == Some(&b'I');
-        let is_big_tiff = bytes.get(2..4)?.contains(&43);
-        let integer = |at: usize, size: usize| Some(unsigned(bytes.get(at..at.checked_add(size)?)?, is_little_endian));
-        let at = usize::try_from(if is_big_tiff { integer(8, 8)? } else { integer(4, 4)? }).ok()?;
-        let (count_size, entry_size) = if is_big_tiff { (8, 20) } else { (2, 12) };
-        let count = usize::try_from(integer(at, count_size)?).ok()?;
-        let entries = bytes.get(at + count_size..)?;
-        let entries = &entries[..count.saturating_mul(entry_size).min(entries.len())];
-        Some(Self { bytes, entries, is_little_endian, is_big_tiff })
-    }
-
-    /// The tag's last entry, which counts.
-    fn field(&self, tag: u16) -> Option<Field<'a>> {
-        let little = self.is_little_endian;
-        let (entry_size, count_size) = if self.is_big_tiff { (20, 8) } else { (12, 4) };
-        let entry =
-            self.entries.chunks_exact(entry_size).rfind(|entry| unsigned(&entry[..2], little) == u64::from(tag))?;
-        let size = match unsigned(&entry[2..4], little) {
-            1 | 2 | 6 | 7 => 1,
-            3 | 8 => 2,
-            4 | 9 | 11 | 13 => 4,
-            _ => 8,
-        };
-        let (count, inline) = entry[4..].split_at(count_size);
-        let length = usize::try_from(unsigned(count, little)).unwrap_or(usize::MAX).saturating_mul(size);
-        let data = if length <= inline.len() {
-            &inline[..length]
-        } else {
-            let data = self.bytes.get(usize::try_from(unsigned(inline, little)).ok()?..)?;
-            &data[..length.min(data.len())]
-        };
-        Some(Field { size, data, is_little_endian: little })
-    }
-}
-
-impl<'a> Field<'a> {
-    /// As unsigned integers.
-    fn values(&self) -> impl Iterator<Item = u64> + use<'a> {
-        let little = self.is_little_endian;
-        self.data.chunks_exact(self.size).map(move |bytes| unsigned(bytes, little))
-    }
-}
-
-/// An integer of up to 8 bytes.
-fn unsigned(bytes: &[u8], is_little_endian: bool) -> u64 {
-    let add = |value: u64, byte: &u8| value << 8 | u64::from(*byte);
-    if is_little_endian { bytes.iter().rev().fold(0, add) } else { bytes.iter().fold(0, add) }
 }

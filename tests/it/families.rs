@@ -81,24 +81,29 @@ pub(crate) fn encode(engine: &mut Engine, pixels: &[PixelValues], size: usize) -
 
 /// Every case of the goldens, in every batch size; says how far log-probabilities and states are off.
 pub(crate) fn captions_are_the_golden_ones(family: &str) {
+    captions_of(family, &fixture(family), REFILLED.contains(&family), &BATCHES);
+}
+
+/// As [`captions_are_the_golden_ones`], of a directory that was made from the fixture, in batches of `sizes`; `refilled`: whether rows can
+/// join a running batch.
+pub(crate) fn captions_of(family: &str, folder: &Path, refilled: bool, sizes: &[usize]) {
     for device in devices() {
-        captions_are_golden_on(device, family);
+        captions_are_golden_on(device, family, &ModelDirectory::open(folder, None).unwrap(), refilled, sizes);
     }
 }
 
-fn captions_are_golden_on(device: Device, family: &str) {
+fn captions_are_golden_on(device: Device, family: &str, directory: &ModelDirectory, refilled: bool, sizes: &[usize]) {
     let goldens = goldens(family);
-    let pixels = photographs(family, &goldens);
-    let directory = directory(family);
+    let pixels = photographs_for(family, directory, &goldens);
     let (mut logprobs, mut states): (f64, f64) = (0.0, 0.0);
     for case in goldens["cases"].as_array().unwrap() {
-        let generation = Some(GenerationSettings::resolve(&directory, &overrides(&case["settings"])).unwrap());
+        let generation = Some(GenerationSettings::resolve(directory, &overrides(&case["settings"])).unwrap());
         let options = EngineOptions { device, threads: 1, generation, ..EngineOptions::default() };
-        let mut engine = Engine::load(&directory, options).unwrap();
+        let mut engine = Engine::load(directory, options).unwrap();
         // steps of one shape let rows of every family join
-        let joins = REFILLED.contains(&family) || (device != Device::Cpu && engine.has_static_steps());
+        let joins = refilled || (device != Device::Cpu && engine.has_static_steps());
         assert_eq!(engine.supports_continuous_batching(), joins, "{family} on {device}");
-        for size in BATCHES {
+        for &size in sizes {
             let what = format!("{family}, {}, batches of {size}, {device}", case["name"]);
             let images = encode(&mut engine, &pixels, size);
             let hidden = images.iter().map(|image| image.hidden.as_ref().and_then(ImageStates::values));

@@ -85,3 +85,79 @@ pub(crate) fn directory(graphs: &[(&str, Vec<u8>)]) -> TempDir {
     }
     folder
 }
+
+/// A copy of the encoded model `model` whose inputs have `size` on `axis`, where they have that axis and its size has a name; of those that
+/// `chosen` is true for, called with an input's name and number of axes.
+pub(crate) fn with_fixed_axis(model: &[u8], axis: usize, size: u64, chosen: impl Fn(&str, usize) -> bool) -> Vec<u8> {
+    let input = |input: &[u8]| {
+        let name = fields(input).find(|field| field.number == 1).map(|field| field.content).unwrap_or_default();
+        let name = std::str::from_utf8(name).unwrap();
+        // ValueInfoProto.type, TypeProto.tensor_type, Tensor.shape
+        edited(input, &[2, 1, 2], &|shape| {
+            let axes = fields(shape).count();
+            let fixed = |(index, field): (usize, Field<'_>)| {
+                let has_name = fields(field.content).any(|size| size.number == 2);
+                let is_it = index == axis && has_name && chosen(name, axes);
+                if is_it { bytes(1, &number(1, size)) } else { field.whole.to_vec() }
+            };
+            fields(shape).enumerate().flat_map(fixed).collect()
+        })
+    };
+    // ModelProto.graph, GraphProto.input
+    edited(model, &[7, 11], &input)
+}
+
+/// `message` with what is at `path`, field numbers from the outside in, replaced.
+fn edited(message: &[u8], path: &[u64], change: &dyn Fn(&[u8]) -> Vec<u8>) -> Vec<u8> {
+    let [first, rest @ ..] = path else { return change(message) };
+    let field = |field: Field<'_>| match field.number == *first {
+        true => bytes(*first, &edited(field.content, rest, change)),
+        false => field.whole.to_vec(),
+    };
+    fields(message).flat_map(field).collect()
+}
+
+/// A field of a message.
+struct Field<'a> {
+    number: u64,
+    /// Empty unless it has a length.
+    content: &'a [u8],
+    whole: &'a [u8],
+}
+
+fn fields(mut message: &[u8]) -> impl Iterator<Item = Field<'_>> {
+    fn read(message: &[u8], at: &mut usize) -> u64 {
+        let mut value = 0;
+        for shift in (0..).step_by(7) {
+            let byte = message[*at];
+            *at += 1;
+            value |= u64::from(byte & 0x7f) << shift;
+            if byte < 0x80 {
+                break;
+            }
+        }
+        value
+    }
+    std::iter::from_fn(move || {
+        if message.is_empty() {
+            return None;
+        }
+        let mut at = 0;
+        let key = read(message, &mut at);
+        let mut content = 0..0;
+        match key & 7 {
+            0 => drop(read(message, &mut at)),
+            1 => at += 8,
+            2 => {
+                let length = read(message, &mut at) as usize;
+                content = at..at + length;
+                at += length;
+            }
+            5 => at += 4,
+            kind => panic!("wire type {kind}"),
+        }
+        let (whole, rest) = message.split_at(at);
+        message = rest;
+        Some(Field { number: key >> 3, content: &whole[content], whole })
+    })
+}

@@ -34,6 +34,7 @@ mod families;
 mod faults;
 mod finalize_requests;
 mod fingerprints;
+mod fixed_sizes;
 mod forged_records;
 mod format;
 mod fuzz_corpora;

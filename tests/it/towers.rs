@@ -13,7 +13,7 @@ use crate::families::{goldens, runs_over_the_sample_photographs, vectors_are_the
 use crate::generation::{fixture, strings};
 
 /// A copy of the fixture `family`, folders included.
-fn copy(family: &str) -> TempDir {
+pub(crate) fn copy(family: &str) -> TempDir {
     let copy = tempfile::tempdir().unwrap();
     copy_into(&fixture(family), copy.path());
     copy
@@ -57,11 +57,37 @@ fn taken(folder: &Path, role: Role) -> (String, Pooling, usize) {
 fn one_image_tower_is_what_its_library_takes() {
     assert_eq!(taken(&fixture("dinov2"), Role::Vision), ("last_hidden_state".to_owned(), Pooling::Cls, 24));
     assert_eq!(taken(&fixture("nomic_vision"), Role::Vision), ("last_hidden_state".to_owned(), Pooling::Cls, 24));
-    for family in ["dinov2", "resnet", "nomic_vision"] {
+    assert_eq!(taken(&fixture("dinov3"), Role::Vision), ("pooler_output".to_owned(), Pooling::Vector, 24));
+    assert_eq!(taken(&fixture("swin"), Role::Vision), ("pooler_output".to_owned(), Pooling::Vector, 24));
+    assert_eq!(taken(&fixture("ijepa"), Role::Vision), ("last_hidden_state".to_owned(), Pooling::Mean, 24));
+    for family in ["dinov2", "dinov3", "ijepa", "swin", "resnet", "nomic_vision"] {
         assert!(ModelDirectory::open(&fixture(family), None).unwrap().graph(Role::Text).is_none(), "{family}");
         vectors_are_the_golden_ones(family);
     }
     runs_over_the_sample_photographs("dinov2");
+}
+
+/// The resizing of the class that `DINOv3` is published with is torchvision's.
+#[test]
+fn the_image_processor_of_dinov3_is_refused_by_name() {
+    let copy = copy("dinov3");
+    let settings = json!({"image_processor_type": "DINOv3ViTImageProcessorFast", "size": {"height": 32, "width": 32}});
+    write(&copy, "preprocessor_config.json", &settings.to_string());
+    let output = nightcap().args(["model", "inspect", copy.path().to_str().unwrap()]).output().unwrap();
+    let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("DINOv3ViT") && said.contains("torchvision"), "{said}");
+}
+
+#[test]
+fn siglip_2_of_one_image_size_has_texts_of_64_tokens_though_its_files_do_not_say_so() {
+    let directory = ModelDirectory::open(&fixture("siglip2"), None).unwrap();
+    assert_eq!(directory.config().max_text_tokens(), Some(64));
+    for role in [Role::Vision, Role::Text] {
+        assert_eq!(taken(&fixture("siglip2"), role), ("pooler_output".to_owned(), Pooling::Vector, 32));
+    }
+    vectors_are_the_golden_ones("siglip2");
+    runs_over_the_sample_photographs("siglip2");
 }
 
 #[test]

@@ -21,7 +21,9 @@
 
 use super::probe_inputs::probe_inputs;
 use crate::model::{ModelDirectory, Producer, Role};
-use crate::onnx::{DataType, GraphOptions, OnnxError, Outputs, Session, SessionInput, Tensor, open_subgraph};
+use crate::onnx::{
+    DataType, FixedBatch, GraphOptions, OnnxError, Outputs, Session, SessionInput, Tensor, open_subgraph,
+};
 
 /// An output of the vision, fusion or encoder graph that the decoder attends to.
 #[derive(Debug)]
@@ -52,6 +54,7 @@ pub(crate) struct InvariantInput {
 #[derive(Debug)]
 pub(crate) struct Precomputed {
     graph: Session,
+    fixed_batch: FixedBatch,
     inputs: Vec<InvariantInput>,
     /// The names of its outputs that are used.
     pub(crate) outputs: Vec<String>,
@@ -85,9 +88,14 @@ impl StepInvariant {
 
 impl Precomputed {
     /// `graph`, of which `outputs` are used; of `inputs` it is fed those that it declares.
-    pub(crate) fn new(graph: Session, mut inputs: Vec<InvariantInput>, outputs: Vec<String>) -> Self {
+    pub(crate) fn new(
+        graph: Session,
+        fixed_batch: FixedBatch,
+        mut inputs: Vec<InvariantInput>,
+        outputs: Vec<String>,
+    ) -> Self {
         inputs.retain(|input| graph.inputs().iter().any(|port| port.name == input.name));
-        Self { graph, inputs, outputs }
+        Self { graph, fixed_batch, inputs, outputs }
     }
 
     /// The subgraph of the prefill graph that computes the keys and values of cross-attention, if they depend on encoder outputs
@@ -111,7 +119,8 @@ impl Precomputed {
         let outputs = outputs.to_vec();
         let probes = probe_inputs(directory, Role::Prefill)?;
         let subgraph = open_subgraph(&file.source, &outputs, &names, probes, options)?;
-        Ok(subgraph.map(|graph| Self::new(graph, inputs, outputs)))
+        let fixed_batch = FixedBatch::new(directory.fixed_batch(Role::Prefill), options);
+        Ok(subgraph.map(|graph| Self::new(graph, fixed_batch, inputs, outputs)))
     }
 
     /// The outputs for a batch of `rows` with these encoder outputs. They stay in the memory of the graph's device.
@@ -120,7 +129,7 @@ impl Precomputed {
         for InvariantInput { name, dtype, source } in &self.inputs {
             feeds.push((name.as_str(), source.feed(encoder_outputs, *dtype, rows)?));
         }
-        self.graph.run_on_device(&feeds, &[])
+        self.fixed_batch.run(&mut self.graph, &feeds, rows, &[])
     }
 }
 

@@ -25,6 +25,8 @@ pub(crate) struct Decoder {
     pub(crate) cache_ports: Vec<CachePort>,
     /// Moves the rows of cache and encoder outputs.
     pub(crate) row_gather: RowGather,
+    /// How many tokens the graph takes, if there is no cache and it takes no other number.
+    fixed_tokens: Option<usize>,
     /// Whether logits stay in the memory of the device.
     logits_stay: bool,
 }
@@ -136,7 +138,17 @@ impl Decoder {
         };
         let embedder = TokenEmbedder::open(directory, options, text)?;
         let row_gather = RowGather::new(options);
-        Ok(Some(Self { prefill, graph, embedder, encoder_outputs, cache_ports, row_gather, logits_stay: false }))
+        let fixed_tokens = directory.uncached_tokens().map(|(_, tokens)| tokens);
+        Ok(Some(Self {
+            prefill,
+            graph,
+            embedder,
+            encoder_outputs,
+            cache_ports,
+            row_gather,
+            fixed_tokens,
+            logits_stay: false,
+        }))
     }
 
     /// The type of the embeddings that the graph of the prefill takes, if it takes any.
@@ -241,7 +253,8 @@ impl Decoder {
         Logits::of(logits?)
     }
 
-    /// Runs the graph on all tokens so far, those of the prefill included.
+    /// Runs the graph on all tokens so far, those of the prefill included. A graph of one length gets the last token again and again after
+    /// them: no token attends to later ones.
     fn run_uncached(
         &mut self,
         state: &mut DecoderState,
@@ -251,9 +264,13 @@ impl Decoder {
         advance(&mut state.lengths, tokens);
         state.tokens.iter_mut().zip(tokens).for_each(|(all, tokens)| all.extend(tokens));
         let (past, encoder_outputs) = (vec![0; state.slots()], state.encoder_outputs.as_slice());
-        let (tokens, logits_stay) = (&state.tokens, self.logits_stay);
+        let length = state.tokens.first().map_or(0, Vec::len);
+        let fixed = self.fixed_tokens.filter(|fixed| *fixed > length);
+        let padded: Option<Vec<_>> = fixed.map(|fixed| state.tokens.iter().map(|row| padded(row, fixed)).collect());
+        let (tokens, logits_stay) = (padded.as_ref().unwrap_or(&state.tokens), self.logits_stay);
         let inputs = StepInputs { tokens, past: &past, embedded, encoder_outputs, cache: Vec::new(), logits_stay };
-        self.graph.run(inputs, self.embedder.as_ref())?.take(StepGraph::LOGITS, state.slots())
+        let logits = self.graph.run(inputs, self.embedder.as_mut())?.take(StepGraph::LOGITS, state.slots())?;
+        if padded.is_some() { logits_after(&logits, length) } else { Ok(logits) }
     }
 
     /// Runs the graph for the prefill, whose outputs are the cache.
@@ -270,7 +287,7 @@ impl Decoder {
         let encoder_outputs = state.encoder_outputs.as_slice();
         let (cache, logits_stay) = (Vec::new(), self.logits_stay);
         let inputs = StepInputs { tokens: prompts, past: &past, embedded, encoder_outputs, cache, logits_stay };
-        let mut outputs = graph.run(inputs, self.embedder.as_ref())?;
+        let mut outputs = graph.run(inputs, self.embedder.as_mut())?;
         for port in &self.cache_ports {
             state.cache.push(port.entry(outputs.take(&port.output, state.origins.len())?));
         }
@@ -297,7 +314,7 @@ impl Decoder {
         let encoder_outputs = state.encoder_outputs.as_slice();
         let inputs =
             StepInputs { tokens, past: &past, embedded, encoder_outputs, cache, logits_stay: self.logits_stay };
-        let mut outputs = self.graph.run(inputs, self.embedder.as_ref())?;
+        let mut outputs = self.graph.run(inputs, self.embedder.as_mut())?;
         let mut fixed = fixed.into_iter().map(|(_, entry)| entry);
         for port in &self.cache_ports {
             let known = if port.kind == CacheKind::Static && static_known { fixed.next() } else { None };
@@ -327,6 +344,29 @@ impl Decoder {
 fn advance(lengths: &mut Vec<usize>, tokens: &[Vec<i64>]) -> Vec<usize> {
     let after = lengths.iter().zip(tokens).map(|(length, tokens)| length + tokens.len()).collect();
     std::mem::replace(lengths, after)
+}
+
+/// `tokens`, and the last of them as often as it takes to make them `length`.
+fn padded(tokens: &[i64], length: usize) -> Vec<i64> {
+    let last = tokens.last().into_iter().cycle();
+    tokens.iter().chain(last).take(length).copied().collect()
+}
+
+/// Of `logits`, `[slots, tokens, vocabulary]`, those after `length` tokens, `[slots, 1, vocabulary]`.
+fn logits_after(logits: &Tensor, length: usize) -> Result<Tensor, OnnxError> {
+    let shape = logits.shape();
+    let [slots, tokens, vocabulary] = shape[..] else {
+        return Err(OnnxError::of_run(format!("expected logits [rows, tokens, vocabulary], found {shape:?}")));
+    };
+    if tokens < length || length == 0 {
+        return Err(OnnxError::of_run(format!("expected logits after each of {length} tokens, found {shape:?}")));
+    }
+    let mut after = Vec::with_capacity(slots * vocabulary);
+    for slot in 0..slots {
+        let end = (slot * tokens + length) * vocabulary;
+        after.extend_from_slice(&logits.range_to_f32(end - vocabulary..end)?);
+    }
+    Tensor::from_f32(logits.dtype(), &[slots, 1, vocabulary], after)
 }
 
 /// The token at `index` of every prompt.

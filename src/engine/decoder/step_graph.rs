@@ -8,14 +8,15 @@ use super::step_ports::step_ports;
 use super::token_embedder::TokenEmbedder;
 use crate::model::{GraphFile, ModelDirectory, Producer, Role};
 use crate::onnx::{
-    DataType, DecoderGraph, GraphOptions, NotStatic, OnnxError, OnnxErrorKind, Outputs, Session, SessionInput,
-    StaticGraph, Tensor,
+    DataType, DecoderGraph, FixedBatch, GraphOptions, NotStatic, OnnxError, OnnxErrorKind, Outputs, Session,
+    SessionInput, StaticGraph, Tensor,
 };
 
 /// A graph that takes tokens and returns logits.
 #[derive(Debug)]
 pub(crate) struct StepGraph {
     graph: Session,
+    fixed_batch: FixedBatch,
     inputs: Vec<StepInput>,
     /// Whether its input of tokens has room for one.
     takes_single_tokens: bool,
@@ -113,8 +114,10 @@ impl StepGraph {
                 && file.header.input(input).and_then(|port| port.fixed(1)) == Some(1)
         };
         let takes_single_tokens = directory.bindings().of(role).iter().any(is_single);
+        let fixed_batch = || FixedBatch::new(directory.fixed_batch(role), options);
         if role != Role::Decoder {
             return Ok(Some(Self {
+                fixed_batch: fixed_batch(),
                 takes_single_tokens,
                 graph: file.source.open(options)?,
                 inputs,
@@ -129,7 +132,8 @@ impl StepGraph {
             _ => None,
         };
         let invariant = inputs.iter().filter_map(invariant).collect();
-        let precomputed = hoisted.map(|hoisted| Precomputed::new(hoisted.session, invariant, hoisted.outputs));
+        let precomputed =
+            hoisted.map(|hoisted| Precomputed::new(hoisted.session, fixed_batch(), invariant, hoisted.outputs));
         inputs.retain(|input| step.inputs().iter().any(|port| port.name == input.name));
         let first_precomputed = encoder_outputs.len();
         let names = precomputed.iter().flat_map(|precomputed| &precomputed.outputs);
@@ -141,7 +145,16 @@ impl StepGraph {
             let feed = Feed::Invariant(StepInvariant::Tensor(index));
             inputs.push(StepInput { name: name.clone(), dtype: DataType::F32, feed, rank: 0 });
         }
-        Ok(Some(Self { graph: step, inputs, takes_single_tokens, precomputed, first_precomputed, static_step }))
+        let fixed_batch = fixed_batch();
+        Ok(Some(Self {
+            graph: step,
+            fixed_batch,
+            inputs,
+            takes_single_tokens,
+            precomputed,
+            first_precomputed,
+            static_step,
+        }))
     }
 
     /// Computes what depends on `encoder_outputs`, `[rows, ...]`, only, and appends it to them.
@@ -191,7 +204,11 @@ impl StepGraph {
     }
 
     /// Runs the graph once.
-    pub(crate) fn run(&mut self, step: StepInputs<'_>, embedder: Option<&TokenEmbedder>) -> Result<Outputs, OnnxError> {
+    pub(crate) fn run(
+        &mut self,
+        step: StepInputs<'_>,
+        mut embedder: Option<&mut TokenEmbedder>,
+    ) -> Result<Outputs, OnnxError> {
         let StepInputs { tokens, past, mut embedded, encoder_outputs, cache, logits_stay } = step;
         let (rows, count) = (tokens.len(), tokens.first().map_or(0, Vec::len));
         let longest = past.iter().copied().max().unwrap_or(0);
@@ -203,7 +220,7 @@ impl StepGraph {
                     SessionInput::Owned(Tensor::from_integers(input.dtype, &[rows, count], tokens.concat())?)
                 }
                 Feed::Embedded => {
-                    let embedded = match (embedded.take(), embedder) {
+                    let embedded = match (embedded.take(), embedder.as_mut()) {
                         (Some(embedded), _) => embedded,
                         (None, Some(embedder)) => embedder.embed(tokens, Some(input.dtype))?,
                         (None, None) => {
@@ -239,7 +256,7 @@ impl StepGraph {
         }
         feeds.extend(cache);
         let read: &[&str] = if logits_stay { &[] } else { &[Self::LOGITS] };
-        self.graph.run_on_device(&feeds, read)
+        self.fixed_batch.run(&mut self.graph, &feeds, rows, read)
     }
 }
 

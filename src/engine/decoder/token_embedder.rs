@@ -3,12 +3,13 @@
 
 use crate::engine::encode::shared_graph::SharedGraph;
 use crate::model::{ModelDirectory, Producer, Role};
-use crate::onnx::{DataType, GraphOptions, OnnxError, SessionInput, Tensor};
+use crate::onnx::{DataType, FixedBatch, GraphOptions, OnnxError, SessionInput, Tensor};
 
 /// The graph that embeds tokens.
 #[derive(Debug)]
 pub(crate) struct TokenEmbedder {
     graph: SharedGraph,
+    fixed_batch: FixedBatch,
     /// Name, field of the tokens, element type.
     inputs: Vec<(String, &'static str, DataType)>,
     output: String,
@@ -39,22 +40,23 @@ impl TokenEmbedder {
                 _ => (input.clone(), "input_ids", dtype),
             }
         });
-        Ok(Some(Self { graph, inputs: inputs.collect(), output }))
+        let fixed_batch = FixedBatch::new(directory.fixed_batch(role), options);
+        Ok(Some(Self { graph, fixed_batch, inputs: inputs.collect(), output }))
     }
 
     /// The embeddings `[rows, tokens, width]` of `tokens`, of which every row has the same number. They stay on the graph's
     /// device if their type is `device_dtype`, the type of the input that takes them.
-    pub(crate) fn embed(&self, tokens: &[Vec<i64>], device_dtype: Option<DataType>) -> Result<Tensor, OnnxError> {
+    pub(crate) fn embed(&mut self, tokens: &[Vec<i64>], device_dtype: Option<DataType>) -> Result<Tensor, OnnxError> {
         self.run(tokens, |dtype| device_dtype.is_some() && device_dtype == dtype)
     }
 
     /// As [`embed`](Self::embed), but they stay on the graph's device, whatever their type.
-    pub(crate) fn embed_on_device(&self, tokens: &[Vec<i64>]) -> Result<Tensor, OnnxError> {
+    pub(crate) fn embed_on_device(&mut self, tokens: &[Vec<i64>]) -> Result<Tensor, OnnxError> {
         self.run(tokens, |_| true)
     }
 
     /// `stays`: whether embeddings of this type stay on the device.
-    fn run(&self, tokens: &[Vec<i64>], stays: impl Fn(Option<DataType>) -> bool) -> Result<Tensor, OnnxError> {
+    fn run(&mut self, tokens: &[Vec<i64>], stays: impl Fn(Option<DataType>) -> bool) -> Result<Tensor, OnnxError> {
         let shape = [tokens.len(), tokens.first().map_or(0, Vec::len)];
         let mut feeds = Vec::with_capacity(self.inputs.len());
         for (input, field, dtype) in &self.inputs {
@@ -68,7 +70,8 @@ impl TokenEmbedder {
         }
         let mut graph = self.graph.graph();
         let dtype = graph.outputs().iter().find(|port| port.name == self.output).map(|port| port.dtype);
-        let mut outputs = if stays(dtype) { graph.run_on_device(&feeds, &[])? } else { graph.run(&feeds)? };
+        let read: &[&str] = if stays(dtype) { &[] } else { &[&self.output] };
+        let mut outputs = self.fixed_batch.run(&mut graph, &feeds, tokens.len(), read)?;
         let embeddings = outputs.take(&self.output, tokens.len())?;
         match embeddings.shape().as_slice() {
             [rows, count, width] if [*rows, *count] == shape && *width > 0 => Ok(embeddings),

@@ -31,8 +31,8 @@ pub(crate) struct CaptionGenerator {
     static_decoder: Option<StaticDecoder>,
     encoder: Option<PromptEncoder>,
     limits: PositionLimits,
-    /// Whether the decoder takes one row at a time.
-    single_rows: bool,
+    /// How many rows the decoder takes at once, if it takes no other number.
+    fixed_batch: Option<usize>,
     /// Whether waiting requests take the slots of finished captions.
     pub(crate) continuous_batching: bool,
     /// The threads that select tokens while no graph runs.
@@ -64,8 +64,9 @@ impl CaptionGenerator {
     ) -> Result<Option<Self>, OnnxError> {
         let Some(mut decoder) = Decoder::open(directory, options, text)? else { return Ok(None) };
         let static_decoder = open_static(&mut decoder, directory, &settings, options, spare)?;
-        let continuous_batching = static_decoder.is_some()
-            || directory.decoder_batch() != Some(1) && enable_continuous_batching(&mut decoder);
+        let fixed_batch = directory.decoder_batch();
+        let continuous_batching =
+            static_decoder.is_some() || fixed_batch.is_none() && enable_continuous_batching(&mut decoder);
         let encoder = PromptEncoder::open(directory, options)?;
         let positions = static_decoder.as_ref().and_then(StaticDecoder::positions);
         let limits = PositionLimits::of(directory).on_device(positions);
@@ -74,8 +75,7 @@ impl CaptionGenerator {
             .thread_name(|index| format!("select-{index}"))
             .build()
             .map_err(|error| OnnxError::of_run(format!("the threads that select tokens did not start: {error}")))?;
-        let single_rows = directory.decoder_batch() == Some(1);
-        Ok(Some(Self { decoder, static_decoder, encoder, limits, single_rows, continuous_batching, workers, settings }))
+        Ok(Some(Self { decoder, static_decoder, encoder, limits, fixed_batch, continuous_batching, workers, settings }))
     }
 
     /// Whether steps have one shape and choose tokens on the device.
@@ -105,7 +105,7 @@ impl CaptionGenerator {
         tokenizer: &TextTokenizer,
         batch_size: usize,
     ) -> Result<Vec<GeneratedRow>, OnnxError> {
-        let batch_size = if self.single_rows { 1 } else { batch_size };
+        let batch_size = self.fixed_batch.unwrap_or(batch_size);
         let (mut results, mut prompted) = (Vec::with_capacity(requests.len()), Vec::with_capacity(requests.len()));
         for &request in requests {
             match self.tokenize(&request, tokenizer) {

@@ -9,7 +9,7 @@ use crate::engine::encode::image_states::{DeviceVectors, ImageStates};
 use crate::engine::encode::vision::states_of;
 use crate::engine::prompt::expand::{Prompt, TokenizedPrompt};
 use crate::model::{ModelDirectory, Producer, Role};
-use crate::onnx::{DataType, GraphOptions, OnnxError, OnnxErrorKind, Session, SessionInput, Tensor};
+use crate::onnx::{DataType, FixedBatch, GraphOptions, OnnxError, OnnxErrorKind, Session, SessionInput, Tensor};
 
 /// A request with its prompt as tokens.
 #[derive(Debug)]
@@ -41,6 +41,7 @@ pub(crate) struct PrefillBuilder<'a> {
 #[derive(Debug)]
 pub(crate) struct PromptEncoder {
     graph: Session,
+    fixed_batch: FixedBatch,
     /// Name, element type, and whether it is a mask.
     inputs: Vec<(String, DataType, bool)>,
 }
@@ -116,7 +117,8 @@ impl PromptEncoder {
         let inputs = directory.bindings().of(Role::Encoder).iter().filter_map(|(name, producer)| {
             Some((name.clone(), file.header.input(name)?.dtype, *producer == Producer::PromptMask))
         });
-        Ok(Some(Self { graph: file.source.open(options)?, inputs: inputs.collect() }))
+        let fixed_batch = FixedBatch::new(directory.fixed_batch(Role::Encoder), options);
+        Ok(Some(Self { graph: file.source.open(options)?, fixed_batch, inputs: inputs.collect() }))
     }
 
     /// The type of the input that takes the embeddings of prompts.
@@ -136,7 +138,7 @@ impl PromptEncoder {
             };
             feeds.push((name.as_str(), SessionInput::Owned(value)));
         }
-        let outputs = self.graph.run_on_device(&feeds, &[])?;
+        let outputs = self.fixed_batch.run(&mut self.graph, &feeds, rows, &[])?;
         let Decoder { encoder_outputs, row_gather, .. } = decoder;
         let mut take =
             |wanted: &EncoderOutput| row_gather.with_floats(outputs.get(&wanted.output, rows)?, wanted.dtype);
@@ -148,7 +150,7 @@ impl PromptEncoder {
 /// embeddings of image tokens. On a device, neither of them is copied to the host.
 fn embed(decoder: &mut Decoder, requests: &[PromptedRequest<'_>], dtype: DataType) -> Result<Tensor, OnnxError> {
     let Decoder { embedder, row_gather, .. } = decoder;
-    let embedder = embedder.as_ref().ok_or_else(|| OnnxError::of_run("no graph embeds the tokens of the prompt"))?;
+    let embedder = embedder.as_mut().ok_or_else(|| OnnxError::of_run("no graph embeds the tokens of the prompt"))?;
     // the embedding of an image token is overwritten, and the vocabulary may have no image token
     let known = |id: &i64| if *id == Prompt::NO_TOKEN { 0 } else { *id };
     let tokens: Vec<Vec<i64>> = requests.iter().map(|request| request.prompt.ids.iter().map(known).collect()).collect();

@@ -12,7 +12,7 @@ use crate::engine::prompt::expand::{Prompt, TokenizedPrompt};
 use crate::engine::prompt::format::{JobPrompt, PromptFormat};
 use crate::engine::prompt::position_limits::PositionLimits;
 use crate::model::{
-    GENERATION_SETTINGS, ModelDirectory, ModelError, Problem, Producer, Role, Search, Sourced, Treatment, treatment,
+    GENERATION_SETTINGS, ModelDirectory, ModelError, Problem, Role, Search, Sourced, Treatment, treatment,
 };
 
 impl GenerationSettings {
@@ -27,7 +27,7 @@ impl GenerationSettings {
         let (prompt, shortest) = job_prompt(directory, overrides, start)?;
         let strategy = resolver.strategy(overrides);
         resolver.refuse(&strategy);
-        resolver.check_sizes(&strategy, prompt.length());
+        resolver.check_sizes(prompt.length());
         let lengths = resolver.lengths(overrides, prompt.length());
         let most_new = lengths.max_length.map_or(lengths.max_new, |length| {
             lengths.max_new.min(length.saturating_sub(shortest.decoder_tokens().len()))
@@ -126,25 +126,13 @@ impl<'a> Resolver<'a> {
         Problem::new("generation_config.json", what).with_hint("take it out of the file; its default applies then")
     }
 
-    /// Refuses a decoder whose fixed sizes do not fit what it would have to run on.
-    fn check_sizes(&mut self, strategy: &Strategy, prompt: Option<usize>) {
-        let decoder = [Role::Prefill, Role::Decoder].into_iter().find_map(|role| self.directory.graph(role));
-        let Some(file) = decoder.map(|graph| graph.file.clone()) else { return };
-        let mut refuse = |what: String, hint: &str| self.problems.push(Problem::new(&file, what).with_hint(hint));
-        match self.directory.decoder_batch() {
-            Some(1) if strategy.beams() > 1 => {
-                let what = format!("its batch is fixed to 1 row, and num_beams = {} need as many", strategy.beams());
-                refuse(what, "set strategy = \"greedy\" in the job, or export the decoder with a dynamic batch axis");
-            }
-            Some(batch @ 2..) => {
-                refuse(format!("its batch is fixed to {batch} rows"), "export the decoder with a dynamic batch axis");
-            }
-            _ => {}
-        }
-        let cached = self.directory.bindings().of(Role::Decoder).iter().any(|(_, by)| matches!(by, Producer::Cache(_)));
-        if let Some(tokens) = self.directory.decoder_tokens().filter(|tokens| !cached || prompt != Some(*tokens)) {
+    /// Refuses a prefill of one length that prompts do not have: what it would compute of padding would stay in the cache.
+    fn check_sizes(&mut self, prompt: Option<usize>) {
+        let Some(graph) = self.directory.graph(Role::Prefill) else { return };
+        if let Some(tokens) = self.directory.prefill_tokens().filter(|tokens| prompt != Some(*tokens)) {
             let what = format!("it was exported for exactly {tokens} tokens");
-            refuse(what, "export the decoder with a dynamic axis for its tokens");
+            let hint = "export the decoder with a dynamic axis for its tokens";
+            self.problems.push(Problem::new(&graph.file, what).with_hint(hint));
         }
     }
 

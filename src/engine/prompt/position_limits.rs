@@ -11,6 +11,8 @@ pub(crate) struct PositionLimits {
     /// Of the encoder of prompts that hold the image, if there is one.
     encoder: Option<Sourced<usize>>,
     decoder: Option<Sourced<usize>>,
+    /// Of a decoder without a cache that was exported for one length.
+    exported: Option<Sourced<usize>>,
     /// Of the decoder's steps on a device, whose computed positions are in tables.
     device: Option<usize>,
 }
@@ -28,7 +30,8 @@ impl PositionLimits {
     pub(crate) fn of(directory: &ModelDirectory) -> Self {
         let encoder = directory.position_limit(&[Role::Encoder]);
         let decoder = directory.position_limit(&[Role::Prefill, Role::Decoder]);
-        Self { encoder, decoder, device: None }
+        let exported = directory.uncached_tokens().map(|(file, value)| Sourced { value, source: file.to_owned() });
+        Self { encoder, decoder, exported, device: None }
     }
 
     /// With `positions` of the decoder's steps on a device, if these are limited.
@@ -54,7 +57,7 @@ impl PositionLimits {
         let length = prompt.decoder_start.map_or(prompt.ids.len(), |_| 1);
         let fed = (length + max_new_tokens).saturating_sub(1);
         let of_device = self.device.map(|value| Sourced { value, source: "a step on a GPU".to_owned() });
-        let limits = [&self.decoder, &of_device].into_iter().flatten();
+        let limits = [&self.decoder, &self.exported, &of_device].into_iter().flatten();
         let Some(Sourced { value, source }) = limits.into_iter().find(|limit| fed > limit.value) else {
             return Ok(());
         };

@@ -53,6 +53,10 @@ pub(crate) fn hoist(
     }
     let edited = encode(file, extract(graph, frontier, Vec::new()))?;
     let mut session = Session::open_edited(file.path(), &edited, options)?;
+    // which values have a row for each row of the batch shows only with batches of several sizes
+    if session.inputs().iter().any(|port| port.fixed(0).is_some()) {
+        return Ok(None);
+    }
     let given = reusable(&mut session)?;
     if given.is_empty() {
         return Ok(None);

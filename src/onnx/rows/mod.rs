@@ -5,8 +5,10 @@
 //! - `gather`: runs them
 //! - `place`: writes rows of many tensors into tensors of a fixed size
 //! - `vector_graphs`, `vectors`: the same for vectors and for the search of rows that are not finite
+//! - `fixed_batch`: runs of a graph that takes one number of rows
 //! - `host`: memory of the host for the inputs of runs
 
+pub(crate) mod fixed_batch;
 pub(crate) mod gather;
 pub(crate) mod graphs;
 pub(crate) mod host;

@@ -329,6 +329,23 @@ impl Outputs {
         Ok(Self { graph: graph.to_path_buf(), values: ran.map_err(fail)? })
     }
 
+    /// The outputs of several runs of one graph as those of one: `join` gets the values of an output in all of them; where it gives none,
+    /// the first one is taken.
+    pub(crate) fn join(
+        runs: Vec<Self>,
+        mut join: impl FnMut(&[&Tensor]) -> Result<Option<Tensor>, OnnxError>,
+    ) -> Result<Self, OnnxError> {
+        let mut joined = Vec::new();
+        for (name, _) in runs.first().into_iter().flat_map(|run| &run.values) {
+            let values = runs.iter().map(|run| run.any(name)).collect::<Result<Vec<_>, _>>()?;
+            joined.push(join(&values)?);
+        }
+        let Some(first) = runs.into_iter().next() else { return Err(OnnxError::of_run("no row to run a graph on")) };
+        let values = first.values.into_iter().zip(joined);
+        let values = values.map(|((name, value), joined)| (name, joined.unwrap_or(value))).collect();
+        Ok(Self { graph: first.graph, values })
+    }
+
     /// Counts the outputs that a run on `device` gave to the host.
     fn count(&self, device: Device) {
         let on_host = self.values.iter().filter(|(_, value)| device.has_memory() && value.device().is_none());

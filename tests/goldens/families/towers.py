@@ -1,7 +1,8 @@
-"""Writes tests/fixtures/models/{dinov2,resnet,minilm,nomic_vision,jina_clip,immich,fixed_clip,vit}/ and
-tests/goldens/families/{dinov2,resnet,minilm,nomic_vision,jina_clip,immich,fixed_clip,vit}.json.
+"""Writes tests/fixtures/models/{dinov2,dinov3,ijepa,swin,resnet,minilm,nomic_vision,jina_clip,immich,fixed_clip,vit}/ and
+tests/goldens/families/{dinov2,dinov3,ijepa,swin,resnet,minilm,nomic_vision,jina_clip,immich,fixed_clip,vit}.json.
 
 Directories with one tower, or with two that are apart, in the layouts in which they are published: by optimum (dinov2, resnet, vit),
+by TorchScript's exporter where optimum has none (dinov3, ijepa, swin),
 by sentence-transformers (minilm), by their authors (nomic_vision, jina_clip), and by Immich (immich: a batch of one, int32 tokens).
 fixed_clip is a CLIP whose graph has a batch of two and texts of one length. The weights are random.
 
@@ -17,7 +18,8 @@ import tempfile
 import torch
 from optimum.exporters.onnx import main_export
 from transformers import (BertConfig, BertModel, BitImageProcessor, CLIPImageProcessor, Dinov2Config, Dinov2Model,
-                          PreTrainedTokenizerFast, ResNetConfig, ResNetModel, ViTConfig, ViTImageProcessor, ViTModel)
+                          DINOv3ViTConfig, DINOv3ViTModel, IJepaConfig, IJepaModel, PreTrainedTokenizerFast, ResNetConfig,
+                          ResNetModel, SwinConfig, SwinModel, ViTConfig, ViTImageProcessor, ViTModel)
 
 import clip as clip_family
 import common
@@ -101,6 +103,51 @@ class States(torch.nn.Module):
 
     def forward(self, pixel_values):
         return self.model(pixel_values).last_hidden_state
+
+
+class Pooled(torch.nn.Module):
+    """`pixel_values` -> `last_hidden_state`, `pooler_output`"""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, pixel_values):
+        made = self.model(pixel_values)
+        return made.last_hidden_state, made.pooler_output
+
+
+def by_exporter(name, model, pooled, vectors):
+    """`pixel_values` -> states, and the pooler's output if it is `pooled`."""
+    processor = ViTImageProcessor(size={"height": SIDE, "width": SIDE})
+    folder = folder_of(name)
+    common.emptied(folder)
+    outputs = ["last_hidden_state", "pooler_output"][:1 + pooled]
+    graph((Pooled if pooled else States)(model), folder / "model.onnx", {"pixel_values": torch.randn(2, 3, SIDE, SIDE)}, outputs)
+    model.config.architectures = [type(model).__name__]
+    model.config.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    golden(name, processor, vectors)
+
+
+def dinov3():
+    """The normalized class token; four registers follow it, and positions are rotary."""
+    config = DINOv3ViTConfig(image_size=SIDE, patch_size=8, num_register_tokens=4, **LAYERS)
+    model = common.reinitialise(DINOv3ViTModel(config), 21)
+    by_exporter("dinov3", model, True, lambda pixels: model(pixels).pooler_output)
+
+
+def ijepa():
+    """The mean of all patches: there is no class token."""
+    model = common.reinitialise(IJepaModel(IJepaConfig(image_size=SIDE, patch_size=8, **LAYERS), add_pooling_layer=False), 22)
+    by_exporter("ijepa", model, False, lambda pixels: model(pixels).last_hidden_state.mean(1))
+
+
+def swin():
+    """The mean of all patches of the last stage."""
+    config = SwinConfig(image_size=SIDE, patch_size=4, embed_dim=12, depths=[1, 1], num_heads=[2, 2], window_size=4)
+    model = common.reinitialise(SwinModel(config), 23)
+    by_exporter("swin", model, True, lambda pixels: model(pixels).pooler_output)
 
 
 def nomic_vision():
@@ -220,7 +267,7 @@ def immich(clip, fast, processor):
 
 @torch.no_grad()
 def main():
-    for make in (dinov2, resnet, vit, nomic_vision, minilm, clips):
+    for make in (dinov2, dinov3, ijepa, swin, resnet, vit, nomic_vision, minilm, clips):
         if not sys.argv[1:] or make.__name__ in sys.argv[1:]:
             make()
 

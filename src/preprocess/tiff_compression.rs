@@ -1,0 +1,57 @@
+//! The compressions of strips and tiles of TIFF files, by their numbers. In: the bytes of one of them. Out: those of its samples.
+
+use std::io::Read;
+
+pub(super) const RAW: u64 = 1;
+pub(super) const LZW: u64 = 5;
+/// The JPEG compression of TIFF's technical note 2.
+pub(super) const JPEG: u64 = 7;
+pub(super) const DEFLATE: u64 = 8;
+pub(super) const OLD_DEFLATE: u64 = 32946;
+pub(super) const PACKBITS: u64 = 32773;
+
+/// `length` bytes out of compressed ones; None if they are damaged or too few.
+pub(super) fn decompress(compression: u64, data: &[u8], length: usize) -> Option<Vec<u8>> {
+    let mut out = vec![0; length];
+    match compression {
+        LZW => {
+            let mut decoder = weezl::decode::Decoder::with_tiff_size_switch(weezl::BitOrder::Msb, 8);
+            let (mut read, mut written) = (0, 0);
+            while written < length {
+                let step = decoder.decode_bytes(&data[read..], &mut out[written..]);
+                (read, written) = (read + step.consumed_in, written + step.consumed_out);
+                match step.status {
+                    Ok(weezl::LzwStatus::Ok) if step.consumed_in + step.consumed_out > 0 => {}
+                    _ if written == length => {}
+                    _ => return None,
+                }
+            }
+        }
+        DEFLATE | OLD_DEFLATE => flate2::read::ZlibDecoder::new(data).read_exact(&mut out).ok()?,
+        _ => {
+            let (mut data, mut at) = (data, 0);
+            while at < length {
+                let (control, rest) = data.split_first()?;
+                data = rest;
+                match usize::from(*control) {
+                    128 => {}
+                    count @ 129.. => {
+                        let (value, rest) = data.split_first()?;
+                        data = rest;
+                        let end = length.min(at + 257 - count);
+                        out[at..end].fill(*value);
+                        at = end;
+                    }
+                    count => {
+                        let count = (count + 1).min(length - at);
+                        let (literal, rest) = data.split_at_checked(count)?;
+                        data = rest;
+                        out[at..at + count].copy_from_slice(literal);
+                        at += count;
+                    }
+                }
+            }
+        }
+    }
+    Some(out)
+}
