@@ -13,6 +13,8 @@ mod device_memory;
 mod difference;
 mod discard;
 mod doctor;
+mod export;
+mod exported_columns;
 mod finalize;
 mod init;
 mod manifest;
@@ -56,6 +58,7 @@ pub fn execute(cli: Cli, context: &mut Context<'_>) -> Result<ExitStatus, Error>
             monitored::execute(settings, context, |context| compact::execute(&args, context))
         }
         Command::Search(args) => search::execute(&args, context),
+        Command::Export(args) => export::execute(&args, context),
         Command::Doctor { json } => doctor::execute(json, context),
         Command::Completions { shell } => completions::completions(shell, context),
         Command::Man { folder } => completions::man(&folder),

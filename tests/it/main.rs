@@ -28,6 +28,7 @@ mod disk;
 mod doctor;
 mod documents;
 mod engine;
+mod export;
 mod external_data;
 mod families;
 mod faults;
