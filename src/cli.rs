@@ -56,6 +56,8 @@ pub enum Command {
     Sample(SampleArgs),
     /// Write a page about an OUTPUT: what ran, distributions, pictures with their captions, failures, changes.
     Report(ReportArgs),
+    /// Write the newest ok rows as one Parquet file for other tools, with thumbnails and neighbors if asked for.
+    Export(ExportArgs),
     /// Rewrite the newest row of every key into one run that replaces the others, which are removed after a while.
     Compact(CompactArgs),
     /// Explain a model directory, or what loading it does.
@@ -355,6 +357,46 @@ pub struct SampleArgs {
     /// Another number chooses other rows.
     #[arg(long, value_name = "SEED", default_value_t = 0)]
     pub seed: u64,
+}
+
+/// Arguments of `export`.
+#[derive(Debug, Args)]
+pub struct ExportArgs {
+    /// The output folder.
+    #[arg(value_name = "OUTPUT")]
+    pub output: PathBuf,
+    /// The Parquet file to write. An existing one is replaced.
+    #[arg(short = 'o', long = "output", value_name = "FILE.parquet")]
+    pub file: PathBuf,
+    /// The columns of OUTPUT to write, besides the key. Default: all.
+    #[arg(long, value_name = "COLUMN,...", value_delimiter = ',')]
+    pub columns: Vec<String>,
+    /// Write only rows for which this SQL condition on the columns of OUTPUT is true.
+    #[arg(long, value_name = "SQL")]
+    pub r#where: Option<String>,
+    /// Add a column `thumbnail`: each row's picture as a JPEG with at most this many pixels on its longer side.
+    #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub thumbnails: Option<u32>,
+    /// Add a column `neighbors`: for each row the N rows whose vectors are nearest. For 100,000 rows at most.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1000))]
+    pub neighbors: Option<u64>,
+    /// The type of vectors. Default: as OUTPUT has them.
+    #[arg(long, value_enum)]
+    pub vectors: Option<ExportVectors>,
+    /// A job file that says where pictures are, how storage is reached and what may be read. Default: the records of the runs say it.
+    #[arg(long, value_name = "JOB.toml")]
+    pub job: Option<PathBuf>,
+}
+
+/// What vectors are written as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ExportVectors {
+    /// 32-bit floats.
+    F32,
+    /// 16-bit floats.
+    F16,
+    /// Not at all.
+    None,
 }
 
 /// What commands print that list rows.

@@ -15,6 +15,8 @@ mod discard;
 mod doctor;
 mod eval;
 mod eval_report;
+mod export;
+mod exported_columns;
 mod finalize;
 mod init;
 mod manifest;
@@ -64,6 +66,7 @@ pub fn execute(cli: Cli, context: &mut Context<'_>) -> Result<ExitStatus, Error>
         Command::Sample(args) => sample::execute(&args, context),
         Command::Search(args) => search::execute(&args, context),
         Command::Report(args) => report::execute(&args),
+        Command::Export(args) => export::execute(&args, context),
         Command::Doctor { json } => doctor::execute(json, context),
         Command::Completions { shell } => completions::completions(shell, context),
         Command::Man { folder } => completions::man(&folder),

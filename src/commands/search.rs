@@ -86,7 +86,7 @@ fn as_html(
 }
 
 /// The column that is asked for, or the usual one.
-fn vector_column(view: &View, asked: Option<&str>) -> Result<String, Error> {
+pub(super) fn vector_column(view: &View, asked: Option<&str>) -> Result<String, Error> {
     let schema = view.schema();
     let vectors = schema.fields().iter().filter(|field| matches!(field.data_type(), DataType::FixedSizeList(_, _)));
     let names: Vec<&str> = vectors.map(|field| field.name().as_str()).collect();

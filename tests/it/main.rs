@@ -29,6 +29,7 @@ mod doctor;
 mod documents;
 mod engine;
 mod eval;
+mod export;
 mod external_data;
 mod families;
 mod faults;
