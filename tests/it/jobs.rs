@@ -48,6 +48,7 @@ fn help_says_what_there_is() {
       finalize     Check that all parts of a run exist, then publish it
       discard      Remove an unpublished run
       search       Find the rows whose vectors are nearest to a text, an image or another row
+      export       Write the newest ok rows as one Parquet file for other tools, with thumbnails and neighbors if asked for
       compact      Rewrite the newest row of every key into one run that replaces the others, which are removed after a while
       model        Explain a model directory, or what loading it does
       doctor       Say what this machine has of what jobs may need: ONNX Runtime, GPUs, credentials, caches
