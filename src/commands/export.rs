@@ -56,8 +56,8 @@ pub(super) fn execute(args: &ExportArgs, context: &mut Context<'_>) -> Result<Ex
         tracing::warn!("stopped, and nothing was written; run the same command again");
         return Ok(ExitStatus::Stopped);
     };
-    for (why, rows) in missing {
-        tracing::warn!(rows, "no thumbnail: {why}");
+    for (what, Missing { rows, example }) in missing {
+        tracing::warn!(rows, "no thumbnail: {what}{example}");
     }
     tracing::info!(rows, file = %args.file.display(), "wrote the rows");
     Ok(ExitStatus::Done)
@@ -181,7 +181,15 @@ fn all_neighbors(view: &View, top: usize) -> Result<Vec<Option<Vec<Neighbor>>>, 
 }
 
 /// The rows that were written, and the reasons why some have no thumbnail; None: stopped.
-type Written = Option<(usize, BTreeMap<String, u64>)>;
+type Written = Option<(usize, BTreeMap<&'static str, Missing>)>;
+
+/// Rows without a thumbnail.
+#[derive(Default)]
+struct Missing {
+    rows: u64,
+    /// What is said of the first of them.
+    example: String,
+}
 
 fn write(
     args: &ExportArgs,
@@ -204,7 +212,7 @@ fn write(
     if thumbnails.is_some() && view.schema().index_of(CONTENT_HASH).is_ok() {
         wanted.push(CONTENT_HASH);
     }
-    let (mut rows, mut missing) = (0, BTreeMap::new());
+    let (mut rows, mut missing): (_, BTreeMap<_, Missing>) = (0, BTreeMap::new());
     for part in view.parts() {
         let run = view.run_of(part);
         for batch in view.read(part, &wanted, Which::Matching)? {
@@ -219,7 +227,13 @@ fn write(
                 columns.fields.iter().map(|field| array(&batch, field, columns)).collect::<Result<Vec<_>, _>>()?;
             if let Some(reader) = thumbnails {
                 let found = reader.read(&PictureRow::of_batch(&run.run, &run.key, &batch)?);
-                found.iter().filter_map(reason).for_each(|why| *missing.entry(why).or_default() += 1);
+                for (what, why) in found.iter().filter_map(reason) {
+                    let missing = missing.entry(what).or_default();
+                    if missing.rows == 0 && !why.is_empty() {
+                        missing.example = format!(", the first because: {why}");
+                    }
+                    missing.rows += 1;
+                }
                 arrays.push(thumbnail_column(&found).map_err(|error| unfit(&error))?);
             }
             if let Some(neighbors) = neighbors {
@@ -250,12 +264,12 @@ fn array(batch: &RecordBatch, field: &Field, columns: &Columns) -> Result<ArrayR
     }
 }
 
-/// Why there is no thumbnail, so that rows with the same reason can be counted.
-fn reason(thumbnail: &Thumbnail) -> Option<String> {
+/// Why there is no thumbnail: in words that many rows share, and in its own.
+const fn reason(thumbnail: &Thumbnail) -> Option<(&'static str, &str)> {
     match thumbnail {
         Thumbnail::Jpeg(_) => None,
-        Thumbnail::Gone => Some("the picture is gone".to_owned()),
-        Thumbnail::Changed => Some("the picture is not the one that the run read".to_owned()),
-        Thumbnail::Unreadable(_) => Some("it cannot be read".to_owned()),
+        Thumbnail::Gone => Some(("the picture is gone", "")),
+        Thumbnail::Changed => Some(("the picture is not the one that the run read", "")),
+        Thumbnail::Unreadable(why) => Some(("the picture cannot be read", why.as_str())),
     }
 }

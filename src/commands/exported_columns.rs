@@ -23,7 +23,7 @@ pub(super) fn is_vector(kind: &DataType) -> bool {
 pub(super) fn vectors_as(column: &ArrayRef, element: &DataType) -> Result<ArrayRef, ArrowError> {
     let Some(vectors) = column.as_fixed_size_list_opt() else { return Ok(column.clone()) };
     let width = vectors.value_length();
-    let values = vectors.values().slice(vectors.value_offset_at(0) as usize, vectors.len() * width as usize);
+    let values = vectors.values().slice(vectors.value_offset_at(0), vectors.len() * width as usize);
     let field = vector_field(vectors.data_type(), element);
     let values = cast(&values, element)?;
     Ok(Arc::new(FixedSizeListArray::try_new(field, width, values, vectors.nulls().cloned())?))

@@ -34,7 +34,7 @@ impl PictureRow {
         let keys = text(key)?.ok_or_else(|| OutputError::View { message: format!("no column `{key}`") })?;
         let (keys, hashes) = (keys.as_string::<i32>(), text(CONTENT_HASH)?);
         let row = |index: usize| {
-            let hashes = hashes.as_ref().map(|hashes| hashes.as_string::<i32>());
+            let hashes = hashes.as_ref().map(AsArray::as_string::<i32>);
             let hash = hashes.filter(|hashes| hashes.is_valid(index)).map(|hashes| hashes.value(index).to_owned());
             Self { run: run.to_owned(), key: keys.value(index).to_owned(), content_hash: hash }
         };

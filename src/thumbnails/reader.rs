@@ -74,13 +74,17 @@ impl ThumbnailReader {
             let mut by_folder: BTreeMap<usize, Vec<(usize, &PictureRow)>> = BTreeMap::new();
             for (number, row) in rows.iter().enumerate().skip(start).take(CHUNK) {
                 let folder = self.of_run.get(&row.run).copied().or(self.newest);
-                folder.into_iter().for_each(|folder| by_folder.entry(folder).or_default().push((number, row)));
+                if let Some(folder) = folder {
+                    by_folder.entry(folder).or_default().push((number, row));
+                }
             }
             for (folder, rows) in by_folder {
                 match &self.folders[folder] {
                     Ok(folder) => folder.read(&self.runtime, self.side, &rows, &mut found),
                     Err(why) => {
-                        rows.iter().for_each(|(number, _)| found[*number] = Thumbnail::Unreadable(why.clone()));
+                        for (number, _) in &rows {
+                            found[*number] = Thumbnail::Unreadable(why.clone());
+                        }
                     }
                 }
             }

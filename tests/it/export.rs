@@ -118,3 +118,24 @@ fn duckdb_and_polars_read_the_file() {
     let output = Command::new(python).args(["-c", script]).current_dir(workplace.path("")).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
+
+#[test]
+fn a_thumbnail_that_cannot_be_shown_is_null_and_said() {
+    let workplace = Workplace::with_images(8, 5);
+    workplace.run_ok(&[]);
+    std::fs::remove_file(workplace.path("photos/3.png")).unwrap();
+    std::fs::write(workplace.path("photos/4.png"), png_image(777)).unwrap();
+    let output = export(&workplace, &["-o", "all.parquet", "--thumbnails", "16"]);
+    let log = said(&output);
+    assert!(log.contains("the picture is gone") && log.contains("is not the one that the run read"), "{log}");
+    let rows = exported(&workplace, &["--thumbnails", "16"]);
+    let thumbnails = rows.column_by_name("thumbnail").unwrap();
+    let nulls: Vec<usize> = (0..8).filter(|row| thumbnails.is_null(*row)).collect();
+    assert_eq!(nulls, [3, 4]);
+    std::fs::remove_file(workplace.path("manifest.parquet")).unwrap();
+    let log = said(&export(&workplace, &["-o", "all.parquet", "--thumbnails", "16"]));
+    assert!(
+        log.contains("the picture cannot be read, the first because: ") && log.contains("manifest.parquet"),
+        "{log}"
+    );
+}

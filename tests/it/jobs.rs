@@ -49,6 +49,7 @@ fn help_says_what_there_is() {
       discard      Remove an unpublished run
       search       Find the rows whose vectors are nearest to a text, an image or another row
       report       Write a page about an OUTPUT: what ran, distributions, pictures with their captions, failures, changes
+      export       Write the newest ok rows as one Parquet file for other tools, with thumbnails and neighbors if asked for
       compact      Rewrite the newest row of every key into one run that replaces the others, which are removed after a while
       model        Explain a model directory, or what loading it does
       doctor       Say what this machine has of what jobs may need: ONNX Runtime, GPUs, credentials, caches

@@ -42,7 +42,7 @@ pub(crate) enum Prefill {
     EmptyCache,
     /// By the decoder's graph with a cache that holds only the keys and values of cross-attention, which a subgraph of the prefill
     /// graph computes.
-    CrossAttention(Precomputed),
+    CrossAttention(Box<Precomputed>),
 }
 
 /// A cache entry as the decoder's graph declares it.
@@ -133,7 +133,7 @@ impl Decoder {
         let prefill = match (first, cross_attention) {
             _ if cache_ports.is_empty() => Prefill::Uncached,
             (Some(graph), _) => Prefill::Graph(Box::new(graph)),
-            (None, Some(precomputed)) => Prefill::CrossAttention(precomputed),
+            (None, Some(precomputed)) => Prefill::CrossAttention(Box::new(precomputed)),
             (None, None) => Prefill::EmptyCache,
         };
         let embedder = TokenEmbedder::open(directory, options, text)?;
