@@ -110,9 +110,8 @@ pub(crate) fn with_fixed_axis(model: &[u8], axis: usize, size: u64, chosen: impl
 /// `message` with what is at `path`, field numbers from the outside in, replaced.
 fn edited(message: &[u8], path: &[u64], change: &dyn Fn(&[u8]) -> Vec<u8>) -> Vec<u8> {
     let [first, rest @ ..] = path else { return change(message) };
-    let field = |field: Field<'_>| match field.number == *first {
-        true => bytes(*first, &edited(field.content, rest, change)),
-        false => field.whole.to_vec(),
+    let field = |field: Field<'_>| {
+        if field.number == *first { bytes(*first, &edited(field.content, rest, change)) } else { field.whole.to_vec() }
     };
     fields(message).flat_map(field).collect()
 }

@@ -48,6 +48,8 @@ fn help_says_what_there_is() {
       finalize     Check that all parts of a run exist, then publish it
       discard      Remove an unpublished run
       search       Find the rows whose vectors are nearest to a text, an image or another row
+      eval         Score the captions and vectors of an OUTPUT against reference captions
+      sample       Show the captions of some rows of an OUTPUT
       report       Write a page about an OUTPUT: what ran, distributions, pictures with their captions, failures, changes
       export       Write the newest ok rows as one Parquet file for other tools, with thumbnails and neighbors if asked for
       compact      Rewrite the newest row of every key into one run that replaces the others, which are removed after a while
