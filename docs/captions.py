@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 HERE = pathlib.Path(__file__).resolve().parent
 PHOTOS = HERE.parent / "sample_data"
 # Right ones, half right ones, and a cow that becomes two dogs.
-SHOWN = ["cameraman", "golden-retriever", "german-shepherd", "mariachi", "horses", "soccer-ball", "canyon-river", "cow"]
+SHOWN = ["cameraman", "golden-retriever", "german-shepherd", "cat-face", "horses", "soccer-ball", "canyon-river", "cow"]
 FREE = ("Public domain", "CC0-1.0")
 COLUMNS, WIDTH, HEIGHT, GAP, TEXT = 4, 240, 180, 12, 56
 
