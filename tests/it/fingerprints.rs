@@ -51,7 +51,7 @@ fn fingerprints_of_the_fixtures_stay_as_they_are() {
     }
     insta::assert_snapshot!(lines.join("\n"), @"
     tiny_model 0e5429d7544c9dc3-2cb4e49ad68dde70 e86999897b0d2ca6-53ae28fb3b85e978
-    sample     cd465a21337f9eed-2a928a3f7e9c366a c31992f8d3399659-53ae28fb3b85e978
+    sample     e8e229502345ecd9-2a928a3f7e9c366a 8d7fa903af2a9044-53ae28fb3b85e978
     blip       06cde240913c6760-afa9b9f4186ec7ec 136c9fc8f470a3d8-c34f7d645f52b5b1
     blip_itm   -                                 5249a9a73754144d-53ae28fb3b85e978
     clip       -                                 647f14d7de2ee9b3-53ae28fb3b85e978

@@ -28,17 +28,27 @@ fn python_with_maturin() -> Option<PathBuf> {
     None
 }
 
-/// Packs the binary under test as `pip install .` packs one, but with the profile and in the folder of the tests' own build, so that
-/// nothing is compiled again.
-fn wheel(python: &Path, folder: &Path) -> PathBuf {
+/// A build folder with the tests' own build, as hard links: maturin moves the binary that it packs away and back, and other tests run
+/// the one under test meanwhile.
+fn linked_build() -> PathBuf {
     let binary = Path::new(env!("CARGO_BIN_EXE_nightcap"));
     let target = binary.ancestors().nth(2).unwrap();
+    let script = "rm -rf wheel-test && mkdir -p wheel-test/debug && cp -al debug/deps debug/nightcap* wheel-test/debug/ \
+                  && cp -a debug/build debug/.fingerprint wheel-test/debug/ && cp .rustc_info.json wheel-test/";
+    ok(Command::new("sh").args(["-c", script]).current_dir(target));
+    target.join("wheel-test")
+}
+
+/// Packs the binary under test as `pip install .` packs one, but with the profile of the tests' own build, so that nothing is compiled
+/// again.
+fn wheel(python: &Path, folder: &Path) -> PathBuf {
+    let target = linked_build();
     let mut pip = Command::new(python);
     pip.args(["-m", "pip", "wheel", "--verbose", "--no-build-isolation", "--no-deps", "--no-index", "--wheel-dir"])
         .arg(folder)
         .arg(repo(""))
         .env("MATURIN_PEP517_ARGS", "--profile dev --locked --offline")
-        .env("CARGO_TARGET_DIR", target);
+        .env("CARGO_TARGET_DIR", &target);
     // maturin lies beside this Python; cargo's own variables would be those of this test.
     let path = std::env::var_os("PATH").unwrap();
     let folders = [python.parent().unwrap().to_owned()].into_iter().chain(std::env::split_paths(&path));
@@ -50,6 +60,7 @@ fn wheel(python: &Path, folder: &Path) -> PathBuf {
         }
     }
     let said = ok(&mut pip);
+    std::fs::remove_dir_all(&target).unwrap();
     let said = text(&said.stdout) + &text(&said.stderr);
     assert!(!said.contains("Compiling"), "the test's own binary is packed, found another build: {said}");
     let mut files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());

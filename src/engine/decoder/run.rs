@@ -218,7 +218,13 @@ impl Decoder {
         let mut state = self.begin(encoder_outputs, prompts.len())?;
         let length = prompts.first().map_or(0, Vec::len);
         let logits = match self.prefill {
-            Prefill::Uncached => self.run_uncached(&mut state, prompts, embedded)?,
+            // every step would embed the whole prompt again, as text
+            Prefill::Uncached if embedded.is_some() => {
+                let what = "expected a decoder with a cache, because the prompt holds an image; found one without";
+                return Err(OnnxError::of_run(what)
+                    .with_hint("export the decoder with its past keys and values as inputs and outputs"));
+            }
+            Prefill::Uncached => self.run_uncached(&mut state, prompts)?,
             Prefill::Graph(_) => self.run_prefill_graph(&mut state, prompts, embedded)?,
             // a graph without an input for the mask, the positions or the branch may mask several tokens of one run wrongly; one
             // that was exported beside a prefill graph may accept single tokens only
@@ -247,7 +253,7 @@ impl Decoder {
         self.logits_stay = false;
         let tokens: Vec<_> = tokens.iter().map(|&token| vec![token]).collect();
         let logits = match self.prefill {
-            Prefill::Uncached => self.run_uncached(state, &tokens, None),
+            Prefill::Uncached => self.run_uncached(state, &tokens),
             _ => self.run_cached(state, &tokens, None, true),
         };
         Logits::of(logits?)
@@ -255,12 +261,7 @@ impl Decoder {
 
     /// Runs the graph on all tokens so far, those of the prefill included. A graph of one length gets the last token again and again after
     /// them: no token attends to later ones.
-    fn run_uncached(
-        &mut self,
-        state: &mut DecoderState,
-        tokens: &[Vec<i64>],
-        embedded: Option<Tensor>,
-    ) -> Result<Tensor, OnnxError> {
+    fn run_uncached(&mut self, state: &mut DecoderState, tokens: &[Vec<i64>]) -> Result<Tensor, OnnxError> {
         advance(&mut state.lengths, tokens);
         state.tokens.iter_mut().zip(tokens).for_each(|(all, tokens)| all.extend(tokens));
         let (past, encoder_outputs) = (vec![0; state.slots()], state.encoder_outputs.as_slice());
@@ -268,7 +269,8 @@ impl Decoder {
         let fixed = self.fixed_tokens.filter(|fixed| *fixed > length);
         let padded: Option<Vec<_>> = fixed.map(|fixed| state.tokens.iter().map(|row| padded(row, fixed)).collect());
         let (tokens, logits_stay) = (padded.as_ref().unwrap_or(&state.tokens), self.logits_stay);
-        let inputs = StepInputs { tokens, past: &past, embedded, encoder_outputs, cache: Vec::new(), logits_stay };
+        let inputs =
+            StepInputs { tokens, past: &past, embedded: None, encoder_outputs, cache: Vec::new(), logits_stay };
         let logits = self.graph.run(inputs, self.embedder.as_mut())?.take(StepGraph::LOGITS, state.slots())?;
         if padded.is_some() { logits_after(&logits, length) } else { Ok(logits) }
     }
