@@ -1,4 +1,4 @@
-//! `input.where`: polars evaluates the predicate into a row mask. Only this file, `frame` and `predicate` use polars.
+//! `input.where`: polars evaluates the predicate into a row mask. Of polars, this file holds expressions only.
 //!
 //! The columns that the predicate reads are decoded as everywhere else, and polars is given copies of them in memory, some rows at a time:
 //! it never opens a file that somebody else has written.
@@ -10,11 +10,11 @@ use arrow::record_batch::RecordBatch;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
 use parquet::errors::ParquetError;
-use polars::error::set_warning_function;
-use polars::prelude::{DataType, Expr, IdxCa, IntoLazy, PolarsError, col};
+use polars::prelude::Expr;
 use roaring::RoaringBitmap;
 
-use super::frame::{frame, plain_batch, plain_field};
+use super::evaluate::{true_rows, with_large_stack};
+use super::frame::{plain_batch, plain_field};
 use super::predicate::{parse, plain};
 use super::source::storage_error;
 use super::types::carried_type;
@@ -28,12 +28,8 @@ const SLICE_ROWS: usize = 1 << 18;
 const SLICE_BYTES: usize = 64 << 20;
 /// Rows that are decoded at once.
 const BATCH_ROWS: usize = 1024;
-/// The name of the row number while the predicate is evaluated.
-const ROW: &str = "__nightcap_row";
 /// Characters of a predicate that a message shows.
 const SHOWN: usize = 300;
-/// The stack on which predicates are parsed and planned: polars recurses as deep as an expression is.
-const STACK_BYTES: usize = 256 << 20;
 
 /// The rows of every manifest file for which `predicate` is true (null counts as false, as in SQL); without one, all rows.
 ///
@@ -49,17 +45,8 @@ pub fn select(manifest: &Manifest, predicate: Option<&str>) -> Result<Vec<Roarin
         };
         return Ok(manifest.files.iter().map(all).collect());
     };
-    // They would be printed: about what polars itself makes of a predicate, and between lines of JSON.
-    set_warning_function(|warning, _| tracing::debug!("polars: {warning}"));
-    std::thread::scope(|scope| {
-        let work = || manifest.files.iter().map(|file| select_rows(manifest, file, predicate)).collect();
-        let thread = std::thread::Builder::new().name("where".to_owned()).stack_size(STACK_BYTES);
-        let refuse = |message: String| refusal(&manifest.files[0], predicate, message);
-        match thread.spawn_scoped(scope, move || caught(work)) {
-            Ok(thread) => thread.join().unwrap_or_else(|_| Err("it ended early".to_owned())).map_err(refuse)?,
-            Err(source) => Err(ManifestError::Io { path: manifest.files[0].location.to_string(), source }),
-        }
-    })
+    let work = || manifest.files.iter().map(|file| select_rows(manifest, file, predicate)).collect();
+    with_large_stack(work).map_err(|message| refusal(&manifest.files[0], predicate, message))?
 }
 
 fn refusal(file: &ManifestFile, predicate: &str, message: String) -> ManifestError {
@@ -196,18 +183,8 @@ struct Slice {
 impl Slice {
     /// The rows of this slice for which the predicate is true, by their numbers in the file.
     fn evaluate(&self, predicate: &Expr) -> Result<RoaringBitmap, String> {
-        let polars = |error: PolarsError| plain(&error.to_string());
-        let rows = frame(&self.schema, &self.batches).map_err(polars)?.lazy();
-        let mut checked = rows.clone().select([predicate.clone().alias("predicate")]);
-        let kind = checked.collect_schema().map_err(polars)?.get("predicate").cloned();
-        if !matches!(kind, Some(DataType::Boolean | DataType::Null)) {
-            let found = kind.map_or_else(|| "nothing".to_owned(), |kind| kind.to_string());
-            return Err(format!("expected true or false, found {found}"));
-        }
-        let kept = rows.with_row_index(ROW, None).filter(predicate.clone()).select([col(ROW)]).collect();
-        let kept = kept.map_err(polars)?;
-        let numbers: &IdxCa = kept.column(ROW).and_then(|column| column.idx()).map_err(polars)?;
-        Ok(numbers.into_no_null_iter().map(|number| self.first.saturating_add(number)).collect())
+        let rows = true_rows(&self.schema, &self.batches, predicate)?;
+        Ok(rows.into_iter().map(|number| self.first.saturating_add(number)).collect())
     }
 }
 

@@ -2,7 +2,8 @@
 
 use arrow::datatypes::{DataType, Field, Schema};
 
-use super::{ManifestError, is_image, is_key, is_string};
+use super::ManifestError;
+use super::job_columns::{is_image, is_key, is_string};
 
 /// Names of key columns, the likeliest first; paths and URIs come last.
 const KEYS: [&str; 20] = [

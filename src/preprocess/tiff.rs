@@ -206,9 +206,7 @@ impl<'a> TiffLayout<'a> {
         if matches!(samples.meaning, Meaning::Palette) && samples.palette.is_empty() {
             return Err(unsupported("a palette without colours"));
         }
-        let is_tiled = self.directory.field(STRIP_OFFSETS).is_none();
-        let (offsets, lengths) = if is_tiled { (TILE_OFFSETS, TILE_BYTES) } else { (STRIP_OFFSETS, STRIP_BYTES) };
-        let (offsets, lengths) = (self.list(offsets), self.list(lengths));
+        let (offsets, lengths) = self.places();
         let (width, height) = (self.width as usize, self.height as usize);
         let (chunk_width, chunk_height) = (self.chunk.0 as usize, self.chunk.1 as usize);
         if chunk_width == 0 || chunk_height == 0 {
@@ -279,6 +277,13 @@ impl<'a> TiffLayout<'a> {
         Ok(RgbImage { width: self.width, height: self.height, pixels: image.into_flattened() })
     }
 
+    /// The offsets and the lengths of the strips or tiles, in bytes.
+    fn places(&self) -> (Vec<u64>, Vec<u64>) {
+        let is_tiled = self.directory.field(STRIP_OFFSETS).is_none();
+        let (offsets, lengths) = if is_tiled { (TILE_OFFSETS, TILE_BYTES) } else { (STRIP_OFFSETS, STRIP_BYTES) };
+        (self.list(offsets), self.list(lengths))
+    }
+
     /// The pixels of strips or tiles in JPEG, gray, RGB or `YCbCr`.
     fn unpack_jpeg(&self, bytes: &[u8], limits: DecodeLimits) -> Result<RgbImage, RowError> {
         let damaged = || corrupt("TIFF", "its strips or tiles are truncated, damaged or missing");
@@ -297,9 +302,7 @@ impl<'a> TiffLayout<'a> {
         let tables = self.directory.field(JPEG_TABLES).map_or(&[][..], |field| field.data);
         let tables = tables.strip_prefix(b"\xff\xd8").unwrap_or_default();
         let tables = tables.strip_suffix(b"\xff\xd9").unwrap_or(tables);
-        let is_tiled = self.directory.field(STRIP_OFFSETS).is_none();
-        let (offsets, lengths) = if is_tiled { (TILE_OFFSETS, TILE_BYTES) } else { (STRIP_OFFSETS, STRIP_BYTES) };
-        let (offsets, lengths) = (self.list(offsets), self.list(lengths));
+        let (offsets, lengths) = self.places();
         let (width, height) = (self.width as usize, self.height as usize);
         let (chunk_width, chunk_height) = (self.chunk.0 as usize, self.chunk.1 as usize);
         if chunk_width == 0 || chunk_height == 0 {
