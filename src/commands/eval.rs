@@ -8,6 +8,7 @@ use arrow::datatypes::DataType;
 
 use super::context::{Context, print, to_json};
 use super::eval_report::{Compared, Difference, Report, as_json, as_table};
+use super::mixed_vectors::cannot_be_compared;
 use super::query_encoder::QueryEncoder;
 use super::shown_rows::terminal_width;
 use crate::cli::{EvalArgs, TableFormat};
@@ -207,11 +208,7 @@ fn one_fingerprint(fingerprints: &BTreeMap<String, u64>) -> Result<&str, String>
     match (fingerprints.len(), fingerprints.keys().next()) {
         (1, Some(fingerprint)) => Ok(fingerprint),
         (0, _) | (_, None) => Err(format!("no compared row has a {VECTORS}")),
-        _ => {
-            let found = fingerprints.iter().map(|(name, rows)| format!("{rows} rows of {name}"));
-            let found = found.collect::<Vec<_>>().join(", ");
-            Err(format!("expected vectors of one embedding_fingerprint, found {found}: they cannot be compared"))
-        }
+        _ => Err(cannot_be_compared(fingerprints)),
     }
 }
 

@@ -16,6 +16,7 @@ use super::context::Context;
 use super::exported_columns::{
     is_vector, neighbor_column, neighbor_field, thumbnail_column, thumbnail_field, vector_field, vectors_as,
 };
+use super::mixed_vectors::{cannot_be_compared, where_most};
 use super::search::vector_column;
 use crate::cli::{ExportArgs, ExportVectors};
 use crate::error::{Error, ExitStatus};
@@ -132,12 +133,10 @@ fn check_fingerprints(view: &View) -> Result<(), Error> {
     if found.len() < 2 {
         return Ok(());
     }
-    let example = found.iter().max_by_key(|(_, rows)| **rows).map_or("", |(name, _)| name);
-    let shown: Vec<String> = found.iter().map(|(name, rows)| format!("{rows} rows of {name}")).collect();
     Err(Error::Unfit(format!(
-        "expected vectors of one embedding_fingerprint, found {}: they cannot be compared\nhint: choose one by --where \
-         \"embedding_fingerprint = '{example}'\", leave vectors out by --vectors none, or run the job with --full",
-        shown.join(", ")
+        "{}\nhint: choose one by {}, leave vectors out by --vectors none, or run the job with --full",
+        cannot_be_compared(&found),
+        where_most(&found)
     )))
 }
 

@@ -20,6 +20,7 @@ mod exported_columns;
 mod finalize;
 mod init;
 mod manifest;
+mod mixed_vectors;
 mod model;
 mod monitored;
 mod pictures;

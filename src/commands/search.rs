@@ -10,6 +10,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::{Value, json};
 
 use super::context::{Context, print, to_json};
+use super::mixed_vectors::{cannot_be_compared, where_most};
 use super::pictures::pictures;
 use super::query_encoder::{QueryEncoder, read_argument};
 use super::report::{write_page, written};
@@ -192,16 +193,11 @@ fn check_fingerprints(
     match (fingerprints.len(), fingerprints.keys().next(), &queries.encoder) {
         (0 | 1, Some(fingerprint), Some(encoder)) => encoder.check(fingerprint, half),
         (0 | 1, _, _) => Ok(()),
-        _ => {
-            let found = fingerprints.iter().map(|(name, rows)| format!("{rows} rows of {name}"));
-            let (found, largest) =
-                (found.collect::<Vec<_>>().join(", "), fingerprints.iter().max_by_key(|(_, rows)| **rows));
-            let example = largest.map_or("", |(name, _)| name);
-            Err(Error::Unfit(format!(
-                "expected vectors of one embedding_fingerprint, found {found}: they cannot be compared\n\
-                 hint: choose one by --where \"embedding_fingerprint = '{example}'\", or run the job with --full"
-            )))
-        }
+        _ => Err(Error::Unfit(format!(
+            "{}\nhint: choose one by {}, or run the job with --full",
+            cannot_be_compared(fingerprints),
+            where_most(fingerprints)
+        ))),
     }
 }
 
