@@ -96,7 +96,7 @@ class Training:
     batch: int = 64  # images a step
     captions: int = 2  # captions of an image that are written in a step
     steps_per_epoch: int = 0  # 0: as many as the images give
-    patience: int = 0  # stop after so many epochs without a better CIDEr; 0: never
+    patience: int = 0  # stop after so many epochs without a better CIDEr or validation loss; 0: never
     views: int = 2  # cached views of each image, the first one plain, the others augmented
     validation_images: int = 300
     rate: float = 5e-4

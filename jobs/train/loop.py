@@ -97,7 +97,7 @@ class Run:
             self.seconds += time.time() - began
             self.record(trained_losses, scores, captions)
         if self.step < self.total:
-            print(f"stopped early: no better CIDEr for {self.worse} epochs", flush=True)
+            print(f"stopped early: neither CIDEr nor the validation loss was better for {self.worse} epochs", flush=True)
 
     def epoch(self) -> dict[str, float]:
         """The steps of one epoch; the mean of each loss."""
@@ -158,9 +158,11 @@ class Run:
         print(f"epoch {epoch}: loss {trained['loss']:.3f}  validation loss {scores['validation loss']:.3f}  {said}  "
               f"{self.seconds:.0f} s\n  " + " / ".join(captions[:3]), flush=True)
         head: dict[str, Any] = checkpoint.header(self.recipe, self.train.vocabulary) | {"step": self.step}
-        self.worse += 1
+        # CIDEr stays near zero while a model learns its first words: until then, only the validation loss tells progress.
+        lower = all(scores["validation loss"] < row["validation loss"] for row in self.history[:-1])
+        self.worse = 0 if lower or scores["CIDEr"] > self.best else self.worse + 1
         if scores["CIDEr"] > self.best:
-            self.best, self.worse = scores["CIDEr"], 0
+            self.best = scores["CIDEr"]
             checkpoint.save(self.output / "best.pt", head | {"model": self.averaged.state_dict(), "complete": True})
         with open(self.output / "history.csv", "w", newline="", encoding="utf-8") as file:
             rows = csv.DictWriter(file, list(dict.fromkeys(name for row in self.history for name in row)))

@@ -75,6 +75,14 @@ class Training(unittest.TestCase):
             with self.assertRaisesRegex(checkpoint.CheckpointError, "another recipe"):
                 support.train(here, support.recipe(TOY, epochs=10), "run")
 
+    def test_it_does_not_stop_while_the_validation_loss_falls(self) -> None:
+        with support.folder() as here:
+            # At this rate no caption has a word of the references for many epochs: CIDEr stays 0.
+            rows = history(support.train(here, support.recipe(TOY, epochs=6, patience=1, rate=1e-5), "run"))
+            losses = [float(row["validation loss"]) for row in rows]
+            self.assertEqual(len(rows), 6)
+            self.assertEqual(losses, sorted(losses, reverse=True))
+
     def test_it_starts_from_a_checkpoint_and_from_a_directory(self) -> None:
         with support.folder() as here:
             first = support.train(here, support.recipe(TOY, epochs=3), "first")
