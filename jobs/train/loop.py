@@ -99,6 +99,11 @@ class Run:
         if self.step < self.total:
             print(f"stopped early: neither CIDEr nor the validation loss was better for {self.worse} epochs", flush=True)
 
+    def measure_start(self) -> None:
+        """Scores the weights before the first step as epoch 0. `best.pt` holds them until an epoch is better."""
+        scores, captions = validate(self.averaged, self.validation, self.recipe.training.validation_images)
+        self.record({}, scores, captions)
+
     def epoch(self) -> dict[str, float]:
         """The steps of one epoch; the mean of each loss."""
         settings, epoch = self.recipe.training, self.step // self.steps_per_epoch
@@ -155,7 +160,8 @@ class Run:
         epoch = self.step // self.steps_per_epoch
         self.history.append({"epoch": epoch, "step": self.step, "seconds": round(self.seconds, 1)} | trained | scores)
         said = "  ".join(f"{name} {scores[name]:.2f}" for name in ("BLEU-4", "CIDEr", "i2t R@1", "i2t R@10", "t2i R@1", "t2i R@10"))
-        print(f"epoch {epoch}: loss {trained['loss']:.3f}  validation loss {scores['validation loss']:.3f}  {said}  "
+        learned = f"epoch {epoch}: loss {trained['loss']:.3f}" if trained else "before training:"
+        print(f"{learned}  validation loss {scores['validation loss']:.3f}  {said}  "
               f"{self.seconds:.0f} s\n  " + " / ".join(captions[:3]), flush=True)
         head: dict[str, Any] = checkpoint.header(self.recipe, self.train.vocabulary) | {"step": self.step}
         # CIDEr stays near zero while a model learns its first words: until then, only the validation loss tells progress.
@@ -168,11 +174,13 @@ class Run:
             rows = csv.DictWriter(file, list(dict.fromkeys(name for row in self.history for name in row)))
             rows.writeheader()
             rows.writerows(self.history)
-        column = {name: [row[name] for row in self.history] for name in self.history[0] if name in self.history[-1]}
+        names = dict.fromkeys(name for row in self.history for name in row)
+        column = {name: [row.get(name, math.nan) for row in self.history] for name in ("loss", *names)}
         plots.curves(self.output / "curves.png", {
             "losses": {"training": column["loss"], "validation": column["validation loss"]},
             "captions": {name: column[name] for name in ("BLEU-4", "CIDEr")},
-            "retrieval": {name: column[name] for name in ("i2t R@1", "i2t R@10", "t2i R@1", "t2i R@10")}})
+            "retrieval": {name: column[name] for name in ("i2t R@1", "i2t R@10", "t2i R@1", "t2i R@10")}},
+            first=int(self.history[0]["epoch"]))
         checkpoint.save(self.output / "last.pt", head | {
             "model": checkpoint.trainable_state(self.captioner), "averaged": checkpoint.trainable_state(self.averaged),
             "optimizer": self.optimizer.state_dict(), "best": self.best, "worse": self.worse, "seconds": self.seconds,

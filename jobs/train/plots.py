@@ -1,5 +1,6 @@
 """Curves as PNG, drawn with Pillow."""
 
+import math
 from pathlib import Path
 
 from PIL import Image, ImageDraw
@@ -9,7 +10,8 @@ COLOURS = ("#1f5fb4", "#c8501e", "#2e8b57", "#7a4ea3")
 
 
 def curves(path: Path, panels: dict[str, dict[str, list[float]]], first: int = 1) -> None:
-    """Writes one panel for each title beside each other; each curve has a value for each epoch, the first one is number `first`."""
+    """Writes one panel for each title beside each other; each curve has a value for each epoch from number `first` on,
+    or NaN where there is none."""
     picture = Image.new("RGB", (SIZE[0] * len(panels), SIZE[1]), "white")
     draw = ImageDraw.Draw(picture)
     for place, (title, series) in enumerate(panels.items()):
@@ -19,7 +21,7 @@ def curves(path: Path, panels: dict[str, dict[str, list[float]]], first: int = 1
 
 def _panel(draw: ImageDraw.ImageDraw, offset: int, title: str, series: dict[str, list[float]], first: int) -> None:
     left, right, top, bottom = offset + MARGIN + 12, offset + SIZE[0] - MARGIN // 2, MARGIN, SIZE[1] - MARGIN
-    values = [value for curve in series.values() for value in curve]
+    values = [value for curve in series.values() for value in curve if math.isfinite(value)]
     count = max(map(len, series.values()), default=0)
     low, high = min(values, default=0.0), max(values, default=1.0)
     low, high = (low, high) if high > low else (low - 0.5, high + 0.5)
@@ -39,7 +41,7 @@ def _panel(draw: ImageDraw.ImageDraw, offset: int, title: str, series: dict[str,
         draw.text((at(epoch, low)[0] - 3, bottom + 4), str(first + epoch), fill="black")
     draw.text(((left + right) / 2 - 15, bottom + 20), "epoch", fill="black")
     for colour, (place, (name, curve)) in zip(COLOURS, enumerate(series.items())):
-        points = [at(epoch, value) for epoch, value in enumerate(curve)]
+        points = [at(epoch, value) for epoch, value in enumerate(curve) if math.isfinite(value)]
         if len(points) > 1:
             draw.line(points, fill=colour, width=2)
         for x, y in points:

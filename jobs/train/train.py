@@ -82,7 +82,8 @@ def run(args: argparse.Namespace) -> None:
     for split, views in zip(splits, (recipe.training.views, 1)):
         split.open_caches(cache, captioner, views)
     trained = Run(captioner, splits[0], splits[1], args.output)
-    trained.resume()
+    if not trained.resume() and args.start:
+        trained.measure_start()
     trained.train_all()
 
 

@@ -96,14 +96,20 @@ class Training(unittest.TestCase):
             for key in own:
                 if key.split(".")[0] in finished.GRAPHS.values():
                     self.assertTrue(torch.equal(own[key], again[key]), key)
-            # a rate of 0 leaves the weights as they are, so that the first epoch's scores are those of the start
+            # a rate of 0 leaves the weights as they are
             tune = configuration.from_table({"training": {"epochs": 1, "batch": 8, "validation_images": 12, "rate": 0.0, "views": 1}})
             for start in (first / "best.pt", here / "fp32", here / "int8"):
                 output = support.train(here, tune, f"tuned-{start.name}", "--from", str(start))
-                scores = history(output)[0]
+                start_row, scores = history(output)
+                self.assertEqual((start_row["epoch"], start_row["loss"], start_row["CIDEr"]), ("0", "", scores["CIDEr"]))
                 best = max(float(row["CIDEr"]) for row in history(first))
                 bound = 1e-6 if start.name != "int8" else 0.3 * best
                 self.assertLessEqual(abs(float(scores["CIDEr"]) - best), bound, start)
+            # a model that training made worse: best.pt keeps what it started from
+            worse = configuration.from_table({"training": tune.as_table()["training"] | {"rate": 3.0, "warmup_steps": 1}})
+            output = support.train(here, worse, "worse", "--from", str(first / "best.pt"))
+            kept = checkpoint.load(output / "best.pt")[0].state_dict()
+            self.assertTrue(all(torch.equal(own[key], kept[key]) for key in own))
             with self.assertRaisesRegex(RecipeError, r"only \[training\] and \[rates\]"):
                 support.train(here, support.recipe(TOY), "refused", "--from", str(first / "best.pt"))
 
