@@ -1,9 +1,6 @@
 //! `nightcap doctor`: what this machine has of what jobs may need. Changes nothing, and sends no request.
 
 use std::fmt;
-use std::path::Path;
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
@@ -12,10 +9,9 @@ use crate::cli::VERSION;
 use crate::error::{Error, ExitStatus};
 use crate::onnx::{Device, LibraryError, check_device, runtime};
 use crate::storage::{CredentialSources, credential_sources, model_cache};
+use crate::support::nvidia_smi;
 use crate::support::redact::lines;
 
-/// The longest that `nvidia-smi` may take.
-const GPU_TIMEOUT: Duration = Duration::from_secs(10);
 /// Says which driver of NVIDIA is loaded.
 const DRIVER: &str = "/proc/driver/nvidia/version";
 
@@ -102,8 +98,7 @@ fn library() -> Line {
 fn gpus() -> Line {
     const HINT: &str = "jobs run on the processor; for a GPU, install NVIDIA's driver, which brings nvidia-smi";
     let driver = std::fs::read_to_string(DRIVER).ok();
-    let query = ["--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"];
-    match answer("nvidia-smi", &query) {
+    match nvidia_smi::query("name,memory.total,driver_version", "csv,noheader") {
         Ok(text) if !text.trim().is_empty() => Line::ok("GPUs", text.trim().replace('\n', "; ")),
         Ok(_) => Line::not(Verdict::Absent, "GPUs", "nvidia-smi names none", HINT),
         Err(why) => {
@@ -140,35 +135,4 @@ fn credentials(sources: &CredentialSources) -> Line {
         return Line::not(Verdict::Absent, subject, "none is named", format!("looked at: {looked_at}"));
     }
     Line::ok(subject, found.join(", "))
-}
-
-/// What `program` says on stdout.
-fn answer(program: &str, arguments: &[&str]) -> Result<String, String> {
-    let mut command = Command::new(program);
-    command
-        .args(arguments)
-        .current_dir(Path::new("/"))
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null());
-    let mut child = command.spawn().map_err(|_| format!("{program} is not installed"))?;
-    let started = Instant::now();
-    loop {
-        match child.try_wait() {
-            Ok(Some(status)) if status.success() => break,
-            Ok(Some(status)) => return Err(format!("{program} ended with {status}")),
-            Ok(None) if started.elapsed() < GPU_TIMEOUT => std::thread::sleep(Duration::from_millis(20)),
-            _ => {
-                // It may have ended by itself.
-                let _ = child.kill();
-                return Err(format!("{program} did not answer within {} s", GPU_TIMEOUT.as_secs()));
-            }
-        }
-    }
-    child
-        .stdout
-        .take()
-        .map(std::io::read_to_string)
-        .and_then(Result::ok)
-        .ok_or_else(|| format!("{program} said nothing readable"))
 }

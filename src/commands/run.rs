@@ -254,6 +254,7 @@ fn make_parts(
         planned_parts: parts,
         published,
         metrics: Some(metrics.clone()),
+        uses_gpus: prepared.job.runtime.devices.iter().any(|device| device.has_memory()),
     });
     let (fetcher, encoder) = (Fetcher::new(&prepared.job.limits, &prepared.storage), prepared.encoder(&claimed.plan));
     let stages = Stages {

@@ -9,6 +9,7 @@ use prometheus::{CounterVec, GaugeVec, Opts, Registry, Result, TextEncoder};
 
 use super::observed::{Observed, RunProgress};
 use crate::support::metrics::{DeviceTraffic, Metrics, ModelWaits, PartTotals, StageTimes};
+use crate::support::nvidia_smi::GpuMemory;
 
 /// The metric that is carried from file to file, with the prefix.
 pub(super) const LAST_SUCCESS: &str = "nightcap_last_success_timestamp_seconds";
@@ -43,6 +44,9 @@ pub(super) fn text(observed: &Observed, labels: &HashMap<String, String>, last_s
     if let Some(run) = &observed.run {
         page.run(run, observed.started.elapsed().as_secs_f64())?;
     }
+    if !observed.gpus.is_empty() {
+        page.gpu_memory(&observed.gpus)?;
+    }
     TextEncoder::new().encode_to_string(&page.registry.gather())
 }
 
@@ -54,6 +58,22 @@ struct Page<'a> {
 }
 
 impl Page<'_> {
+    fn gpu_memory(&self, gpus: &[GpuMemory]) -> Result<()> {
+        let of = |bytes: fn(&GpuMemory) -> u64| gpus.iter().map(move |gpu| (gpu.gpu.as_str(), bytes(gpu) as f64));
+        self.gauge(
+            "gpu_memory_used_bytes",
+            "Memory that all processes use on a GPU of this machine, by its number in nvidia-smi.",
+            "gpu",
+            of(|gpu| gpu.used_bytes),
+        )?;
+        self.gauge(
+            "gpu_memory_total_bytes",
+            "Memory of a GPU of this machine, by its number in nvidia-smi.",
+            "gpu",
+            of(|gpu| gpu.total_bytes),
+        )
+    }
+
     fn run(&self, run: &RunProgress, elapsed_s: f64) -> Result<()> {
         self.gauge("run_info", "1; the run that the command works on.", "run", [(run.run.as_str(), 1.0)])?;
         self.gauge("planned_rows", "Rows that the command is to make.", "", [("", run.planned_rows as f64)])?;

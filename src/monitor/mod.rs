@@ -20,6 +20,7 @@ pub use self::observed::RunProgress;
 use self::ping::Pings;
 pub use self::ping::{PingUrl, ping_url};
 use crate::support::counts::Counts;
+use crate::support::nvidia_smi;
 
 /// How often the file is written while the command runs: scrapes are that far apart as a rule.
 const INTERVAL: Duration = Duration::from_secs(15);
@@ -59,7 +60,13 @@ impl Monitor {
         if metrics_file.is_none() && ping.is_none() {
             return Ok(Self::default());
         }
-        let observed = Observed { started_at: SystemTime::now(), started: Instant::now(), status: None, run: None };
+        let observed = Observed {
+            started_at: SystemTime::now(),
+            started: Instant::now(),
+            status: None,
+            run: None,
+            gpus: Vec::new(),
+        };
         let labels = [("command", command.to_owned()), ("source", source), ("shard", shard)];
         let mut file = metrics_file.map(|path| MetricsFile::new(path, labels)).transpose()?;
         if let Some(file) = &mut file {
@@ -71,12 +78,17 @@ impl Monitor {
         let shared = observed.clone();
         let work = move || {
             pings.iter_mut().for_each(Pings::started);
-            let rewrite = |file: &mut MetricsFile| {
-                let seen = lock(&shared).clone();
+            let mut gpus_answer = true;
+            let mut rewrite = |file: &mut MetricsFile| {
+                let mut seen = lock(&shared).clone();
+                if gpus_answer && seen.run.as_ref().is_some_and(|run| run.uses_gpus) {
+                    seen.gpus = nvidia_smi::memory();
+                    gpus_answer = !seen.gpus.is_empty();
+                }
                 file.write(&seen).unwrap_or_else(|error| file.warn_once(&error));
             };
             while end.recv_timeout(INTERVAL) == Err(RecvTimeoutError::Timeout) {
-                file.iter_mut().for_each(rewrite);
+                file.iter_mut().for_each(&mut rewrite);
             }
             file.iter_mut().for_each(rewrite);
             if let (Some(pings), Some(status)) = (&mut pings, lock(&shared).status) {

@@ -5,6 +5,7 @@ use std::time::{Instant, SystemTime};
 
 use crate::support::counts::Counts;
 use crate::support::metrics::Metrics;
+use crate::support::nvidia_smi::GpuMemory;
 
 /// What is known of the command.
 #[derive(Debug, Clone)]
@@ -14,6 +15,8 @@ pub(super) struct Observed {
     /// The exit status, at the end.
     pub(super) status: Option<u8>,
     pub(super) run: Option<RunProgress>,
+    /// The GPUs of the machine, if the run uses any.
+    pub(super) gpus: Vec<GpuMemory>,
 }
 
 /// What is known of the run that the command works on.
@@ -29,4 +32,6 @@ pub struct RunProgress {
     pub published: Option<Counts>,
     /// The counters of the stages; None: nothing is computed.
     pub metrics: Option<Arc<Metrics>>,
+    /// Whether models run on GPUs.
+    pub uses_gpus: bool,
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Stdio};
 
 use crate::common::{
@@ -88,6 +89,37 @@ fn the_metrics_file_says_how_a_run_ended_and_when_the_last_one_succeeded() {
     let folder = std::fs::read_dir(workplace.folder.path()).unwrap();
     let names: Vec<String> = folder.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     assert!(names.iter().all(|name| !name.starts_with(".nightcap-")), "temporary files are left: {names:?}");
+}
+
+/// The GPU is a stand-in for ONNX Runtime, and a script answers as nvidia-smi does.
+#[test]
+fn the_memory_of_gpus_is_in_the_metrics_of_a_job_that_uses_them() {
+    let workplace = Workplace::with_images(4, 4);
+    let tool = workplace.path("bin/nvidia-smi");
+    std::fs::create_dir(workplace.path("bin")).unwrap();
+    std::fs::write(&tool, "#!/bin/sh\necho '0, 1024, 143771'\necho '1, [N/A], [N/A]'\necho '2, 7, 24576'\n").unwrap();
+    std::fs::set_permissions(&tool, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let path = format!("{}:{}", workplace.path("bin").display(), std::env::var("PATH").unwrap());
+    for (number, device) in ["cpu", "stand-in"].into_iter().enumerate() {
+        let file = workplace.path(&format!("{device}.prom"));
+        let device = format!("runtime.devices=[\"{device}\"]");
+        let mut run = workplace.command("run", &["--metrics-file", file.to_str().unwrap(), "--set", &device]);
+        let output = format!("output.path=\"out{number}\"");
+        let ended = run.args(["--set", &output]).env("PATH", &path).output().unwrap();
+        assert!(ended.status.success(), "{}", said(&ended));
+        let text = std::fs::read_to_string(&file).unwrap();
+        let of = |name, gpu: &str| sample(&text, name, &[&format!("gpu=\"{gpu}\"")]);
+        if number == 0 {
+            assert_eq!(of("gpu_memory_used_bytes", "0"), None, "{text}");
+            continue;
+        }
+        assert_eq!(of("gpu_memory_used_bytes", "0"), Some(1024.0 * 1_048_576.0), "{text}");
+        assert_eq!(of("gpu_memory_used_bytes", "1"), None, "{text}");
+        assert_eq!(of("gpu_memory_total_bytes", "2"), Some(24576.0 * 1_048_576.0), "{text}");
+        if let Some(said) = promtool(&text) {
+            assert_eq!(said, "exit status: 0", "{text}");
+        }
+    }
 }
 
 #[test]
