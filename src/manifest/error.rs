@@ -23,6 +23,12 @@ pub enum ManifestError {
         /// What is wrong with it.
         source: glob::PatternError,
     },
+    /// Braces that stand for too many names.
+    #[error("`input.manifest`: expected braces for at most 100,000 names, found more: {pattern}")]
+    Braces {
+        /// As resolved.
+        pattern: String,
+    },
     /// A file that cannot be opened or listed.
     #[error("cannot read the manifest {path}: {source}")]
     Io {
@@ -49,7 +55,7 @@ pub enum ManifestError {
         /// What the Parquet library found.
         source: parquet::errors::ParquetError,
     },
-    /// A CSV or JSON Lines file that cannot be read.
+    /// A CSV or JSON Lines file, an archive or an Arrow file that cannot be read.
     #[error("the manifest {path} is not readable: {why}")]
     Rows {
         /// The file.

@@ -15,7 +15,7 @@ pub fn split(text: &str) -> (&str, Option<Range<u64>>) {
     let range = |text: &str| {
         let (first, last) = text.split_once('-')?;
         let (first, last) = (number(first)?, number(last)?);
-        (first <= last && last < u64::MAX).then_some(first..last + 1)
+        last.checked_add(1).filter(|end| first < *end).map(|end| first..end)
     };
     match text.rsplit_once(MARK) {
         Some((file, bytes)) => range(bytes).map_or((text, None), |range| (file, Some(range))),
