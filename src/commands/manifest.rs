@@ -73,7 +73,8 @@ fn of_shards(source: &Path, base: &Path) -> Result<Option<(Vec<u8>, LeftOut)>, E
         };
         bases.insert(shard.folder(), base);
     }
-    let uri = |shard: &Location| bases.get(&shard.folder()).map_or_else(String::new, |base| base.join(&shard.file_name()));
+    let uri =
+        |shard: &Location| bases.get(&shard.folder()).map_or_else(String::new, |base| base.join(&shard.file_name()));
     Ok(Some(shards::encode(&found, &storage, uri)?))
 }
 

@@ -135,7 +135,8 @@ fn local(location: &Location, files: &mut Vec<Location>) -> Result<(), ManifestE
         if shards.is_empty() && data.is_dir() {
             shards = shards_in(&data)?;
         }
-        let names = |files: &[PathBuf]| files.iter().map(|file| Location::Local(file.clone()).file_name()).collect::<Vec<_>>();
+        let names =
+            |files: &[PathBuf]| files.iter().map(|file| Location::Local(file.clone()).file_name()).collect::<Vec<_>>();
         if are_of_shards(&names(&found), &names(&shards))
             || (found.is_empty() && !shards.is_empty() && !holds_images(path))
         {

@@ -22,15 +22,11 @@ use crate::storage::byte_range;
 
 /// The most bytes of the texts of one sample.
 const MOST_TEXT: u64 = 16 << 20;
-/// The columns that every sample has.
-const COLUMNS: [&str; 4] = ["key", "image", "text", "shard_key"];
+/// Fields that `img2dataset` writes and that are columns of OUTPUT.
+const OF_OUTPUT: [&str; 3] = ["caption", "status", "error_message"];
 /// How compressed files begin.
-const COMPRESSED: [(&[u8], &str); 4] = [
-    (b"\x1f\x8b", "gzip"),
-    (b"\x28\xb5\x2f\xfd", "zstd"),
-    (b"BZh", "bzip2"),
-    (b"\xfd7zXZ", "xz"),
-];
+const COMPRESSED: [(&[u8], &str); 4] =
+    [(b"\x1f\x8b", "gzip"), (b"\x28\xb5\x2f\xfd", "zstd"), (b"BZh", "bzip2"), (b"\xfd7zXZ", "xz")];
 const NAMES: [&str; 7] = [".tar", ".tar.gz", ".tgz", ".tar.zst", ".tar.bz2", ".tar.xz", ".tar.lz4"];
 
 /// How an archive is called.
@@ -177,9 +173,9 @@ struct Open {
     extensions: Vec<String>,
     /// Bytes of its texts.
     text: u64,
-    /// The fields of its JSON.
+    /// The fields of its JSON, which come out as `json_NAME` where another member has a column of that name.
     fields: Sample,
-    /// What its other members say, which counts more.
+    /// What its other members say.
     own: Sample,
 }
 
@@ -247,15 +243,19 @@ impl Open {
     }
 
     fn close(self, archive: Name<'_>) -> Sample {
-        let Self { key, mut fields, own, .. } = self;
-        fields.insert("shard_key".to_owned(), format!("{}/{key}", archive.stem).into());
-        fields.insert("key".to_owned(), key.into());
-        fields.insert("image".to_owned(), Value::Null);
-        fields.extend(own);
-        for column in COLUMNS {
-            fields.entry(column).or_insert(Value::Null);
+        let Self { key, fields, mut own, .. } = self;
+        own.insert("shard_key".to_owned(), format!("{}/{key}", archive.stem).into());
+        own.insert("key".to_owned(), key.into());
+        own.entry("image").or_insert(Value::Null);
+        let text = own.entry("text").or_insert_with(|| fields.get("text").cloned().unwrap_or_default()).clone();
+        for (name, value) in fields {
+            if !own.contains_key(&name) && !OF_OUTPUT.contains(&name.as_str()) {
+                own.insert(name, value);
+            } else if own.get(&name) != Some(&value) && !(name == "caption" && value == text) {
+                own.insert(format!("json_{name}"), value);
+            }
         }
-        fields
+        own
     }
 }
 
