@@ -55,6 +55,18 @@ pub enum ManifestError {
         /// What the Parquet library found.
         source: parquet::errors::ParquetError,
     },
+    /// A folder of several data sets.
+    #[error(
+        "{path} holds the splits {} of a data set, each with rows of its own\nhint: name one, as in \"{path}/{}\", or a list of them",
+        splits.join(", "),
+        splits.first().map_or("SPLIT", String::as_str)
+    )]
+    Splits {
+        /// The folder.
+        path: String,
+        /// Their names.
+        splits: Vec<String>,
+    },
     /// A CSV or JSON Lines file, an archive or an Arrow file that cannot be read.
     #[error("the manifest {path} is not readable: {why}")]
     Rows {

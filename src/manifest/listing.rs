@@ -13,6 +13,7 @@ use walkdir::WalkDir;
 use super::braces;
 use super::error::ManifestError;
 use super::partition::is_partition;
+use super::saved;
 use super::shard::is_shard;
 use crate::preprocess::has_image_extension;
 use crate::storage::{Location, Storage};
@@ -39,7 +40,7 @@ pub(super) fn expand(patterns: &[Location], storage: &Arc<Storage>) -> Result<Ve
     for pattern in &patterns {
         let mut files = Vec::new();
         match pattern {
-            Location::Local(_) => local(pattern, &mut files)?,
+            Location::Local(_) => local(pattern, storage, &mut files)?,
             Location::Object { .. } => remote(pattern, storage, &mut files)?,
             // A web server cannot be listed.
             Location::Http(_) => files.push(pattern.clone()),
@@ -114,13 +115,19 @@ fn is_folder(pattern: &Location, storage: &Arc<Storage>) -> Result<bool, Manifes
     Ok(first.is_some())
 }
 
-fn local(location: &Location, files: &mut Vec<Location>) -> Result<(), ManifestError> {
+fn local(location: &Location, storage: &Arc<Storage>, files: &mut Vec<Location>) -> Result<(), ManifestError> {
     let Some(path) = location.local() else { return Ok(()) };
     if path.is_file() {
         files.push(location.clone());
         return Ok(());
     }
     if path.is_dir() {
+        for file in [saved::STATE, saved::SPLITS].into_iter().filter(|file| path.join(file).is_file()) {
+            if let Some(found) = saved::files(location, file, storage)? {
+                files.extend(found);
+                return Ok(());
+            }
+        }
         let mut found = Vec::new();
         in_folder(path, &mut found)?;
         // As Hugging Face's hub has data sets.
@@ -272,6 +279,12 @@ fn remote_folder(
     let failed = |source| ManifestError::Storage { path: location.to_string(), source };
     let (store, prefix) = storage.open(&location.with_key(folder)).map_err(failed)?;
     let all = listed(storage, store, prefix.clone()).map_err(failed)?;
+    for file in [saved::STATE, saved::SPLITS].into_iter().filter(|file| all.contains(&prefix.clone().join(*file))) {
+        if let Some(found) = saved::files(&location.with_key(folder), file, storage)? {
+            files.extend(found);
+            return Ok(());
+        }
+    }
     let below = |prefix: &ObjectPath| {
         let is_of_table = |key: &&ObjectPath| {
             let Some(below) = key.prefix_match(prefix) else { return false };

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use arrow::datatypes::{Field, SchemaRef, TimeUnit};
 use parquet::file::reader::{ChunkReader, Length};
 
+use super::arrow_file::{convert as convert_arrow, is_arrow};
 use super::error::ManifestError;
 use super::file::{FileSnapshot, ManifestFile};
 use super::folder::FolderListing;
@@ -32,6 +33,7 @@ pub(super) fn open_files(
         Found::Shards(shards) => open_shards(&shards, storage),
         Found::File(file) => match Format::of(&file) {
             Some(format) => open_rows(file, format, storage),
+            None if is_arrow(&file) => open_arrow(file, storage),
             None => open_file(file, storage),
         },
     };
@@ -120,13 +122,34 @@ fn open_rows(location: Location, format: Format, storage: &Arc<Storage>) -> Resu
     of_temporary(location, snapshot, converted)
 }
 
+/// Opens an Arrow file as the Parquet file that it is converted into; images stay in the Arrow file.
+fn open_arrow(location: Location, storage: &Arc<Storage>) -> Result<ManifestFile, ManifestError> {
+    let (source, version) = Source::open(&location, storage)?;
+    let path = || location.to_string();
+    let to = temporary().map_err(|source| ManifestError::Io { path: path(), source })?;
+    let again = to.try_clone().map_err(|source| ManifestError::Io { path: path(), source })?;
+    convert_arrow(&source, &uri(&location), again).map_err(|why| ManifestError::Rows { path: path(), why })?;
+    source.reopen(&location, &version, Vec::new())?;
+    let snapshot = FileSnapshot {
+        uri: redact::uri(&location.to_string()).into_owned(),
+        bytes: version.bytes,
+        version: version.mark,
+        rows: 0,
+    };
+    of_temporary(location, snapshot, to)
+}
+
+/// A location as a row names it.
+fn uri(location: &Location) -> String {
+    match location {
+        Location::Http(url) => url.to_string(),
+        location => location.to_string(),
+    }
+}
+
 /// Opens archives of samples as the Parquet file that `nightcap manifest` would write, with whole paths.
 fn open_shards(shards: &[Location], storage: &Arc<Storage>) -> Result<ManifestFile, ManifestError> {
     let converted = temporary().map_err(|source| ManifestError::Io { path: shards[0].to_string(), source })?;
-    let uri = |shard: &Location| match shard {
-        Location::Http(url) => url.to_string(),
-        shard => shard.to_string(),
-    };
     let Indexed { versions, left_out } = index(shards, storage, uri, &converted)?;
     for what in left_out.missed() {
         tracing::warn!("left out: {what}");

@@ -291,3 +291,97 @@ fn an_archive_that_shrinks_fails_its_rows() {
     ]);
     assert_eq!(workplace.rows("small", None).text("error_kind"), vec![Some("too_large".to_owned()); 3]);
 }
+
+/// A workplace with a copy of a folder of `save_to_disk` as `data`.
+fn saved(folder: &str) -> Workplace {
+    fn copy(from: &Path, to: &Path) {
+        std::fs::create_dir_all(to).unwrap();
+        for entry in std::fs::read_dir(from).unwrap() {
+            let (path, to) = (entry.as_ref().unwrap().path(), to.join(entry.unwrap().file_name()));
+            if path.is_dir() { copy(&path, &to) } else { { std::fs::copy(path, to).unwrap(); } }
+        }
+    }
+    let workplace = Workplace::new();
+    copy(&repo("tests/goldens/manifests/datasets").join(folder), &workplace.path("data"));
+    job(&workplace, "\"data\"");
+    workplace
+}
+
+/// What `datasets` reads from a folder.
+fn saved_rows(folder: &str) -> Vec<Value> {
+    let read: Value =
+        serde_json::from_slice(&std::fs::read(repo("tests/goldens/manifests/datasets.json")).unwrap()).unwrap();
+    read[folder].as_array().unwrap().clone()
+}
+
+#[test]
+fn folders_of_save_to_disk_are_those_of_datasets() {
+    for folder in ["one", "three", "splits/train", "splits/test"] {
+        let workplace = saved(folder);
+        // A cache that `datasets` leaves behind is no part of the data set.
+        std::fs::write(workplace.path("data/cache-0123456789abcdef.arrow"), "not read").unwrap();
+        let expected = saved_rows(folder);
+        let settings = ["--set", "input.key=id", "--set", "input.text=title", "--set", "limits.max_failed_fraction=1"];
+        workplace.run_ok(&settings);
+        let rows = newest(&workplace);
+        let texts = |name: &str| expected.iter().map(|row| row[name].as_str().map(str::to_owned)).collect::<Vec<_>>();
+        assert_eq!(rows.text("id"), texts("id"), "{folder}");
+        assert_eq!(rows.text("title"), texts("title"), "{folder}");
+        let labels: Vec<_> = expected.iter().map(|row| row["label"].as_i64().unwrap()).collect();
+        assert_eq!(rows.column("label").as_primitive::<Int64Type>().values(), &labels, "{folder}");
+        let tags = rows.column("tags").as_list::<i32>();
+        let tags = tags
+            .iter()
+            .map(|tags| tags.unwrap().as_string::<i32>().iter().map(|tag| tag.unwrap().into()).collect::<Vec<Value>>());
+        assert_eq!(
+            tags.map(Value::from).collect::<Vec<_>>(),
+            expected.iter().map(|row| row["tags"].clone()).collect::<Vec<_>>()
+        );
+        let raw = rows.column("raw").as_binary::<i32>();
+        let raw = raw.iter().map(|raw| STANDARD.encode(raw.unwrap())).map(Value::from);
+        assert_eq!(raw.collect::<Vec<_>>(), expected.iter().map(|row| row["raw"].clone()).collect::<Vec<_>>());
+        let images = rows.text("image");
+        for (row, expected) in expected.iter().enumerate() {
+            let bytes = expected["image"]["bytes"].as_str().map(|text| STANDARD.decode(text).unwrap());
+            let found = images[row].as_deref().map(|text| part(Path::new("/"), text));
+            assert_eq!(found, bytes, "{folder} {row}");
+            let hash = bytes.map(|bytes| blake3::hash(&bytes).to_hex().to_string());
+            assert_eq!(rows.text("content_hash")[row], hash, "{folder} {row}");
+            assert_eq!(rows.text("status")[row].as_deref(), Some(if hash.is_some() { "ok" } else { "failed" }));
+        }
+        let again = workplace.run(&settings);
+        assert!(said(&again).contains("nothing is new"), "{}", said(&again));
+    }
+}
+
+#[test]
+fn folders_of_save_to_disk_that_are_refused() {
+    let workplace = saved("splits");
+    let key = ["--set", "input.key=id"];
+    let refused = |expected: &str| {
+        let refused = workplace.run(&key);
+        assert_eq!(refused.status.code(), Some(2), "{}", said(&refused));
+        assert!(said(&refused).contains(expected), "{expected}: {}", said(&refused));
+    };
+    refused("data holds the splits train, test of a data set");
+    job(&workplace, "[\"data/train\", \"data/test\"]");
+    workplace.run_ok(&["--set", "input.key=id", "--set", "limits.max_failed_fraction=1"]);
+    assert_eq!(newest(&workplace).text("id").len(), 5);
+    // Files without images, and files that are no whole Arrow.
+    job(&workplace, "\"data/train\"");
+    let arrow = workplace.path("data/train/data-00000-of-00001.arrow");
+    let whole = std::fs::read(&arrow).unwrap();
+    for (length, expected) in
+        [(0, "found an empty file"), (6, "whole message"), (1000, "whole message"), (1900, "whole message")]
+    {
+        std::fs::write(&arrow, &whole[..length]).unwrap();
+        refused(expected);
+    }
+    std::fs::write(&arrow, b"this is no arrow").unwrap();
+    refused("expected a message of Arrow IPC");
+    std::fs::remove_file(&arrow).unwrap();
+    refused("data-00000-of-00001.arrow");
+    std::fs::write(workplace.path("data/train/state.json"), r#"{"_data_files": [{"filename": "../../secret.arrow"}]}"#)
+        .unwrap();
+    refused("expected the names of files in this folder");
+}
