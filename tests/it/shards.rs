@@ -12,8 +12,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
-use crate::common::{Rows, Workplace, read_parquet, repo, said};
+use crate::common::{Rows, Workplace, png_image, read_parquet, repo, said};
 use crate::manifest_command::manifest;
+use crate::seaweed::{Seaweed, with_s3};
 
 const SHARDS: &str = "tests/goldens/manifests/shards";
 
@@ -298,7 +299,11 @@ fn saved(folder: &str) -> Workplace {
         std::fs::create_dir_all(to).unwrap();
         for entry in std::fs::read_dir(from).unwrap() {
             let (path, to) = (entry.as_ref().unwrap().path(), to.join(entry.unwrap().file_name()));
-            if path.is_dir() { copy(&path, &to) } else { { std::fs::copy(path, to).unwrap(); } }
+            if path.is_dir() {
+                copy(&path, &to);
+            } else {
+                std::fs::copy(path, to).unwrap();
+            }
         }
     }
     let workplace = Workplace::new();
@@ -384,4 +389,84 @@ fn folders_of_save_to_disk_that_are_refused() {
     std::fs::write(workplace.path("data/train/state.json"), r#"{"_data_files": [{"filename": "../../secret.arrow"}]}"#)
         .unwrap();
     refused("expected the names of files in this folder");
+}
+
+/// Every kind of manifest that is no Parquet file gives the same rows on S3 as on disk, images inside of archives included.
+#[test]
+fn every_kind_of_manifest_on_s3() {
+    let server = Seaweed::shared();
+    let workplace = workplace(&["pairs-00000.tar", "pairs-00001.tar"], "\"unused\"");
+    let put = |name: &str, bytes: &[u8]| {
+        let path = workplace.path("kinds").join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, bytes).unwrap();
+    };
+    std::fs::create_dir(workplace.path("kinds")).unwrap();
+    std::fs::rename(workplace.path("shards"), workplace.path("kinds/shards")).unwrap();
+    std::fs::rename(saved("three").path("data"), workplace.path("kinds/data")).unwrap();
+    std::fs::rename(saved("splits").path("data"), workplace.path("kinds/splits")).unwrap();
+    for (row, name) in ["a.png", "deep/b c.png"].iter().enumerate() {
+        put(&format!("photos/{name}"), &png_image(row as u32));
+        put(&format!("imagefolder/{name}"), &png_image(row as u32));
+    }
+    put("m.csv", b"id,image\n007,photos/a.png\n008,photos/deep/b c.png\n");
+    put(
+        "m.jsonl",
+        b"{\"id\": \"1\", \"image\": \"photos/a.png\"}\n{\"id\": \"2\", \"image\": \"photos/deep/b c.png\"}\n",
+    );
+    put("imagefolder/metadata.csv", b"file_name,label\na.png,x\ndeep/b c.png,y\n");
+    server.upload(&workplace.path("kinds"), "kinds");
+    for (number, (manifest, key, image, count)) in [
+        ("shards", "key", "image", 5),
+        ("shards/", "shard_key", "image", 5),
+        ("shards/*.tar", "key", "image", 5),
+        ("shards/pairs-{00000..00001}.tar", "key", "image", 5),
+        ("shards/pairs-00001.tar", "key", "image", 2),
+        ("data", "id", "image", 5),
+        ("data/data-00001-of-00003.arrow", "id", "image", 2),
+        ("splits/test", "id", "image", 2),
+        ("photos", "id", "image", 2),
+        ("m.csv", "id", "image", 2),
+        ("m.jsonl", "id", "image", 2),
+        ("imagefolder", "file_name", "file_name", 2),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let run = |root: &str, output: &str| {
+            let settings = [
+                format!("input.manifest={root}/{manifest}"),
+                format!("input.key={key}"),
+                format!("input.image={image}"),
+                format!("output.path={output}-{number}"),
+                "limits.max_failed_fraction=1".to_owned(),
+            ];
+            let mut command = workplace.command("run", &[]);
+            command.args(settings.iter().flat_map(|setting| ["--set", setting]));
+            let ran = with_s3(&mut command, &server.endpoint()).output().unwrap();
+            assert!(ran.status.success(), "{root}/{manifest}: {}", said(&ran));
+            (workplace.rows(&format!("{output}-{number}"), None), said(&ran))
+        };
+        let ((local, _), (remote, _)) = (run("kinds", "local"), run("s3://night/kinds", "remote"));
+        assert_eq!(local.len(), count, "{manifest}");
+        for column in [key, "caption", "content_hash", "status", "error_kind"] {
+            assert_eq!(local.text(column), remote.text(column), "{manifest} {column}");
+        }
+        assert!(local.text("status").iter().filter(|status| status.as_deref() == Some("ok")).count() > 0, "{manifest}");
+        let (_, again) = run("s3://night/kinds", "remote");
+        assert!(again.contains("nothing is new"), "{manifest}: {again}");
+    }
+    let mut command = manifest(&workplace, &["s3://night/kinds/shards", "-o", "m.parquet"]);
+    let made = with_s3(&mut command, &server.endpoint()).output().unwrap();
+    assert!(made.status.success(), "{}", said(&made));
+    let images = texts(&read_parquet(&workplace.path("m.parquet")), "image");
+    assert!(images[0].as_deref().unwrap().starts_with("s3://night/kinds/shards/pairs-00000.tar#bytes="), "{images:?}");
+    let refused = |manifest: &str, expected: &str| {
+        let mut command = workplace.command("run", &["--set", &format!("input.manifest=s3://night/kinds/{manifest}")]);
+        let refused = with_s3(&mut command, &server.endpoint()).output().unwrap();
+        assert_eq!(refused.status.code(), Some(2), "{}", said(&refused));
+        assert!(said(&refused).contains(expected), "{manifest}: {}", said(&refused));
+    };
+    refused("splits", "holds the splits train, test");
+    refused("shards/pairs-{00001..00002}.tar", "pairs-00002.tar");
 }
