@@ -74,7 +74,7 @@ impl Sample {
         let here =
             std::env::current_dir().map_err(|source| Error::System { action: "find the current folder", source })?;
         let text = source.to_str().ok_or_else(|| unfit(&"expected UTF-8"))?;
-        if !text.contains("://") && !text.contains(['*', '?', '[']) && !source.exists() {
+        if !text.contains("://") && !text.contains(['*', '?', '[', '{']) && !source.exists() {
             return Err(unfit(&"expected a manifest or a folder of images, found nothing"));
         }
         let location = Location::pattern(&here, text).map_err(|error| unfit(&error))?;

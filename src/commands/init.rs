@@ -36,7 +36,7 @@ pub(super) fn execute(args: &InitArgs, context: &mut Context<'_>) -> Result<Exit
     let pattern = |text: &str| {
         Location::pattern(&here, text).map_err(|error: NotALocation| Error::Unfit(format!("FOLDER|MANIFEST: {error}")))
     };
-    let (is_uri, is_glob) = (source.contains("://"), source.contains(['*', '?', '[']));
+    let (is_uri, is_glob) = (source.contains("://"), source.contains(['*', '?', '[', '{']));
     if !is_uri && !is_glob && !args.source.exists() {
         return Err(Error::Unfit(format!("expected a manifest or a folder of images, found nothing: {source}")));
     }

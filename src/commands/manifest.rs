@@ -1,11 +1,14 @@
-//! `nightcap manifest`: a manifest of the images in a folder.
+//! `nightcap manifest`: a manifest of the images in a folder, or of the samples in tar archives.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::context::Context;
 use crate::cli::ManifestArgs;
 use crate::error::{Error, ExitStatus};
-use crate::manifest::folder::FolderListing;
+use crate::manifest::folder::{FolderListing, ImageFile, LeftOut};
+use crate::manifest::shards;
 use crate::manifest::write::encode;
 use crate::preprocess::has_image_extension;
 use crate::storage::paths::relative_to;
@@ -28,6 +31,9 @@ pub(super) fn make(
     context: &Context<'_>,
 ) -> Result<ExitStatus, Error> {
     let base = check(file)?;
+    if let Some((parquet, left_out)) = of_shards(folder, &base)? {
+        return write(&parquet, file, &left_out, None);
+    }
     let (listing, base) = match uri(folder)? {
         Some(location) if location.local().is_none() => {
             let storage = Storage::from_environment();
@@ -44,28 +50,60 @@ pub(super) fn make(
         tracing::warn!("stopped, and nothing was written; run the same command again");
         return Ok(ExitStatus::Stopped);
     };
-    let unwritable = |error: &dyn std::fmt::Display| Error::Unfit(format!("cannot write {}: {error}", file.display()));
-    let parquet = encode(&listing.images, |path| base.join(path)).map_err(|error| unwritable(&error))?;
+    let parquet = encode(&listing.images, |path| base.join(path)).map_err(|error| unwritable(file, &error))?;
+    write(&parquet, file, &listing.left_out, Some(&listing.images))
+}
+
+fn unwritable(file: &Path, error: &dyn std::fmt::Display) -> Error {
+    Error::Unfit(format!("cannot write {}: {error}", file.display()))
+}
+
+/// The manifest of the tar archives that `source` names, if it names some.
+fn of_shards(source: &Path, base: &Path) -> Result<Option<(Vec<u8>, LeftOut)>, Error> {
+    let Some(text) = source.to_str() else { return Ok(None) };
+    let here = std::env::current_dir().map_err(|source| Error::System { action: "find the current folder", source })?;
+    let storage = Arc::new(Storage::from_environment());
+    let pattern = Location::pattern(&here, text).map_err(|error| Error::Unfit(format!("FOLDER: {error}")))?;
+    let Some(found) = shards::find(&pattern, &storage)? else { return Ok(None) };
+    let mut bases = HashMap::new();
+    for shard in &found {
+        let base = match shard.folder() {
+            Location::Local(folder) => Base::local(base, &folder)?,
+            folder => Base::Remote(folder),
+        };
+        bases.insert(shard.folder(), base);
+    }
+    let uri =
+        |shard: &Location| bases.get(&shard.folder()).map_or_else(String::new, |base| base.join(&shard.file_name()));
+    Ok(Some(shards::encode(&found, &storage, uri)?))
+}
+
+/// Writes `parquet` to `file`, and logs what was `left_out`, and how many `images` a folder has.
+fn write(parquet: &[u8], file: &Path, left_out: &LeftOut, images: Option<&[ImageFile]>) -> Result<ExitStatus, Error> {
     let existed = file.exists();
     // Only to compare: one that is larger, or no regular file, is not the same.
     let before = regular_file::read(file, parquet.len() as u64).ok();
-    if before.as_ref() != Some(&parquet) {
-        whole_file::write(file, &parquet, Existing::Replace).map_err(|error| unwritable(&error))?;
+    if before.as_deref() != Some(parquet) {
+        whole_file::write(file, parquet, Existing::Replace).map_err(|error| unwritable(file, &error))?;
     }
-    for what in listing.left_out.missed() {
+    for what in left_out.missed() {
         tracing::warn!("left out: {what}");
     }
-    for what in listing.left_out.expected() {
+    for what in left_out.expected() {
         tracing::info!("left out: {what}");
     }
-    let bytes: u64 = listing.images.iter().map(|image| image.bytes).sum();
     let done = match before {
         Some(before) if before == parquet => "the manifest is there already, unchanged",
         Some(_) => "replaced the manifest",
         None if existed => "replaced the manifest",
         None => "wrote the manifest",
     };
-    tracing::info!(images = listing.images.len(), bytes, file = %file.display(), "{done}");
+    if let Some(images) = images {
+        let bytes: u64 = images.iter().map(|image| image.bytes).sum();
+        tracing::info!(images = images.len(), bytes, file = %file.display(), "{done}");
+    } else {
+        tracing::info!(file = %file.display(), "{done}");
+    }
     Ok(ExitStatus::Done)
 }
 

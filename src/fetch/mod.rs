@@ -13,11 +13,12 @@ mod local;
 mod probe;
 mod timeout;
 
+use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use object_store::{GetResult, ObjectStoreExt};
+use object_store::{GetOptions, GetRange, GetResult};
 use tokio::sync::OwnedSemaphorePermit;
 
 pub use self::common_folders::CommonFolders;
@@ -25,6 +26,7 @@ use self::hosts::Hosts;
 use self::timeout::within;
 use crate::job::Limits;
 use crate::row::error::{ErrorKind, RowError, Stage};
+use crate::storage::byte_range;
 use crate::storage::{Failure, Location, NotALocation, SingleAttempts, Storage, pauses, retry_after};
 use crate::support::descriptors::is_exhausted;
 
@@ -45,6 +47,7 @@ pub struct ImageObject<'a> {
     /// Bytes it has.
     pub size: u64,
     location: Location,
+    part: Option<Range<u64>>,
     fetcher: &'a Fetcher,
     result: GetResult,
     turn: Option<OwnedSemaphorePermit>,
@@ -78,7 +81,7 @@ impl Fetcher {
         Err(RowError::new(Stage::Fetch, ErrorKind::TooLarge, message))
     }
 
-    /// Opens the image at `uri`, which may be relative to the folder `base`.
+    /// Opens the image at `uri`, which may be relative to the folder `base`, and may be a part of a file (see [`byte_range`]).
     ///
     /// # Errors
     /// `invalid_uri`, `forbidden`, `not_found`, `too_large`, or after `limits.retries` further attempts `timeout`, `throttled`,
@@ -86,7 +89,8 @@ impl Fetcher {
     pub async fn open(&self, uri: &str, base: &Location) -> Result<ImageObject<'_>, RowError> {
         // The text is not shown: if it is not a location, any part of it may be a credential.
         let invalid = |error: NotALocation| RowError::new(Stage::Fetch, ErrorKind::InvalidUri, error.to_string());
-        let location = base.resolve(uri).map_err(invalid)?;
+        let (file, part) = byte_range::split(uri);
+        let location = base.resolve(file).map_err(invalid)?;
         if matches!(&location, Location::Object { key, .. } if key.is_empty() || key.ends_with('/')) {
             let message = format!("{location}: expected the URI of an object, found that of a bucket or folder");
             return Err(RowError::new(Stage::Fetch, ErrorKind::InvalidUri, message));
@@ -94,18 +98,23 @@ impl Fetcher {
         let turn = self.hosts.turn(&location).await;
         let result = {
             use backon::Retryable as _;
-            let get = (|| self.get(&location)).retry(pauses(self.retries(&location)));
+            let get = (|| self.get(&location, part.as_ref())).retry(pauses(self.retries(&location)));
             get.when(is_transient).adjust(wait_as_asked).notify(log_retry(&location)).await?
         };
-        let size = result.meta.size;
+        let size = result.range.end - result.range.start;
         self.check_size(size)?;
-        Ok(ImageObject { size, location, fetcher: self, result, turn })
+        Ok(ImageObject { size, location, part, fetcher: self, result, turn })
     }
 
-    /// One attempt to open it: receives the headers, not the body.
-    async fn get(&self, location: &Location) -> Result<GetResult, RowError> {
+    /// One attempt to open it, or `part` of it: receives the headers, not the body.
+    async fn get(&self, location: &Location, part: Option<&Range<u64>>) -> Result<GetResult, RowError> {
         if let Some(path) = location.local() {
-            return local::open(path, &self.roots, self.timeout).await;
+            let mut opened = local::open(path, &self.roots, self.timeout).await?;
+            if let Some(part) = part {
+                check_end(location, part, opened.meta.size)?;
+                opened.range = part.clone();
+            }
+            return Ok(opened);
         }
         if !location.is_within(&self.roots) {
             let message = format!("{location} lies in none of the places of `limits.roots`");
@@ -113,7 +122,10 @@ impl Fetcher {
         }
         let get = async {
             let (store, path) = self.stores.open(location).map_err(|error| explain(location, &error))?;
-            store.get(&path).await.map_err(|error| explain(location, &error))
+            let options = GetOptions { range: part.cloned().map(GetRange::Bounded), ..GetOptions::default() };
+            let opened = store.get_opts(&path, options).await.map_err(|error| explain(location, &error))?;
+            part.map_or(Ok(()), |part| check_end(location, part, opened.meta.size))?;
+            Ok(opened)
         };
         within(self.timeout, location, get).await
     }
@@ -124,12 +136,17 @@ impl Fetcher {
     }
 
     /// One attempt to read it, opening it first unless it is `opened`.
-    async fn read(&self, location: &Location, opened: Option<GetResult>) -> Result<Bytes, RowError> {
+    async fn read(
+        &self,
+        location: &Location,
+        part: Option<&Range<u64>>,
+        opened: Option<GetResult>,
+    ) -> Result<Bytes, RowError> {
         let result = match opened {
             Some(result) => result,
-            None => self.get(location).await?,
+            None => self.get(location, part).await?,
         };
-        let size = result.meta.size;
+        let size = result.range.end - result.range.start;
         self.check_size(size)?;
         let read = async { result.bytes().await.map_err(|error| explain(location, &error)) };
         let bytes = within(self.timeout, location, read).await?;
@@ -148,13 +165,22 @@ impl ImageObject<'_> {
     /// As [`Fetcher::open`].
     pub async fn body(self) -> Result<Bytes, RowError> {
         use backon::Retryable as _;
-        let Self { location, fetcher, result, turn: _turn, .. } = self;
-        let location = &location;
+        let Self { location, part, fetcher, result, turn: _turn, .. } = self;
+        let (location, part) = (&location, part.as_ref());
         let opened = Mutex::new(Some(result));
-        let read = (|| fetcher.read(location, opened.lock().unwrap_or_else(PoisonError::into_inner).take()))
+        let read = (|| fetcher.read(location, part, opened.lock().unwrap_or_else(PoisonError::into_inner).take()))
             .retry(pauses(fetcher.retries(location)));
         read.when(is_transient).adjust(wait_as_asked).notify(log_retry(location)).await
     }
+}
+
+/// Refuses a `part` that does not lie in a file of `size` bytes.
+fn check_end(location: &Location, part: &Range<u64>, size: u64) -> Result<(), RowError> {
+    if part.end <= size {
+        return Ok(());
+    }
+    let message = format!("{location}: expected an image up to byte {}, found a file of {size} bytes", part.end - 1);
+    Err(RowError::new(Stage::Fetch, ErrorKind::NotFound, message))
 }
 
 fn is_transient(error: &RowError) -> bool {

@@ -23,6 +23,12 @@ pub enum ManifestError {
         /// What is wrong with it.
         source: glob::PatternError,
     },
+    /// Braces that stand for too many names.
+    #[error("`input.manifest`: expected braces for at most 100,000 names, found more: {pattern}")]
+    Braces {
+        /// As resolved.
+        pattern: String,
+    },
     /// A file that cannot be opened or listed.
     #[error("cannot read the manifest {path}: {source}")]
     Io {
@@ -49,7 +55,19 @@ pub enum ManifestError {
         /// What the Parquet library found.
         source: parquet::errors::ParquetError,
     },
-    /// A CSV or JSON Lines file that cannot be read.
+    /// A folder of several data sets.
+    #[error(
+        "{path} holds the splits {} of a data set, each with rows of its own\nhint: name one, as in \"{path}/{}\", or a list of them",
+        splits.join(", "),
+        splits.first().map_or("SPLIT", String::as_str)
+    )]
+    Splits {
+        /// The folder.
+        path: String,
+        /// Their names.
+        splits: Vec<String>,
+    },
+    /// A CSV or JSON Lines file, an archive or an Arrow file that cannot be read.
     #[error("the manifest {path} is not readable: {why}")]
     Rows {
         /// The file.

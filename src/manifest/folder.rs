@@ -18,6 +18,8 @@ use crate::storage::{Location, Storage, explain};
 const EXAMPLES: usize = 5;
 /// Characters of a path that a message shows.
 const LONGEST: usize = 300;
+/// Characters of an extension that are told from each other.
+const LONGEST_EXTENSION: usize = 20;
 /// File name extensions that a message shows.
 const EXTENSIONS: usize = 8;
 
@@ -321,6 +323,24 @@ struct FoundImage {
 }
 
 impl LeftOut {
+    /// Counts one of `what`, in the plural.
+    pub(super) fn add(&mut self, what: &str) {
+        *self.other.entry(what.to_owned()).or_default() += 1;
+    }
+
+    /// Counts a file of another type by its extension.
+    pub(super) fn add_extension(&mut self, extension: &str) {
+        let shown: String = extension.chars().take(LONGEST_EXTENSION).collect();
+        self.add(&format!(".{shown}"));
+    }
+
+    /// Adds what was left out of another archive.
+    pub(super) fn extend(&mut self, more: Self) {
+        for (what, count) in more.other {
+            *self.other.entry(what).or_default() += count;
+        }
+    }
+
     fn other_type(&mut self, path: &Path) {
         let extension = path.extension().map(|extension| format!(".{}", extension.to_string_lossy().to_lowercase()));
         *self.other.entry(extension.unwrap_or_else(|| "without an extension".to_owned())).or_default() += 1;

@@ -1,5 +1,5 @@
 //! Expands `input.manifest`: files as they are, folders as their `*.parquet` and those in folders `name=value` below, globs sorted by
-//! name. As Spark and Arrow do, folders and globs leave out what is hidden or not finished: names that begin with `.` or `_`.
+//! name, archives of samples together. As Spark and Arrow do, folders and globs leave out what is hidden or not finished: names that begin with `.` or `_`.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -8,9 +8,14 @@ use std::sync::Arc;
 use futures::TryStreamExt;
 use glob::{MatchOptions, Pattern};
 use object_store::{ObjectStore, ObjectStoreExt, path::Path as ObjectPath};
+use walkdir::WalkDir;
 
+use super::braces;
 use super::error::ManifestError;
 use super::partition::is_partition;
+use super::saved;
+use super::shard::is_shard;
+use crate::preprocess::has_image_extension;
 use crate::storage::{Location, Storage};
 
 /// What a pattern names.
@@ -20,6 +25,8 @@ pub(super) enum Found {
     File(Location),
     /// A folder of images.
     Images(Location),
+    /// Archives of samples: at least one.
+    Shards(Vec<Location>),
 }
 
 /// Files that say what is in a folder of images, as Hugging Face's `imagefolder` has them.
@@ -28,11 +35,12 @@ const METADATA: [&str; 2] = ["metadata.csv", "metadata.jsonl"];
 /// Every file that the patterns name, each once. A folder without Parquet files is one of images: its `metadata.csv` or
 /// `metadata.jsonl`, if there is one, or else the folder itself.
 pub(super) fn expand(patterns: &[Location], storage: &Arc<Storage>) -> Result<Vec<Found>, ManifestError> {
-    let mut all = Vec::new();
-    for pattern in patterns {
+    let mut all: Vec<Found> = Vec::new();
+    let patterns = patterns.iter().map(without_braces).collect::<Result<Vec<_>, _>>()?.concat();
+    for pattern in &patterns {
         let mut files = Vec::new();
         match pattern {
-            Location::Local(_) => local(pattern, &mut files)?,
+            Location::Local(_) => local(pattern, storage, &mut files)?,
             Location::Object { .. } => remote(pattern, storage, &mut files)?,
             // A web server cannot be listed.
             Location::Http(_) => files.push(pattern.clone()),
@@ -47,10 +55,50 @@ pub(super) fn expand(patterns: &[Location], storage: &Arc<Storage>) -> Result<Ve
         all.extend(files.into_iter().map(Found::File));
     }
     let mut seen = HashSet::new();
-    match all.iter().find(|found| !seen.insert(*found)) {
-        Some(Found::File(path) | Found::Images(path)) => Err(ManifestError::ListedTwice { path: path.to_string() }),
-        None => Ok(all),
+    if let Some(Found::File(path) | Found::Images(path)) = all.iter().find(|found| !seen.insert(*found)) {
+        return Err(ManifestError::ListedTwice { path: path.to_string() });
     }
+    let mut together: Vec<Found> = Vec::new();
+    for found in all {
+        match (found, together.last_mut()) {
+            (Found::File(file), Some(Found::Shards(shards))) if is_shard(&file.file_name()) => shards.push(file),
+            (Found::File(file), _) if is_shard(&file.file_name()) => together.push(Found::Shards(vec![file])),
+            (found, _) => together.push(found),
+        }
+    }
+    Ok(together)
+}
+
+/// The patterns that one with braces stands for. A file whose name has braces is that file.
+fn without_braces(pattern: &Location) -> Result<Vec<Location>, ManifestError> {
+    let expand = |text: &str| {
+        let too_many = || ManifestError::Braces { pattern: pattern.to_string() };
+        braces::expand(text).ok_or_else(too_many)
+    };
+    match pattern {
+        Location::Local(path) => match path.to_str().filter(|_| !path.exists()) {
+            Some(text) => Ok(expand(text)?.into_iter().map(|name| Location::Local(name.into())).collect()),
+            None => Ok(vec![pattern.clone()]),
+        },
+        Location::Object { key, .. } => Ok(expand(key)?.iter().map(|key| pattern.with_key(key)).collect()),
+        Location::Http(url) => {
+            let path = url.path().replace("%7B", "{").replace("%7D", "}");
+            let of = |path: String| {
+                let mut url = url.clone();
+                url.set_path(&path);
+                Location::Http(url)
+            };
+            Ok(expand(&path)?.into_iter().map(of).collect())
+        }
+    }
+}
+
+/// Whether the archives of a folder are its rows rather than its Parquet files, given the names of both: those of `img2dataset` tell
+/// about the archive of the same name.
+fn are_of_shards(parquet: &[String], shards: &[String]) -> bool {
+    let stem = |name: &str| name.rsplit_once('.').map_or(name, |(stem, _)| stem).to_owned();
+    let shards: HashSet<String> = shards.iter().map(|name| stem(name)).collect();
+    !parquet.is_empty() && parquet.iter().all(|name| shards.contains(&stem(name)))
 }
 
 /// Whether there is a folder with something in it.
@@ -67,13 +115,19 @@ fn is_folder(pattern: &Location, storage: &Arc<Storage>) -> Result<bool, Manifes
     Ok(first.is_some())
 }
 
-fn local(location: &Location, files: &mut Vec<Location>) -> Result<(), ManifestError> {
+fn local(location: &Location, storage: &Arc<Storage>, files: &mut Vec<Location>) -> Result<(), ManifestError> {
     let Some(path) = location.local() else { return Ok(()) };
     if path.is_file() {
         files.push(location.clone());
         return Ok(());
     }
     if path.is_dir() {
+        for file in [saved::STATE, saved::SPLITS].into_iter().filter(|file| path.join(file).is_file()) {
+            if let Some(found) = saved::files(location, file, storage)? {
+                files.extend(found);
+                return Ok(());
+            }
+        }
         let mut found = Vec::new();
         in_folder(path, &mut found)?;
         // As Hugging Face's hub has data sets.
@@ -83,6 +137,17 @@ fn local(location: &Location, files: &mut Vec<Location>) -> Result<(), ManifestE
         }
         if found.is_empty() {
             found.extend(METADATA.map(|name| path.join(name)).into_iter().find(|file| file.is_file()));
+        }
+        let mut shards = shards_in(path)?;
+        if shards.is_empty() && data.is_dir() {
+            shards = shards_in(&data)?;
+        }
+        let names =
+            |files: &[PathBuf]| files.iter().map(|file| Location::Local(file.clone()).file_name()).collect::<Vec<_>>();
+        if are_of_shards(&names(&found), &names(&shards))
+            || (found.is_empty() && !shards.is_empty() && !holds_images(path))
+        {
+            found = shards;
         }
         found.sort();
         files.extend(found.into_iter().map(Location::Local));
@@ -101,6 +166,27 @@ fn local(location: &Location, files: &mut Vec<Location>) -> Result<(), ManifestE
         }
     }
     Ok(())
+}
+
+/// The archives in `folder`.
+fn shards_in(folder: &Path) -> Result<Vec<PathBuf>, ManifestError> {
+    let io = |source| ManifestError::Io { path: folder.display().to_string(), source };
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(io)? {
+        let path = entry.map_err(io)?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if !is_hidden(&name) && is_shard(&name) && path.is_file() {
+            found.push(path);
+        }
+    }
+    Ok(found)
+}
+
+/// Whether there are images in `folder` or below.
+fn holds_images(folder: &Path) -> bool {
+    let is_shown = |entry: &walkdir::DirEntry| entry.depth() == 0 || !is_hidden(&entry.file_name().to_string_lossy());
+    let mut entries = WalkDir::new(folder).follow_links(true).into_iter().filter_entry(is_shown).flatten();
+    entries.any(|entry| entry.file_type().is_file() && has_image_extension(entry.path()))
 }
 
 /// The Parquet files in `folder`, and in its folders of partitions.
@@ -193,6 +279,12 @@ fn remote_folder(
     let failed = |source| ManifestError::Storage { path: location.to_string(), source };
     let (store, prefix) = storage.open(&location.with_key(folder)).map_err(failed)?;
     let all = listed(storage, store, prefix.clone()).map_err(failed)?;
+    for file in [saved::STATE, saved::SPLITS].into_iter().filter(|file| all.contains(&prefix.clone().join(*file))) {
+        if let Some(found) = saved::files(&location.with_key(folder), file, storage)? {
+            files.extend(found);
+            return Ok(());
+        }
+    }
     let below = |prefix: &ObjectPath| {
         let is_of_table = |key: &&ObjectPath| {
             let Some(below) = key.prefix_match(prefix) else { return false };
@@ -211,6 +303,23 @@ fn remote_folder(
     if keys.is_empty() {
         let metadata = METADATA.map(|name| prefix.clone().join(name));
         keys.extend(metadata.into_iter().find(|file| all.contains(file)));
+    }
+    let name = |key: &ObjectPath| key.filename().unwrap_or_default().to_owned();
+    let shards_in = |prefix: &ObjectPath| {
+        let is_there = |key: &&ObjectPath| {
+            let names = key.prefix_match(prefix).map(Iterator::count);
+            names == Some(1) && !is_hidden(&name(key)) && is_shard(&name(key))
+        };
+        all.iter().filter(is_there).cloned().collect::<Vec<_>>()
+    };
+    let mut shards = shards_in(&prefix);
+    if shards.is_empty() {
+        shards = shards_in(&prefix.clone().join("data"));
+    }
+    let names = |keys: &[ObjectPath]| keys.iter().map(name).collect::<Vec<_>>();
+    let holds_images = || all.iter().any(|key| !is_hidden(&name(key)) && has_image_extension(Path::new(key.as_ref())));
+    if are_of_shards(&names(&keys), &names(&shards)) || (keys.is_empty() && !shards.is_empty() && !holds_images()) {
+        keys = shards;
     }
     keys.sort();
     files.extend(keys.iter().map(|key| location.with_key(key.as_ref())));

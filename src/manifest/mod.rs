@@ -8,6 +8,8 @@
 //! prompt, `unsigned` takes credentials out of carried URLs. Writing: [`folder`] finds the images
 //! of a folder, [`mod@write`] makes a manifest of them, [`usual_names`] chooses the columns for a new job file.
 
+mod arrow_file;
+mod braces;
 mod column_types;
 pub mod condition;
 mod error;
@@ -27,6 +29,9 @@ mod prompt;
 pub mod reader;
 pub mod row;
 mod rows;
+mod saved;
+mod shard;
+pub mod shards;
 mod source;
 mod table;
 mod text;

@@ -7,13 +7,15 @@ use std::sync::Arc;
 use arrow::datatypes::{Field, SchemaRef, TimeUnit};
 use parquet::file::reader::{ChunkReader, Length};
 
+use super::arrow_file::{convert as convert_arrow, is_arrow};
 use super::error::ManifestError;
 use super::file::{FileSnapshot, ManifestFile};
 use super::folder::FolderListing;
 use super::int96;
 use super::listing::{Found, expand};
 use super::rows::{Format, convert};
-use super::source::{Source, stat};
+use super::shards::{Indexed, index};
+use super::source::{FileVersion, Source, stat};
 use super::table::{Table, schema_of};
 use super::write::encode;
 use crate::preprocess::has_image_extension;
@@ -28,8 +30,10 @@ pub(super) fn open_files(
     let files = expand(patterns, storage)?.into_iter();
     let open = |found| match found {
         Found::Images(folder) => open_folder(folder, storage),
+        Found::Shards(shards) => open_shards(&shards, storage),
         Found::File(file) => match Format::of(&file) {
             Some(format) => open_rows(file, format, storage),
+            None if is_arrow(&file) => open_arrow(file, storage),
             None => open_file(file, storage),
         },
     };
@@ -113,6 +117,70 @@ fn open_rows(location: Location, format: Format, storage: &Arc<Storage>) -> Resu
         uri: redact::uri(&location.to_string()).into_owned(),
         bytes: version.bytes,
         version: version.mark,
+        rows: 0,
+    };
+    of_temporary(location, snapshot, converted)
+}
+
+/// Opens an Arrow file as the Parquet file that it is converted into; images stay in the Arrow file.
+fn open_arrow(location: Location, storage: &Arc<Storage>) -> Result<ManifestFile, ManifestError> {
+    let (source, version) = Source::open(&location, storage)?;
+    let path = || location.to_string();
+    let to = temporary().map_err(|source| ManifestError::Io { path: path(), source })?;
+    let again = to.try_clone().map_err(|source| ManifestError::Io { path: path(), source })?;
+    convert_arrow(&source, &uri(&location), again).map_err(|why| ManifestError::Rows { path: path(), why })?;
+    source.reopen(&location, &version, Vec::new())?;
+    let snapshot = FileSnapshot {
+        uri: redact::uri(&location.to_string()).into_owned(),
+        bytes: version.bytes,
+        version: version.mark,
+        rows: 0,
+    };
+    of_temporary(location, snapshot, to)
+}
+
+/// A location as a row names it.
+fn uri(location: &Location) -> String {
+    match location {
+        Location::Http(url) => url.to_string(),
+        location => location.to_string(),
+    }
+}
+
+/// Opens archives of samples as the Parquet file that `nightcap manifest` would write, with whole paths.
+fn open_shards(shards: &[Location], storage: &Arc<Storage>) -> Result<ManifestFile, ManifestError> {
+    let converted = temporary().map_err(|source| ManifestError::Io { path: shards[0].to_string(), source })?;
+    let Indexed { versions, left_out } = index(shards, storage, uri, &converted)?;
+    for what in left_out.missed() {
+        tracing::warn!("left out: {what}");
+    }
+    for what in left_out.expected() {
+        tracing::info!("left out: {what}");
+    }
+    let mut hasher = blake3::Hasher::new();
+    for (shard, version) in shards.iter().zip(&versions) {
+        for part in [&redact::uri(&shard.to_string()), version.bytes.to_string().as_str(), version.mark.as_str()] {
+            hasher.update(part.as_bytes()).update(b"\n");
+        }
+    }
+    let [location] = shards else {
+        let folder = shards.iter().try_fold(shards[0].folder(), |folder, shard| folder.common(&shard.folder()));
+        let location = folder.unwrap_or_else(|| shards[0].clone());
+        return of_shards(location, &versions, &hasher, converted);
+    };
+    of_shards(location.clone(), &versions, &hasher, converted)
+}
+
+fn of_shards(
+    location: Location,
+    versions: &[FileVersion],
+    hasher: &blake3::Hasher,
+    converted: std::fs::File,
+) -> Result<ManifestFile, ManifestError> {
+    let snapshot = FileSnapshot {
+        uri: redact::uri(&location.to_string()).into_owned(),
+        bytes: versions.iter().map(|version| version.bytes).sum(),
+        version: hasher.finalize().to_hex()[..32].to_owned(),
         rows: 0,
     };
     of_temporary(location, snapshot, converted)

@@ -35,12 +35,8 @@ pub(super) enum Format {
 impl Format {
     /// By the extension of a file's name.
     pub(super) fn of(location: &Location) -> Option<Self> {
-        let path = match location {
-            Location::Local(path) => path.to_string_lossy().into_owned(),
-            Location::Object { key, .. } => key.clone(),
-            Location::Http(url) => url.path().to_owned(),
-        };
-        let (_, extension) = path.rsplit_once('.')?;
+        let name = location.file_name();
+        let (_, extension) = name.rsplit_once('.')?;
         match extension.to_ascii_lowercase().as_str() {
             "csv" | "tsv" => Some(Self::Csv),
             "jsonl" | "ndjson" => Some(Self::JsonLines),
@@ -205,10 +201,40 @@ fn each_line<R: Read>(mut read: BufReader<R>, see: &mut dyn FnMut(Row) -> Result
         if line.iter().all(u8::is_ascii_whitespace) {
             continue;
         }
-        let value: Value = serde_json::from_slice(&line).map_err(|error| format!("line {number}: {error}"))?;
+        let value = lenient_json(&line).map_err(|error| format!("line {number}: {error}"))?;
         let Value::Object(object) = value else { return Err(format!("line {number}: expected an object")) };
         see(object.into_iter().map(|(name, value)| ((name, 0), json(value))).collect())?;
     }
+}
+
+/// Reads JSON, with `NaN` and `Infinity`, which Python writes, as nulls.
+pub(super) fn lenient_json(text: &[u8]) -> serde_json::Result<Value> {
+    serde_json::from_slice(text).or_else(|error| {
+        let plain = without_nan(text);
+        if plain == text { Err(error) } else { serde_json::from_slice(&plain).map_err(|_| error) }
+    })
+}
+
+fn without_nan(text: &[u8]) -> Vec<u8> {
+    let (mut plain, mut at, mut is_text) = (Vec::with_capacity(text.len()), 0, false);
+    while let Some(&byte) = text.get(at) {
+        let rest = text.get(at..).unwrap_or_default();
+        let words: [&[u8]; 3] = [b"NaN", b"-Infinity", b"Infinity"];
+        let word = words.into_iter().find(|word| !is_text && rest.starts_with(word));
+        let length = match (byte, word) {
+            (_, Some(word)) => {
+                plain.extend(b"null");
+                at += word.len();
+                continue;
+            }
+            (b'\\', None) if is_text => rest.len().min(2),
+            _ => 1,
+        };
+        is_text ^= byte == b'"';
+        plain.extend(rest.iter().take(length));
+        at += length;
+    }
+    plain
 }
 
 /// A value of JSON; lists and objects stay JSON, as text.
@@ -281,6 +307,10 @@ mod tests {
         .unwrap();
         assert_eq!(fields, "id Utf8, l Utf8, n Utf8, t Boolean, late Int64");
         assert_eq!(rows, [["1", "[1,2]", "9007199254740993", "true", "-"], ["2", "-", "0.5", "-", "1"]]);
+        let (fields, rows) =
+            converted(Format::JsonLines, "{\"a\": NaN, \"b\": [\"NaN\\\"NaN\", -Infinity]}\n{\"a\": 0.5}").unwrap();
+        assert_eq!(fields, "a Float64, b Utf8");
+        assert_eq!(rows, [["-", "[\"NaN\\\"NaN\",null]"], ["0.5", "-"]]);
         assert_eq!(converted(Format::Csv, "a;b\n1;2\n").unwrap().0, "a Int64, b Int64");
         assert_eq!(converted(Format::Csv, "a\tb\n1\t2\n").unwrap().0, "a Int64, b Int64");
     }

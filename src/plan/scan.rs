@@ -9,8 +9,8 @@ use crate::fetch::CommonFolders;
 use crate::manifest::Manifest;
 use crate::manifest::reader::{ManifestReader, Projection};
 use crate::manifest::row::{ImageSource, Row, RowBatch};
-use crate::row::signature::{ContentFingerprint, KeyHash, Signature, TextHash};
-use crate::storage::{Location, Storage};
+use crate::row::signature::{ContentFingerprint, KeyHash, PartHash, Signature, TextHash};
+use crate::storage::{Location, Storage, byte_range};
 use crate::support::redact;
 
 /// Duplicate keys that an error shows.
@@ -48,6 +48,8 @@ struct RowContent {
     text: TextHash,
     /// None: an image inside the manifest that was not read.
     fingerprint: Option<ContentFingerprint>,
+    /// The bytes of the file that are the image.
+    part: PartHash,
     /// Whether `fingerprint` is a URI on storage that can be listed.
     listable: bool,
     /// Whether `fingerprint` is a URI on storage that cannot.
@@ -92,7 +94,7 @@ impl Scan {
                 // A row without a key gets a hash of its signature, below.
                 keys.push(row.key.as_deref().map_or(KeyHash(0), KeyHash::new));
                 let image = match &row.image {
-                    ImageSource::Uri(uri) => row.base.resolve(uri).ok(),
+                    ImageSource::Uri(uri) => row.base.resolve(byte_range::split(uri).0).ok(),
                     _ => None,
                 };
                 if let Some(image) = &image {
@@ -111,8 +113,8 @@ impl Scan {
         let unlisted = contents.iter().filter(|row| row.unlisted).count() as u64;
         let signature = |row: RowContent| match row.fingerprint {
             None => Signature::unread(row.text),
-            Some(fingerprint) if row.listable => Signature::new(row.text, listed.content(fingerprint)),
-            Some(fingerprint) => Signature::new(row.text, fingerprint),
+            Some(fingerprint) if row.listable => Signature::new(row.text, listed.content(fingerprint).part(row.part)),
+            Some(fingerprint) => Signature::new(row.text, fingerprint.part(row.part)),
         };
         let signatures: Vec<Signature> = contents.into_iter().map(signature).collect();
         for ordinal in &keyless {
@@ -140,18 +142,23 @@ impl Scan {
 /// The content of `row`; `image` is the location of its image, if it has one.
 fn content(batch: &RowBatch, index: usize, row: &Row, image: Option<&Location>, folders: &mut Listing) -> RowContent {
     let text = row.text_hash();
-    let plain = |fingerprint| RowContent { text, fingerprint, listable: false, unlisted: false };
+    let plain = |fingerprint| RowContent { text, fingerprint, part: PartHash::WHOLE, listable: false, unlisted: false };
     match (batch.signature_columns(index), &row.image) {
         (Some(columns), _) => plain(Some(columns)),
-        (None, ImageSource::Uri(uri)) => match image {
-            Some(location) if folders.add(location) => {
-                RowContent { listable: true, ..plain(Some(ContentFingerprint::uri(&location.to_string()))) }
-            }
-            // Without its signature, which is new every night.
-            resolved => {
-                RowContent { unlisted: resolved.is_some(), ..plain(Some(ContentFingerprint::uri(&redact::uri(uri)))) }
-            }
-        },
+        (None, ImageSource::Uri(uri)) => {
+            let (file, part) = byte_range::split(uri);
+            let row = match image {
+                Some(location) if folders.add(location) => {
+                    RowContent { listable: true, ..plain(Some(ContentFingerprint::uri(&location.to_string()))) }
+                }
+                // Without its signature, which is new every night.
+                resolved => RowContent {
+                    unlisted: resolved.is_some(),
+                    ..plain(Some(ContentFingerprint::uri(&redact::uri(file))))
+                },
+            };
+            RowContent { part: PartHash::new(part.as_ref()), ..row }
+        }
         (None, ImageSource::Text(text)) => plain(Some(ContentFingerprint::bytes(&blake3::hash(text.as_bytes())))),
         (None, ImageSource::Inline(_)) => plain(batch.image_hash(index).as_ref().map(ContentFingerprint::bytes)),
         (None, ImageSource::Unread) => plain(None),

@@ -2,6 +2,7 @@
 //! because planning holds one of each for every row of the manifest.
 
 use std::fmt;
+use std::ops::Range;
 use std::str::FromStr;
 
 /// The hash of a row's key: 128 bits of BLAKE3.
@@ -112,6 +113,22 @@ impl TextHash {
     }
 }
 
+/// Which bytes of a file are an image, hashed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PartHash(u64);
+
+impl PartHash {
+    /// All of them.
+    pub const WHOLE: Self = Self(0);
+
+    /// Hashes a range of bytes; None: all of them.
+    #[must_use]
+    pub fn new(bytes: Option<&Range<u64>>) -> Self {
+        let Some(Range { start, end }) = bytes else { return Self::WHOLE };
+        Self(u64::from_be_bytes(first_bytes(hash(b"bytes", &[&start.to_be_bytes(), &end.to_be_bytes()]))))
+    }
+}
+
 /// Identifies the content of a row's image without decoding it: a hash of its URI and version, of its bytes, or of the job's
 /// signature columns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -135,6 +152,15 @@ impl ContentFingerprint {
     #[must_use]
     pub fn uri(uri: &str) -> Self {
         Self(u64::from_be_bytes(first_bytes(hash(b"uri", &[uri.as_bytes()]))))
+    }
+
+    /// Of this part of the file.
+    #[must_use]
+    pub fn part(self, part: PartHash) -> Self {
+        if part == PartHash::WHOLE {
+            return self;
+        }
+        Self(u64::from_be_bytes(first_bytes(hash(b"part", &[&self.0.to_be_bytes(), &part.0.to_be_bytes()]))))
     }
 
     /// Of this URI and the version that was listed; None: there is no such object.

@@ -135,6 +135,17 @@ impl Location {
         }
     }
 
+    /// What follows the last slash of its path or key.
+    #[must_use]
+    pub fn file_name(&self) -> String {
+        let path = match self {
+            Self::Local(path) => path.to_string_lossy(),
+            Self::Object { key, .. } => key.into(),
+            Self::Http(url) => url.path().into(),
+        };
+        path.rsplit_once('/').map_or(path.as_ref(), |(_, name)| name).to_owned()
+    }
+
     /// The folder that it is in; the root of a store is its own folder.
     #[must_use]
     pub fn folder(&self) -> Self {

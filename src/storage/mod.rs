@@ -6,12 +6,13 @@
 //! [`Location`] is what users write (`paths` for local ones), `settings`, `environment` and `credentials` say how it is reached, `clouds`
 //! makes the stores of buckets, `connector` and `redirect` their HTTP client, `private_hosts` and `addresses` say which hosts it may
 //! connect to, `web` reads files of web servers, `failure` says what errors and `answers`
-//! mean, `hidden_parents` finds a `..` that a URL hides, `keys` knows the keys that
+//! mean, `byte_range` says which part of a file is meant, `hidden_parents` finds a `..` that a URL hides, `keys` knows the keys that
 //! no request can name. `cache` keeps local copies of
 //! remote model directories; `diagnosis` is for `nightcap doctor`.
 
 mod addresses;
 mod answers;
+pub mod byte_range;
 mod cache;
 mod clouds;
 mod connector;

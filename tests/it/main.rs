@@ -92,6 +92,7 @@ mod search_large;
 #[allow(unreachable_pub, reason = "a module of a test binary")]
 mod seaweed;
 mod secrets;
+mod shards;
 mod signals;
 #[allow(unreachable_pub, reason = "a module of a test binary")]
 mod simulation;
