@@ -27,7 +27,7 @@ use crate::output::view::{View, Which};
 use crate::search::neighbors::{Neighbor, neighbors};
 use crate::search::scan::FINGERPRINT;
 use crate::support::whole_file::temporary;
-use crate::thumbnails::{CONTENT_HASH, PictureRow, Thumbnail, ThumbnailReader};
+use crate::thumbnails::{CONTENT_HASH, PictureRow, RUN_SEQ, Thumbnail, ThumbnailReader};
 
 /// Rows whose neighbors are found exactly.
 const MOST_NEIGHBOR_ROWS: u64 = 100_000;
@@ -208,8 +208,9 @@ fn write(
     let mut writer: ArrowWriter<&File> =
         ArrowWriter::try_new(file.as_file(), schema.clone(), Some(properties)).map_err(|error| unwritable(&error))?;
     let mut wanted: Vec<&str> = columns.fields.iter().map(|field| field.name().as_str()).collect();
-    if thumbnails.is_some() && view.schema().index_of(CONTENT_HASH).is_ok() {
-        wanted.push(CONTENT_HASH);
+    if thumbnails.is_some() {
+        let needed = [RUN_SEQ, CONTENT_HASH].into_iter().filter(|name| view.schema().index_of(name).is_ok());
+        wanted.extend(needed);
     }
     let (mut rows, mut missing): (_, BTreeMap<_, Missing>) = (0, BTreeMap::new());
     for part in view.parts() {
@@ -225,7 +226,7 @@ fn write(
             let mut arrays =
                 columns.fields.iter().map(|field| array(&batch, field, columns)).collect::<Result<Vec<_>, _>>()?;
             if let Some(reader) = thumbnails {
-                let found = reader.read(&PictureRow::of_batch(&run.run, &run.key, &batch)?);
+                let found = reader.read(&PictureRow::of_batch(&run.key, &batch)?);
                 for (what, why) in found.iter().filter_map(reason) {
                     let missing = missing.entry(what).or_default();
                     if missing.rows == 0 && !why.is_empty() {
