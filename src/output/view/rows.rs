@@ -188,13 +188,17 @@ impl View {
         each: &mut dyn FnMut(&Vectors<'_>) -> Result<(), OutputError>,
     ) -> Result<(), OutputError> {
         let field = self.schema.field_with_name(column).ok();
-        let Some(DataType::FixedSizeList(_, width)) = field.map(Field::data_type) else {
+        let width = match field.map(Field::data_type) {
+            Some(DataType::FixedSizeList(_, width)) => usize::try_from(*width).ok().filter(|width| *width > 0),
+            _ => None,
+        };
+        let Some(width) = width else {
             return Err(OutputError::View { message: format!("`{column}` is no column of vectors") });
         };
         let run = &self.runs[part.run];
         let path = part_path(&run.run, part.part);
         let footer = read_footer(&self.store, &path, Some(self.hashes[part.run].of(run, part.part)?))?;
-        read_vectors(&self.store, &path, footer, (column, *width as usize), each)
+        read_vectors(&self.store, &path, footer, (column, width), each)
     }
 
     fn mask(&self, part: ViewPart, rows: &RecordBatch, which: Which) -> Result<BooleanArray, String> {
