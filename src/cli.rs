@@ -9,6 +9,7 @@ use clap_complete::Shell;
 
 pub use self::of_output::{
     EvalArgs, ExportArgs, ExportVectors, ReportArgs, SampleArgs, SearchArgs, SearchFormat, TableFormat,
+    TerminalPictures,
 };
 use crate::monitor::{PingUrl, ping_url};
 

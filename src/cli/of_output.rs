@@ -41,7 +41,8 @@ pub struct SearchArgs {
     /// Write to this file instead of stdout. An existing one is replaced.
     #[arg(short = 'o', long = "output", value_name = "FILE")]
     pub file: Option<PathBuf>,
-    /// The job file that says how the images' storage is reached, for the pictures of `--format html`. Default: the environment says it.
+    /// For the pictures of `--format html`: a job file that says where they are, how storage is reached and what may be read. Default: the
+    /// records of the runs and the environment say it.
     #[arg(long, value_name = "JOB.toml")]
     pub job: Option<PathBuf>,
 }
@@ -95,6 +96,25 @@ pub struct SampleArgs {
     /// Another number chooses other rows.
     #[arg(long, value_name = "SEED", default_value_t = 0)]
     pub seed: u64,
+    /// Show each row's picture, in a terminal that shows pictures: by the protocol of kitty or iTerm2. Without a value, the environment
+    /// says which.
+    #[arg(long, value_name = "PROTOCOL", value_enum, num_args = 0..=1, require_equals = true, default_missing_value = "auto")]
+    pub pictures: Option<TerminalPictures>,
+    /// For `--pictures`: a job file that says where they are, how storage is reached and what may be read. Default: the records of the
+    /// runs and the environment say it.
+    #[arg(long, value_name = "JOB.toml")]
+    pub job: Option<PathBuf>,
+}
+
+/// How a terminal is told to show a picture.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum TerminalPictures {
+    /// As the environment names the terminal.
+    Auto,
+    /// Kitty's protocol, which Ghostty and Konsole know too.
+    Kitty,
+    /// That of iTerm2, which WezTerm, VS Code and mintty know too.
+    Iterm,
 }
 
 /// Arguments of `report`.
@@ -112,7 +132,8 @@ pub struct ReportArgs {
     /// Compare the newest run, or that of --run, with this one. Default: with the rows that were there before it.
     #[arg(long, value_name = "ID")]
     pub against: Option<String>,
-    /// The job file that says how the images' storage is reached. Default: the environment says it.
+    /// A job file that says where pictures are, how storage is reached and what may be read. Default: the records of the runs and the
+    /// environment say it.
     #[arg(long, value_name = "JOB.toml")]
     pub job: Option<PathBuf>,
 }
@@ -141,7 +162,8 @@ pub struct ExportArgs {
     /// The type of vectors. Default: as OUTPUT has them.
     #[arg(long, value_enum)]
     pub vectors: Option<ExportVectors>,
-    /// A job file that says where pictures are, how storage is reached and what may be read. Default: the records of the runs say it.
+    /// A job file that says where pictures are, how storage is reached and what may be read. Default: the records of the runs and the
+    /// environment say it.
     #[arg(long, value_name = "JOB.toml")]
     pub job: Option<PathBuf>,
 }

@@ -26,8 +26,9 @@ use crate::output::store::OutputStore;
 use crate::output::view::{View, Which};
 use crate::search::neighbors::{Neighbor, neighbors};
 use crate::search::scan::FINGERPRINT;
+use crate::support::progress::Progress;
 use crate::support::whole_file::temporary;
-use crate::thumbnails::{CONTENT_HASH, PictureRow, Thumbnail, ThumbnailReader};
+use crate::thumbnails::{CONTENT_HASH, PictureRow, RUN_SEQ, Thumbnail, ThumbnailReader};
 
 /// Rows whose neighbors are found exactly.
 const MOST_NEIGHBOR_ROWS: u64 = 100_000;
@@ -49,13 +50,19 @@ pub(super) fn execute(args: &ExportArgs, context: &mut Context<'_>) -> Result<Ex
     if columns.fields.iter().any(|field| is_vector(field.data_type())) || args.neighbors.is_some() {
         check_fingerprints(&view)?;
     }
-    let neighbors = args.neighbors.map(|top| all_neighbors(&view, top as usize)).transpose()?;
+    let stopped = || {
+        tracing::warn!("stopped, and nothing was written; run the same command again");
+        Ok(ExitStatus::Stopped)
+    };
+    let neighbors = match args.neighbors.map(|top| all_neighbors(&view, top as usize, context)).transpose()? {
+        Some(None) => return stopped(),
+        found => found.flatten(),
+    };
     let job = args.job.as_deref().map(|job| Job::load(job, &[])).transpose()?;
     let thumbnails = args.thumbnails.map(|side| ThumbnailReader::open(&view, job.as_ref(), side)).transpose()?;
     let Some((rows, missing)) = write(args, &view, &columns, neighbors.as_deref(), thumbnails.as_ref(), context)?
     else {
-        tracing::warn!("stopped, and nothing was written; run the same command again");
-        return Ok(ExitStatus::Stopped);
+        return stopped();
     };
     for (what, Missing { rows, example }) in missing {
         tracing::warn!(rows, "no thumbnail: {what}{example}");
@@ -145,19 +152,25 @@ fn unfit(error: &dyn std::fmt::Display) -> Error {
 }
 
 /// The neighbors of every row that is written, in their order; None for a row without a vector.
-fn all_neighbors(view: &View, top: usize) -> Result<Vec<Option<Vec<Neighbor>>>, Error> {
+type Neighbors = Vec<Option<Vec<Neighbor>>>;
+
+/// Finds them; None: stopped.
+fn all_neighbors(view: &View, top: usize, context: &Context<'_>) -> Result<Option<Neighbors>, Error> {
     let column = vector_column(view, None)?;
     // The numbers of the rows that have a vector, and the vectors.
     let (mut rows, mut numbers, mut vectors, mut width) = (0_u64, Vec::new(), Vec::new(), 0);
     for part in view.parts() {
         for batch in view.read(part, &[&column], Which::Matching)? {
+            if context.stop.requested() {
+                return Ok(None);
+            }
             let batch = batch?.filtered()?;
             let first = rows;
             rows += batch.num_rows() as u64;
             if rows > MOST_NEIGHBOR_ROWS {
                 return Err(Error::Unfit(format!(
-                    "--neighbors: expected {MOST_NEIGHBOR_ROWS} rows at most, found more\nhint: choose rows by --where, or build an \
-                     index of the exported vectors, for example with faiss or usearch"
+                    "--neighbors: expected {MOST_NEIGHBOR_ROWS} rows at most, since each is compared with each, found more\nhint: choose \
+                     rows by --where, or build an index of the exported vectors, for example with LanceDB"
                 )));
             }
             let Some(list) = batch.column_by_name(&column) else { continue };
@@ -171,12 +184,19 @@ fn all_neighbors(view: &View, top: usize) -> Result<Vec<Option<Vec<Neighbor>>>, 
             }
         }
     }
+    tracing::info!(rows = numbers.len(), "comparing each row with each, for exact neighbors");
+    let progress = Progress::new(&context.terminal, numbers.len() as u64);
+    let done = |rows: usize| (0..rows).for_each(|_| progress.row(false));
+    let stop = &context.stop;
+    let near = neighbors(&vectors, width, top, &|| stop.requested(), &done);
+    progress.finish();
+    let Some(near) = near else { return Ok(None) };
     let mut found = vec![None; rows as usize];
-    for (row, near) in numbers.iter().zip(neighbors(&vectors, width, top)) {
+    for (row, near) in numbers.iter().zip(near) {
         let numbered = near.into_iter().map(|(other, score)| (numbers[other as usize], score));
         found[*row as usize] = Some(numbered.collect());
     }
-    Ok(found)
+    Ok(Some(found))
 }
 
 /// The rows that were written, and the reasons why some have no thumbnail; None: stopped.
@@ -208,8 +228,9 @@ fn write(
     let mut writer: ArrowWriter<&File> =
         ArrowWriter::try_new(file.as_file(), schema.clone(), Some(properties)).map_err(|error| unwritable(&error))?;
     let mut wanted: Vec<&str> = columns.fields.iter().map(|field| field.name().as_str()).collect();
-    if thumbnails.is_some() && view.schema().index_of(CONTENT_HASH).is_ok() {
-        wanted.push(CONTENT_HASH);
+    if thumbnails.is_some() {
+        let needed = [RUN_SEQ, CONTENT_HASH].into_iter().filter(|name| view.schema().index_of(name).is_ok());
+        wanted.extend(needed);
     }
     let (mut rows, mut missing): (_, BTreeMap<_, Missing>) = (0, BTreeMap::new());
     for part in view.parts() {
@@ -225,7 +246,7 @@ fn write(
             let mut arrays =
                 columns.fields.iter().map(|field| array(&batch, field, columns)).collect::<Result<Vec<_>, _>>()?;
             if let Some(reader) = thumbnails {
-                let found = reader.read(&PictureRow::of_batch(&run.run, &run.key, &batch)?);
+                let found = reader.read(&PictureRow::of_batch(&run.key, &batch)?);
                 for (what, why) in found.iter().filter_map(reason) {
                     let missing = missing.entry(what).or_default();
                     if missing.rows == 0 && !why.is_empty() {

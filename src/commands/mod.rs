@@ -33,6 +33,7 @@ mod sample;
 mod search;
 mod shown_rows;
 mod status;
+mod terminal_pictures;
 
 pub use self::context::Context;
 use crate::cli::{Cli, Command, ModelCommand};

@@ -16,6 +16,7 @@ use crate::onnx::{DataType, Device, limit_device_memory};
 use crate::output::part::columns::{OutputColumns, RunStamp, part_schema};
 use crate::output::part::rows::Fingerprints;
 use crate::output::part::writer::PartEncoder;
+use crate::output::records::picture_source::ReadRules;
 use crate::output::records::plan::{Identity, Plan, PlannedModel};
 use crate::output::records::schema::recorded_columns;
 use crate::output::store::OutputStore;
@@ -289,6 +290,7 @@ impl PreparedJob {
             key: &self.job.input.key,
             part_rows: self.job.output.part_rows,
             failures: self.job.limits.failures,
+            read_rules: ReadRules::of(&self.job.limits),
             vector_model: self.vector_model(),
             caption_fingerprint: self.caption_fingerprint.clone(),
             embedding_fingerprint: self.embedding_fingerprint.clone(),

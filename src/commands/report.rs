@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::SystemTime;
 
-use super::pictures::pictures;
+use super::pictures::{CARD, pictures};
 use crate::cli::ReportArgs;
 use crate::error::{Error, ExitStatus};
 use crate::output::OutputError;
@@ -30,7 +30,7 @@ pub(super) fn execute(args: &ReportArgs) -> Result<ExitStatus, Error> {
     };
     let comparison = comparison(args, &store, &run, &runs)?;
     let view = View::of_runs(store, shown, None)?;
-    let pictures = pictures(args.job.as_deref())?;
+    let pictures = pictures(args.job.as_deref(), CARD)?;
     let report = Report {
         view: &view,
         scope,

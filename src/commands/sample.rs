@@ -8,16 +8,21 @@ use arrow::datatypes::DataType;
 use arrow::record_batch::RecordBatch;
 
 use super::context::{Context, print};
+use super::pictures::pictures;
 use super::shown_rows::{rows_at, table, terminal_width, text_value, words_column};
+use super::terminal_pictures::protocol;
 use crate::cli::SampleArgs;
 use crate::error::{Error, ExitStatus};
 use crate::output::OutputError;
 use crate::output::store::OutputStore;
 use crate::output::view::{View, ViewPart, Which};
+use crate::report::Picture;
 use crate::search::Key;
 use crate::search::scan::key_of;
 use crate::support::redact::lines;
 
+/// The most pixels of a side of a picture.
+const SIDE: u32 = 192;
 /// The columns that a table shows beside key and words.
 const SHOWN: [&str; 4] = ["status", "error_kind", "error_message", "caption_similarity"];
 
@@ -38,17 +43,40 @@ struct Choice {
 }
 
 pub(super) fn execute(args: &SampleArgs, context: &mut Context<'_>) -> Result<ExitStatus, Error> {
+    let protocol = args.pictures.map(|asked| protocol(asked, &context.variable)).transpose()?;
     let view = View::open(OutputStore::from_argument(&args.output)?, None)?;
     let chosen = choose(&view, args.n as usize, args.seed)?;
     let words = words_column(view.schema());
     let columns: Vec<&str> = [view.key()].into_iter().chain(words).chain(SHOWN).collect();
     let found = rows_at(&view, chosen.rows.iter().map(|row| (row.part, row.row)), &columns)?;
     let rows = chosen.rows.iter().filter_map(|row| found.get(&(row.part, row.row)));
-    let rows: Vec<Vec<String>> = rows.map(|(batch, row)| cells(view.key(), batch, *row, words)).collect();
+    let mut rows: Vec<Vec<String>> = rows.map(|(batch, row)| cells(view.key(), batch, *row, words)).collect();
     let (ok, failed) = (chosen.ok, chosen.failed);
     let mut text = format!("{} rows, {ok} ok, {failed} failed; {} of them:\n\n", ok + failed, rows.len());
-    text += &table(&[view.key(), "similarity", words.unwrap_or("")], &rows, terminal_width(context));
+    let (heading, width) = ([view.key(), "similarity", words.unwrap_or("")], terminal_width(context));
+    let Some(protocol) = protocol else {
+        text += &table(&heading, &rows, width);
+        print(context, &lines(&text))?;
+        return Ok(ExitStatus::Done);
+    };
     print(context, &lines(&text))?;
+    let places: Vec<(ViewPart, u32)> = chosen.rows.iter().map(|row| (row.part, row.row)).collect();
+    let pictures = pictures(args.job.as_deref(), SIDE)?(&view, &places)?;
+    // The line of each row, without the heading, and the picture below it.
+    for (row, picture) in rows.iter_mut().zip(pictures) {
+        let codes = match picture {
+            Picture::Jpeg(jpeg) => protocol.show(&jpeg).ok_or_else(|| "it cannot be decoded".to_owned()),
+            Picture::Missing(why) => Err(why),
+            Picture::Nothing => Ok(String::new()),
+        };
+        if let (Err(why), Some(words)) = (&codes, row.last_mut()) {
+            *words = format!("{words} [no picture: {why}]");
+        }
+        let row = table(&heading, std::slice::from_ref(row), width);
+        let row: Vec<&str> = row.lines().skip(2).collect();
+        print(context, &lines(&(row.join("\n") + "\n")))?;
+        print(context, &codes.unwrap_or_default())?;
+    }
     Ok(ExitStatus::Done)
 }
 

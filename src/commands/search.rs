@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::context::{Context, print, to_json};
 use super::mixed_vectors::{cannot_be_compared, where_most};
-use super::pictures::pictures;
+use super::pictures::{CARD, pictures};
 use super::query_encoder::{QueryEncoder, read_argument};
 use super::report::{write_page, written};
 use super::shown_rows::{RowsAt, json_row, rows_at, shown_columns, table, terminal_width, text_value, words_column};
@@ -81,7 +81,7 @@ fn as_html(
     let places = |hits: &Vec<Hit>| hits.iter().map(|hit| (hit.score, (hit.part, hit.row))).collect();
     let queries = queries.names.iter().map(String::as_str).zip(hits.iter().map(places)).collect();
     let condition = args.r#where.as_ref().map(|sql| format!(", where {sql}")).unwrap_or_default();
-    let pictures = pictures(args.job.as_deref())?;
+    let pictures = pictures(args.job.as_deref(), CARD)?;
     let scope = format!("nearest by the cosine with {column}{condition}");
     Ok(Hits { view, queries, scope, pictures: &*pictures, written: written() }.html()?)
 }

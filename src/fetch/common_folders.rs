@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use crate::storage::{Location, keys};
-use crate::support::redact;
 
 /// The deepest folder that all images of a job share, for each disk and bucket. Found while a run is planned, and kept in its plan.
 ///
@@ -36,12 +35,7 @@ impl CommonFolders {
     /// As text, for the plan: paths and URIs. A path that is not UTF-8 is left out.
     #[must_use]
     pub fn to_records(&self) -> Vec<String> {
-        let read = |record: &str| Location::Local("/".into()).resolve(record).ok();
-        let records = self.0.values().map(|root| (root.to_string(), root));
-        // One that looks as if it held a password is not written down.
-        let may_leave = |record: &String| redact::text(record) == *record;
-        let records = records.filter(|(record, root)| may_leave(record) && read(record).as_ref() == Some(*root));
-        records.map(|(record, _)| record).collect()
+        self.0.values().filter_map(Location::to_record).collect()
     }
 
     /// From the text in a plan.

@@ -1,5 +1,6 @@
 //! Reads and conditional writes under OUTPUT, through `object_store`.
 
+use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +17,7 @@ use serde::de::DeserializeOwned;
 use super::process::{OperatingSystem, Process};
 use super::{OutputError, local_files};
 use crate::storage::{Failure, Location, Storage, lacks_condition, pauses};
-use crate::support::failpoint;
+use crate::support::{failpoint, regular_file};
 
 /// What a conditional put found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -253,6 +254,15 @@ impl OutputStore {
         }
         let get = self.store.get_range(&ObjectPath::from(path), start..start + length).await;
         get.map_err(|source| store_error("read", path, source))
+    }
+
+    /// The file at `path`, opened; None if this OUTPUT is not on this machine.
+    pub(in crate::output) fn open_local(&self, path: &str) -> Option<Result<File, OutputError>> {
+        let found = regular_file::open(&self.location.local()?.join(path));
+        Some(found.map_err(|source| {
+            let source = Box::new(source);
+            store_error("read", path, object_store::Error::Generic { store: "file", source })
+        }))
     }
 
     /// The object at `path`, or None.

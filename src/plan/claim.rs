@@ -14,6 +14,7 @@ use crate::output::format::claim_format;
 use crate::output::heartbeat::refuse_alive;
 use crate::output::publish::finalize::{complete, complete_decided, finalize_partial};
 use crate::output::records::outcome::{decided_runs, ended_or, outcome};
+use crate::output::records::picture_source::ReadRules;
 use crate::output::records::plan::{Identity, Plan, PlannedFile, PlannedModel, load_plan};
 use crate::output::records::published::{published_names, published_runs, runs_with_records, superseded};
 use crate::output::records::run_id::new_run_id;
@@ -40,6 +41,8 @@ pub struct Draft<'a> {
     pub part_rows: u64,
     /// See [`Plan::failures`].
     pub failures: FailureLimits,
+    /// See [`Plan::read_rules`].
+    pub read_rules: ReadRules,
     /// See [`Plan::vector_model`].
     pub vector_model: Option<PlannedModel>,
     /// See [`Plan::caption_fingerprint`].
@@ -345,6 +348,8 @@ fn write_records(
         supersedes: Vec::new(),
         manifest: files,
         image_roots: decision.image_roots.clone(),
+        read_rules: draft.read_rules.clone(),
+        pictures: Vec::new(),
         rows,
         part_rows: draft.part_rows,
         parts: rows.div_ceil(draft.part_rows),

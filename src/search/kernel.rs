@@ -1,8 +1,5 @@
 //! Scores of vectors: dot products, which are cosines where vectors are L2-normalised.
 
-use half::f16;
-use half::slice::HalfFloatSliceExt;
-
 /// Partial sums of a dot product. Their number is fixed, so that every processor adds in the same order.
 const LANES: usize = 32;
 
@@ -34,14 +31,6 @@ pub fn scores(vectors: &[f32], query: &[f32], scores: &mut [f32]) {
     }
 }
 
-/// As [`scores`], of vectors stored as float16; `row` is working memory of one vector.
-pub fn scores_of_halves(vectors: &[f16], query: &[f32], row: &mut [f32], found: &mut [f32]) {
-    for (score, vector) in found.iter_mut().zip(vectors.chunks_exact(query.len())) {
-        vector.convert_to_f32_slice(row);
-        scores(row, query, std::slice::from_mut(score));
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -69,16 +58,5 @@ mod tests {
                 assert!((expected - f64::from(*found)).abs() < 1e-5, "width {width}: {expected} {found}");
             }
         }
-    }
-
-    #[test]
-    fn halves_are_widened_exactly() {
-        let query = vector(3, 70);
-        let halves: Vec<f16> = vector(9, 140).into_iter().map(f16::from_f32).collect();
-        let wide: Vec<f32> = halves.iter().map(|half| half.to_f32()).collect();
-        let (mut expected, mut found, mut row) = (vec![0.0; 2], vec![0.0; 2], vec![0.0; 70]);
-        scores(&wide, &query, &mut expected);
-        scores_of_halves(&halves, &query, &mut row, &mut found);
-        assert_eq!(found, expected);
     }
 }

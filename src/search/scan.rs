@@ -2,15 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use arrow::array::{Array, ArrayRef, AsArray, FixedSizeListArray};
-use arrow::compute::cast;
-use arrow::datatypes::{DataType, Float16Type, Float32Type};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, StringArray};
+use arrow::compute::{cast, concat};
+use arrow::datatypes::DataType;
 use rayon::prelude::*;
 
 use super::best::{Best, Hit, Key};
-use super::kernel::{scores, scores_of_halves};
+use super::kernel::scores;
 use crate::output::OutputError;
-use crate::output::view::{View, ViewBatch, ViewPart, Which};
+use crate::output::view::{View, ViewPart, Which};
 
 /// The column that names what vectors were made with.
 pub const FINGERPRINT: &str = "embedding_fingerprint";
@@ -56,79 +56,104 @@ pub fn search(scan: &Scan<'_>) -> Result<(Vec<Vec<Hit>>, Fingerprints), OutputEr
     Ok((found.best.into_iter().map(Best::into_sorted).collect(), found.fingerprints))
 }
 
+/// Vectors that are compared together: few enough for a core's cache.
+const BLOCK: usize = 64;
+
+/// The rows of a part, without vectors.
+struct ScannedPart {
+    part: ViewPart,
+    keys: ArrayRef,
+    fingerprints: StringArray,
+    /// Which of them count.
+    mask: BooleanArray,
+}
+
+/// Some vectors of a part.
+#[derive(Default)]
+struct Block {
+    /// The numbers of their rows, ascending.
+    rows: Vec<u32>,
+    /// `[rows, width]`
+    vectors: Vec<f32>,
+    /// Of one query.
+    scores: Vec<f32>,
+}
+
 fn of_part(scan: &Scan<'_>, part: ViewPart, mut found: Found) -> Result<Found, OutputError> {
-    let key = scan.view.run_of(part).key.clone();
-    for batch in scan.view.read(part, &[&key, scan.column, FINGERPRINT], Which::Matching)? {
-        of_batch(scan, part, &key, &batch?, &mut found)?;
-    }
+    let Some(rows) = ScannedPart::read(scan.view, part)? else { return Ok(found) };
+    let mut block = Block::default();
+    scan.view.read_vectors(part, scan.column, &mut |vectors| {
+        let mut numbers = vectors.rows.iter().cloned().flatten();
+        for start in (0..vectors.len()).step_by(BLOCK) {
+            let end = vectors.len().min(start + BLOCK);
+            block.rows.clear();
+            block.rows.extend(numbers.by_ref().take(end - start));
+            vectors.copy(start..end, &mut block.vectors);
+            of_block(scan, &rows, &mut block, &mut found)?;
+        }
+        Ok(())
+    })?;
     Ok(found)
 }
 
-fn of_batch(
-    scan: &Scan<'_>,
-    part: ViewPart,
-    key: &str,
-    batch: &ViewBatch,
-    found: &mut Found,
-) -> Result<(), OutputError> {
+impl ScannedPart {
+    /// None: it has no rows.
+    fn read(view: &View, part: ViewPart) -> Result<Option<Self>, OutputError> {
+        let refuse = |message: String| OutputError::View { message };
+        let key = &view.run_of(part).key;
+        let batches = view.read(part, &[key, FINGERPRINT], Which::Matching)?.collect::<Result<Vec<_>, _>>()?;
+        if batches.is_empty() {
+            return Ok(None);
+        }
+        let column = |name: &str| {
+            let arrays = batches.iter().map(|batch| batch.rows.column_by_name(name).map(AsRef::as_ref));
+            let arrays = arrays.collect::<Option<Vec<&dyn Array>>>().ok_or_else(|| format!("no column `{name}`"))?;
+            concat(&arrays).map_err(|error| error.to_string())
+        };
+        let fingerprints = column(FINGERPRINT).map_err(refuse)?;
+        let fingerprints = fingerprints.as_string_opt::<i32>().cloned();
+        let fingerprints = fingerprints.ok_or_else(|| refuse(format!("`{FINGERPRINT}` is no text")))?;
+        let mask = batches.iter().flat_map(|batch| batch.mask.values().iter()).collect::<Vec<bool>>();
+        Ok(Some(Self { part, keys: column(key).map_err(refuse)?, fingerprints, mask: mask.into() }))
+    }
+
+    fn counts(&self, row: u32) -> bool {
+        (row as usize) < self.mask.len() && self.mask.value(row as usize)
+    }
+}
+
+fn of_block(scan: &Scan<'_>, rows: &ScannedPart, block: &mut Block, found: &mut Found) -> Result<(), OutputError> {
     let refuse = |message: String| OutputError::View { message };
-    let column = |name: &str| batch.rows.column_by_name(name).ok_or_else(|| refuse(format!("no column `{name}`")));
-    let vectors = column(scan.column)?.as_fixed_size_list_opt();
-    let vectors = vectors.ok_or_else(|| refuse(format!("`{}` is no column of vectors", scan.column)))?;
-    let counted: Vec<usize> = batch.mask.values().set_indices().filter(|row| vectors.is_valid(*row)).collect();
-    count(column(FINGERPRINT)?, &counted, &mut found.fingerprints).map_err(refuse)?;
-    let keys = column(key)?;
-    let mut all = vec![0.0; batch.rows.num_rows()];
+    let counted: Vec<(usize, u32)> =
+        block.rows.iter().copied().enumerate().filter(|(_, row)| rows.counts(*row)).collect();
+    if counted.is_empty() {
+        return Ok(());
+    }
+    for (_, row) in &counted {
+        let name = rows.fingerprints.value(*row as usize);
+        match found.fingerprints.get_mut(name) {
+            Some(rows) => *rows += 1,
+            None => drop(found.fingerprints.insert(name.to_owned(), 1)),
+        }
+    }
+    let width = block.vectors.len() / block.rows.len();
+    block.scores.resize(block.rows.len(), 0.0);
     for (query, best) in scan.queries.iter().zip(&mut found.best) {
-        score(vectors, query, &mut all).map_err(refuse)?;
-        for &row in &counted {
-            if !best.may_take(all[row]) {
+        if width != query.len() {
+            let found = query.len();
+            return Err(refuse(format!("expected a query of {width} numbers, as the vectors have, found {found}")));
+        }
+        scores(&block.vectors, query, &mut block.scores);
+        for &(at, row) in &counted {
+            let score = block.scores[at];
+            if !best.may_take(score) {
                 continue;
             }
-            let key = key_of(keys, row).map_err(refuse)?;
+            let key = key_of(&rows.keys, row as usize).map_err(refuse)?;
             if scan.without != Some(&key) {
-                best.add(Hit { score: all[row], key, part, row: batch.first + row as u32 });
+                best.add(Hit { score, key, part: rows.part, row });
             }
         }
-    }
-    Ok(())
-}
-
-fn score(vectors: &FixedSizeListArray, query: &[f32], all: &mut [f32]) -> Result<(), String> {
-    let width = vectors.value_length() as usize;
-    if width != query.len() {
-        return Err(format!("expected a query of {width} numbers, as the vectors have, found {}", query.len()));
-    }
-    let start = vectors.value_offset_at(0);
-    let values = vectors.values().slice(start, vectors.len() * width);
-    match values.data_type() {
-        DataType::Float32 => scores(values.as_primitive::<Float32Type>().values(), query, all),
-        DataType::Float16 => {
-            let mut row = vec![0.0; width];
-            scores_of_halves(values.as_primitive::<Float16Type>().values(), query, &mut row, all);
-        }
-        other => return Err(format!("expected vectors of Float32 or Float16, found {other}")),
-    }
-    Ok(())
-}
-
-fn count(names: &ArrayRef, rows: &[usize], counts: &mut BTreeMap<String, u64>) -> Result<(), String> {
-    let names = names.as_string_opt::<i32>().ok_or_else(|| format!("`{FINGERPRINT}` is no text"))?;
-    // Nearly always one name for all.
-    let mut last: Option<(&str, u64)> = None;
-    for &row in rows {
-        let name = names.value(row);
-        match &mut last {
-            Some((known, rows)) if *known == name => *rows += 1,
-            _ => {
-                if let Some((known, rows)) = last.replace((name, 1)) {
-                    *counts.entry(known.to_owned()).or_default() += rows;
-                }
-            }
-        }
-    }
-    if let Some((known, rows)) = last {
-        *counts.entry(known.to_owned()).or_default() += rows;
     }
     Ok(())
 }

@@ -8,6 +8,7 @@ use url::Url;
 
 use super::hidden_parents::climbs;
 use super::paths::{self, NotLocal};
+use crate::support::redact;
 
 /// The kinds of object store that have buckets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -277,6 +278,17 @@ fn absolute(scheme: &str, rest: &str, text: &str) -> Result<Location, NotALocati
         return Err(NotALocation::Invalid("SCHEME://BUCKET/KEY with the plain name of a bucket"));
     }
     Ok(Location::Object { cloud, bucket: bucket.to_owned(), key: key.to_owned() })
+}
+
+impl Location {
+    /// As text from which [`Location::resolve`] makes it again; None where it has no such text, or one that looks as if it held a
+    /// password, which is not written down.
+    #[must_use]
+    pub fn to_record(&self) -> Option<String> {
+        let record = self.to_string();
+        let is_read = Self::Local("/".into()).resolve(&record).ok().as_ref() == Some(self);
+        (is_read && redact::text(&record) == record).then_some(record)
+    }
 }
 
 impl fmt::Display for Location {

@@ -74,6 +74,12 @@ impl PrivateHosts {
         self
     }
 
+    /// As texts that [`PrivateHosts::add`] takes.
+    #[must_use]
+    pub fn to_records(&self) -> Vec<String> {
+        self.names.iter().cloned().chain(self.networks.iter().map(IpNet::to_string)).collect()
+    }
+
     fn has_name(&self, name: &str) -> bool {
         self.names.contains(plain(name))
     }
@@ -199,6 +205,8 @@ mod tests {
             let other: IpAddr = other.parse().unwrap();
             assert_eq!(allowed.allows(other), is_public(other), "{other}");
         }
+        let records = allowed.to_records();
+        assert_eq!(hosts(&records.iter().map(String::as_str).collect::<Vec<_>>()), allowed, "{records:?}");
         assert!(
             allowed.has_name("images.example")
                 && allowed.has_name("images.example.")

@@ -9,7 +9,7 @@ mod picture_row;
 mod reader;
 mod source;
 
-pub use self::picture_row::{CONTENT_HASH, PictureRow};
+pub use self::picture_row::{CONTENT_HASH, PictureRow, RUN_SEQ};
 pub use self::reader::ThumbnailReader;
 
 /// The picture of a row.

@@ -1,15 +1,15 @@
-//! Thumbnails of rows of a view. Each row's picture is looked for where its own run read it; those of a compaction, and of runs whose plan
-//! is gone, where the newest run did.
+//! Thumbnails of rows of a view. Each row's picture is looked for where its own run read it, also if a compaction holds the row now.
 
 use std::collections::BTreeMap;
 
 use super::Thumbnail;
 use super::input::{ImageInput, NAME_THE_JOB};
-use super::picture_row::{CONTENT_HASH, PictureRow};
+use super::picture_row::{CONTENT_HASH, PictureRow, RUN_SEQ};
 use super::source::ImageFolder;
 use crate::job::Job;
 use crate::output::OutputError;
-use crate::output::records::plan::{Plan, load_plan};
+use crate::output::records::picture_source::PictureSource;
+use crate::output::records::plan::load_plan;
 use crate::output::view::{View, ViewPart};
 
 /// Rows whose pictures are read together.
@@ -21,8 +21,8 @@ pub struct ThumbnailReader {
     runtime: tokio::runtime::Runtime,
     /// Opened manifests, or why one cannot be opened.
     folders: Vec<Result<ImageFolder, String>>,
-    /// The folder of each run.
-    of_run: BTreeMap<String, usize>,
+    /// The folder of each run, by `run_seq`.
+    of_run: BTreeMap<i64, usize>,
     /// That of the newest run whose records say where its pictures are.
     newest: Option<usize>,
 }
@@ -42,26 +42,15 @@ impl ThumbnailReader {
             let folder = ImageInput::of_job(job).ok_or_else(|| "the job has no images".to_owned()).and_then(open);
             return Ok(Self { side, runtime, folders: vec![folder], of_run: BTreeMap::new(), newest: Some(0) });
         }
-        // Of every manifest, the plans of the runs that read it, newest first.
-        let mut inputs: Vec<Vec<Plan>> = Vec::new();
-        let mut of_run = BTreeMap::new();
-        for run in view.runs().iter().rev().filter(|run| run.supersedes.is_empty()) {
-            let plan = load_plan(view.store(), &run.run)?;
-            let input = |plan: &Plan| {
-                plan.identity
-                    .get("input")
-                    .map(|input| (input["manifest"].clone(), input["key"].clone(), input["image"].clone()))
-            };
-            let at = inputs.iter().position(|plans| plans.first().map(input) == Some(input(&plan)));
-            let at = at.unwrap_or_else(|| {
-                inputs.push(Vec::new());
-                inputs.len() - 1
-            });
-            of_run.insert(run.run.clone(), at);
-            inputs[at].push(plan);
+        let mut sources = Vec::new();
+        for run in view.runs().iter().rev() {
+            sources.extend(load_plan(view.store(), &run.run)?.picture_sources());
         }
-        let newest = (!inputs.is_empty()).then_some(0);
-        let folders = inputs.iter().map(|plans| ImageInput::of_plans(plans).and_then(open)).collect();
+        let sources = PictureSource::merged(sources);
+        let runs = sources.iter().enumerate();
+        let of_run = runs.flat_map(|(at, source)| source.run_seqs.iter().map(move |run| (*run, at))).collect();
+        let newest = (!sources.is_empty()).then_some(0);
+        let folders = sources.into_iter().map(|source| ImageInput::of_source(source).and_then(open)).collect();
         Ok(Self { side, runtime, folders, of_run, newest })
     }
 
@@ -73,7 +62,7 @@ impl ThumbnailReader {
         for start in (0..rows.len()).step_by(CHUNK) {
             let mut by_folder: BTreeMap<usize, Vec<(usize, &PictureRow)>> = BTreeMap::new();
             for (number, row) in rows.iter().enumerate().skip(start).take(CHUNK) {
-                let folder = self.of_run.get(&row.run).copied().or(self.newest);
+                let folder = self.of_run.get(&row.run_seq).copied().or(self.newest);
                 if let Some(folder) = folder {
                     by_folder.entry(folder).or_default().push((number, row));
                 }
@@ -103,12 +92,12 @@ impl ThumbnailReader {
         let mut rows = Vec::with_capacity(places.len());
         for (part, numbers) in by_part {
             let run = view.run_of(part);
-            let columns = [run.key.as_str(), CONTENT_HASH];
+            let columns = [run.key.as_str(), RUN_SEQ, CONTENT_HASH];
             let known = |name: &&str| view.schema().index_of(name).is_ok();
             let columns: Vec<&str> = columns.into_iter().filter(known).collect();
             let wanted: Vec<u32> = numbers.iter().map(|(_, row)| *row).collect();
             let batch = view.take(part, &wanted, &columns)?;
-            let found = PictureRow::of_batch(&run.run, &run.key, &batch)?;
+            let found = PictureRow::of_batch(&run.key, &batch)?;
             rows.extend(numbers.into_iter().map(|(number, _)| number).zip(found));
         }
         rows.sort_by_key(|(number, _)| *number);

@@ -11,15 +11,17 @@ use roaring::RoaringBitmap;
 use tokio::sync::oneshot;
 
 use super::Thumbnail;
-use super::input::ImageInput;
+use super::input::{ImageInput, Web};
 use super::picture_row::PictureRow;
 use crate::fetch::Fetcher;
+use crate::job::Limits;
 use crate::manifest::reader::{ManifestReader, Projection};
 use crate::manifest::row::{ImageSource, RowBatch};
 use crate::manifest::{Manifest, ManifestError, filter};
 use crate::preprocess::{DecodeLimits, thumbnail};
 use crate::row::error::{ErrorKind, RowError, Stage};
 use crate::row::signature::KeyHash;
+use crate::storage::Location;
 use crate::storage::data_uri::decode;
 use crate::support::unwind::caught;
 
@@ -30,7 +32,10 @@ const AT_ONCE: usize = 16;
 pub(super) struct ImageFolder {
     input: ImageInput,
     manifest: Manifest,
+    /// For disks and buckets.
     fetcher: Fetcher,
+    /// For web servers.
+    of_web: Fetcher,
     /// Key, file and row, sorted.
     keys: Vec<(KeyHash, u32, u32)>,
 }
@@ -55,7 +60,12 @@ impl ImageFolder {
         keys.sort_unstable();
         let manifest = manifest.with_images(&input.image)?;
         let fetcher = Fetcher::new(&input.limits, &input.storage);
-        Ok(Self { input, manifest, fetcher, keys })
+        let of_web = match input.web {
+            Web::Anywhere => Limits { roots: Vec::new(), ..input.limits.clone() },
+            Web::WithinRoots => input.limits.clone(),
+        };
+        let of_web = Fetcher::new(&of_web, &input.storage);
+        Ok(Self { input, manifest, fetcher, of_web, keys })
     }
 
     /// Makes the thumbnails of `rows`, of which each is its number among all that were asked for; the others stay as they are in `found`.
@@ -166,10 +176,12 @@ impl ImageFolder {
             },
             ImageSource::Uri(uri) => {
                 let location = row.base.resolve(&uri).map_err(|error| Thumbnail::Unreadable(error.to_string()))?;
-                if let Some(why) = self.input.refusal(&location) {
-                    return Err(Thumbnail::Unreadable(format!("{location} is {why}")));
-                }
-                let object = self.fetcher.open(&uri, &row.base).await.map_err(unreadable)?;
+                self.input.refuse(&location).map_err(Thumbnail::Unreadable)?;
+                let fetcher = match location {
+                    Location::Http(_) => &self.of_web,
+                    _ => &self.fetcher,
+                };
+                let object = fetcher.open(&uri, &row.base).await.map_err(unreadable)?;
                 object.body().await.map_err(unreadable)
             }
         }

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use arrow::datatypes::DataType;
 use tempfile::TempDir;
 
 use super::{Outcome, copy, repo, scratch};
@@ -18,6 +19,7 @@ use crate::output::store::OutputStore;
 use crate::output::upkeep::compact::{CompactRequest, compact};
 use crate::output::upkeep::discard::discard;
 use crate::output::upkeep::status::OutputStatus;
+use crate::output::view::View;
 use crate::output::{published_path, run_folder};
 use crate::storage::{Location, Storage};
 
@@ -163,13 +165,35 @@ fn check_victim(victim: &Path) {
 }
 
 /// What is done with an OUTPUT, each time from the start.
-const STEPS: [fn(&OutputStore) -> String; 6] = [status, plans, indexes, close, remove, compaction];
+const STEPS: [fn(&OutputStore) -> String; 7] = [status, plans, indexes, vectors, close, remove, compaction];
 
 fn status(store: &OutputStore) -> String {
     let status = OutputStatus::read(store, true);
     let findings = status.iter().flat_map(|status| &status.findings);
     let said: String = findings.map(|finding| Outcome::refused(&finding.found).signature).collect();
     Outcome::of(&status).signature + &said
+}
+
+/// What search reads of every part: each vector belongs to one row.
+fn vectors(store: &OutputStore) -> String {
+    let Some(folder) = store.location().local() else { return String::new() };
+    let view = OutputStore::from_argument(folder).and_then(|store| View::open(store, None));
+    let Ok(view) = &view else { return Outcome::of(&view).signature };
+    let mut said = String::new();
+    let names = view.schema().fields().iter().filter(|field| matches!(field.data_type(), DataType::FixedSizeList(..)));
+    for name in names.map(|field| field.name()) {
+        for part in view.parts() {
+            let mut values = Vec::new();
+            let read = view.read_vectors(part, name, &mut |vectors| {
+                assert_eq!(vectors.rows.iter().map(ExactSizeIterator::len).sum::<usize>(), vectors.len());
+                assert!(vectors.rows.is_sorted_by(|a, b| a.end < b.start), "{:?}", vectors.rows);
+                vectors.copy(0..vectors.len(), &mut values);
+                Ok(())
+            });
+            said += &Outcome::of(&read).signature;
+        }
+    }
+    said
 }
 
 fn plans(store: &OutputStore) -> String {

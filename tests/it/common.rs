@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use arrow::array::{Array, ArrayRef, AsArray, FixedSizeListArray, Float32Array, StringArray};
 use arrow::compute::concat_batches;
-use arrow::datatypes::Schema;
+use arrow::datatypes::{DataType, Schema};
 use arrow::record_batch::RecordBatch;
 use nightcap::onnx::Device;
 use parquet::arrow::ArrowWriter;
@@ -16,6 +16,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::WriterProperties;
 use parquet::file::reader::{FileReader, SerializedFileReader};
+use parquet::schema::types::ColumnPath;
 use rustix::process::{Pid, Signal};
 use tempfile::TempDir;
 
@@ -272,7 +273,14 @@ pub fn replace_part(path: &Path, columns: Vec<ArrayRef>, schema: &Schema) {
     let old = SerializedFileReader::new(std::fs::File::open(path).unwrap()).unwrap();
     let footer = old.metadata().file_metadata().key_value_metadata().unwrap().clone().into_iter();
     let own = |entry: &KeyValue| entry.key.starts_with("nightcap.") && entry.key != "nightcap.column_hashes";
-    let properties = WriterProperties::builder().set_key_value_metadata(Some(footer.filter(own).collect())).build();
+    let mut properties = WriterProperties::builder().set_key_value_metadata(Some(footer.filter(own).collect()));
+    for field in schema.fields() {
+        if let DataType::FixedSizeList(element, _) = field.data_type() {
+            let path = vec![field.name().clone(), "list".to_owned(), element.name().clone()];
+            properties = properties.set_column_dictionary_enabled(ColumnPath::new(path), false);
+        }
+    }
+    let properties = properties.build();
     let rows = RecordBatch::try_new(Arc::new(Schema::new(schema.fields().clone())), columns).unwrap();
     let mut writer = ArrowWriter::try_new(Vec::new(), rows.schema(), Some(properties)).unwrap();
     writer.write(&rows).unwrap();

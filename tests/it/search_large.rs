@@ -93,6 +93,17 @@ fn a_search_of_100_000_rows_is_exact() {
     for like in [0, 6_999, 50_000, ROWS - 1] {
         same(&hits(&workplace, &["--like", &like.to_string()]), &expected(&rows, like, 10));
     }
+    // A page shows the same rows in the same order.
+    let mut command = nightcap();
+    command.args(["search", "out", "--like", "50000", "--top", "20", "--format", "html", "-o", "hits.html"]);
+    let output = command.current_dir(workplace.path("")).output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    let page = std::fs::read_to_string(workplace.path("hits.html")).unwrap();
+    let mut from = 0;
+    for (key, score) in expected(&rows, 50_000, 20) {
+        let card = page[from..].find(&format!("<bdi class=\"key\">{key}</bdi>"));
+        from += card.unwrap_or_else(|| panic!("{key} {score} is not on the page, or not in its place"));
+    }
     // About 2,000 rows have this vector: equal scores are in the order of keys, as numbers.
     let common = rows.iter().find(|(_, vector)| vector[3] > 0.9999).unwrap().0;
     let found = hits(&workplace, &["--like", &common.to_string(), "--top", "3000"]);

@@ -3,7 +3,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BinaryArray};
+use arrow::array::{ArrayRef, AsArray, BinaryArray, RecordBatch};
+use arrow::compute::cast;
+use arrow::datatypes::DataType;
 use nightcap::job::Job;
 use nightcap::output::store::OutputStore;
 use nightcap::output::view::{View, ViewPart};
@@ -11,6 +13,7 @@ use nightcap::preprocess::{DecodeLimits, RgbImage, decode};
 use nightcap::thumbnails::{Thumbnail, ThumbnailReader};
 
 use crate::common::{Workplace, nightcap, png_image, said, strings, write_parquet};
+use crate::web::WebServer;
 
 fn view(workplace: &Workplace) -> View {
     View::open(OutputStore::from_argument(&workplace.path("out")).unwrap(), None).unwrap()
@@ -32,6 +35,17 @@ fn backwards(view: &View) -> Vec<(ViewPart, u32)> {
     let mut rows: Vec<_> = rows.collect();
     rows.reverse();
     rows
+}
+
+/// The keys of every row, in the order of parts.
+fn ids(workplace: &Workplace) -> Vec<String> {
+    let view = view(workplace);
+    let of_part = |part| view.read(part, &["id"], nightcap::output::view::Which::Ok).unwrap();
+    let batches = view.parts().into_iter().flat_map(of_part).map(|batch| batch.unwrap().rows);
+    let keys = |batch: RecordBatch| cast(batch.column_by_name("id").unwrap(), &DataType::Utf8).unwrap();
+    batches
+        .flat_map(|batch| keys(batch).as_string::<i32>().iter().map(|id| id.unwrap().to_owned()).collect::<Vec<_>>())
+        .collect()
 }
 
 const LIMITS: DecodeLimits = DecodeLimits { max_image_pixels: 1 << 30 };
@@ -125,8 +139,21 @@ fn images_inside_the_manifest_of_several_runs_and_of_a_compaction() {
     let compacted =
         nightcap().args(["compact", "out", "--grace", "0"]).current_dir(workplace.path("")).output().unwrap();
     assert!(compacted.status.success(), "{}", said(&compacted));
-    let hint = |found: &Thumbnail| matches!(found, Thumbnail::Unreadable(why) if why.contains("--job"));
-    assert!(thumbnails(&workplace, false, backwards).iter().all(hint));
+    // Each row is still looked for in the manifest that its own run read, also after a compaction of the compaction.
+    let every = |workplace: &Workplace| {
+        let mut rows = ids(workplace);
+        rows.reverse();
+        for (id, thumbnail) in rows.iter().zip(thumbnails(workplace, false, backwards)) {
+            is_picture(&thumbnail, &png_image(id.strip_prefix("row-").unwrap().parse().unwrap()));
+        }
+        rows.len()
+    };
+    assert_eq!(every(&workplace), 23 + 19);
+    write("last.parquet", 200..203);
+    workplace.run_ok(&["--run-id", "third", "--set", "input.manifest=last.parquet"]);
+    let again = nightcap().args(["compact", "out", "--grace", "0"]).current_dir(workplace.path("")).output().unwrap();
+    assert!(again.status.success(), "{}", said(&again));
+    assert_eq!((every(&workplace), view(&workplace).runs().len()), (23 + 19 + 3, 1));
     let found = thumbnails(&workplace, true, backwards);
     assert_eq!(found.iter().filter(|found| matches!(found, Thumbnail::Jpeg(_))).count(), 23);
 }
@@ -155,7 +182,7 @@ fn nothing_is_read_outside_of_the_folders_of_the_run() {
     let mut found = thumbnails(&workplace, false, backwards);
     found.reverse();
     assert!(why(&found[1]).contains("limits.roots"), "{}", why(&found[1]));
-    assert!(why(&found[2]).contains("--job"), "{}", why(&found[2]));
+    assert!(why(&found[2]).contains("limits.allow_private_hosts"), "{}", why(&found[2]));
     is_picture(&found[5], &png_image(5));
     // The job allows any folder, and no private host.
     let mut found = thumbnails(&workplace, true, backwards);
@@ -168,4 +195,72 @@ fn nothing_is_read_outside_of_the_folders_of_the_run() {
     let mut found = thumbnails(&workplace, true, backwards);
     found.reverse();
     assert!(why(&found[1]).contains("limits.roots"), "{}", why(&found[1]));
+}
+
+#[test]
+fn what_the_run_might_read_from_web_servers_is_shown_without_its_job() {
+    let (server, other) = (WebServer::start(), WebServer::start_at("127.0.0.2"));
+    let workplace = Workplace::with_images(6, 3);
+    let write = |place: &dyn Fn(u32) -> String| {
+        let columns = vec![
+            ("id", strings((0..6).map(|row| Some(format!("row-{row:04}"))))),
+            ("image", strings((0..6).map(|row| Some(place(row))))),
+            ("title", strings((0..6).map(|_| None::<String>))),
+        ];
+        write_parquet(&workplace.path("manifest.parquet"), columns, 16);
+    };
+    for row in 0..6 {
+        for (server, folder) in [(&server, "photos"), (&server, "elsewhere"), (&other, "photos")] {
+            server.answer(&format!("/{folder}/{row}.png"), 200, &[], &png_image(row));
+        }
+    }
+    server.redirect("/photos/away.png", 302, &format!("{}/photos/5.png", other.origin()));
+    let home = server.origin();
+    write(&|row| format!("{home}/photos/{row}.png"));
+    let hosts = "limits.allow_private_hosts=127.0.0.1";
+    workplace.run_ok(&["--run-id", "anywhere", "--set", hosts]);
+    for (row, found) in (0..6).rev().zip(thumbnails(&workplace, false, backwards)) {
+        is_picture(&found, &png_image(row));
+    }
+    let why = |found: &Thumbnail| match found {
+        Thumbnail::Unreadable(why) => why.clone(),
+        other => panic!("{other:?}"),
+    };
+    let away = |row: u32| match row {
+        3 => format!("{}/photos/3.png", other.origin()),
+        4 => format!("{home}/elsewhere/4.png"),
+        5 => format!("{home}/photos/away.png"),
+        row => format!("{home}/photos/{row}.png"),
+    };
+    write(&away);
+    let mut found = thumbnails(&workplace, false, backwards);
+    found.reverse();
+    is_picture(&found[4], &png_image(4));
+    for row in [3, 5] {
+        assert!(why(&found[row]).contains("limits.allow_private_hosts"), "{}", why(&found[row]));
+    }
+    assert!(other.requests().is_empty(), "{:?}", other.requests());
+
+    // A run that was allowed one folder; a compaction keeps to that.
+    write(&|row| format!("{home}/photos/{row}.png"));
+    let root = format!("limits.roots=[\"{home}/photos\"]");
+    workplace.run_ok(&["--run-id", "one_folder", "--full", "--set", &root]);
+    write(&away);
+    for compacted in [false, true] {
+        if compacted {
+            let output = nightcap().args(["compact", "out", "--grace", "0"]).current_dir(workplace.path("")).output();
+            assert!(output.as_ref().unwrap().status.success(), "{}", said(&output.unwrap()));
+        }
+        let mut found = thumbnails(&workplace, false, |view| {
+            let newest = view.runs().last().unwrap().run.clone();
+            backwards(view).into_iter().filter(|(part, _)| view.run_of(*part).run == newest).collect()
+        });
+        found.reverse();
+        assert_eq!(found.len(), 6);
+        (0..3).for_each(|row| is_picture(&found[row], &png_image(row as u32)));
+        for row in [3, 4, 5] {
+            assert!(why(&found[row]).contains("limits."), "{row}: {}", why(&found[row]));
+        }
+    }
+    assert!(other.requests().is_empty(), "{:?}", other.requests());
 }

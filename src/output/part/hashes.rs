@@ -39,13 +39,22 @@ pub(super) struct Chunk {
 impl Chunk {
     /// Whether `bytes` are the ones that were written.
     pub(super) fn is(&self, bytes: &[u8]) -> bool {
-        bytes.len() as u64 == self.length && hash(bytes) == self.hash
+        bytes.len() as u64 == self.length && self.has_hash(&blake3::hash(bytes))
+    }
+
+    /// Whether `hash` is that of the bytes that were written.
+    pub(super) fn has_hash(&self, hash: &blake3::Hash) -> bool {
+        shortened(hash) == self.hash
     }
 }
 
 /// 128 bits of BLAKE3 in hex.
 pub(super) fn hash(bytes: &[u8]) -> String {
-    blake3::hash(bytes).to_hex()[..32].to_owned()
+    shortened(&blake3::hash(bytes))
+}
+
+fn shortened(hash: &blake3::Hash) -> String {
+    hash.to_hex()[..32].to_owned()
 }
 
 /// The value of [`COLUMN_HASHES`] for the chunks of `row_groups`, which are in `file`.

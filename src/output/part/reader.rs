@@ -133,11 +133,16 @@ pub fn part_schema(store: &OutputStore, path: &str) -> Result<SchemaRef, OutputE
 
 /// The column chunks of a part that were fetched, by their first byte in the file.
 #[derive(Clone)]
-struct FetchedChunks {
+pub(super) struct FetchedChunks {
     chunks: Arc<[(u64, Bytes)]>,
 }
 
 impl FetchedChunks {
+    /// One chunk, of which `start` is the first byte in the file.
+    pub(super) fn of(start: u64, bytes: Bytes) -> Self {
+        Self { chunks: Arc::new([(start, bytes)]) }
+    }
+
     fn from(&self, start: u64) -> parquet::errors::Result<Bytes> {
         let within = |(first, bytes): &&(u64, Bytes)| (*first..*first + bytes.len() as u64).contains(&start);
         let found = self.chunks.iter().find(within);

@@ -5,6 +5,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::names::{self, MOST_PART_ROWS, MOST_ROWS};
+use super::picture_source::{PictureSource, ReadRules};
 use super::reasons::Reasons;
 use crate::job::FailureLimits;
 use crate::output::store::OutputStore;
@@ -82,6 +83,12 @@ pub struct Plan {
     /// For each disk and bucket the deepest folder that all images of the job on it share, as text.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub image_roots: Vec<String>,
+    /// What the run may read.
+    #[serde(default, skip_serializing_if = "ReadRules::is_default")]
+    pub read_rules: ReadRules,
+    /// Where the pictures of a compaction's rows are; empty for a run that reads a manifest.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pictures: Vec<PictureSource>,
     /// Selected rows of all files.
     pub rows: u64,
     /// Rows in a part; the last part may have fewer.
@@ -99,6 +106,14 @@ pub struct Plan {
     pub caption_fingerprint: Option<String>,
     /// The same behind vectors.
     pub embedding_fingerprint: Option<String>,
+}
+
+/// The part of a plan's identity that says where its pictures are.
+#[derive(Deserialize)]
+struct PlannedInput {
+    manifest: Vec<String>,
+    key: String,
+    image: Option<String>,
 }
 
 impl<'de> Deserialize<'de> for Plan {
@@ -144,6 +159,24 @@ impl Plan {
         self.created_at.parse().unwrap_or(DateTime::UNIX_EPOCH)
     }
 
+    /// Where the pictures of its rows are; none if its records do not say it.
+    #[must_use]
+    pub fn picture_sources(&self) -> Vec<PictureSource> {
+        if !self.pictures.is_empty() {
+            return self.pictures.clone();
+        }
+        let input = self.identity.get("input").and_then(|input| PlannedInput::deserialize(input).ok());
+        let source = |PlannedInput { manifest, key, image }| PictureSource {
+            run_seqs: vec![self.run_seq],
+            manifest,
+            key,
+            image,
+            image_roots: self.image_roots.clone(),
+            rules: self.read_rules.clone(),
+        };
+        input.map(source).into_iter().collect()
+    }
+
     /// The bytes of the signatures of part `part` in their record: first byte and length.
     #[must_use]
     pub fn signature_range(&self, part: u64) -> (u64, u64) {
@@ -161,7 +194,9 @@ impl Plan {
     #[must_use]
     pub fn digest(&self) -> String {
         let failures = FailureLimits::default();
-        let timeless = Self { created_at: String::new(), failures, vector_model: None, ..self.clone() };
+        let (read_rules, pictures) = (ReadRules::default(), Vec::new());
+        let timeless =
+            Self { created_at: String::new(), failures, vector_model: None, read_rules, pictures, ..self.clone() };
         // A plan is plain data: serialising it cannot fail.
         let bytes = serde_json::to_vec(&timeless).unwrap_or_default();
         blake3::hash(&bytes).to_hex()[..32].to_owned()

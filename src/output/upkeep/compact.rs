@@ -25,6 +25,7 @@ use crate::output::part::rows::Fingerprints;
 use crate::output::publish::finalize::{complete_decided, finalize};
 use crate::output::records::compaction::{CompactionClaim, claim_compaction, newest_compaction};
 use crate::output::records::outcome::{Outcome, decide_outcome, ended_or, outcome};
+use crate::output::records::picture_source::{PictureSource, ReadRules};
 use crate::output::records::plan::{Identity, Plan, load_plan};
 use crate::output::records::published::{Published, published_runs};
 use crate::output::records::reasons::Reasons;
@@ -289,9 +290,11 @@ fn make_plan(
     request: &CompactRequest,
     damaged: &[String],
 ) -> Result<Plan, OutputError> {
-    let mut part_rows = 1;
-    for source in sources {
-        part_rows = part_rows.max(load_plan(store, &source.run)?.part_rows);
+    let (mut part_rows, mut pictures) = (1, Vec::new());
+    for source in sources.iter().rev() {
+        let plan = load_plan(store, &source.run)?;
+        part_rows = part_rows.max(plan.part_rows);
+        pictures.extend(plan.picture_sources());
     }
     let names: Vec<String> = sources.iter().map(|run| run.run.clone()).collect();
     let replaced = sources.iter().flat_map(|run| run.supersedes.iter());
@@ -320,6 +323,8 @@ fn make_plan(
         supersedes,
         manifest: Vec::new(),
         image_roots: Vec::new(),
+        read_rules: ReadRules::default(),
+        pictures: PictureSource::merged(pictures),
         rows: winners.kept,
         part_rows,
         parts: winners.kept.div_ceil(part_rows),

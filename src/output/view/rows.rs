@@ -2,7 +2,7 @@
 
 use arrow::array::{AsArray, BooleanArray, UInt32Array};
 use arrow::compute::{and, concat_batches, filter_record_batch, take_record_batch};
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 
 use super::newest::Newest;
@@ -10,6 +10,7 @@ use crate::manifest::condition::Condition;
 use crate::output::part::footer::{read_footer, wrong_part};
 use crate::output::part::reader::{part_schema, read_rows};
 use crate::output::part::rows::PartRows;
+use crate::output::part::vectors::{Vectors, read_vectors};
 use crate::output::publish::part_hashes::PartHashes;
 use crate::output::records::plan::{Plan, load_plan};
 use crate::output::records::published::{Published, published_runs};
@@ -172,6 +173,32 @@ impl View {
             first += rows.num_rows() as u32;
             Ok(ViewBatch { first: first - rows.num_rows() as u32, rows, mask })
         }))
+    }
+
+    /// Calls `each` with the vectors of consecutive rows of a part, from its column `column`. Rows are not chosen: [`View::read`] says which
+    /// count.
+    ///
+    /// # Errors
+    /// [`OutputError`] when the part cannot be read, [`OutputError::View`] when the column holds no vectors, and what `each` returns. An
+    /// error that the column was changed comes after its last vector.
+    pub fn read_vectors(
+        &self,
+        part: ViewPart,
+        column: &str,
+        each: &mut dyn FnMut(&Vectors<'_>) -> Result<(), OutputError>,
+    ) -> Result<(), OutputError> {
+        let field = self.schema.field_with_name(column).ok();
+        let width = match field.map(Field::data_type) {
+            Some(DataType::FixedSizeList(_, width)) => usize::try_from(*width).ok().filter(|width| *width > 0),
+            _ => None,
+        };
+        let Some(width) = width else {
+            return Err(OutputError::View { message: format!("`{column}` is no column of vectors") });
+        };
+        let run = &self.runs[part.run];
+        let path = part_path(&run.run, part.part);
+        let footer = read_footer(&self.store, &path, Some(self.hashes[part.run].of(run, part.part)?))?;
+        read_vectors(&self.store, &path, footer, (column, width), each)
     }
 
     fn mask(&self, part: ViewPart, rows: &RecordBatch, which: Which) -> Result<BooleanArray, String> {

@@ -14,6 +14,7 @@ use nightcap::output::part::columns::{OutputColumns, RunStamp, part_schema};
 use nightcap::output::part::result::RowResult;
 use nightcap::output::part::rows::Fingerprints;
 use nightcap::output::part::writer::PartEncoder;
+use nightcap::output::records::picture_source::ReadRules;
 use nightcap::output::records::plan::{Identity, Plan};
 use nightcap::output::run_folder;
 use nightcap::output::store::OutputStore;
@@ -103,6 +104,7 @@ impl Night {
             key: "id",
             part_rows: self.job.output.part_rows,
             failures: self.job.limits.failures,
+            read_rules: ReadRules::of(&self.job.limits),
             vector_model: None,
             caption_fingerprint: None,
             embedding_fingerprint: Some("model".to_owned()),
