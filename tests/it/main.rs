@@ -44,6 +44,7 @@ mod generation_files;
 mod graph_writer;
 mod histories;
 mod hostile_models;
+mod importers;
 mod init;
 mod inputs;
 mod interruptions;
