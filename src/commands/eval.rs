@@ -49,10 +49,10 @@ pub(super) fn execute(args: &EvalArgs, context: &mut Context<'_>) -> Result<Exit
     }
 
     let mut vocabulary = Vocabulary::default();
-    let mut sentences = |row: &u32| -> Vec<Sentence> {
-        references.captions[*row as usize].iter().map(|caption| vocabulary.sentence(caption)).collect()
-    };
-    let sentences: Vec<Vec<Sentence>> = compared.iter().map(&mut sentences).collect();
+    let mut sentences =
+        |texts: &Vec<String>| -> Vec<Sentence> { texts.iter().map(|text| vocabulary.sentence(text)).collect() };
+    let mut others: Vec<Vec<Sentence>> = references.captions.iter().map(&mut sentences).collect();
+    let sentences: Vec<Vec<Sentence>> = compared.iter().map(|row| std::mem::take(&mut others[*row as usize])).collect();
     let (mut measured, mut reports) = (Vec::new(), Vec::new());
     for Output { view, rows } in &outputs {
         let of_rows = || compared.iter().filter_map(|row| rows.rows[*row as usize].as_ref());
@@ -60,7 +60,7 @@ pub(super) fn execute(args: &EvalArgs, context: &mut Context<'_>) -> Result<Exit
         let mut left_out = Vec::new();
         if rows.has.captions {
             let captions: Vec<String> = of_rows().map(|row| row.caption.clone().unwrap_or_default()).collect();
-            found = found.with_captions(&captions, &sentences, &mut vocabulary);
+            found = found.with_captions(&captions, &sentences, &others, &mut vocabulary);
         } else {
             left_out.push("captions: OUTPUT has no column `caption`".to_owned());
         }

@@ -1,5 +1,7 @@
 //! What each row contributes to every score of one OUTPUT, and the scores of rows that are drawn again.
 
+use std::collections::HashSet;
+
 use rayon::prelude::*;
 
 use super::Sentence;
@@ -33,6 +35,7 @@ struct Captions {
     cider: Vec<f64>,
     rouge: Vec<f64>,
     repeats: Vec<f64>,
+    novel: Vec<f64>,
     words: Vec<f64>,
     distinct: [f64; 4],
 }
@@ -55,9 +58,18 @@ impl Measured {
         Self { rows, ..Self::default() }
     }
 
-    /// Compares the caption of each row with its references.
+    /// Compares the caption of each row with its references. A caption is novel that is neither one of them nor of `others`.
     #[must_use]
-    pub fn with_captions(self, captions: &[String], references: &[Vec<Sentence>], vocabulary: &mut Vocabulary) -> Self {
+    pub fn with_captions(
+        self,
+        captions: &[String],
+        references: &[Vec<Sentence>],
+        others: &[Vec<Sentence>],
+        vocabulary: &mut Vocabulary,
+    ) -> Self {
+        let known: HashSet<&Sentence> = references.iter().chain(others).flatten().collect();
+        let is_novel = |caption: &String| f64::from(u8::from(!known.contains(&vocabulary.sentence(caption))));
+        let novel = captions.iter().map(is_novel).collect();
         let mut sentence = |caption: &String| match vocabulary.sentence(caption) {
             // As in `jobs/train`.
             empty if empty.is_empty() => (vocabulary.sentence("empty"), 0.0),
@@ -78,7 +90,7 @@ impl Measured {
             .map(|(sentence, _)| sentence)
             .collect();
         let distinct = std::array::from_fn(|n| distinct(&said, n + 1));
-        Self { captions: Some(Captions { bleu, cider, rouge, repeats, words, distinct }), ..self }
+        Self { captions: Some(Captions { bleu, cider, rouge, repeats, novel, words, distinct }), ..self }
     }
 
     /// The cosine of each row's image and caption, where there is one.
@@ -132,6 +144,7 @@ impl Measured {
         }
         if let Some(captions) = &self.captions {
             add("repeat", 100.0 * mean(&captions.repeats, weights));
+            add("novel", 100.0 * mean(&captions.novel, weights));
             add("words", mean(&captions.words, weights));
         }
         scores

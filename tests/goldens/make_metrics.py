@@ -36,8 +36,7 @@ def sentence(dice: random.Random) -> str:
 
 
 def case(captions: list[str], references: list[list[str]]) -> dict:
-    scores = metrics.caption_scores(captions, references) | metrics.readability(captions, [])
-    del scores["novel"]
+    scores = metrics.caption_scores(captions, references) | metrics.readability(captions, sum(references, []))
     scores |= {f"distinct-{n}": metrics.distinct(captions, n) for n in (3, 4)}
     return {"captions": captions, "references": references, "scores": scores}
 

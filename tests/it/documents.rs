@@ -9,6 +9,7 @@
 //! | `sh no-run` | the options of its `nightcap` commands have to exist: it wants a network, a GPU or a cluster |
 //! | `sql` | `DuckDB` runs it after the views of docs/queries.md; a query has to find rows, N of them if it begins with `-- N rows` |
 //! | `python` | Python runs it; it has to print something, and the text of its last line if that is a comment |
+//! | `python tools`, `sh tools` | the same with the tools that read exported files (tests/it/importers.rs) |
 //! | `toml` | a job file, or some sections of one, parses as it is and with its commented examples; a `nightcap.toml` fits a model |
 
 use std::collections::BTreeSet;
@@ -24,12 +25,12 @@ use crate::readers::python;
 
 /// A fenced block of code in a page.
 #[derive(Clone)]
-struct Block {
+pub(crate) struct Block {
     /// `docs/job.md:12`.
-    origin: String,
+    pub origin: String,
     /// The info string behind the fence.
-    language: String,
-    text: String,
+    pub language: String,
+    pub text: String,
 }
 
 /// The pages in docs/.
@@ -59,7 +60,7 @@ fn read(page: &str) -> String {
     std::fs::read_to_string(repo(page)).unwrap()
 }
 
-fn blocks(page: &str) -> Vec<Block> {
+pub(crate) fn blocks(page: &str) -> Vec<Block> {
     let mut blocks: Vec<Block> = Vec::new();
     let mut inside = false;
     for (number, line) in (1..).zip(read(page).lines()) {

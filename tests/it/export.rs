@@ -11,14 +11,20 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use crate::common::{Workplace, nightcap, png_image, said};
 use crate::readers::python;
+use crate::seaweed::{Seaweed, with_s3};
+use crate::storage::{on_s3, run_command};
 
 fn export(workplace: &Workplace, arguments: &[&str]) -> Output {
     nightcap().args(["export", "out"]).args(arguments).current_dir(workplace.path("")).output().unwrap()
 }
 
-fn exported(workplace: &Workplace, arguments: &[&str]) -> RecordBatch {
+pub fn exported(workplace: &Workplace, arguments: &[&str]) -> RecordBatch {
     let output = export(workplace, &[&["-o", "all.parquet"], arguments].concat());
     assert!(output.status.success(), "{}", said(&output));
+    all_rows(workplace)
+}
+
+fn all_rows(workplace: &Workplace) -> RecordBatch {
     let reader = ParquetRecordBatchReaderBuilder::try_new(File::open(workplace.path("all.parquet")).unwrap()).unwrap();
     let schema = reader.schema().clone();
     concat_batches(&schema, &reader.build().unwrap().map(Result::unwrap).collect::<Vec<_>>()).unwrap()
@@ -138,4 +144,35 @@ fn a_thumbnail_that_cannot_be_shown_is_null_and_said() {
         log.contains("the picture cannot be read, the first because: ") && log.contains("manifest.parquet"),
         "{log}"
     );
+}
+
+/// Manifest, pictures and OUTPUT are on S3.
+#[test]
+fn an_export_of_s3_is_the_local_one() {
+    let (server, workplace) = (Seaweed::shared(), Workplace::with_images(12, 5));
+    let settings = on_s3(&workplace, server, "export");
+    let on_server = |command: &mut Command| {
+        let output = with_s3(command, &server.endpoint()).output().unwrap();
+        assert!(output.status.success(), "{}", said(&output));
+        output
+    };
+    on_server(&mut run_command(&workplace, &server.endpoint(), &settings, &["--run-id", "night"]));
+    server.put("export/photos/4.png", &png_image(777)).unwrap();
+    workplace.run_ok(&["--run-id", "night"]);
+    std::fs::write(workplace.path("photos/4.png"), png_image(777)).unwrap();
+
+    let wanted = ["--thumbnails", "16", "--neighbors", "3", "--where", "id <> 'row-0007'"];
+    let local = exported(&workplace, &wanted);
+    let mut export = nightcap();
+    let export = export.args(["export", "s3://night/export/out", "-o", "all.parquet"]).args(wanted);
+    let log = said(&on_server(export.current_dir(workplace.path(""))));
+    assert!(log.contains("is not the one that the run read"), "{log}");
+    let remote = all_rows(&workplace);
+    assert_eq!((remote.num_rows(), remote.schema()), (11, local.schema()));
+    for (number, field) in local.schema().fields().iter().enumerate() {
+        // On S3 an image's signature is its ETag.
+        let same = local.column(number) == remote.column(number);
+        assert_eq!(same, field.name() != "content_signature", "{}", field.name());
+    }
+    assert_eq!(remote.column_by_name("thumbnail").unwrap().null_count(), 1);
 }

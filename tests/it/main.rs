@@ -10,6 +10,7 @@
 )]
 
 mod aws;
+mod azure;
 mod batches;
 mod changed_rows;
 mod check;
@@ -29,6 +30,7 @@ mod doctor;
 mod documents;
 mod engine;
 mod eval;
+#[allow(unreachable_pub, reason = "a module of a test binary")]
 mod export;
 mod external_data;
 mod families;
@@ -44,6 +46,7 @@ mod generation_files;
 mod graph_writer;
 mod histories;
 mod hostile_models;
+mod importers;
 mod init;
 mod inputs;
 mod interruptions;
@@ -54,6 +57,8 @@ mod loaded_models;
 mod long_values;
 #[allow(unreachable_pub, reason = "a module of a test binary")]
 mod manifest_command;
+#[allow(unreachable_pub, reason = "a module of a test binary")]
+mod many_rows;
 mod model_directory;
 mod model_failures;
 mod monitor;
@@ -88,6 +93,7 @@ mod s3_kills;
 mod sample;
 mod scaled;
 mod search;
+#[allow(unreachable_pub, reason = "a module of a test binary")]
 mod search_large;
 #[allow(unreachable_pub, reason = "a module of a test binary")]
 mod seaweed;

@@ -9,26 +9,38 @@ use serde_json::Value;
 use crate::common::{Dice, Workplace, nightcap, read_parquet, replace_part, repo, said, strings, write_parquet};
 use crate::seaweed::{Seaweed, with_s3};
 
-const ROWS: i64 = 100_000;
+pub const ROWS: i64 = 100_000;
 /// Of the tiny model's vectors.
-const WIDTH: usize = 16;
+pub const WIDTH: usize = 16;
 
-/// An OUTPUT `out` of 100,000 rows, whose vectors take the place of what the model would have said; keys and vectors.
-fn many_rows(workplace: &Workplace) -> Vec<(i64, Vec<f32>)> {
+/// The caption of a row.
+pub fn caption(key: i64) -> String {
+    const COLORS: [&str; 7] = ["black", "white", "brown", "red", "blue", "green", "grey"];
+    const ANIMALS: [&str; 11] = ["dog", "cat", "cow", "horse", "sheep", "bird", "fish", "goat", "fox", "owl", "hen"];
+    format!("a {} {} in place {}", COLORS[key as usize % 7], ANIMALS[key as usize % 11], key % 1000)
+}
+
+/// An OUTPUT `out` of 100,000 rows, whose captions and vectors take the place of what the model in `model` would have said; keys and
+/// vectors.
+pub fn many_rows(workplace: &Workplace) -> Vec<(i64, Vec<f32>)> {
     let missing = strings((0..ROWS).map(|_| None::<&str>));
     let keys: ArrayRef = Arc::new(Int64Array::from_iter_values(0..ROWS));
     write_parquet(&workplace.path("manifest.parquet"), vec![("id", keys), ("image", missing)], 20_000);
-    workplace.job(&format!(
-        "[input]\nmanifest = \"manifest.parquet\"\nkey = \"id\"\nimage = \"image\"\n[model]\npath = \"{}\"\n\
+    std::fs::create_dir(workplace.path("model")).unwrap();
+    for entry in std::fs::read_dir(repo("tests/fixtures/tiny_model")).unwrap().map(Result::unwrap) {
+        std::fs::copy(entry.path(), workplace.path("model").join(entry.file_name())).unwrap();
+    }
+    workplace.job(
+        "[input]\nmanifest = \"manifest.parquet\"\nkey = \"id\"\nimage = \"image\"\n[model]\npath = \"model\"\n\
          [output]\npath = \"out\"\npart_rows = 7000\n[limits]\nmax_failed_fraction = 1.0\n",
-        repo("tests/fixtures/tiny_model").display()
-    ));
+    );
     workplace.run_ok(&["--run-id", "first"]);
     let (mut dice, mut all) = (Dice::new(11), Vec::new());
     for (name, _) in workplace.parts("out", "first") {
         let path = workplace.path("out/run=first").join(name);
         let rows = read_parquet(&path);
         let mut values: Vec<f32> = Vec::new();
+        let first = all.len() as i64;
         for _ in 0..rows.num_rows() {
             // Some vectors occur in many parts.
             let common = dice.percent(2);
@@ -42,6 +54,7 @@ fn many_rows(workplace: &Workplace) -> Vec<(i64, Vec<f32>)> {
         let schema = rows.schema();
         let columns = schema.fields().iter().zip(rows.columns()).map(|(field, column)| match field.name().as_str() {
             "status" => Arc::new(StringArray::from(vec!["ok"; rows.num_rows()])) as ArrayRef,
+            "caption" => strings((first..all.len() as i64).map(|key| Some(caption(key)))),
             name if name.starts_with("error_") => new_null_array(field.data_type(), rows.num_rows()),
             "image_embedding" => {
                 let DataType::FixedSizeList(theirs, _) = field.data_type() else { panic!("{field}") };
@@ -134,7 +147,9 @@ fn rows_on_s3_are_read_as_on_disk() {
     let captions = strings(ids.iter().map(|id| Some(format!("a dog on the beach {id}"))));
     let columns = vec![("id", strings(ids.iter().map(Some))), ("caption", captions)];
     write_parquet(&workplace.path("references.parquet"), columns, 100);
-    server.put("read/references.parquet", &std::fs::read(workplace.path("references.parquet")).unwrap()).unwrap();
+    for name in ["references.parquet", "photos/3.png"] {
+        server.put(&format!("read/{name}"), &std::fs::read(workplace.path(name)).unwrap()).unwrap();
+    }
     let answer = |root: &str, arguments: &[&str]| {
         let mut command = nightcap();
         let arguments = arguments.iter().map(|argument| argument.replace("ROOT/", root));
@@ -146,11 +161,13 @@ fn rows_on_s3_are_read_as_on_disk() {
     for arguments in [
         &["search", "ROOT/out", "--like", "row-0003", "--top", "29"][..],
         &["search", "ROOT/out", "a dog on the beach", "--format", "json", "--where", "id > 'row-0009'"],
+        &["search", "ROOT/out", "--image", "ROOT/photos/3.png", "--format", "json"],
         &["sample", "ROOT/out", "--n", "7"],
         &["eval", "ROOT/out", "--references", "ROOT/references.parquet", "--against", "ROOT/out"],
     ] {
         let (local, remote) = (answer("", arguments), answer("s3://night/read/", arguments));
-        let table = |text: &str| text.lines().filter(|line| !line.contains("ok rows")).collect::<Vec<_>>().join("\n");
+        let is_of_both = |line: &&str| !line.contains("ok rows") && !line.contains("\"query\"");
+        let table = |text: &str| text.lines().filter(is_of_both).collect::<Vec<_>>().join("\n");
         assert_eq!(table(&remote), table(&local), "{arguments:?}");
         assert!(remote.len() > 200, "{remote}");
     }

@@ -41,7 +41,7 @@ pub fn text(bytes: &[u8]) -> String {
 }
 
 /// The rows of parts, without the columns that name where they came from.
-fn captions(parts: &[(String, Vec<u8>)]) -> Vec<Option<String>> {
+pub fn captions(parts: &[(String, Vec<u8>)]) -> Vec<Option<String>> {
     use arrow::array::AsArray;
     let folder = tempfile::tempdir().unwrap();
     let mut captions = Vec::new();
