@@ -57,6 +57,7 @@ mod thumbnail;
 mod tiff;
 mod tiff_compression;
 mod tiff_directory;
+mod tiff_predictor;
 mod tiff_samples;
 mod tiles;
 mod torchvision;
