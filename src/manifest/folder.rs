@@ -115,7 +115,7 @@ pub enum FolderError {
     },
     /// No image at all.
     #[error(
-        "found no images in {folder}{left_out}\nhint: files named like .jpg, .png, .gif, .webp, .bmp or .tiff count as images, in any case; is the disk mounted?"
+        "found no images in {folder}{left_out}\nhint: files named like .jpg, .png, .gif, .webp, .bmp, .tiff or .avif count as images, in any case; is the disk mounted?"
     )]
     Empty {
         /// As given.

@@ -8,10 +8,10 @@ use super::image::RgbImage;
 use super::limits::{DecodeLimits, Decoded, fail};
 use super::memory::DecodeMemory;
 use super::scale::JpegScale;
-use super::{bmp, gif, jpeg, png, tiff, webp};
+use super::{avif, avif_container, bmp, gif, jpeg, png, tiff, webp};
 use crate::row::error::{ErrorKind, RowError};
 
-/// Decodes JPEG, PNG, GIF (first frame), WebP (first frame), BMP or TIFF (first page), rotates it upright as its EXIF (or
+/// Decodes JPEG, PNG, GIF (first frame), WebP (first frame), BMP, TIFF (first page) or AVIF (first frame), rotates it upright as its EXIF (or
 /// XMP) says and converts it to RGB as Pillow's `convert("RGB")` does: alpha is dropped, CMYK and palettes are resolved,
 /// 16-bit gray is clipped at 255, 16-bit colour keeps its high byte.
 ///
@@ -41,6 +41,7 @@ pub fn decode_scaled(
         Format::WebP => webp::decode(bytes, limits),
         Format::Bmp => bmp::decode(bytes, limits),
         Format::Tiff => tiff::decode(bytes, limits),
+        Format::Avif => avif::decode(bytes, limits),
     }
     .map(Decoded::from)
 }
@@ -55,6 +56,7 @@ pub fn memory_needed(bytes: &[u8], limits: DecodeLimits, scale: impl FnOnce(u32,
         Format::WebP => webp::memory(bytes, limits),
         Format::Bmp => Some(bmp::memory(bytes, limits)),
         Format::Tiff => tiff::memory(bytes, limits),
+        Format::Avif => avif::memory(bytes, limits),
     };
     memory.unwrap_or_else(|| DecodeMemory::unknown(limits))
 }
@@ -67,11 +69,12 @@ enum Format {
     WebP,
     Bmp,
     Tiff,
+    Avif,
 }
 
 impl Format {
     /// The format of an image with these first bytes.
-    const fn of(bytes: &[u8]) -> Option<Self> {
+    fn of(bytes: &[u8]) -> Option<Self> {
         Some(match bytes {
             [0xff, 0xd8, 0xff, ..] => Self::Jpeg,
             [0x89, b'P', b'N', b'G', b'\r', b'\n', 0x1a, b'\n', ..] => Self::Png,
@@ -85,6 +88,7 @@ impl Format {
             | [b'I', b'I', 0, 42, ..]
             | [b'M', b'M', 0, 42 | 43, ..]
             | [b'M', b'M', 42, 0, ..] => Self::Tiff,
+            _ if avif_container::is_avif(bytes) => Self::Avif,
             _ => return None,
         })
     }
@@ -94,7 +98,6 @@ impl Format {
 fn unsupported(bytes: &[u8]) -> RowError {
     let name = match bytes {
         [] => return fail(ErrorKind::CorruptImage, "the file is empty (0 bytes), expected an encoded image"),
-        [_, _, _, _, b'f', b't', b'y', b'p', b'a', b'v', b'i', ..] => " (AVIF)",
         [_, _, _, _, b'f', b't', b'y', b'p', b'h' | b'm', ..] => " (HEIF)",
         [0xff, 0x0a, ..] | [0, 0, 0, 12, b'J', b'X', b'L', b' ', ..] => " (JPEG XL)",
         [0, 0, 0, 12, b'j', b'P', b' ', b' ', ..] | [0xff, 0x4f, 0xff, 0x51, ..] => " (JPEG 2000)",
@@ -111,9 +114,9 @@ fn unsupported(bytes: &[u8]) -> RowError {
     fail(
         ErrorKind::UnsupportedFormat,
         format!(
-            "expected JPEG, PNG, GIF, WebP, BMP or TIFF, found{name} {} bytes that begin with {found} (\"{text}\")\n\
-             hint: the format is recognised by content, not by the file's name; convert the image to JPEG or PNG, with Pillow (AVIF, \
-             JPEG 2000) or ImageMagick (HEIF, JPEG XL) for instance",
+            "expected JPEG, PNG, GIF, WebP, BMP, TIFF or AVIF, found{name} {} bytes that begin with {found} (\"{text}\")\n\
+             hint: the format is recognised by content, not by the file's name; convert the image to JPEG or PNG, with Pillow (JPEG \
+             2000) or ImageMagick (HEIF, JPEG XL) for instance",
             bytes.len()
         ),
     )

@@ -4,13 +4,14 @@ use std::ffi::OsStr;
 use std::path::Path;
 
 /// Each format that [`decode()`](super::decode()) takes, with the usual extensions of its files.
-pub const FORMATS: [(&str, &[&str]); 6] = [
+pub const FORMATS: [(&str, &[&str]); 7] = [
     ("JPEG", &["jpg", "jpeg", "jpe", "jfif"]),
     ("PNG", &["png", "apng"]),
     ("GIF", &["gif"]),
     ("WebP", &["webp"]),
     ("BMP", &["bmp", "dib"]),
     ("TIFF", &["tif", "tiff"]),
+    ("AVIF", &["avif", "avifs"]),
 ];
 
 /// Whether a file is an image as far as its name says, whatever its case. Decoding never asks this: it looks at the bytes.

@@ -48,6 +48,16 @@ pub(super) fn decode(
     limits: DecodeLimits,
     scale: impl FnOnce(u32, u32) -> JpegScale,
 ) -> Result<Decoded, RowError> {
+    decode_with(bytes, limits, scale, inverted_cmyk_to_rgb)
+}
+
+/// Decodes with `cmyk_to_rgb` for pixels of four components.
+pub(super) fn decode_with(
+    bytes: &[u8],
+    limits: DecodeLimits,
+    scale: impl FnOnce(u32, u32) -> JpegScale,
+    cmyk_to_rgb: impl Fn([u8; 4]) -> [u8; 3],
+) -> Result<Decoded, RowError> {
     let corrupt = |found: &dyn std::fmt::Display| corrupt("JPEG", found);
     check_frame(bytes)?;
     let mut decoder = Decompressor::new().map_err(|e| corrupt(&e))?;
@@ -110,7 +120,7 @@ pub(super) fn decode(
     }
     drop(decoder);
     if cmyk {
-        pixels = samples::convert(pixels, inverted_cmyk_to_rgb);
+        pixels = samples::convert(pixels, cmyk_to_rgb);
     }
     let image = RgbImage { width: header.width as u32, height: header.height as u32, pixels };
     Ok(Decoded { image: orientation::apply(image, orientation), full_width, full_height })

@@ -21,6 +21,14 @@
 //! - Images one or three pixels high are read as height x width x RGB, always; transformers guesses the layout from the shape.
 //! - A side that would be rounded to zero pixels becomes one pixel; Pillow raises.
 
+mod avif;
+mod avif_boxes;
+mod avif_color;
+mod avif_container;
+mod avif_frame;
+mod avif_properties;
+mod avif_sequence;
+mod avif_track;
 mod bmp;
 mod classes;
 mod config;
@@ -49,6 +57,7 @@ mod thumbnail;
 mod tiff;
 mod tiff_compression;
 mod tiff_directory;
+mod tiff_predictor;
 mod tiff_samples;
 mod tiles;
 mod torchvision;

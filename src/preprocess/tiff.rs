@@ -12,8 +12,9 @@ use super::image::RgbImage;
 use super::limits::{DecodeLimits, corrupt, fail};
 use super::memory::{DecodeMemory, pixels};
 use super::scale::JpegScale;
-use super::tiff_compression::{DEFLATE, JPEG, LZW, OLD_DEFLATE, PACKBITS, RAW, decompress};
+use super::tiff_compression::{DEFLATE, JPEG, LZW, OLD_DEFLATE, PACKBITS, RAW, ZSTD, ZSTD_WINDOW, decompress};
 use super::tiff_directory::Directory;
+use super::tiff_predictor::{sum_up, sum_up_floats};
 use super::tiff_samples::{Meaning, Number, Samples, Tags};
 use super::{jpeg, orientation, samples};
 use crate::row::error::{ErrorKind, RowError};
@@ -59,7 +60,7 @@ pub(super) fn decode(bytes: &[u8], limits: DecodeLimits) -> Result<RgbImage, Row
     }
     let is_reversed = layout.number(FILL_ORDER, 1) != 1;
     match compression {
-        RAW | LZW | DEFLATE | OLD_DEFLATE | PACKBITS => {
+        RAW | LZW | DEFLATE | OLD_DEFLATE | PACKBITS | ZSTD => {
             let image = layout.unpack(bytes)?;
             Ok(orientation::apply(image, layout.orientation))
         }
@@ -72,6 +73,7 @@ pub(super) fn decode(bytes: &[u8], limits: DecodeLimits) -> Result<RgbImage, Row
             let image = layout.unpack_jpeg(bytes, limits)?;
             Ok(orientation::apply(image, layout.orientation))
         }
+        34925 => Err(unsupported("LZMA compression")),
         other => Err(unsupported(&format!("compression {other}"))),
     }
 }
@@ -106,7 +108,9 @@ pub(super) fn memory(bytes: &[u8], limits: DecodeLimits) -> Option<DecodeMemory>
         _ => 0,
     };
     let reversed = if layout.number(FILL_ORDER, 1) == 2 { bytes.len() as u64 } else { 0 };
-    let decoding = [image, chunk, row, lists, jpeg, reversed, 256 << 10].into_iter().fold(0, u64::saturating_add);
+    let window = if layout.compression == ZSTD { ZSTD_WINDOW * 2 } else { 0 };
+    let decoding =
+        [image, chunk, row, lists, jpeg, reversed, window, 256 << 10].into_iter().fold(0, u64::saturating_add);
     Some(DecodeMemory::within(limits, (width, height), decoding, layout.orientation))
 }
 
@@ -192,7 +196,13 @@ impl<'a> TiffLayout<'a> {
         if !matches!(fill_order, 1 | 2) || fill_order == 2 && is_raw && (inverted_bytes || is_packed_palette) {
             return Err(unsupported(&format!("fill order {fill_order}")));
         }
-        if predictor > 2 || predictor == 2 && !matches!(samples.bits, 8 | 16 | 32) || predictor == 0 {
+        let is_predicted = match predictor {
+            1 => true,
+            2 => matches!(samples.bits, 8 | 16 | 32),
+            3 => matches!(samples.meaning, Meaning::Wide(Number::F32)),
+            _ => false,
+        };
+        if !is_predicted {
             return Err(unsupported(&format!("predictor {predictor}")));
         }
         // Pillow takes them for numbers of the other byte order.
@@ -253,7 +263,11 @@ impl<'a> TiffLayout<'a> {
                         *byte = byte.reverse_bits();
                     }
                 }
-                self.to_native(&mut chunk, samples.bits);
+                if predictor == 3 {
+                    chunk.chunks_exact_mut(row_bytes).for_each(sum_up_floats);
+                } else {
+                    self.to_native(&mut chunk, samples.bits);
+                }
                 if predictor == 2 {
                     chunk.chunks_exact_mut(row_bytes).for_each(|row| sum_up(row, samples.bits, per_pixel));
                 }
@@ -284,7 +298,7 @@ impl<'a> TiffLayout<'a> {
         (self.list(offsets), self.list(lengths))
     }
 
-    /// The pixels of strips or tiles in JPEG, gray, RGB or `YCbCr`.
+    /// The pixels of strips or tiles in JPEG, gray, RGB, `YCbCr` or CMYK, which is not inverted here.
     fn unpack_jpeg(&self, bytes: &[u8], limits: DecodeLimits) -> Result<RgbImage, RowError> {
         let damaged = || corrupt("TIFF", "its strips or tiles are truncated, damaged or missing");
         let bits = self.list(BITS);
@@ -295,10 +309,11 @@ impl<'a> TiffLayout<'a> {
             (1, 1) => Some(Vec::new()),
             (2, 3) => Some(adobe(0)),
             (6, 3) => Some(adobe(1)),
+            (5, 4) => Some(adobe(0)),
             _ => None,
         };
         let marker =
-            marker.ok_or_else(|| unsupported("JPEG compression of other than gray, RGB or YCbCr of 8 bits"))?;
+            marker.ok_or_else(|| unsupported("JPEG compression of other than gray, RGB, YCbCr or CMYK of 8 bits"))?;
         let tables = self.directory.field(JPEG_TABLES).map_or(&[][..], |field| field.data);
         let tables = tables.strip_prefix(b"\xff\xd8").unwrap_or_default();
         let tables = tables.strip_suffix(b"\xff\xd9").unwrap_or(tables);
@@ -317,7 +332,8 @@ impl<'a> TiffLayout<'a> {
             let data = bytes.get(start..).ok_or_else(damaged)?;
             let data = data[..length.min(data.len())].strip_prefix(b"\xff\xd8").ok_or_else(damaged)?;
             let whole = [b"\xff\xd8", &marker[..], tables, data].concat();
-            let part = jpeg::decode(&whole, limits, |_, _| JpegScale::Full)?.image;
+            let cmyk_to_rgb = |ink: [u8; 4]| jpeg::inverted_cmyk_to_rgb(ink.map(|ink| !ink));
+            let part = jpeg::decode_with(&whole, limits, |_, _| JpegScale::Full, cmyk_to_rgb)?.image;
             let (columns, rows) = (chunk_width.min(width - left), chunk_height.min(height - top));
             if (part.width as usize) < columns || (part.height as usize) < rows {
                 return Err(damaged());
@@ -393,17 +409,5 @@ impl<'a> TiffLayout<'a> {
             }
         }
         Ok(())
-    }
-}
-
-/// Undoes the differences between neighbours in a row.
-fn sum_up(row: &mut [u8], bits: usize, samples: usize) {
-    let bytes = bits / 8;
-    for at in (samples * bytes..row.len() / bytes * bytes).step_by(bytes) {
-        let number = |row: &[u8], at: usize| {
-            row[at..at + bytes].iter().rev().fold(0_u32, |value, byte| value << 8 | u32::from(*byte))
-        };
-        let sum = number(row, at).wrapping_add(number(row, at - samples * bytes));
-        row[at..at + bytes].copy_from_slice(&sum.to_le_bytes()[..bytes]);
     }
 }

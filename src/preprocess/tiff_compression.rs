@@ -9,6 +9,10 @@ pub(super) const JPEG: u64 = 7;
 pub(super) const DEFLATE: u64 = 8;
 pub(super) const OLD_DEFLATE: u64 = 32946;
 pub(super) const PACKBITS: u64 = 32773;
+pub(super) const ZSTD: u64 = 50000;
+
+/// The longest distance to earlier bytes that is taken in zstd, in bytes: what its levels up to 19 use.
+pub(super) const ZSTD_WINDOW: u64 = 1 << 23;
 
 /// `length` bytes out of compressed ones; None if they are damaged or too few.
 pub(super) fn decompress(compression: u64, data: &[u8], length: usize) -> Option<Vec<u8>> {
@@ -26,6 +30,11 @@ pub(super) fn decompress(compression: u64, data: &[u8], length: usize) -> Option
                     _ => return None,
                 }
             }
+        }
+        ZSTD => {
+            let mut decoder = zstd::stream::read::Decoder::new(data).ok()?;
+            decoder.window_log_max(ZSTD_WINDOW.ilog2()).ok()?;
+            decoder.read_exact(&mut out).ok()?;
         }
         DEFLATE | OLD_DEFLATE => flate2::read::ZlibDecoder::new(data).read_exact(&mut out).ok()?,
         _ => {

@@ -19,9 +19,10 @@ pub(super) enum Meaning {
     Cmyk,
 }
 
-/// A number of 16 or 32 bits.
+/// A number of 12, 16 or 32 bits.
 #[derive(Clone, Copy)]
 pub(super) enum Number {
+    U12,
     U16,
     I16,
     I32,
@@ -31,7 +32,7 @@ pub(super) enum Number {
 /// The samples of a page.
 pub(super) struct Samples {
     pub(super) meaning: Meaning,
-    /// Of every sample: 1, 2, 4, 8, 16 or 32.
+    /// Of every sample: 1, 2, 4, 8, 12, 16 or 32.
     pub(super) bits: usize,
     /// Of a pixel.
     pub(super) count: usize,
@@ -72,6 +73,7 @@ impl Tags<'_> {
             (1, 1, 8, 2) if matches!(first, Some(0 | 2)) && others.is_empty() && !self.is_reversed => {
                 Meaning::Gray { inverted: false }
             }
+            (1, 1, 12, 1) if little && first.is_none() && !self.is_reversed => Meaning::Wide(Number::U12),
             (_, _, 16 | 32, 1) if self.is_reversed || first.is_some() => return None,
             (1, 1, 16, 1) => Meaning::Wide(Number::U16),
             (0, 1, 16, 1) if little => Meaning::Wide(Number::U16),
@@ -126,6 +128,17 @@ impl Samples {
                     } else {
                         self.palette.get(usize::from(index)).copied().unwrap_or_default()
                     };
+                }
+            }
+            Meaning::Wide(Number::U12) => {
+                for (x, pixel) in out.iter_mut().enumerate() {
+                    let at = x / 2 * 3;
+                    let [high, low] = if x % 2 == 0 {
+                        [row[at] >> 4, row[at] << 4 | row[at + 1] >> 4]
+                    } else {
+                        [row[at + 1] & 15, row[at + 2]]
+                    };
+                    *pixel = [if high > 0 { 255 } else { low }; 3];
                 }
             }
             Meaning::Wide(number) => {

@@ -10,6 +10,8 @@ const LONGEST_NAME: usize = 255;
 const SHORTEST: usize = 64;
 /// The beginnings of JPEG, PNG, GIF, WebP and TIFF in base64.
 const IMAGES: [&str; 6] = ["/9j/", "iVBORw0KGgo", "R0lGOD", "UklGR", "SUkqA", "TU0AK"];
+/// `ftypavi` behind the length of the first box.
+const AVIF: &str = "Z0eXBhdml";
 /// Padding may be left out, as browsers take it.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,
@@ -30,7 +32,8 @@ fn is_data_uri(text: &str) -> bool {
 
 fn is_bare_base64(text: &str) -> bool {
     let is_base64 = |byte: u8| byte.is_ascii_alphanumeric() || b"+/=-_\r\n".contains(&byte);
-    let is_image = || IMAGES.iter().any(|image| text.starts_with(image));
+    let is_avif = || text.starts_with("AAAA") && text.get(6..).is_some_and(|rest| rest.starts_with(AVIF));
+    let is_image = || IMAGES.iter().any(|image| text.starts_with(image)) || is_avif();
     let is_no_path = || text.split('/').any(|name| name.len() > LONGEST_NAME);
     text.len() >= SHORTEST && text.bytes().all(is_base64) && (is_image() || is_no_path())
 }
@@ -91,6 +94,7 @@ mod tests {
         for text in [
             "/9j/4AAQSkZJRg".to_owned() + &"A".repeat(60),
             "iVBORw0KGgo".to_owned() + &"/+b".repeat(60),
+            "AAAAHGZ0eXBhdmlmAAAAAGF2aWZtaWYx".to_owned() + &"A".repeat(60),
             "x".repeat(300),
         ] {
             assert!(holds_image(&text), "{text}");

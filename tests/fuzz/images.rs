@@ -11,6 +11,8 @@ pub(super) const JPEG: &[&str] =
 pub(super) const PNG: &[&str] =
     &["tRNS", "PLTE", "eXIf", "iTXt", "XML:com.adobe.xmp\0\0", "acTL", "fcTL", "fdAT", "iCCP", "sBIT"];
 pub(super) const WEBP: &[&str] = &["VP8 ", "VP8L", "VP8X", "ANIM", "ANMF", "ALPH", "EXIF", "XMP ", "ICCP"];
+pub(super) const AVIF: &[&str] =
+    &["ftypavif", "avis", "meta", "iloc", "ispe", "av1C", "colr", "irot", "grid", "auxl", "prem"];
 
 const LIMITS: DecodeLimits = DecodeLimits { max_image_pixels: 1 << 22 };
 /// What a decoder may take beside the memory that is reserved for it.

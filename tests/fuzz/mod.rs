@@ -57,13 +57,14 @@ pub struct Outcome {
 }
 
 /// Every entry point.
-pub const TARGETS: [Target; 23] = [
+pub const TARGETS: [Target; 24] = [
     Target { name: "jpeg", syntax: Syntax::Bytes, tokens: images::JPEG, run: images::decode },
     Target { name: "png", syntax: Syntax::Png, tokens: images::PNG, run: images::decode },
     Target { name: "gif", syntax: Syntax::Bytes, tokens: &[], run: images::decode },
     Target { name: "webp", syntax: Syntax::Riff, tokens: images::WEBP, run: images::decode },
     Target { name: "bmp", syntax: Syntax::Bytes, tokens: &[], run: images::decode },
     Target { name: "tiff", syntax: Syntax::Bytes, tokens: &[], run: images::decode },
+    Target { name: "avif", syntax: Syntax::Bytes, tokens: images::AVIF, run: images::decode },
     Target { name: "preprocessor", syntax: Syntax::Text, tokens: models::PREPROCESSOR, run: models::preprocessor },
     Target { name: "generation", syntax: Syntax::Text, tokens: models::GENERATION, run: models::generation },
     Target { name: "model_config", syntax: Syntax::Text, tokens: models::CONFIG, run: models::config },

@@ -41,14 +41,15 @@ ERRORS = {
     "error_empty.jpg": "corrupt_image",
     "error_text.jpg": "unsupported_format",
     "error_bmp_like_text.bmp": "unsupported_format",
-    "error_avif.jpg": "unsupported_format",
+    "error_truncated.avif": "corrupt_image",
+    "error_jpeg2000.jpg": "unsupported_format",
     "error_bomb.png": "too_many_pixels",
     "error_bomb.jpg": "too_many_pixels",
 }
 # Broken on purpose, for the demo.
 BROKEN_PHOTOS = {"not-an-image.jpg", "truncated.jpg"}
-# Pillow reads AVIF; we do not.
-PILLOW_READS = {"error_avif.jpg"}
+# Pillow reads JPEG 2000; we do not.
+PILLOW_READS = {"error_jpeg2000.jpg"}
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 EVERY = {

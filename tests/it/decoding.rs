@@ -155,6 +155,7 @@ fn the_memory_counted_before_decoding_is_what_decoding_takes() {
         ("BMP", encoded(4000, 3000, ImageFormat::Bmp)),
         ("16-bit TIFF", tiff16(4000, 3000)),
         ("GIF", gif(4000)),
+        ("AVIF", std::fs::read(repo("tests/fixtures/large.avif")).unwrap()),
     ];
     let idle = peak_of_run(&[&fixture("rgb8.png")], 1);
     for (name, bytes) in images {
@@ -216,7 +217,7 @@ fn headers_tell_the_size_of_every_image() {
     }
     assert!(seen > 100);
     let too_large = DecodeLimits { max_image_pixels: 1000 };
-    for name in ["rgb8.png", "progressive.jpg", "still.gif", "lossy.webp", "rgb.bmp", "lzw.tiff"] {
+    for name in ["rgb8.png", "progressive.jpg", "still.gif", "lossy.webp", "rgb.bmp", "lzw.tiff", "lossy.avif"] {
         let memory = memory_needed(&fixture(name), too_large, |_, _| JpegScale::Full);
         assert_eq!(memory.bytes, 0, "{name} is refused before its pixels need memory");
     }

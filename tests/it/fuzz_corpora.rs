@@ -99,8 +99,15 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 }
 
 fn images(corpora: &Corpora) {
-    const FORMATS: [(&str, &str); 6] =
-        [("jpg", "jpeg"), ("png", "png"), ("gif", "gif"), ("webp", "webp"), ("bmp", "bmp"), ("tiff", "tiff")];
+    const FORMATS: [(&str, &str); 7] = [
+        ("jpg", "jpeg"),
+        ("png", "png"),
+        ("gif", "gif"),
+        ("webp", "webp"),
+        ("bmp", "bmp"),
+        ("tiff", "tiff"),
+        ("avif", "avif"),
+    ];
     for entry in std::fs::read_dir(repo("tests/fixtures/images")).unwrap() {
         let path = entry.unwrap().path();
         let bytes = std::fs::read(&path).unwrap();

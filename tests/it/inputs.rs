@@ -53,14 +53,15 @@ fn broken_and_unusual_images_become_pixels_or_error_rows() {
         }
     }
     insta::assert_snapshot!(failures.join("\n"), @r"
-    error_avif.jpg: preprocess unsupported_format
     error_bmp_like_text.bmp: preprocess unsupported_format
     error_bomb.jpg: preprocess too_many_pixels
     error_bomb.png: preprocess too_many_pixels
     error_empty.jpg: preprocess corrupt_image
     error_header_only.jpg: preprocess corrupt_image
+    error_jpeg2000.jpg: preprocess unsupported_format
     error_no_end_marker.jpg: preprocess corrupt_image
     error_text.jpg: preprocess unsupported_format
+    error_truncated.avif: preprocess corrupt_image
     error_truncated.bmp: preprocess corrupt_image
     error_truncated.gif: preprocess corrupt_image
     error_truncated.jpg: preprocess corrupt_image

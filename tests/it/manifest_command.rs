@@ -193,7 +193,7 @@ fn refusals_write_nothing() {
     insta::assert_snapshot!(refused(&["empty", "-o", "old.parquet"]), @r"
     exit 2
     error: found no images in empty, only 1 file of another type: 1 .txt
-    hint: files named like .jpg, .png, .gif, .webp, .bmp or .tiff count as images, in any case; is the disk mounted?
+    hint: files named like .jpg, .png, .gif, .webp, .bmp, .tiff or .avif count as images, in any case; is the disk mounted?
     ");
     insta::assert_snapshot!(refused(&["nowhere", "-o", "old.parquet"]), @r"
     exit 2
@@ -312,6 +312,6 @@ fn a_prefix_on_s3() {
     insta::assert_snapshot!(said(&workplace, &output), @r"
     exit 2
     error: found no images in s3://night/nothing-here
-    hint: files named like .jpg, .png, .gif, .webp, .bmp or .tiff count as images, in any case; is the disk mounted?
+    hint: files named like .jpg, .png, .gif, .webp, .bmp, .tiff or .avif count as images, in any case; is the disk mounted?
     ");
 }

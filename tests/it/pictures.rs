@@ -129,7 +129,7 @@ fn differences(format: &str, copies: usize) -> Vec<(String, String)> {
     for row in 0..batch.num_rows() {
         let results = results.value(row);
         let results = results.as_string::<i32>();
-        for copy in 0..results.len().min(copies + 1) {
+        for copy in 0..results.len().min(copies.saturating_add(1)) {
             let data = match copy {
                 0 => bytes.value(row).to_vec(),
                 copy => damaged(bytes.value(row), (row * 1000 + copy) as u64),

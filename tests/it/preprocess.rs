@@ -127,7 +127,7 @@ fn messages_say_what_was_expected_and_found() {
     let bomb = error_of(&read("error_bomb.png")).message;
     assert!(bomb.contains("20000 x 20000 = 400000000") && bomb.contains("50000000"), "{bomb}");
     assert!(error_of(&read("error_truncated.jpg")).message.contains("truncated"));
-    assert!(error_of(&read("error_avif.jpg")).message.contains("AVIF"));
+    assert!(error_of(&read("error_jpeg2000.jpg")).message.contains("JPEG 2000"));
 }
 
 #[test]
