@@ -14,11 +14,11 @@ use crate::preprocess::PREPROCESSING_VERSION;
 use crate::support::canonical::Canonical;
 
 /// To be raised whenever the same prompt and image may be tokenized differently.
-pub const PROMPT_VERSION: u32 = 2;
+pub const PROMPT_VERSION: u32 = 3;
 /// To be raised whenever the same text may give another embedding: tokenization, padding, pooling, normalisation.
-pub const TEXT_VERSION: u32 = 2;
+pub const TEXT_VERSION: u32 = 3;
 /// To be raised whenever the same logits may give another caption: search, sampling, processors, stopping, detokenization.
-pub const GENERATION_VERSION: u32 = 2;
+pub const GENERATION_VERSION: u32 = 3;
 
 /// The fingerprint of captions that `model` generates with `settings`. With `jpeg_scaling`, the scale at which a JPEG is decoded also
 /// depends on `embedder`, the model of the embeddings if it is another one.

@@ -15,6 +15,7 @@ use super::json_file::{count, read_file, read_object};
 use super::role::Role;
 use super::sentence_modules::SentenceModules;
 use super::special_tokens::SpecialTokens;
+use super::tokenizer_class::TokenizerClass;
 
 /// A setting and the file it came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -109,7 +110,9 @@ impl ConfigFiles {
         let tokenizer_config = tokenizer_file.as_deref().and_then(&mut read).unwrap_or_default();
         let beside = Self::SPECIAL_TOKENS.map(|name| inside(Role::Text, name));
         let mut beside_of = |at: usize| beside[at].as_deref().and_then(&mut read).unwrap_or_default();
-        let special_tokens = SpecialTokens::of(&tokenizer_config, &beside_of(0), &beside_of(1));
+        let of_text = of_towers.get(&Role::Text).or_else(|| layers.first().map(|(_, config)| config));
+        let class = TokenizerClass::of(&tokenizer_config, of_text);
+        let special_tokens = SpecialTokens::of(class, &tokenizer_config, &beside_of(0), &beside_of(1));
         let of_tokenizer = (Self::TOKENIZER_CONFIG, &tokenizer_config);
         let chat_template = chat_templates::find(folder, of_tokenizer, read, read_file).unwrap_or_else(|problem| {
             problems.push(problem);
@@ -336,6 +339,11 @@ impl ConfigFiles {
     /// The text of a special token, such as `bos_token`.
     pub fn special_token(&self, name: &str) -> Option<&str> {
         self.special_tokens.named(name)
+    }
+
+    /// The setting `name` of `tokenizer_config.json`, true or false; `default` if it is not there, `None` for other values.
+    pub fn tokenizer_flag(&self, name: &str, default: bool) -> Option<bool> {
+        self.tokenizer_config.get(name).map_or(Some(default), Value::as_bool)
     }
 
     /// The setting `name` of `tokenizer_config.json`; null counts as not given.

@@ -39,6 +39,7 @@ mod producer;
 mod role;
 mod sentence_modules;
 mod special_tokens;
+mod tokenizer_class;
 
 pub use binding::Bindings;
 pub use config::{ConfigFiles, Sourced};
@@ -54,3 +55,4 @@ pub use pooling::Pooling;
 pub use producer::Producer;
 pub use role::Role;
 pub use special_tokens::{SpecialTokens, TokenDescription};
+pub use tokenizer_class::TokenizerClass;

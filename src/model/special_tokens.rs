@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
+use super::tokenizer_class::TokenizerClass;
+
 /// A token as transformers' `AddedToken` describes it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[allow(clippy::struct_excessive_bools, reason = "each is a choice of its own")]
@@ -36,8 +38,7 @@ pub struct SpecialTokens {
     added: BTreeMap<u32, TokenDescription>,
     /// Whether the tokens of `tokenizer.json` count as tokens to add, too: `tokenizer_config.json` has none.
     adds_known: bool,
-    /// The class of the tokenizer, without `TokenizerFast`.
-    class: String,
+    class: TokenizerClass,
 }
 
 /// The names of special tokens that every tokenizer of transformers has.
@@ -47,11 +48,16 @@ const EXTRA: &str = "extra_special_tokens";
 
 impl SpecialTokens {
     /// Of the objects in `tokenizer_config.json`, `special_tokens_map.json` and `added_tokens.json`; an empty one is a file that is not there.
-    pub(super) fn of(config: &Map<String, Value>, map: &Map<String, Value>, added_tokens: &Map<String, Value>) -> Self {
+    /// `class` is the tokenizer's.
+    pub(super) fn of(
+        class: TokenizerClass,
+        config: &Map<String, Value>,
+        map: &Map<String, Value>,
+        added_tokens: &Map<String, Value>,
+    ) -> Self {
         let mut settings = config.clone();
         let mut added = BTreeMap::new();
-        let class = config.get("tokenizer_class").and_then(Value::as_str).unwrap_or_default();
-        let fifth = class == "TokenizersBackend" || config.contains_key("backend");
+        let fifth = class.is_of_five;
         let decoder = config.get("added_tokens_decoder").and_then(Value::as_object);
         let adds_known = decoder.is_none();
         if let Some(decoder) = decoder {
@@ -70,7 +76,7 @@ impl SpecialTokens {
             }
         }
         let mut named: Vec<(String, TokenDescription)> = Vec::new();
-        let defaults = class_defaults(class.trim_end_matches("Fast").trim_end_matches("Tokenizer"));
+        let defaults = class_defaults(&class.name);
         for (name, default) in NAMES.into_iter().zip(defaults) {
             let token = match settings.get(name) {
                 Some(value) => description(value, true),
@@ -115,7 +121,6 @@ impl SpecialTokens {
             }
         }
         let additional_is_named = !fifth && !additional.is_empty();
-        let class = class.trim_end_matches("Fast").trim_end_matches("Tokenizer").to_owned();
         Self { named, additional, additional_is_named, added, adds_known, class }
     }
 
@@ -124,9 +129,14 @@ impl SpecialTokens {
         self.named.iter().find(|(known, _)| known == name).map(|(_, token)| token.content.as_str())
     }
 
+    /// The class of the tokenizer.
+    pub fn class(&self) -> &TokenizerClass {
+        &self.class
+    }
+
     /// Whether the class of the tokenizer pads before a text where no file says the side.
     pub fn class_pads_left(&self) -> bool {
-        matches!(self.class.as_str(), "Gemma" | "Llama" | "CodeLlama" | "Cohere" | "XLNet")
+        matches!(self.class.name.as_str(), "Gemma" | "Llama" | "CodeLlama" | "Cohere" | "XLNet")
     }
 
     /// What a chat template sees, by name: one token, or a list of them.

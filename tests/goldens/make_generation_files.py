@@ -19,6 +19,7 @@ from PIL import Image
 from transformers import (EpsilonLogitsWarper, EtaLogitsWarper, GenerationConfig, PretrainedConfig, PreTrainedTokenizerFast,
                           TopKLogitsWarper, TypicalLogitsWarper, VisionEncoderDecoderModel, ViTImageProcessor)
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING, CONFIG_MAPPING_NAMES
+from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING_NAMES
 
 FIELDS = [name for name in vars(GenerationConfig()) if not name.startswith("_") and name != "transformers_version"]
 SECTIONS = ("decoder", "generator", "text_config")
@@ -251,7 +252,8 @@ def warped():
 
 
 def class_defaults():
-    """What the class of each model type says where config.json says nothing: generation settings, positions, types of sections."""
+    """What the class of each model type says where config.json says nothing: generation settings, positions, types of sections, the class
+    of its tokenizer."""
     plain, types = PretrainedConfig().to_dict(), {}
     names = [name for name in FIELDS if name != "use_cache"] + ["sep_token_id"]
     waiting = [(kind, CONFIG_MAPPING[kind]) for kind in CONFIG_MAPPING_NAMES]
@@ -273,6 +275,9 @@ def class_defaults():
                     if named and named not in CONFIG_MAPPING_NAMES and named not in types]
         if entry:
             types.setdefault(kind, entry)
+    for kind, (_, fast) in TOKENIZER_MAPPING_NAMES.items():
+        if fast:
+            types.setdefault(kind, {})["tokenizer_class"] = fast
     return types
 
 

@@ -54,6 +54,8 @@ thread_local! {
 #[derive(Debug, Clone)]
 pub(super) struct Bounded<S> {
     steps: Vec<(S, usize)>,
+    /// Whether the file has a step alone, and no sequence of one.
+    alone: bool,
 }
 
 /// Reads the content of a `tokenizer.json`.
@@ -193,9 +195,11 @@ impl<'de> Deserialize<'de> for Bounded<NormalizerWrapper> {
                 step => steps.push(step),
             }
         }
+        let read = NormalizerWrapper::deserialize(deserializer)?;
+        let alone = !matches!(read, NormalizerWrapper::Sequence(_));
         let mut steps = Vec::new();
-        flatten(NormalizerWrapper::deserialize(deserializer)?, &mut steps);
-        Self::of(steps).map_err(serde::de::Error::custom)
+        flatten(read, &mut steps);
+        Self::of(steps, alone).map_err(serde::de::Error::custom)
     }
 }
 
@@ -209,19 +213,34 @@ impl<'de> Deserialize<'de> for Bounded<PreTokenizerWrapper> {
                 step => steps.push(step),
             }
         }
+        let read = PreTokenizerWrapper::deserialize(deserializer)?;
+        let alone = !matches!(read, PreTokenizerWrapper::Sequence(_));
         let mut steps = Vec::new();
-        flatten(PreTokenizerWrapper::deserialize(deserializer)?, &mut steps);
-        Self::of(steps).map_err(serde::de::Error::custom)
+        flatten(read, &mut steps);
+        Self::of(steps, alone).map_err(serde::de::Error::custom)
     }
 }
 
 impl<S: Serialize> Bounded<S> {
-    fn of(steps: Vec<S>) -> Result<Self, Error> {
+    /// One step.
+    pub(super) fn of_one(step: S) -> Result<Self, Error> {
+        Self::of(vec![step], true)
+    }
+
+    /// The step, if there is only one, and not in a sequence.
+    pub(super) fn only(&self) -> Option<&S> {
+        match self.steps.as_slice() {
+            [(step, _)] if self.alone => Some(step),
+            _ => None,
+        }
+    }
+
+    fn of(steps: Vec<S>, alone: bool) -> Result<Self, Error> {
         if steps.len() > MOST_STEPS {
             return Err(format!("expected at most {MOST_STEPS} steps, found {}", steps.len()).into());
         }
         let with_growth = |step: S| serde_json::to_value(&step).map(|value| (step, growth(&value)));
-        Ok(Self { steps: steps.into_iter().map(with_growth).collect::<Result<_, _>>()? })
+        Ok(Self { steps: steps.into_iter().map(with_growth).collect::<Result<_, _>>()?, alone })
     }
 }
 

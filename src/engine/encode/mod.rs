@@ -14,4 +14,5 @@ pub(crate) mod image_states;
 pub(crate) mod shared_graph;
 pub(crate) mod text;
 pub(crate) mod tokenizer;
+mod tokenizer_class;
 pub(crate) mod vision;

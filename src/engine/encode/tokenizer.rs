@@ -4,6 +4,7 @@
 use tokenizers::{AddedToken, PaddingDirection, PaddingStrategy, PostProcessor, TruncationDirection, TruncationParams};
 
 use super::bounded_tokenizer::{self, BoundedTokenizer};
+use super::tokenizer_class;
 use crate::model::{GraphFile, ModelDirectory, ModelError, Problem, Role, TokenDescription};
 use crate::support::regular_file;
 
@@ -24,6 +25,8 @@ pub(crate) struct TextTokenizer {
     pads_left: bool,
     /// Whether spaces before punctuation are removed from decoded text.
     cleans_up: bool,
+    /// What is replaced by a space in decoded text.
+    word_end: Option<String>,
     /// The length to which every text is padded, if the tokenizer's file fixes one or the text graph has no attention mask.
     fixed_length: Option<usize>,
 }
@@ -70,6 +73,7 @@ impl TextTokenizer {
         let known = known.iter().map(|(id, token)| (*id, described(token))).collect();
         let missing = config.special_tokens().missing(&known);
         bounded_tokenizer::add_tokens(&mut tokenizer, missing.into_iter().map(added).collect()).map_err(fail)?;
+        tokenizer_class::apply(&mut tokenizer, config).map_err(fail)?;
         let padding = tokenizer.get_padding().cloned();
         let named = config.special_token("pad_token").and_then(|token| tokenizer.token_to_id(token));
         let named = named.or(padding.as_ref().map(|padding| padding.pad_id)).map(i64::from);
@@ -104,8 +108,9 @@ impl TextTokenizer {
         tokenizer.with_padding(None).with_truncation(None).map_err(fail)?;
         let whole = tokenizer.clone();
         tokenizer.with_truncation(truncation).map_err(fail)?;
-        let cleans_up = directory.config().cleans_up_spaces();
-        Ok(Some(Self { tokenizer, whole, pad, pads_left, cleans_up, fixed_length }))
+        let cleans_up = tokenizer_class::cleans_up(&tokenizer, config);
+        let word_end = tokenizer_class::word_end(&tokenizer, config);
+        Ok(Some(Self { tokenizer, whole, pad, pads_left, word_end, cleans_up, fixed_length }))
     }
 
     /// The tokens of `text`, truncated to the longest that the model takes; `None` if it has none but special ones.
@@ -160,6 +165,7 @@ impl TextTokenizer {
     /// The text of `ids` without special tokens, trimmed.
     pub(crate) fn decode(&self, ids: &[i64]) -> Result<String, tokenizers::Error> {
         let text = bounded_tokenizer::decode(&self.tokenizer, &unsigned(ids), true)?;
+        let text = self.word_end.as_ref().map_or_else(|| text.clone(), |end| text.replace(end, " "));
         let text = if self.cleans_up { clean_up(&text) } else { text };
         Ok(text.trim().to_owned())
     }

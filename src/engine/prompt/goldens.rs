@@ -203,3 +203,38 @@ fn texts_of_siglip_are_padded_to_the_length_that_its_class_has() {
         }
     }
 }
+
+/// The classes of transformers change what `tokenizer.json` says (`tests/goldens/make_tokenizers.py`).
+#[test]
+fn tokenizers_are_what_their_classes_make_of_the_files() {
+    let goldens: Value = serde_json::from_str(include_str!("../../../tests/goldens/tokenizers.json")).unwrap();
+    let texts: Vec<&str> = goldens["texts"].as_array().unwrap().iter().map(|text| text.as_str().unwrap()).collect();
+    let (mut wrong, mut seen) = (Vec::new(), 0);
+    for golden in goldens["tokenizers"].as_array().unwrap() {
+        for case in golden["cases"].as_array().unwrap() {
+            let mut files = golden["files"].clone();
+            let settings = files["tokenizer_config.json"].as_object_mut().unwrap();
+            settings.extend(case["settings"].as_object().unwrap().clone());
+            let files: Vec<_> =
+                files.as_object().unwrap().iter().map(|(name, content)| (name.as_str(), content.to_string())).collect();
+            let (_folder, directory) = model_with("clip", &files);
+            let tokenizer = TextTokenizer::load(&directory).unwrap().unwrap();
+            let what = format!("{} {}, {}", golden["name"], golden["edition"], case["settings"]);
+            for (at, text) in texts.iter().enumerate() {
+                seen += 1;
+                let ids = |key: &str| serde_json::from_value::<Vec<i64>>(case[key][at].clone()).unwrap();
+                let found = [true, false].map(|special| tokenizer.encode_whole(text, special).unwrap());
+                if found != [ids("ids"), ids("plain")] {
+                    wrong.push(format!("{what}: {text:?}: expected {:?}, found {found:?}", [ids("ids"), ids("plain")]));
+                }
+                let (decoded, expected) =
+                    (tokenizer.decode(&ids("ids")).unwrap(), case["decoded"][at].as_str().unwrap());
+                if decoded != expected.trim() {
+                    wrong.push(format!("{what}: {text:?}: expected {expected:?}, found {decoded:?}"));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{} of {seen}:\n{}", wrong.len(), wrong.join("\n"));
+    assert!(seen > 900, "{seen}");
+}
