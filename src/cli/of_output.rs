@@ -113,7 +113,7 @@ pub enum TerminalPictures {
     Auto,
     /// Kitty's protocol, which Ghostty and Konsole know too.
     Kitty,
-    /// That of iTerm2, which WezTerm, VS Code and mintty know too.
+    /// That of iTerm2, which `WezTerm`, VS Code and mintty know too.
     Iterm,
 }
 

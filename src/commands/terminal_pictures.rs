@@ -93,6 +93,8 @@ impl Protocol {
 
 #[cfg(test)]
 mod tests {
+    use TerminalPictures::{Auto, Iterm, Kitty};
+
     use super::*;
 
     #[test]
@@ -105,7 +107,6 @@ mod tests {
             };
             protocol(asked, &variable).ok()
         };
-        use TerminalPictures::{Auto, Iterm, Kitty};
         for (variables, expected) in [
             (&[("TERM", "xterm-kitty")][..], Some(Protocol::Kitty)),
             (&[("KITTY_WINDOW_ID", "1"), ("TERM", "xterm-256color")], Some(Protocol::Kitty)),

@@ -81,7 +81,7 @@ const fn size_of_element(half: bool) -> usize {
 pub(in crate::output) fn read_vectors(
     store: &OutputStore,
     path: &str,
-    footer: Footer,
+    footer: &Footer,
     (column, width): (&str, usize),
     each: &mut dyn FnMut(&Vectors<'_>) -> Result<(), OutputError>,
 ) -> Result<(), OutputError> {
@@ -94,21 +94,18 @@ pub(in crate::output) fn read_vectors(
         let rows = first..first.saturating_add(u32::try_from(group.num_rows()).unwrap_or(u32::MAX));
         first = rows.end;
         let mut pages = Pages { path, meta, width, rows, each: &mut *each };
-        match store.open_local(path) {
-            Some(file) => {
-                let hashed = Arc::new(HashedChunk::new(file?, chunk));
-                pages.read(&hashed)?;
-                if !hashed.is(chunk).map_err(|error| wrong_part(path, &error))? {
-                    return Err(changed());
-                }
+        if let Some(file) = store.open_local(path) {
+            let hashed = Arc::new(HashedChunk::new(file?, chunk));
+            pages.read(&hashed)?;
+            if !hashed.is(chunk).map_err(|error| wrong_part(path, &error))? {
+                return Err(changed());
             }
-            None => {
-                let bytes = store.range(path, chunk.start, chunk.length)?;
-                if !chunk.is(&bytes) {
-                    return Err(changed());
-                }
-                pages.read(&Arc::new(FetchedChunks::of(chunk.start, bytes)))?;
+        } else {
+            let bytes = store.range(path, chunk.start, chunk.length)?;
+            if !chunk.is(&bytes) {
+                return Err(changed());
             }
+            pages.read(&Arc::new(FetchedChunks::of(chunk.start, bytes)))?;
         }
     }
     Ok(())
@@ -319,7 +316,7 @@ mod tests {
     fn read(store: &OutputStore, path: &str, width: usize) -> Result<Rows, OutputError> {
         let mut found = Rows::new();
         let footer = read_footer(store, path, None)?;
-        read_vectors(store, path, footer, ("vector", width), &mut |vectors| {
+        read_vectors(store, path, &footer, ("vector", width), &mut |vectors| {
             let mut rows = vectors.rows.iter().cloned().flatten();
             let mut values = Vec::new();
             for start in (0..vectors.len()).step_by(3) {

@@ -198,7 +198,7 @@ impl View {
         let run = &self.runs[part.run];
         let path = part_path(&run.run, part.part);
         let footer = read_footer(&self.store, &path, Some(self.hashes[part.run].of(run, part.part)?))?;
-        read_vectors(&self.store, &path, footer, (column, width), each)
+        read_vectors(&self.store, &path, &footer, (column, width), each)
     }
 
     fn mask(&self, part: ViewPart, rows: &RecordBatch, which: Which) -> Result<BooleanArray, String> {
