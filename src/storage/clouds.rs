@@ -6,9 +6,9 @@ use std::sync::{Arc, OnceLock};
 use aws_config::profile::ProfileSet;
 use http::header::HeaderValue;
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, AwsCredential};
-use object_store::azure::MicrosoftAzureBuilder;
+use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
 use object_store::client::StaticCredentialProvider;
-use object_store::gcp::GoogleCloudStorageBuilder;
+use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
 use object_store::{Error, ObjectStore, Result};
 
 use super::connector::Connector;
@@ -69,8 +69,8 @@ impl Clouds {
             return Err(other("the S3 region holds a character that no HTTP header can, such as a line break"));
         }
         builder = self.with_aws_credentials(builder)?;
-        let endpoint = builder.get_config_value(&S3Endpoint).or_else(|| builder.get_config_value(&Endpoint));
-        let insecure = endpoint.is_some_and(|endpoint| endpoint.starts_with("http://"));
+        let insecure =
+            is_insecure(builder.get_config_value(&S3Endpoint).or_else(|| builder.get_config_value(&Endpoint)));
         if let Some(path_style) = settings.path_style {
             builder = builder.with_virtual_hosted_style_request(!path_style);
         }
@@ -123,7 +123,8 @@ impl Clouds {
         if let Some(anonymous) = self.settings.anonymous {
             builder = builder.with_skip_signature(anonymous);
         }
-        let (retry, options) = (connector.policy.retry(), connector.policy.client());
+        let insecure = is_insecure(builder.get_config_value(&GoogleConfigKey::BaseUrl));
+        let (retry, options) = (connector.policy.retry(), connector.policy.client().with_allow_http(insecure));
         let builder = builder.with_bucket_name(bucket).with_retry(retry).with_client_options(options);
         Ok(Arc::new(builder.with_http_connector(connector).build().map_err(unbuilt)?))
     }
@@ -136,10 +137,16 @@ impl Clouds {
         if let Some(anonymous) = self.settings.anonymous {
             builder = builder.with_skip_signature(anonymous);
         }
-        let (retry, options) = (connector.policy.retry(), connector.policy.client());
+        let insecure = is_insecure(builder.get_config_value(&AzureConfigKey::Endpoint));
+        let (retry, options) = (connector.policy.retry(), connector.policy.client().with_allow_http(insecure));
         let builder = builder.with_container_name(container).with_retry(retry).with_client_options(options);
         Ok(Arc::new(builder.with_http_connector(connector).build().map_err(unbuilt)?))
     }
+}
+
+/// Whether an endpoint that the environment names is asked without TLS.
+fn is_insecure(endpoint: Option<String>) -> bool {
+    endpoint.is_some_and(|endpoint| endpoint.starts_with("http://"))
 }
 
 /// The profiles of `~/.aws/config` and `~/.aws/credentials`, of which `name`, `AWS_PROFILE` or `default` is selected.

@@ -43,6 +43,7 @@ mod format;
 mod fuzz_corpora;
 mod generation;
 mod generation_files;
+mod google;
 mod graph_writer;
 mod histories;
 mod hostile_models;

@@ -97,7 +97,9 @@ fn captions_of_100_000_rows_have_five_references_each() {
     many_rows(&workplace);
     let mut lists = ListBuilder::new(StringBuilder::new());
     for key in 0..ROWS {
-        references(key).iter().for_each(|text| lists.values().append_value(text));
+        for text in references(key) {
+            lists.values().append_value(text);
+        }
         lists.append(true);
     }
     let keys = Int64Array::from_iter_values(0..ROWS);
