@@ -279,7 +279,7 @@ impl Framed<'_> {
         let mut left_out = left_out.to_vec();
         left_out.sort_unstable_by_key(|range| range.start);
         let mut at = self.body.start;
-        for range in left_out.into_iter().chain([self.body.end..self.body.end]) {
+        for range in left_out.into_iter().chain(std::iter::once(self.body.end..self.body.end)) {
             if range.start > at {
                 let read = self.source.get_bytes(at, (range.start - at) as usize);
                 let read = read.map_err(|error| cut_off(self.start, &error))?;
@@ -307,7 +307,7 @@ impl Framed<'_> {
         }
         // Columns of nothing may claim any number of values.
         let most = (8 * (self.body.end - self.body.start)).max(MOST_OF_NOTHING);
-        let claimed = batch.nodes().into_iter().flatten().map(|node| node.length()).chain([batch.length()]);
+        let claimed = batch.nodes().into_iter().flatten().map(arrow::ipc::FieldNode::length).chain([batch.length()]);
         if claimed.clone().any(|length| u64::try_from(length).is_ok_and(|length| length > most)) {
             return Err(format!("byte {}: expected at most {most} values in so many bytes, found more", self.start));
         }
