@@ -102,7 +102,7 @@ pub struct WatchArgs {
 /// Arguments of `manifest`.
 #[derive(Debug, Args)]
 pub struct ManifestArgs {
-    /// The folder of images, searched with all folders below it: a path, or a URI of s3://, gs:// or az://.
+    /// The folder of images, searched with all folders below it, or tar shards: a path, a glob, or a URI of s3://, gs:// or az://.
     #[arg(value_name = "FOLDER")]
     pub folder: PathBuf,
     /// The Parquet file to write. An existing one is replaced.

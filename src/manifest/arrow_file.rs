@@ -29,6 +29,8 @@ const MAGIC: &[u8] = b"ARROW1\0\0";
 const CONTINUATION: [u8; 4] = [0xff; 4];
 /// Bytes of rows in memory after which they are written.
 const MOST_WAITING: usize = 64 << 20;
+/// Values of a column without bytes.
+const MOST_OF_NOTHING: u64 = 1 << 20;
 /// Rows of a row group.
 const GROUP_ROWS: usize = 1 << 15;
 
@@ -277,7 +279,7 @@ impl Framed<'_> {
         let mut left_out = left_out.to_vec();
         left_out.sort_unstable_by_key(|range| range.start);
         let mut at = self.body.start;
-        for range in left_out.into_iter().chain([self.body.end..self.body.end]) {
+        for range in left_out.into_iter().chain(std::iter::once(self.body.end..self.body.end)) {
             if range.start > at {
                 let read = self.source.get_bytes(at, (range.start - at) as usize);
                 let read = read.map_err(|error| cut_off(self.start, &error))?;
@@ -302,6 +304,12 @@ impl Framed<'_> {
                 "expected rows without compression, whose images can be read in place, found compressed ones\nhint: `datasets.save_to_disk` does not compress"
                     .to_owned(),
             );
+        }
+        // Columns of nothing may claim any number of values.
+        let most = (8 * (self.body.end - self.body.start)).max(MOST_OF_NOTHING);
+        let claimed = batch.nodes().into_iter().flatten().map(arrow::ipc::FieldNode::length).chain([batch.length()]);
+        if claimed.clone().any(|length| u64::try_from(length).is_ok_and(|length| length > most)) {
+            return Err(format!("byte {}: expected at most {most} values in so many bytes, found more", self.start));
         }
         let images: Vec<_> = places.bytes.iter().filter_map(|(_, number)| self.buffer(header, *number)).collect();
         let body = self.body(&images)?;

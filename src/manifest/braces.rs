@@ -9,11 +9,11 @@ const MOST: usize = 100_000;
 pub(super) fn expand(text: &str) -> Option<Vec<String>> {
     let Some((open, close)) = first(text).filter(|_| text.len() <= LONGEST) else { return Some(vec![text.to_owned()]) };
     let (before, inner, after) = (&text[..open], &text[open + 1..close], &text[close + 1..]);
-    let choices = match choices(inner)? {
-        // Braces around something else stay.
-        None => expand(inner)?.into_iter().map(|inner| format!("{{{inner}}}")).collect(),
-        Some(choices) => choices,
-    };
+    let mut choices = choices(inner)?;
+    // Braces around something else stay.
+    if choices.is_empty() {
+        choices = expand(inner)?.into_iter().map(|inner| format!("{{{inner}}}")).collect();
+    }
     let rest = expand(after)?;
     if choices.len().checked_mul(rest.len())? > MOST {
         return None;
@@ -39,8 +39,8 @@ fn closing(text: &str) -> Option<usize> {
     })
 }
 
-/// What may stand in the place of braces; Some(None): they are none of ours; None: too many.
-fn choices(inner: &str) -> Option<Option<Vec<String>>> {
+/// What may stand in the place of braces: nothing if they are none of ours; None: too many.
+fn choices(inner: &str) -> Option<Vec<String>> {
     let mut depth = 0_i32;
     let parts = inner.split(|letter| {
         depth += i32::from(letter == '{') - i32::from(letter == '}');
@@ -49,14 +49,14 @@ fn choices(inner: &str) -> Option<Option<Vec<String>>> {
     let parts: Vec<&str> = parts.collect();
     if parts.len() > 1 {
         let all = parts.into_iter().map(expand).collect::<Option<Vec<_>>>()?;
-        return Some(Some(all.into_iter().flatten().collect()));
+        return Some(all.into_iter().flatten().collect());
     }
-    let Some((first, last)) = inner.split_once("..") else { return Some(None) };
+    let Some((first, last)) = inner.split_once("..") else { return Some(Vec::new()) };
     let number = |text: &str| {
         let is_plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
         is_plain.then(|| text.parse::<u64>().ok()).flatten()
     };
-    let (Some(from), Some(to)) = (number(first), number(last)) else { return Some(None) };
+    let (Some(from), Some(to)) = (number(first), number(last)) else { return Some(Vec::new()) };
     if from.abs_diff(to) >= MOST as u64 {
         return None;
     }
@@ -64,7 +64,7 @@ fn choices(inner: &str) -> Option<Option<Vec<String>>> {
     let width = if is_padded { first.len().max(last.len()) } else { 0 };
     let numbers: Box<dyn Iterator<Item = u64>> =
         if from <= to { Box::new(from..=to) } else { Box::new((to..=from).rev()) };
-    Some(Some(numbers.map(|number| format!("{number:0width$}")).collect()))
+    Some(numbers.map(|number| format!("{number:0width$}")).collect())
 }
 
 #[cfg(test)]

@@ -47,7 +47,7 @@ pub enum ManifestError {
     },
     /// A file that is not Parquet, or is damaged.
     #[error(
-        "the manifest {path} is not readable as Parquet: {source}\nhint: files named .csv, .tsv, .jsonl and .ndjson are read as such; DuckDB converts other formats: COPY (FROM 'FILE') TO 'FILE.parquet'"
+        "the manifest {path} is not readable as Parquet: {source}\nhint: files named .csv, .tsv, .jsonl, .ndjson, .tar and .arrow are read as such; DuckDB converts other formats: COPY (FROM 'FILE') TO 'FILE.parquet'"
     )]
     Parquet {
         /// The file.

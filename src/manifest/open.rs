@@ -165,7 +165,8 @@ fn open_shards(shards: &[Location], storage: &Arc<Storage>) -> Result<ManifestFi
     }
     let [location] = shards else {
         let folder = shards.iter().try_fold(shards[0].folder(), |folder, shard| folder.common(&shard.folder()));
-        let location = folder.unwrap_or_else(|| shards[0].clone());
+        // Folders `name=value` above all of them are columns, as they are above one file.
+        let location = folder.and_then(|folder| folder.resolve("*.tar").ok()).unwrap_or_else(|| shards[0].clone());
         return of_shards(location, &versions, &hasher, converted);
     };
     of_shards(location.clone(), &versions, &hasher, converted)

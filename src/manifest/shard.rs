@@ -105,7 +105,9 @@ fn check_start(source: &Source, length: u64) -> Result<(), String> {
 
 fn damaged(error: &io::Error) -> String {
     // Of storage, not of the archive.
-    if error.get_ref().is_some_and(|inner| inner.is::<ParquetError>()) {
+    if let Some(inner) = error.get_ref()
+        && inner.is::<ParquetError>()
+    {
         return error.to_string();
     }
     format!("expected a whole tar archive: {error}")

@@ -57,7 +57,7 @@ pub struct Outcome {
 }
 
 /// Every entry point.
-pub const TARGETS: [Target; 24] = [
+pub const TARGETS: [Target; 28] = [
     Target { name: "jpeg", syntax: Syntax::Bytes, tokens: images::JPEG, run: images::decode },
     Target { name: "png", syntax: Syntax::Png, tokens: images::PNG, run: images::decode },
     Target { name: "gif", syntax: Syntax::Bytes, tokens: &[], run: images::decode },
@@ -74,6 +74,10 @@ pub const TARGETS: [Target; 24] = [
     Target { name: "bindings", syntax: Syntax::Text, tokens: models::BINDINGS, run: models::bindings },
     Target { name: "onnx", syntax: Syntax::Protobuf, tokens: models::ONNX, run: models::onnx },
     Target { name: "manifest", syntax: Syntax::Parquet, tokens: &[], run: tables::manifest },
+    Target { name: "csv", syntax: Syntax::Text, tokens: tables::ROWS, run: tables::csv },
+    Target { name: "jsonl", syntax: Syntax::Text, tokens: tables::ROWS, run: tables::json_lines },
+    Target { name: "tar", syntax: Syntax::Tar, tokens: &[], run: tables::shard },
+    Target { name: "arrow", syntax: Syntax::Bytes, tokens: &[], run: tables::arrow },
     Target { name: "where", syntax: Syntax::Text, tokens: texts::SQL, run: tables::predicate },
     Target { name: "prompt", syntax: Syntax::Text, tokens: texts::TEMPLATE, run: tables::prompt },
     Target { name: "job", syntax: Syntax::Text, tokens: texts::JOB, run: texts::job },

@@ -20,6 +20,8 @@ pub enum Syntax {
     Protobuf,
     /// A footer with its length behind it.
     Parquet,
+    /// Blocks of 512 bytes, of which headers have checksums.
+    Tar,
 }
 
 /// Pseudorandom numbers (`SplitMix64`).
@@ -136,6 +138,7 @@ pub fn mutate(syntax: Syntax, tokens: &[&str], seed: &[u8], other: &[u8], most: 
             Syntax::NamedText => named(&input, tokens, other, random),
             Syntax::Protobuf => protobuf(&input, tokens, other, random, 0),
             Syntax::Parquet => parquet(input, tokens, other, random),
+            Syntax::Tar => tar(bytes(input, tokens, other, random), random),
         };
         input.truncate(most);
     }
@@ -247,6 +250,18 @@ fn riff(mut input: Vec<u8>, random: &mut Random) -> Vec<u8> {
     let length = (input.len() as u32).saturating_sub(8);
     if let (Some(stated), false) = (input.get_mut(4..8), random.happens(16)) {
         stated.copy_from_slice(&length.to_le_bytes());
+    }
+    input
+}
+
+/// With the checksums of headers right, mostly.
+fn tar(mut input: Vec<u8>, random: &mut Random) -> Vec<u8> {
+    for block in input.chunks_exact_mut(512) {
+        if block[257..].starts_with(b"ustar") && !random.happens(16) {
+            block[148..156].fill(b' ');
+            let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
+            block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+        }
     }
     input
 }
@@ -514,6 +529,7 @@ mod tests {
                 Syntax::NamedText,
                 Syntax::Protobuf,
                 Syntax::Parquet,
+                Syntax::Tar,
             ];
             let seeds = [&b"{\"a\": [1, 2]}\n{\"b\": null}"[..], b"", b"\x0a\x02\x08\x01"];
             let mut made = Vec::new();

@@ -14,8 +14,9 @@ use tempfile::TempDir;
 use super::{Outcome, scratch};
 use crate::job::Job;
 use crate::manifest::reader::{ManifestReader, Projection};
+use crate::manifest::row::ImageSource;
 use crate::manifest::{Manifest, ManifestError, filter};
-use crate::storage::Storage;
+use crate::storage::{Storage, byte_range};
 
 thread_local! {
     static FOLDER: TempDir = scratch();
@@ -35,11 +36,70 @@ pub(super) fn manifest(input: &[u8]) -> Outcome {
             "image = \"pair\"",
             "text = \"id\"",
         ] {
-            let read = read(folder.path(), columns, "", None);
+            let read = read(folder.path(), "m.parquet", columns, "", None, "id");
             outcome.signature += &Outcome::of(&read).signature;
         }
-        let selected = read(folder.path(), "text = \"id\"", "", Some("id > 'a'"));
+        let selected = read(folder.path(), "m.parquet", "text = \"id\"", "", Some("id > 'a'"), "id");
         outcome.signature += &Outcome::of(&selected).signature;
+        outcome
+    })
+}
+
+/// Tokens of `csv` and `jsonl`.
+pub(super) const ROWS: &[&str] = &[
+    "id",
+    "image",
+    ",",
+    "\"",
+    "\"\"",
+    ";",
+    "\t",
+    "\r\n",
+    "\n",
+    "true",
+    "1e300",
+    "-1",
+    "18446744073709551616",
+    "007",
+    "null",
+    "NaN",
+    "-Infinity",
+    "{\"id\": 1}\n",
+    "[1, {}]",
+    "\u{feff}",
+    "#bytes=1-2",
+    "\\u0000",
+];
+
+/// A CSV file.
+pub(super) fn csv(input: &[u8]) -> Outcome {
+    file("m.csv", "id", "image", input)
+}
+
+/// A file of JSON Lines.
+pub(super) fn json_lines(input: &[u8]) -> Outcome {
+    file("m.jsonl", "id", "image", input)
+}
+
+/// An archive of samples.
+pub(super) fn shard(input: &[u8]) -> Outcome {
+    file("m.tar", "key", "image", input)
+}
+
+/// An Arrow file.
+pub(super) fn arrow(input: &[u8]) -> Outcome {
+    file("m.arrow", "id", "pair", input)
+}
+
+/// A manifest that is converted, with the column `image` in use or not. What names images as parts of the file names parts of it.
+fn file(name: &str, key: &str, image: &str, input: &[u8]) -> Outcome {
+    FOLDER.with(|folder| {
+        std::fs::write(folder.path().join(name), input).expect("a manifest");
+        let mut outcome = Outcome::ok();
+        for columns in [format!("image = \"{image}\"\nsignature = [\"{key}\"]"), format!("text = \"{key}\"")] {
+            let read = read(folder.path(), name, &columns, "", None, key);
+            outcome.signature += &Outcome::of(&read).signature;
+        }
         outcome
     })
 }
@@ -47,20 +107,27 @@ pub(super) fn manifest(input: &[u8]) -> Outcome {
 /// `input.where`.
 pub(super) fn predicate(input: &[u8]) -> Outcome {
     let Ok(text) = std::str::from_utf8(input) else { return Outcome::ok() };
-    PLAIN.with(|folder| Outcome::of(&read(folder.path(), "image = \"image\"", "", Some(text))))
+    PLAIN.with(|folder| Outcome::of(&read(folder.path(), "m.parquet", "image = \"image\"", "", Some(text), "id")))
 }
 
 /// `generation.prompt`, rendered for every row.
 pub(super) fn prompt(input: &[u8]) -> Outcome {
     let Ok(text) = std::str::from_utf8(input) else { return Outcome::ok() };
     let prompt = format!("[generation]\nprompt = {}\n", toml::Value::String(text.to_owned()));
-    PLAIN.with(|folder| Outcome::of(&read(folder.path(), "image = \"image\"", &prompt, None)))
+    PLAIN.with(|folder| Outcome::of(&read(folder.path(), "m.parquet", "image = \"image\"", &prompt, None, "id")))
 }
 
 /// Reads every selected row of the manifest in `folder` as planning and as a run does. The number of rows.
-fn read(folder: &Path, columns: &str, more: &str, predicate: Option<&str>) -> Result<usize, ManifestError> {
+fn read(
+    folder: &Path,
+    file: &str,
+    columns: &str,
+    more: &str,
+    predicate: Option<&str>,
+    key: &str,
+) -> Result<usize, ManifestError> {
     let text = format!(
-        "[input]\nmanifest = \"m.parquet\"\nkey = \"id\"\n{columns}\n[model]\npath = \"m\"\n[output]\npath = \"o\"\n{more}"
+        "[input]\nmanifest = \"{file}\"\nkey = \"{key}\"\n{columns}\n[model]\npath = \"m\"\n[output]\npath = \"o\"\n{more}"
     );
     let Ok(job) = Job::parse(&text, "job.toml", folder, &[]) else { return Ok(0) };
     let manifest = STORAGE.with(|storage| Manifest::open(&job, storage))?;
@@ -74,6 +141,13 @@ fn read(folder: &Path, columns: &str, more: &str, predicate: Option<&str>) -> Re
             let batch = batch?;
             for index in 0..batch.len() {
                 let row = batch.row(index);
+                if let ImageSource::Uri(uri) = &row.image
+                    && let (of, Some(part)) = byte_range::split(uri)
+                    && of == folder.join(file).to_str().unwrap_or_default()
+                {
+                    let length = std::fs::metadata(of).expect("the manifest").len();
+                    assert!(part.end <= length, "{uri} of {length} bytes");
+                }
                 let _ = (
                     row.text_hash(),
                     batch.image_hash(index),

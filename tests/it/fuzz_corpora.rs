@@ -8,6 +8,7 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, BinaryArray, Int64Array, StringArray, StructArray};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field};
+use arrow::ipc::writer::StreamWriter;
 use arrow::record_batch::RecordBatch;
 use image::{ExtendedColorType, ImageEncoder, ImageFormat};
 use parquet::arrow::ArrowWriter;
@@ -336,6 +337,40 @@ fn manifests(corpora: &Corpora) {
         .set_write_batch_size(1);
     corpora.seed("manifest", "pages", &parquet(&rows(false), pages.set_bloom_filter_enabled(false)));
     corpora.seed("manifest", "categories", &parquet(&rows(true), bare()));
+    for (name, dictionary) in [("plain", false), ("categories", true)] {
+        let rows = rows(dictionary);
+        let mut writer = StreamWriter::try_new(Vec::new(), &rows.schema()).unwrap();
+        writer.write(&rows).unwrap();
+        corpora.seed("arrow", name, &writer.into_inner().unwrap());
+    }
+    for name in ["pairs-00001.tar", "ustar.tar"] {
+        let shard = std::fs::read(repo("tests/goldens/manifests/shards").join(name)).unwrap();
+        // Without the blocks of zeros behind the end.
+        corpora.seed("tar", name, &shard[..MOST_BYTES / 512 * 512]);
+    }
+    // The long names of both formats.
+    for name in ["odd-gnu.tar", "odd-pax.tar"] {
+        let shard = std::fs::read(repo("tests/goldens/manifests/shards").join(name)).unwrap();
+        let long =
+            shard.chunks(512).position(|block| matches!(block[156], b'L' | b'x') && block[257..].starts_with(b"ustar"));
+        corpora.seed("tar", name, &shard[long.unwrap() * 512..][..5120]);
+    }
+    for (name, text) in [
+        ("commas", "id,image,n,flag\n1,a.png,0.5,true\n007,,-3,false\n"),
+        ("quotes", "id;image\r\n\"a; \"\"b\"\"\n\";x\r\n"),
+        ("tabs", "id\timage\timage\n1\t2\t3\n"),
+    ] {
+        corpora.seed("csv", name, text.as_bytes());
+    }
+    for (name, text) in [
+        ("plain", "{\"id\": 1, \"image\": \"a.png\"}\n{\"id\": 2, \"image\": null, \"late\": [1, {\"a\": true}]}\n"),
+        (
+            "numbers",
+            "{\"id\": \"x\", \"n\": NaN}\n\n{\"id\": \"y\", \"n\": 18446744073709551615}\n{\"id\": \"\", \"n\": -1e300}",
+        ),
+    ] {
+        corpora.seed("jsonl", name, text.as_bytes());
+    }
 }
 
 /// Four rows with every form of image column.

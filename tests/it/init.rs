@@ -57,7 +57,7 @@ fn three_commands_from_images_to_captions() {
     # A line that begins with # shows the key's default, or an example where it says so.
 
     [input]
-    manifest = "manifest.parquet"         # a Parquet file, folder of them, glob or URI, or a list
+    manifest = "manifest.parquet"         # a file, folder, glob or URI, or a list: Parquet, CSV, JSON Lines, tar shards, images
     key = "id"                            # the column that names a row: text or whole numbers, each value once
     image = "image"                       # the column with paths (relative to the manifest), URIs, image bytes, or the struct {bytes, path}
     # text = "title"                      # (example) a text that comes with the image and helps its caption

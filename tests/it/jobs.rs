@@ -132,7 +132,7 @@ fn help_of_the_first_commands() {
 
     Arguments:
       <FOLDER>
-              The folder of images, searched with all folders below it: a path, or a URI of s3://, gs:// or az://
+              The folder of images, searched with all folders below it, or tar shards: a path, a glob, or a URI of s3://, gs:// or az://
 
     Options:
       -o, --output <FILE.parquet>

@@ -148,7 +148,7 @@ fn manifests() {
     insta::assert_snapshot!(refusal(&workplace, &["--set", "input.manifest=text.parquet"]), @r"
     exit 2
     error: the manifest FOLDER/text.parquet is not readable as Parquet: Parquet error: Invalid Parquet file. Corrupt footer
-    hint: files named .csv, .tsv, .jsonl and .ndjson are read as such; DuckDB converts other formats: COPY (FROM 'FILE') TO 'FILE.parquet'
+    hint: files named .csv, .tsv, .jsonl, .ndjson, .tar and .arrow are read as such; DuckDB converts other formats: COPY (FROM 'FILE') TO 'FILE.parquet'
     ");
     let twice = "input.manifest=[\"manifest.parquet\", \"man*.parquet\"]";
     insta::assert_snapshot!(refusal(&workplace, &["--set", twice]), @r"

@@ -12,7 +12,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
-use crate::common::{Rows, Workplace, png_image, read_parquet, repo, said};
+use crate::common::{Rows, Workplace, nightcap, png_image, read_parquet, repo, said};
 use crate::manifest_command::manifest;
 use crate::seaweed::{Seaweed, with_s3};
 
@@ -179,6 +179,26 @@ fn shards_by_name_glob_braces_list_and_manifest() {
     let missing = workplace.run(&["--set", "input.manifest=shards/pairs-{00000..00002}.tar"]);
     assert_eq!(missing.status.code(), Some(2));
     assert!(said(&missing).contains("shards/pairs-00002.tar"), "{}", said(&missing));
+    // `init` finds the columns.
+    let init = |source: &str, job: &str| {
+        let mut command = nightcap();
+        let model = repo("tests/fixtures/tiny_model");
+        command.args(["init", source, "-o", job, "--model"]).arg(model).current_dir(workplace.folder.path());
+        let made = command.output().unwrap();
+        assert!(made.status.success(), "{source}: {}", said(&made));
+        std::fs::read_to_string(workplace.path(job)).unwrap()
+    };
+    for (source, job) in [("shards", "a.toml"), ("shards/pairs-{00000..00001}.tar", "b.toml")] {
+        let made = init(source, job);
+        for line in [
+            format!("manifest = {source:?}"),
+            "key = \"key\"".into(),
+            "image = \"image\"".into(),
+            "text = \"text\"".into(),
+        ] {
+            assert!(made.contains(&line), "{line}: {made}");
+        }
+    }
     // A manifest of them, which is written once.
     let made = manifest(&workplace, &["shards", "-o", "m.parquet"]).output().unwrap();
     assert!(made.status.success(), "{}", said(&made));
