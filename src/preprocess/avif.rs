@@ -4,14 +4,14 @@
 use image::metadata::Orientation;
 
 use super::avif_color::to_rgb;
-use super::avif_container::{Avif, Layer};
 use super::avif_frame::Frame;
+use super::avif_picture::{Avif, Layer};
 use super::avif_properties::Colors;
 use super::avif_sequence::Sequence;
 use super::image::RgbImage;
 use super::limits::DecodeLimits;
 use super::memory::{DecodeMemory, pixels, rgb_bytes};
-use super::orientation;
+use super::{avif_container, orientation};
 use crate::row::error::RowError;
 
 /// Columns and rows that the decoder's pictures are rounded up to.
@@ -20,7 +20,7 @@ const ALIGNED: u32 = 128;
 const SCRATCH: u64 = 4;
 
 pub(super) fn decode(bytes: &[u8], limits: DecodeLimits) -> Result<RgbImage, RowError> {
-    let file = Avif::read(bytes)?;
+    let file = avif_container::read(bytes)?;
     for layer in [Some(&file.color), file.alpha.as_ref()].into_iter().flatten() {
         limits.check("AVIF", u64::from(layer.width), u64::from(layer.height))?;
         limits.check("AVIF", u64::from(layer.tile.0), u64::from(layer.tile.1))?;
@@ -50,7 +50,7 @@ fn upright(file: &Avif) -> Orientation {
 /// RGB, and for colours and alpha: every tile's picture, its AV1 data, and a second picture and other values of the tile that is
 /// being decoded.
 pub(super) fn memory(bytes: &[u8], limits: DecodeLimits) -> Option<DecodeMemory> {
-    let file = Avif::read(bytes).ok()?;
+    let file = avif_container::read(bytes).ok()?;
     let size = (file.color.width, file.color.height);
     let layers = [Some(&file.color), file.alpha.as_ref()];
     let decoding = layers.into_iter().flatten().map(layer_memory).sum::<Option<u64>>()?;

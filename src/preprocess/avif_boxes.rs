@@ -1,11 +1,17 @@
 //! The boxes of ISO base media files (ISO/IEC 14496-12), and integers in them. What a box means is not known here.
 
-use super::limits::corrupt;
-use crate::row::error::RowError;
+use super::limits::{corrupt, fail};
+use crate::row::error::{ErrorKind, RowError};
 
 /// The error of a damaged AVIF file.
 pub(super) fn damaged(found: impl std::fmt::Display) -> RowError {
     corrupt("AVIF", found)
+}
+
+/// The error of a variant that is not decoded.
+pub(super) fn unsupported(found: &str) -> RowError {
+    let hint = "hint: convert the image to JPEG or PNG, with Pillow for instance";
+    fail(ErrorKind::UnsupportedFormat, format!("expected AVIF as libavif and Pillow read it, found {found}\n{hint}"))
 }
 
 /// Four letters, the kind of a box.

@@ -1,7 +1,7 @@
 //! Decoded AV1 samples in, RGB out, bit for bit as libavif 1.4 and the libyuv in it make it of them: in integers with six bits behind
 //! the point where libyuv knows the matrix, else in floating point.
 
-use super::avif_container::unsupported;
+use super::avif_boxes::unsupported;
 use super::avif_frame::{Component, Frame, Layout};
 use super::avif_properties::Colors;
 use super::image::RgbImage;

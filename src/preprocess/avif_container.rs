@@ -4,47 +4,14 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use super::avif_boxes::{Kind, Reader, damaged};
-use super::avif_properties::{Colors, Properties, Property};
+use super::avif_boxes::{Kind, Reader, damaged, unsupported};
+use super::avif_picture::{Avif, Layer};
+use super::avif_properties::{Properties, Property};
 use super::avif_track;
-use super::limits::fail;
-use crate::row::error::{ErrorKind, RowError};
+use crate::row::error::RowError;
 
 /// The shortest side of an image of a grid, in pixels.
 const LEAST_TILE: u32 = 64;
-
-/// What a file holds.
-pub(super) struct Avif<'a> {
-    pub(super) color: Layer<'a>,
-    pub(super) alpha: Option<Layer<'a>>,
-    /// Whether colours are multiplied by alpha.
-    pub(super) is_premultiplied: bool,
-    /// What the file says of colours; the AV1 data say it otherwise.
-    pub(super) colors: Option<Colors>,
-    /// As in EXIF, by the file's own rotation and mirror.
-    pub(super) orientation: u8,
-    pub(super) exif: Option<Cow<'a, [u8]>>,
-    pub(super) xmp: Option<Cow<'a, [u8]>>,
-}
-
-/// The AV1 data of the colours or of alpha.
-pub(super) struct Layer<'a> {
-    pub(super) width: u32,
-    pub(super) height: u32,
-    /// Of a row of tiles.
-    pub(super) columns: usize,
-    /// From the left top, row by row.
-    pub(super) tiles: Vec<Cow<'a, [u8]>>,
-    /// Width and height of every tile.
-    pub(super) tile: (u32, u32),
-    pub(super) operating_point: u8,
-}
-
-/// The error of a variant that is not decoded.
-pub(super) fn unsupported(found: &str) -> RowError {
-    let hint = "hint: convert the image to JPEG or PNG, with Pillow for instance";
-    fail(ErrorKind::UnsupportedFormat, format!("expected AVIF as libavif and Pillow read it, found {found}\n{hint}"))
-}
 
 /// Whether bytes begin as AVIF; files of other formats that share its container do not.
 pub(super) fn is_avif(bytes: &[u8]) -> bool {
@@ -55,31 +22,30 @@ pub(super) fn is_avif(bytes: &[u8]) -> bool {
     &kind == b"ftyp" && (is_known(major) || matches!(major, b"mif1" | b"msf1") && brands.skip(1).any(is_known))
 }
 
-impl<'a> Avif<'a> {
-    pub(super) fn read(bytes: &'a [u8]) -> Result<Self, RowError> {
-        let mut file = Reader::new(bytes);
-        let (mut meta, mut movie) = (None, None);
-        let brands = match file.next_box(true)? {
-            Some((kind, brands)) if &kind == b"ftyp" && brands.bytes.len() >= 8 => brands.bytes,
-            _ => return Err(damaged("its first box is not ftyp")),
-        };
-        let has = |brand: &[u8]| brands.chunks_exact(4).enumerate().any(|(at, found)| at != 1 && found == brand);
-        if !has(b"avif") && !has(b"avis") {
-            return Err(unsupported("a file that does not say that it is AVIF"));
+/// Where the AV1 data of the picture lie.
+pub(super) fn read(bytes: &[u8]) -> Result<Avif<'_>, RowError> {
+    let mut file = Reader::new(bytes);
+    let (mut meta, mut movie) = (None, None);
+    let brands = match file.next_box(true)? {
+        Some((kind, brands)) if &kind == b"ftyp" && brands.bytes.len() >= 8 => brands.bytes,
+        _ => return Err(damaged("its first box is not ftyp")),
+    };
+    let has = |brand: &[u8]| brands.chunks_exact(4).enumerate().any(|(at, found)| at != 1 && found == brand);
+    if !has(b"avif") && !has(b"avis") {
+        return Err(unsupported("a file that does not say that it is AVIF"));
+    }
+    while has(b"avif") && meta.is_none() || has(b"avis") && movie.is_none() {
+        match file.next_box(true)? {
+            Some((kind, payload)) if &kind == b"meta" => meta = meta.or(Some(payload)),
+            Some((kind, payload)) if &kind == b"moov" => movie = movie.or(Some(payload)),
+            Some(_) => {}
+            None => return Err(damaged("there is no box with its items")),
         }
-        while has(b"avif") && meta.is_none() || has(b"avis") && movie.is_none() {
-            match file.next_box(true)? {
-                Some((kind, payload)) if &kind == b"meta" => meta = meta.or(Some(payload)),
-                Some((kind, payload)) if &kind == b"moov" => movie = movie.or(Some(payload)),
-                Some(_) => {}
-                None => return Err(damaged("there is no box with its items")),
-            }
-        }
-        match (meta, movie) {
-            (_, Some(movie)) if !brands.starts_with(b"avif") => avif_track::read(bytes, movie),
-            (Some(meta), _) => Items::read(bytes, meta)?.primary(),
-            _ => Err(damaged("there is no box with its items")),
-        }
+    }
+    match (meta, movie) {
+        (_, Some(movie)) if !brands.starts_with(b"avif") => avif_track::read(bytes, movie),
+        (Some(meta), _) => Items::read(bytes, meta)?.primary(),
+        _ => Err(damaged("there is no box with its items")),
     }
 }
 

@@ -3,7 +3,7 @@
 use re_rav1d::dav1d::{Decoder, Error, Picture, PixelLayout, PlanarImageComponent, Settings};
 
 use super::avif_boxes::damaged;
-use super::avif_container::Layer;
+use super::avif_picture::Layer;
 use super::avif_sequence::Sequence;
 use crate::row::error::RowError;
 

@@ -26,6 +26,7 @@ mod avif_boxes;
 mod avif_color;
 mod avif_container;
 mod avif_frame;
+mod avif_picture;
 mod avif_properties;
 mod avif_sequence;
 mod avif_track;
