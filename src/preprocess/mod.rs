@@ -49,6 +49,7 @@ mod orientation;
 mod pixel_data;
 mod plan;
 mod png;
+mod png_decoder;
 mod reduce;
 mod resample;
 mod samples;
