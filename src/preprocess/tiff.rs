@@ -40,10 +40,37 @@ const PREDICTOR: u16 = 317;
 const COLOR_MAP: u16 = 320;
 const EXTRA_SAMPLES: u16 = 338;
 const SAMPLE_FORMAT: u16 = 339;
+const SUBSAMPLING: u16 = 530;
 const TILE_WIDTH: u16 = 322;
 const TILE_HEIGHT: u16 = 323;
 const TILE_OFFSETS: u16 = 324;
 const TILE_BYTES: u16 = 325;
+/// The tags that decide pixels.
+const PIXEL_TAGS: [u16; 23] = [
+    WIDTH,
+    HEIGHT,
+    BITS,
+    COMPRESSION,
+    PHOTOMETRIC,
+    FILL_ORDER,
+    STRIP_OFFSETS,
+    ORIENTATION,
+    SAMPLES,
+    STRIP_ROWS,
+    STRIP_BYTES,
+    PLANAR,
+    PREDICTOR,
+    COLOR_MAP,
+    EXTRA_SAMPLES,
+    SAMPLE_FORMAT,
+    TILE_WIDTH,
+    TILE_HEIGHT,
+    TILE_OFFSETS,
+    TILE_BYTES,
+    JPEG_TABLES,
+    WINDOWS_MEDIA_PHOTO,
+    SUBSAMPLING,
+];
 /// Colours, extra samples, sample format, JPEG tables and subsampling: the other tags of which the decoder reads every value.
 const OTHER_LISTS: [u16; 5] = [320, 338, 339, 347, 530];
 
@@ -52,6 +79,12 @@ pub(super) fn decode(bytes: &[u8], limits: DecodeLimits) -> Result<RgbImage, Row
     let TiffLayout { width, height, compression, .. } = layout;
     limits.check("TIFF", u64::from(width), u64::from(height))?;
     layout.check(bytes, limits)?;
+    if !layout.directory.is_sound(&PIXEL_TAGS) {
+        return Err(corrupt(
+            "TIFF",
+            "its directory has a tag twice, of another type, or behind one whose values are missing",
+        ));
+    }
     if layout.directory.field(WINDOWS_MEDIA_PHOTO).is_some() {
         return Err(unsupported("a Windows Media Photo"));
     }
