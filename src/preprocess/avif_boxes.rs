@@ -49,6 +49,14 @@ impl<'a> Reader<'a> {
         Ok((self.integer(1)?, self.integer(3)?))
     }
 
+    /// Version 0 of a full box, and any flags.
+    pub(super) fn version_0(&mut self) -> Result<(), RowError> {
+        match self.version()? {
+            (0, _) => Ok(()),
+            (version, _) => Err(damaged(format!("a box is of version {version}"))),
+        }
+    }
+
     /// The next box; None at the end. `is_file` says that the last box may reach to the end whatever its length.
     pub(super) fn next_box(&mut self, is_file: bool) -> Result<Option<(Kind, Reader<'a>)>, RowError> {
         if self.bytes.is_empty() {

@@ -80,10 +80,10 @@ impl<'a> Items<'a> {
         let none =
             || Self { file, data: &[], primary: 0, items: BTreeMap::new(), properties: vec![], references: vec![] };
         let mut all = none();
-        meta.version()?;
+        meta.version_0()?;
         let boxes = meta.boxes()?;
         match boxes.first() {
-            Some((kind, payload)) if kind == b"hdlr" && payload.bytes.get(8..12) == Some(b"pict") => {}
+            Some((kind, payload)) if kind == b"hdlr" && is_picture(payload.bytes) => {}
             _ => return Err(damaged("its items are not those of a picture")),
         }
         for (kind, mut payload) in boxes {
@@ -329,6 +329,11 @@ impl<'a> Items<'a> {
         let grid = self.references.iter().filter(|reference| &reference.0 == b"dimg" && reference.1 == self.primary);
         grid.flat_map(|reference| &reference.2).any(|id| self.referring(b"auxl", *id).next().is_some())
     }
+}
+
+/// Whether a handler box is that of pictures, of version 0 and without a number before the name.
+fn is_picture(handler: &[u8]) -> bool {
+    handler.first() == Some(&0) && handler.get(4..12) == Some(b"\0\0\0\0pict")
 }
 
 /// EXIF begins with the offset of its TIFF header.

@@ -48,12 +48,12 @@ impl Properties {
         let mut payload = property.payload;
         match &property.kind {
             b"ispe" if self.size.is_none() => {
-                payload.version()?;
+                payload.version_0()?;
                 let (width, height) = (payload.integer(4)?, payload.integer(4)?);
                 self.size = Some((width as u32, height as u32));
             }
             b"pixi" if self.stated_depths.is_empty() => {
-                payload.version()?;
+                payload.version_0()?;
                 let channels = payload.integer(1)? as usize;
                 self.stated_depths = payload.take(channels)?.to_vec();
             }
