@@ -54,7 +54,7 @@ pub(super) fn memory(bytes: &[u8], limits: DecodeLimits) -> Option<DecodeMemory>
     let size = (file.color.width, file.color.height);
     let layers = [Some(&file.color), file.alpha.as_ref()];
     let decoding = layers.into_iter().flatten().map(layer_memory).sum::<Option<u64>>()?;
-    let decoding = decoding.saturating_add(rgb_bytes(size.0, size.1)).saturating_add(1 << 20);
+    let decoding = decoding.saturating_add(rgb_bytes(size.0, size.1)).saturating_add(3 << 19);
     Some(DecodeMemory::within(limits, size, decoding, upright(&file)))
 }
 
