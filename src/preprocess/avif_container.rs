@@ -203,8 +203,8 @@ impl<'a> Items<'a> {
     }
 
     /// Items that refer to `id`.
-    fn referring(&self, kind: &Kind, id: u64) -> impl Iterator<Item = u64> {
-        let matching = move |reference: &&(Kind, u64, Vec<u64>)| reference.0 == *kind && reference.2.contains(&id);
+    fn referring(&self, kind: Kind, id: u64) -> impl Iterator<Item = u64> {
+        let matching = move |reference: &&(Kind, u64, Vec<u64>)| reference.0 == kind && reference.2.contains(&id);
         self.references.iter().filter(matching).map(|reference| reference.1)
     }
 
@@ -293,7 +293,7 @@ impl<'a> Items<'a> {
             return Err(damaged("a grid is not of the size of its item"));
         }
         let mut alpha = None;
-        for id in self.referring(b"auxl", self.primary) {
+        for id in self.referring(*b"auxl", self.primary) {
             let item = self.find(id)?;
             let properties = self.properties(item)?;
             if properties.is_alpha {
@@ -311,7 +311,7 @@ impl<'a> Items<'a> {
             self.references.iter().any(is_prem)
         });
         let (mut exif, mut xmp) = (None, None);
-        for id in self.referring(b"cdsc", self.primary) {
+        for id in self.referring(*b"cdsc", self.primary) {
             let item = self.find(id)?;
             match (&item.kind, &item.content_type[..]) {
                 (b"Exif", _) => exif = Some(without_offset(self.content(item)?)?),
@@ -327,7 +327,7 @@ impl<'a> Items<'a> {
     /// Whether an image of the primary grid has an alpha item.
     fn has_alpha_of_tiles(&self) -> bool {
         let grid = self.references.iter().filter(|reference| &reference.0 == b"dimg" && reference.1 == self.primary);
-        grid.flat_map(|reference| &reference.2).any(|id| self.referring(b"auxl", *id).next().is_some())
+        grid.flat_map(|reference| &reference.2).any(|id| self.referring(*b"auxl", *id).next().is_some())
     }
 }
 
