@@ -58,7 +58,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The next box; None at the end. `is_file` says that the last box may reach to the end whatever its length.
-    pub(super) fn next_box(&mut self, is_file: bool) -> Result<Option<(Kind, Reader<'a>)>, RowError> {
+    pub(super) fn next_box(&mut self, is_file: bool) -> Result<Option<(Kind, Self)>, RowError> {
         if self.bytes.is_empty() {
             return Ok(None);
         }
@@ -80,7 +80,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Every box.
-    pub(super) fn boxes(mut self) -> Result<Vec<(Kind, Reader<'a>)>, RowError> {
+    pub(super) fn boxes(mut self) -> Result<Vec<(Kind, Self)>, RowError> {
         std::iter::from_fn(|| self.next_box(false).transpose()).collect()
     }
 }

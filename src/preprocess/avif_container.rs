@@ -69,7 +69,7 @@ struct Items<'a> {
     file: &'a [u8],
     data: &'a [u8],
     primary: u64,
-    items: BTreeMap<u64, Item>,
+    by_number: BTreeMap<u64, Item>,
     properties: Vec<Property<'a>>,
     /// Kind, from, and to.
     references: Vec<(Kind, u64, Vec<u64>)>,
@@ -78,7 +78,7 @@ struct Items<'a> {
 impl<'a> Items<'a> {
     fn read(file: &'a [u8], mut meta: Reader<'a>) -> Result<Self, RowError> {
         let none =
-            || Self { file, data: &[], primary: 0, items: BTreeMap::new(), properties: vec![], references: vec![] };
+            || Self { file, data: &[], primary: 0, by_number: BTreeMap::new(), properties: vec![], references: vec![] };
         let mut all = none();
         meta.version_0()?;
         let boxes = meta.boxes()?;
@@ -121,7 +121,7 @@ impl<'a> Items<'a> {
     }
 
     fn item(&mut self, id: u64) -> &mut Item {
-        self.items.entry(id).or_insert_with(|| Item { id, ..Item::default() })
+        self.by_number.entry(id).or_insert_with(|| Item { id, ..Item::default() })
     }
 
     fn read_places(&mut self, mut places: Reader<'a>) -> Result<(), RowError> {
@@ -190,7 +190,7 @@ impl<'a> Items<'a> {
     }
 
     fn find(&self, id: u64) -> Result<&Item, RowError> {
-        self.items.get(&id).ok_or_else(|| damaged("an item is missing"))
+        self.by_number.get(&id).ok_or_else(|| damaged("an item is missing"))
     }
 
     fn properties(&self, item: &Item) -> Result<Properties, RowError> {

@@ -107,14 +107,12 @@ impl Properties {
     pub(super) fn orientation(&self) -> u8 {
         match (self.angle.unwrap_or(0), self.mirror) {
             (1, None) => 8,
-            (1, Some(true)) => 7,
-            (1, Some(false)) => 5,
+            (1, Some(true)) | (3, Some(false)) => 7,
+            (1, Some(false)) | (3, Some(true)) => 5,
             (2, None) => 3,
             (2, Some(true)) | (0, Some(false)) => 4,
             (2, Some(false)) | (0, Some(true)) => 2,
             (3, None) => 6,
-            (3, Some(true)) => 5,
-            (3, Some(false)) => 7,
             _ => 1,
         }
     }

@@ -51,8 +51,9 @@ impl<R: BufRead + Seek> ImageDecoder for PngDecoder<R> {
     fn read_image(mut self, samples: &mut [u8]) -> ImageResult<()> {
         self.reader.next_frame(samples).map_err(refused)?;
         if self.reader.output_color_type().1 == BitDepth::Sixteen {
-            let samples = samples.as_chunks_mut::<2>().0;
-            samples.iter_mut().for_each(|sample| *sample = u16::from_be_bytes(*sample).to_ne_bytes());
+            for sample in samples.as_chunks_mut::<2>().0 {
+                *sample = u16::from_be_bytes(*sample).to_ne_bytes();
+            }
         }
         Ok(())
     }

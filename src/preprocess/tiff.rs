@@ -331,9 +331,8 @@ impl<'a> TiffLayout<'a> {
         let marker = match (self.number(PHOTOMETRIC, 0), self.number(SAMPLES, 1)) {
             _ if bits.iter().any(|bits| *bits != 8) || self.number(PLANAR, 1) != 1 => None,
             (1, 1) => Some(Vec::new()),
-            (2, 3) => Some(adobe(0)),
+            (2, 3) | (5, 4) => Some(adobe(0)),
             (6, 3) => Some(adobe(1)),
-            (5, 4) => Some(adobe(0)),
             _ => None,
         };
         let marker =
