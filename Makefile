@@ -123,7 +123,7 @@ dist: setup ## build the wheel, a tarball of the binary, their bill of materials
 
 setup: $(INSTALLED) ## check the tools and install ONNX Runtime, DuckDB, Polars and maturin into .venv
 
-# cmake and nasm build libjpeg-turbo; without nasm it would have no SIMD code.
+# cmake and nasm build libjpeg-turbo, which without nasm would have no SIMD code; nasm builds the decoder of AVIF.
 tools:
 	if ! command -v cargo >/dev/null; then \
 		printf 'setup: expected cargo on PATH, found none\nhint: install Rust, https://rustup.rs\n' >&2; exit 1; \

@@ -4,23 +4,23 @@
 use image::metadata::Orientation;
 
 use super::avif_color::to_rgb;
-use super::avif_container::{Avif, Layer};
 use super::avif_frame::Frame;
+use super::avif_picture::{Avif, Layer};
 use super::avif_properties::Colors;
 use super::avif_sequence::Sequence;
 use super::image::RgbImage;
 use super::limits::DecodeLimits;
 use super::memory::{DecodeMemory, pixels, rgb_bytes};
-use super::orientation;
+use super::{avif_container, orientation};
 use crate::row::error::RowError;
 
 /// Columns and rows that the decoder's pictures are rounded up to.
 const ALIGNED: u32 = 128;
 /// Bytes of a pixel that the decoder keeps beside its pictures.
-const SCRATCH: u64 = 4;
+const SCRATCH: u64 = 1;
 
 pub(super) fn decode(bytes: &[u8], limits: DecodeLimits) -> Result<RgbImage, RowError> {
-    let file = Avif::read(bytes)?;
+    let file = avif_container::read(bytes)?;
     for layer in [Some(&file.color), file.alpha.as_ref()].into_iter().flatten() {
         limits.check("AVIF", u64::from(layer.width), u64::from(layer.height))?;
         limits.check("AVIF", u64::from(layer.tile.0), u64::from(layer.tile.1))?;
@@ -47,14 +47,14 @@ fn upright(file: &Avif) -> Orientation {
     }
 }
 
-/// RGB, and for colours and alpha: every tile's picture, its AV1 data, and a second picture and other values of the tile that is
-/// being decoded.
+/// RGB, and for colours and alpha: every tile's picture, its AV1 data, a second picture where there may be film grain, and other values
+/// of the tile that is being decoded.
 pub(super) fn memory(bytes: &[u8], limits: DecodeLimits) -> Option<DecodeMemory> {
-    let file = Avif::read(bytes).ok()?;
+    let file = avif_container::read(bytes).ok()?;
     let size = (file.color.width, file.color.height);
     let layers = [Some(&file.color), file.alpha.as_ref()];
     let decoding = layers.into_iter().flatten().map(layer_memory).sum::<Option<u64>>()?;
-    let decoding = decoding.saturating_add(rgb_bytes(size.0, size.1)).saturating_add(1 << 20);
+    let decoding = decoding.saturating_add(rgb_bytes(size.0, size.1)).saturating_add(3 << 19);
     Some(DecodeMemory::within(limits, size, decoding, upright(&file)))
 }
 
@@ -62,8 +62,8 @@ fn layer_memory(layer: &Layer) -> Option<u64> {
     let sequence = Sequence::of(layer.tiles.first()?).ok()?;
     let aligned = |side: u32| side.div_ceil(ALIGNED).saturating_mul(ALIGNED);
     let tile = pixels(aligned(layer.tile.0), aligned(layer.tile.1));
-    let pictures =
-        (layer.tiles.len() as u64 + 1).saturating_mul(tile).saturating_mul(sequence.doubled_pixel_bytes()) / 2;
+    let pictures = layer.tiles.len() as u64 + u64::from(sequence.has_grain);
+    let pictures = pictures.saturating_mul(tile).saturating_mul(sequence.doubled_pixel_bytes()) / 2;
     let data = layer.tiles.iter().map(|tile| tile.len() as u64).max()?;
     Some(pictures.saturating_add(tile.saturating_mul(SCRATCH)).saturating_add(data))
 }

@@ -1,11 +1,17 @@
 //! The boxes of ISO base media files (ISO/IEC 14496-12), and integers in them. What a box means is not known here.
 
-use super::limits::corrupt;
-use crate::row::error::RowError;
+use super::limits::{corrupt, fail};
+use crate::row::error::{ErrorKind, RowError};
 
 /// The error of a damaged AVIF file.
 pub(super) fn damaged(found: impl std::fmt::Display) -> RowError {
     corrupt("AVIF", found)
+}
+
+/// The error of a variant that is not decoded.
+pub(super) fn unsupported(found: &str) -> RowError {
+    let hint = "hint: convert the image to JPEG or PNG, with Pillow for instance";
+    fail(ErrorKind::UnsupportedFormat, format!("expected AVIF as libavif and Pillow read it, found {found}\n{hint}"))
 }
 
 /// Four letters, the kind of a box.
@@ -43,8 +49,16 @@ impl<'a> Reader<'a> {
         Ok((self.integer(1)?, self.integer(3)?))
     }
 
+    /// Version 0 of a full box, and any flags.
+    pub(super) fn version_0(&mut self) -> Result<(), RowError> {
+        match self.version()? {
+            (0, _) => Ok(()),
+            (version, _) => Err(damaged(format!("a box is of version {version}"))),
+        }
+    }
+
     /// The next box; None at the end. `is_file` says that the last box may reach to the end whatever its length.
-    pub(super) fn next_box(&mut self, is_file: bool) -> Result<Option<(Kind, Reader<'a>)>, RowError> {
+    pub(super) fn next_box(&mut self, is_file: bool) -> Result<Option<(Kind, Self)>, RowError> {
         if self.bytes.is_empty() {
             return Ok(None);
         }
@@ -66,7 +80,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Every box.
-    pub(super) fn boxes(mut self) -> Result<Vec<(Kind, Reader<'a>)>, RowError> {
+    pub(super) fn boxes(mut self) -> Result<Vec<(Kind, Self)>, RowError> {
         std::iter::from_fn(|| self.next_box(false).transpose()).collect()
     }
 }

@@ -1,7 +1,7 @@
 //! Decoded AV1 samples in, RGB out, bit for bit as libavif 1.4 and the libyuv in it make it of them: in integers with six bits behind
 //! the point where libyuv knows the matrix, else in floating point.
 
-use super::avif_container::unsupported;
+use super::avif_boxes::unsupported;
 use super::avif_frame::{Component, Frame, Layout};
 use super::avif_properties::Colors;
 use super::image::RgbImage;
@@ -41,7 +41,7 @@ impl Fixed {
 
     /// Luma of 16 bits, chroma of 8.
     fn pixel(&self, luma: u32, u: i32, v: i32) -> [u8; 3] {
-        let luma = (luma * self.luma.0 as u32 >> 16) as i32 + self.luma.1;
+        let luma = ((luma * self.luma.0 as u32) >> 16) as i32 + self.luma.1;
         let (u, v) = (u - 128, v - 128);
         let clamped = |value: i32| (value >> 6).clamp(0, 255) as u8;
         let green = luma - (u * self.green.0 + v * self.green.1);
@@ -78,7 +78,10 @@ pub(super) fn to_rgb(
         let out = out.as_chunks_mut::<3>().0;
         rows.luma(y);
         let is_slow = match &fixed {
-            Some(fixed) => rows.in_integers(fixed, alpha.is_some(), y, out),
+            Some(fixed) => {
+                rows.in_integers(fixed, alpha.is_some(), y, out);
+                false
+            }
             None => rows.in_floats(&float, y, out),
         };
         if let Some(alpha) = alpha.filter(|_| is_premultiplied) {
@@ -144,15 +147,15 @@ impl<'a> Rows<'a> {
         }
     }
 
-    /// As libyuv does. The answer is false: these pixels are divided by alpha as bytes.
-    fn in_integers(&mut self, fixed: &Fixed, has_alpha: bool, y: usize, out: &mut [[u8; 3]]) -> bool {
+    /// As libyuv does.
+    fn in_integers(&mut self, fixed: &Fixed, has_alpha: bool, y: usize, out: &mut [[u8; 3]]) {
         let (depth, layout, width) = (self.frame.depth(), self.frame.layout(), self.frame.width);
         let shift = depth - 8;
         if layout == Layout::Gray {
             for (pixel, luma) in out.iter_mut().zip(&self.luma) {
                 *pixel = fixed.pixel(u32::from(luma >> shift) * 257, 128, 128);
             }
-            return false;
+            return;
         }
         // Of ten bits with alpha, and of twelve with alpha in a quarter of chroma, libyuv keeps all bits of luma.
         let is_wide = has_alpha && (depth == 10 || depth == 12 && layout == Layout::Quarter);
@@ -168,8 +171,8 @@ impl<'a> Rows<'a> {
             let at = |row: &[u16], x: usize| i32::from(row[x] >> before);
             let value = match layout {
                 _ if is_nearest || x == beside && layout != Layout::Quarter => at(near, x),
-                Layout::Quarter => 9 * at(near, x) + 3 * at(near, beside) + 3 * at(far, x) + at(far, beside) + 8 >> 4,
-                _ => 3 * at(near, x) + at(near, beside) + 2 >> 2,
+                Layout::Quarter => (9 * at(near, x) + 3 * at(near, beside) + 3 * at(far, x) + at(far, beside) + 8) >> 4,
+                _ => (3 * at(near, x) + at(near, beside) + 2) >> 2,
             };
             (value >> after).min(255)
         };
@@ -180,7 +183,6 @@ impl<'a> Rows<'a> {
             let [u, v] = [0, 1].map(|at| blended(&self.chroma[at], &self.other[at], columns));
             *pixel = fixed.pixel(luma, u, v);
         }
-        false
     }
 
     /// As libavif does. The answer says whether these pixels are divided by alpha before they are rounded.
@@ -342,7 +344,7 @@ impl Alpha {
             alpha => 0x1_0000 / alpha,
         };
         pixel.map(|value| {
-            let product = u32::from(value) * 257 * inverse >> 16;
+            let product = (u32::from(value) * 257 * inverse) >> 16;
             if product >= 0x8000 { 0 } else { product.min(255) as u8 }
         })
     }

@@ -4,47 +4,14 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use super::avif_boxes::{Kind, Reader, damaged};
-use super::avif_properties::{Colors, Properties, Property};
+use super::avif_boxes::{Kind, Reader, damaged, unsupported};
+use super::avif_picture::{Avif, Layer};
+use super::avif_properties::{Properties, Property};
 use super::avif_track;
-use super::limits::fail;
-use crate::row::error::{ErrorKind, RowError};
+use crate::row::error::RowError;
 
 /// The shortest side of an image of a grid, in pixels.
 const LEAST_TILE: u32 = 64;
-
-/// What a file holds.
-pub(super) struct Avif<'a> {
-    pub(super) color: Layer<'a>,
-    pub(super) alpha: Option<Layer<'a>>,
-    /// Whether colours are multiplied by alpha.
-    pub(super) is_premultiplied: bool,
-    /// What the file says of colours; the AV1 data say it otherwise.
-    pub(super) colors: Option<Colors>,
-    /// As in EXIF, by the file's own rotation and mirror.
-    pub(super) orientation: u8,
-    pub(super) exif: Option<Cow<'a, [u8]>>,
-    pub(super) xmp: Option<Cow<'a, [u8]>>,
-}
-
-/// The AV1 data of the colours or of alpha.
-pub(super) struct Layer<'a> {
-    pub(super) width: u32,
-    pub(super) height: u32,
-    /// Of a row of tiles.
-    pub(super) columns: usize,
-    /// From the left top, row by row.
-    pub(super) tiles: Vec<Cow<'a, [u8]>>,
-    /// Width and height of every tile.
-    pub(super) tile: (u32, u32),
-    pub(super) operating_point: u8,
-}
-
-/// The error of a variant that is not decoded.
-pub(super) fn unsupported(found: &str) -> RowError {
-    let hint = "hint: convert the image to JPEG or PNG, with Pillow for instance";
-    fail(ErrorKind::UnsupportedFormat, format!("expected AVIF as libavif and Pillow read it, found {found}\n{hint}"))
-}
 
 /// Whether bytes begin as AVIF; files of other formats that share its container do not.
 pub(super) fn is_avif(bytes: &[u8]) -> bool {
@@ -55,31 +22,30 @@ pub(super) fn is_avif(bytes: &[u8]) -> bool {
     &kind == b"ftyp" && (is_known(major) || matches!(major, b"mif1" | b"msf1") && brands.skip(1).any(is_known))
 }
 
-impl<'a> Avif<'a> {
-    pub(super) fn read(bytes: &'a [u8]) -> Result<Self, RowError> {
-        let mut file = Reader::new(bytes);
-        let (mut meta, mut movie) = (None, None);
-        let brands = match file.next_box(true)? {
-            Some((kind, brands)) if &kind == b"ftyp" && brands.bytes.len() >= 8 => brands.bytes,
-            _ => return Err(damaged("its first box is not ftyp")),
-        };
-        let has = |brand: &[u8]| brands.chunks_exact(4).enumerate().any(|(at, found)| at != 1 && found == brand);
-        if !has(b"avif") && !has(b"avis") {
-            return Err(unsupported("a file that does not say that it is AVIF"));
+/// Where the AV1 data of the picture lie.
+pub(super) fn read(bytes: &[u8]) -> Result<Avif<'_>, RowError> {
+    let mut file = Reader::new(bytes);
+    let (mut meta, mut movie) = (None, None);
+    let brands = match file.next_box(true)? {
+        Some((kind, brands)) if &kind == b"ftyp" && brands.bytes.len() >= 8 => brands.bytes,
+        _ => return Err(damaged("its first box is not ftyp")),
+    };
+    let has = |brand: &[u8]| brands.chunks_exact(4).enumerate().any(|(at, found)| at != 1 && found == brand);
+    if !has(b"avif") && !has(b"avis") {
+        return Err(unsupported("a file that does not say that it is AVIF"));
+    }
+    while has(b"avif") && meta.is_none() || has(b"avis") && movie.is_none() {
+        match file.next_box(true)? {
+            Some((kind, payload)) if &kind == b"meta" => meta = meta.or(Some(payload)),
+            Some((kind, payload)) if &kind == b"moov" => movie = movie.or(Some(payload)),
+            Some(_) => {}
+            None => return Err(damaged("there is no box with its items")),
         }
-        while has(b"avif") && meta.is_none() || has(b"avis") && movie.is_none() {
-            match file.next_box(true)? {
-                Some((kind, payload)) if &kind == b"meta" => meta = meta.or(Some(payload)),
-                Some((kind, payload)) if &kind == b"moov" => movie = movie.or(Some(payload)),
-                Some(_) => {}
-                None => return Err(damaged("there is no box with its items")),
-            }
-        }
-        match (meta, movie) {
-            (_, Some(movie)) if !brands.starts_with(b"avif") => avif_track::read(bytes, movie),
-            (Some(meta), _) => Items::read(bytes, meta)?.primary(),
-            _ => Err(damaged("there is no box with its items")),
-        }
+    }
+    match (meta, movie) {
+        (_, Some(movie)) if !brands.starts_with(b"avif") => avif_track::read(bytes, movie),
+        (Some(meta), _) => Items::read(bytes, meta)?.primary(),
+        _ => Err(damaged("there is no box with its items")),
     }
 }
 
@@ -103,7 +69,7 @@ struct Items<'a> {
     file: &'a [u8],
     data: &'a [u8],
     primary: u64,
-    items: BTreeMap<u64, Item>,
+    by_number: BTreeMap<u64, Item>,
     properties: Vec<Property<'a>>,
     /// Kind, from, and to.
     references: Vec<(Kind, u64, Vec<u64>)>,
@@ -112,12 +78,12 @@ struct Items<'a> {
 impl<'a> Items<'a> {
     fn read(file: &'a [u8], mut meta: Reader<'a>) -> Result<Self, RowError> {
         let none =
-            || Self { file, data: &[], primary: 0, items: BTreeMap::new(), properties: vec![], references: vec![] };
+            || Self { file, data: &[], primary: 0, by_number: BTreeMap::new(), properties: vec![], references: vec![] };
         let mut all = none();
-        meta.version()?;
+        meta.version_0()?;
         let boxes = meta.boxes()?;
         match boxes.first() {
-            Some((kind, payload)) if kind == b"hdlr" && payload.bytes.get(8..12) == Some(b"pict") => {}
+            Some((kind, payload)) if kind == b"hdlr" && is_picture(payload.bytes) => {}
             _ => return Err(damaged("its items are not those of a picture")),
         }
         for (kind, mut payload) in boxes {
@@ -155,7 +121,7 @@ impl<'a> Items<'a> {
     }
 
     fn item(&mut self, id: u64) -> &mut Item {
-        self.items.entry(id).or_insert_with(|| Item { id, ..Item::default() })
+        self.by_number.entry(id).or_insert_with(|| Item { id, ..Item::default() })
     }
 
     fn read_places(&mut self, mut places: Reader<'a>) -> Result<(), RowError> {
@@ -224,7 +190,7 @@ impl<'a> Items<'a> {
     }
 
     fn find(&self, id: u64) -> Result<&Item, RowError> {
-        self.items.get(&id).ok_or_else(|| damaged("an item is missing"))
+        self.by_number.get(&id).ok_or_else(|| damaged("an item is missing"))
     }
 
     fn properties(&self, item: &Item) -> Result<Properties, RowError> {
@@ -237,8 +203,8 @@ impl<'a> Items<'a> {
     }
 
     /// Items that refer to `id`.
-    fn referring(&self, kind: &Kind, id: u64) -> impl Iterator<Item = u64> {
-        let matching = move |reference: &&(Kind, u64, Vec<u64>)| reference.0 == *kind && reference.2.contains(&id);
+    fn referring(&self, kind: Kind, id: u64) -> impl Iterator<Item = u64> {
+        let matching = move |reference: &&(Kind, u64, Vec<u64>)| reference.0 == kind && reference.2.contains(&id);
         self.references.iter().filter(matching).map(|reference| reference.1)
     }
 
@@ -327,7 +293,7 @@ impl<'a> Items<'a> {
             return Err(damaged("a grid is not of the size of its item"));
         }
         let mut alpha = None;
-        for id in self.referring(b"auxl", self.primary) {
+        for id in self.referring(*b"auxl", self.primary) {
             let item = self.find(id)?;
             let properties = self.properties(item)?;
             if properties.is_alpha {
@@ -345,7 +311,7 @@ impl<'a> Items<'a> {
             self.references.iter().any(is_prem)
         });
         let (mut exif, mut xmp) = (None, None);
-        for id in self.referring(b"cdsc", self.primary) {
+        for id in self.referring(*b"cdsc", self.primary) {
             let item = self.find(id)?;
             match (&item.kind, &item.content_type[..]) {
                 (b"Exif", _) => exif = Some(without_offset(self.content(item)?)?),
@@ -361,8 +327,13 @@ impl<'a> Items<'a> {
     /// Whether an image of the primary grid has an alpha item.
     fn has_alpha_of_tiles(&self) -> bool {
         let grid = self.references.iter().filter(|reference| &reference.0 == b"dimg" && reference.1 == self.primary);
-        grid.flat_map(|reference| &reference.2).any(|id| self.referring(b"auxl", *id).next().is_some())
+        grid.flat_map(|reference| &reference.2).any(|id| self.referring(*b"auxl", *id).next().is_some())
     }
+}
+
+/// Whether a handler box is that of pictures, of version 0 and without a number before the name.
+fn is_picture(handler: &[u8]) -> bool {
+    handler.first() == Some(&0) && handler.get(4..12) == Some(b"\0\0\0\0pict")
 }
 
 /// EXIF begins with the offset of its TIFF header.

@@ -3,7 +3,7 @@
 use re_rav1d::dav1d::{Decoder, Error, Picture, PixelLayout, PlanarImageComponent, Settings};
 
 use super::avif_boxes::damaged;
-use super::avif_container::Layer;
+use super::avif_picture::Layer;
 use super::avif_sequence::Sequence;
 use crate::row::error::RowError;
 
@@ -70,9 +70,9 @@ impl Frame {
             return Err(damaged("its AV1 data are not of the layout that their header states"));
         }
         let odd = |side: usize, tile: usize| side % 2 == 1 || tile % 2 == 1;
-        let (across, down) = (frame.sequence.subsampling, frame.tiles.len() > 1);
-        let is_odd = across.0 && odd(frame.width, tile.0) || across.1 && odd(frame.height, tile.1);
-        if down && is_odd && frame.layout() != Layout::Gray {
+        let (across, down) = frame.sequence.subsampling;
+        let is_odd = across && odd(frame.width, tile.0) || down && odd(frame.height, tile.1);
+        if frame.tiles.len() > 1 && is_odd && frame.layout() != Layout::Gray {
             return Err(damaged("the images of a grid have odd sides and fewer samples of chroma"));
         }
         Ok(frame)

@@ -1,7 +1,6 @@
 //! The properties of AVIF items and tracks: boxes in, what they say of a picture out.
 
-use super::avif_boxes::{Kind, Reader, damaged};
-use super::avif_container::unsupported;
+use super::avif_boxes::{Kind, Reader, damaged, unsupported};
 use crate::row::error::RowError;
 
 /// Colours as an `nclx` box states them, by the numbers of ITU-T H.273.
@@ -49,12 +48,12 @@ impl Properties {
         let mut payload = property.payload;
         match &property.kind {
             b"ispe" if self.size.is_none() => {
-                payload.version()?;
+                payload.version_0()?;
                 let (width, height) = (payload.integer(4)?, payload.integer(4)?);
                 self.size = Some((width as u32, height as u32));
             }
             b"pixi" if self.stated_depths.is_empty() => {
-                payload.version()?;
+                payload.version_0()?;
                 let channels = payload.integer(1)? as usize;
                 self.stated_depths = payload.take(channels)?.to_vec();
             }
@@ -108,14 +107,12 @@ impl Properties {
     pub(super) fn orientation(&self) -> u8 {
         match (self.angle.unwrap_or(0), self.mirror) {
             (1, None) => 8,
-            (1, Some(true)) => 7,
-            (1, Some(false)) => 5,
+            (1, Some(true)) | (3, Some(false)) => 7,
+            (1, Some(false)) | (3, Some(true)) => 5,
             (2, None) => 3,
             (2, Some(true)) | (0, Some(false)) => 4,
             (2, Some(false)) | (0, Some(true)) => 2,
             (3, None) => 6,
-            (3, Some(true)) => 5,
-            (3, Some(false)) => 7,
             _ => 1,
         }
     }

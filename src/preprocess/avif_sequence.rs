@@ -15,6 +15,8 @@ pub(super) struct Sequence {
     pub(super) primaries: u16,
     pub(super) matrix: u16,
     pub(super) is_full_range: bool,
+    /// Whether pictures may have film grain, which a decoder puts on a copy of them.
+    pub(super) has_grain: bool,
 }
 
 const SEQUENCE_HEADER: u8 = 1;
@@ -90,8 +92,13 @@ impl Sequence {
             }
             _ => (true, false),
         };
+        if !is_monochrome {
+            let positions = if !is_srgb && subsampling == (true, true) { 2 } else { 0 };
+            bits.take(positions + 1)?;
+        }
+        let has_grain = bits.flag()?;
         let (primaries, matrix) = (primaries as u16, matrix as u16);
-        Some(Self { depth, is_monochrome, subsampling, primaries, matrix, is_full_range })
+        Some(Self { depth, is_monochrome, subsampling, primaries, matrix, is_full_range, has_grain })
     }
 
     /// Bytes of a pixel of a decoded picture, doubled: half a byte counts.

@@ -2,8 +2,8 @@
 
 use std::borrow::Cow;
 
-use super::avif_boxes::{Kind, Reader, damaged};
-use super::avif_container::{Avif, Layer, unsupported};
+use super::avif_boxes::{Kind, Reader, damaged, unsupported};
+use super::avif_picture::{Avif, Layer};
 use super::avif_properties::{Properties, Property};
 use crate::row::error::RowError;
 

@@ -6,12 +6,12 @@
 use std::borrow::Cow;
 use std::io::{Cursor, Read};
 
-use image::codecs::png::PngDecoder;
 use image::metadata::Orientation;
 
 use super::image::RgbImage;
 use super::limits::{DecodeLimits, corrupt};
 use super::memory::{DecodeMemory, pixels};
+use super::png_decoder::PngDecoder;
 use super::{orientation, samples};
 use crate::row::error::RowError;
 
@@ -24,8 +24,8 @@ pub(super) fn decode(bytes: &[u8], limits: DecodeLimits) -> Result<RgbImage, Row
     let file = essential(bytes, &header)?;
     // The decoder reserves one row of output in these limits; its own row buffers are not counted there.
     let row_bytes = u64::from(header.width) * 8;
-    let allocations = samples::allocations(TABLE_BYTES.saturating_add(row_bytes));
-    let decoder = PngDecoder::with_limits(Cursor::new(file), allocations).map_err(|e| samples::refuse("PNG", &e))?;
+    let allowed = TABLE_BYTES.saturating_add(row_bytes);
+    let decoder = PngDecoder::new(Cursor::new(file), allowed).map_err(|e| samples::refuse("PNG", &e))?;
     // Gray of 16 bits is clipped.
     samples::read("PNG", decoder, limits, orientation(bytes), (header.depth, header.color) == (16, 0))
 }

@@ -3,20 +3,17 @@
 //! The directory of that page is read here once more, since the decoder does not tell how its pixels are stored: in strips or
 //! tiles, whose size the file may state as it likes.
 
-use std::io::Cursor;
-
-use image::codecs::tiff::TiffDecoder;
 use image::metadata::Orientation;
 
 use super::image::RgbImage;
 use super::limits::{DecodeLimits, corrupt, fail};
-use super::memory::{DecodeMemory, pixels};
+use super::memory::{DecodeMemory, pixels, rgb_bytes};
 use super::scale::JpegScale;
-use super::tiff_compression::{DEFLATE, JPEG, LZW, OLD_DEFLATE, PACKBITS, RAW, ZSTD, ZSTD_WINDOW, decompress};
+use super::tiff_compression::{CCITT_4, DEFLATE, JPEG, LZW, OLD_DEFLATE, PACKBITS, RAW, ZSTD, ZSTD_WINDOW, decompress};
 use super::tiff_directory::Directory;
 use super::tiff_predictor::{sum_up, sum_up_floats};
 use super::tiff_samples::{Meaning, Number, Samples, Tags};
-use super::{jpeg, orientation, samples};
+use super::{jpeg, orientation};
 use crate::row::error::{ErrorKind, RowError};
 
 /// Bytes that the decoder takes for one value of a tag, in its two forms.
@@ -40,10 +37,37 @@ const PREDICTOR: u16 = 317;
 const COLOR_MAP: u16 = 320;
 const EXTRA_SAMPLES: u16 = 338;
 const SAMPLE_FORMAT: u16 = 339;
+const SUBSAMPLING: u16 = 530;
 const TILE_WIDTH: u16 = 322;
 const TILE_HEIGHT: u16 = 323;
 const TILE_OFFSETS: u16 = 324;
 const TILE_BYTES: u16 = 325;
+/// The tags that decide pixels.
+const PIXEL_TAGS: [u16; 23] = [
+    WIDTH,
+    HEIGHT,
+    BITS,
+    COMPRESSION,
+    PHOTOMETRIC,
+    FILL_ORDER,
+    STRIP_OFFSETS,
+    ORIENTATION,
+    SAMPLES,
+    STRIP_ROWS,
+    STRIP_BYTES,
+    PLANAR,
+    PREDICTOR,
+    COLOR_MAP,
+    EXTRA_SAMPLES,
+    SAMPLE_FORMAT,
+    TILE_WIDTH,
+    TILE_HEIGHT,
+    TILE_OFFSETS,
+    TILE_BYTES,
+    JPEG_TABLES,
+    WINDOWS_MEDIA_PHOTO,
+    SUBSAMPLING,
+];
 /// Colours, extra samples, sample format, JPEG tables and subsampling: the other tags of which the decoder reads every value.
 const OTHER_LISTS: [u16; 5] = [320, 338, 339, 347, 530];
 
@@ -52,23 +76,24 @@ pub(super) fn decode(bytes: &[u8], limits: DecodeLimits) -> Result<RgbImage, Row
     let TiffLayout { width, height, compression, .. } = layout;
     limits.check("TIFF", u64::from(width), u64::from(height))?;
     layout.check(bytes, limits)?;
+    if !layout.directory.is_sound(&PIXEL_TAGS) {
+        return Err(corrupt(
+            "TIFF",
+            "its directory has a tag twice, of another type, or behind one whose values are missing",
+        ));
+    }
     if layout.directory.field(WINDOWS_MEDIA_PHOTO).is_some() {
         return Err(unsupported("a Windows Media Photo"));
     }
     if width == 0 || height == 0 {
         return Err(corrupt("TIFF", format!("the header says {width} x {height} pixels")));
     }
-    let is_reversed = layout.number(FILL_ORDER, 1) != 1;
     match compression {
-        RAW | LZW | DEFLATE | OLD_DEFLATE | PACKBITS | ZSTD => {
+        RAW | CCITT_4 | LZW | DEFLATE | OLD_DEFLATE | PACKBITS | ZSTD => {
             let image = layout.unpack(bytes)?;
             Ok(orientation::apply(image, layout.orientation))
         }
-        2..=4 if !is_reversed => {
-            let decoder = TiffDecoder::new(Cursor::new(bytes)).map_err(|e| samples::refuse("TIFF", &e))?;
-            samples::read("TIFF", decoder, limits, layout.orientation, true)
-        }
-        2..=4 => Err(unsupported("CCITT compression with reversed bits")),
+        2 | 3 => Err(unsupported("CCITT Group 3 or Huffman compression")),
         JPEG => {
             let image = layout.unpack_jpeg(bytes, limits)?;
             Ok(orientation::apply(image, layout.orientation))
@@ -87,19 +112,14 @@ fn unsupported(found: &str) -> RowError {
     )
 }
 
-/// RGB; in CCITT compression the samples in the decoder's buffer and in the output, which are converted to RGB in place; a strip or
-/// tile twice, one plane or all of it as it comes and all planes in a row, and one row of it; the encoded bytes where their bits are
+/// RGB; a strip or tile twice, one plane or all of it as it comes and all planes in a row, and one row of it; the encoded bytes where their bits are
 /// reversed; the values of tags; and one strip or tile in JPEG: the encoded bytes with tables, and again where they are repaired, the
 /// pixels and coefficients.
 pub(super) fn memory(bytes: &[u8], limits: DecodeLimits) -> Option<DecodeMemory> {
     let layout = TiffLayout::read(bytes)?;
     let TiffLayout { width, height, chunk: (chunk_width, chunk_height), .. } = layout;
     let sample_bytes = layout.bits.div_ceil(8);
-    let pixel_bytes = match layout.compression {
-        2..=4 => (layout.samples.min(5) * sample_bytes * 2).max(3) + 3,
-        _ => 3,
-    };
-    let image = pixels(width, height).saturating_mul(pixel_bytes);
+    let image = rgb_bytes(width, height);
     let chunk = pixels(chunk_width, chunk_height.min(height)).saturating_mul(layout.samples.min(6) * sample_bytes * 2);
     let row = u64::from(chunk_width) * layout.samples * sample_bytes;
     let lists = layout.list_values.saturating_mul(VALUE_BYTES);
@@ -190,7 +210,8 @@ impl<'a> TiffLayout<'a> {
         let fill_order = self.number(FILL_ORDER, 1);
         let is_raw = self.compression == RAW;
         let inverted_bytes = matches!(samples.meaning, Meaning::Gray { inverted: true }) && samples.bits == 8;
-        let predictor = if is_raw || self.compression == PACKBITS { 1 } else { self.number(PREDICTOR, 1) };
+        let predictor =
+            if is_raw || matches!(self.compression, PACKBITS | CCITT_4) { 1 } else { self.number(PREDICTOR, 1) };
         let is_planar = self.number(PLANAR, 1) == 2 && samples.count > 1;
         let is_packed_palette = matches!(samples.meaning, Meaning::Palette) && samples.bits < 8;
         if !matches!(fill_order, 1 | 2) || fill_order == 2 && is_raw && (inverted_bytes || is_packed_palette) {
@@ -209,6 +230,9 @@ impl<'a> TiffLayout<'a> {
         let is_swapped = !is_raw && !self.directory.is_little_endian;
         if is_swapped && matches!(samples.meaning, Meaning::Wide(Number::I16 | Number::I32 | Number::F32)) {
             return Err(unsupported("compressed signed or floating-point samples, the high byte first"));
+        }
+        if self.compression == CCITT_4 && (samples.bits, samples.count) != (1, 1) {
+            return Err(unsupported("CCITT compression of samples of other than one bit"));
         }
         if is_planar && samples.bits != 8 {
             return Err(unsupported("planes of more than 8 bits"));
@@ -256,7 +280,7 @@ impl<'a> TiffLayout<'a> {
                     } else {
                         data
                     };
-                    decompress(self.compression, data, wanted).ok_or_else(damaged)?
+                    decompress(self.compression, data, wanted, chunk_width).ok_or_else(damaged)?
                 };
                 if is_raw && fill_order == 2 {
                     for byte in &mut chunk {
@@ -307,9 +331,8 @@ impl<'a> TiffLayout<'a> {
         let marker = match (self.number(PHOTOMETRIC, 0), self.number(SAMPLES, 1)) {
             _ if bits.iter().any(|bits| *bits != 8) || self.number(PLANAR, 1) != 1 => None,
             (1, 1) => Some(Vec::new()),
-            (2, 3) => Some(adobe(0)),
+            (2, 3) | (5, 4) => Some(adobe(0)),
             (6, 3) => Some(adobe(1)),
-            (5, 4) => Some(adobe(0)),
             _ => None,
         };
         let marker =

@@ -32,18 +32,35 @@ impl<'a> Directory<'a> {
         Some(Self { bytes, entries, is_little_endian, is_big_tiff })
     }
 
+    /// Whether all readers find the same values of `tags`: each is there once at most, as integers, and before an entry whose values
+    /// lie behind the end of the file, at which Pillow stops reading.
+    pub(super) fn is_sound(&self, tags: &[u16]) -> bool {
+        let little = self.is_little_endian;
+        let (entry_size, count_size) = if self.is_big_tiff { (20, 8) } else { (12, 4) };
+        let (mut seen, mut is_cut) = (Vec::new(), false);
+        for entry in self.entries.chunks_exact(entry_size) {
+            let (tag, kind) = (unsigned(&entry[..2], little) as u16, unsigned(&entry[2..4], little));
+            if tags.contains(&tag) {
+                if is_cut || seen.contains(&tag) || !matches!(kind, 1 | 3 | 4 | 6..=9 | 13 | 16 | 17) {
+                    return false;
+                }
+                seen.push(tag);
+            }
+            let (count, inline) = entry[4..].split_at(count_size);
+            let length = unsigned(count, little).saturating_mul(value_bytes(kind) as u64);
+            let end = unsigned(inline, little).saturating_add(length);
+            is_cut |= matches!(kind, 1..=13 | 16 | 17) && length > inline.len() as u64 && end > self.bytes.len() as u64;
+        }
+        true
+    }
+
     /// The tag's last entry, which counts.
     pub(super) fn field(&self, tag: u16) -> Option<Field<'a>> {
         let little = self.is_little_endian;
         let (entry_size, count_size) = if self.is_big_tiff { (20, 8) } else { (12, 4) };
         let entry =
             self.entries.chunks_exact(entry_size).rfind(|entry| unsigned(&entry[..2], little) == u64::from(tag))?;
-        let size = match unsigned(&entry[2..4], little) {
-            1 | 2 | 6 | 7 => 1,
-            3 | 8 => 2,
-            4 | 9 | 11 | 13 => 4,
-            _ => 8,
-        };
+        let size = value_bytes(unsigned(&entry[2..4], little));
         let (count, inline) = entry[4..].split_at(count_size);
         let length = usize::try_from(unsigned(count, little)).unwrap_or(usize::MAX).saturating_mul(size);
         let data = if length <= inline.len() {
@@ -61,6 +78,16 @@ impl<'a> Field<'a> {
     pub(super) fn values(&self) -> impl Iterator<Item = u64> + use<'a> {
         let little = self.is_little_endian;
         self.data.chunks_exact(self.size).map(move |bytes| unsigned(bytes, little))
+    }
+}
+
+/// Bytes of a value of a type.
+const fn value_bytes(kind: u64) -> usize {
+    match kind {
+        1 | 2 | 6 | 7 => 1,
+        3 | 8 => 2,
+        4 | 9 | 11 | 13 => 4,
+        _ => 8,
     }
 }
 

@@ -21,6 +21,9 @@ pub(super) fn decode(bytes: &[u8], limits: DecodeLimits) -> Result<RgbImage, Row
             format!("its header says {} bytes, it has {}", stated.saturating_add(8), bytes.len()),
         ));
     }
+    if bytes.get(12..16) == Some(b"VP8X") && !is_filled(&bytes[..stated as usize + 8]) {
+        return Err(corrupt("WebP", "its chunks do not fill it"));
+    }
     if code_bytes(bytes, limits) > limits.max_bytes() {
         let found = "decoding this WebP image takes more memory than limits.max_image_pixels allows: its prefix codes are many and long";
         return Err(fail(ErrorKind::TooManyPixels, found));
@@ -209,6 +212,16 @@ fn chunks(bytes: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     let stated = bytes.get(4..).and_then(<[u8]>::first_chunk).map_or(0, |length| u32::from_le_bytes(*length) as usize);
     let bytes = &bytes[..stated.saturating_add(8).min(bytes.len())];
     chunks_between(bytes, 12, bytes.len())
+}
+
+/// Whether the chunks of a file reach exactly to its end. libwebp refuses other files of the extended format.
+fn is_filled(file: &[u8]) -> bool {
+    let mut at = 12;
+    while let Some(length) = file.get(at..).and_then(|rest| rest.get(4..)?.first_chunk()) {
+        let length = u32::from_le_bytes(*length) as usize;
+        at = at.saturating_add(8 + length + length % 2);
+    }
+    at == file.len()
 }
 
 /// The chunks (type, data) inside another.

@@ -1238,6 +1238,145 @@ def tiffs():
     yield "group4_fill_2", encoded(bilevel, "TIFF", compression="group4", tiffinfo={266: 2})
 
 
+def box(kind, *parts, version=None, flags=0):
+    head = b"" if version is None else struct.pack(">I", version << 24 | flags)
+    data = head + b"".join(parts)
+    return struct.pack(">I", len(data) + 8) + kind + data
+
+
+def inner_box(data, path):
+    """The payload of the box at `path`, of which "meta" is a full box."""
+    for kind in path:
+        at = 0
+        while data[at + 4 : at + 8] != kind:
+            at += struct.unpack(">I", data[at : at + 4])[0]
+        data = data[at + 8 : at + struct.unpack(">I", data[at : at + 4])[0]]
+        if kind == b"meta":
+            data = data[4:]
+    return data
+
+
+def avif_parts(image, **options):
+    """The decoder's configuration and the AV1 data of a picture that Pillow wrote."""
+    data = encoded(image, "AVIF", **options)
+    configuration = inner_box(data, [b"meta", b"iprp", b"ipco", b"av1C"])
+    # The last one is the primary image; Pillow writes alpha first.
+    return configuration, inner_box(data, [b"mdat"])
+
+
+def avif_of(items, properties, references=(), primary=1, construction=0, split=False, version=0, brand=b"avif"):
+    """A file of `items` (number, kind, data, properties: numbers from 1, negative ones essential)."""
+    infos = [box(b"infe", struct.pack(">HH", number, 0), kind, b"\0", b"application/rdf+xml\0" if kind == b"mime" else b"", version=2) for number, kind, _, _ in items]
+    associations = b"".join(
+        struct.pack(">HB", number, len(own)) + bytes(abs(at) | (0x80 if at < 0 else 0) for at in own) for number, _, _, own in items
+    )
+    idat = b"".join(data for _, _, data, _ in items) if construction else b""
+
+    def places(start):
+        out, at = b"", start
+        for number, _, data, _ in items:
+            parts = [(at, len(data) // 2), (at + len(data) // 2, len(data) - len(data) // 2)] if split else [(at, len(data))]
+            out += struct.pack(">H" if version < 2 else ">I", number)
+            out += struct.pack(">H", construction) if version else b""
+            out += struct.pack(">HH", 0, len(parts)) + b"".join(struct.pack(">II", *part) for part in parts)
+            at += len(data)
+        count = struct.pack(">H" if version < 2 else ">I", len(items))
+        return box(b"iloc", b"\x44\0", count, out, version=version)
+
+    def meta(start):
+        return box(
+            b"meta",
+            box(b"hdlr", bytes(4), b"pict", bytes(13), version=0),
+            box(b"pitm", struct.pack(">H", primary), version=0),
+            places(start),
+            box(b"iinf", struct.pack(">H", len(items)), *infos, version=0),
+            box(b"iref", *[box(kind, struct.pack(">HH", one, len(to)), struct.pack(f">{len(to)}H", *to)) for kind, one, to in references], version=0) if references else b"",
+            box(b"iprp", box(b"ipco", *properties), box(b"ipma", struct.pack(">I", len(items)), associations, version=0)),
+            box(b"idat", idat) if construction else b"",
+            version=0,
+        )
+
+    head = box(b"ftyp", brand, bytes(4), b"avif", b"mif1", b"miaf")
+    start = 0 if construction else len(head) + len(meta(0)) + 8
+    return head + meta(start) + (b"" if construction else box(b"mdat", *[data for _, _, data, _ in items]))
+
+
+def made_avifs():
+    def ispe(width, height):
+        return box(b"ispe", struct.pack(">II", width, height), version=0)
+
+    def nclx(primaries, matrix, full):
+        return box(b"colr", b"nclx", struct.pack(">HHHB", primaries, 13, matrix, 0x80 if full else 0))
+
+    small = PHOTO.resize((37, 26))
+    configuration, data = avif_parts(small)
+    av1c = box(b"av1C", configuration)
+    plain = [ispe(37, 26), av1c]
+    one = [(1, b"av01", data, [1, -2])]
+    yield "made", avif_of(one, plain)
+    for name, options in {"idat": {"construction": 1, "version": 1}, "iloc_2": {"version": 2}, "split": {"split": True}, "split_idat": {"construction": 1, "version": 1, "split": True}, "mif1": {"brand": b"mif1"}}.items():
+        yield f"made_{name}", avif_of(one, plain, **options)
+    for angle in (None, 0, 1, 2, 3):
+        for axis in (None, 0, 1):
+            turns = [box(b"irot", bytes([angle]))] if angle is not None else []
+            turns += [box(b"imir", bytes([axis]))] if axis is not None else []
+            yield f"made_turned_{angle}_{axis}", avif_of([(1, b"av01", data, [1, -2, *range(-3, -3 - len(turns), -1)])], plain + turns)
+    for full in (0, 1):
+        for matrix in (1, 6, 9, 2, 0):
+            yield f"made_nclx_{matrix}_{full}", avif_of([(1, b"av01", data, [1, -2, 3])], [*plain, nclx(1, matrix, full)])
+    icc = box(b"colr", b"prof", b"abcd" * 40)
+    yield "made_icc", avif_of([(1, b"av01", data, [1, -2, 3])], [*plain, icc])
+    yield "made_icc_and_nclx", avif_of([(1, b"av01", data, [1, -2, 3, 4])], [*plain, icc, nclx(1, 1, 0)])
+    yield "made_unknown_property", avif_of([(1, b"av01", data, [1, -2, 3])], [*plain, box(b"abcd", b"efgh")])
+    yield "made_unknown_essential", avif_of([(1, b"av01", data, [1, -2, -3])], [*plain, box(b"abcd", b"efgh")])
+    yield "made_size_differs", avif_of([(1, b"av01", data, [1, -2])], [ispe(36, 26), av1c])
+    yield "made_clap", avif_of([(1, b"av01", data, [1, -2, -3])], [*plain, box(b"clap", struct.pack(">8I", 20, 1, 10, 1, 0, 1, 0, 1))])
+    for number in (0, 1):
+        yield f"made_a1op_{number}", avif_of([(1, b"av01", data, [1, -2, -3])], [*plain, box(b"a1op", bytes([number]))])
+    for layer in (0, 0xFFFF):
+        yield f"made_lsel_{layer}", avif_of([(1, b"av01", data, [1, -2, -3])], [*plain, box(b"lsel", struct.pack(">H", layer))])
+    for bits in (8, 10):
+        yield f"made_pixi_{bits}", avif_of([(1, b"av01", data, [1, -2, 3])], [*plain, box(b"pixi", bytes([3, bits, bits, bits]), version=0)])
+    xmp = b"<x tiff:Orientation=\"6\"/>"
+    about = [(b"cdsc", 2, [1])]
+    yield "made_xmp", avif_of([*one, (2, b"mime", xmp, [])], plain, about)
+    for orientation in (1, 6):
+        yield f"made_exif_{orientation}", avif_of([*one, (2, b"Exif", bytes(4) + exif(orientation)[6:], [])], plain, about)
+        both = [*one, (2, b"Exif", bytes(4) + exif(orientation)[6:], []), (3, b"mime", xmp, [])]
+        yield f"made_exif_{orientation}_xmp", avif_of(both, plain, [*about, (b"cdsc", 3, [1])])
+    yield "made_exif_6_turned", avif_of([(1, b"av01", data, [1, -2, -3]), (2, b"Exif", bytes(4) + exif(6)[6:], [])], [*plain, box(b"irot", b"\3")], about)
+    alpha_configuration, alpha = avif_parts(small.convert("L"), subsampling="4:0:0")
+    urn = box(b"auxC", b"urn:mpeg:mpegB:cicp:systems:auxiliary:alpha\0", version=0)
+    with_alpha = [*plain, box(b"av1C", alpha_configuration), urn]
+    both = [*one, (2, b"av01", alpha, [1, -3, 4])]
+    yield "made_alpha", avif_of(both, with_alpha, [(b"auxl", 2, [1])])
+    yield "made_alpha_premultiplied", avif_of(both, with_alpha, [(b"auxl", 2, [1]), (b"prem", 1, [2])])
+    yield "made_alpha_without_name", avif_of([*one, (2, b"av01", alpha, [1, -3])], with_alpha, [(b"auxl", 2, [1])])
+    for range_ in ("limited", "full"):
+        alpha_configuration, alpha = avif_parts(small.convert("L"), subsampling="4:0:0", range=range_)
+        yield f"made_alpha_{range_}", avif_of([*one, (2, b"av01", alpha, [1, -3, 4])], [*plain, box(b"av1C", alpha_configuration), urn], [(b"auxl", 2, [1]), (b"prem", 1, [2])])
+    photo = PHOTO.resize((200, 140), Image.LANCZOS)
+    for name, options in {"420": {}, "422": {"subsampling": "4:2:2"}, "444": {"subsampling": "4:4:4"}, "400": {"subsampling": "4:0:0"}}.items():
+        tiles = [avif_parts(photo.crop((x, y, x + 80, y + 70)), **options) for y in (0, 70) for x in (0, 80, 160)]
+        items = [(number + 2, b"av01", tile[1], [1, -2]) for number, tile in enumerate(tiles)]
+        for width, height in ((200, 140), (199, 139), (162, 72), (100, 100), (240, 140)):
+            grid = struct.pack(">BBBBHH", 0, 0, 1, 2, width, height)
+            properties = [ispe(80, 70), box(b"av1C", tiles[0][0]), ispe(width, height)]
+            yield f"grid_{name}_{width}_{height}", avif_of([(1, b"grid", grid, [3]), *items], properties, [(b"dimg", 1, list(range(2, 8)))])
+    tiles = [avif_parts(photo.crop((x, 0, x + 64, 64))) for x in (0, 64)]
+    alphas = [avif_parts(photo.crop((x, 0, x + 64, 64)).convert("L"), subsampling="4:0:0") for x in (64, 0)]
+    items = [(1, b"grid", struct.pack(">BBBBHH", 0, 0, 0, 1, 128, 64), [3]), (2, b"grid", struct.pack(">BBBBHH", 0, 0, 0, 1, 128, 64), [3, 5])]
+    items += [(3 + at, b"av01", tile[1], [1, -2]) for at, tile in enumerate(tiles)] + [(5 + at, b"av01", tile[1], [1, -4]) for at, tile in enumerate(alphas)]
+    properties = [ispe(64, 64), box(b"av1C", tiles[0][0]), ispe(128, 64), box(b"av1C", alphas[0][0]), urn]
+    parts = [(b"dimg", 1, [3, 4]), (b"dimg", 2, [5, 6]), (b"auxl", 2, [1])]
+    yield "grid_alpha", avif_of(items, properties, parts)
+    yield "grid_alpha_premultiplied", avif_of(items, properties, [*parts, (b"prem", 1, [2])])
+    yield "grid_large_numbers", avif_of([(1, b"grid", struct.pack(">BBBBII", 0, 1, 0, 1, 128, 64), [3]), *items[2:4]], properties, [(b"dimg", 1, [3, 4])])
+    yield "grid_of_one", avif_of([(1, b"grid", struct.pack(">BBBBHH", 0, 0, 0, 0, 64, 64), [1]), items[2]], properties, [(b"dimg", 1, [3])])
+    tile = avif_parts(photo.crop((0, 0, 48, 48)))
+    yield "grid_small_tiles", avif_of([(1, b"grid", struct.pack(">BBBBHH", 0, 0, 0, 1, 96, 48), [3]), (2, b"av01", tile[1], [1, -2]), (3, b"av01", tile[1], [1, -2])], [ispe(48, 48), box(b"av1C", tile[0]), ispe(96, 48)], [(b"dimg", 1, [2, 3])])
+
+
 def avifs():
     small = PHOTO.resize((37, 26))
     alpha = np.asarray(small.convert("L"))[::-1]
@@ -1284,6 +1423,7 @@ def avifs():
             data[at + 8 : at + 10] = struct.pack(">H", primaries)
             data[at + 12 : at + 14] = struct.pack(">H", matrix)
             yield f"matrix_{primaries}_{matrix}", bytes(data)
+    yield from made_avifs()
 
 
 MAKERS = {"jpeg": jpegs, "png": pngs, "gif": gifs, "webp": webps, "bmp": bmps, "tiff": tiffs, "avif": avifs}
