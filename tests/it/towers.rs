@@ -60,7 +60,8 @@ fn one_image_tower_is_what_its_library_takes() {
     assert_eq!(taken(&fixture("dinov3"), Role::Vision), ("pooler_output".to_owned(), Pooling::Vector, 24));
     assert_eq!(taken(&fixture("swin"), Role::Vision), ("pooler_output".to_owned(), Pooling::Vector, 24));
     assert_eq!(taken(&fixture("ijepa"), Role::Vision), ("last_hidden_state".to_owned(), Pooling::Mean, 24));
-    for family in ["dinov2", "dinov3", "ijepa", "swin", "resnet", "nomic_vision"] {
+    assert_eq!(taken(&fixture("unicom"), Role::Vision), ("output".to_owned(), Pooling::Vector, 20));
+    for family in ["dinov2", "dinov3", "ijepa", "swin", "resnet", "nomic_vision", "unicom"] {
         assert!(ModelDirectory::open(&fixture(family), None).unwrap().graph(Role::Text).is_none(), "{family}");
         vectors_are_the_golden_ones(family);
     }
