@@ -162,6 +162,18 @@ fn a_sentence_transformer_is_pooled_as_its_files_say() {
     assert_eq!(taken(copy.path(), Role::Text).1, Pooling::Eos);
     let after = ModelDirectory::open(copy.path(), None).unwrap().embedding_model_hash().unwrap();
     assert_ne!(before, after, "another pooling is another embedding");
+    // as sentence-transformers 6 saves it
+    let mode = |mode: serde_json::Value| {
+        let settings = json!({"embedding_dimension": 24, "pooling_mode": mode, "include_prompt": true});
+        write(&copy, "1_Pooling/config.json", &settings.to_string());
+    };
+    for (name, expected) in [("cls", Pooling::Cls), ("mean", Pooling::Mean), ("lasttoken", Pooling::Eos)] {
+        mode(name.into());
+        assert_eq!(taken(copy.path(), Role::Text).1, expected);
+    }
+    mode(json!(["mean", "max"]));
+    let said = refusal(copy.path());
+    assert!(said.contains("asks for pooling_mode \"mean\" and pooling_mode \"max\"; known are"), "{said}");
     pooling("pooling_mode_max_tokens");
     insta::assert_snapshot!(refusal(copy.path()), @r#"
     onnx/model.onnx: its states do not become the model's embedding here: 1_Pooling/config.json asks for pooling_mode_max_tokens; known are cls, mean and last token, one of them
