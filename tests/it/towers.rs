@@ -250,7 +250,7 @@ fn families_that_cannot_run_are_named() {
     };
     insta::assert_snapshot!(named("qwen2_vl", "Qwen2VLForConditionalGeneration"), @r#"
     config.json: Qwen2-VL (model_type "qwen2_vl") cannot run: the numbers of patches (image_grid_thw) that its image encoder takes, and its positions in three axes, are not supported
-      hint: families that can: ViT-GPT2, TrOCR, BLIP, GIT, CoCa, Florence-2, SmolVLM, LLaVA, PaliGemma for captions; CLIP, SigLIP, jina-clip, DINOv2, nomic-embed, ResNet and sentence-transformers for vectors
+      hint: families that can: ViT-GPT2, TrOCR, BLIP, GIT, CoCa, Florence-2, SmolVLM, LLaVA, FastVLM, PaliGemma for captions; CLIP, SigLIP, jina-clip, DINOv2, nomic-embed, ResNet and sentence-transformers for vectors
     "#);
     for (model_type, name) in [
         ("gemma3", "Gemma 3"),
@@ -268,7 +268,7 @@ fn families_that_cannot_run_are_named() {
     }
     insta::assert_snapshot!(named("detr", "DetrForObjectDetection"), @r#"
     config.json: DetrForObjectDetection (model_type "detr") cannot run: it finds objects, and writes neither captions nor embeddings
-      hint: families that can: ViT-GPT2, TrOCR, BLIP, GIT, CoCa, Florence-2, SmolVLM, LLaVA, PaliGemma for captions; CLIP, SigLIP, jina-clip, DINOv2, nomic-embed, ResNet and sentence-transformers for vectors
+      hint: families that can: ViT-GPT2, TrOCR, BLIP, GIT, CoCa, Florence-2, SmolVLM, LLaVA, FastVLM, PaliGemma for captions; CLIP, SigLIP, jina-clip, DINOv2, nomic-embed, ResNet and sentence-transformers for vectors
     "#);
 }
 
