@@ -59,6 +59,8 @@ def language_model(config, weights):
 def main():
     checkpoint, output = common.arguments(__doc__)
     folder = pathlib.Path(checkpoint)
+    if not (folder / "config.json").is_file():
+        common.fail(f"expected a folder with config.json, found none at {checkpoint}", "name the folder that save_pretrained wrote")
     config = json.loads((folder / "config.json").read_text())
     if config.get("model_type") != "fast_vlm":
         common.fail(f"expected a checkpoint of model type fast_vlm, found {config.get('model_type')} in {checkpoint}",
