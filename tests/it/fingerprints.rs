@@ -101,23 +101,23 @@ fn every_setting_counts() {
     let lines: Vec<_> = made.iter().map(|(name, fingerprint)| format!("{name:20} {fingerprint}")).collect();
     insta::assert_snapshot!(lines.join("\n"), @"
     none                 0e5429d7544c9dc3-a21a07ffc25efc3f
-    max_new_tokens       0e5429d7544c9dc3-8df86140c1fd0578
-    min_new_tokens       0e5429d7544c9dc3-ffda11a7ca031862
-    repetition_penalty   0e5429d7544c9dc3-af09de150d18dbd7
-    no_repeat_ngram_size 0e5429d7544c9dc3-fc67e0a3711e761d
-    stop                 0e5429d7544c9dc3-5cc8b174179ef5bb
-    prompt               0e5429d7544c9dc3-f8cefc569c058065
-    template             0e5429d7544c9dc3-662ef10d0ec9edc0
-    beam                 0e5429d7544c9dc3-d113373297ca07ac
-    num_beams            0e5429d7544c9dc3-8e91ad9aa73069d2
-    length_penalty       0e5429d7544c9dc3-0045c86d5f2f0760
-    early_stopping       0e5429d7544c9dc3-1546cecd0d299b97
-    sample               0e5429d7544c9dc3-d2a7d5116d89cbee
-    temperature          0e5429d7544c9dc3-fe89e1b52751b8c9
-    top_k                0e5429d7544c9dc3-f5e04ff9668bf975
-    top_p                0e5429d7544c9dc3-0aa1af0eb6f038b3
-    min_p                0e5429d7544c9dc3-f1898938444c44a5
-    seed                 0e5429d7544c9dc3-ed179773b95daf09
+    max_new_tokens       0e5429d7544c9dc3-7fc3f6520b953491
+    min_new_tokens       0e5429d7544c9dc3-683901081be92397
+    repetition_penalty   0e5429d7544c9dc3-91bd8f252452ed80
+    no_repeat_ngram_size 0e5429d7544c9dc3-1164f340dd2c4a3b
+    stop                 0e5429d7544c9dc3-8395bd9b57e73fb3
+    prompt               0e5429d7544c9dc3-267a41f31a014086
+    template             0e5429d7544c9dc3-b733bad7f42f7faf
+    beam                 0e5429d7544c9dc3-b07403fac97fd00a
+    num_beams            0e5429d7544c9dc3-67c70b8fc392854b
+    length_penalty       0e5429d7544c9dc3-6c9b0c860c67d73d
+    early_stopping       0e5429d7544c9dc3-0f6286081d9a6311
+    sample               0e5429d7544c9dc3-4b4621dd29d48027
+    temperature          0e5429d7544c9dc3-e67f79dce04d7047
+    top_k                0e5429d7544c9dc3-e6297537c2d68d26
+    top_p                0e5429d7544c9dc3-81f5a0e6996ef490
+    min_p                0e5429d7544c9dc3-c8ac9eb62dad33be
+    seed                 0e5429d7544c9dc3-1ecf73bdfc98e994
     ");
 }
 
