@@ -101,7 +101,8 @@ impl TextTokenizer {
         let tells_padding = |graph: &GraphFile| graph.header.input("attention_mask").is_some();
         let without_mask = longest.filter(|_| !directory.graph(Role::Text).is_none_or(tells_padding));
         let fixed_length = of_graph.or(of_processor.and(without_mask)).or(fixed_length).or(without_mask);
-        check_lengths(directory, &tokenizer, longest, fixed_length)?;
+        let least = longest.into_iter().chain(own.as_ref().map(|truncation| truncation.max_length)).min();
+        check_lengths(directory, &tokenizer, least, fixed_length)?;
         let mut truncation = longest.map(|max_length| TruncationParams { max_length, ..own.unwrap_or_default() });
         if let (Some(truncation), Some(side)) = (&mut truncation, given_side("truncation_side")) {
             truncation.direction = if side == "left" { TruncationDirection::Left } else { TruncationDirection::Right };
