@@ -98,11 +98,19 @@ impl ConfigFiles {
                 files.insert(kind, name);
             }
         }
-        let preprocessor = Self::PREPROCESSOR.iter().find_map(|name| {
+        // what version 5 of transformers has saved counts before an older file that still lies there
+        let is_nested = |source: &String| {
+            let object = read_object(folder, source).ok().flatten();
+            object.is_some_and(|object| object.get("image_processor").is_some_and(Value::is_object))
+        };
+        let nested = [Self::PREPROCESSOR[1]]
+            .into_iter()
+            .filter(|name| inside(Role::Vision, name).is_some_and(|source| is_nested(&source)));
+        let preprocessor = nested.chain(Self::PREPROCESSOR).find_map(|name| {
             let source = inside(Role::Vision, name)?;
             let object = read(&source)?;
             // only timm keeps these settings in config.json
-            let says = *name != Self::CONFIG || object.contains_key("pretrained_cfg");
+            let says = name != Self::CONFIG || object.contains_key("pretrained_cfg");
             says.then_some(Sourced { value: Value::Object(object), source })
         });
         let tokenizer = inside(Role::Text, Self::TOKENIZER).filter(|name| folder.join(name).is_file());
@@ -277,7 +285,8 @@ impl ConfigFiles {
         let tokenizer = self.tokenizer_config.get("model_max_length").and_then(count).filter(|&limit| limit < 1 << 20);
         // `Siglip2Processor` pads and truncates to 64 whatever the model has
         let processor = (self.model_type() == Some("siglip2")).then_some(64);
-        positions.into_iter().chain(tokenizer).chain(sentence).chain(processor).min()
+        // sentence-transformers gives its own length to the tokenizer
+        positions.into_iter().chain(sentence.or(tokenizer)).chain(processor).min()
     }
 
     /// The positions that the class of the text encoder's configuration has where the files give none: of the section for texts that
@@ -415,6 +424,21 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::ConfigFiles;
+
+    #[test]
+    fn an_image_processor_inside_processor_config_counts_before_one_of_its_own_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, content: &str| std::fs::write(folder.path().join(name), content).unwrap();
+        let source = || {
+            let files = ConfigFiles::read(folder.path(), &std::collections::BTreeMap::new(), &mut Vec::new());
+            files.preprocessor().map(|found| found.source.clone())
+        };
+        write("preprocessor_config.json", "{}");
+        write("processor_config.json", r#"{"image_seq_len": 4}"#);
+        assert_eq!(source().as_deref(), Some("preprocessor_config.json"));
+        write("processor_config.json", r#"{"image_processor": {"size": 4}}"#);
+        assert_eq!(source().as_deref(), Some("processor_config.json"));
+    }
 
     #[test]
     fn positions_that_are_counted_from_the_padding_token_leave_fewer_for_captions() {

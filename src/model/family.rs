@@ -7,7 +7,7 @@ use super::config::ConfigFiles;
 use super::error::Problem;
 
 /// Families that cannot run whatever graphs there are: `model_type`, name, and what is missing.
-const REFUSED: [(&str, &str, &str); 60] = [
+const REFUSED: [(&str, &str, &str); 61] = [
     ("qwen2_vl", "Qwen2-VL", GRIDS),
     ("qwen2_5_vl", "Qwen2.5-VL", GRIDS),
     ("qwen3_vl", "Qwen3-VL", GRIDS),
@@ -39,6 +39,11 @@ const REFUSED: [(&str, &str, &str); 60] = [
     ("llava_next", "LLaVA-NeXT", TILES),
     ("llava_next_video", "LLaVA-NeXT-Video", TILES),
     ("llava_onevision", "LLaVA-OneVision", TILES),
+    (
+        "llava_qwen2",
+        "FastVLM in the format of its authors",
+        "its prompts are made by their code; saved by transformers 5, its model_type is fast_vlm, which can run",
+    ),
     ("video_llava", "Video-LLaVA", "videos are not supported"),
     ("moondream1", "Moondream", PROMPTS),
     ("moondream", "Moondream", PROMPTS),
@@ -108,7 +113,7 @@ const EXPORTERS: [(&[&str], &str); 9] = [
     (&["smolvlm", "idefics3"], "python jobs/export/smolvlm.py DIR OUT"),
     (&["llava"], "python jobs/export/llava.py DIR OUT"),
     (&["coca"], "python jobs/export/coca.py DIR OUT"),
-    (&["llava_qwen2", "fast_vlm"], "take the graphs of onnx-community/FastVLM-0.5B-ONNX; no command here makes them"),
+    (&["fast_vlm"], "python jobs/export/fastvlm.py DIR OUT"),
     (&["clip", "siglip"], "optimum-cli export onnx --model DIR --task feature-extraction OUT"),
 ];
 
@@ -129,7 +134,7 @@ pub(super) fn refusal(config: &ConfigFiles) -> Option<Problem> {
     Some(Problem::new(ConfigFiles::CONFIG, what).with_hint(format!("families that can: {SUPPORTED}")))
 }
 
-const SUPPORTED: &str = "ViT-GPT2, TrOCR, BLIP, GIT, CoCa, Florence-2, SmolVLM, LLaVA, PaliGemma for captions; CLIP, SigLIP, jina-clip, DINOv2, \
+const SUPPORTED: &str = "ViT-GPT2, TrOCR, BLIP, GIT, CoCa, Florence-2, SmolVLM, LLaVA, FastVLM, PaliGemma for captions; CLIP, SigLIP, jina-clip, DINOv2, \
                          nomic-embed, ResNet and sentence-transformers for vectors";
 
 /// The problem of a decoder without an image encoder.

@@ -3,7 +3,7 @@
 
 use std::path::{Component, Path};
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::error::Problem;
 use super::json_file::{count, read_file, read_object};
@@ -24,15 +24,34 @@ pub(super) struct SentenceModules {
     pub(super) files: Vec<(&'static str, String)>,
 }
 
-/// The keys of a pooling module.
-const MODES: [(&str, Option<Pooling>); 6] = [
-    ("pooling_mode_cls_token", Some(Pooling::Cls)),
-    ("pooling_mode_mean_tokens", Some(Pooling::Mean)),
-    ("pooling_mode_lasttoken", Some(Pooling::Eos)),
-    ("pooling_mode_max_tokens", None),
-    ("pooling_mode_mean_sqrt_len_tokens", None),
-    ("pooling_mode_weightedmean_tokens", None),
+/// The modes of a pooling module: the key that is true for one, and its name under the key [`MODE`], which version 6 writes instead.
+const MODES: [(&str, &str, Option<Pooling>); 6] = [
+    ("pooling_mode_cls_token", "cls", Some(Pooling::Cls)),
+    ("pooling_mode_mean_tokens", "mean", Some(Pooling::Mean)),
+    ("pooling_mode_lasttoken", "lasttoken", Some(Pooling::Eos)),
+    ("pooling_mode_max_tokens", "max", None),
+    ("pooling_mode_mean_sqrt_len_tokens", "mean_sqrt_len_tokens", None),
+    ("pooling_mode_weightedmean_tokens", "weightedmean", None),
 ];
+const MODE: &str = "pooling_mode";
+
+/// The modes that the settings of a pooling module ask for, each with what it is here.
+fn modes(settings: &Map<String, Value>) -> Vec<(String, Option<Pooling>)> {
+    let named = |value: &Value| {
+        let known = MODES.iter().find(|(_, name, _)| value == name);
+        let name = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        (format!("{MODE} {name:?}"), known.and_then(|(.., pooling)| *pooling))
+    };
+    match settings.get(MODE) {
+        Some(Value::Array(several)) => several.iter().map(named).collect(),
+        Some(one) => vec![named(one)],
+        None => {
+            let on = |key: &str| settings.get(key).and_then(Value::as_bool) == Some(true);
+            let chosen = MODES.iter().filter(|(key, ..)| on(key));
+            chosen.map(|(key, _, pooling)| ((*key).to_owned(), *pooling)).collect()
+        }
+    }
+}
 
 impl SentenceModules {
     const MODULES: &'static str = "modules.json";
@@ -92,12 +111,10 @@ impl SentenceModules {
         for inner in pooling.into_iter().filter(|inner| is_plain(inner)) {
             let file = format!("{inner}/config.json");
             let Some(found) = object(&file, problems) else { continue };
-            let chosen: Vec<_> =
-                MODES.iter().filter(|(name, _)| found.get(*name).and_then(Value::as_bool) == Some(true)).collect();
-            match chosen.as_slice() {
+            match modes(&found).as_slice() {
                 [(_, Some(pooling))] => modules.pooling = Some((*pooling, file.clone())),
                 others => {
-                    let names: Vec<_> = others.iter().map(|(name, _)| *name).collect();
+                    let names: Vec<_> = others.iter().map(|(name, _)| name.as_str()).collect();
                     let names = if names.is_empty() { "no mode".to_owned() } else { names.join(" and ") };
                     modules.unsupported =
                         Some(format!("{file} asks for {names}; known are cls, mean and last token, one of them"));

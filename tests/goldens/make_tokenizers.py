@@ -96,9 +96,11 @@ PREFIX = [{"add_prefix_space": True}, {"add_prefix_space": False}]
 LOWER = [{"do_lower_case": False}, {"strip_accents": False}, {"do_lower_case": False, "strip_accents": True},
          {"tokenize_chinese_chars": False}]
 ENDS = [{"add_bos_token": False}, {"add_eos_token": True}, {"add_bos_token": False, "add_eos_token": True}, {"bos_token": "</s>"}]
-# The class, its tokenizer, and the settings to change. "Bare" ones are not saved by the class: `tokenizer.json` has other steps than it makes.
+# The class, its tokenizer, and the settings to change. "Bare" ones are not saved by the class: `tokenizer.json` has other steps than
+# it makes.
 BASES = [
-    ("Bert", "saved", bert, LOWER), ("DistilBert", "saved", bert, LOWER), ("MPNet", "saved", bert, LOWER), ("Roberta", "saved", roberta, PREFIX),
+    ("Bert", "saved", bert, LOWER), ("DistilBert", "saved", bert, LOWER), ("MPNet", "saved", bert, LOWER),
+    ("Roberta", "saved", roberta, PREFIX),
     ("GPT2", "saved", lambda: bytewise(END), PREFIX), ("CLIP", "saved", clip, []), ("T5", "saved", unigram, []),
     ("Llama", "saved", lambda: around(llama(), "<s> $A"), ENDS), ("PreTrained", "saved", bert, LOWER[:1]),
 ]

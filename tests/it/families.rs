@@ -23,7 +23,8 @@ const VECTOR: f64 = 2e-5;
 const STATE: f64 = 1e-4;
 pub(crate) const BATCHES: [usize; 3] = [1, 3, 8];
 /// Families whose decoders are recurrent, or take position ids and an attention mask, so that rows can join a running batch.
-const REFILLED: [&str; 6] = ["llava", "llava_siglip", "paligemma", "recipe_gru", "recipe_lstm", "smolvlm"];
+const REFILLED: [&str; 8] =
+    ["fastvlm", "idefics3", "llava", "llava_siglip", "paligemma", "recipe_gru", "recipe_lstm", "smolvlm"];
 
 pub(crate) fn goldens(family: &str) -> Value {
     let family = family.trim_end_matches("_split");
@@ -284,6 +285,18 @@ fn llava() {
 #[test]
 fn llava_with_siglip() {
     captions_are_the_golden_ones("llava_siglip");
+}
+
+/// The class of transformers 5, with `FastViT` and `Qwen2`, in a directory that it has saved.
+#[test]
+fn fastvlm() {
+    captions_are_the_golden_ones("fastvlm");
+    runs_over_the_sample_photographs("fastvlm");
+}
+
+#[test]
+fn idefics3() {
+    captions_are_the_golden_ones("idefics3");
 }
 
 #[test]

@@ -50,20 +50,20 @@ fn fingerprints_of_the_fixtures_stay_as_they_are() {
         lines.push(format!("{model:10} {caption:33} {embedding}"));
     }
     insta::assert_snapshot!(lines.join("\n"), @"
-    tiny_model 0e5429d7544c9dc3-2cb4e49ad68dde70 e86999897b0d2ca6-53ae28fb3b85e978
-    sample     e8e229502345ecd9-2a928a3f7e9c366a 8d7fa903af2a9044-53ae28fb3b85e978
-    blip       06cde240913c6760-afa9b9f4186ec7ec 136c9fc8f470a3d8-c34f7d645f52b5b1
-    blip_itm   -                                 5249a9a73754144d-53ae28fb3b85e978
-    clip       -                                 647f14d7de2ee9b3-53ae28fb3b85e978
-    clip_split -                                 c17059d097fdd5de-53ae28fb3b85e978
-    coca       e6218c0b7b9ce153-6452866dc4d021fd 94b5c3d5a6911f49-53ae28fb3b85e978
-    florence2  a5f5c0b54fae0953-391965e84392e754 f0c47bfa95293d52-c34f7d645f52b5b1
-    git        9f62a79694c99a39-3e47d9ffc619026b 50d342cd264f5720-c34f7d645f52b5b1
-    llava      e4c005b819956792-73ddea9e1f6f9a27 8036d9627f523d26-c34f7d645f52b5b1
-    siglip     -                                 46ed1ad1493fb16e-53ae28fb3b85e978
-    smolvlm    101b932c8d24e012-c00d66e22b035307 b66c3dbda7c0285a-c34f7d645f52b5b1
-    trocr      ccc3cadee36da4d0-2f405ee222cd90e3 ddc33d058ae634bb-c34f7d645f52b5b1
-    vit_gpt2   6819f405a5285154-f6c561248e3a823c 283bd4536a934a0a-c34f7d645f52b5b1
+    tiny_model 0e5429d7544c9dc3-a21a07ffc25efc3f e86999897b0d2ca6-ed5c1076a1871b47
+    sample     e8e229502345ecd9-d15f19700a86c87a 8d7fa903af2a9044-ed5c1076a1871b47
+    blip       06cde240913c6760-2e34b616fc32022e 136c9fc8f470a3d8-c34f7d645f52b5b1
+    blip_itm   -                                 5249a9a73754144d-ed5c1076a1871b47
+    clip       -                                 647f14d7de2ee9b3-ed5c1076a1871b47
+    clip_split -                                 c17059d097fdd5de-ed5c1076a1871b47
+    coca       e6218c0b7b9ce153-3de4773a2e7aa7f7 94b5c3d5a6911f49-ed5c1076a1871b47
+    florence2  a5f5c0b54fae0953-c0046881177ad798 f0c47bfa95293d52-c34f7d645f52b5b1
+    git        9f62a79694c99a39-cf6d3a41a1e84d7b 50d342cd264f5720-c34f7d645f52b5b1
+    llava      e4c005b819956792-efd27f4c344d76c3 8036d9627f523d26-c34f7d645f52b5b1
+    siglip     -                                 46ed1ad1493fb16e-ed5c1076a1871b47
+    smolvlm    101b932c8d24e012-3684122171d83ff5 b66c3dbda7c0285a-c34f7d645f52b5b1
+    trocr      ccc3cadee36da4d0-15cce69287adf751 ddc33d058ae634bb-c34f7d645f52b5b1
+    vit_gpt2   6819f405a5285154-3c8f37a9a3262733 283bd4536a934a0a-c34f7d645f52b5b1
     ");
 }
 
@@ -100,24 +100,24 @@ fn every_setting_counts() {
     }
     let lines: Vec<_> = made.iter().map(|(name, fingerprint)| format!("{name:20} {fingerprint}")).collect();
     insta::assert_snapshot!(lines.join("\n"), @"
-    none                 0e5429d7544c9dc3-2cb4e49ad68dde70
-    max_new_tokens       0e5429d7544c9dc3-8df86140c1fd0578
-    min_new_tokens       0e5429d7544c9dc3-ffda11a7ca031862
-    repetition_penalty   0e5429d7544c9dc3-af09de150d18dbd7
-    no_repeat_ngram_size 0e5429d7544c9dc3-fc67e0a3711e761d
-    stop                 0e5429d7544c9dc3-5cc8b174179ef5bb
-    prompt               0e5429d7544c9dc3-f8cefc569c058065
-    template             0e5429d7544c9dc3-662ef10d0ec9edc0
-    beam                 0e5429d7544c9dc3-d113373297ca07ac
-    num_beams            0e5429d7544c9dc3-8e91ad9aa73069d2
-    length_penalty       0e5429d7544c9dc3-0045c86d5f2f0760
-    early_stopping       0e5429d7544c9dc3-1546cecd0d299b97
-    sample               0e5429d7544c9dc3-d2a7d5116d89cbee
-    temperature          0e5429d7544c9dc3-fe89e1b52751b8c9
-    top_k                0e5429d7544c9dc3-f5e04ff9668bf975
-    top_p                0e5429d7544c9dc3-0aa1af0eb6f038b3
-    min_p                0e5429d7544c9dc3-f1898938444c44a5
-    seed                 0e5429d7544c9dc3-ed179773b95daf09
+    none                 0e5429d7544c9dc3-a21a07ffc25efc3f
+    max_new_tokens       0e5429d7544c9dc3-7fc3f6520b953491
+    min_new_tokens       0e5429d7544c9dc3-683901081be92397
+    repetition_penalty   0e5429d7544c9dc3-91bd8f252452ed80
+    no_repeat_ngram_size 0e5429d7544c9dc3-1164f340dd2c4a3b
+    stop                 0e5429d7544c9dc3-8395bd9b57e73fb3
+    prompt               0e5429d7544c9dc3-267a41f31a014086
+    template             0e5429d7544c9dc3-b733bad7f42f7faf
+    beam                 0e5429d7544c9dc3-b07403fac97fd00a
+    num_beams            0e5429d7544c9dc3-67c70b8fc392854b
+    length_penalty       0e5429d7544c9dc3-6c9b0c860c67d73d
+    early_stopping       0e5429d7544c9dc3-0f6286081d9a6311
+    sample               0e5429d7544c9dc3-4b4621dd29d48027
+    temperature          0e5429d7544c9dc3-e67f79dce04d7047
+    top_k                0e5429d7544c9dc3-e6297537c2d68d26
+    top_p                0e5429d7544c9dc3-81f5a0e6996ef490
+    min_p                0e5429d7544c9dc3-c8ac9eb62dad33be
+    seed                 0e5429d7544c9dc3-1ecf73bdfc98e994
     ");
 }
 
@@ -136,10 +136,10 @@ fn precision_of_vectors_and_reduced_jpegs_count() {
         assert!(three[0] != three[1] && three[1] != three[2] && three[0] != three[2], "{three:?}");
     }
     insta::assert_snapshot!(captions.into_iter().chain(embeddings).collect::<Vec<_>>().join("\n"), @"
-    0e5429d7544c9dc3-2cb4e49ad68dde70
+    0e5429d7544c9dc3-a21a07ffc25efc3f
     0e5429d7544c9dc3-880bd4e674225c01
     0e5429d7544c9dc3-6785b03341004cbd
-    e86999897b0d2ca6-53ae28fb3b85e978
+    e86999897b0d2ca6-ed5c1076a1871b47
     e86999897b0d2ca6-d38a4ae6e92d1c46
     e86999897b0d2ca6-74db7c1e39efd292
     ");

@@ -40,8 +40,8 @@ fn every_model_says_so_when_there_is_no_library() {
         let path = format!("model.path={}", model.path().display());
         let mut arguments = vec!["--set", &path];
         // the models that answer a prompt
-        if ["florence2", "llava", "llava_siglip", "paligemma", "smolvlm"].iter().any(|name| model.file_name() == *name)
-        {
+        let prompted = ["fastvlm", "florence2", "idefics3", "llava", "llava_siglip", "paligemma", "smolvlm"];
+        if prompted.iter().any(|name| model.file_name() == *name) {
             arguments.extend(["--set", "generation.prompt=<CAPTION>"]);
         }
         let said = run_with(&workplace, &arguments, &[("ORT_DYLIB_PATH", &library)]);

@@ -60,7 +60,8 @@ fn one_image_tower_is_what_its_library_takes() {
     assert_eq!(taken(&fixture("dinov3"), Role::Vision), ("pooler_output".to_owned(), Pooling::Vector, 24));
     assert_eq!(taken(&fixture("swin"), Role::Vision), ("pooler_output".to_owned(), Pooling::Vector, 24));
     assert_eq!(taken(&fixture("ijepa"), Role::Vision), ("last_hidden_state".to_owned(), Pooling::Mean, 24));
-    for family in ["dinov2", "dinov3", "ijepa", "swin", "resnet", "nomic_vision"] {
+    assert_eq!(taken(&fixture("unicom"), Role::Vision), ("output".to_owned(), Pooling::Vector, 20));
+    for family in ["dinov2", "dinov3", "ijepa", "swin", "resnet", "nomic_vision", "unicom"] {
         assert!(ModelDirectory::open(&fixture(family), None).unwrap().graph(Role::Text).is_none(), "{family}");
         vectors_are_the_golden_ones(family);
     }
@@ -161,6 +162,18 @@ fn a_sentence_transformer_is_pooled_as_its_files_say() {
     assert_eq!(taken(copy.path(), Role::Text).1, Pooling::Eos);
     let after = ModelDirectory::open(copy.path(), None).unwrap().embedding_model_hash().unwrap();
     assert_ne!(before, after, "another pooling is another embedding");
+    // as sentence-transformers 6 saves it
+    let mode = |mode: serde_json::Value| {
+        let settings = json!({"embedding_dimension": 24, "pooling_mode": mode, "include_prompt": true});
+        write(&copy, "1_Pooling/config.json", &settings.to_string());
+    };
+    for (name, expected) in [("cls", Pooling::Cls), ("mean", Pooling::Mean), ("lasttoken", Pooling::Eos)] {
+        mode(name.into());
+        assert_eq!(taken(copy.path(), Role::Text).1, expected);
+    }
+    mode(json!(["mean", "max"]));
+    let said = refusal(copy.path());
+    assert!(said.contains("asks for pooling_mode \"mean\" and pooling_mode \"max\"; known are"), "{said}");
     pooling("pooling_mode_max_tokens");
     insta::assert_snapshot!(refusal(copy.path()), @r#"
     onnx/model.onnx: its states do not become the model's embedding here: 1_Pooling/config.json asks for pooling_mode_max_tokens; known are cls, mean and last token, one of them
@@ -237,7 +250,7 @@ fn families_that_cannot_run_are_named() {
     };
     insta::assert_snapshot!(named("qwen2_vl", "Qwen2VLForConditionalGeneration"), @r#"
     config.json: Qwen2-VL (model_type "qwen2_vl") cannot run: the numbers of patches (image_grid_thw) that its image encoder takes, and its positions in three axes, are not supported
-      hint: families that can: ViT-GPT2, TrOCR, BLIP, GIT, CoCa, Florence-2, SmolVLM, LLaVA, PaliGemma for captions; CLIP, SigLIP, jina-clip, DINOv2, nomic-embed, ResNet and sentence-transformers for vectors
+      hint: families that can: ViT-GPT2, TrOCR, BLIP, GIT, CoCa, Florence-2, SmolVLM, LLaVA, FastVLM, PaliGemma for captions; CLIP, SigLIP, jina-clip, DINOv2, nomic-embed, ResNet and sentence-transformers for vectors
     "#);
     for (model_type, name) in [
         ("gemma3", "Gemma 3"),
@@ -255,7 +268,7 @@ fn families_that_cannot_run_are_named() {
     }
     insta::assert_snapshot!(named("detr", "DetrForObjectDetection"), @r#"
     config.json: DetrForObjectDetection (model_type "detr") cannot run: it finds objects, and writes neither captions nor embeddings
-      hint: families that can: ViT-GPT2, TrOCR, BLIP, GIT, CoCa, Florence-2, SmolVLM, LLaVA, PaliGemma for captions; CLIP, SigLIP, jina-clip, DINOv2, nomic-embed, ResNet and sentence-transformers for vectors
+      hint: families that can: ViT-GPT2, TrOCR, BLIP, GIT, CoCa, Florence-2, SmolVLM, LLaVA, FastVLM, PaliGemma for captions; CLIP, SigLIP, jina-clip, DINOv2, nomic-embed, ResNet and sentence-transformers for vectors
     "#);
 }
 

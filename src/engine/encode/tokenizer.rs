@@ -94,13 +94,15 @@ impl TextTokenizer {
         });
         let own = tokenizer.get_truncation().cloned();
         let of_graph = directory.fixed_text_length();
-        let of_files = own.iter().map(|truncation| truncation.max_length).chain(config.max_text_tokens()).min();
+        // as in transformers, what tokenizer.json truncates to counts only where nothing else says how long a text may be
+        let of_files = config.max_text_tokens().or(own.as_ref().map(|truncation| truncation.max_length));
         let longest = of_processor.or(of_files).into_iter().chain(of_graph).min();
         // without a mask, padding to the longest of a batch would make a text's embedding depend on the texts beside it
         let tells_padding = |graph: &GraphFile| graph.header.input("attention_mask").is_some();
         let without_mask = longest.filter(|_| !directory.graph(Role::Text).is_none_or(tells_padding));
         let fixed_length = of_graph.or(of_processor.and(without_mask)).or(fixed_length).or(without_mask);
-        check_lengths(directory, &tokenizer, longest, fixed_length)?;
+        let least = longest.into_iter().chain(own.as_ref().map(|truncation| truncation.max_length)).min();
+        check_lengths(directory, &tokenizer, least, fixed_length)?;
         let mut truncation = longest.map(|max_length| TruncationParams { max_length, ..own.unwrap_or_default() });
         if let (Some(truncation), Some(side)) = (&mut truncation, given_side("truncation_side")) {
             truncation.direction = if side == "left" { TruncationDirection::Left } else { TruncationDirection::Right };
@@ -110,7 +112,7 @@ impl TextTokenizer {
         tokenizer.with_truncation(truncation).map_err(fail)?;
         let cleans_up = tokenizer_class::cleans_up(&tokenizer, config);
         let word_end = tokenizer_class::word_end(&tokenizer, config);
-        Ok(Some(Self { tokenizer, whole, pad, pads_left, word_end, cleans_up, fixed_length }))
+        Ok(Some(Self { tokenizer, whole, pad, pads_left, cleans_up, word_end, fixed_length }))
     }
 
     /// The tokens of `text`, truncated to the longest that the model takes; `None` if it has none but special ones.
@@ -187,7 +189,9 @@ fn check_lengths(
     let added = tokenizer.get_post_processor().map_or(0, |processor| processor.added_tokens(false));
     if let Some(longest) = longest.filter(|longest| *longest <= added) {
         return fail(format!(
-            "expected texts of more than the {added} tokens that are added to each, found at most {longest}: the least of              truncation.max_length, max_position_embeddings in config.json and model_max_length in tokenizer_config.json"
+            "expected texts of more than the {added} tokens that are added to each, found at most {longest}: the \
+             least of max_position_embeddings in config.json and model_max_length in tokenizer_config.json, or else \
+             truncation.max_length"
         ));
     }
     match fixed_length {

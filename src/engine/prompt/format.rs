@@ -84,7 +84,7 @@ pub enum StartRule {
 
 /// The types of models whose prompts hold the image, as far as it is known how. A prompt in the form of another model gives bad captions
 /// and no error.
-const TYPES: [&str; 5] = ["florence2", "idefics3", "llava", "paligemma", "smolvlm"];
+const TYPES: [&str; 6] = ["fast_vlm", "florence2", "idefics3", "llava", "paligemma", "smolvlm"];
 
 /// The most characters of a prompt that a message repeats.
 const SHOWN: usize = 300;

@@ -238,3 +238,23 @@ fn tokenizers_are_what_their_classes_make_of_the_files() {
     assert!(wrong.is_empty(), "{} of {seen}:\n{}", wrong.len(), wrong.join("\n"));
     assert!(seen > 900, "{seen}");
 }
+
+/// The files of all-MiniLM-L6-v2 have three lengths; `tokenizer.json` says 128 and counts nowhere.
+#[test]
+fn a_text_is_as_long_as_tokenizer_config_says_and_not_tokenizer_json() {
+    let goldens: Value = serde_json::from_str(include_str!("../../../tests/goldens/tokenizers.json")).unwrap();
+    let files = &goldens["tokenizers"][0]["files"];
+    let mut tokenizer = files["tokenizer.json"].clone();
+    tokenizer["truncation"] =
+        serde_json::json!({"direction": "Right", "max_length": 6, "strategy": "LongestFirst", "stride": 0});
+    let length = |limit: Option<u64>| {
+        let mut config = files["tokenizer_config.json"].clone();
+        config["model_max_length"] = limit.into();
+        let files = [("tokenizer.json", tokenizer.to_string()), ("tokenizer_config.json", config.to_string())];
+        let (_folder, directory) = model_with("clip", &files);
+        let tokenizer = TextTokenizer::load(&directory).unwrap().unwrap();
+        tokenizer.pad(&[tokenizer.encode(&"dog ".repeat(40)).unwrap().unwrap()]).length
+    };
+    assert_eq!(length(Some(12)), 12);
+    assert_eq!(length(None), 24, "the positions of the text encoder");
+}

@@ -13,7 +13,6 @@ import shutil
 import tempfile
 
 import torch
-from tokenizers import processors
 from transformers import SiglipConfig, SiglipImageProcessor, SiglipModel, SiglipProcessor
 
 import common
@@ -38,7 +37,7 @@ class Tower(torch.nn.Module):
 def tokenizer():
     """SigLIP 2's: Gemma's, with the end token behind a text and none before it."""
     fast = paligemma.tokenizer()
-    fast.backend_tokenizer.post_processor = processors.TemplateProcessing(single="$A <eos>", special_tokens=[("<eos>", 1)])
+    fast.add_bos_token, fast.add_eos_token = False, True
     fast.model_max_length = 64
     fast.padding_side = "right"
     fast.model_input_names = ["input_ids"]

@@ -1,9 +1,10 @@
-"""Writes tests/fixtures/models/{dinov2,dinov3,ijepa,swin,resnet,minilm,nomic_vision,jina_clip,immich,fixed_clip,vit}/ and
-tests/goldens/families/{dinov2,dinov3,ijepa,swin,resnet,minilm,nomic_vision,jina_clip,immich,fixed_clip,vit}.json.
+"""Writes tests/fixtures/models/{dinov2,dinov3,ijepa,swin,resnet,minilm,nomic_vision,unicom,jina_clip,immich,fixed_clip,vit}/ and
+tests/goldens/families/{dinov2,dinov3,ijepa,swin,resnet,minilm,nomic_vision,unicom,jina_clip,immich,fixed_clip,vit}.json.
 
 Directories with one tower, or with two that are apart, in the layouts in which they are published: by optimum (dinov2, resnet, vit),
 by TorchScript's exporter where optimum has none (dinov3, ijepa, swin),
-by sentence-transformers (minilm), by their authors (nomic_vision, jina_clip), and by Immich (immich: a batch of one, int32 tokens).
+by sentence-transformers (minilm), by their authors (nomic_vision, jina_clip), by fastembed (unicom: one output, no
+config.json), and by Immich (immich: a batch of one, int32 tokens).
 fixed_clip is a CLIP whose graph has a batch of two and texts of one length. The weights are random.
 
     python tests/goldens/families/towers.py       # needs torch, transformers 4.57.6, optimum-onnx 0.1.0, onnxruntime, pillow
@@ -150,6 +151,37 @@ def swin():
     by_exporter("swin", model, True, lambda pixels: model(pixels).pooler_output)
 
 
+class Unicom(torch.nn.Module):
+    """The network of deepglint/unicom: a ViT without a class token, whose patches all go into one vector."""
+
+    def __init__(self, dim=24, width=20, patch=8):
+        super().__init__()
+        places = (SIDE // patch)**2
+        self.patch_embed = torch.nn.Conv2d(3, dim, patch, patch)
+        self.pos_embed = torch.nn.Parameter(torch.zeros(1, places, dim))
+        block = torch.nn.TransformerEncoderLayer(dim, 2, 40, 0.0, "relu", batch_first=True, norm_first=True)
+        self.blocks, self.norm = torch.nn.TransformerEncoder(block, 2, enable_nested_tensor=False), torch.nn.LayerNorm(dim)
+        self.feature = torch.nn.Sequential(
+            torch.nn.Linear(dim * places, dim, False), torch.nn.BatchNorm1d(dim, eps=2e-5),
+            torch.nn.Linear(dim, width, False), torch.nn.BatchNorm1d(width, eps=2e-5))
+
+    def forward(self, pixels):
+        states = self.patch_embed(pixels).flatten(2).transpose(1, 2) + self.pos_embed
+        return self.feature(self.norm(self.blocks(states)).flatten(1))
+
+
+def unicom():
+    """The only output; the settings of the image processor name no family."""
+    torch.backends.mha.set_fastpath_enabled(False)  # an operator that is not exported
+    model = common.reinitialise(Unicom(), 9)
+    processor = CLIPImageProcessor(size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE})
+    folder = folder_of("unicom")
+    common.emptied(folder)
+    graph(model, folder / "model.onnx", {"input": torch.randn(2, 3, SIDE, SIDE)}, ["output"])
+    processor.save_pretrained(folder)
+    golden("unicom", processor, model)
+
+
 def nomic_vision():
     """nomic-embed-vision: states only, in `onnx/`; its card takes the class token."""
     model = common.reinitialise(Dinov2Model(Dinov2Config(image_size=SIDE, patch_size=8, mlp_ratio=2, **LAYERS)), 8)
@@ -267,7 +299,7 @@ def immich(clip, fast, processor):
 
 @torch.no_grad()
 def main():
-    for make in (dinov2, dinov3, ijepa, swin, resnet, vit, nomic_vision, minilm, clips):
+    for make in (dinov2, dinov3, ijepa, swin, resnet, vit, nomic_vision, unicom, minilm, clips):
         if not sys.argv[1:] or make.__name__ in sys.argv[1:]:
             make()
 
