@@ -8,7 +8,7 @@ use super::image::RgbImage;
 use super::limits::{DecodeLimits, Decoded, fail};
 use super::memory::DecodeMemory;
 use super::scale::JpegScale;
-use super::{avif, avif_container, bmp, gif, jpeg, png, tiff, webp};
+use super::{avif, bmp, gif, jpeg, png, tiff, webp};
 use crate::row::error::{ErrorKind, RowError};
 
 /// Decodes JPEG, PNG, GIF (first frame), WebP (first frame), BMP, TIFF (first page) or AVIF (first frame), rotates it upright as its EXIF (or
@@ -88,7 +88,7 @@ impl Format {
             | [b'I', b'I', 0, 42, ..]
             | [b'M', b'M', 0, 42 | 43, ..]
             | [b'M', b'M', 42, 0, ..] => Self::Tiff,
-            _ if avif_container::is_avif(bytes) => Self::Avif,
+            _ if avif::is_avif(bytes) => Self::Avif,
             _ => return None,
         })
     }

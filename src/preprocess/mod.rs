@@ -22,14 +22,6 @@
 //! - A side that would be rounded to zero pixels becomes one pixel; Pillow raises.
 
 mod avif;
-mod avif_boxes;
-mod avif_color;
-mod avif_container;
-mod avif_frame;
-mod avif_picture;
-mod avif_properties;
-mod avif_sequence;
-mod avif_track;
 mod bmp;
 mod classes;
 mod config;

@@ -1,7 +1,7 @@
 //! The sequence header of AV1 data (section 5.5 of its specification): what a decoder's pictures are. The decoder is another one;
 //! this header is read before it, so that memory can be counted, and for colours that the file itself does not state.
 
-use super::avif_boxes::damaged;
+use super::boxes::damaged;
 use crate::row::error::RowError;
 
 /// What a sequence header says.

@@ -2,9 +2,9 @@
 
 use std::borrow::Cow;
 
-use super::avif_boxes::{Kind, Reader, damaged, unsupported};
-use super::avif_picture::{Avif, Layer};
-use super::avif_properties::{Properties, Property};
+use super::boxes::{Kind, Reader, damaged, unsupported};
+use super::picture::{Avif, Layer};
+use super::properties::{Properties, Property};
 use crate::row::error::RowError;
 
 /// Bytes of a visual sample entry before its boxes.

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::avif_properties::Colors;
+use super::properties::Colors;
 
 /// What a file holds.
 pub(super) struct Avif<'a> {

@@ -1,20 +1,20 @@
 //! AVIF bytes in; out: where the AV1 data of the picture lie, and what the file says of it, as libavif 1.4 reads files for Pillow. The
-//! picture is the primary item, one image or a grid of them; that of a sequence is read by `avif_track`.
+//! picture is the primary item, one image or a grid of them; that of a sequence is read by `track`.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use super::avif_boxes::{Kind, Reader, damaged, unsupported};
-use super::avif_picture::{Avif, Layer};
-use super::avif_properties::{Properties, Property};
-use super::avif_track;
+use super::boxes::{Kind, Reader, damaged, unsupported};
+use super::picture::{Avif, Layer};
+use super::properties::{Properties, Property};
+use super::track;
 use crate::row::error::RowError;
 
 /// The shortest side of an image of a grid, in pixels.
 const LEAST_TILE: u32 = 64;
 
 /// Whether bytes begin as AVIF; files of other formats that share its container do not.
-pub(super) fn is_avif(bytes: &[u8]) -> bool {
+pub(in crate::preprocess) fn is_avif(bytes: &[u8]) -> bool {
     let Ok(Some((kind, brands))) = Reader::new(bytes).next_box(true) else { return false };
     let mut brands = brands.bytes.chunks_exact(4);
     let is_known = |brand: &[u8]| matches!(brand, b"avif" | b"avis");
@@ -43,7 +43,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Avif<'_>, RowError> {
         }
     }
     match (meta, movie) {
-        (_, Some(movie)) if !brands.starts_with(b"avif") => avif_track::read(bytes, movie),
+        (_, Some(movie)) if !brands.starts_with(b"avif") => track::read(bytes, movie),
         (Some(meta), _) => Items::read(bytes, meta)?.primary(),
         _ => Err(damaged("there is no box with its items")),
     }

@@ -1,17 +1,27 @@
 //! AVIF bytes in, the primary image (of a sequence the first) as an upright RGB image out, as Pillow's `AvifImagePlugin` shows it: by
 //! the rotation and mirror of the file, not of its EXIF, and without its alpha.
 
+mod boxes;
+mod color;
+mod container;
+mod frame;
+mod picture;
+mod properties;
+mod sequence;
+mod track;
+
 use image::metadata::Orientation;
 
-use super::avif_color::to_rgb;
-use super::avif_frame::Frame;
-use super::avif_picture::{Avif, Layer};
-use super::avif_properties::Colors;
-use super::avif_sequence::Sequence;
+use self::color::to_rgb;
+pub(super) use self::container::is_avif;
+use self::frame::Frame;
+use self::picture::{Avif, Layer};
+use self::properties::Colors;
+use self::sequence::Sequence;
 use super::image::RgbImage;
 use super::limits::DecodeLimits;
 use super::memory::{DecodeMemory, pixels, rgb_bytes};
-use super::{avif_container, orientation};
+use super::orientation;
 use crate::row::error::RowError;
 
 /// Columns and rows that the decoder's pictures are rounded up to.
@@ -20,7 +30,7 @@ const ALIGNED: u32 = 128;
 const SCRATCH: u64 = 1;
 
 pub(super) fn decode(bytes: &[u8], limits: DecodeLimits) -> Result<RgbImage, RowError> {
-    let file = avif_container::read(bytes)?;
+    let file = container::read(bytes)?;
     for layer in [Some(&file.color), file.alpha.as_ref()].into_iter().flatten() {
         limits.check("AVIF", u64::from(layer.width), u64::from(layer.height))?;
         limits.check("AVIF", u64::from(layer.tile.0), u64::from(layer.tile.1))?;
@@ -50,7 +60,7 @@ fn upright(file: &Avif) -> Orientation {
 /// RGB, and for colours and alpha: every tile's picture, its AV1 data, a second picture where there may be film grain, and other values
 /// of the tile that is being decoded.
 pub(super) fn memory(bytes: &[u8], limits: DecodeLimits) -> Option<DecodeMemory> {
-    let file = avif_container::read(bytes).ok()?;
+    let file = container::read(bytes).ok()?;
     let size = (file.color.width, file.color.height);
     let layers = [Some(&file.color), file.alpha.as_ref()];
     let decoding = layers.into_iter().flatten().map(layer_memory).sum::<Option<u64>>()?;

@@ -1,6 +1,6 @@
 //! The properties of AVIF items and tracks: boxes in, what they say of a picture out.
 
-use super::avif_boxes::{Kind, Reader, damaged, unsupported};
+use super::boxes::{Kind, Reader, damaged, unsupported};
 use crate::row::error::RowError;
 
 /// Colours as an `nclx` box states them, by the numbers of ITU-T H.273.

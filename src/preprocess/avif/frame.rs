@@ -2,9 +2,9 @@
 
 use re_rav1d::dav1d::{Decoder, Error, Picture, PixelLayout, PlanarImageComponent, Settings};
 
-use super::avif_boxes::damaged;
-use super::avif_picture::Layer;
-use super::avif_sequence::Sequence;
+use super::boxes::damaged;
+use super::picture::Layer;
+use super::sequence::Sequence;
 use crate::row::error::RowError;
 
 /// A plane of samples.

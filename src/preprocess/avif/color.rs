@@ -1,10 +1,10 @@
 //! Decoded AV1 samples in, RGB out, bit for bit as libavif 1.4 and the libyuv in it make it of them: in integers with six bits behind
 //! the point where libyuv knows the matrix, else in floating point.
 
-use super::avif_boxes::unsupported;
-use super::avif_frame::{Component, Frame, Layout};
-use super::avif_properties::Colors;
-use super::image::RgbImage;
+use super::super::image::RgbImage;
+use super::boxes::unsupported;
+use super::frame::{Component, Frame, Layout};
+use super::properties::Colors;
 use crate::row::error::RowError;
 
 /// libyuv's constants of a matrix: luma's factor and offset; blue of U; green of U and V; red of V.

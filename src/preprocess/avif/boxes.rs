@@ -1,6 +1,6 @@
 //! The boxes of ISO base media files (ISO/IEC 14496-12), and integers in them. What a box means is not known here.
 
-use super::limits::{corrupt, fail};
+use super::super::limits::{corrupt, fail};
 use crate::row::error::{ErrorKind, RowError};
 
 /// The error of a damaged AVIF file.
