@@ -297,7 +297,9 @@ fn every_command_and_option_is_documented() {
             let help = help(&leaf.split(' ').collect::<Vec<_>>());
             let starts = |line: &str| line.trim_start().starts_with('-');
             let options = help.lines().filter(|line| starts(line)).flat_map(|line| line.split([' ', ',']));
-            let options = options.filter(|word| word.starts_with("--") && *word != "--help").map(str::to_owned);
+            let options = options.filter(|word| word.starts_with("--") && *word != "--help");
+            // an optional value: --name[=<VALUE>]
+            let options = options.map(|word| word.split('[').next().unwrap_or(word).to_owned());
             let row = page.lines().find(|line| line.starts_with(&format!("nightcap {leaf} "))).unwrap_or_default();
             let missing: Vec<_> =
                 options.filter(|option| !row.contains(option.as_str()) && option != "--log-format").collect();

@@ -137,10 +137,10 @@ fn precision_of_vectors_and_reduced_jpegs_count() {
     }
     insta::assert_snapshot!(captions.into_iter().chain(embeddings).collect::<Vec<_>>().join("\n"), @"
     0e5429d7544c9dc3-a21a07ffc25efc3f
-    0e5429d7544c9dc3-880bd4e674225c01
-    0e5429d7544c9dc3-6785b03341004cbd
+    0e5429d7544c9dc3-bfe05fcdf5e16d91
+    0e5429d7544c9dc3-c7daaf2edc62ae2e
     e86999897b0d2ca6-ed5c1076a1871b47
-    e86999897b0d2ca6-d38a4ae6e92d1c46
-    e86999897b0d2ca6-74db7c1e39efd292
+    e86999897b0d2ca6-dd62bd8b09061731
+    e86999897b0d2ca6-ed34c7e7646e14e2
     ");
 }

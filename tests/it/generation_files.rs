@@ -301,11 +301,11 @@ fn an_embedding_graph_that_gives_another_number_of_vectors_is_an_error() {
             images.into_iter().map(|image| RowInput { image: Some(image), ..RowInput::default() }).collect();
         engine.run(&rows, 1).map(|rows| rows.len()).map_err(|error| error.to_string())
     };
-    // the embeddings fit; but without a cache, the next step would embed the image's tokens as text
+    // A tokenizer of LLaVA puts a token in front. The embeddings fit; but without a cache, the next step would embed the image's tokens as text
     let error = run(1).unwrap_err();
     assert!(error.contains("expected a decoder with a cache, because the prompt holds an image"), "{error}");
     let error = run(2).unwrap_err();
-    assert!(error.contains("expected \"inputs_embeds\" [1, 3, width]") && error.contains("found [1, 6, 4]"), "{error}");
+    assert!(error.contains("expected \"inputs_embeds\" [1, 4, width]") && error.contains("found [1, 8, 4]"), "{error}");
 }
 
 #[test]
