@@ -35,6 +35,7 @@ mod json_file;
 mod layout;
 mod overrides;
 mod pooling;
+mod positions;
 mod producer;
 mod role;
 mod sentence_modules;

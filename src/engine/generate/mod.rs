@@ -21,6 +21,7 @@ mod open_caption;
 pub(crate) mod prefill;
 pub(crate) mod random;
 pub(crate) mod resolve;
+mod resolve_tokens;
 pub(crate) mod sampler;
 pub(crate) mod scheduler;
 pub(crate) mod sequence;
