@@ -200,6 +200,11 @@ fn every_attention_of_every_export_is_found() {
         2 x 2/2 heads of 12, scale 0.2887: heads<rows<joined | rows<joined | heads<rows<joined -> heads<rows<joined
     tests/fixtures/models/dinov3/model.onnx: 2 of 2
         2 x 2/2 heads of 12, scale 0.2887: heads | heads | heads<rows<joined -> heads<rows
+    tests/fixtures/models/fastvlm/onnx/decoder_model_merged.onnx: 2 of 2
+        2 x 4/2 heads of 8, scale 0.3536 +mask: heads | headsx2 | headsx2 -> heads<rows<joined
+    tests/fixtures/models/fastvlm/onnx/embed_tokens.onnx: 0 of 0
+    tests/fixtures/models/fastvlm/onnx/vision_encoder.onnx: 2 of 2
+        2 x 1/1 heads of 32, scale 0.1768: heads+packed0 | heads+packed1 | heads+packed2 -> heads<rows<joined
     tests/fixtures/models/fixed_clip/onnx/model.onnx: 2 of 2
         1 x 2/2 heads of 16, scale 0.2500 +mask: heads<rows<joined | rows<joined | heads<rows<joined -> heads<rows<joined
         1 x 2/2 heads of 16, scale 0.2500: heads<rows<joined | rows<joined | heads<rows<joined -> heads<rows<joined
@@ -218,6 +223,11 @@ fn every_attention_of_every_export_is_found() {
         2 x 2/2 heads of 16, scale 0.2500 +mask: heads<rows<joined | heads | heads -> heads<rows<joined
     tests/fixtures/models/git/onnx/encoder_model.onnx: 2 of 2
         2 x 2/2 heads of 12, scale 0.2887: heads<rows<joined | rows<joined | heads<rows<joined -> heads<rows<joined
+    tests/fixtures/models/idefics3/onnx/decoder_model_merged.onnx: 2 of 2
+        2 x 4/2 heads of 8, scale 0.3536 +mask: heads | headsx2 | headsx2 -> heads<rows<joined
+    tests/fixtures/models/idefics3/onnx/embed_tokens.onnx: 0 of 0
+    tests/fixtures/models/idefics3/onnx/vision_encoder.onnx: 1 of 1
+        1 x 2/2 heads of 16, scale 0.2500 +mask: heads<rows<joined | rows<joined | heads<rows<joined -> heads<rows<joined
     tests/fixtures/models/ijepa/model.onnx: 2 of 2
         2 x 2/2 heads of 12, scale 0.2887: heads<rows<joined | rows<joined | heads<rows<joined -> heads<rows<joined
     tests/fixtures/models/immich/textual/model.onnx: 1 of 1
@@ -293,6 +303,8 @@ fn every_attention_of_every_export_is_found() {
         2 x 2/2 heads of 16, scale 1.0000: flat<heads<rows<joined | flat<heads | flat<heads -> flat<heads<rows<joined
     tests/fixtures/models/trocr/encoder_model.onnx: 1 of 1
         1 x 2/2 heads of 16, scale 0.2500: heads<rows<joined | rows<joined | heads<rows<joined -> heads<rows<joined
+    tests/fixtures/models/unicom/model.onnx: 2 of 2
+        2 x 2/2 heads of 12, scale 0.2887: flat<heads | flat<heads | flat<heads -> heads
     tests/fixtures/models/vit/model.onnx: 2 of 2
         2 x 2/2 heads of 12, scale 0.2887: heads<rows<joined | rows<joined | heads<rows<joined -> heads<rows<joined
     tests/fixtures/models/vit_gpt2/decoder_model.onnx: 2 of 2
