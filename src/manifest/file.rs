@@ -14,6 +14,7 @@ use super::int96;
 use super::source::{FileVersion, Source, storage_error};
 use super::table::FileColumns;
 use crate::storage::Location;
+use crate::support::redact;
 use crate::support::untrusted_parquet::{check_metadata, guarded};
 
 /// The record of a manifest file in a plan, which shows whether the file has changed.
@@ -27,6 +28,13 @@ pub struct FileSnapshot {
     pub version: String,
     /// Rows in it.
     pub rows: u64,
+}
+
+impl FileSnapshot {
+    /// The record of a file whose rows are not counted yet.
+    pub(super) fn unread(location: &Location, bytes: u64, version: String) -> Self {
+        Self { uri: redact::uri(&location.to_string()).into_owned(), bytes, version, rows: 0 }
+    }
 }
 
 /// One manifest file with its footer.

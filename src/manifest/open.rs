@@ -90,12 +90,7 @@ pub(super) fn read_int96_exactly(
 
 fn open_file(location: Location, storage: &Arc<Storage>) -> Result<ManifestFile, ManifestError> {
     let (source, version) = Source::open(&location, storage)?;
-    let snapshot = FileSnapshot {
-        uri: redact::uri(&location.to_string()).into_owned(),
-        bytes: version.bytes,
-        version: version.mark.clone(),
-        rows: 0,
-    };
+    let snapshot = FileSnapshot::unread(&location, version.bytes, version.mark.clone());
     ManifestFile::new(location, snapshot, source, version)
 }
 
@@ -113,12 +108,7 @@ fn open_rows(location: Location, format: Format, storage: &Arc<Storage>) -> Resu
     convert(format, open, again).map_err(refuse)?;
     // Not another version: what was read may be of both.
     source.reopen(&location, &version, Vec::new())?;
-    let snapshot = FileSnapshot {
-        uri: redact::uri(&location.to_string()).into_owned(),
-        bytes: version.bytes,
-        version: version.mark,
-        rows: 0,
-    };
+    let snapshot = FileSnapshot::unread(&location, version.bytes, version.mark);
     of_temporary(location, snapshot, converted)
 }
 
@@ -130,12 +120,7 @@ fn open_arrow(location: Location, storage: &Arc<Storage>) -> Result<ManifestFile
     let again = to.try_clone().map_err(|source| ManifestError::Io { path: path(), source })?;
     convert_arrow(&source, &uri(&location), again).map_err(|why| ManifestError::Rows { path: path(), why })?;
     source.reopen(&location, &version, Vec::new())?;
-    let snapshot = FileSnapshot {
-        uri: redact::uri(&location.to_string()).into_owned(),
-        bytes: version.bytes,
-        version: version.mark,
-        rows: 0,
-    };
+    let snapshot = FileSnapshot::unread(&location, version.bytes, version.mark);
     of_temporary(location, snapshot, to)
 }
 
@@ -178,12 +163,11 @@ fn of_shards(
     hasher: &blake3::Hasher,
     converted: std::fs::File,
 ) -> Result<ManifestFile, ManifestError> {
-    let snapshot = FileSnapshot {
-        uri: redact::uri(&location.to_string()).into_owned(),
-        bytes: versions.iter().map(|version| version.bytes).sum(),
-        version: hasher.finalize().to_hex()[..32].to_owned(),
-        rows: 0,
-    };
+    let snapshot = FileSnapshot::unread(
+        &location,
+        versions.iter().map(|version| version.bytes).sum(),
+        hasher.finalize().to_hex()[..32].to_owned(),
+    );
     of_temporary(location, snapshot, converted)
 }
 
@@ -201,12 +185,7 @@ fn open_folder(folder: Location, storage: &Arc<Storage>) -> Result<ManifestFile,
     let below = |image: &str| format!("{}/{image}", path.trim_end_matches('/'));
     let bytes =
         encode(&listed.images, below).map_err(|source| ManifestError::Parquet { path: path.clone(), source })?;
-    let snapshot = FileSnapshot {
-        uri: redact::uri(&path).into_owned(),
-        bytes: bytes.len() as u64,
-        version: blake3::hash(&bytes).to_hex()[..32].to_owned(),
-        rows: 0,
-    };
+    let snapshot = FileSnapshot::unread(&folder, bytes.len() as u64, blake3::hash(&bytes).to_hex()[..32].to_owned());
     let io = |source| ManifestError::Io { path: path.clone(), source };
     let mut file = temporary().map_err(io)?;
     std::io::Write::write_all(&mut file, &bytes).map_err(io)?;
